@@ -1,0 +1,54 @@
+# Everything a fresh machine needs: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Oversubscribed threads make everything ten times slower on small machines.
+export OMP_NUM_THREADS ?= 1
+export RAY_AUTH_MODE ?= disabled
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: install demo test test-slow check fix lock clean
+
+install: $(READY)
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip==26.3
+	$(BIN)/python -m pip install -q -c requirements.lock -e . --group dev
+	touch $@
+
+demo: $(READY)
+	rm -rf demo
+	$(BIN)/python -m jobs.make_shapes demo/data --images 48 --images-per-shard 16 --seed 7
+	$(BIN)/python -m jobs.make_checkpoint demo/model --vocabulary demo/data/vocabulary.txt
+	$(BIN)/labeler vocabulary check demo/data/vocabulary.txt --model demo/model
+	$(BIN)/labeler label configs/demo.yaml
+	$(BIN)/labeler status demo/run --verify
+	$(BIN)/labeler export demo/run --to coco --suppress 0.7
+	$(BIN)/labeler preview configs/demo.yaml --images 12 --threshold 0.05 --png demo/preview.png
+	find demo/run -type f | grep -v '/.tmp/' | sort
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Versions of what is installed now become the versions that everybody installs.
+lock: $(READY)
+	(echo "# Exact versions that the tests pass with; the Makefile installs with these. Refresh: make lock"; \
+	 $(BIN)/python -m pip list --format=freeze | grep -viE '^(labeler|pip|setuptools)==' | sed 's/+cpu//' | sort -f) > requirements.lock
+
+clean:
+	rm -rf demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,50 @@
+"""Box geometry: plain numpy functions on (n, 4) arrays, frames named."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+def cxcywh_to_xyxy(boxes_cxcywh: npt.ArrayLike) -> Floats:
+    """Centre and size to two corners; (n, 4) float32 in the same unit as given."""
+    cx, cy, width, height = np.asarray(boxes_cxcywh, np.float32).reshape(-1, 4).T
+    return np.stack([cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2], axis=1)
+
+
+def xyxy_to_xywh(boxes_xyxy: npt.ArrayLike) -> Floats:
+    """Two corners to the upper left corner and size, COCO's frame; (n, 4) float32."""
+    x_min, y_min, x_max, y_max = np.asarray(boxes_xyxy, np.float32).reshape(-1, 4).T
+    return np.stack([x_min, y_min, x_max - x_min, y_max - y_min], axis=1)
+
+
+def scale_to_pixels(boxes_normalized: npt.ArrayLike, *, height: int, width: int) -> Floats:
+    """Boxes in parts of the image (0 to 1) to absolute pixels of a height x width image, any corner frame."""
+    scale = np.array([width, height, width, height], np.float32)
+    return np.asarray(boxes_normalized, np.float32).reshape(-1, 4) * scale
+
+
+def clip_to_image(boxes_xyxy: npt.ArrayLike, *, height: int, width: int) -> Floats:
+    """Boxes cut at the image border, 0 <= x <= width and 0 <= y <= height; one wholly outside ends with area 0."""
+    limit = np.array([width, height, width, height], np.float32)
+    return np.clip(np.asarray(boxes_xyxy, np.float32).reshape(-1, 4), np.float32(0), limit)
+
+
+def area(boxes_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """(n,) areas in square units; 0 where a box has no width or no height."""
+    x_min, y_min, x_max, y_max = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4).T
+    return np.maximum(x_max - x_min, 0) * np.maximum(y_max - y_min, 0)
+
+
+def iou(first_xyxy: npt.ArrayLike, second_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """(n, m) intersection over union, computed in float64; 0 where the union is empty."""
+    first = np.asarray(first_xyxy, np.float64).reshape(-1, 4)
+    second = np.asarray(second_xyxy, np.float64).reshape(-1, 4)
+    upper_left = np.maximum(first[:, None, :2], second[None, :, :2])
+    lower_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    sides = np.maximum(lower_right - upper_left, 0)  # (n, m, 2)
+    overlap = sides[..., 0] * sides[..., 1]
+    union = area(first)[:, None] + area(second)[None, :] - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)

@@ -1,0 +1,260 @@
+"""The configuration: frozen models, read from YAML plus `section.key=value` overrides; unknown keys are refused."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from labeler.errors import Refused
+
+MAX_CONFIG_BYTES = 16 * 1024 * 1024  # a list of 100 thousand names is ~2 MB; anything larger is not a config
+
+RECOMMENDED_MODELS = (
+    ("IDEA-Research/grounding-dino-tiny", "Apache-2.0"),
+    ("IDEA-Research/grounding-dino-base", "Apache-2.0"),
+    ("openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det", "Apache-2.0"),
+)
+
+
+_PLAIN_KEY = {"input": "uri", "output": "uri", "vocabulary": "name"}  # what a plain string in the section's place means
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _byte_count(value: object) -> object:
+    """`64MiB`, `1GiB`, `500KB` -> bytes; numbers pass through."""
+    units = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9, "b": 1}
+    if isinstance(value, str):
+        text = value.strip().lower().replace("_", "")
+        for suffix, factor in units.items():
+            if text.endswith(suffix):
+                try:
+                    return int(float(text.removesuffix(suffix)) * factor)
+                except ValueError:
+                    raise ValueError(f"{value!r} is no number of bytes; write for example 64MiB") from None
+    return value
+
+
+Bytes = Annotated[int, BeforeValidator(_byte_count), Field(gt=0)]
+
+
+class InputConfig(_Section):
+    """Where the images are."""
+
+    uri: str | tuple[str, ...]  # a folder, a glob, a brace pattern, one file, or a list of those
+    format: Literal["webdataset", "images", "parquet"] | None = None  # None: by the file names
+    keep: tuple[str, ...] = ()  # sidecar extensions or Parquet columns to carry into the labels
+    limit: int | None = Field(None, gt=0)  # only the first so many images, in plan order
+    image_column: str | None = None  # Parquet: which column holds the image
+    images_per_shard: int = Field(2048, gt=0)  # folders of image files: how many make one shard
+
+
+class OutputConfig(_Section):
+    """Where the run folder is."""
+
+    uri: str
+    single_writer: bool = False  # promise that no second job writes here; needed where storage cannot put-if-absent
+
+
+class ModelConfig(_Section):
+    """Which detector, and how it computes. `name` has no default on purpose."""
+
+    name: str | None = None
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    device: str = "auto"
+
+
+class PromptsConfig(_Section):
+    """How the vocabulary is packed into prompt chunks."""
+
+    max_tokens: int = Field(256, ge=8, le=256)
+    max_categories: int | None = Field(None, gt=0)
+
+
+class ImageSize(_Section):
+    """Resize so that the shortest edge is `shortest_edge`, unless the longest would exceed `longest_edge` pixels."""
+
+    shortest_edge: int = Field(gt=15)
+    longest_edge: int = Field(gt=15)
+
+
+class DetectConfig(_Section):
+    """How detections are decoded, merged and stored."""
+
+    score_floor: float = Field(0.05, ge=0, le=1)
+    max_detections: int = Field(300, ge=0)  # 0: no cap
+    score: Literal["mean", "max"] = "mean"
+    assignment: Literal["argmax", "flattened"] = "argmax"
+    nms_iou: float = Field(0.7, gt=0, le=1)  # within a category, across chunks
+    image_size: ImageSize | None = None  # None: the checkpoint's own
+    max_pixels: int = Field(178_956_970, gt=0)  # larger images become rows with status too_large
+    pairs_per_batch: int | None = Field(None, gt=0)  # (image, chunk) pairs in one forward; None: by device
+    images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
+
+
+class UnitConfig(_Section):
+    """How much is committed at once."""
+
+    max_images: int = Field(256, gt=0)
+    max_bytes: Bytes = 64 * 2**20
+    max_image_bytes: Bytes = 256 * 2**20  # a larger file becomes a row with status read_error
+
+
+class RayConfig(_Section):
+    """What the run takes from the Ray cluster."""
+
+    address: str | None = None  # None: the cluster this job runs in, else a local one
+    workers: int | None = Field(None, gt=0)  # detector actors; None: one for each GPU (or one for the node's CPUs)
+    gpus_per_worker: float | None = Field(None, ge=0)  # None: 1 where the cluster has GPUs, else 0
+    cpus_per_worker: float | None = Field(None, gt=0)  # None: by the cluster; its decode threads
+    read_cpus: float = Field(0.25, gt=0)
+    read_tasks: int | None = Field(None, gt=0)  # shards read at the same time; None: left to Ray Data
+    wave_units: int = Field(100_000, gt=0)  # bound on one Dataset's blocks: driver memory grows with them
+    start_timeout_s: float = Field(1800.0, gt=0)  # how long to wait for capacity before giving up
+    seed: int = 0  # order in which shards are worked
+
+
+def _as_uri(value: object) -> object:
+    return {"uri": value} if isinstance(value, str | list | tuple) else value
+
+
+class Config(_Section):
+    """One labeling run, as its YAML file says."""
+
+    input: Annotated[InputConfig, BeforeValidator(_as_uri)]
+    output: Annotated[OutputConfig, BeforeValidator(_as_uri)]
+    vocabulary: str | tuple[Any, ...] | dict[str, Any]  # a name, a path, a list, or a mapping, as Vocabulary.load takes
+    model: ModelConfig = ModelConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    detect: DetectConfig = DetectConfig()
+    unit: UnitConfig = UnitConfig()
+    ray: RayConfig = RayConfig()
+
+    @property
+    def input_uris(self) -> tuple[str, ...]:
+        return (self.input.uri,) if isinstance(self.input.uri, str) else self.input.uri
+
+    @property
+    def model_name(self) -> str:
+        """The checkpoint; Refused when none is named."""
+        if self.model.name is None:
+            known = "; ".join(f"{name} ({licence})" for name, licence in RECOMMENDED_MODELS)
+            raise Refused(f"model.name is missing: name a Grounding DINO checkpoint, for example {known}")
+        return self.model.name
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML config file and apply `section.key=value` overrides (values are YAML too).
+
+    Raises:
+        Refused: the file is missing or no YAML mapping, a key is unknown, a value is wrong; all problems at once.
+    """
+    return make_config(_read_yaml(Path(path)), overrides, where=str(path))
+
+
+def make_config(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> Config:
+    """Validate plain values (as YAML gives them) plus overrides; raises Refused with all problems at once."""
+    merged: dict[str, Any] = dict(values)
+    for override in overrides:
+        _apply_override(merged, override)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise _refusal(error, where) from None
+
+
+class _NoAliasLoader(yaml.SafeLoader):
+    """Safe loader without anchors: a few hundred bytes of nested aliases can expand to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+        return super().compose_node(parent, index)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise Refused(f"config {path} is larger than {MAX_CONFIG_BYTES} bytes; a config is a small YAML file")
+        values = _parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(f"config {path} cannot be read: {error.strerror}; give the path of a YAML file") from None
+    except UnicodeDecodeError:
+        raise Refused(f"config {path} is not UTF-8 text; give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise Refused(f"config {path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        got = type(values).__name__
+        raise Refused(f"config {path} must be a mapping with input, output, vocabulary and model, got {got}")
+    return values
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, _NoAliasLoader)
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise Refused(f"override {override!r} must look like section.key=value, for example detect.score_floor=0.1")
+    try:
+        value = _parse_yaml(text) if text.strip() else ""
+    except yaml.YAMLError:
+        value = text  # s3://b/{000..009}.tar and the like are plain text
+    if key in _PLAIN_KEY and isinstance(values.get(key), dict) and isinstance(value, str):
+        path = [key, _PLAIN_KEY[key]]  # output=URI keeps the section's other keys
+    if path[-1] in ("uri", "input", "output") and not isinstance(value, str | list):
+        value = text  # an unquoted brace pattern parses as a YAML mapping
+    here = values
+    for depth, name in enumerate(path[:-1]):
+        inner = here.get(name)
+        if isinstance(inner, str | list) and depth == 0 and name in _PLAIN_KEY:
+            inner = {_PLAIN_KEY[name]: inner} if isinstance(inner, str) or name != "vocabulary" else {"categories": inner}
+        if inner is None:
+            inner = {}
+        if not isinstance(inner, dict):
+            raise Refused(f"override {override!r}: {'.'.join(path[: depth + 1])} is a value, not a section")
+        here[name] = dict(inner)
+        here = here[name]
+    here[path[-1]] = value
+
+
+def _refusal(error: ValidationError, where: str) -> Refused:
+    lines = []
+    for problem in error.errors(include_url=False):
+        location = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key {location}{_near_key(problem['loc'])}")
+        elif problem["type"] == "missing":
+            lines.append(f"{location} is missing")
+        else:
+            got = repr(problem["input"])
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{location}: {message}, got {got if len(got) < 80 else got[:77] + '...'}")
+    lines = list(dict.fromkeys(lines))
+    if len(lines) == 1:
+        return Refused(f"{where}: {lines[0]}")
+    return Refused(f"{where}: {len(lines)} problems", lines)
+
+
+def _near_key(location: tuple[int | str, ...]) -> str:
+    """`; did you mean ...?` for an unknown key, from the keys of its section."""
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ""
+        model = inner
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"

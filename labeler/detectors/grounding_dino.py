@@ -1,0 +1,240 @@
+"""Grounding DINO as a detector: images in, detections of a whole vocabulary out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from labeler import checkpoints
+from labeler.detections import Detections
+from labeler.detectors.loading import choose_device, choose_half, load_model
+from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
+from labeler.detectors.scoring import Scorer
+from labeler.detectors.split_forward import ImageFeatures, SplitForward
+from labeler.errors import Refused
+from labeler.merge import merge
+from labeler.prompts import MAX_TOKENS, Prompts, pack
+from labeler.tokenizer import Tokenizer
+from labeler.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+_PAIR_BYTES = 4 * 2**30  # of GPU memory for a pair at 800 x 1333, an estimate; running out only halves the batch
+
+
+class GroundingDino:
+    """A loaded Grounding DINO, MM-Grounding-DINO or LLMDet checkpoint with its vocabulary.
+
+    `prepare` may be called by many threads; the other methods by one at a time.
+
+    Attributes:
+        prompts: the chunks it looks for.
+        pairs_per_batch: (image, chunk) pairs per forward; halved when the GPU's memory runs out.
+        device, dtype: what is really used.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        vocabulary: Vocabulary | Prompts | str | Sequence[str],
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        score_floor: float = 0.05,
+        max_detections: int = 300,
+        assignment: str = "argmax",
+        score: str = "mean",
+        nms_iou: float = 0.7,
+        image_size: tuple[int, int] | None = None,
+        pairs_per_batch: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Load the model and encode the vocabulary, once.
+
+        Args:
+            model: hub name, local folder or URL, as `checkpoints.resolve` takes it.
+            vocabulary: a vocabulary, its packed prompts, or whatever `Vocabulary.load` takes.
+            device: "auto", "cpu", "cuda", "cuda:1", ...
+            dtype: "auto" (float16 on a GPU, float32 on a CPU), "float32", "float16" or "bfloat16", for the matrix
+                products; coordinates are always float32.
+            score_floor: detections below are not returned, 0 to 1.
+            max_detections: per image, the best; 0 for no cap.
+            assignment: "argmax" (a query is one category) or "flattened" (every query and category that reach the
+                floor, of each chunk at most as many as the larger of queries and `max_detections`).
+            score: "mean" or "max" over a phrase's tokens.
+            nms_iou: overlap above which the worse of two boxes of one category is dropped; 1 for no suppression.
+            image_size: (shortest, longest) edge in pixels instead of the checkpoint's own.
+            pairs_per_batch: None for 1 on a CPU, and on a GPU what its memory should hold.
+            threads: torch's threads on a CPU; None leaves them.
+
+        Raises:
+            Refused: anything wrong with the model, the vocabulary or the arguments, in one line.
+        """
+        _check_numbers(score_floor, max_detections, nms_iou, pairs_per_batch)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.checkpoint = checkpoints.resolve(model, revision=revision)
+        self.preprocessing = Preprocessing.of(self.checkpoint, image_size)
+        self.device = choose_device(device)
+        half = choose_half(dtype, self.device)
+        loaded = load_model(self.checkpoint, self.device)
+        self.dtype = str(half or torch.float32).removeprefix("torch.")
+        self.prompts = _prompts(vocabulary, self.checkpoint, loaded.config.max_text_len)
+        self.score_floor, self.max_detections, self.nms_iou = score_floor, max_detections, nms_iou
+        self.pairs_per_batch = pairs_per_batch or _default_pairs(self.device)
+        self._forward = SplitForward(loaded, half=half)
+        with torch.inference_mode():
+            self._text = self._forward.encode_text([chunk.input_ids for chunk in self.prompts.chunks])
+        candidates = max(self._forward.num_queries, max_detections) if max_detections else 0
+        width = self._text.token_mask.shape[1]
+        self._score = Scorer(
+            self.prompts, width, self.device, score=score, assignment=assignment, candidates=candidates
+        )
+        self._scale = torch.tensor(self.preprocessing.scale, dtype=torch.float64)
+        self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
+
+    def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> Prepared:
+        """Resize an upright (h, w, 3) uint8 RGB image for this detector. CPU only, thread-safe."""
+        return self.preprocessing.prepare(image_rgb)
+
+    def detect(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Detections]:
+        """Detections of upright (h, w, 3) uint8 RGB images, in their order. Raises DetectError if one fails."""
+        results = self.detect_prepared([self.prepare(image) for image in images])
+        found = []
+        for result in results:
+            if isinstance(result, DetectError):
+                raise result
+            found.append(result)
+        return found
+
+    def detect_prepared(self, batch: Sequence[Prepared]) -> list[Detections | DetectError]:
+        """Detections of prepared images of any sizes, in their order; an image that fails has its DetectError.
+
+        Images of one resized shape may share a forward; none is ever padded, because that changes its detections.
+        """
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(batch):
+            groups.setdefault(image.pixels.shape, []).append(place)
+        results: dict[int, Detections | DetectError] = {}
+        with torch.inference_mode():
+            for places in groups.values():
+                found = self._detect_same_shape([batch[place] for place in places])
+                results.update(zip(places, found, strict=True))
+        return [results[place] for place in range(len(batch))]
+
+    def _detect_same_shape(self, images: Sequence[Prepared]) -> list[Detections | DetectError]:
+        results: list[Detections | DetectError] = []
+        while len(results) < len(images):
+            together = max(1, self.pairs_per_batch // len(self.prompts.chunks))
+            step = images[len(results) : len(results) + together]
+            try:
+                found = self._detect_step(step)
+            except torch.OutOfMemoryError:
+                self._halve_batch()
+                continue
+            alone = len(step) == 1 and self._forward.half is None
+            results += [
+                self._try_alone(image) if isinstance(result, DetectError) and not alone else result
+                for image, result in zip(step, found, strict=True)
+            ]
+        return results
+
+    def _halve_batch(self) -> None:
+        if self.pairs_per_batch == 1:
+            raise
+        self.pairs_per_batch //= 2
+        torch.cuda.empty_cache()
+        log.warning("the GPU's memory ran out: going on with %d (image, chunk) pairs per batch", self.pairs_per_batch)
+
+    def _try_alone(self, image: Prepared) -> Detections | DetectError:
+        """Once more in float32 and in no company: half precision overflows, and one image's NaN reaches its batch.
+
+        (The fusion layers subtract the maximum over the whole batch.)
+        """
+        half, self._forward.half = self._forward.half, None
+        try:
+            return self._detect_step([image])[0]
+        finally:
+            self._forward.half = half
+
+    def _detect_step(self, images: Sequence[Prepared]) -> list[Detections | DetectError]:
+        """Images of one shape through the backbone together, then through all chunks."""
+        encoded = self._forward.encode_image(self._normalized(images))
+        positions, queries = encoded.features.shape[1], self._forward.num_queries
+        if positions < queries:
+            height, width = images[0].pixels.shape[:2]
+            reason = f"too narrow: at {width} x {height} it has {positions} positions, and the model asks for {queries}"
+            return [DetectError(reason) for _ in images]
+        rows = self._candidates(encoded)  # (images, chunks, candidates, 6)
+        return [self._finish(image, found) for image, found in zip(images, rows, strict=True)]
+
+    def _normalized(self, images: Sequence[Prepared]) -> Tensor:
+        """(images, 3, h, w) float32 on the device, equal to the bit to what the checkpoint's Pillow processor makes."""
+        pixels = torch.from_numpy(np.stack([image.pixels for image in images])).to(self.device)
+        scaled = (pixels.permute(0, 3, 1, 2).double() * self._scale).float()  # it, too, scales in float64
+        return ((scaled - self._mean) / self._std).contiguous()
+
+    def _candidates(self, encoded: ImageFeatures) -> npt.NDArray[np.float32]:
+        """All pairs of the images with all chunks, `pairs_per_batch` at a time: (images, chunks, candidates, 6)."""
+        images, chunks = len(encoded.features), len(self.prompts.chunks)
+        pairs = torch.arange(images * chunks, device=self.device)
+        parts = []
+        for some in pairs.split(self.pairs_per_batch):
+            which = some % chunks
+            text = self._text.take(which)
+            logits, boxes = self._forward.detect(encoded.take(some // chunks), text)
+            parts.append(self._score(logits, boxes, text.token_mask, which))
+        rows = torch.cat(parts)
+        found: npt.NDArray[np.float32] = rows.view(images, chunks, *rows.shape[1:]).cpu().numpy()
+        return found
+
+    def _finish(self, image: Prepared, rows: npt.NDArray[np.float32]) -> Detections | DetectError:
+        if not np.isfinite(rows).all():
+            return DetectError("the model's scores or boxes are not finite")
+        found = [
+            self._score.detections(part, chunk, floor=self.score_floor, height=image.height, width=image.width)
+            for chunk, part in enumerate(rows)
+        ]
+        return merge(
+            Detections.concat(found),
+            nms_iou=self.nms_iou,
+            max_detections=self.max_detections,
+            negative_ids=self.prompts.negative_ids,
+        )
+
+
+def _check_numbers(score_floor: float, max_detections: int, nms_iou: float, pairs_per_batch: int | None) -> None:
+    checks = {
+        f"score_floor is 0 to 1, got {score_floor}": 0 <= score_floor <= 1,
+        f"max_detections is a number of boxes, 0 for all, got {max_detections}": max_detections >= 0,
+        f"nms_iou is 0 to 1, got {nms_iou}": 0 <= nms_iou <= 1,
+        f"pairs_per_batch is at least 1, got {pairs_per_batch}": pairs_per_batch is None or pairs_per_batch >= 1,
+    }
+    for message, fine in checks.items():
+        if not fine:
+            raise Refused(message)
+
+
+def _prompts(
+    vocabulary: Vocabulary | Prompts | str | Sequence[str], checkpoint: checkpoints.Checkpoint, longest: int
+) -> Prompts:
+    if isinstance(vocabulary, Prompts):
+        too_long = [chunk.index for chunk in vocabulary.chunks if len(chunk.input_ids) > longest]
+        if too_long:
+            raise Refused(f"prompt chunk {too_long[0]} is longer than the {longest} tokens that {checkpoint.name} reads")
+        return vocabulary
+    loaded = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.load(vocabulary)
+    return pack(loaded, Tokenizer.load(checkpoint.folder), max_tokens=min(MAX_TOKENS, longest))
+
+
+def _default_pairs(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return max(1, min(8, torch.cuda.mem_get_info(device)[1] // _PAIR_BYTES))

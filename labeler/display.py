@@ -1,0 +1,92 @@
+"""The live display of a run: a moving panel in a terminal, one line every few seconds otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from labeler.pipeline.blocks import Receipt
+from labeler.records import STATUSES
+
+LINE_INTERVAL_S = 5.0
+
+
+class Display:
+    """Shows images done and total (or ≥), images per second, time left, statuses, and pieces to be repeated.
+
+    Args:
+        done: images that earlier sessions committed.
+        total: images of the plan as far as known; `exact` says whether that is all of them.
+    """
+
+    def __init__(self, *, done: int, total: int, exact: bool, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._earlier, self._total, self._exact = done, total, exact
+        self._statuses: Counter[str] = Counter()
+        self._images = self._detections = self._errors = 0
+        self._start = self._last_line = time.monotonic()
+        self._first_receipt: float | None = None
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        self.print(self.line())
+
+    def receive(self, receipt: Receipt) -> None:
+        """Count one receipt; prints a line now and then where there is no terminal."""
+        now = time.monotonic()
+        if self._first_receipt is None:
+            self._first_receipt = now
+        if receipt.error:
+            self._errors += 1
+        self._statuses.update(receipt.counts)
+        self._images += receipt.images
+        self._detections += receipt.detections
+        if self._live is None and now - self._last_line >= LINE_INTERVAL_S:
+            self._last_line = now
+            self.print(self.line())
+
+    def print(self, text: str) -> None:
+        """A line of its own, above the panel."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def line(self) -> str:
+        done = self._earlier + self._images
+        seconds = max(time.monotonic() - (self._first_receipt or self._start), 1e-9)
+        rate = self._images / seconds if self._images and seconds > 0.5 else 0.0
+        total = f"{max(self._total, done):,}" if self._exact else f"≥ {max(self._total, done):,}"
+        parts = [f"images {done:,}/{total}"]
+        if rate:
+            parts.append(f"{rate:,.1f} images/s")
+            if self._exact and self._total > done:
+                parts.append(f"{_duration((self._total - done) / rate)} left")
+        parts += [f"{status} {self._statuses[status]:,}" for status in STATUSES if self._statuses[status]]
+        parts.append(f"detections {self._detections:,}")
+        if self._errors:
+            parts.append(f"to repeat {self._errors:,}")
+        return " · ".join(parts)
+
+    def _render(self) -> Text:
+        return Text(f"{_duration(time.monotonic() - self._start)}  {self.line()}")
+
+
+def _duration(seconds: float) -> str:
+    """`1:02:03`, or `2:03` under an hour."""
+    minutes, whole = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"

@@ -1,0 +1,41 @@
+"""The one root exception and its few children; each message says what, where, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LabelerError(Exception):
+    """Anything labeler says to its user in a line. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class Refused(LabelerError):
+    """The run is not started: bad config, vocabulary, checkpoint, input or output. Exit code 2, nothing written.
+
+    Args:
+        message: one line: what is wrong, where, what to do.
+        problems: further lines, one for each single problem, when all of them are reported at once.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # keep `problems` across Ray's pickling
+        return type(self), (str(self), self.problems)
+
+
+class Incomplete(LabelerError):
+    """The run was started and did not finish; running the same command again goes on. Exit code 1."""
+
+
+class StorageError(LabelerError):
+    """Storage refused or failed for good (after retries): missing object, no permission, no space, timeouts."""
+
+
+class InputChanged(StorageError):
+    """An input object is not the one that was planned: its ETag or size changed under the run."""

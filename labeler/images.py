@@ -1,0 +1,271 @@
+"""Encoded bytes to upright RGB pixels: size limits before decoding, every failure with a name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, PpmImagePlugin, TiffImagePlugin
+from PIL import Image as pillow
+from PIL import ImageFile as pillow_file
+from PIL import WebPImagePlugin as pillow_webp
+
+from labeler import image_headers
+from labeler.errors import LabelerError
+
+try:
+    from PIL import AvifImagePlugin as pillow_avif
+except ImportError:  # Pillow < 11.3
+    pillow_avif = None  # type: ignore[assignment]
+
+MAX_PIXELS = (
+    178_956_970  # where Pillow itself calls an image a bomb (2 x 2**30 / 12): 1.3 GB while decoding, 3 GB as WebP
+)
+
+_STRIP_BYTES = 1 << 20  # of RGB rows that are converted at a time
+# How stored rows become upright; source: EXIF 2.32, tag 0x0112.
+_TURNS = {
+    2: pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: pillow.Transpose.ROTATE_180,
+    4: pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: pillow.Transpose.TRANSPOSE,
+    6: pillow.Transpose.ROTATE_270,
+    7: pillow.Transpose.TRANSVERSE,
+    8: pillow.Transpose.ROTATE_90,
+}
+_LAST_ROW_FIRST = (3, 4, 6, 7)
+_OPENERS: dict[str, Callable[[io.BytesIO], pillow_file.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,  # itself, not its factory: that would turn some JPEGs into MPO
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": pillow_webp.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+}
+
+
+class ImageError(LabelerError):
+    """An image that cannot be had; `str(error)` is one stable line for the row, the same for the same bytes.
+
+    Attributes:
+        status: what the row gets, "decode_error" or "too_large".
+        size: (width, height) as stored, where the header could be read; None otherwise.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        status: Literal["decode_error", "too_large"] = "decode_error",
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.size = size
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (str(self), self.status, self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One decoded image.
+
+    Attributes:
+        pixels: (height, width, 3) uint8, RGB, upright: the EXIF orientation is already applied.
+        orientation: that EXIF orientation, 1..8; 1 when there is none.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    orientation: int = 1
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """The first frame of JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or AVIF bytes as upright RGB.
+
+    - Strict: a truncated file is an error, not a half grey image. Damage that the format cannot notice (a flipped bit
+      inside JPEG scan data) still decodes.
+    - EXIF orientation is applied; a broken EXIF block counts as none. Other orientation hints (XMP) are not read.
+    - Alpha is dropped, not composited, transparent palette entries likewise: that is what `convert("RGB")` and OpenCV
+      do in the data loaders of those who will train on the labels, so they see what the detector saw.
+    - 16 bits per sample become 8 by their high byte. 32-bit integers within 16 bits likewise, beyond that stretched
+      from their least to their greatest value; floats within [0, 1] times 255, else stretched; NaN is black.
+    - CMYK as Pillow converts it (Adobe's inverted JPEGs included), without colour management; profiles are ignored.
+
+    Memory: bounded by the size limit. Measured beside the encoded bytes, per pixel: 7 bytes, 8 for PNG, 10 for
+    progressive JPEG and AVIF, 13 for float TIFF, 17 for WebP. Metadata costs at most the file's own size again. Not
+    bounded: time (a progressive JPEG may hold thousands of scans; plain PNM and run-length BMP are slow), and a crash
+    inside a C decoder takes the process with it. libtiff writes its complaints to stderr on its own.
+
+    Args:
+        data: the encoded file.
+        max_pixels: width x height beyond which nothing is decoded.
+
+    Returns:
+        pixels (height, width, 3) uint8, writable, with the orientation found.
+
+    Raises:
+        ImageError: with `status` and a stable one-line reason.
+    """
+    name = image_headers.sniff(data)
+    if name is None:
+        raise ImageError(image_headers.describe_unknown(data))
+    with _named(name, "header"):
+        source, exif = _open(data, name, max_pixels)
+    _check_size(source.size, max_pixels)
+    if name == "TIFF":
+        orientation, turn = _tiff_orientation(source), 1  # Pillow turns TIFF itself while loading
+    else:
+        orientation = turn = image_headers.exif_orientation(exif)
+    with _named(name, "data", source.size):
+        source.load()
+        return Image(_upright_rgb(source, turn), orientation)
+
+
+def digest(data: bytes) -> str:
+    """blake2b-128 of the encoded bytes, 32 hex digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def phash(pixels: npt.NDArray[np.uint8]) -> int:
+    """A 64-bit perceptual hash, signed, so that it fits an int64 column; near copies differ in a few bits.
+
+    Of the 8 x 8 lowest frequencies of the 32 x 32 grey image, 63 are compared with their median; the constant one says
+    whether the image is brighter than mid-grey. After the DCT hash of C. Zauner, "Implementation and Benchmarking of
+    Perceptual Image Hash Functions" (2010), section 3.2. Distance of two: `((a ^ b) & (2**64 - 1)).bit_count()`.
+
+    Args:
+        pixels: (height, width, 3) uint8 RGB.
+    """
+    rows = pixels[:: max(1, len(pixels) // 256)]  # still 8 rows or more for each of the 32: 12 MP in 4 ms, not 63
+    small = pillow.fromarray(np.ascontiguousarray(rows)).resize((32, 32), pillow.Resampling.BOX).convert("L")
+    low = (_DCT @ np.asarray(small, np.float64) @ _DCT.T).ravel()  # (64,)
+    low = np.round(low, 3)  # a flat image has only rounding noise here, which differs between machines
+    bits = low > np.median(low[1:])
+    bits[0] = low[0] > 32 * 127.5
+    return int.from_bytes(np.packbits(bits).tobytes(), "big", signed=True)
+
+
+def _dct(n: int, rows: int) -> npt.NDArray[np.float64]:
+    """(rows, n): the first rows of the orthonormal DCT-II."""
+    k, x = np.arange(rows)[:, None], np.arange(n)[None]
+    matrix = np.sqrt(2 / n) * np.cos(np.pi * k * (2 * x + 1) / (2 * n))
+    matrix[0] /= np.sqrt(2)
+    return np.asarray(matrix, np.float64)
+
+
+_DCT = _dct(32, 8)
+
+
+def _open(data: bytes, name: str, max_pixels: int) -> tuple[pillow_file.ImageFile, bytes]:
+    """(the file with its header read and no pixel decoded, its EXIF block).
+
+    The plugin is called directly: `PIL.Image.open` would warn and raise by its own process-wide pixel limit.
+    """
+    exif: bytes | None = None
+    if name == "JPEG":
+        data, exif = image_headers.split_jpeg(data)
+    elif name == "PNG":
+        data, exif = image_headers.split_png(data)
+    elif name == "WEBP" and (size := image_headers.webp_size(data)):
+        _check_size(size, max_pixels)
+    elif name == "TIFF" and image_headers.tiff_tag_bytes(data) > len(data):
+        raise ImageError("broken TIFF header: its tags claim more bytes than the file has")
+    elif name == "AVIF":
+        if pillow_avif is None or not pillow_avif.SUPPORTED:
+            raise ImageError("AVIF files are not read by this build of Pillow")
+        image = pillow_avif.AvifImageFile(io.BytesIO(data))
+        return image, image.info.get("exif", b"")
+    source = _OPENERS[name](io.BytesIO(data))
+    return source, source.info.get("exif", b"") if exif is None else exif
+
+
+@contextmanager
+def _named(name: str, part: Literal["header", "data"], size: tuple[int, int] | None = None) -> Iterator[None]:
+    """Turns whatever a decoder raises into an ImageError in our words, which no Pillow release changes."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except pillow.DecompressionBombError:  # some plugins check parts of an image by Pillow's own limit
+        raise ImageError("too large: a part of it is beyond the decoder's own limit", "too_large", size) from None
+    except MemoryError as error:
+        raise ImageError(f"broken {name} {part}: asks for more memory than there is", size=size) from error
+    except Exception as error:  # Pillow's plugins raise nearly anything on bad bytes
+        if isinstance(error, EOFError) or "truncat" in str(error).lower():
+            raise ImageError(f"truncated {name}", size=size) from error
+        raise ImageError(f"broken {name} {part}", size=size) from error
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        reason = f"too large: {width} x {height} is {width * height} pixels, the limit is {max_pixels}"
+        raise ImageError(reason, "too_large", size)
+
+
+def _tiff_orientation(source: pillow_file.ImageFile) -> int:
+    value = source.tag_v2.get(0x0112, 1) if isinstance(source, TiffImagePlugin.TiffImageFile) else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright_rgb(source: pillow.Image, orientation: int) -> npt.NDArray[np.uint8]:
+    """(height, width, 3): strip by strip straight into its upright place, so that no second full copy ever exists."""
+    width, height = source.size
+    sideways = orientation >= 5
+    upright = np.empty((width, height, 3) if sideways else (height, width, 3), np.uint8)
+    low, high = _value_range(source)
+    rows = max(1, _STRIP_BYTES // (3 * width))
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        strip = source.crop((0, top, width, bottom))
+        if orientation in _TURNS:
+            strip = strip.transpose(_TURNS[orientation])
+        first, last = (height - bottom, height - top) if orientation in _LAST_ROW_FIRST else (top, bottom)
+        place = upright[:, first:last] if sideways else upright[first:last]
+        place[...] = _strip_rgb(strip, low, high)
+    return upright
+
+
+def _value_range(source: pillow.Image) -> tuple[float, float]:
+    """What becomes 0 and 255 in images with 32 bits per sample; (0, 0) in all others."""
+    if source.mode not in ("I", "F"):
+        return 0.0, 0.0
+    values = np.asarray(source)
+    finite = values[np.isfinite(values)] if source.mode == "F" else values
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    full = 65535.0 if source.mode == "I" else 1.0
+    return (0.0, full) if low >= 0 and high <= full else (low, high)
+
+
+def _strip_rgb(strip: pillow.Image, low: float, high: float) -> npt.NDArray[np.uint8]:
+    """(rows, width, 3) or, for grey to be spread over the channels, (rows, width, 1)."""
+    mode = strip.mode
+    if mode.startswith("I;16"):
+        return np.asarray(np.asarray(strip) >> 8, np.uint8)[..., None]
+    if mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(strip, np.float64), nan=low, posinf=high, neginf=low)
+        if (mode, low, high) == ("I", 0.0, 65535.0):
+            return np.asarray(values // 256, np.uint8)[..., None]
+        scaled = (values - low) * (255.0 / (high - low if high > low else 1.0))
+        return np.asarray(np.rint(scaled), np.uint8)[..., None]
+    if mode in ("RGBa", "La"):  # premultiplied: the colour has to be divided out before alpha can go
+        strip = strip.convert({"RGBa": "RGBA", "La": "LA"}[mode])
+    if mode != "RGB":
+        strip.info.pop("transparency", None)  # else Pillow looks for a colour to stand for "transparent"
+        strip = strip.convert("RGB")
+    return np.asarray(strip)

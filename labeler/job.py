@@ -1,0 +1,192 @@
+"""A job: a configuration with everything it names found and checked, before any GPU is taken."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from labeler import storage
+from labeler.checkpoints import Checkpoint, resolve
+from labeler.config import Config
+from labeler.errors import Refused
+from labeler.labeling import Detector
+from labeler.prompts import Prompts, pack
+from labeler.records import LABELS, SCHEMA_VERSION
+from labeler.runs.plan import PlannedShard
+from labeler.shards import READER_VERSION, count_images, find_shards
+from labeler.tokenizer import Tokenizer
+from labeler.vocabulary import Vocabulary
+
+# Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
+DECODING_VERSION = 1
+RESIZE_KERNEL = "pillow-bilinear"
+
+_VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is made of.
+
+    Attributes:
+        fields: the fingerprint's fields, one by one; runs with equal ones have equal rows.
+    """
+
+    config: Config
+    vocabulary: Vocabulary
+    prompts: Prompts
+    checkpoint: Checkpoint
+    image_size: tuple[int, int]  # (shortest edge, longest edge)
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DetectorRecipe:
+    """Loads the job's detector wherever it is called: picklable, so that Ray can carry it to the workers."""
+
+    model: str
+    revision: str | None
+    digest: str
+    prompts: Prompts
+    options: dict[str, Any]
+
+    def __call__(self) -> Detector:
+        from labeler.detectors import GroundingDino  # imports torch and transformers: only where a model is loaded
+
+        checkpoint = resolve(self.model, revision=self.revision)
+        if checkpoint.digest != self.digest:
+            raise Refused(
+                f"checkpoint {checkpoint.name} on node {platform.node()} has digest {checkpoint.digest}, the run was "
+                f"planned with {self.digest}; put the same files on every node, or name an object-storage URL"
+            )
+        return GroundingDino(checkpoint.folder, self.prompts, **self.options)
+
+
+def resolve_job(config: Config) -> Job:
+    """Find and check vocabulary, checkpoint and prompts of a configuration.
+
+    Raises:
+        Refused: anything is missing, unreadable or contradictory; nothing has been written.
+    """
+    model_name = absolute_uri(config.model_name) if Path(config.model_name).exists() else config.model_name
+    vocabulary = Vocabulary.load(vocabulary_spec(config))
+    clash = sorted(set(config.input.keep) & set(LABELS.names))
+    if clash:
+        raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
+    checkpoint = resolve(model_name, revision=config.model.revision)
+    tokenizer = Tokenizer.load(checkpoint.folder)
+    limits = config.prompts
+    prompts = pack(vocabulary, tokenizer, max_tokens=limits.max_tokens, max_categories=limits.max_categories)
+    size = config.detect.image_size
+    image_size = (size.shortest_edge, size.longest_edge) if size else checkpoint.image_size
+    fields = _fingerprint_fields(config, vocabulary, prompts, checkpoint, tokenizer, image_size)
+    return Job(config, vocabulary, prompts, checkpoint, image_size, fields)
+
+
+def vocabulary_spec(config: Config) -> Any:
+    """The config's vocabulary as `Vocabulary.load` takes it."""
+    spec = config.vocabulary
+    return list(spec) if isinstance(spec, tuple) else spec
+
+
+def _fingerprint_fields(
+    config: Config,
+    vocabulary: Vocabulary,
+    prompts: Prompts,
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    image_size: tuple[int, int],
+) -> dict[str, Any]:
+    detect, unit = config.detect, config.unit
+    return {
+        "model": checkpoint.digest,
+        "tokenizer": tokenizer.digest,
+        "vocabulary": vocabulary.fingerprint,
+        "prompts": prompts.fingerprint,
+        "decoding_version": DECODING_VERSION,
+        "image_size": list(image_size),
+        "resize_kernel": RESIZE_KERNEL,
+        "detect.max_pixels": detect.max_pixels,
+        "detect.score": detect.score,
+        "detect.assignment": detect.assignment,
+        "detect.score_floor": detect.score_floor,
+        "detect.max_detections": detect.max_detections,
+        "detect.nms_iou": detect.nms_iou,
+        "masks": None,
+        "unit.max_images": unit.max_images,
+        "unit.max_bytes": unit.max_bytes,
+        "unit.max_image_bytes": unit.max_image_bytes,
+        "input.keep": list(config.input.keep),
+        "input.image_column": config.input.image_column,
+        "reader_version": READER_VERSION,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
+    """How to load the job's detector on a worker with `threads` CPU threads."""
+    detect, model = job.config.detect, job.config.model
+    is_local = Path(job.config.model_name).exists()
+    return DetectorRecipe(
+        model=absolute_uri(job.config.model_name) if is_local else job.config.model_name,
+        revision=model.revision if is_local else (job.checkpoint.revision or model.revision),
+        digest=job.checkpoint.digest,
+        prompts=job.prompts,
+        options={
+            "device": model.device,
+            "dtype": model.dtype,
+            "score_floor": detect.score_floor,
+            "max_detections": detect.max_detections,
+            "assignment": detect.assignment,
+            "score": detect.score,
+            "nms_iou": detect.nms_iou,
+            "image_size": job.image_size,
+            "pairs_per_batch": detect.pairs_per_batch,
+            "threads": threads,
+        },
+    )
+
+
+def plan_input(config: Config) -> list[PlannedShard]:
+    """List the input and cut it into shards; Refused when there is none or it cannot be read."""
+    source = config.input
+    found = find_shards(
+        [absolute_uri(uri) for uri in config.input_uris],
+        format=source.format,
+        limit=source.limit,
+        images_per_group=source.images_per_shard,
+    )
+    return [PlannedShard(shard, count_images(shard) if shard.format != "parquet" else None) for shard in found]
+
+
+def absolute_uri(uri: str) -> str:
+    """A local path made absolute, so that workers with another working directory mean the same; URLs as they are."""
+    if not storage.is_local(uri):
+        return uri
+    return str(Path(uri.removeprefix("file://")).expanduser().absolute())
+
+
+def public_config(config: Config) -> dict[str, Any]:
+    """The resolved configuration for run.json, without secrets in its URIs."""
+    values = config.model_dump(mode="json")
+    values["input"]["uri"] = [storage.redact(absolute_uri(uri)) for uri in config.input_uris]
+    values["output"]["uri"] = storage.redact(absolute_uri(config.output.uri))
+    values["model"]["name"] = storage.redact(config.model_name)
+    if isinstance(values["vocabulary"], str):
+        values["vocabulary"] = storage.redact(values["vocabulary"])
+    return values
+
+
+def package_versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:
+    """Versions of the interpreter and of the packages that decide results."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # shipped as a working directory, not installed
+    return found

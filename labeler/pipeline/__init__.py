@@ -1,0 +1,1 @@
+"""The labeling pipeline on Ray Data: a scheduler for units, never the record of progress."""

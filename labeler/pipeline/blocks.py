@@ -1,0 +1,116 @@
+"""What travels through Ray Data, one row a block: units on the way in, receipts on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from labeler.records import STATUSES
+from labeler.shards import Item, ShardEnd, Unit
+
+ITEM = pa.struct(
+    [
+        pa.field("key", pa.string()),
+        pa.field("index", pa.int64()),
+        pa.field("uri", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("data", pa.large_binary()),
+        pa.field("error", pa.string()),
+        pa.field("kept", pa.map_(pa.string(), pa.string())),
+    ]
+)
+
+# One schema for the three things a reader yields: a unit, the end of its shard, or the error that stopped it.
+WORK = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),  # unit | end | error
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("unit", pa.int64()),
+        pa.field("items", pa.list_(ITEM)),
+        pa.field("units", pa.int64()),
+        pa.field("images", pa.int64()),
+        pa.field("error", pa.string()),
+    ]
+)
+
+
+def work_block(work: Unit | ShardEnd) -> pa.Table:
+    """A unit or a shard's end as a one-row block."""
+    if isinstance(work, ShardEnd):
+        end = {"kind": "end", "shard_id": work.shard_id, "units": work.units, "images": work.images}
+        return _one_row(end, WORK)
+    plain = ITEM.names[:-1]
+    items = [{**{name: getattr(item, name) for name in plain}, "kept": dict(item.kept)} for item in work.items]
+    return _one_row({"kind": "unit", "shard_id": work.shard_id, "unit": work.unit, "items": items}, WORK)
+
+
+def error_block(shard_id: str, error: str) -> pa.Table:
+    """A reader's last word about a shard it could not finish."""
+    return _one_row({"kind": "error", "shard_id": shard_id, "error": error}, WORK)
+
+
+def unit_of(block: pa.Table) -> Unit:
+    """The unit in a block of kind `unit`."""
+    row = block.to_pylist()[0]
+    items = tuple(Item(**{**item, "kept": dict(item["kept"] or ())}) for item in row["items"])
+    return Unit(row["shard_id"], row["unit"], items)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one piece of work; `error` is set when it is not committed."""
+
+    kind: Literal["unit", "end", "error"]
+    shard_id: str
+    unit: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)  # images by status
+    detections: int = 0
+    at_cap: int = 0
+    image_bytes: int = 0
+    label_bytes: int = 0
+    decode_s: float = 0.0
+    detect_s: float = 0.0
+    write_s: float = 0.0
+    written: bool = False  # False: another worker had committed it already
+    error: str | None = None
+
+    @property
+    def images(self) -> int:
+        return sum(self.counts.values())
+
+
+RECEIPT = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("unit", pa.int64()),
+        pa.field("counts", pa.struct([pa.field(status, pa.int64()) for status in STATUSES])),
+        pa.field("detections", pa.int64()),
+        pa.field("at_cap", pa.int64()),
+        pa.field("image_bytes", pa.int64()),
+        pa.field("label_bytes", pa.int64()),
+        pa.field("decode_s", pa.float64()),
+        pa.field("detect_s", pa.float64()),
+        pa.field("write_s", pa.float64()),
+        pa.field("written", pa.bool_()),
+        pa.field("error", pa.string()),
+    ]
+)
+
+
+def receipt_block(receipt: Receipt) -> pa.Table:
+    return _one_row(asdict(receipt), RECEIPT)
+
+
+def receipts_of(block: pa.Table) -> Sequence[Receipt]:
+    """The receipts in a batch, any number of rows."""
+    rows = block.to_pylist()
+    return [Receipt(**{**row, "counts": {k: v for k, v in row["counts"].items() if v}}) for row in rows]
+
+
+def _one_row(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([{name: row.get(name) for name in schema.names}], schema=schema)

@@ -1,0 +1,127 @@
+"""The Ray cluster of a run: connect to it, size the workers for it, prove storage from it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+
+import ray
+from ray.data import DataContext
+
+from labeler import storage
+from labeler.config import RayConfig
+from labeler.errors import LabelerError, Refused
+
+MAX_DECODE_THREADS = 8  # a worker's share of a big node; decode beside the detector rarely needs more
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many detector actors, and what each takes."""
+
+    count: int
+    gpus: float
+    cpus: float
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one worker, for decoding and (without a GPU) for the forward."""
+        return max(1, math.floor(self.cpus))
+
+    def __str__(self) -> str:
+        each = f"{self.gpus:g} GPU, {self.cpus:g} CPU" if self.gpus else f"{self.cpus:g} CPU"
+        return f"{self.count} worker{'s' if self.count != 1 else ''} ({each} each)"
+
+
+def connect(config: RayConfig) -> None:
+    """Join the cluster of the job (`ray job submit`) or of `ray.address`; without either start one on this machine."""
+    if not ray.is_initialized():
+        _quiet_logs()
+        address = config.address or os.environ.get("RAY_ADDRESS")
+        options = {"address": address} if address else {"include_dashboard": False}
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = f"Ray cluster {address}" if address else "a local Ray"
+            raise Refused(f"{where} cannot be reached: {_first_line(error)}; check ray.address") from None
+    _configure_ray_data(config)
+
+
+def _quiet_logs() -> None:
+    for name in ("ray.data", "ray.data._internal"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _configure_ray_data(config: RayConfig) -> None:
+    """What the pipeline needs of Ray Data; each line has its reason."""
+    context = DataContext.get_current()
+    context.target_max_block_size = 1  # one row is one block: a crash costs one unit, a receipt is seen at once
+    context.max_errored_blocks = -1  # a lost block is work left over; the listing of commits is the truth
+    context.max_consecutive_actor_init_deaths = 10  # a node where workers cannot start must not end the job
+    context.actor_init_retry_on_errors = True
+    context.execution_no_progress_timeout_s = int(config.start_timeout_s)  # spot capacity may take a while
+    context.enable_progress_bars = False  # the run prints its own
+    context.print_on_execution_start = False
+
+
+def size_workers(config: RayConfig) -> Workers:
+    """Workers for the cluster as it is now; what the config names is taken as it says."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    cluster_gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    gpus = config.gpus_per_worker if config.gpus_per_worker is not None else (1.0 if cluster_gpus else 0.0)
+    if gpus:
+        count = config.workers or max(1, math.floor(cluster_gpus / gpus))
+        with_gpu = [node for node in nodes if node.get("GPU")]
+        shares = [node["CPU"] / (node["GPU"] / gpus) for node in with_gpu] or [2.0]
+        cpus = config.cpus_per_worker or max(1.0, min(MAX_DECODE_THREADS, math.floor(min(shares) - 0.5)))
+    else:
+        count = config.workers or max(1, len(nodes))
+        per_node = max(1, math.ceil(count / max(1, len(nodes))))
+        smallest = min((node["CPU"] for node in nodes), default=2.0)
+        cpus = config.cpus_per_worker or max(1.0, math.floor((smallest - 1) / per_node))
+    return Workers(count, gpus, cpus)
+
+
+def require_capacity(workers: Workers) -> None:
+    """Refused when no node of a fixed cluster can ever hold one worker (an autoscaler may still bring one)."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = any(n.get("CPU", 0) >= workers.cpus and n.get("GPU", 0) >= workers.gpus for n in nodes)
+    if not fits and not os.environ.get("RAY_JOB_ID") and not _has_autoscaler():
+        have = "; ".join(f"{n.get('CPU', 0):g} CPU, {n.get('GPU', 0):g} GPU" for n in nodes)
+        raise Refused(
+            f"no node can hold a worker of {workers.gpus:g} GPU and {workers.cpus:g} CPU (the nodes have: {have}); "
+            "lower ray.gpus_per_worker or ray.cpus_per_worker"
+        )
+
+
+def _has_autoscaler() -> bool:
+    return bool(os.environ.get("RAY_CLUSTER_NAME") or os.environ.get("KUBERNETES_SERVICE_HOST"))
+
+
+def preflight(output_uri: str, input_uri: str, *, single_writer: bool, timeout_s: float) -> None:
+    """Prove on a worker that output can be committed and `input_uri` read; Refused in one line otherwise."""
+    probe = ray.remote(num_cpus=0.01, max_retries=2)(_probe).remote(output_uri, input_uri, single_writer)
+    try:
+        problem = ray.get(probe, timeout=timeout_s)
+    except ray.exceptions.GetTimeoutError:
+        raise Refused(f"no Ray worker answered within {timeout_s:g} s; is the cluster up, has it a CPU free?") from None
+    except ray.exceptions.RayError as error:
+        raise Refused(f"the preflight on a Ray worker failed: {_first_line(error)}") from None
+    if problem:
+        raise Refused(problem)
+
+
+def _probe(output_uri: str, input_uri: str, single_writer: bool) -> str | None:
+    try:
+        storage.read_bytes(input_uri, start=0, length=1)
+        storage.check_put_if_absent(output_uri, single_writer=single_writer)
+    except LabelerError as error:
+        return str(error)
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,223 @@
+"""The main job: plan or resume a run, work it in waves on Ray, report what came of it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from labeler import storage
+from labeler.config import Config
+from labeler.display import Display
+from labeler.errors import Incomplete, Refused
+from labeler.job import (
+    Job,
+    absolute_uri,
+    detector_recipe,
+    package_versions,
+    plan_input,
+    public_config,
+    resolve_job,
+)
+from labeler.labeling import Detector
+from labeler.pipeline import cluster, waves
+from labeler.pipeline.source import ReadSettings
+from labeler.pipeline.worker import WorkerSettings
+from labeler.report import Report, build_report
+from labeler.runs import layout
+from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours
+from labeler.runs.manifest import Run, open_run, readable_json
+from labeler.runs.plan import PlannedShard, read_plan, with_members
+from labeler.runs.progress import NOTHING, Progress, read_progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `label` returns for a complete run."""
+
+    run: Run
+    report: Report
+
+
+def label(
+    config: Config,
+    *,
+    extend: bool = False,
+    make_detector: Callable[[], Detector] | None = None,
+    console: Console | None = None,
+) -> Outcome:
+    """Label every image of the input, resuming whatever the output folder already holds.
+
+    Args:
+        extend: list the input again and add what is new to the plan.
+        make_detector: loads another detector than the config names in each worker (tests, other families).
+
+    Raises:
+        Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
+        Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
+    """
+    console = console or Console(stderr=True, highlight=False)
+    say = partial(console.print, markup=False, soft_wrap=True)
+    job = resolve_job(config)
+    output = absolute_uri(config.output.uri)
+    run = open_run(output)
+    if run is None:
+        require_free_or_ours(output)
+        found = plan_input(config)
+        first_uri = _first_uri(found[0], output)
+    else:
+        run.require_fingerprint(job.fields)
+        if not extend:
+            _require_same_input(run, config)
+        found = plan_input(config) if extend else []
+        plan = read_plan(run)
+        first_uri = _first_uri((found or plan)[0], output)
+        if not found and read_progress(run).is_complete(plan):
+            say(f"run {run.manifest.run_id} is complete already; nothing to do")
+            return _finish(run, plan, read_progress(run))
+    cluster.connect(config.ray)
+    single_writer = config.output.single_writer
+    with _stop_signals():
+        workers = cluster.size_workers(config.ray)
+        cluster.require_capacity(workers)
+        cluster.preflight(output, first_uri, single_writer=single_writer, timeout_s=config.ray.start_timeout_s)
+        if run is None:
+            run = create_run(output, _new_run(job, found), single_writer=single_writer)
+            say(f"run {run.manifest.run_id} in {storage.redact(output)}")
+        elif extend:
+            added = extend_plan(run, found, single_writer=single_writer)
+            say(f"plan extended by {len(added)} shards")
+        plan = read_plan(run)
+        progress = _work(run, plan, job, workers, make_detector, console)
+        return _finish(run, plan, progress)
+
+
+def _new_run(job: Job, plan: Sequence[PlannedShard]) -> NewRun:
+    return NewRun(job.fields, public_config(job.config), package_versions(), job.vocabulary, job.prompts, plan)
+
+
+def _first_uri(planned: PlannedShard, run_uri: str) -> str:
+    """An object of the input that a worker can try to read."""
+    shard = planned.shard
+    if shard.format == "images":
+        members = shard.members or with_members(shard, run_uri).members or ()
+        return members[0].uri
+    return shard.uri
+
+
+def _require_same_input(run: Run, config: Config) -> None:
+    """Resume never lists the input again, so another one would silently be ignored: refuse it instead."""
+    public, recorded = public_config(config)["input"], run.manifest.config["input"]
+    for name in ("uri", "format", "limit", "images_per_shard"):
+        if public[name] != recorded[name]:
+            raise Refused(
+                f"output {storage.redact(run.uri)} holds a run over another input.{name} "
+                f"({recorded[name]!r}, the config gives {public[name]!r}); choose another output, set it back, "
+                "or add new shards with --extend"
+            )
+
+
+def _work(
+    run: Run,
+    plan: Sequence[PlannedShard],
+    job: Job,
+    workers: cluster.Workers,
+    make_detector: Callable[[], Detector] | None,
+    console: Console,
+) -> Progress:
+    config = job.config
+    progress = read_progress(run)
+    total, exact = progress.images_known(plan)
+    done = _images_committed(run, plan, progress)
+    console.print(f"{len(progress.left(plan)):,} of {len(plan):,} shards to do on {workers}", markup=False)
+    with Display(done=done, total=total, exact=exact, console=console) as display:
+        return waves.run_waves(
+            run,
+            plan,
+            read=_read_settings(run, config),
+            worker=_worker_settings(run, job, workers, make_detector),
+            workers=workers,
+            read_cpus=config.ray.read_cpus,
+            read_tasks=config.ray.read_tasks,
+            wave_units=config.ray.wave_units,
+            seed=config.ray.seed,
+            on_receipt=display.receive,
+        )
+
+
+def _read_settings(run: Run, config: Config) -> ReadSettings:
+    unit = config.unit
+    return ReadSettings(
+        run.uri, unit.max_images, unit.max_bytes, unit.max_image_bytes, config.input.keep, config.input.image_column
+    )
+
+
+def _worker_settings(
+    run: Run, job: Job, workers: cluster.Workers, make_detector: Callable[[], Detector] | None
+) -> WorkerSettings:
+    config = job.config
+    return WorkerSettings(
+        run_uri=run.uri,
+        make_detector=make_detector or detector_recipe(job, threads=workers.threads),
+        metadata={
+            "run_id": run.manifest.run_id,
+            "model_digest": job.checkpoint.digest,
+            "model_revision": job.checkpoint.revision or "",
+            "prompts_fingerprint": job.prompts.fingerprint,
+            **{f"version_{name}": version for name, version in package_versions().items()},
+        },
+        keep=config.input.keep,
+        max_pixels=config.detect.max_pixels,
+        max_detections=config.detect.max_detections,
+        decode_threads=workers.threads,
+        images_per_batch=config.detect.images_per_batch,
+        single_writer=config.output.single_writer,
+    )
+
+
+def _images_committed(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> int:
+    """Images of earlier sessions: from end markers, and from the footers of the units of unfinished shards."""
+    done = 0
+    for planned in plan:
+        if progress.is_finished(planned.shard_id):
+            done += progress.ends[planned.shard_id][1]
+            continue
+        for unit in progress.units.get(planned.shard_id, NOTHING):
+            uri = run.path(layout.unit_file(planned.shard_id, unit))
+            done += pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri))).metadata.num_rows
+    return done
+
+
+def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outcome:
+    report = build_report(run, plan, progress)
+    storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
+    if report.problems:
+        raise Incomplete(f"run {storage.redact(run.uri)} is not sound: {'; '.join(report.problems[:3])}")
+    return Outcome(run, report)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[None]:
+    """SIGTERM ends the run like Ctrl-C; installed after ray.init(), which puts its own handler."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Incomplete(f"stopped by {signal.Signals(number).name}; run the same command again to go on")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Incomplete("stopped by Ctrl-C; run the same command again to go on") from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)

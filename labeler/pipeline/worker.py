@@ -1,0 +1,119 @@
+"""The detecting actor: labels a unit, commits it with one put-if-absent, and answers with a receipt."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from labeler import storage
+from labeler.errors import LabelerError
+from labeler.labeling import Detector, StageSeconds, UnitLabeler
+from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
+from labeler.records import Row, rows_to_table, table_to_parquet
+from labeler.runs import layout
+from labeler.shards import Unit
+
+CUDA_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "CUDA error")
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Plain values an actor needs to label units of a run.
+
+    Attributes:
+        make_detector: loads the detector in the actor; picklable.
+        metadata: goes into every unit file, beside what the detector says of itself.
+        images_per_batch: None: by the device the detector ended up on.
+    """
+
+    run_uri: str
+    make_detector: Callable[[], Detector]
+    metadata: Mapping[str, str]
+    keep: tuple[str, ...]
+    max_pixels: int
+    max_detections: int
+    decode_threads: int
+    images_per_batch: int | None = None
+    single_writer: bool = False
+
+
+class LabelUnits:
+    """A stage of the pipeline: `__init__` loads once a worker, `__call__` turns work into receipts."""
+
+    def __init__(self, settings: WorkerSettings, ledger: Any) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        detector = settings.make_detector()
+        on_gpu = detector.description.get("device", "cpu") != "cpu"
+        self._labeler = UnitLabeler(
+            detector,
+            decode_threads=settings.decode_threads,
+            images_per_batch=settings.images_per_batch or (8 if on_gpu else 1),
+            max_pixels=settings.max_pixels,
+        )
+        self._metadata = {**settings.metadata, **detector.description}
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        kind, shard_id = block["kind"][0].as_py(), block["shard_id"][0].as_py()
+        if kind == "error":
+            return receipt_block(Receipt("error", shard_id, error=block["error"][0].as_py()))
+        if kind == "end":
+            return receipt_block(self._end(shard_id, block["units"][0].as_py(), block["images"][0].as_py()))
+        return receipt_block(self._unit(block))
+
+    def _end(self, shard_id: str, units: int, images: int) -> Receipt:
+        """Put the shard's end marker, whether or not all of its units are committed yet."""
+        target = storage.join(self._settings.run_uri, layout.end_marker(shard_id, units, images))
+        try:
+            written = storage.put_if_absent(target, b"", single_writer=self._settings.single_writer)
+        except LabelerError as error:
+            return Receipt("end", shard_id, error=str(error))
+        return Receipt("end", shard_id, written=written)
+
+    def _unit(self, block: pa.Table) -> Receipt:
+        shard_id, number = block["shard_id"][0].as_py(), block["unit"][0].as_py()
+        if not ray.get(self._ledger.begin.remote(shard_id, number)):
+            return Receipt("unit", shard_id, number, error="was begun several times and its process died each time")
+        try:
+            receipt = self._label_and_commit(unit_of(block))
+        except LabelerError as error:
+            receipt = Receipt("unit", shard_id, number, error=str(error))
+        except Exception as error:
+            if any(sign in str(error) for sign in CUDA_LOST) and "out of memory" not in str(error):
+                os._exit(1)  # a CUDA context does not recover; Ray starts the actor anew and repeats the unit
+            receipt = Receipt("unit", shard_id, number, error=f"{type(error).__name__}: {error}")
+        ray.get(self._ledger.finish.remote(shard_id, number))
+        return receipt
+
+    def _label_and_commit(self, unit: Unit) -> Receipt:
+        settings = self._settings
+        rows, seconds = self._labeler.label(unit.shard_id, unit.items, settings.keep)
+        start = time.perf_counter()
+        data = table_to_parquet(rows_to_table(rows, settings.keep), self._metadata)
+        target = storage.join(settings.run_uri, layout.unit_file(unit.shard_id, unit.unit))
+        written = storage.put_if_absent(target, data, single_writer=settings.single_writer)
+        seconds.write = time.perf_counter() - start
+        receipt = _receipt(unit, rows, seconds, settings.max_detections)
+        return replace(receipt, written=written, label_bytes=len(data))
+
+
+def _receipt(unit: Unit, rows: list[Row], seconds: StageSeconds, max_detections: int) -> Receipt:
+    return Receipt(
+        "unit",
+        unit.shard_id,
+        unit.unit,
+        counts=dict(Counter(row.status for row in rows)),
+        detections=sum(len(row.detections) for row in rows),
+        at_cap=sum(len(row.detections) == max_detections for row in rows) if max_detections else 0,
+        image_bytes=sum(len(item.data) for item in unit.items if item.data is not None),
+        decode_s=seconds.decode,
+        detect_s=seconds.detect,
+        write_s=seconds.write,
+    )

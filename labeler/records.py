@@ -1,0 +1,155 @@
+"""The rows of a run: Arrow schemas, declared once, and one unit's rows to and from Parquet bytes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from labeler.detections import Detections
+
+SCHEMA_VERSION = 1
+
+STATUSES = (
+    "labeled",  # at least one stored detection
+    "empty",  # none at or above the score floor, after merging and dropping negatives
+    "decode_error",
+    "too_large",
+    "read_error",  # missing, null, duplicate or truncated member
+    "detect_error",  # non-finite scores
+    "quarantined",  # it kills the process
+    "removed",  # reserved for deletion requests
+)
+
+MASK = pa.struct([pa.field("size", pa.list_(pa.int32())), pa.field("counts", pa.binary())])
+
+DETECTION = pa.struct(
+    [
+        pa.field("category_id", pa.int32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("x_min", pa.float32(), nullable=False),
+        pa.field("y_min", pa.float32(), nullable=False),
+        pa.field("x_max", pa.float32(), nullable=False),
+        pa.field("y_max", pa.float32(), nullable=False),
+        pa.field("chunk", pa.int16(), nullable=False),
+        pa.field("mask", MASK),
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        pa.field("image_key", pa.string(), nullable=False),
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("digest", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("orientation", pa.int8()),
+        pa.field("phash", pa.int64()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("detections", pa.list_(pa.field("element", DETECTION, nullable=False)), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One input image's outcome: exactly one per image, whatever happened to it."""
+
+    image_key: str
+    shard_id: str
+    index: int
+    uri: str
+    status: str
+    offset: int | None = None
+    length: int | None = None
+    digest: str | None = None
+    width: int | None = None
+    height: int | None = None
+    orientation: int | None = None
+    phash: int | None = None
+    error: str | None = None
+    detections: Detections = field(default_factory=Detections.empty)
+    kept: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
+
+
+def schema(keep: Sequence[str] = ()) -> pa.Schema:
+    """The labels schema with the columns the user keeps appended, as strings."""
+    clash = sorted(set(keep) & set(LABELS.names))
+    if clash:
+        raise ValueError(f"kept column {clash[0]!r} has the name of a labels column")
+    return pa.schema([*LABELS, *(pa.field(name, pa.string()) for name in keep)])
+
+
+def rows_to_table(rows: Sequence[Row], keep: Sequence[str] = ()) -> pa.Table:
+    """Rows as an Arrow table of exactly `schema(keep)`; nothing is inferred, so empty lists are safe."""
+    plain = [name for name in LABELS.names if name != "detections"]
+    columns: list[pa.Array] = [
+        pa.array([getattr(row, name) for row in rows], LABELS.field(name).type) for name in plain
+    ]
+    columns.append(_detections_column([row.detections for row in rows]))
+    columns += [pa.array([row.kept.get(name) for row in rows], pa.string()) for name in keep]
+    return pa.Table.from_arrays(columns, schema=schema(keep))
+
+
+def _detections_column(per_row: Sequence[Detections]) -> pa.ListArray:
+    everything = Detections.concat(per_row)
+    offsets = np.concatenate([[0], np.cumsum([len(d) for d in per_row])]).astype(np.int32)
+    boxes = np.ascontiguousarray(everything.boxes.T)  # (4, n)
+    structs = pa.StructArray.from_arrays(
+        [
+            pa.array(everything.category_ids, pa.int32()),
+            pa.array(everything.scores, pa.float32()),
+            *(pa.array(boxes[side], pa.float32()) for side in range(4)),
+            pa.array(everything.chunks, pa.int16()),
+            pa.nulls(len(everything), MASK),
+        ],
+        fields=list(DETECTION),
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets), structs, type=LABELS.field("detections").type)
+
+
+def table_to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
+    """One unit's file: zstd Parquet, with the file metadata (run id, model digest, versions, ...) in the schema."""
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_statistics=["shard_id", "index", "status"])
+    return bytes(sink.getvalue())
+
+
+def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """The unit file's rows (all columns, or the named ones)."""
+    return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None)
+
+
+def detections_of(table: pa.Table) -> list[Detections]:
+    """The detections of each row of a labels table, in row order."""
+    column = table["detections"].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    offsets = column.offsets.to_numpy()
+    values = column.values
+    part: dict[str, Any] = {
+        name: values.field(name).to_numpy(zero_copy_only=False)
+        for name in ("category_id", "score", "x_min", "y_min", "x_max", "y_max", "chunk")
+    }
+    everything = Detections.of(
+        np.stack([part["x_min"], part["y_min"], part["x_max"], part["y_max"]], 1),
+        part["score"],
+        part["category_id"],
+        part["chunk"],
+    )
+    return [everything[start:stop] for start, stop in itertools.pairwise(offsets)]

@@ -1,0 +1,18 @@
+"""A run: a folder on storage with an immutable manifest, a plan, and committed units."""
+
+from labeler.runs.manifest import Manifest, Run, fingerprint_of, open_run
+from labeler.runs.plan import PlannedShard, read_plan
+from labeler.runs.progress import Progress, read_progress
+from labeler.runs.rows import read_tables
+
+__all__ = [
+    "Manifest",
+    "PlannedShard",
+    "Progress",
+    "Run",
+    "fingerprint_of",
+    "open_run",
+    "read_plan",
+    "read_progress",
+    "read_tables",
+]

@@ -1,0 +1,99 @@
+"""Bring a run folder into being, or take the one that is there; append generations to its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labeler import storage
+from labeler.errors import Refused
+from labeler.prompts import Prompts
+from labeler.runs import layout
+from labeler.runs.manifest import Manifest, Run, digest_of, open_run, readable_json
+from labeler.runs.plan import PlannedShard, generations, group_bytes, plan_bytes, read_plan, renumber
+from labeler.vocabulary import Vocabulary
+
+_OURS = (layout.PLAN_FOLDER, layout.GROUPS_FOLDER, layout.TEMPORARY_FOLDER, layout.VOCABULARY, layout.PROMPTS)
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """Everything a run is created from."""
+
+    fields: Mapping[str, Any]  # of the fingerprint
+    config: Mapping[str, Any]
+    versions: Mapping[str, str]
+    vocabulary: Vocabulary
+    prompts: Prompts
+    plan: Sequence[PlannedShard]
+
+
+def require_free_or_ours(uri: str) -> None:
+    """Refused when a folder without a manifest holds anything that a half-created run does not."""
+    for info in storage.list_objects(uri):
+        relative = info.uri.removeprefix(uri).lstrip("/")
+        if relative.split("/")[0] not in _OURS:
+            raise Refused(
+                f"output {storage.redact(uri)} is not empty and no labeler run (it holds {relative}); "
+                "choose an empty or new folder"
+            )
+
+
+def create_run(uri: str, new: NewRun, *, single_writer: bool = False) -> Run:
+    """Write a new run, its manifest last and if-absent; the loser of a race adopts the winner's run.
+
+    Raises:
+        Refused: the folder holds a run with another fingerprint, a half-created other run, or something else.
+    """
+    require_free_or_ours(uri)
+    files = {
+        **{layout.group_file(p.shard_id): group_bytes(p.shard) for p in new.plan if p.shard.members is not None},
+        layout.plan_file(0): plan_bytes(new.plan),
+        layout.VOCABULARY: readable_json(new.vocabulary.to_json()),
+        layout.PROMPTS: readable_json(new.prompts.to_json()),
+    }
+    for relative, data in files.items():
+        target = storage.join(uri, relative)
+        if not storage.put_if_absent(target, data, single_writer=single_writer) and storage.read_bytes(target) != data:
+            return _adopt(uri, new, differing=relative)
+    named = (layout.plan_file(0), layout.VOCABULARY, layout.PROMPTS)  # groups are named by the plan's etags
+    manifest = Manifest.new(
+        new.fields, config=new.config, versions=new.versions, digests={name: digest_of(files[name]) for name in named}
+    )
+    if not storage.put_if_absent(storage.join(uri, layout.MANIFEST), manifest.to_json(), single_writer=single_writer):
+        return _adopt(uri, new, differing=layout.MANIFEST)
+    return Run(uri, manifest)
+
+
+def _adopt(uri: str, new: NewRun, *, differing: str) -> Run:
+    """Another job was faster: take its run, if it is the same labeling."""
+    run = open_run(uri)
+    if run is None:
+        raise Refused(
+            f"output {storage.redact(uri)} holds a half-created run of something else (its {differing} differs, "
+            "and it has no run.json, so nothing was labeled there); delete the folder or choose another output"
+        )
+    run.require_fingerprint(new.fields)
+    return run
+
+
+def extend_plan(run: Run, found: Iterable[PlannedShard], *, single_writer: bool = False) -> list[PlannedShard]:
+    """Append the shards that the plan does not have yet as a new generation; returns them (maybe none).
+
+    A shard is known by its URI, an image file by its own. What is in the plan stays as it was planned.
+    """
+    planned = read_plan(run)
+    known = {p.shard.uri for p in planned if p.shard.format != "images"}
+    fresh = renumber([p for p in found if p.shard.uri not in known], first=len(planned))
+    if not fresh:
+        return []
+    for p in fresh:
+        if p.shard.members is not None:
+            storage.put_if_absent(
+                run.path(layout.group_file(p.shard_id)), group_bytes(p.shard), single_writer=single_writer
+            )
+    target = run.path(layout.plan_file(generations(run)))
+    if not storage.put_if_absent(target, plan_bytes(fresh), single_writer=single_writer):
+        raise Refused(f"another job extended run {storage.redact(run.uri)} at the same moment; run the command again")
+    return fresh

@@ -1,0 +1,34 @@
+"""Where each thing lies inside a run folder: the one place that spells its paths."""
+
+from __future__ import annotations
+
+import re
+
+MANIFEST = "run.json"
+VOCABULARY = "vocabulary.json"
+PROMPTS = "prompts.json"
+REPORT = "report.json"
+PLAN_FOLDER = "plan"
+GROUPS_FOLDER = "groups"
+LABELS_FOLDER = "labels"
+SHARDS_FOLDER = "shards"
+TEMPORARY_FOLDER = ".tmp"
+
+UNIT_FILE = re.compile(r"(\d{6,})/(\d{6,})\.parquet")
+END_MARKER = re.compile(r"(\d{6,})-(\d+)-(\d+)")
+
+
+def plan_file(generation: int) -> str:
+    return f"{PLAN_FOLDER}/{generation:05d}.parquet"
+
+
+def group_file(shard_id: str) -> str:
+    return f"{GROUPS_FOLDER}/{shard_id}.parquet"
+
+
+def unit_file(shard_id: str, unit: int) -> str:
+    return f"{LABELS_FOLDER}/{shard_id}/{unit:06d}.parquet"
+
+
+def end_marker(shard_id: str, units: int, images: int) -> str:
+    return f"{SHARDS_FOLDER}/{shard_id}-{units}-{images}"

@@ -1,0 +1,106 @@
+"""The plan of a run: which shards, in which generation; image files are frozen in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from labeler import storage
+from labeler.runs import layout
+from labeler.runs.manifest import Run, digest_of
+from labeler.shards import Member, Shard
+
+PLAN = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size", pa.int64()),
+        pa.field("etag", pa.string()),  # of a group of image files: the digest of its groups/ file
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("images", pa.int64()),  # where known without reading the shard
+        pa.field("max_images", pa.int64()),  # input.limit ends inside this shard
+    ]
+)
+
+GROUP = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size", pa.int64()),
+        pa.field("etag", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One line of the plan: a shard, and its number of images where that is known beforehand."""
+
+    shard: Shard
+    images: int | None
+
+    @property
+    def shard_id(self) -> str:
+        return self.shard.shard_id
+
+
+def group_bytes(shard: Shard) -> bytes:
+    """The frozen members of a group of image files, as the bytes of its groups/ file."""
+    members = shard.members or ()
+    columns = [pa.array([getattr(m, name) for m in members], GROUP.field(name).type) for name in GROUP.names]
+    return _parquet(pa.Table.from_arrays(columns, schema=GROUP))
+
+
+def plan_bytes(shards: Iterable[PlannedShard]) -> bytes:
+    """One generation of the plan as the bytes of its plan/ file; equal shards give equal bytes."""
+    rows = [
+        {
+            "shard_id": p.shard_id,
+            "uri": p.shard.uri,
+            "size": p.shard.size,
+            "etag": digest_of(group_bytes(p.shard)) if p.shard.members is not None else p.shard.etag,
+            "format": p.shard.format,
+            "images": p.images,
+            "max_images": p.shard.max_images,
+        }
+        for p in shards
+    ]
+    return _parquet(pa.Table.from_pylist(rows, schema=PLAN))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def read_plan(run: Run) -> list[PlannedShard]:
+    """Every generation's shards, in plan order; members of image groups are not loaded (see `with_members`)."""
+    files = sorted(o.uri for o in storage.list_objects(run.path(layout.PLAN_FOLDER)) if o.uri.endswith(".parquet"))
+    planned = []
+    for uri in files:
+        for row in pq.read_table(pa.BufferReader(storage.read_bytes(uri))).to_pylist():
+            images = row.pop("images")
+            planned.append(PlannedShard(Shard(**row), images))
+    return planned
+
+
+def generations(run: Run) -> int:
+    """How many generations the plan has."""
+    return sum(1 for o in storage.list_objects(run.path(layout.PLAN_FOLDER)) if o.uri.endswith(".parquet"))
+
+
+def with_members(shard: Shard, run_uri: str) -> Shard:
+    """The shard with its frozen members, when it is a group of image files; any other shard as it is."""
+    if shard.format != "images":
+        return shard
+    rows = pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(run_uri, layout.group_file(shard.shard_id)))))
+    return replace(shard, members=tuple(Member(**row) for row in rows.to_pylist()))
+
+
+def renumber(shards: Sequence[PlannedShard], first: int) -> list[PlannedShard]:
+    """The same shards with ids from `first` on (a later generation)."""
+    return [PlannedShard(replace(p.shard, shard_id=f"{first + i:06d}"), p.images) for i, p in enumerate(shards)]

@@ -1,0 +1,131 @@
+"""Read images out of a WebDataset tar as it streams by, with the sidecars that share their key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from labeler import storage
+from labeler.shards import kept
+from labeler.shards.names import is_image
+from labeler.shards.tar_members import TarMember, walk
+from labeler.shards.units import Item, Placed, Shard, Skip, UnitCutter, too_large
+from labeler.storage import ByteStream
+
+MAX_SIDECAR_BYTES = 8 << 20  # a larger one is not kept
+MAX_GROUP_BYTES = 256 << 20  # images that wait for a sidecar after them; of a larger group later sidecars are missed
+
+_ERRORS = {"truncated": "truncated member", "corrupt": "corrupt tar header", "sparse": "sparse member"}
+
+
+def read_tar(
+    shard: Shard, cutter: UnitCutter, *, keep: Sequence[str], skip: Skip, max_image_bytes: int
+) -> Iterator[Placed]:
+    """Every image of the tar, in order. Bodies of skipped units are passed over, the long ones without download.
+
+    Bad members become items with an error; a truncated member or a corrupt header is the last item.
+    """
+    with storage.open_stream(shard.uri, size=shard.size, etag=shard.etag) as stream:
+        yield from _TarReader(shard, cutter, keep, skip, max_image_bytes).read(stream)
+
+
+@dataclass
+class _Group:
+    """Members that share a key, next to each other: images waiting until all their sidecars are known."""
+
+    key: str
+    placed: list[Placed] = field(default_factory=list)
+    sidecars: dict[str, bytes] = field(default_factory=dict)
+    left_behind: dict[str, TarMember] = field(default_factory=dict)  # sidecars passed over among skipped images
+    image_bytes: int = 0
+
+
+class _TarReader:
+    def __init__(self, shard: Shard, cutter: UnitCutter, keep: Sequence[str], skip: Skip, max_image_bytes: int) -> None:
+        self._shard = shard
+        self._cutter = cutter
+        self._keep = tuple(keep)
+        self._wanted = kept.extensions(keep)
+        self._skip = skip
+        self._max_image_bytes = max_image_bytes
+        self._names: set[str] = set()
+        self._images = 0
+
+    def read(self, stream: ByteStream) -> Iterator[Placed]:
+        group = _Group("")
+        for member in walk(stream):
+            key, extension = split_key(member.name)
+            if member.state in ("truncated", "corrupt"):
+                yield from self._flush(group, stream)
+                yield self._place(member, stream)
+                return
+            if key != group.key:
+                yield from self._flush(group, stream)
+                group = _Group(key)
+            if is_image(member.name):
+                group.placed.append(self._place(member, stream))
+                group.image_bytes += member.length
+            elif extension in self._wanted and member.length <= MAX_SIDECAR_BYTES:
+                self._note_sidecar(group, extension, member, stream)
+            if not self._wanted or group.image_bytes > MAX_GROUP_BYTES:
+                yield from self._flush(group, stream)
+        yield from self._flush(group, stream)
+
+    def _place(self, member: TarMember, stream: ByteStream) -> Placed:
+        unit = self._cutter.place(member.length)
+        index = self._images
+        self._images += 1
+        error = self._error(member)
+        self._names.add(member.name)
+        if self._skip(unit):
+            return Placed(unit, None)
+        addressable = member.state == "file"
+        item = Item(
+            key=member.name,
+            index=index,
+            uri=self._shard.uri,
+            offset=member.offset if addressable else None,
+            length=member.length if addressable else None,
+            data=stream.read(member.length) if error is None else None,
+            error=error,
+            kept=dict.fromkeys(self._keep),
+        )
+        return Placed(unit, item)
+
+    def _error(self, member: TarMember) -> str | None:
+        if member.state != "file":
+            return _ERRORS[member.state]
+        if member.name in self._names:
+            return "duplicate member name"
+        if member.length > self._max_image_bytes:
+            return too_large(member.length, self._max_image_bytes)
+        return None
+
+    def _note_sidecar(self, group: _Group, extension: str, member: TarMember, stream: ByteStream) -> None:
+        if extension in group.sidecars or extension in group.left_behind:
+            return  # the first of two wins
+        needed = any(placed.item for placed in group.placed)
+        if needed or not all(map(self._skip, self._cutter.next_units)):
+            group.sidecars[extension] = stream.read(member.length)
+        else:
+            group.left_behind[extension] = member
+
+    def _flush(self, group: _Group, stream: ByteStream) -> Iterator[Placed]:
+        """The group's images with what is kept; the group is empty of images afterwards."""
+        placed, group.placed, group.image_bytes = group.placed, [], 0
+        if self._wanted and any(each.item for each in placed):
+            for extension, member in group.left_behind.items():
+                group.sidecars[extension] = storage.read_bytes(
+                    self._shard.uri, start=member.offset, length=member.length, etag=stream.etag
+                )
+            group.left_behind.clear()
+            values = kept.from_sidecars(self._keep, group.sidecars)
+            placed = [Placed(unit, replace(item, kept=values) if item else None) for unit, item in placed]
+        yield from placed
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """("a/b", "0.jpg") for "a/b.0.jpg": WebDataset's key ends at the first dot of the file name."""
+    folder, slash, file_name = name.rpartition("/")
+    stem, _, extension = file_name.partition(".")
+    return folder + slash + stem, extension.lower()

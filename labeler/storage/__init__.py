@@ -1,0 +1,177 @@
+"""The only door to storage: list, read, ranged read, put-if-absent. Local paths, s3:// by boto3, the rest by fsspec."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+
+from labeler.errors import InputChanged, Refused, StorageError
+from labeler.storage.failures import Unreadable
+from labeler.storage.objects import ObjectInfo, Store
+from labeler.storage.retries import METER, Traffic, retrying
+from labeler.storage.streams import ByteStream
+from labeler.storage.uris import basename, is_local, join, parent, redact, scheme
+
+__all__ = [
+    "ByteStream",
+    "InputChanged",
+    "ObjectInfo",
+    "StorageError",
+    "Traffic",
+    "Unreadable",
+    "basename",
+    "check_put_if_absent",
+    "delete",
+    "head",
+    "is_local",
+    "join",
+    "list_objects",
+    "open_stream",
+    "parent",
+    "put",
+    "put_file",
+    "put_if_absent",
+    "read_bytes",
+    "redact",
+    "traffic",
+]
+
+
+def list_objects(uri_prefix: str, *, recursive: bool = True) -> Iterator[ObjectInfo]:
+    """Every object below a folder (not in its subfolders unless recursive), by URI; nothing without such a folder.
+
+    Pages are streamed on S3. Names below a local `.tmp/` are unfinished writes and never listed.
+
+    Raises:
+        StorageError: no such bucket, no permission, or no answer.
+    """
+    return _store(uri_prefix).list_objects(uri_prefix, recursive=recursive)
+
+
+def head(uri: str) -> ObjectInfo | None:
+    """Size and ETag of one object; None when there is none."""
+    return retrying(uri, lambda: _store(uri).head(uri))
+
+
+def read_bytes(
+    uri: str, *, start: int = 0, length: int | None = None, etag: str | None = None, size: int | None = None
+) -> bytes:
+    """Bytes [start, start + length) of an object, or all from `start` on; retried, the length verified.
+
+    Args:
+        etag, size: of the object as it was planned; a different one is refused.
+
+    Raises:
+        InputChanged: another ETag or size, or too short for the range.
+        Unreadable: this object is missing, forbidden or archived.
+        StorageError: anything else, after retries.
+    """
+    if length == 0:
+        return b""
+    store = _store(uri)
+    with ByteStream(
+        uri,
+        lambda at, left, tag: store.open_body(uri, at, left, tag),
+        start=start,
+        length=length,
+        size=size,
+        etag=etag,
+    ) as stream:
+        return stream.read(length if length is not None else max(0, stream.size - start))
+
+
+def open_stream(uri: str, *, size: int | None = None, etag: str | None = None, start: int = 0) -> ByteStream:
+    """A stream of an object's bytes from `start` on; nothing is asked of storage before the first read.
+
+    It is verified against `size` and `etag` (InputChanged), and resumes by itself after broken connections.
+    """
+    store = _store(uri)
+    return ByteStream(
+        uri,
+        lambda at, left, tag: store.open_body(uri, at, left, tag),
+        start=start,
+        size=size,
+        etag=etag,
+        reopen_gap=store.reopen_gap,
+    )
+
+
+def put_if_absent(uri: str, data: bytes, *, single_writer: bool = False) -> bool:
+    """Write an object unless it is there; never a partial object under its name. Both answers are success.
+
+    Args:
+        single_writer: the caller promises that nobody else writes there, so storage that cannot
+            put-if-absent may be used as well.
+
+    Returns:
+        True when this call wrote it, False when it was there already.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    return _store(uri).put_if_absent(uri, data, single_writer=single_writer)
+
+
+def put(uri: str, data: bytes) -> None:
+    """Write an object, replacing one that is there; a reader sees the old bytes or the new."""
+    _store(uri).put(uri, data)
+
+
+def put_file(uri: str, local_path: str) -> None:
+    """Upload a local file of any size, replacing an object that is there; in parts where the backend has them."""
+    _store(uri).put_file(uri, local_path)
+
+
+def delete(uri: str) -> None:
+    """Delete an object; fine when there is none."""
+    _store(uri).delete(uri)
+
+
+def check_put_if_absent(root: str, *, single_writer: bool) -> None:
+    """Make sure that `root` can be written and that the second of two writes of one object is refused.
+
+    Leaves nothing behind.
+
+    Raises:
+        Refused: not writable, or no put-if-absent and not `single_writer`.
+    """
+    store = _store(root)
+    probe = join(root, ".tmp", f"probe-{uuid.uuid4().hex}")
+    try:
+        new_folders = store.missing_folders(probe)
+        try:
+            put_if_absent(probe, b"probe", single_writer=single_writer)
+            overwrote = put_if_absent(probe, b"again", single_writer=single_writer)
+        finally:
+            try:
+                delete(probe)
+            finally:
+                store.remove_empty_folders(new_folders)
+    except StorageError as error:
+        raise Refused(f"output cannot be used: {error}") from error
+    if overwrote and not single_writer:
+        raise Refused(
+            f"output {redact(root)}: storage overwrites where it should put if absent, so two jobs could spoil each "
+            "other; set output.single_writer=true if only this job writes there"
+        )
+
+
+def traffic() -> Traffic:
+    """Requests, retries and bytes read of this process so far."""
+    return METER.read()
+
+
+def _store(uri: str) -> Store:
+    if is_local(uri):
+        return _load("labeler.storage.local", "LocalStore")
+    if scheme(uri) in ("s3", "s3a") and "::" not in uri:
+        return _load("labeler.storage.s3", "S3Store")
+    return _load("labeler.storage.fsspec_store", "FsspecStore")
+
+
+@cache
+def _load(module: str, name: str) -> Store:
+    store: Store = getattr(import_module(module), name)()  # each backend is imported when first needed
+    return store

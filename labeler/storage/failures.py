@@ -1,0 +1,30 @@
+"""How storage fails inside: for a moment (tried again), or for good and about one object only."""
+
+from __future__ import annotations
+
+from labeler.errors import StorageError
+
+
+class Transient(Exception):
+    """Worth another try; never leaves this package."""
+
+
+class Unreadable(StorageError):
+    """This one object cannot be had, and trying again will not change that.
+
+    Attributes:
+        reason: short and stable ("missing object", "access denied", ...), fit for a row's `error`.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (str(self), self.reason)
+
+
+MISSING = "missing object"
+DENIED = "access denied"
+ARCHIVED = "archived object"
+INVALID = "not a valid address"

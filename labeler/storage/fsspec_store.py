@@ -1,0 +1,220 @@
+"""Every other protocol, through fsspec: conditional writes on gs://, elsewhere only for a single writer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import fsspec
+
+from labeler.errors import InputChanged, LabelerError, StorageError
+from labeler.storage.failures import DENIED, INVALID, MISSING, Transient, Unreadable
+from labeler.storage.objects import Body, ObjectInfo
+from labeler.storage.retries import retrying
+from labeler.storage.uris import one_line, parent, redact, scheme
+
+T = TypeVar("T")
+_ETAGS = ("etag", "ETag", "md5Hash", "generation", "crc32c", "content_md5", "checksum")
+_CONDITIONAL = {"gs", "gcs"}
+_MOVES_ATOMICALLY = {"local", "file", "sftp", "ssh", "hdfs", "webhdfs", "smb"}  # elsewhere an upload is atomic
+_WHOLE_BYTES = 8 << 20  # a range up to this size is fetched by one call
+
+
+class FsspecStore:
+    """Whatever file systems fsspec knows, each with its own package and credentials."""
+
+    reopen_gap = 1 << 20
+
+    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+        fs, root = _open_file_system(uri_prefix)
+        base, root = uri_prefix.rstrip("/"), root.rstrip("/")
+
+        def find() -> dict[str, dict[str, Any]]:
+            try:
+                found = fs.find(root, detail=True, maxdepth=None if recursive else 1)
+            except FileNotFoundError:
+                return {}
+            return dict(found)
+
+        found = retrying(uri_prefix, lambda: _explained(uri_prefix, find))
+        for name, info in sorted(found.items()):
+            if name.startswith(root + "/") and info.get("type", "file") == "file":
+                yield _info(base + name.removeprefix(root), info)
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        fs, path = _open_file_system(uri)
+        try:
+            info = _explained(uri, lambda: fs.info(path))
+        except Unreadable as error:
+            if error.reason == MISSING:
+                return None
+            raise
+        return _info(uri, info) if info.get("type", "file") == "file" else None
+
+    def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
+        return _explained(uri, lambda: _open(uri, start, length, etag))
+
+    def put(self, uri: str, data: bytes) -> None:
+        fs, path = _open_file_system(uri)
+
+        def write() -> None:
+            if scheme(uri) not in _MOVES_ATOMICALLY:
+                fs.pipe_file(path, data)
+                return
+            folder, _, name = path.rpartition("/")
+            temporary = f"{folder}/.tmp-{name}-{uuid.uuid4().hex}"
+            fs.makedirs(folder, exist_ok=True)
+            try:
+                fs.pipe_file(temporary, data)
+                fs.mv(temporary, path)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    fs.rm_file(temporary)
+                raise
+
+        retrying(uri, lambda: _explained(uri, write))
+
+    def put_if_absent(self, uri: str, data: bytes, *, single_writer: bool) -> bool:
+        fs, path = _open_file_system(uri)
+        if scheme(uri) in _CONDITIONAL:
+            return retrying(uri, lambda: _explained(uri, lambda: _create(fs, path, data)))
+        if not single_writer:
+            raise StorageError(
+                f"{redact(uri)}: {scheme(uri)}:// has no put-if-absent here; "
+                "set output.single_writer=true if only one job writes there"
+            )
+        if retrying(uri, lambda: _explained(uri, lambda: fs.exists(path))):
+            return False
+        self.put(uri, data)
+        return True
+
+    def put_file(self, uri: str, local_path: str) -> None:
+        fs, path = _open_file_system(uri)
+
+        def upload() -> None:
+            if scheme(uri) in _MOVES_ATOMICALLY:
+                fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            fs.put_file(local_path, path)
+
+        retrying(uri, lambda: _explained(uri, upload))
+
+    def delete(self, uri: str) -> None:
+        fs, path = _open_file_system(uri)
+
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                fs.rm_file(path)
+
+        retrying(uri, lambda: _explained(uri, remove))
+
+    def missing_folders(self, uri: str) -> list[str]:
+        missing: list[str] = []
+        if scheme(uri) in _MOVES_ATOMICALLY:
+            folder = parent(uri)
+            fs, path = _open_file_system(folder)
+            while path.strip("/") and not _explained(folder, lambda path=path: fs.exists(path)):  # type: ignore[misc]
+                missing.insert(0, folder)
+                folder = parent(folder)
+                path = path.rpartition("/")[0]
+        return missing
+
+    def remove_empty_folders(self, uris: list[str]) -> None:
+        for uri in reversed(uris):
+            fs, path = _open_file_system(uri)
+            with contextlib.suppress(Exception):  # not empty: somebody else is writing there
+                fs.rmdir(path)
+
+
+def _open_file_system(uri: str) -> tuple[Any, str]:
+    """The file system (fsspec keeps one per process and settings) and the path in it; listings are never cached."""
+    try:
+        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    except ImportError as error:
+        raise Unreadable(f"{redact(uri)}: {one_line(error)}; install that package on every node", INVALID) from error
+    except Exception as error:
+        raise Unreadable(f"{redact(uri)}: fsspec cannot open this address ({one_line(error)})", INVALID) from error
+    return fs, path
+
+
+def _explained(uri: str, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except (LabelerError, Transient):
+        raise
+    except Exception as error:
+        raise _explain(uri, error) from error
+
+
+def _explain(uri: str, error: Exception) -> Exception:
+    shown = redact(uri)
+    status = getattr(error, "status", getattr(error, "code", None))
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or status in (404, 410):
+        return Unreadable(f"{shown}: no such object", MISSING)
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return Unreadable(f"{shown}: access denied; check the credentials and their permissions", DENIED)
+    if isinstance(error, TypeError | ValueError | NotImplementedError | AttributeError):
+        return StorageError(f"{shown}: {scheme(uri)}:// cannot do this ({one_line(error)})")
+    return Transient(one_line(error))
+
+
+def _info(uri: str, info: dict[str, Any]) -> ObjectInfo:
+    return ObjectInfo(uri, int(info.get("size") or 0), _etag(info))
+
+
+def _etag(info: dict[str, Any]) -> str | None:
+    found = next((info[name] for name in _ETAGS if info.get(name)), None)
+    return None if found is None else str(found).strip('"')
+
+
+def _create(fs: Any, path: str, data: bytes) -> bool:
+    """gcsfs sends if_generation_match=0 for mode="create"."""
+    try:
+        fs.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except Exception as error:
+        if str(getattr(error, "code", "")) == "412":
+            return False
+        raise
+    return True
+
+
+def _open(uri: str, start: int, length: int | None, etag: str | None) -> Body:
+    fs, path = _open_file_system(uri)
+    info = fs.info(path)
+    found = _etag(info)
+    if etag is not None and found is not None and etag != found:
+        raise InputChanged(
+            f"{redact(uri)} changed: its ETag was {etag}, now it is {found}; restore it, or label it in another run"
+        )
+    if info.get("type", "file") != "file":
+        raise FileNotFoundError(path)
+    size = info.get("size")
+    if size is None:  # a web server that does not say: all of it is needed to know
+        data = fs.cat_file(path)
+        return _FsspecBody(uri, io.BytesIO(data[start:]), len(data), found)
+    if length is not None and length <= _WHOLE_BYTES:
+        data = fs.cat_file(path, start=start, end=min(start + length, size)) if start < size else b""
+        return _FsspecBody(uri, io.BytesIO(data), size, found)
+    file = fs.open(path, "rb")
+    try:
+        file.seek(start)
+    except BaseException:
+        file.close()
+        raise
+    return _FsspecBody(uri, file, size, found)
+
+
+class _FsspecBody:
+    def __init__(self, uri: str, file: Any, size: int, etag: str | None) -> None:
+        self._uri, self._file, self.size, self.etag = uri, file, int(size), etag
+
+    def read(self, n: int) -> bytes:
+        return _explained(self._uri, lambda: bytes(self._file.read(n)))
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._file.close()

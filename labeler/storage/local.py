@@ -1,0 +1,291 @@
+"""Local files as objects: written whole or not at all, linked into place so that the first writer wins."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+
+from labeler.errors import InputChanged, StorageError
+from labeler.storage.failures import DENIED, INVALID, MISSING, Transient, Unreadable
+from labeler.storage.objects import Body, ObjectInfo
+from labeler.storage.retries import retrying
+from labeler.storage.uris import local_path, redact
+
+TEMPORARY_FOLDER = ".tmp"
+_RUN_MARKER = "run.json"
+_RUN_DEPTH = 3  # a run's deepest file is labels/<shard>/<unit>.parquet
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE}
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+_MALFORMED = {errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
+
+
+class LocalStore:
+    """Files of this machine, or of a file system that all machines share."""
+
+    reopen_gap = 64 << 10
+
+    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+        base = uri_prefix.rstrip("/") or ("/" if uri_prefix else ".")
+        for relative, found in _walk(local_path(base), "", frozenset(), recursive):
+            yield ObjectInfo(f"{base.rstrip('/')}/{relative}", found.st_size, _etag(found))
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        try:
+            found = os.stat(local_path(uri))
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _GONE:
+                return None
+            raise _reading(uri, error) from error
+        return ObjectInfo(uri, found.st_size, _etag(found)) if stat.S_ISREG(found.st_mode) else None
+
+    def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
+        try:
+            return _FileBody(uri, start, etag)
+        except (OSError, ValueError) as error:
+            raise _reading(uri, error) from error
+
+    def put(self, uri: str, data: bytes) -> None:
+        _write(uri, lambda file: _write_all(file, data), _replace)
+
+    def put_if_absent(self, uri: str, data: bytes, *, single_writer: bool) -> bool:
+        if os.path.lexists(local_path(uri)):
+            return False
+        return _write(uri, lambda file: _write_all(file, data), _replace_unless_there if single_writer else _link)
+
+    def put_file(self, uri: str, local_path: str) -> None:
+        if not os.path.isfile(local_path):
+            raise StorageError(f"{redact(uri)} cannot be written: there is no file {local_path}")
+
+        def copy(file: int) -> None:
+            with open(local_path, "rb") as source, open(file, "wb", closefd=False) as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+
+        _write(uri, copy, _replace)
+
+    def delete(self, uri: str) -> None:
+        try:
+            os.unlink(local_path(uri))
+        except OSError as error:
+            if error.errno not in _GONE - {errno.EISDIR}:
+                raise _writing(uri, error) from error
+
+    def missing_folders(self, uri: str) -> list[str]:
+        missing: list[str] = []
+        folder = os.path.dirname(local_path(uri))
+        while folder and not os.path.lexists(folder):
+            missing.insert(0, folder)
+            folder = os.path.dirname(folder)
+        return missing
+
+    def remove_empty_folders(self, uris: list[str]) -> None:
+        for folder in reversed(uris):
+            with contextlib.suppress(OSError):
+                os.rmdir(local_path(folder))
+
+
+class _FileBody:
+    def __init__(self, uri: str, start: int, etag: str | None) -> None:
+        self._uri = uri
+        self._file = open(local_path(uri), "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        found = os.fstat(self._file.fileno())
+        self.size = found.st_size
+        self.etag: str | None = _etag(found)
+        if etag is not None and etag != self.etag:
+            self._file.close()
+            raise InputChanged(
+                f"{redact(uri)} changed: its ETag was {etag}, now it is {self.etag}; "
+                "restore it, or label it in another run"
+            )
+        self._file.seek(start)
+
+    def read(self, n: int) -> bytes:
+        try:
+            return self._file.read(n) or b""
+        except OSError as error:
+            raise _reading(self._uri, error) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _etag(found: os.stat_result) -> str:
+    return f"{found.st_mtime_ns}-{found.st_size}"
+
+
+def _walk(
+    folder: str, relative: str, above: frozenset[tuple[int, int]], recursive: bool
+) -> Iterator[tuple[str, os.stat_result]]:
+    """(path below the first folder, stat) of every file, in order of that path; links are followed, not in circles."""
+    try:
+        own = os.stat(folder)
+        if (own.st_dev, own.st_ino) in above or not stat.S_ISDIR(own.st_mode):
+            return
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name + "/" if entry.is_dir() else entry.name) for entry in entries)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _GONE:
+            return
+        raise StorageError(f"{folder} cannot be listed: {_said(error)}; check the permissions") from error
+    for name in names:
+        path = os.path.join(folder, name)
+        if name == TEMPORARY_FOLDER + "/":
+            continue
+        if name.endswith("/"):
+            if recursive:
+                yield from _walk(path.rstrip("/"), relative + name, above | {(own.st_dev, own.st_ino)}, recursive)
+            continue
+        with contextlib.suppress(FileNotFoundError):  # deleted since, or a dangling link
+            found = os.stat(path)
+            if stat.S_ISREG(found.st_mode):
+                yield relative + name, found
+
+
+def _reading(uri: str, error: Exception) -> Exception:
+    shown = redact(uri)
+    code = error.errno if isinstance(error, OSError) else errno.EINVAL
+    if code in _PASSING:
+        return Transient(_said(error))
+    if code in _GONE:
+        return Unreadable(f"{shown}: no such file", MISSING)
+    if code in (errno.EACCES, errno.EPERM):
+        return Unreadable(f"{shown}: permission denied; check who may read it", DENIED)
+    if code in _MALFORMED:
+        return Unreadable(f"{shown}: {_said(error)}", INVALID)
+    return StorageError(f"{shown} cannot be read: {_said(error)}")
+
+
+def _writing(uri: str, error: OSError) -> StorageError:
+    shown = redact(uri)
+    if error.errno in _NO_SPACE:
+        return StorageError(f"{shown}: no space left ({_said(error)}); free some, then run again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(f"{shown} cannot be written: {_said(error)}; check the permissions")
+    return StorageError(f"{shown} cannot be written: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+# ---- writing: a temporary file, then one step that makes it visible
+
+_Publish = Callable[[str, str], bool]  # (temporary path, final path) -> written
+
+
+def _write(uri: str, fill: Callable[[int], None], publish: _Publish) -> bool:
+    path = os.path.abspath(local_path(uri))
+
+    def attempt() -> bool:
+        try:
+            return _write_once(path, fill, publish)
+        except FileNotFoundError as error:  # a neighbour tidied a folder away between two of our steps
+            raise Transient(_said(error)) from error
+        except (OSError, ValueError) as error:
+            os_error = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
+            raise _writing(uri, os_error) from error
+
+    return retrying(uri, attempt)
+
+
+def _write_once(path: str, fill: Callable[[int], None], publish: _Publish) -> bool:
+    folder = os.path.dirname(path)
+    _make_folder(folder)
+    scratch, is_ours_alone = _scratch_folder(folder)
+    temporary = os.path.join(scratch, uuid.uuid4().hex)
+    try:
+        _make_folder(scratch)
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            fill(file)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        written = publish(temporary, path)
+        if written:
+            _sync_folder(folder)
+        return written
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        if is_ours_alone:
+            with contextlib.suppress(OSError):  # not empty: somebody else is writing
+                os.rmdir(scratch)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while len(rest):
+        rest = rest[os.write(file, rest) :]
+
+
+def _link(temporary: str, path: str) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            raise StorageError(
+                f"{path}: this file system has no hard links, so it cannot put if absent; "
+                "set output.single_writer=true if only one job writes there"
+            ) from error
+        raise
+    return True
+
+
+def _replace(temporary: str, path: str) -> bool:
+    os.replace(temporary, path)
+    return True
+
+
+def _replace_unless_there(temporary: str, path: str) -> bool:
+    try:
+        return _link(temporary, path)
+    except StorageError:
+        return False if os.path.lexists(path) else _replace(temporary, path)
+
+
+def _scratch_folder(folder: str) -> tuple[str, bool]:
+    """Where the temporary file goes, and whether to remove that folder afterwards.
+
+    The run's own `.tmp/` when `folder` belongs to a run on the same device, else one beside the file.
+    """
+    root = folder
+    for _ in range(_RUN_DEPTH):
+        if os.path.isfile(os.path.join(root, _RUN_MARKER)):
+            if os.stat(root).st_dev == os.stat(folder).st_dev:
+                return os.path.join(root, TEMPORARY_FOLDER), False
+            break
+        root = os.path.dirname(root)
+    return os.path.join(folder, TEMPORARY_FOLDER), True
+
+
+def _make_folder(folder: str) -> None:
+    """`folder` and those above it, each one durable before anything is put into it."""
+    if os.path.isdir(folder):
+        return
+    above = os.path.dirname(folder)
+    _make_folder(above)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)
+        _sync_folder(above)
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder")
+
+
+def _sync_folder(folder: str) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot, and need not
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,98 @@
+"""Trying again: exponential backoff with jitter, said in the log and counted."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from labeler.errors import StorageError
+from labeler.storage.failures import Transient
+from labeler.storage.uris import redact
+
+T = TypeVar("T")
+logger = logging.getLogger("labeler.storage")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Pauses are first_s, twice that, and so on up to longest_s, each times a random number in [0.5, 1]."""
+
+    attempts: int = 8  # in a row without a byte of progress: half a minute of pauses in all
+    first_s: float = 0.25
+    longest_s: float = 20.0
+
+    def pause_s(self, failures: int) -> float:
+        return min(self.longest_s, self.first_s * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
+
+
+POLICY = Policy()
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What this process asked of storage so far: requests for bytes, second tries of anything, bytes received."""
+
+    requests: int = 0
+    retries: int = 0
+    bytes_read: int = 0
+
+
+class _Meter:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = Traffic()
+
+    def add(self, *, requests: int = 0, retries: int = 0, bytes_read: int = 0) -> None:
+        with self._lock:
+            old = self._total
+            self._total = Traffic(old.requests + requests, old.retries + retries, old.bytes_read + bytes_read)
+
+    def read(self) -> Traffic:
+        return self._total
+
+
+METER = _Meter()
+
+
+class Patience:
+    """One operation's failures in a row: pauses after each, and gives up after `POLICY.attempts`."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._failures = 0
+
+    def wait(self, error: Transient) -> None:
+        """Pause before the next try.
+
+        Raises:
+            StorageError: there were too many failures in a row.
+        """
+        self._failures += 1
+        if self._failures >= POLICY.attempts:
+            raise StorageError(
+                f"{redact(self._uri)}: storage failed {self._failures} times in a row ({error}); "
+                "check the network and the endpoint, then run again"
+            ) from error
+        pause_s = POLICY.pause_s(self._failures)
+        logger.warning("%s: %s; trying again in %.1f s", redact(self._uri), error, pause_s)
+        METER.add(retries=1)
+        time.sleep(pause_s)
+
+    def reset(self) -> None:
+        """There was progress."""
+        self._failures = 0
+
+
+def retrying(uri: str, call: Callable[[], T]) -> T:
+    """What `call` returns, once it does not raise Transient."""
+    patience = Patience(uri)
+    while True:
+        try:
+            return call()
+        except Transient as error:
+            patience.wait(error)

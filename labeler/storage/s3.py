@@ -1,0 +1,243 @@
+"""s3:// through boto3: endpoint, region and credentials as boto3 takes them; conditional writes by If-None-Match."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import boto3
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from labeler.errors import InputChanged, StorageError
+from labeler.storage.failures import INVALID, Transient, Unreadable
+from labeler.storage.objects import Body, ObjectInfo
+from labeler.storage.retries import Patience, retrying
+from labeler.storage.s3_failures import code_of, explain
+from labeler.storage.uris import one_line, redact
+
+T = TypeVar("T")
+_FAILURES = (BotoCoreError, ClientError, HTTPError, OSError)  # a broken body shows urllib3's and the socket's own
+_SETTINGS = Config(
+    retries={"mode": "standard", "max_attempts": 3},  # of single requests; ours resume bodies and outlast them
+    max_pool_connections=64,
+    connect_timeout=10,
+    read_timeout=60,
+    user_agent_extra="labeler",
+)
+_ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+                "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CONFIG_FILE",
+                "AWS_SHARED_CREDENTIALS_FILE")  # fmt: skip
+
+_client_lock = threading.Lock()
+_clients: dict[tuple[object, ...], Any] = {}
+
+
+def _renew_lock() -> None:
+    global _client_lock  # a fork may have copied it locked
+    _client_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _client() -> Any:
+    """This process's client; clients are thread-safe but do not survive a fork, and follow a changed environment."""
+    key = (os.getpid(), *(os.environ.get(name) for name in _ENVIRONMENT))
+    with _client_lock:
+        if key not in _clients:
+            _clients.clear()
+            try:
+                _clients[key] = boto3.session.Session().client("s3", config=_SETTINGS)
+            except ValueError as error:  # an endpoint that is no URL
+                raise StorageError(f"s3: {one_line(error)}; check AWS_ENDPOINT_URL") from error
+        return _clients[key]
+
+
+class S3Store:
+    """Buckets of S3, or of anything that speaks its protocol."""
+
+    reopen_gap = 1 << 20
+
+    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+        scheme, bucket, key = _split(uri_prefix)
+        prefix = key.rstrip("/") + "/" if key.rstrip("/") else ""
+        request = {"Bucket": bucket, "Prefix": prefix, **({} if recursive else {"Delimiter": "/"})}
+        for page in self._pages(uri_prefix, request):
+            for found in page:
+                if not found["Key"].endswith("/"):  # a console's placeholder for a folder
+                    yield ObjectInfo(f"{scheme}://{bucket}/{found['Key']}", found["Size"], _bare(found.get("ETag")))
+
+    def _pages(self, uri: str, request: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
+        patience = Patience(uri)
+        after = ""
+        while True:
+            try:
+                pages = iter(
+                    _client().get_paginator("list_objects_v2").paginate(**request, StartAfter=after)
+                )
+            except _FAILURES as error:
+                raise explain(uri, error) from error
+            while True:
+                try:
+                    page = next(pages, None)
+                except _FAILURES as error:
+                    patience.wait(_transient(uri, error))
+                    break  # go on after the last key that came
+                if page is None:
+                    return
+                patience.reset()
+                contents = page.get("Contents", [])
+                after = contents[-1]["Key"] if contents else after
+                yield contents
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        _, bucket, key = _split(uri)
+        if not key or key.endswith("/"):
+            return None
+        try:
+            found = _client().head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if code_of(error) in ("404", "NoSuchKey", "NotFound"):
+                return None
+            raise explain(uri, error) from error
+        except _FAILURES as error:
+            raise explain(uri, error) from error
+        return ObjectInfo(uri, found["ContentLength"], _bare(found.get("ETag")))
+
+    def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
+        _, bucket, key = _object(uri)
+        request: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        if start or length is not None:
+            request["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
+        if etag is not None:
+            request["IfMatch"] = f'"{etag}"'
+        try:
+            return _S3Body(uri, _client().get_object(**request))
+        except ClientError as error:
+            if code_of(error) in ("PreconditionFailed", "412"):
+                raise InputChanged(
+                    f"{redact(uri)} changed: its ETag is no longer {etag}; restore it, or label it in another run"
+                ) from error
+            if code_of(error) in ("InvalidRange", "416"):
+                return self._nothing_after(uri, start)
+            raise explain(uri, error) from error
+        except _FAILURES as error:
+            raise explain(uri, error) from error
+
+    def _nothing_after(self, uri: str, start: int) -> Body:
+        found = self.head(uri)
+        if found is None or found.size != start:
+            raise InputChanged(
+                f"{redact(uri)} ends before byte {start}: it was replaced; restore it, or label it in another run"
+            )
+        return _EmptyBody(found)
+
+    def put(self, uri: str, data: bytes) -> None:
+        _, bucket, key = _object(uri)
+        retrying(uri, lambda: _explained(uri, lambda: _client().put_object(Bucket=bucket, Key=key, Body=data)))
+
+    def put_if_absent(self, uri: str, data: bytes, *, single_writer: bool) -> bool:
+        _, bucket, key = _object(uri)
+
+        def attempt() -> bool:
+            try:
+                _client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            except ClientError as error:
+                if code_of(error) in ("PreconditionFailed", "412"):
+                    return False
+                if code_of(error) not in ("NotImplemented", "501"):
+                    raise explain(uri, error) from error
+                if not single_writer:
+                    raise StorageError(
+                        f"{redact(uri)}: this storage has no put-if-absent (If-None-Match); "
+                        "set output.single_writer=true if only one job writes there"
+                    ) from error
+                self.put(uri, data)
+            except _FAILURES as error:
+                raise explain(uri, error) from error
+            return True
+
+        return retrying(uri, attempt)
+
+    def put_file(self, uri: str, local_path: str) -> None:
+        _, bucket, key = _object(uri)
+        if not os.path.isfile(local_path):
+            raise StorageError(f"{redact(uri)} cannot be written: there is no file {local_path}")
+        parts = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=4)
+        retrying(uri, lambda: _explained(uri, lambda: _client().upload_file(local_path, bucket, key, Config=parts)))
+
+    def delete(self, uri: str) -> None:
+        _, bucket, key = _object(uri)
+        retrying(uri, lambda: _explained(uri, lambda: _client().delete_object(Bucket=bucket, Key=key)))
+
+    def missing_folders(self, uri: str) -> list[str]:
+        return []
+
+    def remove_empty_folders(self, uris: list[str]) -> None:
+        return None
+
+
+class _S3Body:
+    def __init__(self, uri: str, response: dict[str, Any]) -> None:
+        self._uri = uri
+        self._body = response["Body"]
+        in_range = response.get("ContentRange")  # "bytes 0-99/1234"
+        self.size = int(in_range.rpartition("/")[2]) if in_range else int(response["ContentLength"])
+        self.etag = _bare(response.get("ETag"))
+
+    def read(self, n: int) -> bytes:
+        try:
+            data: bytes = self._body.read(n)
+        except _FAILURES as error:
+            raise Transient(one_line(error)) from error
+        return data
+
+    def close(self) -> None:
+        self._body.close()
+
+
+class _EmptyBody(io.BytesIO):
+    def __init__(self, found: ObjectInfo) -> None:
+        super().__init__(b"")
+        self.size, self.etag = found.size, found.etag
+
+
+def _explained(uri: str, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except _FAILURES as error:
+        raise explain(uri, error) from error
+    except Boto3Error as error:  # uploads wrap what went wrong in a message
+        cause = error.__context__ if isinstance(error.__context__, _FAILURES) else None
+        raise (explain(uri, cause) if cause else Transient(one_line(error))) from error
+
+
+def _transient(uri: str, error: Exception) -> Transient:
+    explained = explain(uri, error)
+    if isinstance(explained, Transient):
+        return explained
+    raise explained from error
+
+
+def _bare(etag: str | None) -> str | None:
+    return etag.strip('"') if etag else None
+
+
+def _split(uri: str) -> tuple[str, str, str]:
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    return scheme, bucket, key
+
+
+def _object(uri: str) -> tuple[str, str, str]:
+    scheme, bucket, key = _split(uri)
+    if not bucket or not key:
+        raise Unreadable(f"{redact(uri)} names no object; write s3://bucket/key", INVALID)
+    return scheme, bucket, key

@@ -1,0 +1,78 @@
+"""What S3's and boto3's errors mean to a person: one line, with what to do; or that another try may help."""
+
+from __future__ import annotations
+
+from botocore import exceptions
+from botocore.exceptions import ClientError
+
+from labeler.errors import StorageError
+from labeler.storage.failures import ARCHIVED, DENIED, MISSING, Transient, Unreadable
+from labeler.storage.uris import one_line, redact
+
+_NO_CREDENTIALS = (
+    exceptions.NoCredentialsError,
+    exceptions.PartialCredentialsError,
+    exceptions.CredentialRetrievalError,
+    exceptions.TokenRetrievalError,
+    exceptions.SSOError,
+    exceptions.ProfileNotFound,
+    exceptions.ConfigParseError,
+)
+_BAD_ADDRESS = (
+    exceptions.ParamValidationError,
+    exceptions.InvalidEndpointDiscoveryConfigurationError,
+    exceptions.EndpointProviderError,
+    exceptions.InvalidRegionError,
+    exceptions.UnsupportedS3ConfigurationError,
+)
+_BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
+                    "TokenRefreshRequired", "InvalidSecurity", "AuthFailure"}  # fmt: skip
+_ELSEWHERE = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "307"}
+_PASSING = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "ThrottlingException",
+            "RequestLimitExceeded", "TooManyRequests", "ConditionalRequestConflict", "OperationAborted", "BadDigest",
+            "IncompleteBody", "BandwidthLimitExceeded", "RequestThrottled"}  # fmt: skip
+
+
+def code_of(error: ClientError) -> str:
+    """S3's error code; for a body-less answer (HEAD) the HTTP status as text."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def explain(uri: str, error: BaseException) -> Exception:
+    """The exception to raise instead: Transient when another try may help, else a StorageError."""
+    shown = redact(uri)
+    if isinstance(error, ClientError):
+        return _explain_answer(shown, error)
+    if isinstance(error, _NO_CREDENTIALS):
+        return StorageError(
+            f"{shown}: no usable AWS credentials ({one_line(error)}); set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
+        )
+    if isinstance(error, _BAD_ADDRESS):
+        return StorageError(f"{shown}: not a valid bucket, region or endpoint ({one_line(error)})")
+    if isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return StorageError(f"{shown}: its certificate is not trusted; set AWS_CA_BUNDLE to its authority's")
+    return Transient(one_line(error))
+
+
+def _explain_answer(shown: str, error: ClientError) -> Exception:
+    code = code_of(error)
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    bucket = shown.partition("://")[2].partition("/")[0]
+    if code in _PASSING or status >= 500 or status in (408, 409, 429):
+        return Transient(f"{code} (HTTP {status})")
+    if code == "NoSuchBucket":
+        return StorageError(f"{shown}: bucket {bucket} does not exist; check its name, AWS_REGION and AWS_ENDPOINT_URL")
+    if code in ("NoSuchKey", "404", "NotFound", "NoSuchVersion"):
+        return Unreadable(f"{shown}: no such object", MISSING)
+    if code in _BAD_CREDENTIALS:
+        return StorageError(f"{shown}: the AWS credentials are refused ({code}); renew or correct them")
+    if code in _ELSEWHERE:
+        return StorageError(f"{shown}: bucket {bucket} is in another region ({code}); set AWS_REGION to it")
+    if code == "InvalidObjectState":
+        return Unreadable(f"{shown}: the object is archived; restore it first", ARCHIVED)
+    if status in (401, 403):
+        return Unreadable(
+            f"{shown}: access denied ({code}); these credentials need permission to list, read or write there", DENIED
+        )
+    return StorageError(f"{shown}: storage answered {code} (HTTP {status}): {one_line(error)}")

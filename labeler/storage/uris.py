@@ -1,0 +1,60 @@
+"""URIs as storage understands them: a scheme and a path, nothing decoded, nothing normalised."""
+
+from __future__ import annotations
+
+import re
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_USER = re.compile(r"(://)[^/@\s]*@")
+_QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")
+_MAX_MESSAGE = 300  # characters of a foreign message that we repeat
+
+
+def scheme(uri: str) -> str:
+    """The lower-case scheme; "" for a plain path."""
+    match = _SCHEME.match(uri)
+    return match[1].lower() if match else ""
+
+
+def is_local(uri: str) -> bool:
+    """A plain path or file://; `local://` is not, it belongs to fsspec."""
+    return scheme(uri) in ("", "file") and "::" not in uri.split("/", 1)[0]
+
+
+def local_path(uri: str) -> str:
+    """The path of a local URI, as the operating system takes it."""
+    return uri[len("file://") :] if scheme(uri) == "file" else uri
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with `parts` below it, one slash between."""
+    joined = uri
+    for part in parts:
+        if joined and not joined.endswith("/"):
+            joined += "/"
+        elif joined.endswith("//") and not joined.endswith("://"):
+            joined = joined.rstrip("/") + "/"
+        joined += part.strip("/") if joined else part.rstrip("/")
+    return joined
+
+
+def basename(uri: str) -> str:
+    """The last segment of the path."""
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+def parent(uri: str) -> str:
+    """The folder that holds `uri`, without a slash at its end (except the root)."""
+    head, _, _ = uri.rstrip("/").rpartition("/")
+    return head or ("/" if uri.startswith("/") else "")
+
+
+def redact(text: str) -> str:
+    """`text` (a URI, or a message with URIs in it) without user names, passwords and query values."""
+    return _QUERY.sub("?...", _USER.sub(r"\1***@", text))
+
+
+def one_line(error: BaseException) -> str:
+    """A foreign exception as a short line without secrets."""
+    text = redact(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 3] + "..."

@@ -1,0 +1,215 @@
+"""The split forward against transformers' own monolithic forward, on models whose every parameter is redrawn."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
+
+from labeler import checkpoints
+from labeler.detectors import GroundingDino
+from labeler.detectors.scratch import create_checkpoint
+from labeler.detectors.split_forward import SplitForward
+from labeler.prompts import Prompts, pack
+from labeler.tokenizer import Tokenizer
+from labeler.vocabulary import Vocabulary
+
+WORDS = ["cat", "dog", "traffic light", "red fox", "house", "bird", "old car", "tree", "sea", "small boat"]
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module", params=["original", "mm"])
+def folder(request, tmp_path_factory):
+    return create_checkpoint(tmp_path_factory.mktemp(request.param), words=WORDS, kind=request.param, redraw=True)
+
+
+@pytest.fixture(scope="module")
+def stock(folder):
+    """transformers' model as it comes, loaded for itself: nothing of ours has touched it."""
+    name = checkpoints.resolve(folder).architecture
+    return getattr(transformers, name).from_pretrained(folder).eval()
+
+
+@pytest.fixture(scope="module")
+def split(folder):
+    name = checkpoints.resolve(folder).architecture
+    return SplitForward(getattr(transformers, name).from_pretrained(folder).eval())
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    with torch.inference_mode():
+        yield
+
+
+def packed(folder, names, **limits) -> Prompts:
+    return pack(Vocabulary.load(names), Tokenizer.load(folder), **limits)
+
+
+def ids(prompts: Prompts) -> list[tuple[int, ...]]:
+    return [chunk.input_ids for chunk in prompts.chunks]
+
+
+@cache
+def pixels(seed: int, height: int = 90, width: int = 120) -> torch.Tensor:
+    """A normalised image from transformers' own Pillow processor: smooth shapes and some noise."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 255, (6, 8, 3)).repeat(height // 6, 0).repeat(width // 8, 1)
+    image = np.clip(coarse + generator.normal(0, 20, coarse.shape), 0, 255).astype(np.uint8)
+    processor = GroundingDinoImageProcessorPil(size={"shortest_edge": 128, "longest_edge": 224})
+    return torch.from_numpy(np.array(processor(image)["pixel_values"]))
+
+
+def monolithic(stock, pixel_values, chunks):
+    """(logits, boxes) of the stock forward, each image with each chunk of its row, unpadded where there is one."""
+    longest = max(map(len, chunks))
+    input_ids = torch.tensor([[*chunk, *[0] * (longest - len(chunk))] for chunk in chunks])
+    mask = torch.tensor([[1] * len(chunk) + [0] * (longest - len(chunk)) for chunk in chunks])
+    found = stock(pixel_values=pixel_values, input_ids=input_ids, attention_mask=mask)
+    return found.logits[..., :longest], found.pred_boxes
+
+
+def assert_equal(got, expected):
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+def test_redrawing_leaves_no_parameter_at_its_default(folder, tmp_path):
+    kind = "mm" if "mm-" in (folder / "config.json").read_text() else "original"
+    redrawn, fresh = (
+        dict(getattr(transformers, checkpoints.resolve(path).architecture).from_pretrained(path).named_parameters())
+        for path in (folder, create_checkpoint(tmp_path, words=WORDS, kind=kind))
+    )
+    assert redrawn.keys() == fresh.keys()
+    for name, parameter in redrawn.items():
+        assert (parameter != fresh[name]).all(), name
+        if parameter.numel() > 1:
+            assert parameter.std() > 0.01, name
+
+
+def test_the_redrawn_model_says_something(folder, stock):
+    """Saturated or constant outputs would be equal whatever the code does."""
+    logits, boxes = monolithic(stock, pixels(0), ids(packed(folder, WORDS)))
+    finite = logits[logits.isfinite()]
+    assert finite.std() > 0.1
+    assert ((boxes > 0.02) & (boxes < 0.98)).float().mean() > 0.7
+    assert boxes[..., :2].std(dim=1).min() > 0.05  # centres
+    assert boxes[..., 2:].std(dim=1).min() > 0.003  # sides: proposals start at 0.05 of the image
+
+
+def test_one_image_and_one_chunk_equal_the_monolithic_forward(folder, stock, split):
+    chunks = ids(packed(folder, WORDS))
+    assert_equal(split.detect(split.encode_image(pixels(0)), split.encode_text(chunks)), monolithic(stock, pixels(0), chunks))
+
+
+def test_another_shape_of_image_equals_the_monolithic_forward(folder, stock, split):
+    chunks, tall = ids(packed(folder, WORDS)), pixels(1, 180, 80)
+    assert_equal(split.detect(split.encode_image(tall), split.encode_text(chunks)), monolithic(stock, tall, chunks))
+
+
+def test_an_image_is_the_same_alone_and_with_others_of_its_shape(folder, stock, split):
+    chunks = ids(packed(folder, WORDS))
+    together = torch.cat([pixels(seed) for seed in (3, 0, 4)])
+    text = split.encode_text(chunks).take(torch.tensor([0, 0, 0]))
+    logits, boxes = split.detect(split.encode_image(together), text)
+    assert_equal((logits[1:2], boxes[1:2]), monolithic(stock, pixels(0), chunks))
+
+
+def test_a_chunk_is_the_same_padded_and_unpadded(folder, stock, split):
+    short, long = ids(packed(folder, WORDS[:3])), ids(packed(folder, WORDS))
+    text = split.encode_text(short + long)
+    assert not text.token_mask[0].all()
+    padded = split.detect(split.encode_image(pixels(0)), text.take(torch.tensor([0])))
+    assert padded[0][0, :, len(short[0]) :].eq(float("-inf")).all()
+    unpadded = monolithic(stock, pixels(0), short)
+    assert_equal((padded[0][..., : len(short[0])], padded[1]), unpadded)
+
+
+def test_a_chunk_that_does_not_end_in_a_period_is_refused(folder, split):
+    with pytest.raises(ValueError, match="end with"):
+        split.encode_text([(101, 2000, 1012, 2001, 102)])
+
+
+def test_an_unrelated_phrase_leaves_the_features_of_the_others_alone(folder, split):
+    few, more = packed(folder, ["cat", "red fox"]), packed(folder, ["cat", "red fox", "house", "traffic light"])
+    text, other = split.encode_text(ids(few)), split.encode_text(ids(more))
+    for phrase in few.chunks[0].phrases:
+        at = list(phrase.positions)
+        torch.testing.assert_close(text.features[0, at], other.features[0, at], atol=1e-5, rtol=0)
+
+
+def test_the_order_of_phrases_leaves_their_features_alone(folder, split):
+    names = ["cat", "red fox", "house", "traffic light"]
+    forward, backward = packed(folder, names), packed(folder, names[::-1])
+    text, other = split.encode_text(ids(forward)), split.encode_text(ids(backward))
+    there = {phrase.text: list(phrase.positions) for phrase in backward.chunks[0].phrases}
+    for phrase in forward.chunks[0].phrases:
+        here = text.features[0, list(phrase.positions)]
+        torch.testing.assert_close(here, other.features[0, there[phrase.text]], atol=1e-5, rtol=0)
+
+
+def test_several_chunks_at_once_equal_one_at_a_time(folder, stock, split):
+    chunks = ids(packed(folder, WORDS, max_categories=3))
+    assert len(chunks) == 4
+    which = torch.arange(4)
+    image = split.encode_image(pixels(0)).take(torch.zeros(4, dtype=torch.long))
+    logits, boxes = split.detect(image, split.encode_text(chunks).take(which))
+    for chunk, row in zip(chunks, which, strict=True):
+        got = (logits[row : row + 1, :, : len(chunk)], boxes[row : row + 1])
+        assert_equal(got, monolithic(stock, pixels(0), [chunk]))
+
+
+def test_images_and_chunks_mixed_in_one_batch_equal_each_pair_alone(folder, stock, split):
+    chunks = ids(packed(folder, WORDS, max_categories=5))
+    image = split.encode_image(torch.cat([pixels(0), pixels(3)]))
+    images, which = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
+    logits, boxes = split.detect(image.take(images), split.encode_text(chunks).take(which))
+    for row, (seed, chunk) in enumerate([(0, 0), (3, 0), (0, 1), (3, 1)]):
+        tokens = len(chunks[chunk])
+        got = (logits[row : row + 1, :, :tokens], boxes[row : row + 1])
+        assert_equal(got, monolithic(stock, pixels(seed), [chunks[chunk]]))
+
+
+def test_features_used_before_equal_fresh_ones_to_the_bit(folder, split):
+    chunks = ids(packed(folder, WORDS, max_categories=5))
+    image, text = split.encode_image(pixels(0)), split.encode_text(chunks)
+    once = torch.tensor([1])
+    first = split.detect(image, text.take(once))
+    split.detect(image, text.take(torch.tensor([0])))
+    again = split.detect(image, text.take(once))
+    fresh = split.detect(split.encode_image(pixels(0)), split.encode_text(chunks).take(once))
+    for a, b, c in zip(first, again, fresh, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+def test_under_autocast_the_boxes_stay_float32_and_close(folder, split):
+    """bfloat16 on a CPU stands in for half precision on a GPU: what stays float32 is the same code."""
+    half = SplitForward(split.detector, half=torch.bfloat16)
+    chunks = ids(packed(folder, WORDS))
+    exact = split.detect(split.encode_image(pixels(0)), split.encode_text(chunks))
+    text = half.encode_text(chunks)
+    assert torch.equal(text.features, split.encode_text(chunks).features)
+    image = half.encode_image(pixels(0))
+    assert image.features.dtype == image.position_embedding.dtype == torch.float32
+    assert torch.equal(image.position_embedding, split.encode_image(pixels(0)).position_embedding)
+    logits, boxes = half.detect(image, text)
+    assert logits.dtype == boxes.dtype == torch.float32
+    assert not torch.equal(boxes, exact[1])  # it did run in half precision
+    # 8 bits of mantissa, and steps between neighbouring box values far below bfloat16's
+    assert boxes.flatten().unique().numel() > 0.9 * boxes.numel()
+    assert (boxes.to(torch.bfloat16).float() != boxes).float().mean() > 0.9
+
+
+def test_the_detector_prepares_pixels_equal_to_the_bit_to_the_pillow_processor(folder):
+    detector = GroundingDino(folder, ["cat"], threads=1)
+    generator = np.random.default_rng(5)
+    for height, width in [(90, 120), (300, 100), (128, 150), (77, 500)]:
+        image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        ours = detector._normalized([detector.prepare(image)])
+        theirs = GroundingDinoImageProcessorPil.from_pretrained(folder)(image)["pixel_values"][0]
+        assert np.array_equal(ours[0].numpy(), theirs)
