@@ -34,8 +34,9 @@ def clip_to_image(boxes_xyxy: npt.ArrayLike, *, height: int, width: int) -> Floa
 
 def area(boxes_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """(n,) areas in square units; 0 where a box has no width or no height."""
-    x_min, y_min, x_max, y_max = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4).T
-    return np.maximum(x_max - x_min, 0) * np.maximum(y_max - y_min, 0)
+    corners = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
+    sides = np.maximum(corners[:, 2:] - corners[:, :2], 0)
+    return sides[:, 0] * sides[:, 1]
 
 
 def iou(first_xyxy: npt.ArrayLike, second_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import struct
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ def describe_unknown(data: bytes) -> str:
 
 def _is_utf8(head: bytes) -> bool:
     try:
-        head[:-4].decode("utf-8")  # the last character may be cut in two
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut in two
     except UnicodeDecodeError:
         return False
     return True

@@ -202,7 +202,7 @@ def _named(name: str, part: Literal["header", "data"], size: tuple[int, int] | N
     except ImageError:
         raise
     except pillow.DecompressionBombError:  # some plugins check parts of an image by Pillow's own limit
-        raise ImageError("too large: a part of it is beyond the decoder's own limit", "too_large", size) from None
+        raise ImageError("too large: a part of it is beyond what Pillow takes", "too_large", size) from None
     except MemoryError as error:
         raise ImageError(f"broken {name} {part}: asks for more memory than there is", size=size) from error
     except Exception as error:  # Pillow's plugins raise nearly anything on bad bytes
@@ -261,7 +261,7 @@ def _strip_rgb(strip: pillow.Image, low: float, high: float) -> npt.NDArray[np.u
         values = np.nan_to_num(np.asarray(strip, np.float64), nan=low, posinf=high, neginf=low)
         if (mode, low, high) == ("I", 0.0, 65535.0):
             return np.asarray(values // 256, np.uint8)[..., None]
-        scaled = (values - low) * (255.0 / (high - low if high > low else 1.0))
+        scaled = (values - low) / (high - low if high > low else 1.0) * 255.0
         return np.asarray(np.rint(scaled), np.uint8)[..., None]
     if mode in ("RGBa", "La"):  # premultiplied: the colour has to be divided out before alpha can go
         strip = strip.convert({"RGBa": "RGBA", "La": "LA"}[mode])

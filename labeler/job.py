@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,18 +13,19 @@ from typing import Any
 from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
 from labeler.config import Config
-from labeler.errors import Refused
+from labeler.errors import LabelerError, Refused
 from labeler.labeling import Detector
 from labeler.prompts import Prompts, pack
 from labeler.records import LABELS, SCHEMA_VERSION
 from labeler.runs.plan import PlannedShard
-from labeler.shards import READER_VERSION, count_images, find_shards
+from labeler.shards import READER_VERSION, Shard, count_images, find_shards
 from labeler.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 # Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
 DECODING_VERSION = 1
 RESIZE_KERNEL = "pillow-bilinear"
+_COUNTING_REQUESTS = 32
 
 _VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pillow")
 
@@ -151,16 +153,32 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
     )
 
 
-def plan_input(config: Config) -> list[PlannedShard]:
-    """List the input and cut it into shards; Refused when there is none or it cannot be read."""
+def plan_input(config: Config, *, known: Collection[str] = (), first_id: int = 0) -> list[PlannedShard]:
+    """List the input and cut it into shards, leaving out the `known` URIs of an earlier plan.
+
+    Raises:
+        Refused: there is no image in it, or it cannot be read.
+    """
     source = config.input
     found = find_shards(
         [absolute_uri(uri) for uri in config.input_uris],
         format=source.format,
         limit=source.limit,
         images_per_group=source.images_per_shard,
+        image_column=source.image_column,
+        known=known,
+        first_id=first_id,
     )
-    return [PlannedShard(shard, count_images(shard) if shard.format != "parquet" else None) for shard in found]
+    with ThreadPoolExecutor(_COUNTING_REQUESTS) as pool:  # Parquet footers are a request each
+        return [PlannedShard(*pair) for pair in zip(found, pool.map(_count, found), strict=True)]
+
+
+def _count(shard: Shard) -> int | None:
+    """Images of a shard where that is cheap; a shard that cannot be read is named later, when its turn comes."""
+    try:
+        return count_images(shard)
+    except LabelerError:
+        return None
 
 
 def absolute_uri(uri: str) -> str:

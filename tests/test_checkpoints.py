@@ -114,7 +114,7 @@ def test_sharded_weights_are_all_part_of_the_digest(folder):
 
 def test_another_architecture_is_refused_with_the_supported_ones(folder):
     (folder / "config.json").write_text(json.dumps({"architectures": ["DetrForObjectDetection"]}))
-    with pytest.raises(Refused, match=r"is a DetrForObjectDetection; supported are GroundingDino.* and MMGroundingDino"):
+    with pytest.raises(Refused, match=r"is a Detr.*; supported are GroundingDino.* and MMGroundingDino"):
         resolve(folder)
 
 

@@ -103,7 +103,8 @@ def test_the_redrawn_model_says_something(folder, stock):
 
 def test_one_image_and_one_chunk_equal_the_monolithic_forward(folder, stock, split):
     chunks = ids(packed(folder, WORDS))
-    assert_equal(split.detect(split.encode_image(pixels(0)), split.encode_text(chunks)), monolithic(stock, pixels(0), chunks))
+    got = split.detect(split.encode_image(pixels(0)), split.encode_text(chunks))
+    assert_equal(got, monolithic(stock, pixels(0), chunks))
 
 
 def test_another_shape_of_image_equals_the_monolithic_forward(folder, stock, split):

@@ -37,7 +37,8 @@ def random_detections(seed: int, n: int = 60) -> Detections:
     generator = np.random.default_rng(seed)
     corner = generator.integers(0, 8, (n, 2))
     boxes = np.concatenate([corner, corner + generator.integers(1, 8, (n, 2))], axis=1)
-    return Detections.of(boxes, generator.integers(1, 9, n) / 10, generator.integers(1, 4, n), generator.integers(0, 3, n))
+    scores, categories, chunks = (generator.integers(low, high, n) for low, high in [(1, 9), (1, 4), (0, 3)])
+    return Detections.of(boxes, scores / 10, categories, chunks)
 
 
 def same(a: Detections, b: Detections) -> bool:
@@ -101,7 +102,8 @@ def test_a_suppressed_duplicate_takes_no_place_under_the_cap():
 
 
 def test_the_cap_keeps_the_best_of_all_chunks_and_zero_means_no_cap():
-    found = Detections.of([[i * 20, 0, i * 20 + 10, 10] for i in range(5)], [0.1, 0.5, 0.3, 0.9, 0.7], range(5), [0, 0, 1, 1, 2])
+    boxes = [[i * 20, 0, i * 20 + 10, 10] for i in range(5)]
+    found = Detections.of(boxes, [0.1, 0.5, 0.3, 0.9, 0.7], range(5), [0, 0, 1, 1, 2])
     assert merge(found, nms_iou=0.5, max_detections=3).category_ids.tolist() == [3, 4, 1]
     assert len(merge(found, nms_iou=0.5, max_detections=0)) == 5
 

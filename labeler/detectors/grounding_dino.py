@@ -15,7 +15,7 @@ from labeler import checkpoints
 from labeler.detections import Detections
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
-from labeler.detectors.scoring import Scorer
+from labeler.detectors.scoring import Scorer, check_choices
 from labeler.detectors.split_forward import ImageFeatures, SplitForward
 from labeler.errors import Refused
 from labeler.merge import merge
@@ -77,6 +77,7 @@ class GroundingDino:
             Refused: anything wrong with the model, the vocabulary or the arguments, in one line.
         """
         _check_numbers(score_floor, max_detections, nms_iou, pairs_per_batch)
+        check_choices(score=score, assignment=assignment)
         if threads is not None:
             torch.set_num_threads(threads)
         self.checkpoint = checkpoints.resolve(model, revision=revision)
@@ -184,12 +185,12 @@ class GroundingDino:
     def _candidates(self, encoded: ImageFeatures) -> npt.NDArray[np.float32]:
         """All pairs of the images with all chunks, `pairs_per_batch` at a time: (images, chunks, candidates, 6)."""
         images, chunks = len(encoded.features), len(self.prompts.chunks)
-        pairs = torch.arange(images * chunks, device=self.device)
         parts = []
-        for some in pairs.split(self.pairs_per_batch):
-            which = some % chunks
+        for start in range(0, images * chunks, self.pairs_per_batch):
+            pairs = torch.arange(start, min(start + self.pairs_per_batch, images * chunks), device=self.device)
+            which = pairs % chunks
             text = self._text.take(which)
-            logits, boxes = self._forward.detect(encoded.take(some // chunks), text)
+            logits, boxes = self._forward.detect(encoded.take(pairs // chunks), text)
             parts.append(self._score(logits, boxes, text.token_mask, which))
         rows = torch.cat(parts)
         found: npt.NDArray[np.float32] = rows.view(images, chunks, *rows.shape[1:]).cpu().numpy()
@@ -228,7 +229,7 @@ def _prompts(
     if isinstance(vocabulary, Prompts):
         too_long = [chunk.index for chunk in vocabulary.chunks if len(chunk.input_ids) > longest]
         if too_long:
-            raise Refused(f"prompt chunk {too_long[0]} is longer than the {longest} tokens that {checkpoint.name} reads")
+            raise Refused(f"prompt chunk {too_long[0]} is longer than the {longest} tokens {checkpoint.name} reads")
         return vocabulary
     loaded = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.load(vocabulary)
     return pack(loaded, Tokenizer.load(checkpoint.folder), max_tokens=min(MAX_TOKENS, longest))

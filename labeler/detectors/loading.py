@@ -92,5 +92,6 @@ def _model_class(architecture: str) -> Any:
         return getattr(transformers, architecture)
     except (ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        hint = "; torchvision does not match torch: uninstall it, labeler needs none" if "torchvision" in str(error) else ""
-        raise Refused(f"transformers cannot be used here: {reason}{hint}") from error
+        if "torchvision" in str(error):
+            reason += "; torchvision does not match torch: uninstall it, labeler needs none"
+        raise Refused(f"transformers cannot be used here: {reason}") from error

@@ -102,5 +102,5 @@ def _mean_and_std(config: Mapping[str, Any], name: str) -> tuple[tuple[float, ..
     mean = tuple(float(value) for value in config.get("image_mean") or IMAGENET_MEAN)
     std = tuple(float(value) for value in config.get("image_std") or IMAGENET_STD)
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise Refused(f"checkpoint {name}: image_mean and image_std need three values each (std > 0), got {mean}, {std}")
+        raise Refused(f"checkpoint {name}: image_mean and image_std are three values each, std > 0; got {mean}, {std}")
     return mean, std

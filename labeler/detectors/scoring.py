@@ -23,6 +23,14 @@ _NEVER = -1.0  # below every score: sigmoids are >= 0
 _NOBODY = -1  # the phrase of a separator, the category of padding
 
 
+def check_choices(*, score: str, assignment: str) -> None:
+    """Refused for a reduction or an assignment that there is not."""
+    if score not in REDUCTIONS:
+        raise Refused(f"score is one of {', '.join(REDUCTIONS)}; got {score}")
+    if assignment not in ASSIGNMENTS:
+        raise Refused(f"assignment is one of {', '.join(ASSIGNMENTS)}; got {assignment}")
+
+
 class Scorer:
     """Scores every category of every chunk. Holds the chunks' maps on the device, padded to the largest chunk."""
 
@@ -37,8 +45,7 @@ class Scorer:
             assignment: "argmax" gives each query its one best category; "flattened" lets every (query, category) pair
                 stand for itself and keeps the best `candidates` pairs of a chunk (0: all).
         """
-        if score not in REDUCTIONS or assignment not in ASSIGNMENTS:
-            raise Refused(f"score is one of {REDUCTIONS} and assignment one of {ASSIGNMENTS}, got {score}, {assignment}")
+        check_choices(score=score, assignment=assignment)
         self.score, self.assignment, self.candidates = score, assignment, candidates
         tables = [_ChunkTable.of(chunk, width, prompts.negative_ids) for chunk in prompts.chunks]
         self.category_ids = [table.category_ids for table in tables]
@@ -146,7 +153,8 @@ def _stack(parts: Sequence[Array], fill: float, device: torch.device) -> Tensor:
     largest = np.max([part.shape for part in parts], axis=0)
     whole = np.full((len(parts), *largest), fill, parts[0].dtype)
     for number, part in enumerate(parts):
-        whole[(number, *(slice(0, length) for length in part.shape))] = part
+        inside = tuple(slice(0, length) for length in part.shape)
+        whole[number][inside] = part
     return torch.from_numpy(whole).to(device)
 
 

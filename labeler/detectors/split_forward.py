@@ -62,8 +62,13 @@ class ImageFeatures:
 
     def take(self, images: Tensor) -> ImageFeatures:
         """The images at these indices, repeats allowed."""
-        parts = (self.features, self.position_embedding, self.mask, self.valid_ratios)
-        return ImageFeatures(*(part.index_select(0, images) for part in parts), self.level_shapes)
+        return ImageFeatures(
+            self.features.index_select(0, images),
+            self.position_embedding.index_select(0, images),
+            self.mask.index_select(0, images),
+            self.valid_ratios.index_select(0, images),
+            self.level_shapes,
+        )
 
 
 class SplitForward:
@@ -134,7 +139,7 @@ class SplitForward:
         )
 
     def _feature_maps(self, pixel_values: Tensor, pixel_mask: Tensor) -> list[Tensor]:
-        """Every level's map (images, d, height, width) in float32; the levels past the backbone's are strided further."""
+        """Every level's map (images, d, height, width) in float32; the last levels stride past the backbone."""
         project = self.model.input_proj_vision
         with self._autocast():
             found = [feature_map for feature_map, _ in self.model.backbone.conv_encoder(pixel_values, pixel_mask)]
@@ -205,7 +210,9 @@ class SplitForward:
         chosen: Tensor = torch.gather(coordinates, 1, best.unsqueeze(-1).repeat(1, 1, 4)).sigmoid()
         return chosen
 
-    def _last_heads(self, decoded: Any, first_boxes: Tensor, language: Tensor, text: TextFeatures) -> tuple[Tensor, Tensor]:
+    def _last_heads(
+        self, decoded: Any, first_boxes: Tensor, language: Tensor, text: TextFeatures
+    ) -> tuple[Tensor, Tensor]:
         last = self.config.decoder_layers - 1
         hidden = decoded.intermediate_hidden_states[:, last].float()
         reference = decoded.intermediate_reference_points[:, last - 1] if last else first_boxes
@@ -237,4 +244,4 @@ def _keep_float32(module: nn.Module, device: torch.device) -> None:
         with torch.autocast(device.type, enabled=False):
             return forward(hidden.float())
 
-    module.forward = in_float32  # type: ignore[method-assign]
+    module.forward = in_float32

@@ -77,12 +77,13 @@ def label(
         run.require_fingerprint(job.fields)
         if not extend:
             _require_same_input(run, config)
-        found = plan_input(config) if extend else []
-        plan = read_plan(run)
-        first_uri = _first_uri((found or plan)[0], output)
-        if not found and read_progress(run).is_complete(plan):
+        plan, progress = read_plan(run), read_progress(run)
+        found = _new_shards(run, plan, config) if extend else []
+        todo = found or progress.left(plan)
+        if not todo:
             say(f"run {run.manifest.run_id} is complete already; nothing to do")
-            return _finish(run, plan, read_progress(run))
+            return _finish(run, plan, progress)
+        first_uri = _first_uri(todo[0], output)
     cluster.connect(config.ray)
     single_writer = config.output.single_writer
     with _stop_signals():
@@ -93,8 +94,8 @@ def label(
             run = create_run(output, _new_run(job, found), single_writer=single_writer)
             say(f"run {run.manifest.run_id} in {storage.redact(output)}")
         elif extend:
-            added = extend_plan(run, found, single_writer=single_writer)
-            say(f"plan extended by {len(added)} shards")
+            extend_plan(run, found, single_writer=single_writer)
+            say(f"plan extended by {len(found):,} shards")
         plan = read_plan(run)
         progress = _work(run, plan, job, workers, make_detector, console)
         return _finish(run, plan, progress)
@@ -102,6 +103,17 @@ def label(
 
 def _new_run(job: Job, plan: Sequence[PlannedShard]) -> NewRun:
     return NewRun(job.fields, public_config(job.config), package_versions(), job.vocabulary, job.prompts, plan)
+
+
+def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config) -> list[PlannedShard]:
+    """What the input holds now and the plan does not: whole shards, or image files in groups of their own."""
+    if config.input.limit is not None:
+        raise Refused("--extend adds all that is new, input.limit wants only the first images; leave one of them out")
+    known: set[str] = set()
+    for planned in plan:
+        members = with_members(planned.shard, run.uri).members
+        known |= {planned.shard.uri} if members is None else {member.uri for member in members}
+    return plan_input(config, known=known, first_id=len(plan))
 
 
 def _first_uri(planned: PlannedShard, run_uri: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from labeler.errors import Refused
 from labeler.prompts import Prompts
 from labeler.runs import layout
 from labeler.runs.manifest import Manifest, Run, digest_of, open_run, readable_json
-from labeler.runs.plan import PlannedShard, generations, group_bytes, plan_bytes, read_plan, renumber
+from labeler.runs.plan import PlannedShard, generations, group_bytes, plan_bytes
 from labeler.vocabulary import Vocabulary
 
 _OURS = (layout.PLAN_FOLDER, layout.GROUPS_FOLDER, layout.TEMPORARY_FOLDER, layout.VOCABULARY, layout.PROMPTS)
@@ -78,22 +78,14 @@ def _adopt(uri: str, new: NewRun, *, differing: str) -> Run:
     return run
 
 
-def extend_plan(run: Run, found: Iterable[PlannedShard], *, single_writer: bool = False) -> list[PlannedShard]:
-    """Append the shards that the plan does not have yet as a new generation; returns them (maybe none).
-
-    A shard is known by its URI, an image file by its own. What is in the plan stays as it was planned.
-    """
-    planned = read_plan(run)
-    known = {p.shard.uri for p in planned if p.shard.format != "images"}
-    fresh = renumber([p for p in found if p.shard.uri not in known], first=len(planned))
+def extend_plan(run: Run, fresh: Sequence[PlannedShard], *, single_writer: bool = False) -> None:
+    """Append shards to the plan as a new generation; what is in the plan stays as it was planned."""
     if not fresh:
-        return []
+        return
     for p in fresh:
         if p.shard.members is not None:
-            storage.put_if_absent(
-                run.path(layout.group_file(p.shard_id)), group_bytes(p.shard), single_writer=single_writer
-            )
+            target = run.path(layout.group_file(p.shard_id))
+            storage.put_if_absent(target, group_bytes(p.shard), single_writer=single_writer)
     target = run.path(layout.plan_file(generations(run)))
     if not storage.put_if_absent(target, plan_bytes(fresh), single_writer=single_writer):
         raise Refused(f"another job extended run {storage.redact(run.uri)} at the same moment; run the command again")
-    return fresh

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -99,8 +99,3 @@ def with_members(shard: Shard, run_uri: str) -> Shard:
         return shard
     rows = pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(run_uri, layout.group_file(shard.shard_id)))))
     return replace(shard, members=tuple(Member(**row) for row in rows.to_pylist()))
-
-
-def renumber(shards: Sequence[PlannedShard], first: int) -> list[PlannedShard]:
-    """The same shards with ids from `first` on (a later generation)."""
-    return [PlannedShard(replace(p.shard, shard_id=f"{first + i:06d}"), p.images) for i, p in enumerate(shards)]

@@ -5,7 +5,27 @@ from __future__ import annotations
 from labeler.shards.units import Format
 
 IMAGE_EXTENSIONS = frozenset(
-    "jpg jpeg jpe jfif png webp bmp gif tif tiff avif heic heif jp2 ppm pgm pnm tga ico".split()
+    (
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "png",
+        "webp",
+        "bmp",
+        "gif",
+        "tif",
+        "tiff",
+        "avif",
+        "heic",
+        "heif",
+        "jp2",
+        "ppm",
+        "pgm",
+        "pnm",
+        "tga",
+        "ico",
+    )
 )
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 

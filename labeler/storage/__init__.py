@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -119,7 +120,7 @@ def put(uri: str, data: bytes) -> None:
     _store(uri).put(uri, data)
 
 
-def put_file(uri: str, local_path: str) -> None:
+def put_file(uri: str, local_path: str | os.PathLike[str]) -> None:
     """Upload a local file of any size, replacing an object that is there; in parts where the backend has them."""
     _store(uri).put_file(uri, local_path)
 

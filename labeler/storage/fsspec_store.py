@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -91,13 +92,13 @@ class FsspecStore:
         self.put(uri, data)
         return True
 
-    def put_file(self, uri: str, local_path: str) -> None:
+    def put_file(self, uri: str, local_path: str | os.PathLike[str]) -> None:
         fs, path = _open_file_system(uri)
 
         def upload() -> None:
             if scheme(uri) in _MOVES_ATOMICALLY:
                 fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            fs.put_file(local_path, path)
+            fs.put_file(os.fspath(local_path), path)
 
         retrying(uri, lambda: _explained(uri, upload))
 

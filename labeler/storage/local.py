@@ -59,7 +59,7 @@ class LocalStore:
             return False
         return _write(uri, lambda file: _write_all(file, data), _replace_unless_there if single_writer else _link)
 
-    def put_file(self, uri: str, local_path: str) -> None:
+    def put_file(self, uri: str, local_path: str | os.PathLike[str]) -> None:
         if not os.path.isfile(local_path):
             raise StorageError(f"{redact(uri)} cannot be written: there is no file {local_path}")
 

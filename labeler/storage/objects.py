@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -49,7 +50,7 @@ class Store(Protocol):
 
     def put_if_absent(self, uri: str, data: bytes, *, single_writer: bool) -> bool: ...
 
-    def put_file(self, uri: str, local_path: str) -> None: ...
+    def put_file(self, uri: str, local_path: str | os.PathLike[str]) -> None: ...
 
     def delete(self, uri: str) -> None: ...
 

@@ -79,9 +79,7 @@ class S3Store:
         after = ""
         while True:
             try:
-                pages = iter(
-                    _client().get_paginator("list_objects_v2").paginate(**request, StartAfter=after)
-                )
+                pages = iter(_client().get_paginator("list_objects_v2").paginate(**request, StartAfter=after))
             except _FAILURES as error:
                 raise explain(uri, error) from error
             while True:
@@ -166,12 +164,15 @@ class S3Store:
 
         return retrying(uri, attempt)
 
-    def put_file(self, uri: str, local_path: str) -> None:
+    def put_file(self, uri: str, local_path: str | os.PathLike[str]) -> None:
         _, bucket, key = _object(uri)
         if not os.path.isfile(local_path):
             raise StorageError(f"{redact(uri)} cannot be written: there is no file {local_path}")
         parts = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=4)
-        retrying(uri, lambda: _explained(uri, lambda: _client().upload_file(local_path, bucket, key, Config=parts)))
+        retrying(
+            uri,
+            lambda: _explained(uri, lambda: _client().upload_file(os.fspath(local_path), bucket, key, Config=parts)),
+        )
 
     def delete(self, uri: str) -> None:
         _, bucket, key = _object(uri)

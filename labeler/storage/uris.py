@@ -32,8 +32,6 @@ def join(uri: str, *parts: str) -> str:
     for part in parts:
         if joined and not joined.endswith("/"):
             joined += "/"
-        elif joined.endswith("//") and not joined.endswith("://"):
-            joined = joined.rstrip("/") + "/"
         joined += part.strip("/") if joined else part.rstrip("/")
     return joined
 

@@ -1,0 +1,215 @@
+"""Which images and categories of a run are which of the ground truth."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labeler.errors import Refused
+from labeler.evaluation.ground_truth import MAX_PROBLEMS, GroundTruth
+from labeler.exports.coco import LABELED, file_name_prefix
+from labeler.runs import PlannedShard, Progress, Run, read_tables
+from labeler.vocabulary import Category, Vocabulary
+from labeler.vocabulary_files import clean_phrase, phrase_key
+
+_COLUMNS = ("image_key", "shard_id", "status", "width", "height")
+Unit = tuple[str, int]  # shard id, number
+Positions = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class CategoryMatch:
+    """Attributes:
+    position_of: the run's category id -> position in the ground truth.
+    missing: categories that have objects and that the run did not look for; only with `partial`.
+    unjudged: categories of the run that the ground truth does not have: nothing says whether they are right.
+    """
+
+    position_of: dict[int, int]
+    missing: tuple[Category, ...]
+    unjudged: tuple[Category, ...]
+
+
+def match_categories(
+    vocabulary: Vocabulary, truth: GroundTruth, *, by_name: bool = False, partial: bool = False
+) -> CategoryMatch:
+    """Categories agree in id and name, spelled alike but for case, underscores and spaces.
+
+    Args:
+        by_name: the name alone decides; for vocabularies numbered in another way.
+        partial: leave out categories that the run did not look for.
+
+    Raises:
+        Refused: one id for two names, or one name under two ids, or a category with objects that the run did not look
+            for; every one named, with the nearest name.
+    """
+    ours = [category for category in vocabulary.categories if not category.negative]
+    by_key = {_key(category): category for category in ours}
+    by_id = {category.id: category for category in ours}
+    has_objects = truth.objects_by_category() > 0
+    position_of: dict[int, int] = {}
+    missing: list[Category] = []
+    problems = []
+    for position, theirs in enumerate(truth.categories):
+        same_name, same_id = by_key.get(_key(theirs)), by_id.get(theirs.id)
+        if same_name and (by_name or same_name.id == theirs.id):
+            position_of[same_name.id] = position
+        elif same_name and not by_name and has_objects[position]:
+            problems.append(f'"{theirs.name}" has id {theirs.id} in the annotations and {same_name.id} in the run')
+        elif same_id and not by_name:
+            problems.append(f'id {theirs.id} is "{theirs.name}" in the annotations and "{same_id.name}" in the run')
+        elif has_objects[position]:
+            missing.append(theirs)
+    names = [category.name for category in ours]
+    lacking = [] if partial else [f'id {c.id} "{c.name}" is not in the run{_near(c.name, names)}' for c in missing]
+    if problems or lacking or not position_of:
+        raise _mismatch(truth, problems, lacking)
+    unjudged = tuple(category for category in ours if category.id not in position_of)
+    return CategoryMatch(position_of, tuple(missing), unjudged)
+
+
+def _key(category: Category) -> str:
+    return phrase_key(clean_phrase(category.name))
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f'; the nearest is "{near[0]}"' if near else ""
+
+
+def _mismatch(truth: GroundTruth, problems: list[str], lacking: list[str]) -> Refused:
+    lines = problems + lacking
+    options = ("--categories-by-name matches by name alone", "--partial leaves out what the run did not look for")
+    advice = options[0] if problems else options[1]
+    more = [f"and {len(lines) - MAX_PROBLEMS:,} more"] if len(lines) > MAX_PROBLEMS else []
+    return Refused(
+        f"the run's categories are not those of annotations {truth.source} ({len(lines)} of {len(truth.categories)} "
+        f"do not match); {advice}",
+        [*lines[:MAX_PROBLEMS], *more],
+    )
+
+
+@dataclass(frozen=True)
+class ImageMatch:
+    """Attributes:
+    rows: of each unit that holds any image of the ground truth: the position of each of its rows there, -1 for none.
+    present: (images of the ground truth,) bool.
+    failed: images of the ground truth that the run could not label, by status.
+    others: images of the run that the ground truth does not have.
+    resized: names of images whose size in the run is not the one in the annotations.
+    """
+
+    rows: dict[Unit, Positions]
+    present: npt.NDArray[np.bool_]
+    failed: dict[str, int]
+    others: int
+    resized: tuple[str, ...]
+
+
+@dataclass
+class _Claims:
+    """The best row so far for each image of the ground truth.
+
+    A row with the whole file name is better than one with the same last part only; then a labeled one is better than a
+    failed one (a tar's repeated member is a failed row with the same name).
+    """
+
+    images: int
+    rank: npt.NDArray[np.int8] = field(init=False)
+    row: npt.NDArray[np.int64] = field(init=False)
+    status: dict[int, str] = field(default_factory=dict)  # of failed ones
+    doubled: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rank, self.row = np.full(self.images, -1, np.int8), np.full(self.images, -1, np.int64)
+
+    def take(self, image: int, row: int, name: str, status: str, *, exact: bool) -> None:
+        labeled = status in LABELED
+        rank = 2 * exact + labeled
+        if rank == self.rank[image] and labeled:
+            self.doubled[image] = name
+        if rank > self.rank[image]:
+            self.rank[image], self.row[image] = rank, row
+            self.doubled.pop(image, None)
+            self.status.pop(image, None)
+            if not labeled:
+                self.status[image] = status
+
+
+def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, truth: GroundTruth) -> ImageMatch:
+    """Match by `file_name` as exports write it, else by its last part where that is unique. Reads no detections.
+
+    Raises:
+        Refused: no image matches, or two images of the run could be the same one of the ground truth.
+    """
+    prefixes = {planned.shard_id: file_name_prefix(planned) for planned in plan}
+    names = {name: image for image, name in enumerate(truth.file_names)}
+    last_parts = _unique_last_parts(truth.file_names)
+    claims = _Claims(len(truth.file_names))
+    starts: dict[Unit, int] = {}
+    sizes: dict[int, tuple[int | None, int | None]] = {}
+    total = 0
+    for unit, table in iterate_units(run, plan, progress, _COLUMNS):
+        starts[unit] = total
+        for row in table.to_pylist():
+            name = prefixes[row["shard_id"]] + row["image_key"]
+            image = names.get(name, last_parts.get(_last_part(name), -1))
+            if image >= 0:
+                claims.take(image, total, name, row["status"], exact=name in names)
+                if claims.row[image] == total:
+                    sizes[image] = (row["height"], row["width"])
+            total += 1
+    if not (claims.row >= 0).any():
+        example = f'such as "{truth.file_names[0]}"'
+        where = f"none is in run {run.manifest.run_id}"
+        raise Refused(f"annotations {truth.source} are for other images ({example}): {where}")
+    if claims.doubled:
+        doubled = list(claims.doubled.items())[:MAX_PROBLEMS]
+        raise Refused(
+            f"{len(claims.doubled):,} images of annotations {truth.source} could be several images of the run; "
+            "write `file_name` as `labeler export --to coco` does",
+            [f"{truth.file_names[image]}: also {name}" for image, name in doubled],
+        )
+    return ImageMatch(
+        rows=_rows_by_unit(starts, total, claims.row),
+        present=claims.row >= 0,
+        failed=dict(Counter(claims.status.values())),
+        others=total - int(np.count_nonzero(claims.row >= 0)),
+        resized=tuple(truth.file_names[image] for image, size in sizes.items() if _differs(size, truth.sizes[image])),
+    )
+
+
+def iterate_units(
+    run: Run, plan: Sequence[PlannedShard], progress: Progress, columns: Sequence[str]
+) -> Iterator[tuple[Unit, pa.Table]]:
+    """Each committed unit's rows, in key order."""
+    units = [(planned.shard_id, unit) for planned in plan for unit in sorted(progress.units.get(planned.shard_id, ()))]
+    return zip(units, read_tables(run, plan, progress, columns=columns), strict=True)
+
+
+def _unique_last_parts(names: Sequence[str]) -> dict[str, int]:
+    counts = Counter(_last_part(name) for name in names)
+    return {part: image for image, name in enumerate(names) if counts[part := _last_part(name)] == 1}
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _differs(size: tuple[int | None, int | None], expected: Positions) -> bool:
+    return None not in size and bool(expected.all()) and tuple(expected.tolist()) != size
+
+
+def _rows_by_unit(starts: Mapping[Unit, int], total: int, claimed: npt.NDArray[np.int64]) -> dict[Unit, Positions]:
+    """Images' rows over the whole run -> positions by unit, for the units that have any."""
+    position = np.full(total, -1, np.int32)
+    position[claimed[claimed >= 0]] = np.flatnonzero(claimed >= 0)
+    bounds = [*starts.values(), total]
+    parts = {unit: position[start:stop] for unit, start, stop in zip(starts, bounds, bounds[1:], strict=False)}
+    return {unit: part for unit, part in parts.items() if (part >= 0).any()}

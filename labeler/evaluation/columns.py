@@ -1,0 +1,134 @@
+"""Entries of an annotation file, checked one by one and kept as columns of plain numbers."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+from urllib.parse import urlsplit
+
+from labeler.vocabulary import Category
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image of the file; height and width are 0 where not said."""
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+    negative: tuple[int, ...] = ()
+    not_exhaustive: tuple[int, ...] = ()
+    federated: bool = False
+
+
+@dataclass
+class Columns:
+    """Collects the entries of one file, and every problem found on the way.
+
+    An area that the file does not give is NaN until the end.
+    """
+
+    masks: bool
+    images: list[ImageEntry] = field(default_factory=list)
+    categories: list[Category] = field(default_factory=list)
+    image_ids: array[int] = field(default_factory=lambda: array("q"))
+    category_ids: array[int] = field(default_factory=lambda: array("q"))
+    boxes: array[float] = field(default_factory=lambda: array("d"))
+    areas: array[float] = field(default_factory=lambda: array("d"))
+    crowd: array[int] = field(default_factory=lambda: array("b"))
+    ignore: array[int] = field(default_factory=lambda: array("b"))
+    segmentations: list[Any] | None = None
+    problems: list[str] = field(default_factory=list)
+    _annotations: int = 0
+
+    def __post_init__(self) -> None:
+        self.segmentations = [] if self.masks else None
+
+    def add(self, key: str, element: Any) -> None:
+        """Take one element of the file's list `key`; other members than the three lists are passed over."""
+        readers = {"images": self._add_image, "categories": self._add_category, "annotations": self._add_annotation}
+        place = f"{key}[{self._count(key)}]"
+        if key not in readers:
+            return
+        if not isinstance(element, Mapping):
+            self.problems.append(f"{place}: expected an object, got {type(element).__name__}")
+            return
+        readers[key](element, place)
+
+    def _count(self, key: str) -> int:
+        if key == "annotations":
+            self._annotations += 1
+            return self._annotations - 1
+        return len(self.images) if key == "images" else len(self.categories)
+
+    def _add_image(self, entry: Mapping[str, Any], place: str) -> None:
+        id_, name = entry.get("id"), _file_name(entry)
+        if not _is_id(id_):
+            self.problems.append(f"{place}: `id` must be a whole number, got {id_!r}")
+        elif not name:
+            self.problems.append(f"{place}: no `file_name` (nor `coco_url`); images are matched by it")
+        else:
+            height, width = (entry[side] if _is_id(entry.get(side)) else 0 for side in ("height", "width"))
+            lists = [entry.get(side) for side in ("neg_category_ids", "not_exhaustive_category_ids")]
+            negative, not_exhaustive = (tuple(i for i in ids or () if _is_id(i)) for ids in lists)
+            federated = lists[0] is not None
+            self.images.append(ImageEntry(id_, name, height, width, negative, not_exhaustive, federated))
+
+    def _add_category(self, entry: Mapping[str, Any], place: str) -> None:
+        id_, name = entry.get("id"), entry.get("name")
+        if not _is_id(id_) or not isinstance(name, str) or not name:
+            self.problems.append(f"{place}: needs `id`, a whole number, and `name`, got {id_!r} and {name!r}")
+            return
+        kinds = [value if isinstance(value := entry.get(k), str) else None for k in ("frequency", "supercategory")]
+        self.categories.append(Category(id_, name, (), frequency=kinds[0], supercategory=kinds[1]))
+
+    def _add_annotation(self, entry: Mapping[str, Any], place: str) -> None:
+        image_id, category_id, box = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
+        area = entry.get("area")
+        if not _is_id(image_id) or not _is_id(category_id):
+            got = f"{image_id!r} and {category_id!r}"
+            self.problems.append(f"{place}: needs `image_id` and `category_id`, whole numbers, got {got}")
+        elif not is_box(box):
+            self.problems.append(f"{place}: `bbox` must be [x, y, width, height], no side negative, got {_short(box)}")
+        elif self.segmentations is not None and not entry.get("segmentation"):
+            self.problems.append(f"{place}: no `segmentation`; masks cannot be evaluated on this file")
+        else:
+            self.image_ids.append(image_id)
+            self.category_ids.append(category_id)
+            self.boxes.extend(box)
+            self.areas.append(area if _is_number(area) and area >= 0 else math.nan)
+            self.crowd.append(bool(entry.get("iscrowd")))
+            self.ignore.append(bool(entry.get("ignore")))
+            if self.segmentations is not None:
+                self.segmentations.append(entry["segmentation"])
+
+
+def _file_name(entry: Mapping[str, Any]) -> str:
+    """`file_name`, else the last folder and name of `coco_url`, as LVIS v1 means its images."""
+    if isinstance(name := entry.get("file_name"), str):
+        return name
+    url = entry.get("coco_url")
+    return "/".join(urlsplit(url).path.split("/")[-2:]) if isinstance(url, str) else ""
+
+
+def _is_id(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_box(box: Any) -> TypeGuard[list[float]]:
+    """[x, y, width, height], finite, with sides of at least 0."""
+    is_four = isinstance(box, list | tuple) and len(box) == 4 and all(_is_number(side) for side in box)
+    return is_four and box[2] >= 0 and box[3] >= 0
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

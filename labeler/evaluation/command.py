@@ -1,0 +1,56 @@
+"""The `evaluate` verb: its arguments, and what it prints and writes."""
+
+from __future__ import annotations
+
+import argparse
+
+from labeler import storage
+from labeler.errors import Refused
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `labeler evaluate`, and `run` as what runs it."""
+    parser.add_argument("run_uri", metavar="RUN", help="the run folder, or a COCO results list (.json)")
+    parser.add_argument("--annotations", metavar="URI", required=True, help="ground truth, COCO or LVIS json")
+    parser.add_argument("--groups", metavar="FILE", help="YAML, `name: [category, ...]`: AP of each group")
+    parser.add_argument("--rules", choices=["auto", "coco", "lvis"], default="auto", help="default: by the annotations")
+    parser.add_argument("--fixed-ap", action="store_true", help="refuse a run unfit for LVIS's Fixed AP")
+    parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
+    parser.add_argument("--partial", action="store_true", help="leave out images and categories that the run has not")
+    parser.add_argument("--output", metavar="URI", help="JSON to write (default RUN/evaluation.json)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, print, write the JSON. Returns 0.
+
+    Raises:
+        Refused, StorageError: see `evaluate_run` and `evaluate_results`; nothing is written.
+    """
+    from labeler.evaluation.evaluate import evaluate_run
+    from labeler.evaluation.results import evaluate_results
+    from labeler.job import absolute_uri
+
+    groups, rules = arguments.groups, arguments.rules
+    if arguments.run_uri.lower().endswith(".json"):
+        if arguments.partial or arguments.categories_by_name or arguments.fixed_ap:
+            raise Refused("--partial, --categories-by-name and --fixed-ap are for runs, not for a results file")
+        evaluation = evaluate_results(arguments.run_uri, arguments.annotations, groups=groups, rules=rules)
+        target = arguments.output
+    else:
+        run_uri = absolute_uri(arguments.run_uri)
+        evaluation = evaluate_run(
+            run_uri,
+            arguments.annotations,
+            groups=groups,
+            rules=rules,
+            fixed_ap=arguments.fixed_ap,
+            by_name=arguments.categories_by_name,
+            partial=arguments.partial,
+        )
+        target = arguments.output or storage.join(run_uri, "evaluation.json")
+    print("\n".join(evaluation.lines()))
+    if target:
+        storage.put(target, evaluation.to_json())
+        print(f"\nwritten     {storage.redact(target)}")
+    return 0

@@ -1,0 +1,127 @@
+"""Evaluate a run: match it with ground truth, read its detections once, and score them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labeler import storage
+from labeler.errors import Refused
+from labeler.evaluation.alignment import CategoryMatch, ImageMatch, match_categories, match_images
+from labeler.evaluation.average_precision import LVIS, LVIS_FIXED
+from labeler.evaluation.collector import Collector, RulesChoice, choose_rules, why_not_fixed
+from labeler.evaluation.evaluation import Evaluation
+from labeler.evaluation.ground_truth import Annotations, GroundTruth, read_ground_truth
+from labeler.evaluation.groups import Groups, GroupsSpec, frequency_groups, read_groups
+from labeler.evaluation.matching import Kind
+from labeler.evaluation.protocol import protocol_of
+from labeler.evaluation.run_detections import read_detections
+from labeler.runs import Run, open_run, read_plan, read_progress
+
+
+def evaluate_run(
+    run_uri: str,
+    annotations: Annotations,
+    *,
+    groups: GroupsSpec | None = None,
+    rules: RulesChoice = "auto",
+    fixed_ap: bool = False,
+    by_name: bool = False,
+    partial: bool = False,
+    masks: bool | None = None,
+) -> Evaluation:
+    """Judge a run's stored detections by ground truth; nothing is written.
+
+    Images that the run could not label count as images without detections. Reads the run's images twice, its
+    detections once, as a stream; holds 28 bytes a detection of the annotated images, and about as much again to sort.
+
+    Args:
+        run_uri: the run folder.
+        annotations: COCO or LVIS json: a path, a URL, or its parsed content.
+        groups: named groups of categories, see `read_groups`; LVIS's rare, common and frequent come by themselves.
+        rules: "auto" is LVIS where images carry `neg_category_ids`, else COCO.
+        fixed_ap: refuse the run when Fixed AP cannot be measured on it; else that is only said.
+        by_name: match categories by name alone.
+        partial: evaluate the images and categories that both sides have, and say what that leaves out.
+        masks: evaluate masks too; None: if the run has them.
+
+    Raises:
+        Refused: not a run, other images or categories, or what `fixed_ap` and `partial` say.
+        StorageError: something cannot be read.
+    """
+    run = open_run(run_uri)
+    if run is None:
+        shown = storage.redact(run_uri)
+        raise Refused(f"{shown} is no run: it has no run.json; give the output folder of a label command")
+    plan, progress = read_plan(run), read_progress(run)
+    with_masks = bool(run.manifest.fingerprint_fields.get("masks")) if masks is None else masks
+    whole = read_ground_truth(annotations, masks=with_masks)
+    chosen = choose_rules(whole, rules)
+    why_not = why_not_fixed(run.manifest.config["detect"]) if chosen is LVIS else ""
+    if fixed_ap and (why_not or chosen is not LVIS):
+        raise Refused(f"Fixed AP cannot be measured: {why_not or 'the annotations are not federated, as LVIS is'}")
+    wanted = read_groups(groups, whole) if groups is not None else {}
+    categories = match_categories(run.vocabulary(), whole, by_name=by_name, partial=partial)
+    images = match_images(run, plan, progress, whole)
+    _require_all_images(run, whole, images, complete=progress.is_complete(plan), partial=partial)
+    part = _Part.of(whole, images, categories)
+    collector = Collector(part.truth, chosen, fixed=chosen is LVIS and not why_not, masks=with_masks)
+    cap = int(run.manifest.config["detect"]["max_detections"])
+    at_cap = 0
+    for found, lengths in read_detections(run, plan, progress, part.rows, part.category_of, masks=with_masks):
+        collector.add(found)
+        at_cap += int(np.count_nonzero(lengths == cap)) if cap else 0
+    protocol = protocol_of(run, whole, part.truth, images, categories)
+    protocol["images"] |= {"at_cap": at_cap, "run_complete": progress.is_complete(plan)}
+    protocol["notes"] = collector.notes()
+    kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)
+    return Evaluation(
+        protocol,
+        part.truth,
+        collector.scores(kinds),
+        {LVIS_FIXED.name: why_not} if why_not else {},
+        part.moved(wanted) | (frequency_groups(part.truth) if chosen is LVIS else {}),
+    )
+
+
+def _require_all_images(run: Run, truth: GroundTruth, images: ImageMatch, *, complete: bool, partial: bool) -> None:
+    missing = np.flatnonzero(~images.present)
+    if not len(missing) or partial:
+        return
+    first = ", ".join(truth.file_names[image] for image in missing[:3])
+    why = "" if complete else "; the run is incomplete: finish it with the label command"
+    raise Refused(
+        f"{len(missing):,} of {len(truth.file_names):,} images of annotations {truth.source} are not in run "
+        f"{run.manifest.run_id} ({first}{', ...' if len(missing) > 3 else ''}){why}; --partial evaluates the others"
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The part of the ground truth that is evaluated, with everything that points into it moved to its positions."""
+
+    truth: GroundTruth
+    rows: dict[tuple[str, int], Any]
+    category_of: dict[int, int]
+    new_category: Any  # (categories of the whole,) int64, -1 where left out
+
+    @staticmethod
+    def of(whole: GroundTruth, images: ImageMatch, categories: CategoryMatch) -> _Part:
+        kept = np.zeros(len(whole.categories), np.bool_)
+        kept[list(categories.position_of.values())] = True
+        new_image = np.append(np.cumsum(images.present, dtype=np.int32) - 1, np.int32(-1))  # the last: -1 stays -1
+        new_category = np.where(kept, np.cumsum(kept) - 1, -1)
+        return _Part(
+            whole.only(images.present, kept),
+            {unit: new_image[positions] for unit, positions in images.rows.items()},
+            {id_: int(new_category[position]) for id_, position in categories.position_of.items()},
+            new_category,
+        )
+
+    def moved(self, groups: Groups) -> Groups:
+        return {
+            name: [int(self.new_category[member]) for member in members if self.new_category[member] >= 0]
+            for name, members in groups.items()
+        }

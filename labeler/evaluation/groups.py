@@ -1,0 +1,64 @@
+"""Named groups of categories, for an AP of each: seen and held out, rare and frequent, your own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from labeler import storage
+from labeler.errors import Refused
+from labeler.evaluation.ground_truth import GroundTruth
+
+_FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
+GroupsSpec = str | Path | Mapping[str, Sequence[str | int]]
+Groups = dict[str, list[int]]  # name -> positions of the categories
+
+
+def read_groups(spec: GroupsSpec, truth: GroundTruth) -> Groups:
+    """Positions by group name, from a YAML (or JSON) file or a mapping: `seen: [red circle, 7, ...]`, names or ids.
+
+    Raises:
+        Refused: not readable, not such a mapping, or a category the ground truth does not have; all at once.
+    """
+    shown = storage.redact(str(spec)) if isinstance(spec, str | Path) else "mapping"
+    values = _load(str(spec), shown) if isinstance(spec, str | Path) else spec
+    if not isinstance(values, Mapping) or not values or not all(isinstance(v, list | tuple) for v in values.values()):
+        raise Refused(f"groups {shown} must be a mapping of group names to lists of categories")
+    by_name = {category.name: position for position, category in enumerate(truth.categories)}
+    by_id = {category.id: position for position, category in enumerate(truth.categories)}
+    problems = []
+    groups: Groups = {}
+    for group, members in values.items():
+        groups[str(group)] = []
+        for member in members:
+            place = by_id.get(member) if type(member) is int else by_name.get(str(member))
+            if place is None:
+                near = difflib.get_close_matches(str(member), by_name, n=1)
+                hint = f'; did you mean "{near[0]}"?' if near else ""
+                problems.append(f"{group}: the annotations have no category {member!r}{hint}")
+            else:
+                groups[str(group)].append(place)
+    if problems:
+        raise Refused(f"groups {shown}: {len(problems)} unknown categories", problems)
+    return {group: sorted(set(members)) for group, members in groups.items()}
+
+
+def _load(spec: str, shown: str) -> Any:
+    try:
+        return yaml.safe_load(storage.read_bytes(spec))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refused(f"groups {shown} are no YAML: {' '.join(str(error).split())}") from None
+
+
+def frequency_groups(truth: GroundTruth) -> Groups:
+    """LVIS's rare, common and frequent categories; empty for a data set without frequencies."""
+    groups: Groups = {}
+    for letter, name in _FREQUENCIES.items():
+        members = [place for place, category in enumerate(truth.categories) if category.frequency == letter]
+        if members:
+            groups[name] = members
+    return groups

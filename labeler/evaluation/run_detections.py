@@ -1,0 +1,75 @@
+"""A run's detections of the ground truth's images, read as a stream of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labeler.boxes import xyxy_to_xywh
+from labeler.errors import Refused
+from labeler.evaluation.alignment import Positions, Unit, iterate_units
+from labeler.evaluation.detection_table import DetectionTable
+from labeler.runs import PlannedShard, Progress, Run
+
+_SIDES = ("x_min", "y_min", "x_max", "y_max")
+
+
+def read_detections(
+    run: Run,
+    plan: Sequence[PlannedShard],
+    progress: Progress,
+    rows: Mapping[Unit, Positions],
+    category_of: Mapping[int, int],
+    *,
+    masks: bool = False,
+) -> Iterator[tuple[DetectionTable, npt.NDArray[np.int64]]]:
+    """For each unit that matters: its detections, and how many each of its images of the ground truth has in all.
+
+    Args:
+        rows: see `ImageMatch`; positions must be those of the ground truth that is evaluated.
+        category_of: category id -> position; detections of other categories are left out.
+    """
+    needed: dict[str, frozenset[int]] = {}
+    for shard_id, number in rows:
+        needed[shard_id] = needed.get(shard_id, frozenset()) | {number}
+    ids = np.array(sorted(category_of), np.int64)
+    positions = np.array([category_of[int(id_)] for id_ in ids], np.int32)
+    for unit, table in iterate_units(run, plan, replace(progress, units=needed), ("detections",)):
+        yield _to_table(table, rows[unit], ids, positions, masks=masks)
+
+
+def _to_table(
+    table: pa.Table,
+    image_of_row: Positions,
+    ids: npt.NDArray[np.int64],
+    positions: npt.NDArray[np.int32],
+    *,
+    masks: bool,
+) -> tuple[DetectionTable, npt.NDArray[np.int64]]:
+    lengths = pc.list_value_length(table["detections"]).to_numpy().astype(np.int64)
+    values = pc.list_flatten(table["detections"])
+    column = {name: pc.struct_field(values, name).to_numpy() for name in ("category_id", "score", *_SIDES)}
+    image = np.repeat(image_of_row, lengths)
+    place = np.minimum(np.searchsorted(ids, column["category_id"]), len(ids) - 1)
+    kept = (image >= 0) & (ids[place] == column["category_id"])
+    boxes_xyxy = np.stack([column[side][kept] for side in _SIDES], 1)
+    found = DetectionTable(
+        image[kept], positions[place[kept]], column["score"][kept].astype(np.float32), xyxy_to_xywh(boxes_xyxy)
+    )
+    if masks:
+        found = replace(found, masks=_masks(pc.struct_field(values, "mask"), kept))
+    return found, lengths[image_of_row >= 0]
+
+
+def _masks(column: pa.ChunkedArray, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
+    masks = np.empty(int(kept.sum()), np.object_)
+    for row, mask in enumerate(column.filter(pa.array(kept)).to_pylist()):
+        if mask is None:
+            raise Refused("some detections of the run have no mask; label with masks to evaluate them")
+        masks[row] = {"size": list(mask["size"]), "counts": mask["counts"]}
+    return masks

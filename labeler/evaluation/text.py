@@ -1,0 +1,149 @@
+"""An evaluation as lines for people: the protocol first, then the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labeler.evaluation import operating_points
+from labeler.evaluation.average_precision import LVIS_FIXED, Score
+from labeler.evaluation.evaluation import Evaluation
+
+ALL_CATEGORIES = 100  # up to so many are printed; of more, the lowest
+LOWEST_CATEGORIES = 20
+_KINDS = {"bbox": "boxes", "segm": "masks"}
+
+
+def describe(evaluation: Evaluation) -> list[str]:
+    """Protocol, AP, groups, categories and thresholds."""
+    lines = _protocol(evaluation.protocol)
+    for score in evaluation.scores:
+        lines += ["", *_score(evaluation, score)]
+    for rules, reason in evaluation.refused.items():
+        lines += ["", f"{rules}: refused: {reason}"]
+    main = evaluation.scores[0]
+    lines += ["", *_categories(evaluation, main)]
+    for score in evaluation.scores:
+        if score.rules is not LVIS_FIXED:
+            lines += ["", *_thresholds(evaluation, score)]
+    return lines
+
+
+def _protocol(protocol: Mapping[str, Any]) -> list[str]:
+    truth, decoding = protocol["annotations"], protocol["decoding"]
+    lines = []
+    if decoding is None:
+        lines.append(f"results     {protocol['results']}; floor, cap and assignment unknown")
+    else:
+        run = protocol["run"]
+        revision = f" at {run['revision']}" if run["revision"] else ""
+        cap = f"at most {decoding['max_detections']} an image" if decoding["max_detections"] else "no cap"
+        chunks = f"{decoding['prompt_chunks']} prompt chunk{'s' if decoding['prompt_chunks'] != 1 else ''}"
+        lines.append(f"run         {run['id']}, model {run['model']}{revision}")
+        lines.append(
+            f"decoding    {decoding['assignment']}, score floor {decoding['score_floor']}, {cap}, NMS "
+            f"{decoding['nms_iou']} within a category, score {decoding['score']}, {chunks}"
+        )
+    lines.append(
+        f"truth       {truth['source']}: {truth['images']:,} images, {truth['objects']:,} objects, "
+        f"{truth['categories_with_objects']:,} of {truth['categories']:,} categories have any"
+    )
+    lines += _images(protocol["images"]) if "images" in protocol else []
+    lines += _left_out(protocol["categories"]) if "categories" in protocol else []
+    lines += [f"rules       {note}" for note in protocol["notes"]]
+    versions = ", ".join(f"{name} {version}" for name, version in protocol["versions"].items())
+    return [*lines, f"versions    {versions}"]
+
+
+def _images(images: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if images["failed"]:
+        reasons = ", ".join(f"{status} {count:,}" for status, count in sorted(images["failed"].items()))
+        lines.append(f"failed      {reasons}: these count as images without detections")
+    if images["missing"]:
+        lines.append(f"missing     {images['missing']:,} annotated images are not in the run: left out")
+    if images["not_annotated"]:
+        lines.append(f"unannotated {images['not_annotated']:,} images of the run are not in the annotations: left out")
+    if images["resized"]:
+        examples = ", ".join(images["resized_examples"][:3])
+        lines.append(
+            f"sizes       {images['resized']:,} images have another size in the annotations than in the run "
+            f"({examples}): their boxes are in other frames, and count as they are"
+        )
+    if images["at_cap"]:
+        lines.append(f"capped      {images['at_cap']:,} images reached detect.max_detections")
+    return lines
+
+
+def _left_out(categories: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if categories["missing"]:
+        lines.append(
+            f"missing     {len(categories['missing'])} categories with {categories['missing_objects']:,} objects were "
+            f"not looked for by the run: left out ({_some(categories['missing'])})"
+        )
+    if categories["not_annotated"]:
+        lines.append(
+            f"unannotated {len(categories['not_annotated'])} categories of the run are not in the annotations: "
+            f"left out ({_some(categories['not_annotated'])})"
+        )
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _score(evaluation: Evaluation, score: Score) -> list[str]:
+    summary = score.summary()
+    head = f"{score.rules.name}, {_KINDS[score.kind]}"
+    lines = [f"{head:24}" + "  ".join(f"{name} {_number(value)}" for name, value in summary.items())]
+    for name, members in evaluation.groups.items():
+        group = score.summary(members)
+        shown = "  ".join(f"{key} {_number(group[key])}" for key in ("AP", "AP50", "AP75"))
+        counted = int((score.objects[members] > 0).sum())
+        objects = int(score.objects[members].sum())
+        share = f"{counted:,} of {len(members):,} categories have objects, {objects:,} objects"
+        lines.append(f"  {name:22}{shown}  ({share})")
+    return lines
+
+
+def _categories(evaluation: Evaluation, score: Score) -> list[str]:
+    rows = [
+        (category, score.summary([position]), int(score.objects[position]), int(score.detections[position]))
+        for position, category in enumerate(evaluation.truth.categories)
+        if score.objects[position]
+    ]
+    if not rows:
+        return ["no category has objects"]
+    head = f"by category ({score.rules.name}, {_KINDS[score.kind]})"
+    if len(rows) > ALL_CATEGORIES:
+        rows = sorted(rows, key=lambda row: row[1]["AP"] or 0.0)[:LOWEST_CATEGORIES]
+        head += f", the {LOWEST_CATEGORIES} lowest; all are in the JSON"
+    width = max(len("category"), *(len(category.name) for category, *_ in rows))
+    lines = [head, f"{'id':>6}  {'category':{width}}  {'AP':>5}  {'AP50':>5}  {'AP75':>5}  objects  detections"]
+    for category, summary, objects, detections in rows:
+        numbers = "  ".join(_number(summary[key]) for key in ("AP", "AP50", "AP75"))
+        lines.append(f"{category.id:>6}  {category.name:{width}}  {numbers}  {objects:>7,}  {detections:>10,}")
+    return lines
+
+
+def _thresholds(evaluation: Evaluation, score: Score) -> list[str]:
+    points = operating_points.micro(score, floor=evaluation.floor)
+    lines = [
+        f"at score thresholds ({_KINDS[score.kind]}, IoU 0.5, all categories together)",
+        "threshold  precision  recall     F1  detections",
+    ]
+    best = points.best_point()
+    for point in [*points.table(), *([best] if best else [])]:
+        mark = "  best F1" if point is best else ""
+        lines.append(
+            f"{point['threshold']:>9.2f}  {_number(point['precision']):>9}  {_number(point['recall']):>6}  "
+            f"{_number(point['f1']):>5}  {point['detections']:>10,}{mark}"
+        )
+    return lines
+
+
+def _number(value: float | None) -> str:
+    """Three digits after the point; a dash where nothing counts."""
+    return "    -" if value is None else f"{value:5.3f}"

@@ -1,0 +1,242 @@
+"""Find the shards under a URI: tars, Parquet files, or image files frozen in groups."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from labeler import storage
+from labeler.errors import Refused, StorageError
+from labeler.shards import parquet
+from labeler.shards.names import is_compressed_tar, is_hidden, kind_of
+from labeler.shards.patterns import crosses_folders, expand_braces, glob_regex, is_glob, static_folder
+from labeler.shards.reading import count_images, count_tar_images
+from labeler.shards.units import Format, Member, Shard
+from labeler.storage import ObjectInfo
+
+IMAGES_PER_GROUP = 2048
+_FEW_PER_FOLDER = 8  # more explicit names than this in one folder are looked up by listing it once
+_NOUNS = {"webdataset": "tars", "parquet": "Parquet files", "images": "image files"}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An object of the input; `is_named` when the user wrote its whole name, `root` is what its key is relative to."""
+
+    info: ObjectInfo
+    root: str
+    is_named: bool
+
+    @property
+    def relative(self) -> str:
+        return self.info.uri.removeprefix(self.root).lstrip("/")
+
+
+def find_shards(
+    uri: str | Sequence[str],
+    *,
+    format: str | None = None,
+    limit: int | None = None,
+    images_per_group: int = IMAGES_PER_GROUP,
+    image_column: str | None = None,
+    known: Collection[str] = (),
+    first_id: int = 0,
+) -> list[Shard]:
+    """The shards of an input, sorted by URI, numbered from `first_id`.
+
+    Args:
+        uri: a folder (with all below it), a glob, a brace pattern, one file, or a list of those. Names that start
+            with "." are left out, with "_" too unless they are image files; what is named in full is always taken.
+        format: "webdataset", "images" or "parquet"; None decides by the names, which must be of one kind.
+        limit: only the first so many images in the order of the shards.
+        images_per_group: image files in one shard.
+        known: URIs of shards, or of image files, that an earlier plan has: they are left out.
+
+    Raises:
+        Refused: nothing found, mixed or unknown kinds, no such bucket or file, no permission; one line.
+    """
+    if format is not None and format not in get_args(Format):
+        raise Refused(f"input.format {format!r} is unknown; choose one of {', '.join(get_args(Format))}")
+    if limit is not None and limit < 1:
+        raise Refused(f"input.limit is {limit}; it must be 1 or more")
+    uris = [uri] if isinstance(uri, str) else list(uri)
+    try:
+        found, planned = _unique(_list_all(uris)), frozenset(known)
+        kind = _choose_format(found, format, uris)
+        chosen = [each for each in _of_kind(found, kind, format, uris) if each.info.uri not in planned]
+        _refuse_unprintable(chosen)
+        shards = _groups(chosen, images_per_group) if kind == "images" else [_shard(each.info, kind) for each in chosen]
+        shards = [replace(shard, shard_id=f"{first_id + i:06d}") for i, shard in enumerate(shards)]
+        if kind == "parquet" and shards:
+            parquet.check_image_column(shards[0], image_column)
+        return shards if limit is None else list(_first_images(shards, limit))
+    except StorageError as error:
+        raise Refused(f"input cannot be read: {error}") from error
+
+
+def _list_all(uris: Iterable[str]) -> Iterator[_Found]:
+    for uri in uris:
+        if not uri.strip():
+            raise Refused("input.uri is empty; give a folder, a pattern or a file")
+        names = [_absolute(name) for name in expand_braces(uri)]
+        if len(names) == 1:
+            yield from _list_one(names[0])
+        else:
+            yield from _list_expansion(uri, names)
+
+
+def _list_one(uri: str) -> Iterator[_Found]:
+    """A pattern, a file or a folder. A file whose name holds pattern characters is taken at its word."""
+    if is_glob(uri) and not (storage.is_local(uri) and os.path.isdir(uri.removeprefix("file://"))):
+        info = storage.head(uri)
+        if info is None:
+            yield from _match(uri)
+            return
+    else:
+        info = storage.head(uri)
+    if info is not None and (info.size or kind_of(info.uri)):
+        yield _Found(info, storage.parent(uri), True)
+        return
+    yield from (_Found(each, uri, False) for each in storage.list_objects(uri))
+
+
+def _match(glob: str) -> Iterator[_Found]:
+    folder, pattern = static_folder(glob), glob_regex(glob)
+    for info in storage.list_objects(folder, recursive=crosses_folders(glob)):
+        if pattern.fullmatch(info.uri):
+            yield _Found(info, folder, False)
+
+
+def _list_expansion(pattern: str, names: Sequence[str]) -> Iterator[_Found]:
+    """What a brace pattern stands for; each of its names must exist."""
+    per_folder = Counter(storage.parent(name) for name in names if not is_glob(name))
+    crowded = {folder for folder, count in per_folder.items() if count > _FEW_PER_FOLDER}
+    listed = {info.uri: info for folder in sorted(crowded) for info in storage.list_objects(folder, recursive=False)}
+    missing = []
+    for name in names:
+        if name in listed:
+            yield _Found(listed[name], storage.parent(name), True)
+            continue
+        found = [] if storage.parent(name) in crowded and kind_of(name) else list(_list_one(name))
+        if not found:
+            missing.append(storage.redact(name))
+        yield from found
+    if missing:
+        raise Refused(
+            f"{len(missing)} of the {len(names)} objects of {storage.redact(pattern)} do not exist, "
+            f"{missing[0]} for example; correct the pattern",
+            missing,
+        )
+
+
+def _absolute(uri: str) -> str:
+    """Local paths are made absolute: the machines that read them have other working directories."""
+    if not storage.is_local(uri):
+        return uri.rstrip("/") if not uri.endswith("://") else uri
+    scheme = "file://" if uri.startswith("file://") else ""
+    return scheme + os.path.abspath(os.path.expanduser(uri.removeprefix(scheme)))
+
+
+def _unique(found: Iterable[_Found]) -> list[_Found]:
+    """Sorted by URI; an object that several patterns name stands once."""
+    by_uri: dict[str, _Found] = {}
+    for each in found:
+        before = by_uri.setdefault(each.info.uri, each)
+        if each.is_named and not before.is_named:
+            by_uri[each.info.uri] = each
+    visible = (each for each in by_uri.values() if each.is_named or not is_hidden(each.relative))
+    return sorted(visible, key=lambda each: each.info.uri)
+
+
+def _choose_format(found: Sequence[_Found], format: str | None, uris: Sequence[str]) -> Format:
+    shown = _shown(uris)
+    compressed = [each.info.uri for each in found if is_compressed_tar(each.info.uri)]
+    if compressed and format in (None, "webdataset"):
+        raise Refused(
+            f"{shown} has {len(compressed)} compressed tars ({storage.redact(compressed[0])} for example); "
+            "they cannot be read by range; unpack them once (gunzip, zstd -d) and give the .tar files"
+        )
+    for kind in get_args(Format):
+        if kind == format:
+            return kind  # type: ignore[no-any-return]
+    kinds = Counter(kind for each in found if (kind := kind_of(each.info.uri)))
+    if len(kinds) > 1:
+        counts = ", ".join(f"{count} {_NOUNS[kind]}" for kind, count in sorted(kinds.items()))
+        raise Refused(f"{shown} mixes {counts}; set input.format to one of {', '.join(sorted(kinds))}")
+    if not kinds:
+        what = f"{len(found)} files, but none of them a" if found else "no"
+        raise Refused(f"{shown} has {what} tar, Parquet or image file; check the address, or set input.format")
+    return next(iter(kinds))
+
+
+def _of_kind(found: Sequence[_Found], kind: Format, format: str | None, uris: Sequence[str]) -> list[_Found]:
+    """Files of the kind by name, and those named in full when the user chose the format."""
+    chosen = [each for each in found if kind_of(each.info.uri) == kind or (format is not None and each.is_named)]
+    if not chosen:
+        raise Refused(
+            f"{_shown(uris)} has no {_NOUNS[kind]} among its {len(found)} files; check input.uri and input.format"
+        )
+    return chosen
+
+
+def _refuse_unprintable(found: Iterable[_Found]) -> None:
+    for each in found:
+        try:
+            each.info.uri.encode()
+        except UnicodeEncodeError:
+            shown = each.info.uri.encode("utf-8", "backslashreplace").decode()
+            raise Refused(f"the name of {shown} is not UTF-8; rename the file") from None
+
+
+def _shown(uris: Sequence[str]) -> str:
+    more = f" and {len(uris) - 1} more" if len(uris) > 1 else ""
+    return (storage.redact(uris[0]) if uris else "input.uri") + more
+
+
+def _shard(info: ObjectInfo, kind: Format) -> Shard:
+    return Shard("", info.uri, info.size, info.etag, kind)
+
+
+def _groups(found: Sequence[_Found], images_per_group: int) -> list[Shard]:
+    """Groups of image files; keys are relative to the folder that all of the input lies in."""
+    root = _common_folder([each.root for each in found])
+    members = [
+        Member(each.info.uri.removeprefix(root).lstrip("/"), each.info.uri, each.info.size, each.info.etag)
+        for each in found
+    ]
+    groups = [tuple(members[i : i + images_per_group]) for i in range(0, len(members), images_per_group)]
+    return [
+        Shard("", root or found[0].root, sum(m.size or 0 for m in group), None, "images", members=group)
+        for group in groups
+    ]
+
+
+def _common_folder(folders: Sequence[str]) -> str:
+    """The longest common run of segments; "" when not even the bucket is the same."""
+    split = [folder.rstrip("/").split("/") for folder in dict.fromkeys(folders)]
+    common = []
+    for segments in zip(*split, strict=False):
+        if len(set(segments)) > 1:
+            break
+        common.append(segments[0])
+    shared = "/".join(common)
+    return "" if shared.endswith((":/", ":")) else shared
+
+
+def _first_images(shards: Iterable[Shard], limit: int) -> Iterator[Shard]:
+    """The shards that hold the first `limit` images; the last one is told where to stop."""
+    left = limit
+    for shard in shards:
+        if shard.members is not None and len(shard.members) > left:
+            members = shard.members[:left]
+            yield replace(shard, members=members, size=sum(m.size or 0 for m in members))
+            return
+        images = count_tar_images(shard, left) if shard.format == "webdataset" else count_images(shard) or 0
+        if images >= left:
+            yield shard if shard.members is not None else replace(shard, max_images=left)
+            return
+        left -= images
+        yield shard

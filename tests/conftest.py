@@ -1,0 +1,38 @@
+"""Fixtures that many tests share: one small checkpoint, one local Ray."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before ray is imported: token auth is on by default
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+NAMES = ["cat", "dog", "traffic light", "red circle", "blue square", "bus"]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny MM-Grounding-DINO with every parameter drawn at random."""
+    from labeler.detectors.scratch import create_checkpoint
+
+    words = sorted({word for name in NAMES for word in name.split()})
+    return create_checkpoint(tmp_path_factory.mktemp("checkpoint"), words=words, redraw=True)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray on this machine for all tests that call the pipeline in process."""
+    import logging
+
+    import ray
+
+    ray.init(num_cpus=3, object_store_memory=300 * 2**20, include_dashboard=False, log_to_driver=False,
+             logging_level=logging.WARNING)  # fmt: skip
+    yield
+    ray.shutdown()

@@ -1,0 +1,196 @@
+"""A real S3 server for tests (moto's, in its own process), and a proxy before it that breaks connections."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+_LINE = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d{3})')
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """The running server."""
+
+    endpoint: str
+    log: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a process needs to use the server; credentials are made up."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test-secret",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def requests(self) -> list[tuple[str, str, int]]:
+        """(method, path without query, status) of every request so far, in order."""
+        found = _LINE.findall(self.log.read_text(errors="replace"))
+        return [(method, unquote(urlsplit(path).path), int(status)) for method, path, status in found]
+
+    def gets(self, key: str) -> int:
+        """How many GETs named the object, "bucket/key"."""
+        return sum(method == "GET" and path == f"/{key}" for method, path, _ in self.requests())
+
+    def create_bucket(self, name: str) -> str:
+        request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
+        urllib.request.urlopen(request, timeout=30).close()
+        return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One server for the whole session. Use `server.env` for other processes, `bucket` for this one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("s3") / "server.log"
+    with log.open("w") as output:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            _wait_for(port, process)
+            yield S3Server(f"http://127.0.0.1:{port}", log)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh bucket's URI; this process's environment points at the server."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.create_bucket(f"test-{uuid.uuid4().hex[:12]}")
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError("the S3 server did not start")
+
+
+# ---- a proxy that breaks things
+
+
+@dataclass
+class Proxy:
+    """Forwards requests; the knobs may be turned while it runs.
+
+    Attributes:
+        cut_after: GET bodies are broken off after so many bytes ...
+        cuts: ... this many times.
+        answers: (method, HTTP status, S3 error code) given instead of forwarding, each once, to the next such request.
+        sent: GET body bytes sent, by path.
+        ranges: (path, Range header) of every GET.
+    """
+
+    endpoint: str = ""
+    cut_after: int = 0
+    cuts: int = 0
+    answers: list[tuple[str, int, str]] = field(default_factory=list)
+    sent: dict[str, int] = field(default_factory=dict)
+    ranges: list[tuple[str, str | None]] = field(default_factory=list)
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before the server; this process's environment points at the proxy."""
+    state = Proxy()
+    upstream = urlsplit(s3_server.endpoint).netloc
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state, upstream))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    state.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", state.endpoint)
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            for answer in state.answers:
+                if answer[0] == self.command:
+                    state.answers.remove(answer)
+                    return self._answer(answer[1], answer[2])
+            connection = http.client.HTTPConnection(upstream, timeout=30)
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("expect", "connection")}
+            connection.request(self.command, self.path, body, headers)
+            response = connection.getresponse()
+            data = response.read()
+            connection.close()
+            self.send_response(response.status)
+            for name, value in response.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
+                    self.send_header(name, value)
+            length = response.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
+            self.send_header("Content-Length", length or "0")
+            self.end_headers()
+            self._send_body(data)
+
+        def _send_body(self, data: bytes) -> None:
+            path = unquote(urlsplit(self.path).path)
+            if self.command == "GET":
+                state.ranges.append((path, self.headers.get("Range")))
+                if state.cuts > 0 and len(data) > state.cut_after:
+                    state.cuts -= 1
+                    data = data[: state.cut_after]
+                    self.close_connection = True
+            for start in range(0, len(data), 64 << 10):
+                piece = data[start : start + (64 << 10)]
+                try:
+                    self.wfile.write(piece)
+                except OSError:  # the client has enough
+                    self.close_connection = True
+                    return
+                if self.command == "GET":
+                    state.sent[path] = state.sent.get(path, 0) + len(piece)
+
+        def _answer(self, status: int, code: str) -> None:
+            body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward
+
+        def log_message(self, format: str, *args: object) -> None:
+            return None
+
+    return Handler
+
+
+__all__ = ["Proxy", "S3Server", "bucket", "proxy", "s3_server"]

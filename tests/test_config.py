@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from labeler.config import load_config, make_config
+from labeler.errors import Refused
+
+LEAST = {"input": "s3://b/in", "output": "s3://b/out", "vocabulary": "coco"}
+CONFIGS = sorted(Path(__file__).parent.parent.joinpath("configs").glob("*.yaml"))
+
+
+def test_an_empty_config_names_every_missing_key() -> None:
+    with pytest.raises(Refused) as refused:
+        make_config({})
+    assert refused.value.problems == ("input is missing", "output is missing", "vocabulary is missing")
+
+
+def test_plain_strings_stand_for_uris() -> None:
+    config = make_config(LEAST)
+    assert config.input_uris == ("s3://b/in",)
+    assert config.output.uri == "s3://b/out"
+
+
+def test_a_missing_model_is_refused_with_three_recommendations_and_their_licences() -> None:
+    with pytest.raises(Refused, match=r"model.name is missing.*Apache-2.0.*Apache-2.0.*Apache-2.0"):
+        _ = make_config(LEAST).model_name
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("detect.score_floor=0.1", ("detect", "score_floor"), 0.1),
+        ("unit.max_bytes=1MiB", ("unit", "max_bytes"), 2**20),
+        ("model.name=org/model", ("model", "name"), "org/model"),
+        ("input.limit=10", ("input", "limit"), 10),
+        ("input=s3://b/{000..009}.tar", ("input", "uri"), "s3://b/{000..009}.tar"),
+        ("input={a,b}.tar", ("input", "uri"), "{a,b}.tar"),
+        ("output=/other", ("output", "uri"), "/other"),
+        ("detect.image_size={shortest_edge: 256, longest_edge: 400}", ("detect", "image_size", "longest_edge"), 400),
+    ],
+)
+def test_overrides_reach_their_key(override: str, path: tuple[str, ...], value: object) -> None:
+    found: object = make_config(LEAST, [override])
+    for name in path:
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_an_output_override_keeps_the_rest_of_its_section() -> None:
+    config = make_config({**LEAST, "output": {"uri": "/a", "single_writer": True}}, ["output=/b"])
+    assert (config.output.uri, config.output.single_writer) == ("/b", True)
+
+
+def test_unknown_keys_and_wrong_values_are_refused_all_at_once() -> None:
+    with pytest.raises(Refused) as refused:
+        make_config({**LEAST, "detect": {"score_flor": 0.1}, "untis": 3}, ["unit.max_images=zero"])
+    text = "\n".join(refused.value.problems)
+    assert "unknown key detect.score_flor; did you mean score_floor?" in text
+    assert "unknown key untis; did you mean unit?" in text
+    assert "unit.max_images" in text
+    assert "'zero'" in text
+
+
+@pytest.mark.parametrize("override", ["nonsense", "=3", "a..b=1"])
+def test_a_malformed_override_is_refused(override: str) -> None:
+    with pytest.raises(Refused, match=r"must look like section\.key=value"):
+        make_config(LEAST, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be a mapping"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("input: [", "is no YAML"),
+        ("a: &x [1]\nb: *x\n", "aliases"),
+        ("input: !!python/object/apply:os.system ['true']\n", "is no YAML"),
+    ],
+)
+def test_files_that_are_no_config_are_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(Refused, match=message) as refused:
+        load_config(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="cannot be read: No such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if not p.name.startswith("train")], ids=lambda path: path.name)
+def test_every_shipped_config_is_valid(path: Path) -> None:
+    assert load_config(path).model_name

@@ -1,0 +1,91 @@
+"""The architecture, checked: imports go downward only, heavy packages live in their rooms."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "labeler"
+
+# Lower layers first; a module may import from its own layer and from those above it in this list.
+LAYERS = [
+    {"errors"},
+    {"boxes", "detections", "image_headers", "images", "storage", "tokenizer", "vocabulary_files", "wordpiece"},
+    {"contact_sheet", "vocabulary", "config"},
+    {"prompts", "merge", "records", "shards", "checkpoints"},
+    {"vocabulary_text", "detectors", "runs", "labeling", "shapes"},
+    {"job", "report"},
+    {"sampling", "exports", "evaluation"},
+    {"estimate", "preview"},
+    {"training", "pipeline", "display"},
+    {"cli"},
+]
+RAY_ROOMS = {"pipeline", "training"}
+TORCH_ROOMS = {"detectors", "training"}
+
+
+def modules() -> list[Path]:
+    return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def layer_of(room: str) -> int:
+    return next(level for level, rooms in enumerate(LAYERS) if room in rooms)
+
+
+def imported(path: Path, *, at_import: bool) -> set[str]:
+    """Dotted names imported by a module; with `at_import` only those outside functions."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(inner)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(outer)
+        if inner is not outer
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if at_import and id(node) in inside:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_downward_only(path: Path) -> None:
+    level = layer_of(room_of(path))
+    for name in imported(path, at_import=False):
+        parts = name.split(".")
+        if parts[0] == "labeler" and len(parts) > 1 and parts[1] != "__version__":
+            assert layer_of(parts[1]) <= level, f"{path.name} imports {name}, which stands above it"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_packages_live_in_their_rooms(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported(path, at_import=False)}
+    if room_of(path) not in RAY_ROOMS:
+        assert "ray" not in roots
+    if room_of(path) not in TORCH_ROOMS:
+        assert not roots & {"torch", "transformers"}
+
+
+def test_importing_labeler_loads_neither_ray_nor_torch() -> None:
+    program = "import labeler, labeler.cli, labeler.job, sys; print(sorted({'ray', 'torch', 'transformers'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_job_is_thin() -> None:
+    for path in (ROOT / "jobs").glob("*.py"):
+        assert len(path.read_text().splitlines()) < 80, f"{path.name} does work of its own: move it into labeler/"

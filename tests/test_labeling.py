@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labeler.detections import Detections
+from labeler.labeling import UnitLabeler
+from labeler.shards import Item
+from tests.inputs import image_bytes
+from tests.stub_detector import StubDetector
+
+
+def item(index: int, data: bytes | None, error: str | None = None, **kept: str) -> Item:
+    return Item(f"{index}.png", index, "u", None, None, data, error, kept)
+
+
+def labeler(detector: Any = None, **options: Any) -> UnitLabeler:
+    return UnitLabeler(detector or StubDetector(), **{"decode_threads": 2, "images_per_batch": 2, **options})
+
+
+def test_no_items_make_no_rows() -> None:
+    rows, seconds = labeler().label("000000", [])
+    assert rows == []
+    assert seconds.detect == 0
+
+
+def test_every_item_has_one_row_in_its_place_whatever_happened_to_it() -> None:
+    items = [
+        item(0, image_bytes(0)),
+        item(1, b"no image at all"),
+        item(2, None, "truncated member"),
+        item(3, image_bytes(3)),
+        item(4, image_bytes(4, width=200, height=100)),
+        item(5, b""),
+    ]
+    rows, _ = labeler(max_pixels=10_000).label("000007", items)
+    assert [row.index for row in rows] == list(range(6))
+    assert [row.status for row in rows] == [
+        "labeled", "decode_error", "read_error", "labeled", "too_large", "decode_error",
+    ]  # fmt: skip
+    assert all(row.error for row in rows if row.status != "labeled")
+    assert rows[2].error == "truncated member"
+    assert rows[2].digest is None
+    assert rows[1].digest is not None
+    assert (rows[0].width, rows[0].height, rows[0].orientation) == (40, 30, 1)
+    assert {row.shard_id for row in rows} == {"000007"}
+
+
+def test_an_image_whose_detection_fails_is_named_and_its_neighbours_are_labeled() -> None:
+    class Failing(StubDetector):
+        def detect_prepared(self, batch: Sequence[Any]) -> list[Any]:
+            return [ValueError("non-finite scores") if i == 0 else Detections.empty() for i in range(len(batch))]
+
+    rows, _ = labeler(Failing()).label("000000", [item(0, image_bytes(0)), item(1, image_bytes(1))])
+    assert [(row.status, row.error) for row in rows] == [("detect_error", "non-finite scores"), ("empty", None)]
+
+
+def test_only_the_wanted_sidecars_are_kept() -> None:
+    rows, _ = labeler().label("000000", [item(0, image_bytes(0), txt="caption", json="{}")], keep=("txt", "cls"))
+    assert rows[0].kept == {"txt": "caption", "cls": None}
+
+
+def test_decoding_stays_close_to_the_detector() -> None:
+    """A decoded unit of large photographs would be gigabytes: at most two batches (and one) wait decoded."""
+
+    class Watching(StubDetector):
+        decoded = detected = most_ahead = 0
+        lock = threading.Lock()
+
+        def prepare(self, image_rgb: Any) -> Any:
+            with self.lock:
+                self.decoded += 1
+                self.most_ahead = max(self.most_ahead, self.decoded - self.detected)
+            return image_rgb
+
+        def detect_prepared(self, batch: Sequence[Any]) -> list[Detections]:
+            time.sleep(0.02)
+            found = super().detect_prepared(batch)
+            with self.lock:
+                self.detected += len(batch)
+            return found
+
+    detector = Watching()
+    labeler(detector, decode_threads=4).label("000000", [item(i, image_bytes(i)) for i in range(40)])
+    assert detector.decoded == 40
+    assert 2 < detector.most_ahead <= 2 * 2 + 2
+
+
+def test_one_forward_runs_at_a_time_though_units_overlap() -> None:
+    class Exclusive(StubDetector):
+        inside = 0
+        most = 0
+
+        def detect_prepared(self, batch: Sequence[Any]) -> list[Detections]:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            time.sleep(0.005)
+            self.inside -= 1
+            return super().detect_prepared(batch)
+
+    detector = Exclusive()
+    shared = labeler(detector)
+    items = [item(i, image_bytes(i)) for i in range(8)]
+    threads = [threading.Thread(target=shared.label, args=(f"{n:06d}", items)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert detector.most == 1
+
+
+def test_the_same_bytes_give_the_same_row() -> None:
+    data = image_bytes(1, format="JPEG")
+    (first,), _ = labeler().label("000000", [item(0, data)])
+    (second,), _ = labeler().label("000000", [item(0, data)])
+    assert (first.digest, first.phash) == (second.digest, second.phash)
+    assert np.array_equal(first.detections.boxes, second.detections.boxes)

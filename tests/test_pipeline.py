@@ -1,0 +1,242 @@
+"""The pipeline on a real local Ray, with a stub detector: rows, resume, faults."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from labeler.config import Config, make_config
+from labeler.errors import Incomplete, Refused
+from labeler.pipeline.label import Outcome, label
+from labeler.runs import open_run, read_plan, read_progress, read_tables
+from tests.conftest import NAMES
+from tests.inputs import image_bytes, tar_bytes, write_tars
+from tests.stub_detector import MakeStub
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def config_of(source: Any, output: Path, checkpoint: Path, *overrides: str) -> Config:
+    values = {
+        "input": str(source) if isinstance(source, Path) else source,
+        "output": str(output),
+        "vocabulary": NAMES,
+        "model": {"name": str(checkpoint)},
+        "unit": {"max_images": 4},
+    }
+    return make_config(values, ["ray.cpus_per_worker=1", *overrides])
+
+
+def run_quietly(config: Config, **options: Any) -> Outcome:
+    options.setdefault("make_detector", MakeStub())
+    return label(config, console=Console(quiet=True), **options)
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    run = open_run(str(output))
+    assert run is not None
+    tables = list(read_tables(run, read_plan(run), read_progress(run)))
+    return pa.concat_tables(tables).to_pylist() if tables else []
+
+
+def files_of(output: Path) -> dict[str, int]:
+    return {str(p.relative_to(output)): p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
+
+
+def test_every_image_has_exactly_one_row_and_the_folder_is_as_the_contract_says(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    source = write_tars(tmp_path / "in", shards=3, images=10)
+    outcome = run_quietly(config_of(source, tmp_path / "out", checkpoint))
+    rows = rows_of(tmp_path / "out")
+    assert [(r["shard_id"], r["index"]) for r in rows] == [(f"{s:06d}", i) for s in range(3) for i in range(10)]
+    assert outcome.report.complete
+    assert outcome.report.statuses == {"labeled": 30}
+    names = set(files_of(tmp_path / "out"))
+    assert names == {
+        "run.json", "vocabulary.json", "prompts.json", "plan/00000.parquet", "report.json",
+        *(f"labels/{s:06d}/{u:06d}.parquet" for s in range(3) for u in range(3)),
+        *(f"shards/{s:06d}-3-10" for s in range(3)),
+    }  # fmt: skip
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["images"] == 30
+    metadata = pq.read_schema(tmp_path / "out/labels/000000/000000.parquet").metadata
+    assert metadata[b"engine"] == b"stub"
+    assert metadata[b"run_id"].decode() == outcome.run.manifest.run_id
+
+
+def test_a_row_points_at_its_bytes_in_the_shard(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=1, images=3)
+    run_quietly(config_of(source, tmp_path / "out", checkpoint))
+    for row in rows_of(tmp_path / "out"):
+        whole = Path(row["uri"]).read_bytes()
+        assert whole[row["offset"] : row["offset"] + row["length"]] == image_bytes(row["index"])
+
+
+def test_bad_images_are_rows_and_the_rest_goes_on(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "in").mkdir()
+    members = {"a.png": image_bytes(0), "b.jpg": b"<html>", "c.png": b"", "d.png": image_bytes(1)[:200]}
+    (tmp_path / "in" / "x.tar").write_bytes(tar_bytes(members))
+    outcome = run_quietly(config_of(tmp_path / "in", tmp_path / "out", checkpoint))
+    assert outcome.report.statuses == {"labeled": 1, "decode_error": 3}
+    assert [row["status"] for row in rows_of(tmp_path / "out")] == ["labeled"] + ["decode_error"] * 3
+
+
+def test_a_complete_run_is_left_as_it_is(tmp_path: Path, checkpoint: Path) -> None:
+    config = config_of(write_tars(tmp_path / "in", shards=1, images=3), tmp_path / "out", checkpoint)
+    run_quietly(config)
+    before = files_of(tmp_path / "out")
+    run_quietly(config)
+    after = files_of(tmp_path / "out")
+    before.pop("report.json")
+    after.pop("report.json")
+    assert after == before
+
+
+def test_resume_does_only_what_is_left(tmp_path: Path, checkpoint: Path) -> None:
+    config = config_of(write_tars(tmp_path / "in", shards=2, images=10), tmp_path / "out", checkpoint)
+    run_quietly(config)
+    whole, before = rows_of(tmp_path / "out"), files_of(tmp_path / "out")
+    (tmp_path / "out/labels/000001/000001.parquet").unlink()
+    (tmp_path / "in/00000.tar").unlink()  # its shard is finished: it must not be opened again
+    run_quietly(config)
+    after = files_of(tmp_path / "out")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"labels/000001/000001.parquet", "report.json"}
+    assert rows_of(tmp_path / "out") == whole
+
+
+def test_a_lost_end_marker_is_put_again(tmp_path: Path, checkpoint: Path) -> None:
+    config = config_of(write_tars(tmp_path / "in", shards=1, images=10), tmp_path / "out", checkpoint)
+    run_quietly(config)
+    (tmp_path / "out/shards/000000-3-10").unlink()
+    assert run_quietly(config).report.complete
+    assert (tmp_path / "out/shards/000000-3-10").exists()
+
+
+def test_a_dead_worker_costs_nothing(tmp_path: Path, checkpoint: Path) -> None:
+    config = config_of(write_tars(tmp_path / "in", shards=2, images=10), tmp_path / "out", checkpoint)
+    outcome = run_quietly(config, make_detector=MakeStub(die_once=str(tmp_path / "died")))
+    assert (tmp_path / "died").exists()
+    assert outcome.report.statuses == {"labeled": 20}
+
+
+def test_a_unit_that_kills_its_process_ends_the_run_by_name_and_the_rest_is_labeled(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    source = write_tars(tmp_path / "in", shards=1, images=12)
+    members = {f"{i}.png": image_bytes(i, width=77 if i == 5 else 40) for i in range(12)}
+    (source / "00001.tar").write_bytes(tar_bytes(members))
+    config = config_of(source, tmp_path / "out", checkpoint)
+    with pytest.raises(Incomplete, match=r"shard 000001 unit 000001.*died each time"):
+        run_quietly(config, make_detector=MakeStub(die_on_width=77))
+    assert Counter(row["shard_id"] for row in rows_of(tmp_path / "out")) == {"000000": 12, "000001": 8}
+
+
+def test_a_shard_that_vanished_is_named_and_the_others_are_labeled(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=2, images=4)
+    config = config_of(source, tmp_path / "out", checkpoint)
+    run_quietly(config)
+    for name in ("labels/000001/000000.parquet", "shards/000001-1-4"):
+        (tmp_path / "out" / name).unlink()
+    (source / "00001.tar").unlink()
+    with pytest.raises(Refused, match=r"00001\.tar"):  # nothing but this shard is left: the preflight reads it
+        run_quietly(config)
+
+
+def test_a_shard_that_changed_gives_no_rows_and_is_named(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=2, images=4)
+    config = config_of(source, tmp_path / "out", checkpoint)
+    run_quietly(config)
+    for name in ("labels/000001/000000.parquet", "shards/000001-1-4"):
+        (tmp_path / "out" / name).unlink()
+    (source / "00001.tar").write_bytes(tar_bytes({"other.png": image_bytes(99)}))
+    with pytest.raises(Incomplete, match=r"00001\.tar"):
+        run_quietly(config)
+    assert not (tmp_path / "out/labels/000001/000000.parquet").exists()
+
+
+def test_extend_adds_new_shards_only(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=2, images=5)
+    config = config_of(source, tmp_path / "out", checkpoint)
+    run_quietly(config)
+    before = files_of(tmp_path / "out")
+    write_tars(source, shards=3, images=5, first=2)
+    assert len(rows_of(tmp_path / "out")) == 10
+    run_quietly(config, extend=True)
+    after = files_of(tmp_path / "out")
+    assert {name for name in before if before[name] != after[name]} == {"report.json"}
+    assert "plan/00001.parquet" in after
+    assert Counter(row["shard_id"] for row in rows_of(tmp_path / "out")) == {f"{s:06d}": 5 for s in range(5)}
+    run_quietly(config, extend=True)
+    assert "plan/00002.parquet" not in files_of(tmp_path / "out")
+
+
+def test_extend_finds_new_images_of_a_folder(tmp_path: Path, checkpoint: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for i in range(5):
+        (source / f"{i}.png").write_bytes(image_bytes(i))
+    config = config_of(source, tmp_path / "out", checkpoint)
+    run_quietly(config)
+    (source / "0_new.png").write_bytes(image_bytes(7))
+    run_quietly(config, extend=True)
+    keys = [row["image_key"] for row in rows_of(tmp_path / "out")]
+    assert sorted(keys) == sorted([f"{i}.png" for i in range(5)] + ["0_new.png"])
+    assert len(keys) == len(set(keys))
+
+
+def test_another_fingerprint_is_refused_by_field_name(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=1, images=3)
+    run_quietly(config_of(source, tmp_path / "out", checkpoint))
+    with pytest.raises(Refused, match="another fingerprint") as refused:
+        run_quietly(config_of(source, tmp_path / "out", checkpoint, "detect.score_floor=0.2", "unit.max_images=5"))
+    assert [line.split(":")[0] for line in refused.value.problems] == ["detect.score_floor", "unit.max_images"]
+
+
+def test_another_input_is_refused(tmp_path: Path, checkpoint: Path) -> None:
+    run_quietly(config_of(write_tars(tmp_path / "in", shards=1, images=3), tmp_path / "out", checkpoint))
+    other = write_tars(tmp_path / "other", shards=1, images=3)
+    with pytest.raises(Refused, match=r"another input\.uri"):
+        run_quietly(config_of(other, tmp_path / "out", checkpoint))
+
+
+def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.doc").write_text("precious")
+    source = write_tars(tmp_path / "in", shards=1, images=3)
+    with pytest.raises(Refused, match=r"not empty and no labeler run.*thesis\.doc"):
+        run_quietly(config_of(source, tmp_path / "out", checkpoint))
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.doc"]
+
+
+def test_a_worker_whose_model_does_not_load_ends_the_run_with_the_reason(tmp_path: Path, checkpoint: Path) -> None:
+    def broken() -> Any:
+        raise RuntimeError("no kernel image is available")
+
+    source = write_tars(tmp_path / "in", shards=1, images=3)
+    with pytest.raises(Incomplete, match="no kernel image is available"):
+        run_quietly(config_of(source, tmp_path / "out", checkpoint), make_detector=broken)
+
+
+def test_the_detector_sees_one_unit_at_a_time(tmp_path: Path, checkpoint: Path) -> None:
+    """At Ray's default block size forty units of 8 MiB become blocks of 16, and a crash then costs 16 units."""
+    import ray
+
+    from labeler.job import plan_input
+    from labeler.pipeline.source import ReadSettings, UnitSource
+
+    config = config_of(write_tars(tmp_path / "in", shards=2, images=12), tmp_path / "out", checkpoint)
+    work = [(planned, frozenset({1})) for planned in plan_input(config)]
+    settings = ReadSettings(str(tmp_path / "out"), 4, 2**26, 2**28, (), None)
+    dataset = ray.data.read_datasource(UnitSource(work, settings), override_num_blocks=2)
+    blocks = [ray.get(ref) for bundle in dataset.iter_internal_ref_bundles() for ref in bundle.block_refs]
+    assert [block.num_rows for block in blocks] == [1] * 6
+    kinds = Counter((block["kind"][0].as_py(), block["unit"][0].as_py()) for block in blocks)
+    assert kinds == {("unit", 0): 2, ("unit", 2): 2, ("end", None): 2}
