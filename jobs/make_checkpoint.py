@@ -1,4 +1,4 @@
-"""Write a small Grounding DINO checkpoint with random weights: `python -m jobs.make_checkpoint FOLDER --vocabulary V`."""
+"""Write a Grounding DINO checkpoint with random weights: `python -m jobs.make_checkpoint FOLDER --vocabulary V`."""
 
 import argparse
 import sys

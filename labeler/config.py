@@ -218,7 +218,9 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     for depth, name in enumerate(path[:-1]):
         inner = here.get(name)
         if isinstance(inner, str | list) and depth == 0 and name in _PLAIN_KEY:
-            inner = {_PLAIN_KEY[name]: inner} if isinstance(inner, str) or name != "vocabulary" else {"categories": inner}
+            inner = (
+                {_PLAIN_KEY[name]: inner} if isinstance(inner, str) or name != "vocabulary" else {"categories": inner}
+            )
         if inner is None:
             inner = {}
         if not isinstance(inner, dict):

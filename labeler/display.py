@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -22,12 +23,16 @@ class Display:
 
     Args:
         done: images that earlier sessions committed.
-        total: images of the plan as far as known; `exact` says whether that is all of them.
+        images_per_shard: images of each shard of the plan; None where only reading the shard to its end will tell.
     """
 
-    def __init__(self, *, done: int, total: int, exact: bool, console: Console | None = None) -> None:
+    def __init__(
+        self, *, done: int, images_per_shard: Mapping[str, int | None], console: Console | None = None
+    ) -> None:
         self._console = console or Console(stderr=True, highlight=False)
-        self._earlier, self._total, self._exact = done, total, exact
+        self._earlier = done
+        self._unknown = {shard_id for shard_id, images in images_per_shard.items() if images is None}
+        self._total = sum(images or 0 for images in images_per_shard.values())
         self._statuses: Counter[str] = Counter()
         self._images = self._detections = self._errors = 0
         self._start = self._last_line = time.monotonic()
@@ -54,6 +59,9 @@ class Display:
             self._first_receipt = now
         if receipt.error:
             self._errors += 1
+        if receipt.shard_images is not None and receipt.shard_id in self._unknown:
+            self._unknown.discard(receipt.shard_id)
+            self._total += receipt.shard_images
         self._statuses.update(receipt.counts)
         self._images += receipt.images
         self._detections += receipt.detections
@@ -69,11 +77,11 @@ class Display:
         done = self._earlier + self._images
         seconds = max(time.monotonic() - (self._first_receipt or self._start), 1e-9)
         rate = self._images / seconds if self._images and seconds > 0.5 else 0.0
-        total = f"{max(self._total, done):,}" if self._exact else f"≥ {max(self._total, done):,}"
+        total = f"{max(self._total, done):,}" if not self._unknown else f"≥ {max(self._total, done):,}"
         parts = [f"images {done:,}/{total}"]
         if rate:
             parts.append(f"{rate:,.1f} images/s")
-            if self._exact and self._total > done:
+            if not self._unknown and self._total > done:
                 parts.append(f"{_duration((self._total - done) / rate)} left")
         parts += [f"{status} {self._statuses[status]:,}" for status in STATUSES if self._statuses[status]]
         parts.append(f"detections {self._detections:,}")

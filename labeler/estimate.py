@@ -37,9 +37,7 @@ def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int) -> Timin
     device = detector.description["device"]
     config = job.config
     batch = config.detect.images_per_batch or (1 if device == "cpu" else 8)
-    labeler = UnitLabeler(
-        detector, decode_threads=threads, images_per_batch=batch, max_pixels=config.detect.max_pixels
-    )
+    labeler = UnitLabeler(detector, decode_threads=threads, images_per_batch=batch, max_pixels=config.detect.max_pixels)
     items = [item for _, item in sample_items(config, plan, images=images)]
     labeler.label("000000", items[:batch])
     start = time.perf_counter()

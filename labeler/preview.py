@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 
-from labeler import images
+from labeler import images, storage
 from labeler.contact_sheet import Tile, draw_contact_sheet
 from labeler.job import Job, detector_recipe, plan_input
 from labeler.labeling import UnitLabeler
@@ -43,7 +43,8 @@ def preview(job: Job, *, sample: int, threshold: float, columns: int = 5) -> Pre
         statuses[row.status] += 1
         detections += len(row.detections.above(threshold))
         tiles.append(_tile(row, item, names, threshold, config.detect.max_pixels))
-    title = f"{job.checkpoint.name} · {len(job.vocabulary)} categories · score ≥ {threshold:g}"
+    name = storage.basename(job.checkpoint.name)
+    title = f"{name}, {len(job.vocabulary)} categories, scores from {threshold:g}"  # plain ASCII: Pillow's own font
     png = draw_contact_sheet(tiles, columns=columns, max_tiles=len(tiles), title=title)
     return Preview(png, dict(statuses), detections)
 

@@ -23,6 +23,7 @@ LAYERS = [
     {"sampling", "exports", "evaluation"},
     {"estimate", "preview"},
     {"training", "pipeline", "display"},
+    {"commands"},
     {"cli"},
 ]
 RAY_ROOMS = {"pipeline", "training"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable, Collection
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,7 @@ def test_units_do_not_depend_on_what_is_skipped(
         size = sum(item.length or 0 for item in unit.items)
         assert len(unit.items) <= max_images
         assert size <= max_bytes or len(unit.items) == 1
-    for before, after in zip(units, units[1:], strict=False):
+    for before, after in pairwise(units):
         first = after.items[0].length or 0
         assert len(before.items) == max_images or sum(i.length or 0 for i in before.items) + first > max_bytes
     assert read(shard, skipped, **limits) == ([unit for unit in units if unit.unit not in skipped], end)

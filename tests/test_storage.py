@@ -203,7 +203,10 @@ def test_inside_a_run_temporary_files_use_the_runs_own_folder(tmp_path: Path) ->
     storage.put_if_absent(str(tmp_path / "labels/000000/000001.parquet"), b"x")
     assert files_below(tmp_path) == [".tmp", "labels", "labels/000000", "labels/000000/000001.parquet", "run.json"]
     (tmp_path / ".tmp/left-by-a-crash").write_bytes(b"half")
-    assert [storage.basename(found.uri) for found in storage.list_objects(str(tmp_path))] == ["000001.parquet", "run.json"]
+    assert [storage.basename(found.uri) for found in storage.list_objects(str(tmp_path))] == [
+        "000001.parquet",
+        "run.json",
+    ]
 
 
 def test_of_many_writers_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
@@ -280,12 +283,12 @@ def test_the_preflight_passes_on_local_files_and_leaves_nothing(tmp_path: Path, 
 
 def test_the_preflight_refuses_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(Refused, match="output cannot be used: .*file/run"):
+    with pytest.raises(Refused, match=r"output cannot be used: .*file/run"):
         storage.check_put_if_absent(str(tmp_path / "file/run"), single_writer=False)
 
 
 def test_the_preflight_refuses_fsspec_backends_without_the_single_writer_promise(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="local:// has no put-if-absent here; set output.single_writer=true"):
+    with pytest.raises(Refused, match=r"local:// has no put-if-absent here; set output.single_writer=true"):
         storage.check_put_if_absent(f"local://{tmp_path}/run", single_writer=False)
     storage.check_put_if_absent(f"local://{tmp_path}/run", single_writer=True)
     assert files_below(tmp_path) == []
@@ -384,8 +387,9 @@ def test_a_stream_without_progress_gives_up_in_one_line() -> None:
         raise Transient("reset by peer")
 
     before = storage.traffic().retries
-    with ByteStream("s3://b/x?token=abc", open_body) as stream, pytest.raises(
-        StorageError, match=r"s3://b/x\?\.\.\.: storage failed 4 times in a row \(reset by peer\)"
+    with (
+        ByteStream("s3://b/x?token=abc", open_body) as stream,
+        pytest.raises(StorageError, match=r"s3://b/x\?\.\.\.: storage failed 4 times in a row \(reset by peer\)"),
     ):
         stream.read(1)
     assert storage.traffic().retries == before + 3

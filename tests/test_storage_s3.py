@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from s3_server import Proxy, S3Server
+from s3_server import PAGE, Proxy, S3Server
 
 from labeler import storage
 from labeler.errors import InputChanged, Refused, StorageError
@@ -119,7 +119,7 @@ def test_a_missing_bucket_is_one_line(bucket: str) -> None:
         with pytest.raises(StorageError, match="bucket no-such-bucket-here does not exist; check its name") as caught:
             call("s3://no-such-bucket-here/x")
         assert "\n" not in str(caught.value)
-    with pytest.raises(Refused, match="output cannot be used: .*does not exist"):
+    with pytest.raises(Refused, match=r"output cannot be used: .*does not exist"):
         storage.check_put_if_absent("s3://no-such-bucket-here/run", single_writer=False)
 
 
@@ -134,7 +134,7 @@ def test_no_credentials_is_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with pytest.raises(StorageError, match="no usable AWS credentials .* set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match=r"no usable AWS credentials .* set AWS_ACCESS_KEY_ID"):
         storage.read_bytes(bucket + "/x")
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(StorageError, match=r"no usable AWS credentials .*nobody"):
@@ -156,7 +156,7 @@ def test_an_endpoint_that_does_not_answer_is_one_line(bucket: str, monkeypatch: 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(retries, "POLICY", retries.Policy(attempts=2, first_s=0.001))
-    with pytest.raises(StorageError, match="storage failed 2 times in a row .*127.0.0.1:9"):
+    with pytest.raises(StorageError, match=r"storage failed 2 times in a row .*127.0.0.1:9"):
         storage.read_bytes(bucket + "/x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
     with pytest.raises(StorageError, match="check AWS_ENDPOINT_URL"):
@@ -197,7 +197,9 @@ def test_a_ranged_read_cut_in_the_middle_still_gives_the_exact_bytes(bucket: str
 def test_throttling_and_server_errors_are_retried(bucket: str, proxy: Proxy) -> None:
     storage.put(bucket + "/x", b"data")
     proxy.answers = [("GET", 503, "SlowDown")] * 3
+    before = storage.traffic().retries
     assert storage.read_bytes(bucket + "/x") == b"data"
+    assert storage.traffic().retries == before + 1
     proxy.answers = [("GET", 500, "InternalError")] * 3  # boto3 gives up, we do not
     assert [info.size for info in storage.list_objects(bucket)] == [4]
     assert proxy.answers == []
@@ -233,11 +235,15 @@ def test_a_long_skip_is_not_downloaded(bucket: str, proxy: Proxy) -> None:
 
 
 def test_listing_goes_on_after_the_last_page_that_came(bucket: str, proxy: Proxy) -> None:
-    for number in range(5):
-        storage.put(f"{bucket}/{number}", b"")
+    for number in range(2 * PAGE + 5):
+        storage.put(f"{bucket}/{number:03d}", b"")
     listed = storage.list_objects(bucket)
-    assert next(listed).uri == f"{bucket}/0"
-    assert [info.uri[-1] for info in listed] == ["1", "2", "3", "4"]
+    names = [storage.basename(next(listed).uri)]
+    proxy.answers = [("GET", 500, "InternalError")] * 3  # boto3 gives up in the middle of its paging
+    before = storage.traffic().retries
+    names += [storage.basename(info.uri) for info in listed]
+    assert names == [f"{number:03d}" for number in range(2 * PAGE + 5)]
+    assert storage.traffic().retries == before + 1
 
 
 # ---- processes

@@ -101,6 +101,13 @@ class GroundingDino:
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
 
+    @property
+    def description(self) -> dict[str, str]:
+        """Engine, dtype and device really used, for a run's file metadata; `device` is "cpu" or the GPU's name."""
+        on_gpu = self.device.type == "cuda"
+        device = torch.cuda.get_device_name(self.device) if on_gpu else self.device.type
+        return {"engine": "transformers", "dtype": self.dtype, "device": device}
+
     def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> Prepared:
         """Resize an upright (h, w, 3) uint8 RGB image for this detector. CPU only, thread-safe."""
         return self.preprocessing.prepare(image_rgb)

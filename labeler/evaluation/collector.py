@@ -50,9 +50,11 @@ class Collector:
 
     def notes(self) -> list[str]:
         """What a reader of the numbers has to know beside the rules' names."""
-        if self._rules is not LVIS:
-            return []
-        lines = [f"LVIS: the {PER_IMAGE} best detections of an image, then those of categories judged in it"]
+        if self._rules is COCO:
+            return [f"COCO: IoU 0.50:0.95; the {COCO.per_image} best detections of a category in an image"]
+        lines = [
+            f"LVIS: IoU 0.50:0.95; the {PER_IMAGE} best detections of an image, then those of categories judged in it"
+        ]
         if self._pool is not None:
             counts = np.bincount(self._pool.table().category, minlength=len(self._truth.categories))
             short = int(np.count_nonzero(counts < PER_CATEGORY))

@@ -49,8 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
             partial=arguments.partial,
         )
         target = arguments.output or storage.join(run_uri, "evaluation.json")
-    print("\n".join(evaluation.lines()))
+    lines = evaluation.lines()
     if target:
-        storage.put(target, evaluation.to_json())
-        print(f"\nwritten     {storage.redact(target)}")
+        storage.put(target, evaluation.to_json())  # first: the reader of our output may go away (`| head`)
+        lines += ["", f"written     {storage.redact(target)}"]
+    print("\n".join(lines))
     return 0

@@ -93,7 +93,7 @@ def _select(detections: Detections, thresholds: Thresholds | None, suppress_iou:
 
 
 def file_name_prefix(planned: PlannedShard) -> str:
-    """What stands before the image key in COCO's `file_name`: "<shard basename>/" for tars and Parquet, else nothing."""
+    """What COCO's `file_name` has before the image key: "<shard basename>/" for tars and Parquet, else nothing."""
     return "" if planned.shard.format == "images" else f"{storage.basename(planned.shard.uri)}/"
 
 

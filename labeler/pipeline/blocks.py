@@ -67,6 +67,7 @@ class Receipt:
     kind: Literal["unit", "end", "error"]
     shard_id: str
     unit: int | None = None
+    shard_images: int | None = None  # of kind `end`
     counts: Mapping[str, int] = field(default_factory=dict)  # images by status
     detections: int = 0
     at_cap: int = 0
@@ -88,6 +89,7 @@ RECEIPT = pa.schema(
         pa.field("kind", pa.string(), nullable=False),
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("unit", pa.int64()),
+        pa.field("shard_images", pa.int64()),
         pa.field("counts", pa.struct([pa.field(status, pa.int64()) for status in STATUSES])),
         pa.field("detections", pa.int64()),
         pa.field("at_cap", pa.int64()),

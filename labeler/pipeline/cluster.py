@@ -15,6 +15,7 @@ from labeler.config import RayConfig
 from labeler.errors import LabelerError, Refused
 
 MAX_DECODE_THREADS = 8  # a worker's share of a big node; decode beside the detector rarely needs more
+MAX_START_DEATHS = 4  # in a row over all nodes, none starting well between; each costs the time to load a model
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,17 @@ def connect(config: RayConfig) -> None:
         address = config.address or os.environ.get("RAY_ADDRESS")
         options = {"address": address} if address else {"include_dashboard": False}
         try:
-            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"Ray cluster {address}" if address else "a local Ray"
-            raise Refused(f"{where} cannot be reached: {_first_line(error)}; check ray.address") from None
+            raise Refused(f"{where} cannot be reached: {last_line(error)}; check ray.address") from None
     _configure_ray_data(config)
 
 
 def _quiet_logs() -> None:
-    for name in ("ray.data", "ray.data._internal"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Ray's own lines are for Ray's developers; what a user needs comes with receipts."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else each wave says that actor arguments may be lost
 
 
 def _configure_ray_data(config: RayConfig) -> None:
@@ -59,8 +61,8 @@ def _configure_ray_data(config: RayConfig) -> None:
     context = DataContext.get_current()
     context.target_max_block_size = 1  # one row is one block: a crash costs one unit, a receipt is seen at once
     context.max_errored_blocks = -1  # a lost block is work left over; the listing of commits is the truth
-    context.max_consecutive_actor_init_deaths = 10  # a node where workers cannot start must not end the job
-    context.actor_init_retry_on_errors = True
+    context.max_consecutive_actor_init_deaths = MAX_START_DEATHS  # one node where workers cannot start is no end
+    context.actor_init_retry_on_errors = False  # a fresh process, perhaps on another node, beats the same one again
     context.execution_no_progress_timeout_s = int(config.start_timeout_s)  # spot capacity may take a while
     context.enable_progress_bars = False  # the run prints its own
     context.print_on_execution_start = False
@@ -108,7 +110,7 @@ def preflight(output_uri: str, input_uri: str, *, single_writer: bool, timeout_s
     except ray.exceptions.GetTimeoutError:
         raise Refused(f"no Ray worker answered within {timeout_s:g} s; is the cluster up, has it a CPU free?") from None
     except ray.exceptions.RayError as error:
-        raise Refused(f"the preflight on a Ray worker failed: {_first_line(error)}") from None
+        raise Refused(f"the preflight on a Ray worker failed: {last_line(error)}") from None
     if problem:
         raise Refused(problem)
 
@@ -122,6 +124,7 @@ def _probe(output_uri: str, input_uri: str, single_writer: bool) -> str | None:
     return None
 
 
-def _first_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
+    """What an error says in the end: Ray puts whole tracebacks of its workers into a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

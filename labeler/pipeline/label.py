@@ -147,10 +147,10 @@ def _work(
 ) -> Progress:
     config = job.config
     progress = read_progress(run)
-    total, exact = progress.images_known(plan)
+    images_per_shard = progress.images_per_shard(plan)
     done = _images_committed(run, plan, progress)
     console.print(f"{len(progress.left(plan)):,} of {len(plan):,} shards to do on {workers}", markup=False)
-    with Display(done=done, total=total, exact=exact, console=console) as display:
+    with Display(done=done, images_per_shard=images_per_shard, console=console) as display:
         return waves.run_waves(
             run,
             plan,
@@ -218,18 +218,23 @@ def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outco
 
 @contextmanager
 def _stop_signals() -> Iterator[None]:
-    """SIGTERM ends the run like Ctrl-C; installed after ray.init(), which puts its own handler."""
+    """SIGTERM (`ray job stop`, a preempted machine) ends the run like Ctrl-C. Installed after ray.init(), which has one.
+
+    KeyboardInterrupt and no exception of ours: code between here and the signal may well catch `Exception`.
+    """
+    received = "Ctrl-C"
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Incomplete(f"stopped by {signal.Signals(number).name}; run the same command again to go on")
+        nonlocal received
+        received = signal.Signals(number).name
+        raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, stop) if on_main_thread else None
     try:
         yield
     except KeyboardInterrupt:
-        raise Incomplete("stopped by Ctrl-C; run the same command again to go on") from None
+        raise Incomplete(f"stopped by {received}; run the same command again to go on") from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        if on_main_thread:
+            signal.signal(signal.SIGTERM, previous)

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from labeler.errors import Incomplete
 from labeler.pipeline.blocks import Receipt, receipts_of
-from labeler.pipeline.cluster import Workers
+from labeler.pipeline.cluster import Workers, last_line
 from labeler.pipeline.ledger import Ledger
 from labeler.pipeline.source import ReadSettings, UnitSource
 from labeler.pipeline.worker import LabelUnits, WorkerSettings
@@ -62,10 +62,13 @@ def run_waves(
         ray.get(ledger.reset.remote())
         wave = _next_wave(left, progress, tried, seed, wave_units, read.max_images, careful=bool(suspects) or idle > 0)
         reasons: dict[str, str] = {}
-        for receipt in _stream(wave, read, worker, workers, read_cpus, read_tasks, ledger):
-            if receipt.error:
-                reasons[_name_of(receipt)] = receipt.error
-            on_receipt(receipt)
+        try:
+            for receipt in _stream(wave, read, worker, workers, read_cpus, read_tasks, ledger):
+                if receipt.error:
+                    reasons[_name_of(receipt)] = receipt.error
+                on_receipt(receipt)
+        except Exception as error:  # workers that cannot start, a lost cluster: what was committed stays committed
+            reasons["workers"] = last_line(error)
         before, progress = progress, read_progress(run)
         idle = 0 if _moved(before, progress) else idle + 1
         if idle == MAX_IDLE_WAVES and progress.left(plan):

@@ -75,7 +75,7 @@ class LabelUnits:
             written = storage.put_if_absent(target, b"", single_writer=self._settings.single_writer)
         except LabelerError as error:
             return Receipt("end", shard_id, error=str(error))
-        return Receipt("end", shard_id, written=written)
+        return Receipt("end", shard_id, shard_images=images, written=written)
 
     def _unit(self, block: pa.Table) -> Receipt:
         shard_id, number = block["shard_id"][0].as_py(), block["unit"][0].as_py()

@@ -42,17 +42,14 @@ class Progress:
     def committed_units(self) -> int:
         return sum(len(units) for units in self.units.values())
 
+    def images_per_shard(self, plan: Iterable[PlannedShard]) -> dict[str, int | None]:
+        """Images of each shard: from its end marker, or as planned; None where only reading it to its end will tell."""
+        return {p.shard_id: self.ends[p.shard_id][1] if p.shard_id in self.ends else p.images for p in plan}
+
     def images_known(self, plan: Iterable[PlannedShard]) -> tuple[int, bool]:
         """(images of the plan as far as known, whether that is all of them)."""
-        total, exact = 0, True
-        for planned in plan:
-            end = self.ends.get(planned.shard_id)
-            images = end[1] if end else planned.images
-            if images is None:
-                exact = False
-            else:
-                total += images
-        return total, exact
+        counts = self.images_per_shard(plan).values()
+        return sum(images or 0 for images in counts), None not in counts
 
 
 def read_progress(run: Run) -> Progress:

@@ -25,7 +25,7 @@ from labeler.storage.uris import one_line, redact
 T = TypeVar("T")
 _FAILURES = (BotoCoreError, ClientError, HTTPError, OSError)  # a broken body shows urllib3's and the socket's own
 _SETTINGS = Config(
-    retries={"mode": "standard", "max_attempts": 3},  # of single requests; ours resume bodies and outlast them
+    retries={"mode": "standard", "total_max_attempts": 3},  # ours, in retries.py, resume bodies and outlast them
     max_pool_connections=64,
     connect_timeout=10,
     read_timeout=60,

@@ -1,0 +1,56 @@
+"""`labeler label`: run the main job, or with --dry-run say what it would take."""
+
+from __future__ import annotations
+
+import argparse
+
+from labeler import storage
+from labeler.commands.arguments import Verbs, add_config
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("label", help="label every image of the input, or go on where a run stopped")
+    add_config(parser)
+    parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
+    parser.add_argument("--dry-run", action="store_true", help="say what a run would take; write nothing")
+    parser.add_argument(
+        "--time-images", type=int, default=4, metavar="N", help="dry run: images to time here (0: none)"
+    )
+    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="dry run: price of one worker's hour")
+    parser.set_defaults(run=_label)
+
+
+def _label(arguments: argparse.Namespace) -> int:
+    from labeler.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        return _dry_run(arguments)
+    from labeler.pipeline.label import label
+
+    outcome = label(config, extend=arguments.extend)
+    report = outcome.report
+    statuses = ", ".join(f"{status} {count:,}" for status, count in report.statuses.items())
+    print(f"complete: {report.images:,} images in {report.shards:,} shards: {statuses}")
+    print(f"{report.detections:,} detections in {storage.redact(outcome.run.uri)}")
+    if report.images_at_cap:
+        print(f"{report.images_at_cap:,} images reached detect.max_detections")
+    return 0
+
+
+def _dry_run(arguments: argparse.Namespace) -> int:
+    from labeler.config import load_config
+    from labeler.estimate import describe_estimate, describe_plan, time_sample
+    from labeler.job import plan_input, resolve_job
+
+    config = load_config(arguments.config, arguments.overrides)
+    job = resolve_job(config)
+    plan = plan_input(config)
+    for line in describe_plan(job, plan):
+        print(line)
+    if arguments.time_images > 0:
+        timing = time_sample(job, plan, images=arguments.time_images)
+        workers = config.ray.workers or 1
+        for line in describe_estimate(config, plan, timing, workers=workers, price_per_hour=arguments.price_per_hour):
+            print(line)
+    return 0

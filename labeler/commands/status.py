@@ -1,0 +1,41 @@
+"""`labeler status`: what a run has done, and the proof of it."""
+
+from __future__ import annotations
+
+import argparse
+
+from labeler import storage
+from labeler.commands.arguments import Verbs, require_run
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("status", help="what a run has done: exit 0 complete, 1 incomplete, 2 not a run")
+    parser.add_argument("run_uri", metavar="RUN", help="the run folder (output of the config)")
+    parser.add_argument(
+        "--verify", action="store_true", help="read every row: rebuild report.json and prove the counts"
+    )
+    parser.set_defaults(run=_status)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from labeler.report import build_report
+    from labeler.runs import layout, read_plan, read_progress
+    from labeler.runs.manifest import readable_json
+
+    run = require_run(arguments.run_uri)
+    plan, progress = read_plan(run), read_progress(run)
+    finished = len(plan) - len(progress.left(plan))
+    images, exact = progress.images_known(plan)
+    print(f"run      {run.manifest.run_id}, created {run.manifest.created}")
+    print(f"shards   {finished:,} of {len(plan):,} finished, {progress.committed_units:,} units committed")
+    print(f"images   {'' if exact else '≥ '}{images:,} planned")
+    complete = finished == len(plan)
+    if arguments.verify:
+        report = build_report(run, plan, progress)
+        storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
+        print(f"rows     {report.images:,}: {', '.join(f'{s} {n:,}' for s, n in report.statuses.items()) or 'none'}")
+        for problem in report.problems:
+            print(f"problem  {problem}")
+        complete = report.complete
+    print("complete" if complete else "incomplete: run the same label command again")
+    return 0 if complete else 1

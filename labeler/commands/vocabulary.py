@@ -1,0 +1,56 @@
+"""`labeler vocabulary`: list, show and check vocabularies."""
+
+from __future__ import annotations
+
+import argparse
+
+from labeler.commands.arguments import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("vocabulary", help="list, show and check vocabularies")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="the built-in vocabularies")
+    listing.set_defaults(run=_vocabulary_list)
+    for name, text, run in (
+        ("show", "a vocabulary's categories", _vocabulary_show),
+        ("check", "every problem of a vocabulary at once, and its prompt chunks", _vocabulary_check),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("vocabulary", metavar="VOCABULARY", help="a built-in name, or a file")
+        action.add_argument("--synonyms", action="store_true", help="use the synonyms of each category too")
+        if name == "check":
+            action.add_argument("--model", metavar="MODEL", help="checkpoint whose tokenizer decides")
+            action.add_argument("--revision", help="its revision on the hub")
+            action.add_argument("--max-tokens", type=int, default=256, help="tokens per chunk (default 256)")
+        action.set_defaults(run=run)
+
+
+def _vocabulary_list(arguments: argparse.Namespace) -> int:
+    from labeler.vocabulary_text import list_built_in
+
+    print("\n".join(list_built_in()))
+    return 0
+
+
+def _vocabulary_show(arguments: argparse.Namespace) -> int:
+    from labeler.vocabulary import Vocabulary
+    from labeler.vocabulary_text import show_categories
+
+    print("\n".join(show_categories(Vocabulary.load(arguments.vocabulary, synonyms=arguments.synonyms))))
+    return 0
+
+
+def _vocabulary_check(arguments: argparse.Namespace) -> int:
+    from labeler.checkpoints import resolve
+    from labeler.tokenizer import Tokenizer
+    from labeler.vocabulary import Vocabulary
+    from labeler.vocabulary_text import describe
+
+    vocabulary = Vocabulary.load(arguments.vocabulary, synonyms=arguments.synonyms)
+    tokenizer = None
+    if arguments.model:
+        folder = resolve(arguments.model, revision=arguments.revision, weights=False).folder
+        tokenizer = Tokenizer.load(folder)
+    print("\n".join(describe(vocabulary, tokenizer, max_tokens=arguments.max_tokens)))
+    return 0

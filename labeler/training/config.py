@@ -1,0 +1,168 @@
+"""The configuration of a training job: frozen models, read from YAML plus `section.key=value` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from labeler.config import _apply_override, _read_yaml, _refusal
+from labeler.errors import Refused
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NewModel(_Section):
+    """A checkpoint from scratch: a size that `create_checkpoint` takes, with fields of its own and of transformers."""
+
+    kind: Literal["mm", "original"] = "mm"
+    size: str | dict[str, Any] = "small"  # "tiny", "small", "full", or the fields of a Size
+    config: dict[str, Any] = {}  # fields of transformers' model config over it, e.g. decoder_layers: 3
+    words: tuple[str, ...] = ()  # the tokenizer's whole words; empty: those of the training vocabulary
+    vocab_file: str | None = None  # a BERT vocab.txt instead
+
+
+class ModelConfig(_Section):
+    """Where the weights come from: a checkpoint to go on from, or a new one."""
+
+    name: str | None = None  # hub name, folder or URL
+    revision: str | None = None
+    new: NewModel | None = None
+    image_size: tuple[int, int] | None = None  # (shortest, longest) edge; None: the checkpoint's own
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> ModelConfig:
+        if (self.name is None) == (self.new is None):
+            raise ValueError("say either model.name (a checkpoint to go on from) or model.new (from scratch)")
+        return self
+
+
+class ShapesData(_Section):
+    """Scenes drawn on the fly: endless, and no disk."""
+
+    seed: int = Field(0, ge=0)
+    combinations: str | tuple[str, ...] = "seen"
+    images: int | None = Field(None, gt=0)  # only the first so many scenes, again and again; None: no end
+    max_objects: int = Field(12, gt=0)
+
+
+class DataConfig(_Section):
+    """Images with boxes: drawn shapes, a COCO file with its images, or a labeler run."""
+
+    shapes: ShapesData | None = None
+    annotations: str | None = None  # COCO json
+    images: str | None = None  # a folder of images or of WebDataset tars, or one tar
+    run: str | None = None  # a run's folder: its labels are the truth
+    score_threshold: float = Field(0.3, ge=0, le=1)  # of a run's labels
+    flip: float = Field(0.0, ge=0, le=1)  # how often an image is mirrored
+    bucket_px: int = Field(1, gt=0)  # sides are rounded to multiples of it, so that photographs share shapes
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if sum(source is not None for source in (self.shapes, self.annotations, self.run)) != 1:
+            raise ValueError("say one of data.shapes, data.annotations (with data.images) and data.run")
+        if (self.annotations is None) != (self.images is None):
+            raise ValueError("data.annotations and data.images go together")
+        return self
+
+
+class PromptsConfig(_Section):
+    """What an image is asked for in one step."""
+
+    min_categories: int = Field(4, gt=0)
+    max_categories: int = Field(48, gt=0)
+    max_tokens: int = Field(256, ge=8, le=256)
+    drop: float = Field(0.1, ge=0, le=1)  # how often a category that is in the image is not asked for
+    share: Literal["image", "batch"] = "image"  # a prompt of its own for each image, or one for the batch
+
+
+class OptimizerConfig(_Section):
+    """AdamW, warm-up, then half a cosine to zero."""
+
+    lr: float = Field(1e-4, gt=0)
+    backbone_factor: float = Field(1.0, ge=0)  # of lr, for the image backbone; 0 freezes it
+    text_factor: float = Field(1.0, ge=0)  # of lr, for the text encoder; 0 freezes it
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    final_factor: float = Field(0.01, ge=0, le=1)  # of lr, at the end
+
+
+class TrainConfig(_Section):
+    """How long, how much at once, and what is written when."""
+
+    steps: int = Field(gt=0)
+    max_seconds: float | None = Field(None, gt=0)  # the schedule ends here if that is before `steps`
+    batch_size: int = Field(16, gt=0)  # images of a step, over all workers
+    seed: int = Field(0, ge=0)
+    dropout: bool = False  # the model's own dropout and stochastic depth
+    log_steps: int = Field(20, gt=0)
+    save_seconds: float = Field(240.0, gt=0)
+    threads: int | None = Field(None, gt=0)  # of a CPU worker
+    loaders: int = Field(1, ge=0)  # processes that prepare batches for a worker; 0: the worker itself
+
+
+class ValidationConfig(_Section):
+    """What is measured while training; `steps: 0` measures nothing."""
+
+    steps: int = Field(500, ge=0)
+    shapes_seed: int = Field(1, ge=0)
+    images: int = Field(64, gt=0)
+    annotations: str | None = None  # instead of drawn shapes
+    image_files: str | None = None
+
+
+class RayConfig(_Section):
+    """What the job takes from the Ray cluster."""
+
+    workers: int = Field(1, ge=0)  # 0: this process, without Ray
+    address: str | None = None
+    use_gpu: bool = False
+    cpus_per_worker: float = Field(1.0, gt=0)
+
+
+class TrainingJob(_Section):
+    """One training job, as its YAML file says."""
+
+    output: str  # a folder or URL: checkpoint/, state.pt, log.jsonl
+    model: ModelConfig
+    data: DataConfig
+    vocabulary: str | tuple[Any, ...] | dict[str, Any] | None = None  # None: the data's own categories
+    prompts: PromptsConfig = PromptsConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig
+    validation: ValidationConfig = ValidationConfig()
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TrainingJob:
+        if self.train.batch_size % max(1, self.ray.workers):
+            raise ValueError(
+                f"train.batch_size={self.train.batch_size} must be a multiple of ray.workers={self.ray.workers}"
+            )
+        return self
+
+
+def load_training_job(path: str | Path, overrides: Sequence[str] = ()) -> TrainingJob:
+    """Read a YAML file and apply overrides. Raises Refused with all problems at once."""
+    return make_training_job(_read_yaml(Path(path)), overrides, where=str(path))
+
+
+def make_training_job(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config"
+) -> TrainingJob:
+    """Validate plain values (as YAML gives them) plus overrides. Raises Refused with all problems at once."""
+    merged: dict[str, Any] = dict(values)
+    for override in overrides:
+        _apply_override(merged, override)
+    try:
+        return TrainingJob.model_validate(merged)
+    except ValidationError as error:
+        raise _refusal(error, where) from None
+
+
+__all__ = ["Refused", "TrainingJob", "load_training_job", "make_training_job"]

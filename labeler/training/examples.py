@@ -1,0 +1,92 @@
+"""One training image with its truth, and where they come from: drawn scenes here, stored images in `stored`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from labeler.detectors.preprocess import Preprocessing, resized_shape
+from labeler.shapes import SIZES, Combination, draw_scene
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One image, resized for the model.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB.
+        boxes: (n, 4) float32, cxcywh in parts of the image.
+        category_ids: (n,) int64.
+        negatives: ids known to be absent; None when every category that has no box is.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    boxes: npt.NDArray[np.float32]
+    category_ids: npt.NDArray[np.int64]
+    negatives: tuple[int, ...] | None = None
+
+    def mirrored(self) -> Example:
+        """Left and right swapped."""
+        boxes = self.boxes.copy()
+        boxes[:, 0] = 1 - boxes[:, 0]
+        return replace(self, pixels=np.ascontiguousarray(self.pixels[:, ::-1]), boxes=boxes)
+
+
+class Source(Protocol):
+    """Endless batches of examples of one shape: batch `step` is the same whenever it is asked for."""
+
+    def batch(self, step: int, size: int, part: slice) -> list[Example]:
+        """Examples `part` of the `size` ones of a step."""
+
+
+def to_cxcywh(boxes_xyxy: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Absolute xyxy boxes to centre and size in parts of the image, (n, 4) float32."""
+    low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
+    scale = np.asarray([width, height], np.float32)
+    return np.concatenate([(low + high) / 2 / scale, (high - low) / scale], 1).astype(np.float32)
+
+
+class ShapesSource:
+    """Scenes drawn on the fly."""
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        combinations: Sequence[Combination],
+        *,
+        seed: int,
+        images: int | None = None,
+        max_objects: int = 12,
+        sizes: Sequence[tuple[int, int]] = SIZES,
+    ) -> None:
+        """
+        Args:
+            images: only so many different scenes; None for no end.
+            sizes: (width, height) in pixels; scenes of one batch share the shape that they are resized to.
+        """
+        self._preprocessing = preprocessing
+        self._combinations, self._seed, self._images, self._max_objects = combinations, seed, images, max_objects
+        self._sizes = list(sizes)
+
+    def batch(self, step: int, size: int, part: slice) -> list[Example]:
+        rng = np.random.default_rng([self._seed, step])
+        shape = self._shape(self._sizes[int(rng.integers(len(self._sizes)))])
+        sizes = [each for each in self._sizes if self._shape(each) == shape]
+        first = step * size
+        return [self._draw(first + place, sizes) for place in range(size)[part]]
+
+    def _shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        return resized_shape(size[1], size[0], *self._preprocessing.image_size)
+
+    def _draw(self, number: int, sizes: Sequence[tuple[int, int]]) -> Example:
+        index = number if self._images is None else number % self._images
+        scene = draw_scene(
+            self._seed, index, sizes=sizes, combinations=self._combinations, max_objects=self._max_objects
+        )
+        prepared = self._preprocessing.prepare(scene.image)
+        boxes = to_cxcywh(scene.boxes_xyxy, prepared.height, prepared.width)
+        return Example(prepared.pixels, boxes, scene.category_ids.astype(np.int64))

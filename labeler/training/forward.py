@@ -1,0 +1,52 @@
+"""The model as a trainer needs it: the outputs of every decoder layer and of the encoder, all with gradients.
+
+transformers' own forward is not enough: the boxes and logits that it hands to its loss for the encoder are detached, or
+computed from the learned queries instead of the image, so the proposal heads would never be trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Trainee(nn.Module):
+    """A detector with the heads applied at every stage.
+
+    Attributes:
+        detector: a GroundingDinoForObjectDetection or MMGroundingDinoForObjectDetection.
+    """
+
+    def __init__(self, detector: Any) -> None:
+        super().__init__()
+        self.detector = detector
+        self.num_queries: int = detector.config.num_queries
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (stages, images, queries, tokens), -inf at padding, and boxes (stages, images, queries, 4).
+
+        The stages are the decoder layers in order, then the encoder's proposals. Boxes are cxcywh in parts of the
+        image.
+
+        Args:
+            pixel_values: (images, 3, h, w) normalised, of one size: never padded.
+            input_ids, token_mask: (images, tokens), mask True for a token.
+        """
+        out = self.detector.model(
+            pixel_values=pixel_values, input_ids=input_ids, attention_mask=token_mask.long(), return_dict=True
+        )
+        width = input_ids.shape[1]
+        text = out.encoder_last_hidden_state_text
+        logits, boxes = [], []
+        for stage in range(out.intermediate_hidden_states.shape[1]):
+            hidden = out.intermediate_hidden_states[:, stage]
+            before = out.intermediate_reference_points[:, stage - 1] if stage else out.init_reference_points
+            logits.append(self.detector.class_embed[stage](hidden, text, token_mask)[..., :width])
+            change = self.detector.bbox_embed[stage](hidden)
+            boxes.append((change + torch.special.logit(before, eps=1e-5)).sigmoid())
+        best = torch.topk(out.enc_outputs_class.max(-1)[0], self.num_queries, dim=1)[1][..., None]  # as the model does
+        logits.append(out.enc_outputs_class[..., :width].gather(1, best.expand(-1, -1, width)))
+        boxes.append(out.enc_outputs_coord_logits.gather(1, best.expand(-1, -1, 4)).sigmoid())
+        return torch.stack(logits), torch.stack(boxes)

@@ -1,0 +1,229 @@
+"""The training loop of one worker: a plain function, the same alone, on many GPUs, and after a restart."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from labeler.checkpoints import Checkpoint
+from labeler.detectors.preprocess import Preprocessing
+from labeler.training.batches import Batch, Batches
+from labeler.training.config import OptimizerConfig, TrainConfig
+from labeler.training.forward import Trainee
+from labeler.training.fused_attention import use_fused_attention
+from labeler.training.losses import PARTS, LossWeights, detection_loss
+from labeler.training.models import load_trainable, write_checkpoint
+from labeler.training.outputs import CHECKPOINT, Outputs
+from labeler.training.schedule import lr_factor, progress
+from labeler.training.validation import ValidationSet, validate
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which worker this is, and what it computes on."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")
+
+
+class Trainer:
+    """Owns the model, the optimizer and how far they are."""
+
+    def __init__(
+        self,
+        start: Checkpoint,
+        preprocessing: Preprocessing,
+        optimizer: OptimizerConfig,
+        train: TrainConfig,
+        place: Place,
+        outputs: Outputs,
+    ) -> None:
+        self.start, self.preprocessing, self.place, self.outputs = start, preprocessing, place, outputs
+        self.optimizer_config, self.train_config = optimizer, train
+        if train.threads is not None:
+            torch.set_num_threads(train.threads)
+        self.detector = load_trainable(start, place.device)
+        use_fused_attention(self.detector)
+        self.detector.train(train.dropout)
+        self.weights = LossWeights.of(self.detector.config)
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.detector, optimizer), lr=optimizer.lr, weight_decay=optimizer.weight_decay
+        )
+        self.step, self.seconds = 0, 0.0
+        self._resume()
+        trainee: nn.Module = Trainee(self.detector)
+        if place.world > 1:
+            # Not every parameter is used: of the backbone's norms only those of the levels that are read.
+            trainee = nn.parallel.DistributedDataParallel(trainee, find_unused_parameters=True)
+        self.trainee = trainee
+        self._mean = torch.tensor(preprocessing.mean, device=place.device)
+        self._std = torch.tensor(preprocessing.std, device=place.device)
+
+    @property
+    def done(self) -> float:
+        """0 to 1."""
+        return progress(self.step, self.train_config.steps, self.seconds, self.train_config.max_seconds)
+
+    def run_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One step; returns the parts of the loss, each (stages,), the total and the gradient's norm."""
+        device = self.place.device
+        mask, targets = batch.token_mask.to(device), batch.targets.to(device)
+        pixels = batch.pixels.to(device).float() * self.preprocessing.scale
+        pixels = ((pixels - self._mean) / self._std).permute(0, 3, 1, 2).contiguous()
+        objects = self._agree(float(sum(targets.counts)))
+        logits, boxes = self.trainee(pixels, batch.input_ids.to(device), mask)
+        loss, parts = detection_loss(logits, boxes, mask, targets, self.weights, max(objects, 1.0))
+        factor = lr_factor(
+            self.step,
+            self.done,
+            warmup_steps=self.optimizer_config.warmup_steps,
+            final_factor=self.optimizer_config.final_factor,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.detector.parameters(), self.optimizer_config.clip_norm)
+        if torch.isfinite(norm):  # one batch with an overflow must not spoil the weights
+            self.optimizer.step()
+        self.step += 1
+        return {**{name: part.detach() for name, part in parts.items()}, "loss": loss.detach(), "grad_norm": norm}
+
+    def _agree(self, objects: float) -> float:
+        """The average number of objects per worker; also sets everyone's clock by the first worker's."""
+        if self.place.world == 1:
+            return objects
+        mine = torch.tensor([objects, self.seconds if self.place.rank == 0 else 0.0], device=self.place.device)
+        distributed.all_reduce(mine)
+        total, self.seconds = mine.tolist()
+        return float(total) / self.place.world
+
+    def save(self) -> None:
+        """State first, checkpoint second: both of the same step unless the job is killed in between."""
+        if self.place.rank:
+            return
+        self.outputs.write_state(
+            {
+                "detector": self.detector.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "random": torch.get_rng_state(),
+            }
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            self.export(Path(folder))
+            self.outputs.write_checkpoint(Path(folder))
+
+    def export(self, folder: Path) -> None:
+        """Write the model as a checkpoint folder."""
+        write_checkpoint(self.detector, self.start, folder, self.preprocessing.image_size)
+
+    def _resume(self) -> None:
+        state = self.outputs.read_state() if self.place.rank == 0 else None
+        if self.place.world > 1:
+            box = [state]
+            distributed.broadcast_object_list(box, src=0)
+            state = box[0]
+        if state is not None:
+            self.detector.load_state_dict(state["detector"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            torch.set_rng_state(state["random"])
+        else:
+            torch.manual_seed(self.train_config.seed + self.place.rank)
+
+
+def train(
+    trainer: Trainer,
+    batches: Batches,
+    *,
+    validation: ValidationSet | None,
+    validation_steps: int,
+    report: Report = lambda record: None,
+) -> None:
+    """Train to the end, from wherever the output folder stands; logs, saves and validates on the way.
+
+    Args:
+        report: called with every record of the log, in the first worker.
+    """
+    config, first = trainer.train_config, trainer.place.rank == 0
+    if first:
+        trainer.outputs.open_log(before_step=trainer.step)
+    averages = _Averages()
+    clock = time.monotonic()
+    saved, logged = trainer.seconds, (trainer.seconds, trainer.step)
+    loader = batches.loader(trainer.step, config.steps, processes=config.loaders)
+    while trainer.done < 1:
+        averages.add(trainer.run_step(next(loader)))
+        now = time.monotonic()
+        trainer.seconds, clock = trainer.seconds + now - clock, now
+        over = trainer.done >= 1
+        if first and (trainer.step % config.log_steps == 0 or over):
+            seconds, step = logged
+            pace = (trainer.seconds - seconds) / max(1, trainer.step - step)
+            _log(trainer, {**averages.take(), "seconds_per_step": round(pace, 3)}, report)
+            logged = trainer.seconds, trainer.step
+        if over or trainer.seconds - saved >= config.save_seconds:
+            trainer.save()
+            saved = trainer.seconds
+        if first and validation is not None and (over or (validation_steps and trainer.step % validation_steps == 0)):
+            with tempfile.TemporaryDirectory() as folder:
+                trainer.export(Path(folder))
+                _log(trainer, validate(Path(folder), validation, device=str(trainer.place.device)), report)
+    del loader
+
+
+def _log(trainer: Trainer, values: Mapping[str, Any], report: Report) -> None:
+    lr = trainer.optimizer.param_groups[0]["lr"]
+    record = {"step": trainer.step, "seconds": round(trainer.seconds, 1), "lr": round(lr, 8), **values}
+    trainer.outputs.log(record)
+    report(record)
+
+
+class _Averages:
+    """Means since the last `take`."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._count += 1
+
+    def take(self) -> dict[str, float]:
+        """`loss`, `grad_norm`, and each part at the last decoder layer and at the encoder (`_encoder`)."""
+        means = {name: (total / max(1, self._count)).tolist() for name, total in self._sums.items()}
+        self.__init__()  # type: ignore[misc]
+        flat = {name: round(means[name], 4) for name in ("loss", "grad_norm") if name in means}
+        for name in PARTS:
+            if name in means:
+                flat[name], flat[f"{name}_encoder"] = round(means[name][-2], 4), round(means[name][-1], 4)
+        return flat
+
+
+def _groups(detector: Any, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Parameter groups with their own `base_lr`; those with factor 0 are frozen."""
+    factors = {"model.backbone.": config.backbone_factor, "model.text_backbone.": config.text_factor}
+    by_factor: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in detector.named_parameters():
+        factor = next((f for prefix, f in factors.items() if name.startswith(prefix)), 1.0)
+        parameter.requires_grad_(factor > 0)
+        if factor > 0:
+            by_factor.setdefault(factor, []).append(parameter)
+    return [{"params": found, "base_lr": config.lr * factor} for factor, found in by_factor.items()]
+
+
+__all__ = ["CHECKPOINT", "Place", "Trainer", "train"]

@@ -1,0 +1,83 @@
+"""The model a job starts from, and the checkpoint folder that a trained one becomes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labeler import checkpoints
+from labeler.checkpoints import ARCHITECTURES, IMAGE_PROCESSOR, TOKENIZER, Checkpoint
+from labeler.detectors.loading import load_model, no_progress_bars
+from labeler.detectors.scratch import KINDS, Size, create_checkpoint
+from labeler.errors import Refused
+from labeler.training.config import ModelConfig, NewModel
+from labeler.vocabulary import Vocabulary
+
+
+def start_checkpoint(config: ModelConfig, vocabulary: Vocabulary, folder: Path, *, seed: int) -> Checkpoint:
+    """The checkpoint that training starts from; a new one is made in `folder`.
+
+    Raises:
+        Refused: whatever is wrong with it.
+    """
+    if config.new is not None:
+        words = config.new.words or tuple(p for c in vocabulary.categories for p in c.phrases)
+        _create(config.new, folder, words, config.image_size, seed)
+        return checkpoints.resolve(folder)
+    return checkpoints.resolve(str(config.name), revision=config.revision)
+
+
+def load_trainable(checkpoint: Checkpoint, device: torch.device) -> Any:
+    """The checkpoint's model in float32 with gradients on."""
+    return load_model(checkpoint, device).requires_grad_(True)
+
+
+def write_checkpoint(detector: Any, start: Checkpoint, folder: Path, image_size: tuple[int, int]) -> None:
+    """Write weights and config of `detector` with the tokenizer and image settings of the checkpoint it came from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with no_progress_bars():
+        detector.save_pretrained(folder)
+    for name in (*TOKENIZER, *IMAGE_PROCESSOR):
+        if (start.folder / name).is_file():
+            shutil.copyfile(start.folder / name, folder / name)
+    if image_size != start.image_size:
+        _set_image_size(folder, image_size)
+
+
+def _set_image_size(folder: Path, image_size: tuple[int, int]) -> None:
+    settings = {**checkpoints.image_processor_config(folder)}
+    settings["size"] = {"shortest_edge": image_size[0], "longest_edge": image_size[1]}
+    (folder / IMAGE_PROCESSOR[1]).unlink(missing_ok=True)
+    (folder / IMAGE_PROCESSOR[0]).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _create(new: NewModel, folder: Path, words: Iterable[str], image_size: tuple[int, int] | None, seed: int) -> None:
+    import transformers
+
+    if isinstance(new.size, str):
+        size: str | Size = new.size
+    else:
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in new.size.items()}
+        try:
+            size = Size(**fields)
+        except TypeError as error:
+            raise Refused(f"model.new.size: {str(error).replace('Size.__init__() ', '')}") from None
+    create_checkpoint(folder, words=words, vocab_file=new.vocab_file, kind=new.kind, size=size, seed=seed)
+    model_class = getattr(transformers, ARCHITECTURES[KINDS[new.kind]])
+    if new.config:
+        config = model_class.config_class.from_pretrained(folder)
+        unknown = sorted(set(new.config) - set(config.to_dict()))
+        if unknown:
+            raise Refused(f"model.new.config: transformers' {type(config).__name__} has no {', '.join(unknown)}")
+        for name, value in new.config.items():
+            setattr(config, name, value)
+        with torch.random.fork_rng(devices=[]), no_progress_bars():
+            torch.manual_seed(seed)
+            model_class(config).save_pretrained(folder)
+    if image_size is not None:
+        _set_image_size(folder, image_size)

@@ -1,0 +1,83 @@
+"""What a training job leaves in its output folder, each thing written at once or not at all.
+
+    checkpoint/     a checkpoint in transformers' layout, usable at any time
+    state.pt        what is needed to go on: weights, optimizer, step, seconds
+    log.jsonl       one line for each record: losses, learning rate, seconds a step, validation
+    config.json     the job's resolved configuration
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labeler import storage
+from labeler.errors import Refused
+
+CHECKPOINT, STATE, LOG, CONFIG = "checkpoint", "state.pt", "log.jsonl", "config.json"
+
+
+class Outputs:
+    """The output folder, local or on object storage. One process writes."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._lines: list[str] = []
+
+    def path(self, *parts: str) -> str:
+        return storage.join(self.uri, *parts)
+
+    def read_state(self) -> dict[str, Any] | None:
+        """What `write_state` wrote last, on the CPU; None where nothing was."""
+        if storage.head(self.path(STATE)) is None:
+            return None
+        data = io.BytesIO(storage.read_bytes(self.path(STATE)))
+        found: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+        return found
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        storage.put(self.path(STATE), buffer.getvalue())
+
+    def claim(self, config: Mapping[str, Any], *, may_differ: frozenset[str]) -> None:
+        """Write the job's configuration, or make sure that the one there is the same but for some sections.
+
+        Raises:
+            Refused: the folder holds another job.
+        """
+        there = storage.head(self.path(CONFIG))
+        if there is not None:
+            old = json.loads(storage.read_bytes(self.path(CONFIG)))
+            differing = sorted(
+                k for k in {*old, *config} if k not in may_differ and old.get(k) != json.loads(json.dumps(config.get(k)))
+            )
+            if differing:
+                raise Refused(
+                    f"output {storage.redact(self.uri)} holds a training job with another {', '.join(differing)}; "
+                    "choose another output, or delete the folder"
+                )
+        storage.put(self.path(CONFIG), json.dumps(dict(config), indent=1).encode() + b"\n")
+
+    def open_log(self, *, before_step: int) -> None:
+        """Keep what the log says about steps before `before_step`: what came after is done again."""
+        self._lines = []
+        if storage.head(self.path(LOG)) is not None:
+            lines = storage.read_bytes(self.path(LOG)).decode().splitlines()
+            self._lines = [line for line in lines if line and json.loads(line)["step"] <= before_step]
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Add one record."""
+        self._lines.append(json.dumps(dict(record)))
+        storage.put(self.path(LOG), ("\n".join(self._lines) + "\n").encode())
+
+    def write_checkpoint(self, folder: Path) -> None:
+        """Put a local checkpoint folder's files; its weights last, in one piece."""
+        files = sorted((f for f in folder.iterdir() if f.is_file()), key=lambda f: f.suffix == ".safetensors")
+        for file in files:
+            storage.put(self.path(CHECKPOINT, file.name), file.read_bytes())

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from labeler.display import Display
+from labeler.pipeline.blocks import Receipt
+
+
+def display(**shards: int | None) -> Display:
+    return Display(done=5, images_per_shard=shards, console=Console(file=io.StringIO()))
+
+
+def test_before_anything_came_in_it_shows_what_was_done_earlier() -> None:
+    assert display(a=5, b=7).line().startswith("images 5/12")
+
+
+def test_a_total_that_is_not_known_yet_is_a_lower_bound() -> None:
+    assert display(a=5, b=None).line().startswith("images 5/≥ 5")
+
+
+def test_the_total_becomes_exact_when_every_shard_ended() -> None:
+    shown = display(a=5, b=None)
+    shown.receive(Receipt("unit", "b", 0, counts={"labeled": 3, "read_error": 1}, detections=9))
+    shown.receive(Receipt("end", "b", shard_images=4))
+    shown.receive(Receipt("end", "b", shard_images=4))  # a replayed reader says it twice
+    assert shown.line().startswith("images 9/9")
+    assert "labeled 3 · read_error 1 · detections 9" in shown.line()
+
+
+def test_pieces_to_be_repeated_are_counted() -> None:
+    shown = display(a=None)
+    shown.receive(Receipt("unit", "a", 0, error="timed out"))
+    assert shown.line().endswith("to repeat 1")
