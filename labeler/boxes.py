@@ -48,4 +48,5 @@ def iou(first_xyxy: npt.ArrayLike, second_xyxy: npt.ArrayLike) -> npt.NDArray[np
     sides = np.maximum(lower_right - upper_left, 0)  # (n, m, 2)
     overlap = sides[..., 0] * sides[..., 1]
     union = area(first)[:, None] + area(second)[None, :] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    parts: npt.NDArray[np.float64] = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return parts

@@ -16,7 +16,7 @@ REFUSED = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors meant for the user are printed in a line each."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         code: int = arguments.run(arguments)
     except LabelerError as error:
@@ -33,6 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exit_code(error: LabelerError, verb: str) -> int:
     """Storage errors of the reading verbs are refusals: these verbs started nothing that could be incomplete."""
     return REFUSED if isinstance(error, StorageError) and verb != "label" else error.exit_code
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed arguments; key=value overrides may stand anywhere, also after options, where argparse loses them."""
+    parser = _parser()
+    arguments, left = parser.parse_known_args(argv)
+    unknown = [word for word in left if word.startswith("-") or "=" not in word]
+    if unknown or (left and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or left)}")
+    if left:
+        arguments.overrides += left
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from labeler.checkpoints import Checkpoint, resolve
 from labeler.config import Config
 from labeler.errors import LabelerError, Refused
 from labeler.labeling import Detector
-from labeler.prompts import Prompts, pack
+from labeler.prompts import Prompts, check, pack
 from labeler.records import LABELS, SCHEMA_VERSION
 from labeler.runs.plan import PlannedShard
 from labeler.shards import READER_VERSION, Shard, count_images, find_shards
@@ -75,14 +75,17 @@ def resolve_job(config: Config) -> Job:
         Refused: anything is missing, unreadable or contradictory; nothing has been written.
     """
     model_name = absolute_uri(config.model_name) if Path(config.model_name).exists() else config.model_name
-    vocabulary = Vocabulary.load(vocabulary_spec(config))
     clash = sorted(set(config.input.keep) & set(LABELS.names))
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
-    checkpoint = resolve(model_name, revision=config.model.revision)
-    tokenizer = Tokenizer.load(checkpoint.folder)
     limits = config.prompts
+    light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
+    tokenizer = Tokenizer.load(light.folder)
+    vocabulary = Vocabulary.load(
+        vocabulary_spec(config), also=lambda sound: check(sound, tokenizer, limits.max_tokens).problems
+    )
     prompts = pack(vocabulary, tokenizer, max_tokens=limits.max_tokens, max_categories=limits.max_categories)
+    checkpoint = resolve(model_name, revision=config.model.revision)
     size = config.detect.image_size
     image_size = (size.shortest_edge, size.longest_edge) if size else checkpoint.image_size
     fields = _fingerprint_fields(config, vocabulary, prompts, checkpoint, tokenizer, image_size)

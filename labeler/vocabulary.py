@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib import resources
@@ -21,6 +21,9 @@ from labeler.vocabulary_files import Entries, Entry, phrase_key, show
 BUILT_IN = {"coco": 80, "lvis_v1": 1203, "objects365_v1": 365}  # name -> number of categories
 MAX_ID = 2**31 - 1  # the labels' category_id column is int32
 _SPEC_KEYS = ("name", "categories", "synonyms", "negative")
+
+
+Check = Callable[["Vocabulary"], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class Vocabulary:
     places: Mapping[int, str] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
-    def load(spec: str | Path | Sequence[Any] | Mapping[str, Any], *, synonyms: bool = False) -> Vocabulary:
+    def load(
+        spec: str | Path | Sequence[Any] | Mapping[str, Any], *, synonyms: bool = False, also: Check | None = None
+    ) -> Vocabulary:
         """The vocabulary that `spec` means.
 
         Args:
@@ -67,6 +72,8 @@ class Vocabulary:
                 categories, or COCO/LVIS annotations); a list of names or mappings {id, name, phrases, negative}; or a
                 mapping {name, synonyms, negative} around a name or path, {categories, ...} around a list.
             synonyms: also use the synonyms that LVIS, Objects365 and annotation files carry.
+            also: a further check, as of the tokens; it gets the categories that are sound so far, and the problems it
+                returns are reported together with the others.
 
         Raises:
             Refused: not readable, or not a vocabulary; `problems` has a line for each single problem.
@@ -77,7 +84,7 @@ class Vocabulary:
             spec, label, synonyms, extra = _open_mapping(spec, synonyms)
         source, found = _read(spec)
         files.add_negatives(found, extra)
-        return _build(found, label or found.name or source, source, synonyms)
+        return _build(found, label or found.name or source, source, synonyms, also)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -215,7 +222,7 @@ def refuse(source: str, problems: Sequence[str]) -> Refused:
     return Refused(f"vocabulary {source}: {len(problems)} problems", problems)
 
 
-def _build(found: Entries, name: str, source: str, synonyms: bool) -> Vocabulary:
+def _build(found: Entries, name: str, source: str, synonyms: bool, also: Check | None = None) -> Vocabulary:
     """Number, check and freeze the entries. Raises Refused with every problem."""
     problems = list(found.problems)
     entries = _number(found.entries, problems)
@@ -223,13 +230,18 @@ def _build(found: Entries, name: str, source: str, synonyms: bool) -> Vocabulary
     if synonyms:
         entries = _add_synonyms(entries, warnings)
     categories = [_to_category(entry) for entry in entries]
-    problems += _find_problems(entries, categories)
+    unsound = _find_problems(entries, categories)
+    problems += [problem for _, problem in unsound]
     if not problems and all(category.negative for category in categories):
         problems.append("no category in it; name at least one that is not negative")
+    bad = {position for position, _ in unsound}
+    sound = [pair for position, pair in enumerate(zip(entries, categories, strict=True)) if position not in bad]
+    places = {category.id: entry.place for entry, category in sound if entry.place}
+    vocabulary = Vocabulary(name, tuple(category for _, category in sound), tuple(warnings), places)
+    problems += also(vocabulary) if also else []
     if problems:
         raise refuse(source, problems)
-    places = {category.id: entry.place for entry, category in zip(entries, categories, strict=True) if entry.place}
-    return Vocabulary(name, tuple(categories), tuple(warnings), places)
+    return vocabulary
 
 
 def _number(entries: Sequence[Entry], problems: list[str]) -> list[Entry]:
@@ -267,9 +279,9 @@ def _to_category(entry: Entry) -> Category:
     return Category(number, entry.name, phrases, entry.negative, entry.frequency, entry.supercategory)
 
 
-def _find_problems(entries: Sequence[Entry], categories: Sequence[Category]) -> list[str]:
-    """Ids out of range, and ids, names and phrases that two categories share."""
-    problems = []
+def _find_problems(entries: Sequence[Entry], categories: Sequence[Category]) -> list[tuple[int, str]]:
+    """Ids out of range, and ids, names and phrases that two categories share: (position, problem)."""
+    problems: list[tuple[int, str]] = []
     ids: dict[int, int] = {}  # id, name, phrase -> position of the first that has it
     names: dict[str, int] = {}
     phrases: dict[str, int] = {}
@@ -281,13 +293,14 @@ def _find_problems(entries: Sequence[Entry], categories: Sequence[Category]) -> 
             return f"{me}: {what} is taken by {label(categories[owner])}" + (f" ({place})" if place else "")
 
         if not 0 <= category.id <= MAX_ID:
-            problems.append(f"{me}: ids go from 0 to {MAX_ID}")
+            problems.append((position, f"{me}: ids go from 0 to {MAX_ID}"))
         if (owner := ids.setdefault(category.id, position)) != position:
-            problems.append(taken("the id", owner))
+            problems.append((position, taken("the id", owner)))
         if (owner := names.setdefault(category.name, position)) != position:
-            problems.append(taken("the name", owner))
+            problems.append((position, taken("the name", owner)))
             continue  # its phrases would only say the same again
         for phrase in category.phrases:
             if (owner := phrases.setdefault(phrase_key(phrase), position)) != position:
-                problems.append(taken(f"phrase {show(phrase)}", owner) + "; a phrase means one category")
+                why = taken(f"phrase {show(phrase)}", owner) + "; a phrase means one category"
+                problems.append((position, why))
     return problems

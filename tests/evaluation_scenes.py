@@ -42,7 +42,9 @@ def make_truth(seed: int, *, images: int = 12, categories: int = 5, crowds: bool
     }
 
 
-def make_results(seed: int, truth: dict[str, Any], *, strays: int = 8, digits: int | None = None) -> list[dict[str, Any]]:
+def make_results(
+    seed: int, truth: dict[str, Any], *, strays: int = 8, digits: int | None = None
+) -> list[dict[str, Any]]:
     """Shaken and repeated objects, some under another category, and strays; `digits` rounds scores, for ties."""
     rng = np.random.default_rng(seed + 1000)
     category_ids = [c["id"] for c in truth["categories"]]

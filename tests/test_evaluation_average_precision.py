@@ -81,7 +81,9 @@ def test_all_twelve_figures_are_those_of_pycocotools(seed: int, kind: str) -> No
     truth = make_truth(seed)
     results = make_results(seed, truth, digits=1 if seed % 2 else None)  # odd seeds: many equal scores
     if kind == "segm":
-        results = [{**{k: v for k, v in r.items() if k != "bbox"}, "segmentation": rectangle(r["bbox"])} for r in results]
+        results = [
+            {**{k: v for k, v in r.items() if k != "bbox"}, "segmentation": rectangle(r["bbox"])} for r in results
+        ]
     expected = plain_pycocotools(truth, results, kind)
     ours = coco_score(truth, results, kind)
     stats = [-1.0 if value is None else value for value in ours.summary().values()]

@@ -187,3 +187,16 @@ def test_what_waits_in_memory_is_bounded() -> None:
     time.sleep(0.1)
     assert len(started) == 2, "two of 40 bytes fit into 100"
     assert [placed.unit for placed in reading] == list(range(1, 20))
+
+
+def test_images_that_need_no_job_do_not_wait_in_memory() -> None:
+    asked: list[int] = []
+
+    def images() -> Iterator[Placed]:
+        for n in range(20):
+            asked.append(n)
+            yield Placed(n, None)
+
+    reading = in_order(images())
+    assert [next(reading).unit, next(reading).unit] == [0, 1]
+    assert asked == [0, 1]

@@ -11,7 +11,7 @@ from labeler.errors import Refused
 if TYPE_CHECKING:
     from labeler.runs import Run
 
-    Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -43,14 +43,20 @@ def _vocabulary_show(arguments: argparse.Namespace) -> int:
 
 def _vocabulary_check(arguments: argparse.Namespace) -> int:
     from labeler.checkpoints import resolve
+    from labeler.prompts import check
     from labeler.tokenizer import Tokenizer
     from labeler.vocabulary import Vocabulary
     from labeler.vocabulary_text import describe
 
-    vocabulary = Vocabulary.load(arguments.vocabulary, synonyms=arguments.synonyms)
-    tokenizer = None
-    if arguments.model:
-        folder = resolve(arguments.model, revision=arguments.revision, weights=False).folder
-        tokenizer = Tokenizer.load(folder)
-    print("\n".join(describe(vocabulary, tokenizer, max_tokens=arguments.max_tokens)))
+    if arguments.model is None:
+        print("\n".join(describe(Vocabulary.load(arguments.vocabulary, synonyms=arguments.synonyms), None)))
+        return 0
+    folder = resolve(arguments.model, revision=arguments.revision, weights=False).folder
+    tokenizer, limit = Tokenizer.load(folder), arguments.max_tokens
+    vocabulary = Vocabulary.load(
+        arguments.vocabulary,
+        synonyms=arguments.synonyms,
+        also=lambda sound: check(sound, tokenizer, limit).problems,
+    )
+    print("\n".join(describe(vocabulary, tokenizer, max_tokens=limit)))
     return 0

@@ -150,6 +150,9 @@ def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, tru
     """
     prefixes = {planned.shard_id: file_name_prefix(planned) for planned in plan}
     names = {name: image for image, name in enumerate(truth.file_names)}
+    if len(names) < len(truth.file_names):
+        twice = next(name for name, count in Counter(truth.file_names).items() if count > 1)
+        raise Refused(f'annotations {truth.source}: two images have the file_name "{twice}"; images are matched by it')
     last_parts = _unique_last_parts(truth.file_names)
     claims = _Claims(len(truth.file_names))
     starts: dict[Unit, int] = {}

@@ -89,7 +89,7 @@ class Matcher:
         """(matched, to_ignored) of what was lent, each (areas, thresholds, count).
 
         The area only decides which objects do not count. Where that is none of them, or all, the matching is that of
-        every object counting, and need not be done again: the usual case, which makes this three times faster.
+        every object counting, and need not be done again: the usual case, and this is where the time goes.
         """
         matched = np.zeros((*_PLACES, count), np.bool_)
         to_ignored = np.zeros_like(matched)

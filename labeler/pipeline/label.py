@@ -218,7 +218,7 @@ def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outco
 
 @contextmanager
 def _stop_signals() -> Iterator[None]:
-    """SIGTERM (`ray job stop`, a preempted machine) ends the run like Ctrl-C. Installed after ray.init(), which has one.
+    """SIGTERM (`ray job stop`, a preempted machine) ends the run like Ctrl-C; goes in after ray.init().
 
     KeyboardInterrupt and no exception of ours: code between here and the signal may well catch `Exception`.
     """

@@ -30,7 +30,10 @@ def in_order(
     with ThreadPoolExecutor(in_flight, thread_name_prefix="fetch") as pool:
         try:
             for job in jobs:
-                cost = job.cost if isinstance(job, Job) else 0
+                if isinstance(job, Placed) and not waiting:
+                    yield job
+                    continue
+                cost = _held(job)
                 while waiting and (len(waiting) >= in_flight or ahead + cost > ahead_bytes):
                     done_cost, done = waiting.popleft()
                     yield _result(done)
@@ -41,6 +44,13 @@ def in_order(
                 yield _result(waiting.popleft()[1])
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _held(job: Job | Placed) -> int:
+    """Bytes that wait in memory with it."""
+    if isinstance(job, Job):
+        return job.cost
+    return 0 if job.item is None else len(job.item.data or b"")
 
 
 def _result(done: Placed | Future[Placed]) -> Placed:

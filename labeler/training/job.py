@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import distributed
+
 from labeler.checkpoints import Checkpoint
+from labeler.detectors.loading import choose_device
 from labeler.detectors.preprocess import Preprocessing
 from labeler.shapes import Combination, select
 from labeler.tokenizer import Tokenizer
@@ -62,7 +68,9 @@ def prepare(job: TrainingJob, folder: Path) -> Prepared:
 
 def run_worker(job: TrainingJob, place: Place | None = None, report: Report = lambda record: None) -> None:
     """Train as one worker, in this process."""
-    place = place or Place()
+    if place is None:
+        with place_from_environment() as found:
+            return run_worker(job, found, report)
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(job, Path(folder))
         outputs = Outputs(job.output)
@@ -82,6 +90,24 @@ def run_worker(job: TrainingJob, place: Place | None = None, report: Report = la
         train(
             trainer, batches, validation=prepared.validation, validation_steps=job.validation.steps, report=report
         )
+
+
+@contextmanager
+def place_from_environment() -> Iterator[Place]:
+    """This process alone; or, started by torchrun, its place among the others, connected to them."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Place(device=choose_device("auto"))
+        return
+    device = choose_device("auto")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Place(distributed.get_rank(), world, device)
+    finally:
+        distributed.destroy_process_group()
 
 
 def _plain(job: TrainingJob) -> Mapping[str, Any]:

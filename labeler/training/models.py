@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 from labeler import checkpoints
 from labeler.checkpoints import ARCHITECTURES, IMAGE_PROCESSOR, TOKENIZER, Checkpoint
@@ -27,7 +28,9 @@ def start_checkpoint(config: ModelConfig, vocabulary: Vocabulary, folder: Path, 
     """
     if config.new is not None:
         words = config.new.words or tuple(p for c in vocabulary.categories for p in c.phrases)
-        _create(config.new, folder, words, config.image_size, seed)
+        if not _in_group() or distributed.get_rank() == 0:  # save_pretrained writes nothing in any other worker
+            _create(config.new, folder, words, config.image_size, seed)
+        _share(folder)
         return checkpoints.resolve(folder)
     return checkpoints.resolve(str(config.name), revision=config.revision)
 
@@ -47,6 +50,21 @@ def write_checkpoint(detector: Any, start: Checkpoint, folder: Path, image_size:
             shutil.copyfile(start.folder / name, folder / name)
     if image_size != start.image_size:
         _set_image_size(folder, image_size)
+
+
+def _in_group() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _share(folder: Path) -> None:
+    """The first worker's files for all of them."""
+    if not _in_group():
+        return
+    first = distributed.get_rank() == 0
+    box = [{file.name: file.read_bytes() for file in folder.iterdir()} if first else {}]
+    distributed.broadcast_object_list(box, src=0)
+    for name, data in box[0].items():
+        (folder / name).write_bytes(data)
 
 
 def _set_image_size(folder: Path, image_size: tuple[int, int]) -> None:
