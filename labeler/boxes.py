@@ -36,7 +36,8 @@ def area(boxes_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """(n,) areas in square units; 0 where a box has no width or no height."""
     corners = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
     sides = np.maximum(corners[:, 2:] - corners[:, :2], 0)
-    return sides[:, 0] * sides[:, 1]
+    areas: npt.NDArray[np.float64] = sides[:, 0] * sides[:, 1]
+    return areas
 
 
 def iou(first_xyxy: npt.ArrayLike, second_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -26,7 +26,7 @@ class Tile:
         names: n category names.
         scores: n scores, or empty where there are none (ground truth).
         caption: one line under the image.
-        problem: why there is no image; shown in its place.
+        problem: why there is no image; shown in its place, or the caption where this is empty.
     """
 
     pixels: npt.NDArray[np.uint8] | None
@@ -82,7 +82,7 @@ def colour_of(name: str) -> str:
 def _draw_tile(tile: Tile, tile_px: int, font: Any) -> Image.Image:
     """The image scaled to fit the square, up or down, with its boxes; a grey square where there is no image."""
     if tile.pixels is None:
-        return _draw_missing(tile.problem, tile_px, font)
+        return _draw_missing(tile.problem or tile.caption, tile_px, font)
     height, width = tile.pixels.shape[:2]
     scale = tile_px / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

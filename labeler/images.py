@@ -24,9 +24,7 @@ try:
 except ImportError:  # Pillow < 11.3
     pillow_avif = None  # type: ignore[assignment]
 
-MAX_PIXELS = (
-    178_956_970  # where Pillow itself calls an image a bomb (2 x 2**30 / 12): 1.3 GB while decoding, 3 GB as WebP
-)
+MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb: 1.3 GB while decoding, 3 GB as WebP
 
 _STRIP_BYTES = 1 << 20  # of RGB rows that are converted at a time
 # How stored rows become upright; source: EXIF 2.32, tag 0x0112.

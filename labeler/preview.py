@@ -51,7 +51,7 @@ def preview(job: Job, *, sample: int, threshold: float, columns: int = 5) -> Pre
 
 def _tile(row: Row, item: Item, names: dict[int, str], threshold: float, max_pixels: int) -> Tile:
     if row.status not in ("labeled", "empty") or item.data is None:
-        return Tile(None, caption=f"{row.image_key}: {row.status}: {row.error}")
+        return Tile(None, caption=row.image_key, problem=f"{row.status}: {row.error}")
     shown = row.detections.above(threshold)
     pixels = images.decode(item.data, max_pixels=max_pixels).pixels
     return Tile(

@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3_server import bucket, proxy, s3_server
+
+__all__ = ["bucket", "proxy", "s3_server"]  # fixtures for everybody
+
 NAMES = ["cat", "dog", "traffic light", "red circle", "blue square", "bus"]
 
 

@@ -11,7 +11,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 IOUS = [0.5 + 0.05 * step for step in range(10)]
+RECALLS = np.linspace(0, 1, 101).tolist()  # not step / 100: the last bit decides where a recall is just reached
 AREAS = {"": (0.0, 1e10), "s": (0.0, 1024.0), "m": (1024.0, 9216.0), "l": (9216.0, 1e10)}
 Boxes = list[dict[str, Any]]
 
@@ -24,7 +27,7 @@ def overlap(found: dict[str, Any], wanted: dict[str, Any], crowd: bool) -> float
 
 
 def judge(found: Boxes, wanted: Boxes, iou: float, skips: Callable[[Any], bool], crowds: bool) -> list[bool | None]:
-    """For each detection of one image and category, best first: right, wrong, or None: matched to what does not count."""
+    """For each detection of one image and category, best first: right, wrong, or None: does not count."""
     taken: set[int] = set()
     verdicts: list[bool | None] = []
     for detection in found:
@@ -52,9 +55,8 @@ def curve_area(ranked: list[bool], objects: int) -> float:
         hits += right
         points.append((hits / objects, hits / rank))
     total = 0.0
-    for step in range(101):
-        reached = [precision for recall, precision in points if recall >= step / 100 - 1e-12]
-        total += max(reached, default=0.0)
+    for threshold in RECALLS:
+        total += max((precision for recall, precision in points if recall >= threshold), default=0.0)
     return total / 101
 
 
@@ -111,7 +113,7 @@ def _ranked(
 
 
 def lvis_average_precision(truth: dict[str, Any], results: Boxes, *, fixed: bool) -> dict[str, dict[int, list[float]]]:
-    """Standard AP (300 an image) or Fixed AP (10,000 a category), then only judged pairs; unmatched ones may be excused."""
+    """Standard AP (300 an image) or Fixed AP (10,000 a category), then only judged pairs, some excused."""
     key, limit = ("category_id", 10_000) if fixed else ("image_id", 300)
     best: Boxes = []
     for value in sorted({r[key] for r in results}):

@@ -104,6 +104,8 @@ def test_tags_of_equal_boxes_do_not_cover_each_other():
 def test_a_failed_image_is_a_grey_tile_with_its_reason():
     bare, told = (drawn([Tile(None, problem=p)], tile_px=200) for p in ("", "decode_error: truncated JPEG " * 4))
     assert (bare[20:40, 20:40] == 208).all()
+    by_caption = drawn([Tile(None, caption="decode_error: truncated JPEG " * 4)], tile_px=200)
+    assert np.array_equal(told[8:208, 8:208], by_caption[8:208, 8:208])
     assert (told[8:208, 8:208] < 120).sum() > (bare[8:208, 8:208] < 120).sum() > 0
 
 

@@ -177,12 +177,10 @@ def test_images_and_chunks_mixed_in_one_batch_equal_each_pair_alone(folder, stoc
 
 def test_features_used_before_equal_fresh_ones_to_the_bit(folder, split):
     chunks = ids(packed(folder, WORDS, max_categories=5))
-    image, text = split.encode_image(pixels(0)), split.encode_text(chunks)
-    once = torch.tensor([1])
-    first = split.detect(image, text.take(once))
-    split.detect(image, text.take(torch.tensor([0])))
-    again = split.detect(image, text.take(once))
-    fresh = split.detect(split.encode_image(pixels(0)), split.encode_text(chunks).take(once))
+    image, text = split.encode_image(pixels(0)).take(torch.tensor([0, 0])), split.encode_text(chunks)
+    first = split.detect(image, text)
+    again = split.detect(image, text)
+    fresh = split.detect(split.encode_image(pixels(0)).take(torch.tensor([0, 0])), split.encode_text(chunks))
     for a, b, c in zip(first, again, fresh, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
@@ -204,6 +202,25 @@ def test_under_autocast_the_boxes_stay_float32_and_close(folder, split):
     # 8 bits of mantissa, and steps between neighbouring box values far below bfloat16's
     assert boxes.flatten().unique().numel() > 0.9 * boxes.numel()
     assert (boxes.to(torch.bfloat16).float() != boxes).float().mean() > 0.9
+
+
+def test_under_autocast_every_head_with_a_coordinate_or_a_logit_computes_in_float32(folder):
+    name = checkpoints.resolve(folder).architecture
+    half = SplitForward(getattr(transformers, name).from_pretrained(folder).eval(), half=torch.bfloat16)
+    ran: dict[str, torch.dtype] = {}
+
+    def watch(name):
+        return lambda module, arguments, output: ran.update({name: output.dtype})
+
+    for name, module in half.detector.named_modules():
+        if isinstance(module, torch.nn.Linear) or "class_embed" in name.split(".")[-2:]:
+            module.register_forward_hook(watch(name))
+    half.detect(half.encode_image(pixels(0)), half.encode_text(ids(packed(folder, WORDS))))
+    heads = {name: dtype for name, dtype in ran.items() if "bbox_embed" in name or "class_embed" in name}
+    heads |= {name: dtype for name, dtype in ran.items() if "reference_points_head" in name}
+    assert len(heads) >= 12
+    assert set(heads.values()) == {torch.float32}
+    assert ran["model.encoder.layers.0.deformable_layer.fc1"] == torch.bfloat16  # while the bulk is in half precision
 
 
 def test_the_detector_prepares_pixels_equal_to_the_bit_to_the_pillow_processor(folder):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 from labeler import checkpoints
 from labeler.detections import Detections
 from labeler.detectors import DetectError, GroundingDino
+from labeler.detectors.scoring import Scorer
 from labeler.detectors.scratch import Size, create_checkpoint
 from labeler.errors import Refused
 from labeler.prompts import Prompts, pack
@@ -267,7 +269,19 @@ def test_an_image_too_narrow_for_the_model_is_a_failure_with_its_reason(mm_folde
     assert isinstance(fine, Detections)
 
 
-def test_memory_running_out_halves_the_batch_and_goes_on(mm_folder, caplog):
+@pytest.fixture
+def logged():
+    """Messages of the detector's log. (pytest's own capture is switched off for this project.)"""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    log = logging.getLogger("labeler.detectors.grounding_dino")
+    log.addHandler(handler)
+    yield messages
+    log.removeHandler(handler)
+
+
+def test_memory_running_out_halves_the_batch_and_goes_on(mm_folder, logged):
     prompts = three_chunks(mm_folder)
     detector = GroundingDino(mm_folder, prompts, threads=1, pairs_per_batch=8)
 
@@ -281,7 +295,10 @@ def test_memory_running_out_halves_the_batch_and_goes_on(mm_folder, caplog):
     for found, expected in zip(detector.detect(images), exact.detect(images), strict=True):
         assert_same(found, expected)
     assert detector.pairs_per_batch == 2
-    assert "2 (image, chunk) pairs" in caplog.text
+    assert [message.split(": ")[1] for message in logged] == [
+        "going on with 4 (image, chunk) pairs per batch",
+        "going on with 2 (image, chunk) pairs per batch",
+    ]
 
 
 def test_memory_too_small_for_one_pair_is_an_error(mm_folder):
@@ -352,6 +369,56 @@ def test_prompts_longer_than_the_model_reads_are_refused(tmp_path):
     with pytest.raises(Refused, match="longer than the 6 tokens"):
         GroundingDino(folder, prompts)
     assert len(GroundingDino(folder, ["red fox", "house", "cat"]).prompts.chunks) == 2  # packed to fit
+
+
+# ---- scores that a model from scratch does not happen to have
+
+
+def scorer_of_one_chunk(folder, **settings) -> tuple[Scorer, Prompts]:
+    prompts = pack(Vocabulary.load(["cat", "red fox"]), Tokenizer.load(folder))
+    width = len(prompts.chunks[0].input_ids)
+    choices = {"score": "mean", "assignment": "argmax", "candidates": 0} | settings
+    return Scorer(prompts, width, torch.device("cpu"), **choices), prompts
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), float("-inf")])
+@pytest.mark.parametrize("assignment", ["argmax", "flattened"])
+def test_one_token_logit_that_is_not_finite_spoils_its_pair_and_no_other(mm_folder, value, assignment):
+    score, prompts = scorer_of_one_chunk(mm_folder, assignment=assignment)
+    logits = torch.zeros(2, 3, len(prompts.chunks[0].input_ids))
+    logits[1, 2, 3] = value
+    mask = torch.ones(2, logits.shape[-1], dtype=torch.bool)
+    rows = score(logits, torch.full((2, 3, 4), 0.5), mask, torch.tensor([0, 0]))
+    assert rows[0].isfinite().all()
+    assert rows[1, :, 4].isnan().all()
+
+
+def test_minus_infinity_at_padding_spoils_nothing(mm_folder):
+    score, prompts = scorer_of_one_chunk(mm_folder)
+    logits = torch.zeros(1, 3, len(prompts.chunks[0].input_ids))
+    mask = torch.ones(1, logits.shape[-1], dtype=torch.bool)
+    logits[..., -1], mask[..., -1] = float("-inf"), False
+    assert score(logits, torch.full((1, 3, 4), 0.5), mask, torch.tensor([0])).isfinite().all()
+
+
+def test_boxes_without_area_inside_the_image_are_left_out(mm_folder):
+    score, _ = scorer_of_one_chunk(mm_folder)
+    boxes = [[0.5, 0.5, 0.2, 0.2], [1.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0, 0.2], [0.5, -0.1, 0.5, 0.2]]
+    rows = np.array([[*box, 0.9, 1] for box in boxes], np.float32)
+    found = score.detections(rows, 0, floor=0.1, height=100, width=200)
+    np.testing.assert_allclose(found.boxes, [[80, 40, 120, 60]], atol=1e-4)
+    assert found.category_ids.tolist() == [2]
+
+
+def test_a_tie_between_a_category_and_a_negative_goes_to_the_category(mm_folder):
+    vocabulary = Vocabulary("tie", (Category(1, "cat", ("cat",), negative=True), Category(2, "fox", ("fox",))))
+    prompts = pack(vocabulary, Tokenizer.load(mm_folder))
+    width = len(prompts.chunks[0].input_ids)
+    logits, mask = torch.zeros(1, 1, width), torch.ones(1, width, dtype=torch.bool)
+    for assignment in ("argmax", "flattened"):
+        score = Scorer(prompts, width, torch.device("cpu"), score="mean", assignment=assignment, candidates=1)
+        rows = score(logits, torch.full((1, 1, 4), 0.5), mask, torch.tensor([0]))
+        assert score.detections(rows[0].numpy(), 0, floor=0, height=9, width=9).category_ids.tolist() == [2]
 
 
 # ---- the rest

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.evaluation_reference import average_precision, mean
-from tests.evaluation_scenes import SIDE, make_results, make_truth, plain_pycocotools, rectangle
 
 from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.evaluation import COCO, DetectionTable, Score, read_ground_truth, score
 from labeler.evaluation.average_precision import mean_precision
 from labeler.evaluation.results import parse_results
+from tests.evaluation_reference import average_precision, mean
+from tests.evaluation_scenes import SIDE, make_results, make_truth, plain_pycocotools, rectangle
 
 
 def coco_score(truth: dict[str, Any], results: list[dict[str, Any]], kind: str = "bbox") -> Score:

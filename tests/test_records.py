@@ -4,7 +4,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from labeler.detections import Detections
-from labeler.records import LABELS, STATUSES, Row, detections_of, parquet_to_table, rows_to_table, schema, table_to_parquet
+from labeler.records import (
+    LABELS,
+    STATUSES,
+    Row,
+    detections_of,
+    parquet_to_table,
+    rows_to_table,
+    schema,
+    table_to_parquet,
+)
 
 
 def row(index: int, detections: Detections | None = None, **kept: str | None) -> Row:

@@ -16,8 +16,6 @@ from labeler.errors import LabelerError, Refused
 from labeler.shards import READER_VERSION, Shard, ShardEnd, count_images, find_shards, patterns, read_units
 from labeler.shards.patterns import expand_braces, glob_regex, static_folder
 
-pytest_plugins = ["s3_server"]
-
 
 def touch(folder: Path, *names: str) -> Path:
     for name in names:

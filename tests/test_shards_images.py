@@ -18,8 +18,6 @@ from labeler.shards.fetching import Job, in_order
 from labeler.shards.units import Placed
 from labeler.storage import retries
 
-pytest_plugins = ["s3_server"]
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

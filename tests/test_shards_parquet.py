@@ -20,7 +20,6 @@ from labeler.shards import Item, Shard, ShardEnd, Unit, count_images, read_units
 from labeler.shards.image_column import find_image_column
 from labeler.storage.ranged_file import RangedFile
 
-pytest_plugins = ["s3_server"]
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 

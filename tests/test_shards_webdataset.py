@@ -20,8 +20,6 @@ from labeler.errors import InputChanged, StorageError
 from labeler.shards import Item, Shard, ShardEnd, Unit, read_units
 from labeler.shards.units import UnitCutter
 
-pytest_plugins = ["s3_server"]
-
 
 def shard_of(path: Path, data: bytes | None = None, **options: Any) -> Shard:
     if data is not None:

@@ -15,7 +15,6 @@ from labeler.errors import InputChanged, Refused, StorageError
 from labeler.storage import retries
 from labeler.storage.failures import Unreadable
 
-pytest_plugins = ["s3_server"]
 ROOT = Path(__file__).parent.parent
 
 

@@ -34,8 +34,9 @@ def evaluate_run(
 ) -> Evaluation:
     """Judge a run's stored detections by ground truth; nothing is written.
 
-    Images that the run could not label count as images without detections. Reads the run's images twice, its
-    detections once, as a stream; holds 28 bytes a detection of the annotated images, and about as much again to sort.
+    Images that the run could not label count as images without detections. Reads unit files twice: all for the names,
+    then those with annotated images for the detections, as a stream. Holds 28 bytes a detection of annotated images,
+    twice that while they are put together.
 
     Args:
         run_uri: the run folder.

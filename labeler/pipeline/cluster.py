@@ -117,7 +117,8 @@ def preflight(output_uri: str, input_uri: str, *, single_writer: bool, timeout_s
 
 def _probe(output_uri: str, input_uri: str, single_writer: bool) -> str | None:
     try:
-        storage.read_bytes(input_uri, start=0, length=1)
+        if storage.head(input_uri) is None:
+            return f"input {storage.redact(input_uri)} is not there for a worker; every node must see the same storage"
         storage.check_put_if_absent(output_uri, single_writer=single_writer)
     except LabelerError as error:
         return str(error)

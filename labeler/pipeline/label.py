@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from types import FrameType
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config
 from labeler.display import Display
-from labeler.errors import Incomplete, Refused
+from labeler.errors import Incomplete, InputChanged, Refused, StorageError
 from labeler.job import (
     Job,
     absolute_uri,
@@ -65,40 +64,70 @@ def label(
         Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
     """
     console = console or Console(stderr=True, highlight=False)
-    say = partial(console.print, markup=False, soft_wrap=True)
     job = resolve_job(config)
     output = absolute_uri(config.output.uri)
-    run = open_run(output)
-    if run is None:
-        require_free_or_ours(output)
-        found = plan_input(config)
-        first_uri = _first_uri(found[0], output)
-    else:
-        run.require_fingerprint(job.fields)
-        if not extend:
-            _require_same_input(run, config)
-        plan, progress = read_plan(run), read_progress(run)
-        found = _new_shards(run, plan, config) if extend else []
-        todo = found or progress.left(plan)
-        if not todo:
-            say(f"run {run.manifest.run_id} is complete already; nothing to do")
-            return _finish(run, plan, progress)
-        first_uri = _first_uri(todo[0], output)
+    with _refusals():
+        run = open_run(output)
+        work = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)
+    if run is not None and not work:
+        console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
+        return _finish(run, read_plan(run), read_progress(run))
     cluster.connect(config.ray)
-    single_writer = config.output.single_writer
     with _stop_signals():
-        workers = cluster.size_workers(config.ray)
-        cluster.require_capacity(workers)
-        cluster.preflight(output, first_uri, single_writer=single_writer, timeout_s=config.ray.start_timeout_s)
-        if run is None:
-            run = create_run(output, _new_run(job, found), single_writer=single_writer)
-            say(f"run {run.manifest.run_id} in {storage.redact(output)}")
-        elif extend:
-            extend_plan(run, found, single_writer=single_writer)
-            say(f"plan extended by {len(found):,} shards")
+        with _refusals():
+            workers = cluster.size_workers(config.ray)
+            cluster.require_capacity(workers)
+            cluster.preflight(
+                output,
+                _first_uri(work[0], output),
+                single_writer=config.output.single_writer,
+                timeout_s=config.ray.start_timeout_s,
+            )
+            run = _write_plan(run, output, work, job, extend, console)
         plan = read_plan(run)
         progress = _work(run, plan, job, workers, make_detector, console)
         return _finish(run, plan, progress)
+
+
+def _plan_new(output: str, config: Config) -> list[PlannedShard]:
+    require_free_or_ours(output)
+    return plan_input(config)
+
+
+def _plan_rest(run: Run, job: Job, extend: bool) -> list[PlannedShard]:
+    """What is left of a run, or with `extend` what its input holds beyond the plan (if anything, else what is left)."""
+    run.require_fingerprint(job.fields)
+    if not extend:
+        _require_same_input(run, job.config)
+    plan = read_plan(run)
+    return (_new_shards(run, plan, job.config) if extend else []) or read_progress(run).left(plan)
+
+
+def _write_plan(
+    run: Run | None, output: str, work: Sequence[PlannedShard], job: Job, extend: bool, console: Console
+) -> Run:
+    """The first thing that is written: a new run, or another generation of the plan."""
+    single_writer = job.config.output.single_writer
+    if run is None:
+        run = create_run(output, _new_run(job, work), single_writer=single_writer)
+        console.print(f"run {run.manifest.run_id} in {storage.redact(output)}", markup=False, soft_wrap=True)
+    elif extend:
+        known = {planned.shard_id for planned in read_plan(run)}
+        fresh = [planned for planned in work if planned.shard_id not in known]
+        extend_plan(run, fresh, single_writer=single_writer)
+        console.print(f"plan extended by {len(fresh):,} shards", markup=False)
+    return run
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Until the first unit is labeled, storage that fails is a refusal: nothing was started that could go on."""
+    try:
+        yield
+    except InputChanged:
+        raise
+    except StorageError as error:
+        raise Refused(str(error)) from error
 
 
 def _new_run(job: Job, plan: Sequence[PlannedShard]) -> NewRun:

@@ -1,1 +1,1 @@
-"""Training: images with boxes in, a Grounding DINO checkpoint out. This room imports torch, and Ray only in one file."""
+"""Training: images with boxes in, a Grounding DINO checkpoint out. It imports torch, and Ray in one file only."""

@@ -54,31 +54,37 @@ class Batches(Dataset[Batch]):
             share_prompt: one prompt for all images of the batch instead of one each.
         """
         self._source, self._sampler = source, sampler
-        self._batch_size, self._seed, self._rank = batch_size, seed, rank
+        self._batch_size, self._seed = batch_size, seed
         each = batch_size // world
         self._part = slice(rank * each, (rank + 1) * each)
         self._flip, self._share_prompt = flip, share_prompt
 
     def __getitem__(self, step: int) -> Batch:
         examples = self._source.batch(step, self._batch_size, self._part)
-        rng = np.random.default_rng([self._seed, step, self._rank])
-        examples = [e.mirrored() if rng.random() < self._flip else e for e in examples]
-        return collate(examples, self._ask(rng, examples))
+        # A generator of its own for each image: however many workers there are, it is treated the same.
+        places = range(self._part.start, self._part.stop)
+        rngs = [np.random.default_rng([self._seed, step, place]) for place in places]
+        examples = [e.mirrored() if rng.random() < self._flip else e for rng, e in zip(rngs, examples, strict=True)]
+        size = self._sampler.draw_size(np.random.default_rng([self._seed, step]))  # one for all: little padding
+        if self._share_prompt:
+            return collate(examples, [self._ask_all(rngs[0], examples, size)] * len(examples))
+        prompts = [
+            self._sampler.draw(rng, e.category_ids.tolist(), size, negatives=e.negatives)
+            for rng, e in zip(rngs, examples, strict=True)
+        ]
+        return collate(examples, prompts)
 
-    def _ask(self, rng: np.random.Generator, examples: Sequence[Example]) -> list[PromptChunk]:
-        size = self._sampler.draw_size(rng)  # one for all, so that little of the text is padding
-        if not self._share_prompt:
-            return [self._sampler.draw(rng, e.category_ids.tolist(), size, negatives=e.negatives) for e in examples]
+    def _ask_all(self, rng: np.random.Generator, examples: Sequence[Example], size: int) -> PromptChunk:
         present = [int(i) for e in examples for i in e.category_ids]
         known = [set(e.negatives) | set(e.category_ids.tolist()) for e in examples if e.negatives is not None]
         negatives = sorted(set.intersection(*known)) if known else None
-        return [self._sampler.draw(rng, present, size, negatives=negatives)] * len(examples)
+        return self._sampler.draw(rng, present, size, negatives=negatives)
 
     def loader(self, start: int, stop: int, *, processes: int) -> Iterator[Batch]:
         """The batches of steps start..stop-1, prepared ahead by other processes (0: by this one, when asked)."""
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"generator": torch.Generator()}  # else it takes a number from the model's own
         if processes:
-            options = {"multiprocessing_context": "spawn", "prefetch_factor": 4, "worker_init_fn": _single_thread}
+            options |= {"multiprocessing_context": "spawn", "prefetch_factor": 4, "worker_init_fn": _single_thread}
         loader = DataLoader(
             self, batch_size=None, sampler=range(start, stop), num_workers=processes, collate_fn=None, **options
         )

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from labeler.config import _apply_override, _read_yaml, _refusal
-from labeler.errors import Refused
 
 
 class _Section(BaseModel):
@@ -58,6 +57,7 @@ class DataConfig(_Section):
     images: str | None = None  # a folder of images or of WebDataset tars, or one tar
     run: str | None = None  # a run's folder: its labels are the truth
     score_threshold: float = Field(0.3, ge=0, le=1)  # of a run's labels
+    exclude: tuple[str, ...] = ()  # names of categories that are neither boxes nor asked for: to be held out
     flip: float = Field(0.0, ge=0, le=1)  # how often an image is mirrored
     bucket_px: int = Field(1, gt=0)  # sides are rounded to multiples of it, so that photographs share shapes
 
@@ -106,14 +106,29 @@ class TrainConfig(_Section):
     loaders: int = Field(1, ge=0)  # processes that prepare batches for a worker; 0: the worker itself
 
 
+class ValidationShapes(_Section):
+    """Drawn scenes of all combinations, those held out measured apart."""
+
+    seed: int = Field(1, ge=0)
+    images: int = Field(48, gt=0)
+
+
 class ValidationConfig(_Section):
-    """What is measured while training; `steps: 0` measures nothing."""
+    """What is measured while training, every so many steps and at the end; `steps: 0` measures nothing."""
 
     steps: int = Field(500, ge=0)
-    shapes_seed: int = Field(1, ge=0)
-    images: int = Field(64, gt=0)
-    annotations: str | None = None  # instead of drawn shapes
-    image_files: str | None = None
+    shapes: ValidationShapes | None = None
+    annotations: str | None = None  # COCO json
+    images: str | None = None  # its images, as in data.images
+    limit: int = Field(64, gt=0)  # the first so many images of it
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ValidationConfig:
+        if (self.annotations is None) != (self.images is None):
+            raise ValueError("validation.annotations and validation.images go together")
+        if self.shapes is not None and self.annotations is not None:
+            raise ValueError("say one of validation.shapes and validation.annotations")
+        return self
 
 
 class RayConfig(_Section):
@@ -163,6 +178,3 @@ def make_training_job(
         return TrainingJob.model_validate(merged)
     except ValidationError as error:
         raise _refusal(error, where) from None
-
-
-__all__ = ["Refused", "TrainingJob", "load_training_job", "make_training_job"]

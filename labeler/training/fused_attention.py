@@ -32,7 +32,7 @@ def _attend(
     """vision_features (images, positions, d), text_features (images, tokens, d); the masks are True at padding."""
 
     def heads(hidden: Tensor) -> Tensor:  # (images, heads, length, head width)
-        return hidden.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return hidden.view(*hidden.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
 
     def keep(mask: Tensor | None) -> Tensor | None:
         return None if mask is None else ~mask[:, None, None, :]

@@ -16,16 +16,19 @@ from torch import distributed
 from labeler.checkpoints import Checkpoint
 from labeler.detectors.loading import choose_device
 from labeler.detectors.preprocess import Preprocessing
-from labeler.shapes import Combination, select
+from labeler.errors import Refused
+from labeler.shapes import select
 from labeler.tokenizer import Tokenizer
+from labeler.training.annotations import read_coco, read_run
 from labeler.training.batches import Batches
-from labeler.training.config import DataConfig, TrainingJob
+from labeler.training.config import TrainingJob
 from labeler.training.examples import ShapesSource, Source
 from labeler.training.loop import Place, Report, Trainer, train
 from labeler.training.models import start_checkpoint
 from labeler.training.outputs import Outputs
 from labeler.training.prompting import PromptSampler
-from labeler.training.validation import ValidationSet, shapes_validation
+from labeler.training.stored import Record, StoredSource
+from labeler.training.validation import ValidationSet, shapes_validation, stored_validation
 from labeler.vocabulary import Category, Vocabulary
 
 # A job may go on with another length, pace or number of workers; with other data or another model it is another job.
@@ -52,18 +55,26 @@ def prepare(job: TrainingJob, folder: Path) -> Prepared:
     Raises:
         Refused: bad annotations, vocabulary or checkpoint.
     """
-    vocabulary = _vocabulary(job)
-    start = start_checkpoint(job.model, vocabulary, folder, seed=job.train.seed)
+    truth = _read_truth(job)
+    start = start_checkpoint(job.model, truth.vocabulary, folder, seed=job.train.seed)
     preprocessing = Preprocessing.of(start, job.model.image_size)
     sampler = PromptSampler(
-        vocabulary,
+        truth.vocabulary,
         Tokenizer.load(start.folder),
         min_categories=job.prompts.min_categories,
         max_categories=job.prompts.max_categories,
         max_tokens=job.prompts.max_tokens,
         drop=job.prompts.drop,
     )
-    return Prepared(start, preprocessing, _source(job.data, preprocessing), sampler, _validation(job))
+    source = _source(job, truth, preprocessing)
+    return Prepared(start, preprocessing, source, sampler, _validation(job, truth.vocabulary))
+
+
+def check_job(job: TrainingJob) -> None:
+    """Refused for whatever a worker would refuse."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(job, Path(folder))
+    Outputs(job.output).claim(_plain(job), may_differ=MAY_DIFFER)
 
 
 def run_worker(job: TrainingJob, place: Place | None = None, report: Report = lambda record: None) -> None:
@@ -87,9 +98,7 @@ def run_worker(job: TrainingJob, place: Place | None = None, report: Report = la
             share_prompt=job.prompts.share == "batch",
         )
         trainer = Trainer(prepared.start, prepared.preprocessing, job.optimizer, job.train, place, outputs)
-        train(
-            trainer, batches, validation=prepared.validation, validation_steps=job.validation.steps, report=report
-        )
+        train(trainer, batches, validation=prepared.validation, validation_steps=job.validation.steps, report=report)
 
 
 @contextmanager
@@ -115,20 +124,43 @@ def _plain(job: TrainingJob) -> Mapping[str, Any]:
     return plain
 
 
-def _vocabulary(job: TrainingJob) -> Vocabulary:
-    if job.vocabulary is not None:
-        return Vocabulary.load(job.vocabulary)
-    assert job.data.shapes is not None
-    return _shapes_vocabulary(select(job.data.shapes.combinations))
+@dataclass(frozen=True)
+class _Truth:
+    """What the data says: the records (None: scenes are drawn), and the categories that are trained."""
+
+    records: list[Record] | None
+    vocabulary: Vocabulary
 
 
-def _shapes_vocabulary(combinations: tuple[Combination, ...]) -> Vocabulary:
-    return Vocabulary("shapes", tuple(Category(c.category_id, c.name, (c.name,)) for c in combinations))
+def _read_truth(job: TrainingJob) -> _Truth:
+    data = job.data
+    given = None if job.vocabulary is None else Vocabulary.load(job.vocabulary)
+    if data.shapes is not None:
+        drawn = tuple(Category(c.category_id, c.name, (c.name,)) for c in select(data.shapes.combinations))
+        return _Truth(None, _without(given or Vocabulary("shapes", drawn), data.exclude))
+    if data.run is not None:
+        records, labeled = read_run(data.run, score_threshold=data.score_threshold)
+        return _exclude(records, labeled, data.exclude)
+    vocabulary = given or Vocabulary.load(str(data.annotations))
+    return _exclude(read_coco(str(data.annotations), str(data.images), vocabulary), vocabulary, data.exclude)
 
 
-def _source(data: DataConfig, preprocessing: Preprocessing) -> Source:
-    assert data.shapes is not None
-    shapes = data.shapes
+def _exclude(records: list[Record], vocabulary: Vocabulary, names: tuple[str, ...]) -> _Truth:
+    kept = _without(vocabulary, names)
+    return _Truth([record.only(kept.by_id) for record in records] if names else records, kept)
+
+
+def _without(vocabulary: Vocabulary, names: tuple[str, ...]) -> Vocabulary:
+    unknown = sorted(set(names) - {c.name for c in vocabulary.categories})
+    if unknown:
+        raise Refused(f"data.exclude: no category called {', '.join(unknown)}")
+    return Vocabulary(vocabulary.name, tuple(c for c in vocabulary.categories if c.name not in names))
+
+
+def _source(job: TrainingJob, truth: _Truth, preprocessing: Preprocessing) -> Source:
+    shapes = job.data.shapes
+    if truth.records is not None or shapes is None:
+        return StoredSource(truth.records or [], preprocessing, seed=job.train.seed, bucket_px=job.data.bucket_px)
     return ShapesSource(
         preprocessing,
         select(shapes.combinations),
@@ -138,7 +170,14 @@ def _source(data: DataConfig, preprocessing: Preprocessing) -> Source:
     )
 
 
-def _validation(job: TrainingJob) -> ValidationSet | None:
-    if not job.validation.steps:
+def _validation(job: TrainingJob, vocabulary: Vocabulary) -> ValidationSet | None:
+    config = job.validation
+    if not config.steps:
         return None
-    return shapes_validation(job.validation.shapes_seed, job.validation.images)
+    if config.shapes is not None:
+        return shapes_validation(config.shapes.seed, config.shapes.images)
+    if config.annotations is None or config.images is None:
+        return None
+    whole = Vocabulary.load(config.annotations)
+    records = read_coco(config.annotations, config.images, whole)
+    return stored_validation([record.only(vocabulary.by_id) for record in records[: config.limit]], vocabulary)

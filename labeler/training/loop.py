@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from labeler.training.forward import Trainee
 from labeler.training.fused_attention import use_fused_attention
 from labeler.training.losses import PARTS, LossWeights, detection_loss
 from labeler.training.models import load_trainable, write_checkpoint
-from labeler.training.outputs import CHECKPOINT, Outputs
+from labeler.training.outputs import Outputs
 from labeler.training.schedule import lr_factor, progress
 from labeler.training.validation import ValidationSet, validate
 
@@ -33,7 +33,7 @@ class Place:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 class Trainer:
@@ -57,10 +57,11 @@ class Trainer:
         self.detector.train(train.dropout)
         self.weights = LossWeights.of(self.detector.config)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.detector, optimizer), lr=optimizer.lr, weight_decay=optimizer.weight_decay
+            _groups(self.detector, optimizer), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=True
         )
         self.step, self.seconds = 0, 0.0
         self._resume()
+        self.over = self._done() >= 1
         trainee: nn.Module = Trainee(self.detector)
         if place.world > 1:
             # Not every parameter is used: of the backbone's norms only those of the levels that are read.
@@ -69,8 +70,7 @@ class Trainer:
         self._mean = torch.tensor(preprocessing.mean, device=place.device)
         self._std = torch.tensor(preprocessing.std, device=place.device)
 
-    @property
-    def done(self) -> float:
+    def _done(self) -> float:
         """0 to 1."""
         return progress(self.step, self.train_config.steps, self.seconds, self.train_config.max_seconds)
 
@@ -81,26 +81,31 @@ class Trainer:
         pixels = batch.pixels.to(device).float() * self.preprocessing.scale
         pixels = ((pixels - self._mean) / self._std).permute(0, 3, 1, 2).contiguous()
         objects = self._agree(float(sum(targets.counts)))
+        done = self._done()
         logits, boxes = self.trainee(pixels, batch.input_ids.to(device), mask)
         loss, parts = detection_loss(logits, boxes, mask, targets, self.weights, max(objects, 1.0))
         factor = lr_factor(
             self.step,
-            self.done,
+            done,
             warmup_steps=self.optimizer_config.warmup_steps,
             final_factor=self.optimizer_config.final_factor,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.detector.parameters(), self.optimizer_config.clip_norm)
         if torch.isfinite(norm):  # one batch with an overflow must not spoil the weights
             self.optimizer.step()
         self.step += 1
+        self.over = self.over or done >= 1 or self.step >= self.train_config.steps
         return {**{name: part.detach() for name, part in parts.items()}, "loss": loss.detach(), "grad_norm": norm}
 
     def _agree(self, objects: float) -> float:
-        """The average number of objects per worker; also sets everyone's clock by the first worker's."""
+        """The average number of objects per worker; also sets everyone's clock by the first worker's.
+
+        (Else one worker would find the time to be over while another waits for it in the next step.)
+        """
         if self.place.world == 1:
             return objects
         mine = torch.tensor([objects, self.seconds if self.place.rank == 0 else 0.0], device=self.place.device)
@@ -164,20 +169,23 @@ def train(
     clock = time.monotonic()
     saved, logged = trainer.seconds, (trainer.seconds, trainer.step)
     loader = batches.loader(trainer.step, config.steps, processes=config.loaders)
-    while trainer.done < 1:
+    while not trainer.over:
         averages.add(trainer.run_step(next(loader)))
         now = time.monotonic()
         trainer.seconds, clock = trainer.seconds + now - clock, now
-        over = trainer.done >= 1
-        if first and (trainer.step % config.log_steps == 0 or over):
+        if first and (trainer.step % config.log_steps == 0 or trainer.over):
             seconds, step = logged
             pace = (trainer.seconds - seconds) / max(1, trainer.step - step)
             _log(trainer, {**averages.take(), "seconds_per_step": round(pace, 3)}, report)
             logged = trainer.seconds, trainer.step
-        if over or trainer.seconds - saved >= config.save_seconds:
+        if trainer.over or trainer.seconds - saved >= config.save_seconds:
             trainer.save()
             saved = trainer.seconds
-        if first and validation is not None and (over or (validation_steps and trainer.step % validation_steps == 0)):
+        if (
+            first
+            and validation is not None
+            and (trainer.over or (validation_steps and trainer.step % validation_steps == 0))
+        ):
             with tempfile.TemporaryDirectory() as folder:
                 trainer.export(Path(folder))
                 _log(trainer, validate(Path(folder), validation, device=str(trainer.place.device)), report)
@@ -205,12 +213,11 @@ class _Averages:
 
     def take(self) -> dict[str, float]:
         """`loss`, `grad_norm`, and each part at the last decoder layer and at the encoder (`_encoder`)."""
-        means = {name: (total / max(1, self._count)).tolist() for name, total in self._sums.items()}
-        self.__init__()  # type: ignore[misc]
-        flat = {name: round(means[name], 4) for name in ("loss", "grad_norm") if name in means}
+        means: dict[str, Any] = {name: (total / self._count).tolist() for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        flat: dict[str, float] = {name: round(means[name], 4) for name in ("loss", "grad_norm")}
         for name in PARTS:
-            if name in means:
-                flat[name], flat[f"{name}_encoder"] = round(means[name][-2], 4), round(means[name][-1], 4)
+            flat[name], flat[f"{name}_encoder"] = round(means[name][-2], 4), round(means[name][-1], 4)
         return flat
 
 
@@ -224,6 +231,3 @@ def _groups(detector: Any, config: OptimizerConfig) -> list[dict[str, Any]]:
         if factor > 0:
             by_factor.setdefault(factor, []).append(parameter)
     return [{"params": found, "base_lr": config.lr * factor} for factor, found in by_factor.items()]
-
-
-__all__ = ["CHECKPOINT", "Place", "Trainer", "train"]

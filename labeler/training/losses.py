@@ -74,7 +74,6 @@ def detection_loss(
     Returns:
         parts: "loss_ce", "loss_bbox" and "loss_giou", each (stages,), without weights.
     """
-    stages, images = logits.shape[:2]
     scores = logits.masked_fill(~token_mask[None, :, None], -100.0)  # finite, and a probability of 0
     stage, image, query, target = match(scores, boxes, targets, weights)
     labels = torch.zeros_like(scores)
@@ -83,7 +82,7 @@ def detection_loss(
     found, wanted = boxes[stage, image, query], targets.boxes[image, target]  # (matches, 4)
     distance = (found - wanted).abs().sum(-1)
     overlap = 1 - generalized_iou(found, wanted)
-    zero = scores.new_zeros(stages)
+    zero = scores.new_zeros(len(scores))
     parts = {
         "loss_ce": focal.flatten(1).sum(1) / total_objects,
         "loss_bbox": zero.index_add(0, stage, distance) / total_objects,

@@ -80,7 +80,7 @@ def _create(new: NewModel, folder: Path, words: Iterable[str], image_size: tuple
     if isinstance(new.size, str):
         size: str | Size = new.size
     else:
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in new.size.items()}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in new.size.items()}
         try:
             size = Size(**fields)
         except TypeError as error:

@@ -1,9 +1,9 @@
 """What a training job leaves in its output folder, each thing written at once or not at all.
 
-    checkpoint/     a checkpoint in transformers' layout, usable at any time
-    state.pt        what is needed to go on: weights, optimizer, step, seconds
-    log.jsonl       one line for each record: losses, learning rate, seconds a step, validation
-    config.json     the job's resolved configuration
+checkpoint/     a checkpoint in transformers' layout, usable at any time
+state.pt        what is needed to go on: weights, optimizer, step, seconds
+log.jsonl       one line for each record: losses, learning rate, seconds a step, validation
+config.json     the job's resolved configuration
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Outputs:
         if there is not None:
             old = json.loads(storage.read_bytes(self.path(CONFIG)))
             differing = sorted(
-                k for k in {*old, *config} if k not in may_differ and old.get(k) != json.loads(json.dumps(config.get(k)))
+                k
+                for k in {*old, *config}
+                if k not in may_differ and old.get(k) != json.loads(json.dumps(config.get(k)))
             )
             if differing:
                 raise Refused(

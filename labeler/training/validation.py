@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from labeler import images, storage
 from labeler.boxes import xyxy_to_xywh
 from labeler.detections import Detections
 from labeler.detectors.grounding_dino import GroundingDino
+from labeler.errors import Refused
 from labeler.shapes import ALL, HELD_OUT, SEEN, draw_scene
+from labeler.training.stored import Record
 from labeler.vocabulary import Category, Vocabulary
 
 SCORE, IOU = 0.3, 0.5  # where recall and precision are read off
@@ -39,16 +42,28 @@ class ValidationSet:
     groups: Mapping[str, frozenset[int]]
 
 
-def shapes_validation(seed: int, images: int) -> ValidationSet:
+def shapes_validation(seed: int, scenes: int) -> ValidationSet:
     """Drawn scenes of all combinations, measured apart for those that training sees and those held out."""
-    scenes = [draw_scene(seed, index) for index in range(images)]
+    drawn = [draw_scene(seed, index) for index in range(scenes)]
     vocabulary = Vocabulary("shapes", tuple(Category(c.category_id, c.name, (c.name,)) for c in ALL))
     groups = {
         "seen": frozenset(c.category_id for c in SEEN),
         "held_out": frozenset(c.category_id for c in HELD_OUT),
     }
-    found = tuple(ValidationImage(s.image, s.boxes_xyxy, s.category_ids.astype(np.int64)) for s in scenes)
+    found = tuple(ValidationImage(s.image, s.boxes_xyxy, s.category_ids.astype(np.int64)) for s in drawn)
     return ValidationSet(found, vocabulary, groups)
+
+
+def stored_validation(records: Sequence[Record], vocabulary: Vocabulary) -> ValidationSet:
+    """Stored images, all their categories measured together. Raises Refused for an image that cannot be read."""
+    found = []
+    for record in records:
+        try:
+            pixels = images.decode(record.location.read()).pixels
+        except (images.ImageError, storage.Unreadable) as error:
+            raise Refused(f"validation image {record.name}: {error}") from None
+        found.append(ValidationImage(pixels, record.boxes_xyxy, record.category_ids))
+    return ValidationSet(tuple(found), vocabulary, {"all": frozenset(c.id for c in vocabulary.categories)})
 
 
 def validate(checkpoint: Path, data: ValidationSet, *, device: str) -> dict[str, float]:
@@ -64,7 +79,7 @@ def validate(checkpoint: Path, data: ValidationSet, *, device: str) -> dict[str,
 
 
 def recall_and_precision(
-    images: Sequence[ValidationImage], found: Sequence[Detections], ids: frozenset[int]
+    truth: Sequence[ValidationImage], found: Sequence[Detections], ids: frozenset[int]
 ) -> tuple[float, float]:
     """Of the objects of these categories, and of the detections of them with score >= SCORE, how many are a match.
 
@@ -72,7 +87,7 @@ def recall_and_precision(
     there is nothing to count.
     """
     objects = detections = matches = 0
-    for image, result in zip(images, found, strict=True):
+    for image, result in zip(truth, found, strict=True):
         kept = result.above(SCORE).sorted()
         kept = kept[np.isin(kept.category_ids, list(ids))]
         wanted = np.isin(image.category_ids, list(ids))
@@ -86,21 +101,19 @@ def recall_and_precision(
     return matches / max(1, objects), matches / max(1, detections)
 
 
-def average_precision(
-    images: Sequence[ValidationImage], found: Sequence[Detections], ids: frozenset[int]
-) -> float:
+def average_precision(truth: Sequence[ValidationImage], found: Sequence[Detections], ids: frozenset[int]) -> float:
     """COCO's AP@[.50:.95] over these categories, by pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = _coco(images, ids)
-        truth.createIndex()
+        coco = COCO()
+        coco.dataset = _coco(truth, ids)
+        coco.createIndex()
         results = _results(found)
         if not results:
             return 0.0
-        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
         evaluation.params.catIds = sorted(ids)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -108,13 +121,13 @@ def average_precision(
     return float(evaluation.stats[0])
 
 
-def _coco(images: Sequence[ValidationImage], ids: frozenset[int]) -> dict[str, Any]:
-    annotations = []
-    for number, image in enumerate(images, 1):
+def _coco(truth: Sequence[ValidationImage], ids: frozenset[int]) -> dict[str, Any]:
+    annotations: list[dict[str, Any]] = []
+    for number, image in enumerate(truth, 1):
         for box, category_id in zip(xyxy_to_xywh(image.boxes).tolist(), image.category_ids.tolist(), strict=True):
             annotation = {"image_id": number, "category_id": category_id, "bbox": box, "area": box[2] * box[3]}
             annotations.append({"id": len(annotations) + 1, "iscrowd": 0, **annotation})
-    shapes = [(number, *image.pixels.shape[:2]) for number, image in enumerate(images, 1)]
+    shapes = [(number, *image.pixels.shape[:2]) for number, image in enumerate(truth, 1)]
     return {
         "images": [{"id": number, "height": height, "width": width} for number, height, width in shapes],
         "annotations": annotations,

@@ -1,0 +1,133 @@
+"""Stored images with boxes as training examples, in endless batches of one shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from labeler import images, storage
+from labeler.detectors.preprocess import Preprocessing, resized_shape
+from labeler.errors import Refused
+from labeler.training.examples import Example, to_cxcywh
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where an encoded image lies: a whole object, or `length` bytes of one from `offset` on."""
+
+    uri: str
+    offset: int = 0
+    length: int | None = None
+
+    def read(self) -> bytes:
+        return storage.read_bytes(self.uri, start=self.offset, length=self.length)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One stored image with its truth.
+
+    Attributes:
+        width, height: of the upright image in pixels, as annotated.
+        boxes_xyxy: (n, 4) float32 in its pixels.
+        category_ids: (n,) int64.
+        negatives: ids known to be absent; None when every category that has no box is.
+    """
+
+    name: str
+    location: Location
+    width: int
+    height: int
+    boxes_xyxy: npt.NDArray[np.float32]
+    category_ids: npt.NDArray[np.int64]
+    negatives: tuple[int, ...] | None = None
+
+    def only(self, category_ids: Collection[int]) -> Record:
+        """The same image with the boxes of these categories."""
+        kept = np.asarray([int(i) in category_ids for i in self.category_ids], bool)
+        negatives = None if self.negatives is None else tuple(i for i in self.negatives if i in category_ids)
+        boxes, ids = self.boxes_xyxy[kept], self.category_ids[kept]
+        return replace(self, boxes_xyxy=boxes, category_ids=ids, negatives=negatives)
+
+
+class StoredSource:
+    """Every image once per epoch, in random order, each batch of images that are resized to one shape.
+
+    An image that cannot be decoded is replaced by the next one of its shape, with a warning. A shape with fewer images
+    than a batch has repeats some.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], preprocessing: Preprocessing, *, seed: int, bucket_px: int = 1
+    ) -> None:
+        """
+        Args:
+            bucket_px: sides are rounded to multiples of it, which changes the aspect a little; 1 keeps the shapes
+                that the detector itself will use.
+
+        Raises:
+            Refused: no records.
+        """
+        if not records:
+            raise Refused("training data: no image to train on")
+        self._records, self._preprocessing, self._seed = records, preprocessing, seed
+        shapes: dict[tuple[int, int], list[int]] = {}
+        for index, record in enumerate(records):
+            shape = resized_shape(record.height, record.width, *preprocessing.image_size)
+            shapes.setdefault(_rounded(shape, bucket_px), []).append(index)
+        self._shapes = {shape: np.asarray(shapes[shape]) for shape in sorted(shapes)}
+        self._epoch: tuple[int, int, list[tuple[tuple[int, int], npt.NDArray[np.int64]]]] = (-1, 0, [])
+
+    def batch(self, step: int, size: int, part: slice) -> list[Example]:
+        shape, indices = self._batch_indices(step, size)
+        return [self._read(int(index), shape) for index in indices[part]]
+
+    def _batch_indices(self, step: int, size: int) -> tuple[tuple[int, int], npt.NDArray[np.int64]]:
+        per_epoch = sum(-(-len(found) // size) for found in self._shapes.values())
+        epoch, place = divmod(step, per_epoch)
+        if self._epoch[:2] != (epoch, size):
+            self._epoch = (epoch, size, self._shuffled(epoch, size))
+        return self._epoch[2][place]
+
+    def _shuffled(self, epoch: int, size: int) -> list[tuple[tuple[int, int], npt.NDArray[np.int64]]]:
+        rng = np.random.default_rng([self._seed, epoch])
+        batches = []
+        for shape, found in self._shapes.items():
+            order = rng.permutation(found)
+            whole = np.resize(order, -(-len(order) // size) * size)  # the last batch is filled up from the start
+            batches += [(shape, whole[start : start + size]) for start in range(0, len(whole), size)]
+        return [batches[place] for place in rng.permutation(len(batches))]
+
+    def _read(self, index: int, shape: tuple[int, int]) -> Example:
+        candidates = self._shapes[shape]
+        start = int(np.searchsorted(candidates, index))
+        for turn in range(len(candidates)):
+            record = self._records[int(candidates[(start + turn) % len(candidates)])]
+            try:
+                return self._example(record, shape)
+            except (images.ImageError, storage.Unreadable) as error:
+                log.warning("%s is left out of training: %s", record.name, error)
+        raise Refused(f"training data: none of {len(candidates)} images of one shape can be read ({record.name}, ...)")
+
+    def _example(self, record: Record, shape: tuple[int, int]) -> Example:
+        """(The decoder puts images upright, and boxes are in parts of the image, so a resized copy does no harm.)"""
+        pixels = images.decode(record.location.read()).pixels
+        if (pixels.shape[0] > pixels.shape[1]) != (record.height > record.width) and record.height != record.width:
+            raise images.ImageError(f"is {pixels.shape[1]} x {pixels.shape[0]}, not {record.width} x {record.height}")
+        if pixels.shape[:2] != shape:
+            resample = Image.Resampling(self._preprocessing.resample)
+            pixels = np.asarray(Image.fromarray(pixels).resize(shape[::-1], resample))
+        boxes = to_cxcywh(record.boxes_xyxy, record.height, record.width)
+        return Example(pixels, boxes, record.category_ids, record.negatives)
+
+
+def _rounded(shape: tuple[int, int], bucket_px: int) -> tuple[int, int]:
+    height, width = (max(bucket_px, round(side / bucket_px) * bucket_px) for side in shape)
+    return height, width

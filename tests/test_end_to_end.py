@@ -1,0 +1,246 @@
+"""The command as a user runs it: S3 over HTTP, other storage, a killed driver, new shards, `ray job submit`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from labeler import storage
+from labeler.runs import open_run, read_plan, read_progress, read_tables
+from tests.conftest import NAMES
+from tests.inputs import image_bytes, tar_bytes, write_tars
+from tests.s3_server import S3Server
+
+ROOT = Path(__file__).parent.parent
+
+
+def write_config(path: Path, source: str, output: str, model: object, **sections: object) -> Path:
+    values = {
+        "input": source,
+        "output": output,
+        "vocabulary": NAMES,
+        "model": {"name": str(model)},
+        "detect": {"score_floor": 0.0, "max_detections": 3},
+        "unit": {"max_images": 4},
+        **sections,
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def start_label(config: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jobs.label", str(config), "ray.cpus_per_worker=1", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **(env or {})}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def run_label(config: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+    process = start_label(config, *arguments, env=env)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out
+
+
+def rows_of(output: str) -> list[dict[str, Any]]:
+    run = open_run(output)
+    assert run is not None
+    return pa.concat_tables(read_tables(run, read_plan(run), read_progress(run))).to_pylist()
+
+
+def put_tars(uri: str, *, shards: int, images: int, first: int = 0) -> list[str]:
+    """Tars straight to storage; returns their URIs."""
+    uris = []
+    for shard in range(first, first + shards):
+        members = {f"{i:04d}.png": image_bytes(shard * 1000 + i) for i in range(images)}
+        uris.append(storage.join(uri, f"{shard:05d}.tar"))
+        storage.put(uris[-1], tar_bytes(members))
+    return uris
+
+
+def test_s3_in_and_out_with_a_killed_driver_and_new_shards(
+    tmp_path: Path, checkpoint: Path, s3_server: S3Server, bucket: str
+) -> None:
+    tars = put_tars(f"{bucket}/in", shards=4, images=24)
+    for file in checkpoint.iterdir():
+        storage.put(f"{bucket}/model/{file.name}", file.read_bytes())
+    env = {**s3_server.env, "LABELER_CACHE": str(tmp_path / "cache")}
+    output = f"{bucket}/run"
+    config = write_config(tmp_path / "c.yaml", f"{bucket}/in", output, f"{bucket}/model", ray={"read_tasks": 1})
+
+    # SIGKILL at the first finished shard ...
+    process = start_label(config, env=env)
+    while not list(storage.list_objects(f"{output}/shards")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    time.sleep(3)  # its local cluster notices and goes: nothing of it may still be writing
+    run = open_run(output)
+    assert run is not None
+    plan, before = read_plan(run), read_progress(run)
+    assert before.left(plan), "killed too late to show anything"
+    finished = [p for p in plan if before.is_finished(p.shard_id)]
+    assert finished
+    gets = {p.shard.uri: s3_server.gets(p.shard.uri.removeprefix("s3://")) for p in finished}
+
+    # ... and the same command again.
+    run_label(config, env=env)
+    rows = rows_of(output)
+    assert Counter((r["shard_id"], r["index"]) for r in rows) == Counter(
+        (f"{s:06d}", i) for s in range(4) for i in range(24)
+    )
+    assert {r["status"] for r in rows} == {"labeled"}
+    for uri, count in gets.items():
+        assert s3_server.gets(uri.removeprefix("s3://")) == count, "a finished shard was opened again"
+
+    # The rows are those of a run that nobody killed, over the same bytes in another place.
+    calm = write_config(tmp_path / "d.yaml", f"{bucket}/in", str(tmp_path / "calm"), checkpoint)
+    run_label(calm, env=env)
+    assert rows_of(str(tmp_path / "calm")) == rows
+
+    # Three new tars: --extend reads them and nothing else.
+    old = {uri: s3_server.gets(uri.removeprefix("s3://")) for uri in tars}
+    new = put_tars(f"{bucket}/in", shards=3, images=5, first=4)
+    run_label(config, "--extend", env=env)
+    assert Counter(r["shard_id"] for r in rows_of(output)) == {f"{s:06d}": 24 if s < 4 else 5 for s in range(7)}
+    assert {uri: s3_server.gets(uri.removeprefix("s3://")) for uri in tars} == old
+    assert all(s3_server.gets(uri.removeprefix("s3://")) for uri in new)
+
+
+def test_s3_refusals_are_one_line_and_write_nothing(
+    tmp_path: Path, checkpoint: Path, s3_server: S3Server, bucket: str
+) -> None:
+    put_tars(f"{bucket}/in", shards=1, images=2)
+    cases = {
+        "s3://no-such-bucket-here/in": (f"{bucket}/run", s3_server.env),
+        f"{bucket}/nothing": (f"{bucket}/run", s3_server.env),
+        f"{bucket}/in": ("s3://no-such-bucket-here/run", s3_server.env),
+        f"{bucket}/in/": (f"{bucket}/run", {**s3_server.env, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}),
+    }
+    for source, (output, env) in cases.items():
+        config = write_config(tmp_path / "c.yaml", source, output, checkpoint)
+        process = start_label(config, env={**env, "AWS_CONFIG_FILE": "/dev/null", "HOME": str(tmp_path)})
+        _, err = process.communicate(timeout=120)
+        lines = [line for line in err.splitlines() if line.strip()]
+        assert process.returncode == 2, (source, err)
+        assert len(lines) == 1, err
+        assert lines[0].startswith("labeler: ")
+    assert not list(storage.list_objects(f"{bucket}/run"))
+
+
+def test_a_storage_that_only_fsspec_knows(tmp_path: Path, checkpoint: Path) -> None:
+    write_tars(tmp_path / "in", shards=2, images=5)
+    source, output = f"local://{tmp_path}/in", f"local://{tmp_path}/out"
+    config = write_config(tmp_path / "c.yaml", source, output, checkpoint)
+    process = start_label(config)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "single_writer" in err
+    assert not (tmp_path / "out" / "run.json").exists()
+    run_label(config, "output.single_writer=true")
+    assert Counter(row["status"] for row in rows_of(output)) == {"labeled": 10}
+
+
+def test_a_stopped_run_ends_with_exit_code_1_and_goes_on(tmp_path: Path, checkpoint: Path) -> None:
+    write_tars(tmp_path / "in", shards=3, images=40)
+    config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint)
+    process = start_label(config)
+    while not list((tmp_path / "out" / "labels").rglob("*.parquet")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "stopped by SIGTERM; run the same command again" in err
+    run_label(config)
+    assert len(rows_of(str(tmp_path / "out"))) == 120
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_ray_job_submit_on_a_head_node(tmp_path: Path, checkpoint: Path) -> None:
+    write_tars(tmp_path / "in", shards=1, images=5)
+    config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint)
+    port, dashboard = free_port(), free_port()
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": "/tmp", "PYTHONPATH": ""}
+    head = [*ray, "start", "--head", f"--port={port}", "--num-cpus=3", "--include-dashboard=true",
+            f"--dashboard-port={dashboard}", "--disable-usage-stats", f"--temp-dir={short_folder()}", "--block"]  # fmt: skip
+    with subprocess.Popen(head, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
+        try:
+            submit = [*ray, "job", "submit", f"--address=http://127.0.0.1:{dashboard}", "--working-dir", str(slim(tmp_path)),
+                      "--", sys.executable, "-m", "jobs.label", str(config), "ray.cpus_per_worker=1"]  # fmt: skip
+            deadline = time.monotonic() + 200
+            while True:
+                result = subprocess.run(submit, env=env, capture_output=True, text=True, timeout=240, check=False)
+                if (
+                    result.returncode == 0
+                    or "onnect" not in result.stdout + result.stderr
+                    or time.monotonic() > deadline
+                ):
+                    break
+                time.sleep(1)  # the dashboard is not up yet
+            assert result.returncode == 0, result.stdout + result.stderr
+            assert "complete: 5 images" in result.stdout
+        finally:
+            node.send_signal(signal.SIGTERM)
+            node.wait(timeout=60)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["complete"]
+    assert len(rows_of(str(tmp_path / "out"))) == 5
+
+
+def short_folder() -> str:
+    """Ray's sockets need a path under 107 characters, shorter than pytest's folders."""
+    import tempfile
+
+    return tempfile.mkdtemp(prefix="r", dir="/tmp")
+
+
+def slim(tmp_path: Path) -> Path:
+    """What `--working-dir .` of a clean clone would send: the packages, and neither environment nor demo."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    for name in ("labeler", "jobs", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_images_and_parquet_are_labeled_like_tars(tmp_path: Path, checkpoint: Path, kind: str) -> None:
+    import pyarrow.parquet as pq
+
+    data = {f"{i}.png": image_bytes(i) for i in range(6)}
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars" / "x.tar").write_bytes(tar_bytes(data))
+    (tmp_path / "other").mkdir()
+    if kind == "folder":
+        for name, content in data.items():
+            (tmp_path / "other" / name).write_bytes(content)
+    else:
+        cells = [{"bytes": content, "path": name} for name, content in data.items()]
+        pq.write_table(pa.table({"image": cells}), tmp_path / "other" / "x.parquet")
+    found = []
+    for name in ("tars", "other"):
+        output = str(tmp_path / f"out-{name}")
+        run_label(write_config(tmp_path / "c.yaml", str(tmp_path / name), output, checkpoint))
+        found.append({r["image_key"]: (r["digest"], r["detections"]) for r in rows_of(output)})
+    assert found[0] == found[1]
+    assert len(found[0]) == 6
