@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from labeler import __version__
-from labeler.commands import export, label, preview, status, vocabulary
+from labeler.commands import evaluate, export, label, preview, status, vocabulary
 from labeler.errors import LabelerError, StorageError
 
-VERBS = (label, preview, status, export, vocabulary)
+VERBS = (label, preview, status, export, evaluate, vocabulary)
 REFUSED = 2
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 import yaml
 
 from labeler import storage
@@ -25,6 +28,7 @@ from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.s3_server import S3Server
 
 ROOT = Path(__file__).parent.parent
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
 def write_config(path: Path, source: str, output: str, model: object, **sections: object) -> Path:
@@ -179,68 +183,49 @@ def free_port() -> int:
 def test_ray_job_submit_on_a_head_node(tmp_path: Path, checkpoint: Path) -> None:
     write_tars(tmp_path / "in", shards=1, images=5)
     config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint)
-    port, dashboard = free_port(), free_port()
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": "/tmp", "PYTHONPATH": ""}
-    head = [*ray, "start", "--head", f"--port={port}", "--num-cpus=3", "--include-dashboard=true",
-            f"--dashboard-port={dashboard}", "--disable-usage-stats", f"--temp-dir={short_folder()}", "--block"]  # fmt: skip
-    with subprocess.Popen(head, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
-        try:
-            submit = [*ray, "job", "submit", f"--address=http://127.0.0.1:{dashboard}", "--working-dir", str(slim(tmp_path)),
-                      "--", sys.executable, "-m", "jobs.label", str(config), "ray.cpus_per_worker=1"]  # fmt: skip
-            deadline = time.monotonic() + 200
-            while True:
-                result = subprocess.run(submit, env=env, capture_output=True, text=True, timeout=240, check=False)
-                if (
-                    result.returncode == 0
-                    or "onnect" not in result.stdout + result.stderr
-                    or time.monotonic() > deadline
-                ):
-                    break
-                time.sleep(1)  # the dashboard is not up yet
-            assert result.returncode == 0, result.stdout + result.stderr
-            assert "complete: 5 images" in result.stdout
-        finally:
-            node.send_signal(signal.SIGTERM)
-            node.wait(timeout=60)
+    with head_node() as address:
+        submit = [*RAY, "job", "submit", f"--address={address}", "--working-dir", str(slim_clone(tmp_path))]
+        entry = ["--", sys.executable, "-m", "jobs.label", str(config), "ray.cpus_per_worker=1"]
+        result = subprocess.run([*submit, *entry], capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "complete: 5 images" in result.stdout
     assert json.loads((tmp_path / "out" / "report.json").read_text())["complete"]
     assert len(rows_of(str(tmp_path / "out"))) == 5
 
 
-def short_folder() -> str:
-    """Ray's sockets need a path under 107 characters, shorter than pytest's folders."""
-    import tempfile
+@contextmanager
+def head_node() -> Iterator[str]:
+    """A Ray head with its job server; yields the address to submit to."""
+    port, dashboard = free_port(), free_port()
+    folder = tempfile.mkdtemp(prefix="r")  # Ray's sockets need a shorter path than pytest's folders
+    options = [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--num-cpus=3"]
+    command = [*RAY, "start", "--head", "--block", "--include-dashboard=true", "--disable-usage-stats", *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
+        try:
+            address = f"http://127.0.0.1:{dashboard}"
+            wait_until_it_answers(f"{address}/api/jobs/", node)
+            yield address
+        finally:
+            node.send_signal(signal.SIGTERM)
+            node.wait(timeout=60)
+            shutil.rmtree(folder, ignore_errors=True)
 
-    return tempfile.mkdtemp(prefix="r", dir="/tmp")
+
+def wait_until_it_answers(url: str, node: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and node.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise RuntimeError(f"no job server at {url}")
 
 
-def slim(tmp_path: Path) -> Path:
-    """What `--working-dir .` of a clean clone would send: the packages, and neither environment nor demo."""
+def slim_clone(tmp_path: Path) -> Path:
+    """What `--working-dir .` of a clean clone sends: the packages, and neither environment nor demo."""
     folder = tmp_path / "clone"
     folder.mkdir()
-    for name in ("labeler", "jobs", "pyproject.toml"):
-        (folder / name).symlink_to(ROOT / name)
+    for name in ("labeler", "jobs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
-
-
-@pytest.mark.parametrize("kind", ["folder", "parquet"])
-def test_images_and_parquet_are_labeled_like_tars(tmp_path: Path, checkpoint: Path, kind: str) -> None:
-    import pyarrow.parquet as pq
-
-    data = {f"{i}.png": image_bytes(i) for i in range(6)}
-    (tmp_path / "tars").mkdir()
-    (tmp_path / "tars" / "x.tar").write_bytes(tar_bytes(data))
-    (tmp_path / "other").mkdir()
-    if kind == "folder":
-        for name, content in data.items():
-            (tmp_path / "other" / name).write_bytes(content)
-    else:
-        cells = [{"bytes": content, "path": name} for name, content in data.items()]
-        pq.write_table(pa.table({"image": cells}), tmp_path / "other" / "x.parquet")
-    found = []
-    for name in ("tars", "other"):
-        output = str(tmp_path / f"out-{name}")
-        run_label(write_config(tmp_path / "c.yaml", str(tmp_path / name), output, checkpoint))
-        found.append({r["image_key"]: (r["digest"], r["detections"]) for r in rows_of(output)})
-    assert found[0] == found[1]
-    assert len(found[0]) == 6

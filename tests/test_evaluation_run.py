@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 
 from labeler.boxes import xyxy_to_xywh
+from labeler.commands import evaluate
 from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.evaluation import Evaluation, evaluate_results, evaluate_run
-from labeler.evaluation.command import add_arguments
 from labeler.exports.coco import export_coco
 from labeler.prompts import Prompts
 from labeler.records import MASK, Row, rows_to_table, table_to_parquet
@@ -408,8 +408,8 @@ def test_the_protocol_says_how_the_numbers_were_reached(run_uri: str, truth: dic
 
 def command(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    parsed = parser.parse_args(arguments)
+    evaluate.add(parser.add_subparsers())
+    parsed = parser.parse_args(["evaluate", *arguments])
     code: int = parsed.run(parsed)
     return code
 

@@ -1,15 +1,16 @@
-"""The `evaluate` verb: its arguments, and what it prints and writes."""
+"""`labeler evaluate`: how good labels are, against ground truth."""
 
 from __future__ import annotations
 
 import argparse
 
 from labeler import storage
+from labeler.commands.arguments import Verbs
 from labeler.errors import Refused
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `labeler evaluate`, and `run` as what runs it."""
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("evaluate", help="COCO and LVIS AP, precision, recall and F1 against ground truth")
     parser.add_argument("run_uri", metavar="RUN", help="the run folder, or a COCO results list (.json)")
     parser.add_argument("--annotations", metavar="URI", required=True, help="ground truth, COCO or LVIS json")
     parser.add_argument("--groups", metavar="FILE", help="YAML, `name: [category, ...]`: AP of each group")
@@ -18,15 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
     parser.add_argument("--partial", action="store_true", help="leave out images and categories that the run has not")
     parser.add_argument("--output", metavar="URI", help="JSON to write (default RUN/evaluation.json)")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_evaluate)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, print, write the JSON. Returns 0.
-
-    Raises:
-        Refused, StorageError: see `evaluate_run` and `evaluate_results`; nothing is written.
-    """
+def _evaluate(arguments: argparse.Namespace) -> int:
     from labeler.evaluation.evaluate import evaluate_run
     from labeler.evaluation.results import evaluate_results
     from labeler.job import absolute_uri
