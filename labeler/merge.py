@@ -40,8 +40,8 @@ def merge(
         Detections sorted by falling score; equal input rows in any order give the same result.
     """
     wanted = per_chunk[~np.isin(per_chunk.category_ids, list(negative_ids))]
-    by_chunk = wanted[np.argsort(wanted.chunks, kind="stable")]  # `sorted` is stable: equal rows stay in chunk order
-    return nms(by_chunk.sorted(), nms_iou=nms_iou).top(max_detections)
+    by_chunk = wanted[np.argsort(wanted.chunks, kind="stable")]  # sorting is stable: equal rows stay in chunk order
+    return nms(by_chunk, nms_iou=nms_iou).top(max_detections)
 
 
 def nms(detections: Detections, *, nms_iou: float) -> Detections:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -217,6 +219,20 @@ def test_many_processes_fetch_it_once(bucket):
 def _resolved_inode(uri: str) -> tuple[str, int]:
     folder = resolve(uri).folder
     return str(folder), (folder / "model.safetensors").stat().st_ino
+
+
+def test_who_finds_another_process_fetching_waits_for_it(bucket):
+    there = resolve(bucket).folder
+    shutil.rmtree(there)
+    with there.with_suffix(".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=resolve, args=(bucket,))
+        waiting.start()
+        waiting.join(timeout=0.5)
+        assert waiting.is_alive()
+        assert not there.exists()
+    waiting.join(timeout=30)
+    assert there.exists()
 
 
 def test_a_url_with_nothing_there_is_refused(tmp_path):

@@ -108,6 +108,18 @@ def test_the_cap_keeps_the_best_of_all_chunks_and_zero_means_no_cap():
     assert len(merge(found, nms_iou=0.5, max_detections=0)) == 5
 
 
+def test_of_equal_rows_the_one_of_the_first_chunk_stays():
+    rows = Detections.of([[0, 0, 10, 10]] * 2, [0.5, 0.5], [1, 1], [1, 0])
+    for order in ([0, 1], [1, 0]):
+        assert merge(rows[np.array(order)], nms_iou=0.5, max_detections=0).chunks.tolist() == [0]
+
+
+def test_of_equal_scores_suppression_keeps_the_same_box_in_any_order():
+    rows = Detections.of([[0, 0, 10, 10], [1, 0, 11, 10]], [0.5, 0.5], [1, 1])
+    for order in ([0, 1], [1, 0]):
+        assert nms(rows[np.array(order)], nms_iou=0.5).boxes.tolist() == [[0, 0, 10, 10]]
+
+
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000), order=st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter_even_with_equal_scores(seed, order):

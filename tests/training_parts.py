@@ -19,7 +19,7 @@ TINY: dict[str, Any] = {
     "text_width": 16,
     "text_layers": 1,
     "text_heads": 1,
-    "image_size": [64, 96],
+    "image_size": [80, 120],
 }
 
 

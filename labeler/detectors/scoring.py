@@ -129,7 +129,10 @@ class Scorer:
 
 @dataclass(frozen=True)
 class _ChunkTable:
-    """One chunk's maps; categories are numbered by first appearance in the chunk."""
+    """One chunk's maps; categories are numbered by first appearance in the chunk.
+
+    The negatives come last in a chunk, so a tie in argmax goes to a real category.
+    """
 
     category_ids: Array  # (categories,) int32
     phrase_tokens: Array  # (phrases, width) float32
@@ -141,7 +144,6 @@ class _ChunkTable:
     def of(chunk: PromptChunk, width: int, negative_ids: frozenset[int]) -> _ChunkTable:
         phrase_tokens = positive_map(chunk, width)
         ids = list(dict.fromkeys(phrase.category_id for phrase in chunk.phrases))
-        ids.sort(key=lambda category_id: category_id in negative_ids)  # last, so that a tie goes to a real category
         phrase_of_token = np.where(phrase_tokens.any(0), phrase_tokens.argmax(0), _NOBODY)  # `.` is nobody's
         category_of_phrase = np.array([ids.index(phrase.category_id) for phrase in chunk.phrases], np.int64)
         negative = np.array([category_id in negative_ids for category_id in ids], np.bool_)

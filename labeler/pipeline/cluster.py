@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -36,11 +37,16 @@ class Workers:
         return f"{self.count} worker{'s' if self.count != 1 else ''} ({each} each)"
 
 
-def connect(config: RayConfig) -> None:
-    """Join the cluster of the job (`ray job submit`) or of `ray.address`; without either start one on this machine."""
+def connect(config: RayConfig) -> bool:
+    """Join the cluster of the job (`ray job submit`) or of `ray.address`; without either start one on this machine.
+
+    Returns whether it was started here, so that no autoscaler can ever add to it.
+    """
+    started_here = False
     if not ray.is_initialized():
         _quiet_logs()
         address = config.address or os.environ.get("RAY_ADDRESS")
+        started_here = not address
         options = {"address": address} if address else {"include_dashboard": False}
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -48,6 +54,7 @@ def connect(config: RayConfig) -> None:
             where = f"Ray cluster {address}" if address else "a local Ray"
             raise Refused(f"{where} cannot be reached: {last_line(error)}; check ray.address") from None
     _configure_ray_data(config)
+    return started_here
 
 
 def _quiet_logs() -> None:
@@ -68,38 +75,38 @@ def _configure_ray_data(config: RayConfig) -> None:
     context.print_on_execution_start = False
 
 
-def size_workers(config: RayConfig) -> Workers:
-    """Workers for the cluster as it is now; what the config names is taken as it says."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+def size_workers(config: RayConfig, nodes: Sequence[Mapping[str, float]]) -> Workers:
+    """Workers for nodes with these resources; what the config names is taken as it says.
+
+    Something of every node's CPUs is left free: a node whose workers took all of them would starve its readers.
+    """
+    nodes = [node for node in nodes if node.get("CPU")] or [{"CPU": 2.0}]
     cluster_gpus = sum(node.get("GPU", 0.0) for node in nodes)
     gpus = config.gpus_per_worker if config.gpus_per_worker is not None else (1.0 if cluster_gpus else 0.0)
     if gpus:
         count = config.workers or max(1, math.floor(cluster_gpus / gpus))
-        with_gpu = [node for node in nodes if node.get("GPU")]
-        shares = [node["CPU"] / (node["GPU"] / gpus) for node in with_gpu] or [2.0]
-        cpus = config.cpus_per_worker or max(1.0, min(MAX_DECODE_THREADS, math.floor(min(shares) - 0.5)))
+        shares = [(node["CPU"] - 1) * gpus / node["GPU"] for node in nodes if node.get("GPU")] or [1.0]
+        share = min(MAX_DECODE_THREADS, *shares)
     else:
-        count = config.workers or max(1, len(nodes))
-        per_node = max(1, math.ceil(count / max(1, len(nodes))))
-        smallest = min((node["CPU"] for node in nodes), default=2.0)
-        cpus = config.cpus_per_worker or max(1.0, math.floor((smallest - 1) / per_node))
-    return Workers(count, gpus, cpus)
+        count = config.workers or len(nodes)
+        share = (min(node["CPU"] for node in nodes) - 1) / math.ceil(count / len(nodes))
+    whole_or_part = float(math.floor(share)) if share >= 1 else max(0.25, math.floor(share * 20) / 20)
+    return Workers(count, gpus, config.cpus_per_worker or whole_or_part)
 
 
-def require_capacity(workers: Workers) -> None:
-    """Refused when no node of a fixed cluster can ever hold one worker (an autoscaler may still bring one)."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fits = any(n.get("CPU", 0) >= workers.cpus and n.get("GPU", 0) >= workers.gpus for n in nodes)
-    if not fits and not os.environ.get("RAY_JOB_ID") and not _has_autoscaler():
-        have = "; ".join(f"{n.get('CPU', 0):g} CPU, {n.get('GPU', 0):g} GPU" for n in nodes)
+def alive_nodes() -> list[dict[str, float]]:
+    """Resources of the cluster's nodes as it is now."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def require_capacity(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refused when none of these nodes can ever hold one worker."""
+    if not any(node.get("CPU", 0) >= workers.cpus and node.get("GPU", 0) >= workers.gpus for node in nodes):
+        have = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
         raise Refused(
             f"no node can hold a worker of {workers.gpus:g} GPU and {workers.cpus:g} CPU (the nodes have: {have}); "
             "lower ray.gpus_per_worker or ray.cpus_per_worker"
         )
-
-
-def _has_autoscaler() -> bool:
-    return bool(os.environ.get("RAY_CLUSTER_NAME") or os.environ.get("KUBERNETES_SERVICE_HOST"))
 
 
 def preflight(output_uri: str, input_uri: str, *, single_writer: bool, timeout_s: float) -> None:

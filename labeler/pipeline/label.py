@@ -72,11 +72,13 @@ def label(
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         return _finish(run, read_plan(run), read_progress(run))
-    cluster.connect(config.ray)
+    started_here = cluster.connect(config.ray)
     with _stop_signals():
         with _refusals():
-            workers = cluster.size_workers(config.ray)
-            cluster.require_capacity(workers)
+            nodes = cluster.alive_nodes()
+            workers = cluster.size_workers(config.ray, nodes)
+            if started_here:
+                cluster.require_capacity(workers, nodes)
             cluster.preflight(
                 output,
                 _first_uri(work[0], output),

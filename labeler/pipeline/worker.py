@@ -61,6 +61,7 @@ class LabelUnits:
         self._metadata = {**settings.metadata, **detector.description}
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        assert block.num_rows == 1, "one row is one block is one call; see cluster._configure_ray_data"
         kind, shard_id = block["kind"][0].as_py(), block["shard_id"][0].as_py()
         if kind == "error":
             return receipt_block(Receipt("error", shard_id, error=block["error"][0].as_py()))
