@@ -97,18 +97,11 @@ def plain_pairs(logits, boxes, chunk, score, assignment, negative) -> list[tuple
     return sorted(found, key=lambda pair: -pair[0])
 
 
-def plain_detections(model, image, prompts, *, score, assignment, floor, nms_iou, most, per_chunk) -> list[tuple]:
+def plain_detections(forwards, image, prompts, *, score, assignment, floor, nms_iou, most, per_chunk) -> list[tuple]:
     height, width = image.shape[:2]
-    processor = GroundingDinoImageProcessorPil(size={"shortest_edge": 128, "longest_edge": 224})
-    pixel_values = torch.from_numpy(np.array(processor(image)["pixel_values"]))
     found = []
-    for chunk in prompts.chunks:
-        input_ids = torch.tensor([chunk.input_ids])
-        with torch.no_grad():
-            out = model(pixel_values=pixel_values, input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
-        pairs = plain_pairs(
-            out.logits[0].double().numpy(), out.pred_boxes[0].tolist(), chunk, score, assignment, prompts.negative_ids
-        )
+    for chunk, (logits, boxes) in zip(prompts.chunks, forwards, strict=True):
+        pairs = plain_pairs(logits, boxes, chunk, score, assignment, prompts.negative_ids)
         for value, category, (cx, cy, w, h) in pairs[:per_chunk]:
             x = np.clip([(cx - w / 2) * width, (cx + w / 2) * width], 0, width)
             y = np.clip([(cy - h / 2) * height, (cy + h / 2) * height], 0, height)
@@ -128,19 +121,38 @@ def overlap(a, b) -> float:
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
+@pytest.fixture(scope="module")
+def monolithic(folder):
+    """(image, [(logits, boxes) of each chunk]) from transformers' own processor and forward, for two images."""
+    model = getattr(transformers, checkpoints.resolve(folder).architecture).from_pretrained(folder).eval()
+    processor = GroundingDinoImageProcessorPil(size={"shortest_edge": 128, "longest_edge": 224})
+    results = []
+    for image in (photo(0), photo(1, 180, 80)):
+        pixel_values = torch.from_numpy(np.array(processor(image)["pixel_values"]))
+        forwards = []
+        for chunk in three_chunks(folder).chunks:
+            input_ids = torch.tensor([chunk.input_ids])
+            with torch.no_grad():
+                out = model(pixel_values=pixel_values, input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+            forwards.append((out.logits[0].double().numpy(), out.pred_boxes[0].tolist()))
+        results.append((image, forwards))
+    return results
+
+
 @pytest.mark.parametrize("assignment", ["argmax", "flattened"])
 @pytest.mark.parametrize("score", ["mean", "max"])
 @pytest.mark.parametrize("most", [0, 6])
-def test_detections_equal_those_computed_plainly_from_the_monolithic_forward(folder, assignment, score, most):
+def test_detections_equal_those_computed_plainly_from_the_monolithic_forward(
+    folder, monolithic, assignment, score, most
+):
     prompts = three_chunks(folder)
     settings = {"score": score, "assignment": assignment, "nms_iou": 0.4}
     limits = {"score_floor": 0.1, "max_detections": most}
     detector = GroundingDino(folder, prompts, threads=1, pairs_per_batch=2, **limits, **settings)
-    model = getattr(transformers, checkpoints.resolve(folder).architecture).from_pretrained(folder).eval()
     per_chunk = 20 if most or assignment == "argmax" else None
-    for image in (photo(0), photo(1, 180, 80)):
+    for image, forwards in monolithic:
         (found,) = detector.detect([image])
-        expected = plain_detections(model, image, prompts, floor=0.1, most=most, per_chunk=per_chunk, **settings)
+        expected = plain_detections(forwards, image, prompts, floor=0.1, most=most, per_chunk=per_chunk, **settings)
         assert len(found) == len(expected) > 3
         values, categories, boxes, chunks = zip(*expected, strict=True)
         assert_same(found, Detections.of(boxes, values, categories, chunks))

@@ -58,6 +58,13 @@ def test_a_prompt_has_what_is_in_the_image_and_sampled_negatives_in_random_order
     assert len({tuple(sorted(order)) for order in orders}) > 10
 
 
+def test_a_prompt_shorter_than_what_is_present_asks_for_some_of_it(tokenizer: Tokenizer) -> None:
+    present = {c.category_id for c in SEEN[:6]}
+    prompts = [_ids(_sampler(tokenizer, 1, 3).draw(_rng(seed), present, 2)) for seed in range(30)]
+    assert all(len(ids) == 2 and set(ids) <= present for ids in prompts)
+    assert {i for ids in prompts for i in ids} == present
+
+
 def test_prompts_never_name_what_the_vocabulary_leaves_out(tokenizer: Tokenizer) -> None:
     sampler, held_out = _sampler(tokenizer, 1, 66), {c.category_id for c in HELD_OUT}
     rng = _rng()

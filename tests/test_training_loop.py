@@ -96,7 +96,7 @@ def test_a_job_that_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
 def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
     output, config = tmp_path / "out", tmp_path / "train.yaml"
-    train = {"steps": 100_000, "batch_size": 2, "log_steps": 1, "loaders": 1, "threads": 1, "save_seconds": 0.3}
+    train = {"steps": 100_000, "batch_size": 2, "log_steps": 1, "loaders": 0, "threads": 1, "save_seconds": 0.3}
     config.write_text(yaml.safe_dump(job_values(output, train=train)))
     command = [sys.executable, "-m", "jobs.train", str(config)]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -122,6 +122,14 @@ def _wait_for(condition: Any, child: subprocess.Popen[bytes], timeout_s: float =
         time.sleep(0.1)
 
 
+def test_batches_prepared_by_another_process_are_the_same(tmp_path: Path) -> None:
+    for name, loaders in (("own", 0), ("other", 1)):
+        _train(tmp_path / name, train={"steps": 2, "batch_size": 2, "loaders": loaders, "threads": 1})
+    own, other = _weights(tmp_path / "own"), _weights(tmp_path / "other")
+    for name, value in own["detector"].items():
+        torch.testing.assert_close(other["detector"][name], value, rtol=0, atol=0)
+
+
 def test_a_finished_job_has_nothing_to_do(tmp_path: Path) -> None:
     log = _train(tmp_path / "out")
     assert _train(tmp_path / "out") == log
@@ -133,6 +141,7 @@ def test_another_job_in_the_same_output_is_refused(tmp_path: Path) -> None:
         _train(tmp_path / "out", data={"shapes": {"seed": 4}})
 
 
+@pytest.mark.slow  # Ray's two workers are tested, too, and cost less
 def test_two_processes_take_the_steps_that_one_takes(tmp_path: Path) -> None:
     values = job_values(tmp_path / "one", train={"steps": 2, "batch_size": 4, "loaders": 0, "threads": 1})
     run_worker(make_training_job(values))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
@@ -49,7 +50,8 @@ def connect(config: RayConfig) -> bool:
         started_here = not address
         options = {"address": address} if address else {"include_dashboard": False}
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            with _silent_stderr():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"Ray cluster {address}" if address else "a local Ray"
             raise Refused(f"{where} cannot be reached: {last_line(error)}; check ray.address") from None
@@ -60,7 +62,23 @@ def connect(config: RayConfig) -> bool:
 def _quiet_logs() -> None:
     """Ray's own lines are for Ray's developers; what a user needs comes with receipts."""
     logging.getLogger("ray").setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # its file in the session folder keeps everything
+            handler.setLevel(logging.ERROR)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else each wave says that actor arguments may be lost
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's core announces its log level on the descriptor itself; a failure comes as an exception anyway."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _configure_ray_data(config: RayConfig) -> None:

@@ -98,7 +98,13 @@ def run_worker(job: TrainingJob, place: Place | None = None, report: Report = la
             share_prompt=job.prompts.share == "batch",
         )
         trainer = Trainer(prepared.start, prepared.preprocessing, job.optimizer, job.train, place, outputs)
-        train(trainer, batches, validation=prepared.validation, validation_steps=job.validation.steps, report=report)
+        train(
+            trainer,
+            batches,
+            validation=prepared.validation,
+            validation_steps=max(1, job.validation.steps),
+            report=report,
+        )
 
 
 @contextmanager

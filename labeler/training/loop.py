@@ -160,6 +160,7 @@ def train(
     """Train to the end, from wherever the output folder stands; logs, saves and validates on the way.
 
     Args:
+        validation_steps: validate every so many steps, and at the end.
         report: called with every record of the log, in the first worker.
     """
     config, first = trainer.train_config, trainer.place.rank == 0
@@ -181,15 +182,11 @@ def train(
         if trainer.over or trainer.seconds - saved >= config.save_seconds:
             trainer.save()
             saved = trainer.seconds
-        if (
-            first
-            and validation is not None
-            and (trainer.over or (validation_steps and trainer.step % validation_steps == 0))
-        ):
+        due = trainer.over or trainer.step % validation_steps == 0
+        if first and validation is not None and due:
             with tempfile.TemporaryDirectory() as folder:
                 trainer.export(Path(folder))
                 _log(trainer, validate(Path(folder), validation, device=str(trainer.place.device)), report)
-    del loader
 
 
 def _log(trainer: Trainer, values: Mapping[str, Any], report: Report) -> None:

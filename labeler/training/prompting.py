@@ -27,7 +27,8 @@ class PromptSampler:
     ) -> None:
         """
         Args:
-            min_categories, max_categories: asked for at once; the number is drawn evenly on a logarithmic scale.
+            min_categories, max_categories: asked for at once; the number is drawn evenly between them. Few teach the
+                model to be asked for little; many have more of the look-alikes that it has to tell apart.
             drop: probability that a category which is in the image is not asked for, so that the model learns that
                 what it is not asked for is background.
 
@@ -46,8 +47,7 @@ class PromptSampler:
 
     def draw_size(self, rng: np.random.Generator) -> int:
         """How many categories to ask for."""
-        low, high = self._range
-        return int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
+        return int(rng.integers(self._range[0], self._range[1] + 1))
 
     def draw(
         self,
@@ -57,20 +57,20 @@ class PromptSampler:
         *,
         negatives: Sequence[int] | None = None,
     ) -> PromptChunk:
-        """A prompt for an image: the categories that are in it, then others, in random order.
+        """A prompt for an image: as many of the categories that are in it as there is room for, then others; shuffled.
 
         Args:
-            present: category ids of its objects.
-            size: number of categories, where the token budget has room for them; more when more are present.
+            present: category ids of its objects; those outside the vocabulary are never asked for.
+            size: number of categories, where the token budget has room for them.
             negatives: ids that may be asked for though they are not in it; None for the whole vocabulary. (In
                 federated data sets like LVIS only some categories are known to be absent.)
         """
         inside = np.unique(np.fromiter(present, np.int64))
-        asked = inside[rng.random(len(inside)) >= self._drop]
+        inside = inside[np.isin(inside, self.category_ids)]
+        asked = rng.permutation(inside[rng.random(len(inside)) >= self._drop])[:size]
         others = self.category_ids if negatives is None else np.asarray(negatives, np.int64)
         others = others[~np.isin(others, inside)]
-        wanted = max(size - len(asked), 0 if len(asked) else 1)
-        extra = rng.choice(others, min(wanted, len(others)), replace=False)
+        extra = rng.choice(others, min(size - len(asked), len(others)), replace=False)
         chosen = asked.tolist() + extra.tolist()
         if not chosen:  # everything dropped and no negative allowed
             chosen = inside.tolist() or [int(rng.choice(self.category_ids))]
