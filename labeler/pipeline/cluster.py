@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import ray
 from ray.data import DataContext
 
-from labeler import storage
 from labeler.config import RayConfig
-from labeler.errors import LabelerError, Refused
+from labeler.errors import Refused
 
 MAX_DECODE_THREADS = 8  # a worker's share of a big node; decode beside the detector rarely needs more
 MAX_START_DEATHS = 4  # in a row over all nodes, none starting well between; each costs the time to load a model
@@ -125,29 +124,6 @@ def require_capacity(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> 
             f"no node can hold a worker of {workers.gpus:g} GPU and {workers.cpus:g} CPU (the nodes have: {have}); "
             "lower ray.gpus_per_worker or ray.cpus_per_worker"
         )
-
-
-def preflight(output_uri: str, input_uri: str, *, single_writer: bool, timeout_s: float) -> None:
-    """Prove on a worker that output can be committed and `input_uri` read; Refused in one line otherwise."""
-    probe = ray.remote(num_cpus=0.01, max_retries=2)(_probe).remote(output_uri, input_uri, single_writer)
-    try:
-        problem = ray.get(probe, timeout=timeout_s)
-    except ray.exceptions.GetTimeoutError:
-        raise Refused(f"no Ray worker answered within {timeout_s:g} s; is the cluster up, has it a CPU free?") from None
-    except ray.exceptions.RayError as error:
-        raise Refused(f"the preflight on a Ray worker failed: {last_line(error)}") from None
-    if problem:
-        raise Refused(problem)
-
-
-def _probe(output_uri: str, input_uri: str, single_writer: bool) -> str | None:
-    try:
-        if storage.head(input_uri) is None:
-            return f"input {storage.redact(input_uri)} is not there for a worker; every node must see the same storage"
-        storage.check_put_if_absent(output_uri, single_writer=single_writer)
-    except LabelerError as error:
-        return str(error)
-    return None
 
 
 def last_line(error: BaseException) -> str:

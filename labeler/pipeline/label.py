@@ -28,6 +28,7 @@ from labeler.job import (
 )
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
+from labeler.pipeline.preflight import preflight
 from labeler.pipeline.source import ReadSettings
 from labeler.pipeline.worker import WorkerSettings
 from labeler.report import Report, build_report
@@ -79,7 +80,7 @@ def label(
             workers = cluster.size_workers(config.ray, nodes)
             if started_here:
                 cluster.require_capacity(workers, nodes)
-            cluster.preflight(
+            preflight(
                 output,
                 _first_uri(work[0], output),
                 single_writer=config.output.single_writer,

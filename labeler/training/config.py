@@ -92,6 +92,12 @@ class OptimizerConfig(_Section):
     final_factor: float = Field(0.01, ge=0, le=1)  # of lr, at the end
 
 
+class LossConfig(_Section):
+    """Beside the loss of the paper."""
+
+    dense: float = Field(0.0, ge=0)  # weight of asking every position, worth it where nothing is pretrained
+
+
 class TrainConfig(_Section):
     """How long, how much at once, and what is written when."""
 
@@ -148,6 +154,7 @@ class TrainingJob(_Section):
     data: DataConfig
     vocabulary: str | tuple[Any, ...] | dict[str, Any] | None = None  # None: the data's own categories
     prompts: PromptsConfig = PromptsConfig()
+    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig
     validation: ValidationConfig = ValidationConfig()

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labeler.training.dense import DenseHead
+
 
 class Trainee(nn.Module):
     """A detector with the heads applied at every stage.
@@ -19,13 +21,24 @@ class Trainee(nn.Module):
         detector: a GroundingDinoForObjectDetection or MMGroundingDinoForObjectDetection.
     """
 
-    def __init__(self, detector: Any) -> None:
+    def __init__(self, detector: Any, *, dense: bool = False) -> None:
+        """
+        Args:
+            dense: with a `DenseHead`.
+        """
         super().__init__()
         self.detector = detector
         self.num_queries: int = detector.config.num_queries
+        self.dense = DenseHead(detector.config.d_model) if dense else None
+        self.level_shapes: list[tuple[int, int]] = []  # of the last forward
+        detector.model.encoder.register_forward_pre_hook(self._note_levels, with_kwargs=True)
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (stages, images, queries, tokens), -inf at padding, and boxes (stages, images, queries, 4).
+    def _note_levels(self, encoder: nn.Module, arguments: Any, named: dict[str, Any]) -> None:
+        self.level_shapes = [(int(height), int(width)) for height, width in named["spatial_shapes_list"]]
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (stages, images, queries, tokens), -inf at padding; boxes (stages, images, queries, 4); dense logits
+        (images, positions, tokens), or nothing (0,) without that head.
 
         The stages are the decoder layers in order, then the encoder's proposals. Boxes are cxcywh in parts of the
         image.
@@ -49,4 +62,5 @@ class Trainee(nn.Module):
         best = torch.topk(out.enc_outputs_class.max(-1)[0], self.num_queries, dim=1)[1][..., None]  # as the model does
         logits.append(out.enc_outputs_class[..., :width].gather(1, best.expand(-1, -1, width)))
         boxes.append(out.enc_outputs_coord_logits.gather(1, best.expand(-1, -1, 4)).sigmoid())
-        return torch.stack(logits), torch.stack(boxes)
+        dense = self.dense(out.encoder_last_hidden_state_vision, text) if self.dense else text.new_zeros(0)
+        return torch.stack(logits), torch.stack(boxes), dense

@@ -16,6 +16,7 @@ from labeler.checkpoints import Checkpoint
 from labeler.detectors.preprocess import Preprocessing
 from labeler.training.batches import Batch, Batches
 from labeler.training.config import OptimizerConfig, TrainConfig
+from labeler.training.dense import dense_loss
 from labeler.training.forward import Trainee
 from labeler.training.fused_attention import use_fused_attention
 from labeler.training.losses import PARTS, LossWeights, detection_loss
@@ -45,6 +46,7 @@ class Trainer:
         preprocessing: Preprocessing,
         optimizer: OptimizerConfig,
         train: TrainConfig,
+        dense_weight: float,
         place: Place,
         outputs: Outputs,
     ) -> None:
@@ -56,13 +58,16 @@ class Trainer:
         use_fused_attention(self.detector)
         self.detector.train(train.dropout)
         self.weights = LossWeights.of(self.detector.config)
+        self.dense_weight = dense_weight
+        own = Trainee(self.detector, dense=dense_weight > 0).to(place.device)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.detector, optimizer), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=True
+            _groups(own, optimizer), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=True
         )
         self.step, self.seconds = 0, 0.0
+        self._own = own
         self._resume()
         self.over = self._done() >= 1
-        trainee: nn.Module = Trainee(self.detector)
+        trainee: nn.Module = own
         if place.world > 1:
             # Not every parameter is used: of the backbone's norms only those of the levels that are read.
             trainee = nn.parallel.DistributedDataParallel(trainee, find_unused_parameters=True)
@@ -82,8 +87,11 @@ class Trainer:
         pixels = ((pixels - self._mean) / self._std).permute(0, 3, 1, 2).contiguous()
         objects = self._agree(float(sum(targets.counts)))
         done = self._done()
-        logits, boxes = self.trainee(pixels, batch.input_ids.to(device), mask)
+        logits, boxes, dense = self.trainee(pixels, batch.input_ids.to(device), mask)
         loss, parts = detection_loss(logits, boxes, mask, targets, self.weights, max(objects, 1.0))
+        if self._own.dense is not None:
+            extra = dense_loss(dense, mask, self._own.level_shapes, targets, self.weights.focal_alpha)
+            loss, parts["loss_dense"] = loss + self.dense_weight * extra, extra
         factor = lr_factor(
             self.step,
             done,
@@ -94,7 +102,7 @@ class Trainer:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.detector.parameters(), self.optimizer_config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self._own.parameters(), self.optimizer_config.clip_norm)
         if torch.isfinite(norm):  # one batch with an overflow must not spoil the weights
             self.optimizer.step()
         self.step += 1
@@ -120,6 +128,7 @@ class Trainer:
         self.outputs.write_state(
             {
                 "detector": self.detector.state_dict(),
+                "dense": self._own.dense.state_dict() if self._own.dense is not None else None,
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "seconds": self.seconds,
@@ -142,6 +151,8 @@ class Trainer:
             state = box[0]
         if state is not None:
             self.detector.load_state_dict(state["detector"])
+            if self._own.dense is not None:
+                self._own.dense.load_state_dict(state["dense"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state["seconds"]
             torch.set_rng_state(state["random"])
@@ -212,17 +223,17 @@ class _Averages:
         """`loss`, `grad_norm`, and each part at the last decoder layer and at the encoder (`_encoder`)."""
         means: dict[str, Any] = {name: (total / self._count).tolist() for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
-        flat: dict[str, float] = {name: round(means[name], 4) for name in ("loss", "grad_norm")}
+        flat: dict[str, float] = {name: round(means[name], 4) for name in means if name not in PARTS}
         for name in PARTS:
             flat[name], flat[f"{name}_encoder"] = round(means[name][-2], 4), round(means[name][-1], 4)
         return flat
 
 
-def _groups(detector: Any, config: OptimizerConfig) -> list[dict[str, Any]]:
+def _groups(trainee: Trainee, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Parameter groups with their own `base_lr`; those with factor 0 are frozen."""
-    factors = {"model.backbone.": config.backbone_factor, "model.text_backbone.": config.text_factor}
+    factors = {"detector.model.backbone.": config.backbone_factor, "detector.model.text_backbone.": config.text_factor}
     by_factor: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in detector.named_parameters():
+    for name, parameter in trainee.named_parameters():
         factor = next((f for prefix, f in factors.items() if name.startswith(prefix)), 1.0)
         parameter.requires_grad_(factor > 0)
         if factor > 0:

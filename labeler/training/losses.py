@@ -78,7 +78,7 @@ def detection_loss(
     stage, image, query, target = match(scores, boxes, targets, weights)
     labels = torch.zeros_like(scores)
     labels[stage, image, query] = targets.tokens[image, target]
-    focal = _focal(scores, labels, weights.focal_alpha).masked_fill(~token_mask[None, :, None], 0.0)
+    focal = focal_loss(scores, labels, weights.focal_alpha).masked_fill(~token_mask[None, :, None], 0.0)
     found, wanted = boxes[stage, image, query], targets.boxes[image, target]  # (matches, 4)
     distance = (found - wanted).abs().sum(-1)
     overlap = 1 - generalized_iou(found, wanted)
@@ -134,8 +134,8 @@ def generalized_iou(first: Tensor, second: Tensor) -> Tensor:
     return both / (union + tiny) - (around - union) / (around + tiny)
 
 
-def _focal(scores: Tensor, labels: Tensor, alpha: float) -> Tensor:
-    """Focal loss of every token (arXiv:1708.02002)."""
+def focal_loss(scores: Tensor, labels: Tensor, alpha: float) -> Tensor:
+    """Focal loss of every single logit (arXiv:1708.02002), not reduced."""
     probability = scores.sigmoid()
     entropy = functional.binary_cross_entropy_with_logits(scores, labels, reduction="none")
     missing = probability + labels - 2 * probability * labels  # 1 - p where it should be 1, else p

@@ -1,0 +1,77 @@
+"""Prove from the workers, before anything is written, that input can be read and output be committed."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from labeler import storage
+from labeler.errors import LabelerError, Refused
+from labeler.pipeline.cluster import last_line
+
+
+def preflight(output_uri: str, input_uri: str, *, single_writer: bool, timeout_s: float) -> None:
+    """Try storage on a worker, and on every node where a path is local: each node would mean its own disk by it.
+
+    Raises:
+        Refused: in one line, what cannot be read, written or committed, and from where.
+    """
+    everywhere = storage.is_local(output_uri) or storage.is_local(input_uri)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if everywhere else [None]
+    with _mark_of_driver(output_uri) as mark:
+        probes = [_start_probe(node, output_uri, input_uri, single_writer, mark) for node in nodes]
+        try:
+            problems = ray.get(probes, timeout=timeout_s)
+        except ray.exceptions.GetTimeoutError:
+            raise Refused(f"no Ray worker answered within {timeout_s:g} s; is the cluster up?") from None
+        except ray.exceptions.RayError as error:
+            raise Refused(f"the preflight on a Ray worker failed: {last_line(error)}") from None
+    for problem in filter(None, problems):
+        raise Refused(problem)
+
+
+@contextmanager
+def _mark_of_driver(output_uri: str) -> Iterator[str | None]:
+    """A file beside a local output that workers must see if they share the driver's disk; None for object storage."""
+    folder = Path(output_uri.removeprefix("file://"))
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    mark = folder / f".labeler-probe-{uuid.uuid4().hex}"
+    if not storage.is_local(output_uri) or not os.access(folder, os.W_OK):
+        yield None
+        return
+    try:
+        mark.touch()
+        yield str(mark)
+    except OSError as error:
+        raise Refused(f"output {output_uri} cannot be written: {error.strerror}; choose another output") from None
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _start_probe(node: str | None, output_uri: str, input_uri: str, single_writer: bool, mark: str | None) -> Any:
+    options: dict[str, Any] = {"num_cpus": 0, "max_retries": 2}
+    if node is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(_probe).options(**options).remote(output_uri, input_uri, single_writer, mark)
+
+
+def _probe(output_uri: str, input_uri: str, single_writer: bool, mark: str | None) -> str | None:
+    """On a worker: one line about what is wrong, or None."""
+    here = f"on node {ray.util.get_node_ip_address()}"
+    if mark is not None and not os.path.exists(mark):
+        return f"output {output_uri} is another disk {here}; use object storage, or a file system all nodes share"
+    try:
+        if storage.head(input_uri) is None:
+            return f"input {storage.redact(input_uri)} is not there {here}; all nodes must see the same storage"
+        storage.check_put_if_absent(output_uri, single_writer=single_writer)
+    except LabelerError as error:
+        return str(error)
+    return None
