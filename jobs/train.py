@@ -1,10 +1,8 @@
-"""Train a detector: `python -m jobs.train CONFIG [key=value ...]`."""
-
-from __future__ import annotations
+"""`python -m jobs.train ...` is `labeler train ...`, for `ray job submit --working-dir .`."""
 
 import sys
 
-from labeler.training.command import main
+from labeler.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["train", *sys.argv[1:]]))

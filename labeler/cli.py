@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from labeler import __version__
-from labeler.commands import evaluate, export, label, preview, status, vocabulary
+from labeler.commands import evaluate, export, label, preview, status, train, vocabulary
 from labeler.errors import LabelerError, StorageError
 
-VERBS = (label, preview, status, export, evaluate, vocabulary)
+VERBS = (label, preview, status, export, evaluate, train, vocabulary)
 REFUSED = 2
 
 
@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _exit_code(error: LabelerError, verb: str) -> int:
-    """Storage errors of the reading verbs are refusals: these verbs started nothing that could be incomplete."""
-    return REFUSED if isinstance(error, StorageError) and verb != "label" else error.exit_code
+    """Storage errors of the reading verbs are refusals: they started nothing that could be incomplete."""
+    return REFUSED if isinstance(error, StorageError) and verb not in ("label", "train") else error.exit_code
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

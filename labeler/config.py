@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -42,6 +42,7 @@ def _byte_count(value: object) -> object:
     return value
 
 
+Model = TypeVar("Model", bound=BaseModel)
 Bytes = Annotated[int, BeforeValidator(_byte_count), Field(gt=0)]
 
 
@@ -157,18 +158,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         Refused: the file is missing or no YAML mapping, a key is unknown, a value is wrong; all problems at once.
     """
-    return make_config(_read_yaml(Path(path)), overrides, where=str(path))
+    return make_config(read_yaml(Path(path)), overrides, where=str(path))
 
 
 def make_config(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> Config:
     """Validate plain values (as YAML gives them) plus overrides; raises Refused with all problems at once."""
+    return validate(Config, values, overrides, where=where)
+
+
+def validate(root: type[Model], values: Mapping[str, Any], overrides: Sequence[str], *, where: str) -> Model:
+    """Plain values plus overrides as a config of type `root`; raises Refused with all problems at once."""
     merged: dict[str, Any] = dict(values)
     for override in overrides:
         _apply_override(merged, override)
     try:
-        return Config.model_validate(merged)
+        return root.model_validate(merged)
     except ValidationError as error:
-        raise _refusal(error, where) from None
+        raise _refusal(error, where, root) from None
 
 
 class _NoAliasLoader(yaml.SafeLoader):
@@ -180,7 +186,8 @@ class _NoAliasLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; Refused when there is none. No aliases, no tags, bounded in size."""
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise Refused(f"config {path} is larger than {MAX_CONFIG_BYTES} bytes; a config is a small YAML file")
@@ -202,6 +209,7 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
+    """Put one `section.key=value` into plain values, in place."""
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
@@ -230,12 +238,13 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     here[path[-1]] = value
 
 
-def _refusal(error: ValidationError, where: str) -> Refused:
+def _refusal(error: ValidationError, where: str, root: type[BaseModel]) -> Refused:
+    """All of pydantic's problems with a config of type `root` as one refusal, a line each."""
     lines = []
     for problem in error.errors(include_url=False):
         location = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {location}{_near_key(problem['loc'])}")
+            lines.append(f"unknown key {location}{_near_key(problem['loc'], root)}")
         elif problem["type"] == "missing":
             lines.append(f"{location} is missing")
         else:
@@ -248,9 +257,9 @@ def _refusal(error: ValidationError, where: str) -> Refused:
     return Refused(f"{where}: {len(lines)} problems", lines)
 
 
-def _near_key(location: tuple[int | str, ...]) -> str:
+def _near_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     """`; did you mean ...?` for an unknown key, from the keys of its section."""
-    model: type[BaseModel] = Config
+    model = root
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
         inner = field.annotation if field else None

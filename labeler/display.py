@@ -36,7 +36,6 @@ class Display:
         self._statuses: Counter[str] = Counter()
         self._images = self._detections = self._errors = 0
         self._start = self._last_line = time.monotonic()
-        self._first_receipt: float | None = None
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -55,8 +54,6 @@ class Display:
     def receive(self, receipt: Receipt) -> None:
         """Count one receipt; prints a line now and then where there is no terminal."""
         now = time.monotonic()
-        if self._first_receipt is None:
-            self._first_receipt = now
         if receipt.error:
             self._errors += 1
         if receipt.shard_images is not None and receipt.shard_id in self._unknown:
@@ -75,12 +72,11 @@ class Display:
 
     def line(self) -> str:
         done = self._earlier + self._images
-        seconds = max(time.monotonic() - (self._first_receipt or self._start), 1e-9)
-        rate = self._images / seconds if self._images and seconds > 0.5 else 0.0
+        rate = self._images / max(time.monotonic() - self._start, 1e-9)  # the start-up of the workers counts
         total = f"{max(self._total, done):,}" if not self._unknown else f"≥ {max(self._total, done):,}"
         parts = [f"images {done:,}/{total}"]
         if rate:
-            parts.append(f"{rate:,.1f} images/s")
+            parts.append(f"{rate:,.3g} images/s")
             if not self._unknown and self._total > done:
                 parts.append(f"{_duration((self._total - done) / rate)} left")
         parts += [f"{status} {self._statuses[status]:,}" for status in STATUSES if self._statuses[status]]

@@ -36,6 +36,7 @@ def local_ray() -> Iterator[None]:
 
     import ray
 
+    ray.shutdown()  # whatever a test before may have started
     ray.init(num_cpus=3, object_store_memory=300 * 2**20, include_dashboard=False, log_to_driver=False,
              logging_level=logging.WARNING)  # fmt: skip
     yield

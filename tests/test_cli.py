@@ -48,7 +48,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 
 
 def test_every_verb_has_its_job_file() -> None:
-    for verb in ("label", "preview", "status", "export", "evaluate", "vocabulary"):
+    for verb in ("label", "preview", "status", "export", "evaluate", "train", "vocabulary"):
         result = subprocess.run(
             [sys.executable, "-m", f"jobs.{verb}", "--help"], capture_output=True, text=True, cwd=ROOT, check=True
         )

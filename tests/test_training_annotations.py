@@ -14,6 +14,7 @@ from PIL import Image
 from training_parts import job_values, tiny_checkpoint
 
 from labeler import checkpoints
+from labeler.cli import main
 from labeler.detections import Detections
 from labeler.detectors.preprocess import Preprocessing
 from labeler.errors import Refused
@@ -26,7 +27,6 @@ from labeler.shapes import HELD_OUT, SEEN, write_data_set
 from labeler.shards import Shard
 from labeler.training import stored
 from labeler.training.annotations import read_coco, read_run
-from labeler.training.command import main
 from labeler.training.stored import Record, StoredSource
 from labeler.vocabulary import Vocabulary
 
@@ -107,7 +107,7 @@ def test_the_job_ends_with_2_before_training(tmp_path: Path, capsys: pytest.Capt
     config = tmp_path / "train.yaml"
     data = {"annotations": str(annotations), "images": str(tmp_path)}
     config.write_text(yaml.safe_dump(job_values(tmp_path / "out", data=data)))
-    assert main([str(config)]) == 2
+    assert main(["train", str(config)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -203,7 +203,7 @@ def test_training_on_a_run_and_on_a_coco_file_works_to_the_end(shapes: Path, tmp
         output = tmp_path / f"out{number}"
         values = job_values(output, data=data, model=start, train=train, validation=validation)
         config.write_text(yaml.safe_dump(values))
-        assert main([str(config)]) == 0
+        assert main(["train", str(config)]) == 0
         assert "ap_all" in (output / "log.jsonl").read_text()
 
 

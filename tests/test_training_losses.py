@@ -179,7 +179,7 @@ def _inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_the_last_stage_of_the_decoder_is_what_transformers_returns(detector: Any) -> None:
     pixels, ids, mask = _inputs()
-    logits, boxes = Trainee(detector)(pixels, ids, mask)
+    logits, boxes, _ = Trainee(detector)(pixels, ids, mask)
     stock_outputs = detector(pixel_values=pixels, input_ids=ids, attention_mask=mask.long())
     assert logits.shape == (3, 2, 12, 7)
     torch.testing.assert_close(logits[1], stock_outputs.logits[..., :7])
@@ -199,7 +199,7 @@ def test_the_proposal_heads_learn_from_our_loss_and_not_from_transformers(detect
     detector(pixel_values=pixels, input_ids=ids, attention_mask=mask.long(), labels=labels).loss.backward()
     assert head.grad is None or not head.grad.any()
     detector.zero_grad()
-    logits, boxes = Trainee(detector)(pixels, ids, mask)
+    logits, boxes, _ = Trainee(detector)(pixels, ids, mask)
     detection_loss(logits, boxes, mask, targets, LossWeights(), 4.0)[0].backward()
     assert head.grad.any()
     unused = {name for name, p in detector.named_parameters() if p.requires_grad and p.grad is None}
@@ -217,7 +217,7 @@ def test_fused_attention_gives_the_same_loss_and_gradients(tmp_path: Path) -> No
         model = load_trainable(checkpoint, torch.device("cpu"))
         if fused:
             use_fused_attention(model)
-        logits, boxes = Trainee(model)(pixels, ids, mask)
+        logits, boxes, _ = Trainee(model)(pixels, ids, mask)
         loss, _ = detection_loss(logits, boxes, mask, targets, LossWeights(), 4.0)
         loss.backward()
         fusion = model.model.encoder.layers[0].fusion_layer.attn

@@ -10,7 +10,7 @@ import torch
 import yaml
 from training_parts import job_values
 
-from labeler.training.command import main
+from labeler.cli import main
 from labeler.training.config import make_training_job
 from labeler.training.job import run_worker
 
@@ -20,7 +20,7 @@ STEPS = {"steps": 2, "batch_size": 2, "log_steps": 1, "loaders": 0, "threads": 1
 def test_two_ray_workers_train_what_one_process_trains(tmp_path: Path, local_ray: None) -> None:
     config = tmp_path / "train.yaml"
     config.write_text(yaml.safe_dump(job_values(tmp_path / "ray", train=STEPS, ray={"workers": 2})))
-    assert main([str(config)]) == 0
+    assert main(["train", str(config)]) == 0
     run_worker(make_training_job(job_values(tmp_path / "here", train=STEPS)))
     logs = [[json.loads(line) for line in (tmp_path / n / "log.jsonl").open()] for n in ("ray", "here")]
     assert [r["step"] for r in logs[0]] == [r["step"] for r in logs[1]] == [1, 2]
@@ -36,5 +36,5 @@ def test_a_wrong_job_is_refused_before_any_worker_starts(
     config = tmp_path / "train.yaml"
     values = job_values(tmp_path / "out", data={"run": str(tmp_path / "none")}, ray={"workers": 1})
     config.write_text(yaml.safe_dump(values))
-    assert main([str(config)]) == 2
+    assert main(["train", str(config)]) == 2
     assert "holds no run" in capsys.readouterr().err

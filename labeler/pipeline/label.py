@@ -73,6 +73,8 @@ def label(
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         return _finish(run, read_plan(run), read_progress(run))
+    with _refusals():  # from here first: it costs nothing yet, and this process writes the plan
+        storage.check_put_if_absent(output, single_writer=config.output.single_writer)
     started_here = cluster.connect(config.ray)
     with _stop_signals():
         with _refusals():

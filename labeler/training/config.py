@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from labeler.config import _apply_override, _read_yaml, _refusal
+from labeler.config import read_yaml, validate
 
 
 class _Section(BaseModel):
@@ -171,17 +171,11 @@ class TrainingJob(_Section):
 
 def load_training_job(path: str | Path, overrides: Sequence[str] = ()) -> TrainingJob:
     """Read a YAML file and apply overrides. Raises Refused with all problems at once."""
-    return make_training_job(_read_yaml(Path(path)), overrides, where=str(path))
+    return make_training_job(read_yaml(Path(path)), overrides, where=str(path))
 
 
 def make_training_job(
     values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config"
 ) -> TrainingJob:
     """Validate plain values (as YAML gives them) plus overrides. Raises Refused with all problems at once."""
-    merged: dict[str, Any] = dict(values)
-    for override in overrides:
-        _apply_override(merged, override)
-    try:
-        return TrainingJob.model_validate(merged)
-    except ValidationError as error:
-        raise _refusal(error, where) from None
+    return validate(TrainingJob, values, overrides, where=where)

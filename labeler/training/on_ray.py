@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from labeler.errors import Incomplete, LabelerError
-from labeler.training.command import print_record
 from labeler.training.config import TrainingJob, make_training_job
+from labeler.training.outputs import print_record
 
 
 def run_on_ray(job: TrainingJob) -> None:

@@ -83,3 +83,9 @@ class Outputs:
         files = sorted((f for f in folder.iterdir() if f.is_file()), key=lambda f: f.suffix == ".safetensors")
         for file in files:
             storage.put(self.path(CHECKPOINT, file.name), file.read_bytes())
+
+
+def print_record(record: Mapping[str, Any]) -> None:
+    """One record of the log as a line for people."""
+    shown = {k: v for k, v in record.items() if not k.endswith("_encoder")}
+    print("  ".join(f"{name} {value:g}" for name, value in shown.items()), flush=True)

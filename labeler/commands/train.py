@@ -1,0 +1,29 @@
+"""`labeler train`: train a Grounding DINO on drawn shapes, a COCO file or a run's labels."""
+
+from __future__ import annotations
+
+import argparse
+
+from labeler.commands.arguments import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("train", help="train a detector on shapes, a COCO file or a run; goes on where it was")
+    parser.add_argument("config", metavar="CONFIG", help="YAML file: output, model, data, prompts, optimizer, train")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override, e.g. train.steps=500")
+    parser.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from labeler.training.config import load_training_job
+    from labeler.training.job import run_worker
+    from labeler.training.outputs import print_record
+
+    job = load_training_job(arguments.config, arguments.overrides)
+    if job.ray.workers:
+        from labeler.training.on_ray import run_on_ray
+
+        run_on_ray(job)
+    else:
+        run_worker(job, report=print_record)
+    return 0
