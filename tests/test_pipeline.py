@@ -242,24 +242,21 @@ def test_the_detector_sees_one_unit_at_a_time(tmp_path: Path, checkpoint: Path) 
     assert kinds == {("unit", 0): 2, ("unit", 2): 2, ("end", None): 2}
 
 
-@pytest.mark.parametrize("kind", ["folder", "parquet"])
-def test_images_and_parquet_are_labeled_like_tars(tmp_path: Path, checkpoint: Path, kind: str) -> None:
+def test_images_and_parquet_are_labeled_like_tars(tmp_path: Path, checkpoint: Path) -> None:
     data = {f"{i}.png": image_bytes(i) for i in range(6)}
-    for folder in ("tars", "other"):
+    for folder in ("tars", "images", "parquet"):
         (tmp_path / folder).mkdir()
     (tmp_path / "tars" / "x.tar").write_bytes(tar_bytes(data))
-    if kind == "folder":
-        for name, content in data.items():
-            (tmp_path / "other" / name).write_bytes(content)
-    else:
-        cells = [{"bytes": content, "path": name} for name, content in data.items()]
-        pq.write_table(pa.table({"image": cells}), tmp_path / "other" / "x.parquet")
+    for name, content in data.items():
+        (tmp_path / "images" / name).write_bytes(content)
+    cells = [{"bytes": content, "path": name} for name, content in data.items()]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "parquet" / "x.parquet")
     found = []
-    for folder in ("tars", "other"):
+    for folder in ("tars", "images", "parquet"):
         output = tmp_path / f"out-{folder}"
         config = config_of(tmp_path / folder, output, checkpoint, "detect.score_floor=0", "detect.max_detections=3")
         label(config, console=Console(quiet=True))  # the real detector
         found.append({row["image_key"]: (row["digest"], row["detections"]) for row in rows_of(output)})
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert len(found[0]) == 6
     assert all(detections for _, detections in found[0].values())

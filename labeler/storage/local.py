@@ -274,7 +274,12 @@ def _make_folder(folder: str) -> None:
     above = os.path.dirname(folder)
     _make_folder(above)
     with contextlib.suppress(FileExistsError):
-        os.mkdir(folder)
+        try:
+            os.mkdir(folder)
+        except FileNotFoundError as error:
+            if os.path.isdir(above):  # a file system that takes no folders (/proc, an automounter), not a neighbour
+                raise PermissionError(errno.EPERM, f"no folder can be made in {above}") from error
+            raise
         _sync_folder(above)
     if not os.path.isdir(folder):
         raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder")
