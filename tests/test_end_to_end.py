@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 import yaml
 
 from labeler import storage
@@ -78,7 +79,7 @@ def put_tars(uri: str, *, shards: int, images: int, first: int = 0) -> list[str]
 def test_s3_in_and_out_with_a_killed_driver_and_new_shards(
     tmp_path: Path, checkpoint: Path, s3_server: S3Server, bucket: str
 ) -> None:
-    tars = put_tars(f"{bucket}/in", shards=4, images=24)
+    tars = put_tars(f"{bucket}/in", shards=4, images=12)
     for file in checkpoint.iterdir():
         storage.put(f"{bucket}/model/{file.name}", file.read_bytes())
     env = {**s3_server.env, "LABELER_CACHE": str(tmp_path / "cache")}
@@ -120,7 +121,7 @@ def test_s3_in_and_out_with_a_killed_driver_and_new_shards(
     old = {uri: s3_server.gets(uri.removeprefix("s3://")) for uri in tars}
     new = put_tars(f"{bucket}/in", shards=3, images=5, first=4)
     run_label(config, "--extend", env=env)
-    assert Counter(r["shard_id"] for r in rows_of(output)) == {f"{s:06d}": 24 if s < 4 else 5 for s in range(7)}
+    assert Counter(r["shard_id"] for r in rows_of(output)) == {f"{s:06d}": 12 if s < 4 else 5 for s in range(7)}
     assert {uri: s3_server.gets(uri.removeprefix("s3://")) for uri in tars} == old
     assert all(s3_server.gets(uri.removeprefix("s3://")) for uri in new)
 
@@ -160,7 +161,7 @@ def test_a_storage_that_only_fsspec_knows(tmp_path: Path, checkpoint: Path) -> N
 
 
 def test_a_stopped_run_ends_with_exit_code_1_and_goes_on(tmp_path: Path, checkpoint: Path) -> None:
-    write_tars(tmp_path / "in", shards=3, images=40)
+    write_tars(tmp_path / "in", shards=3, images=16)
     config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint)
     process = start_label(config)
     while not list((tmp_path / "out" / "labels").rglob("*.parquet")):
@@ -171,7 +172,19 @@ def test_a_stopped_run_ends_with_exit_code_1_and_goes_on(tmp_path: Path, checkpo
     assert process.returncode == 1, err
     assert "stopped by SIGTERM; run the same command again" in err
     run_label(config)
-    assert len(rows_of(str(tmp_path / "out"))) == 120
+    assert len(rows_of(str(tmp_path / "out"))) == 48
+
+
+@pytest.mark.slow
+def test_two_jobs_on_one_run_at_once(tmp_path: Path, checkpoint: Path) -> None:
+    write_tars(tmp_path / "in", shards=3, images=12)
+    config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint)
+    jobs = [start_label(config), start_label(config)]
+    for job in jobs:
+        _, err = job.communicate(timeout=240)
+        assert job.returncode == 0, err
+    rows = [(row["shard_id"], row["index"]) for row in rows_of(str(tmp_path / "out"))]
+    assert rows == [(f"{shard:06d}", i) for shard in range(3) for i in range(12)]
 
 
 def free_port() -> int:

@@ -30,10 +30,15 @@ class NewRun:
 
 
 def require_free_or_ours(uri: str) -> None:
-    """Refused when a folder without a manifest holds anything that a half-created run does not."""
+    """Refused when a folder without a manifest holds anything that a half-created run does not.
+
+    A manifest that turns up meanwhile is another job's, started at the same moment: `create_run` adopts its run.
+    """
     for info in storage.list_objects(uri):
         relative = info.uri.removeprefix(uri).lstrip("/")
         if relative.split("/")[0] not in _OURS:
+            if storage.head(storage.join(uri, layout.MANIFEST)) is not None:
+                return
             raise Refused(
                 f"output {storage.redact(uri)} is not empty and no labeler run (it holds {relative}); "
                 "choose an empty or new folder"
