@@ -24,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in getattr(error, "problems", ()):
             print(f"  {problem}", file=sys.stderr)
         return _exit_code(error, arguments.verb)
+    except KeyboardInterrupt:
+        print("labeler: stopped by Ctrl-C", file=sys.stderr)
+        return LabelerError.exit_code
     except BrokenPipeError:  # the reader of our output went away (`| head`): no error of ours
         sys.stderr.close()
         return 0
