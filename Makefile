@@ -23,11 +23,11 @@ demo: $(READY)
 	rm -rf demo
 	$(BIN)/python -m jobs.make_shapes demo/data --images 48 --images-per-shard 16 --seed 7
 	$(BIN)/python -m jobs.make_checkpoint demo/model --vocabulary demo/data/vocabulary.txt
-	$(BIN)/labeler vocabulary check demo/data/vocabulary.txt --model demo/model
+	$(BIN)/labeler vocabulary check demo/data/vocabulary.txt --model demo/model --max-tokens 128
 	$(BIN)/labeler label configs/demo.yaml
 	$(BIN)/labeler status demo/run --verify
 	$(BIN)/labeler export demo/run --to coco --suppress 0.7
-	$(BIN)/labeler preview configs/demo.yaml --images 12 --threshold 0.05 --png demo/preview.png
+	$(BIN)/labeler preview configs/demo.yaml --images 12 --threshold 0.5 --png demo/preview.png
 	find demo/run -type f | grep -v '/.tmp/' | sort
 
 test: $(READY)

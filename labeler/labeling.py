@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -49,6 +50,27 @@ class _Ready:
     prepared: Any
 
 
+class _Turn:
+    """One unit's hold on the detector, kept from batch to batch while the next one is ready.
+
+    Units that took turns batch by batch would all be finished late, and a crash would cost all of them.
+    """
+
+    def __init__(self, forward: threading.Lock) -> None:
+        self._forward = forward
+        self._held = False
+
+    def take(self) -> None:
+        if not self._held:
+            self._forward.acquire()
+            self._held = True
+
+    def close(self) -> None:
+        if self._held:
+            self._held = False
+            self._forward.release()
+
+
 class UnitLabeler:
     """Owns a detector, its decode threads, and the lock that lets one forward run at a time.
 
@@ -72,21 +94,22 @@ class UnitLabeler:
         seconds = StageSeconds()
         rows: list[Row] = []
         batch: list[_Ready] = []
-        for outcome, took in self._decoded_ahead(shard_id, items, keep):
-            seconds.decode += took
-            if isinstance(outcome, Row):
-                rows.append(outcome)
-                continue
-            batch.append(outcome)
-            if len(batch) == self._images_per_batch:
-                rows += self._detect(batch, seconds)
-                batch = []
-        rows += self._detect(batch, seconds)
+        with closing(_Turn(self._forward)) as turn:
+            for outcome, took in self._decoded_ahead(shard_id, items, keep, turn):
+                seconds.decode += took
+                if isinstance(outcome, Row):
+                    rows.append(outcome)
+                    continue
+                batch.append(outcome)
+                if len(batch) == self._images_per_batch:
+                    rows += self._detect(batch, seconds, turn)
+                    batch = []
+            rows += self._detect(batch, seconds, turn)
         rows.sort(key=lambda row: row.index)
         return rows, seconds
 
     def _decoded_ahead(
-        self, shard_id: str, items: Sequence[Item], keep: Sequence[str]
+        self, shard_id: str, items: Sequence[Item], keep: Sequence[str], turn: _Turn
     ) -> Iterator[tuple[_Ready | Row, float]]:
         ahead = 2 * self._images_per_batch  # a decoded unit of 12 MP images would be 9 GB: stay close to the detector
         waiting: deque[Future[tuple[_Ready | Row, float]]] = deque()
@@ -94,6 +117,8 @@ class UnitLabeler:
         for item in islice(source, ahead):
             waiting.append(self._decoders.submit(self._prepare, shard_id, item, keep))
         while waiting:
+            if not waiting[0].done():
+                turn.close()  # nothing to detect on just now: let another unit go on
             outcome = waiting.popleft().result()
             for item in islice(source, 1):
                 waiting.append(self._decoders.submit(self._prepare, shard_id, item, keep))
@@ -128,13 +153,13 @@ class UnitLabeler:
         )
         return _Ready(row, self.detector.prepare(image.pixels)), time.perf_counter() - start
 
-    def _detect(self, batch: Sequence[_Ready], seconds: StageSeconds) -> list[Row]:
+    def _detect(self, batch: Sequence[_Ready], seconds: StageSeconds, turn: _Turn) -> list[Row]:
         if not batch:
             return []
-        with self._forward:
-            start = time.perf_counter()
-            found = self.detector.detect_prepared([ready.prepared for ready in batch])
-            seconds.detect += time.perf_counter() - start
+        turn.take()
+        start = time.perf_counter()
+        found = self.detector.detect_prepared([ready.prepared for ready in batch])
+        seconds.detect += time.perf_counter() - start
         return [_finish(ready.row, result) for ready, result in zip(batch, found, strict=True)]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from labeler.detections import Detections
 from labeler.labeling import UnitLabeler
@@ -111,6 +112,43 @@ def test_one_forward_runs_at_a_time_though_units_overlap() -> None:
     for thread in threads:
         thread.join()
     assert detector.most == 1
+
+
+def test_a_unit_keeps_the_detector_while_its_images_are_ready() -> None:
+    """Units that alternate are all finished late, and a crash costs all of them."""
+
+    class Recording(StubDetector):
+        def __init__(self) -> None:
+            super().__init__()
+            self.widths: list[int] = []
+
+        def detect_prepared(self, batch: Sequence[Any]) -> list[Detections]:
+            time.sleep(0.01)
+            self.widths += [pixels.shape[1] for pixels in batch]
+            return super().detect_prepared(batch)
+
+    detector = Recording()
+    shared = labeler(detector, images_per_batch=1)
+    units = [[item(i, image_bytes(i, width=width)) for i in range(20)] for width in (40, 50)]
+    threads = [threading.Thread(target=shared.label, args=(f"{n:06d}", unit)) for n, unit in enumerate(units)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    switches = sum(a != b for a, b in zip(detector.widths, detector.widths[1:], strict=False))
+    assert len(detector.widths) == 40
+    assert switches < 10
+
+
+def test_a_detector_that_raises_frees_the_way_for_the_next_unit() -> None:
+    class Broken(StubDetector):
+        def detect_prepared(self, batch: Sequence[Any]) -> list[Detections]:
+            raise RuntimeError("broken")
+
+    shared = labeler(Broken())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="broken"):
+            shared.label("000000", [item(0, image_bytes(0))])
 
 
 def test_the_same_bytes_give_the_same_row() -> None:
