@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -228,19 +229,23 @@ def test_of_many_writers_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
     assert not [name for name in files_below(tmp_path) if ".tmp" in name]
 
 
-@pytest.fixture
+@contextmanager
 def small_files_only() -> Iterator[None]:
-    """The kernel refuses file bytes past 4096, as it would on a full disk."""
+    """The kernel refuses file bytes past 4096, as on a full disk; not for longer, or pytest's own report fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_files_only")
 def test_no_space_is_one_clear_line_and_leaves_no_file(tmp_path: Path) -> None:
     for write in (storage.put, storage.put_if_absent):
-        with pytest.raises(StorageError, match=r"unit: no space left .* free some, then run again"):
+        with (
+            pytest.raises(StorageError, match=r"unit: no space left .* free some, then run again"),
+            small_files_only(),
+        ):
             write(str(tmp_path / "a/unit"), b"x" * 10_000)
     assert files_below(tmp_path) == ["a"]
 
