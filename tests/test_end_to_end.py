@@ -99,7 +99,7 @@ def test_s3_in_and_out_with_a_killed_driver_and_new_shards(
     process = start_label(config, env=env)
     while not finished_shards(output):
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
+        time.sleep(0.5)
     process.kill()
     process.communicate()
     time.sleep(3)  # its local cluster notices and goes: nothing of it may still be writing
