@@ -96,6 +96,13 @@ class LossConfig(_Section):
     """Beside the loss of the paper."""
 
     dense: float = Field(0.0, ge=0)  # weight of asking every position, worth it where nothing is pretrained
+    dense_only: float = Field(0.0, ge=0, lt=1)  # the first part of the job in which only the backbones learn, by that
+
+    @model_validator(mode="after")
+    def _dense_teaches(self) -> LossConfig:
+        if self.dense_only and not self.dense:
+            raise ValueError("loss.dense_only needs loss.dense above 0")
+        return self
 
 
 class TrainConfig(_Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, distributed, nn
 from labeler.checkpoints import Checkpoint
 from labeler.detectors.preprocess import Preprocessing
 from labeler.training.batches import Batch, Batches
-from labeler.training.config import OptimizerConfig, TrainConfig
+from labeler.training.config import LossConfig, OptimizerConfig, TrainConfig
 from labeler.training.dense import dense_loss
 from labeler.training.forward import Trainee
 from labeler.training.fused_attention import use_fused_attention
@@ -46,7 +47,7 @@ class Trainer:
         preprocessing: Preprocessing,
         optimizer: OptimizerConfig,
         train: TrainConfig,
-        dense_weight: float,
+        loss: LossConfig,
         place: Place,
         outputs: Outputs,
     ) -> None:
@@ -58,12 +59,13 @@ class Trainer:
         use_fused_attention(self.detector)
         self.detector.train(train.dropout)
         self.weights = LossWeights.of(self.detector.config)
-        self.dense_weight = dense_weight
-        own = Trainee(self.detector, dense=dense_weight > 0).to(place.device)
+        self.loss_config = loss
+        own = Trainee(self.detector, dense=loss.dense > 0).to(place.device)
         self.optimizer = torch.optim.AdamW(
             _groups(own, optimizer), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=True
         )
         self.step, self.seconds = 0, 0.0
+        self.whole_since: int | None = None if loss.dense_only else 0  # the step since which all of the model learns
         self._own = own
         self._resume()
         self.over = self._done() >= 1
@@ -87,13 +89,18 @@ class Trainer:
         pixels = ((pixels - self._mean) / self._std).permute(0, 3, 1, 2).contiguous()
         objects = self._agree(float(sum(targets.counts)))
         done = self._done()
-        logits, boxes, dense = self.trainee(pixels, batch.input_ids.to(device), mask)
-        loss, parts = detection_loss(logits, boxes, mask, targets, self.weights, max(objects, 1.0))
+        if self.whole_since is None and done >= self.loss_config.dense_only:
+            self.whole_since = self.step
+        dense_only = self.whole_since is None
+        logits, boxes, dense = self.trainee(pixels, batch.input_ids.to(device), mask, dense_only)
+        loss, parts = mask.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
+        if not dense_only:
+            loss, parts = detection_loss(logits, boxes, mask, targets, self.weights, max(objects, 1.0))
         if self._own.dense is not None:
             extra = dense_loss(dense, mask, self._own.level_shapes, targets, self.weights.focal_alpha)
-            loss, parts["loss_dense"] = loss + self.dense_weight * extra, extra
+            loss, parts["loss_dense"] = loss + self.loss_config.dense * extra, extra
         factor = lr_factor(
-            self.step,
+            self.step - (self.whole_since or 0),
             done,
             warmup_steps=self.optimizer_config.warmup_steps,
             final_factor=self.optimizer_config.final_factor,
@@ -132,6 +139,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "seconds": self.seconds,
+                "whole_since": self.whole_since,
                 "random": torch.get_rng_state(),
             }
         )
@@ -155,6 +163,7 @@ class Trainer:
                 self._own.dense.load_state_dict(state["dense"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state["seconds"]
+            self.whole_since = state["whole_since"]
             torch.set_rng_state(state["random"])
         else:
             torch.manual_seed(self.train_config.seed + self.place.rank)
@@ -193,7 +202,7 @@ def train(
         if trainer.over or trainer.seconds - saved >= config.save_seconds:
             trainer.save()
             saved = trainer.seconds
-        due = trainer.over or trainer.step % validation_steps == 0
+        due = trainer.over or (trainer.whole_since is not None and trainer.step % validation_steps == 0)
         if first and validation is not None and due:
             with tempfile.TemporaryDirectory() as folder:
                 trainer.export(Path(folder))
@@ -212,19 +221,21 @@ class _Averages:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._count: Counter[str] = Counter()
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-        self._count += 1
+            self._count[name] += 1
 
     def take(self) -> dict[str, float]:
         """`loss`, `grad_norm`, and each part at the last decoder layer and at the encoder (`_encoder`)."""
-        means: dict[str, Any] = {name: (total / self._count).tolist() for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
+        means: dict[str, Any] = {name: (total / self._count[name]).tolist() for name, total in self._sums.items()}
+        self._sums, self._count = {}, Counter()
         flat: dict[str, float] = {name: round(means[name], 4) for name in means if name not in PARTS}
         for name in PARTS:
+            if name not in means:
+                continue
             flat[name], flat[f"{name}_encoder"] = round(means[name][-2], 4), round(means[name][-1], 4)
         return flat
 

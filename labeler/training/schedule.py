@@ -15,6 +15,7 @@ def lr_factor(step: int, done: float, *, warmup_steps: int, final_factor: float)
     """Linear warm-up times half a cosine from 1 down to `final_factor`.
 
     Args:
+        step: counted from where the warm-up begins.
         done: what `progress` says.
     """
     warm = min(1.0, (step + 1) / (warmup_steps + 1))
