@@ -70,6 +70,7 @@ class ModelConfig(_Section):
     name: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    engine: Literal["auto", "fast", "transformers"] = "auto"  # the last is the reference; their results are equal
     device: str = "auto"
 
 

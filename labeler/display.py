@@ -34,6 +34,7 @@ class Display:
         self._unknown = {shard_id for shard_id, images in images_per_shard.items() if images is None}
         self._total = sum(images or 0 for images in images_per_shard.values())
         self._statuses: Counter[str] = Counter()
+        self._engines: set[str] = set()
         self._images = self._detections = self._errors = 0
         self._start = self._last_line = time.monotonic()
         self._live: Live | None = None
@@ -56,6 +57,9 @@ class Display:
         now = time.monotonic()
         if receipt.error:
             self._errors += 1
+        if receipt.engine and receipt.engine not in self._engines:  # once for each kind of worker
+            self._engines.add(receipt.engine)
+            self.print(f"engine {receipt.engine}")
         if receipt.shard_images is not None and receipt.shard_id in self._unknown:
             self._unknown.discard(receipt.shard_id)
             self._total += receipt.shard_images

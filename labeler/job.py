@@ -144,6 +144,7 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
         options={
             "device": model.device,
             "dtype": model.dtype,
+            "engine": model.engine,
             "score_floor": detect.score_floor,
             "max_detections": detect.max_detections,
             "assignment": detect.assignment,

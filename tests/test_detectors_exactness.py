@@ -1,4 +1,4 @@
-"""The split forward against transformers' own monolithic forward, on models whose every parameter is redrawn."""
+"""Both engines against transformers' own monolithic forward, on models whose every parameter is redrawn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
+from labeler.detectors.fast import FastForward
 from labeler.detectors.scratch import create_checkpoint
 from labeler.detectors.split_forward import SplitForward
 from labeler.prompts import Prompts, pack
@@ -34,10 +35,10 @@ def stock(folder):
     return getattr(transformers, name).from_pretrained(folder).eval()
 
 
-@pytest.fixture(scope="module")
-def split(folder):
+@pytest.fixture(scope="module", params=[SplitForward, FastForward])
+def split(folder, request):
     name = checkpoints.resolve(folder).architecture
-    return SplitForward(getattr(transformers, name).from_pretrained(folder).eval())
+    return request.param(getattr(transformers, name).from_pretrained(folder).eval())
 
 
 @pytest.fixture(autouse=True)
@@ -188,7 +189,7 @@ def test_features_used_before_equal_fresh_ones_to_the_bit(folder, split):
 
 def test_under_autocast_the_boxes_stay_float32_and_close(folder, split):
     """bfloat16 on a CPU stands in for half precision on a GPU: what stays float32 is the same code."""
-    half = SplitForward(split.detector, half=torch.bfloat16)
+    half = type(split)(split.detector, half=torch.bfloat16)
     chunks = ids(packed(folder, WORDS))
     exact = split.detect(split.encode_image(pixels(0)), split.encode_text(chunks))
     text = half.encode_text(chunks)

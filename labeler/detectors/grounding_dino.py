@@ -13,6 +13,8 @@ from torch import Tensor
 
 from labeler import checkpoints
 from labeler.detections import Detections
+from labeler.detectors.engine_check import check_engine
+from labeler.detectors.fast import FastForward, why_unsupported
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
 from labeler.detectors.scoring import Scorer, check_choices
@@ -24,6 +26,7 @@ from labeler.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
+ENGINES = ("auto", "fast", "transformers")
 _PAIR_BYTES = 4 * 2**30  # of GPU memory for a pair at 800 x 1333, an estimate; running out only halves the batch
 
 
@@ -36,6 +39,7 @@ class GroundingDino:
         prompts: the chunks it looks for.
         pairs_per_batch: (image, chunk) pairs per forward; halved when the GPU's memory runs out.
         device, dtype: what is really used.
+        engine_check: in words, how the engine compares with transformers' own forward.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class GroundingDino:
         revision: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        engine: str = "auto",
         score_floor: float = 0.05,
         max_detections: int = 300,
         assignment: str = "argmax",
@@ -63,6 +68,8 @@ class GroundingDino:
             device: "auto", "cpu", "cuda", "cuda:1", ...
             dtype: "auto" (float16 on a GPU, float32 on a CPU), "float32", "float16" or "bfloat16", for the matrix
                 products; coordinates are always float32.
+            engine: "fast", "transformers" (its own modules throughout, the reference), or "auto": fast where the model
+                is understood and one picture comes out equal, else transformers with a warning.
             score_floor: detections below are not returned, 0 to 1.
             max_detections: per image, the best; 0 for no cap.
             assignment: "argmax" (a query is one category) or "flattened" (every query and category that reach the
@@ -78,6 +85,8 @@ class GroundingDino:
         """
         _check_numbers(score_floor, max_detections, nms_iou, pairs_per_batch)
         check_choices(score=score, assignment=assignment)
+        if engine not in ENGINES:
+            raise Refused(f"engine is one of {', '.join(ENGINES)}; got {engine}")
         if threads is not None:
             torch.set_num_threads(threads)
         self.checkpoint = checkpoints.resolve(model, revision=revision)
@@ -89,9 +98,10 @@ class GroundingDino:
         self.prompts = _prompts(vocabulary, self.checkpoint, loaded.config.max_text_len)
         self.score_floor, self.max_detections, self.nms_iou = score_floor, max_detections, nms_iou
         self.pairs_per_batch = pairs_per_batch or _default_pairs(self.device)
-        self._forward = SplitForward(loaded, half=half)
         with torch.inference_mode():
-            self._text = self._forward.encode_text([chunk.input_ids for chunk in self.prompts.chunks])
+            reference = SplitForward(loaded, half=half)
+            self._text = reference.encode_text([chunk.input_ids for chunk in self.prompts.chunks])
+            self._forward, self.engine_check = self._choose_engine(engine, reference)
         candidates = max(self._forward.num_queries, max_detections) if max_detections else 0
         width = self._text.token_mask.shape[1]
         self._score = Scorer(
@@ -101,12 +111,38 @@ class GroundingDino:
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
 
+    def _choose_engine(self, engine: str, reference: SplitForward) -> tuple[SplitForward, str]:
+        """The forward to use, and in a few words what is known of its equality with the reference."""
+        if engine == "transformers":
+            return reference, ""
+        unsupported = why_unsupported(reference.detector)
+        if unsupported and engine == "fast":
+            raise Refused(f"model.engine=fast does not understand {self.checkpoint.name}: {unsupported}")
+        if unsupported:
+            log.warning("%s runs on transformers' own forward, which is slower: %s", self.checkpoint.name, unsupported)
+            return reference, f"the fast engine does not understand it: {unsupported}"
+        fast = FastForward(reference.detector, half=reference.half)
+        check = check_engine(fast, self.preprocessing, self._text)
+        if check.passed or engine == "fast":
+            return fast, str(check)
+        log.warning(
+            "%s runs on transformers' own forward, which is slower: the fast engine differs from it on this device: %s",
+            *(self.checkpoint.name, check),
+        )
+        return reference, f"the fast engine had {check}"
+
     @property
     def description(self) -> dict[str, str]:
-        """Engine, dtype and device really used, for a run's file metadata; `device` is "cpu" or the GPU's name."""
+        """What is really used, for a run's file metadata: `engine` ("fast" or "transformers") and `engine_check`, how
+        it compares with transformers' own forward in float32; `dtype`; `device`, "cpu" or the GPU's name.
+        """
         on_gpu = self.device.type == "cuda"
-        device = torch.cuda.get_device_name(self.device) if on_gpu else self.device.type
-        return {"engine": "transformers", "dtype": self.dtype, "device": device}
+        return {
+            "engine": "fast" if isinstance(self._forward, FastForward) else "transformers",
+            "engine_check": self.engine_check,
+            "dtype": self.dtype,
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+        }
 
     def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> Prepared:
         """Resize an upright (h, w, 3) uint8 RGB image for this detector. CPU only, thread-safe."""

@@ -238,6 +238,8 @@ def _padded(chunks: Sequence[Sequence[int]], device: torch.device) -> tuple[Tens
 
 def _keep_float32(module: nn.Module, device: torch.device) -> None:
     """Make a module compute in float32 even under autocast: for heads whose output is a coordinate or its embedding."""
+    if "forward" in vars(module):  # already: two engines share these modules
+        return
     forward: Callable[..., Any] = module.forward
 
     def in_float32(hidden: Tensor) -> Any:

@@ -77,6 +77,7 @@ class Receipt:
     detect_s: float = 0.0
     write_s: float = 0.0
     written: bool = False  # False: another worker had committed it already
+    engine: str = ""  # of the detector that labeled it, in words
     error: str | None = None
 
     @property
@@ -99,6 +100,7 @@ RECEIPT = pa.schema(
         pa.field("detect_s", pa.float64()),
         pa.field("write_s", pa.float64()),
         pa.field("written", pa.bool_()),
+        pa.field("engine", pa.string()),
         pa.field("error", pa.string()),
     ]
 )

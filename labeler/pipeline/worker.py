@@ -59,6 +59,7 @@ class LabelUnits:
             max_pixels=settings.max_pixels,
         )
         self._metadata = {**settings.metadata, **detector.description}
+        self._engine = _in_words(detector.description)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         assert block.num_rows == 1, "one row is one block is one call; see cluster._configure_ray_data"
@@ -102,7 +103,16 @@ class LabelUnits:
         written = storage.put_if_absent(target, data, single_writer=settings.single_writer)
         seconds.write = time.perf_counter() - start
         receipt = _receipt(unit, rows, seconds, settings.max_detections)
-        return replace(receipt, written=written, label_bytes=len(data))
+        return replace(receipt, written=written, label_bytes=len(data), engine=self._engine)
+
+
+def _in_words(description: Mapping[str, str]) -> str:
+    """E.g. "fast, float32 on cpu; against transformers: 100.0% of 900 detections equal, ..."."""
+    if "engine" not in description:
+        return ""
+    words = f"{description['engine']}, {description.get('dtype', '')} on {description.get('device', '')}"
+    check = description.get("engine_check")
+    return f"{words}; against transformers' own forward: {check}" if check else words
 
 
 def _receipt(unit: Unit, rows: list[Row], seconds: StageSeconds, max_detections: int) -> Receipt:

@@ -115,13 +115,15 @@ def _targets(examples: Sequence[Example], prompts: Sequence[PromptChunk], width:
             positions.setdefault(phrase.category_id, []).extend(phrase.positions)
         asked = [place for place, id_ in enumerate(example.category_ids.tolist()) if id_ in positions]
         rows = [positions[int(example.category_ids[place])] for place in asked]
-        per_image.append((example.boxes[asked], rows))
-    most = max(1, max(len(rows) for _, rows in per_image))
+        per_image.append((example.boxes[asked], rows, example.category_ids[asked]))
+    most = max(1, max(len(rows) for _, rows, _ in per_image))
     boxes = torch.zeros((len(examples), most, 4))
     boxes[..., :] = torch.tensor([0.5, 0.5, 1.0, 1.0])  # padding has to be a box, too: costs of NaN would spread
     tokens = torch.zeros((len(examples), most, width))
-    for image, (found, rows) in enumerate(per_image):
+    category_ids = torch.zeros((len(examples), most), dtype=torch.int64)
+    for image, (found, rows, ids) in enumerate(per_image):
         boxes[image, : len(rows)] = torch.from_numpy(found)
+        category_ids[image, : len(rows)] = torch.from_numpy(ids)
         for place, columns in enumerate(rows):
             tokens[image, place, columns] = 1.0
-    return Targets(boxes, tokens, tuple(len(rows) for _, rows in per_image))
+    return Targets(boxes, tokens, tuple(len(rows) for _, rows, _ in per_image), category_ids)

@@ -96,13 +96,14 @@ class LossConfig(_Section):
     """Beside the loss of the paper."""
 
     dense: float = Field(0.0, ge=0)  # weight of asking every position, worth it where nothing is pretrained
-    dense_only: float = Field(0.0, ge=0, lt=1)  # the first part of the job in which only the backbones learn, by that
 
-    @model_validator(mode="after")
-    def _dense_teaches(self) -> LossConfig:
-        if self.dense_only and not self.dense:
-            raise ValueError("loss.dense_only needs loss.dense above 0")
-        return self
+
+class PretrainConfig(_Section):
+    """First the image backbone alone, by naming objects cut out of the images: for one that starts from nothing."""
+
+    part: float = Field(0.0, ge=0, lt=1)  # of the job
+    lr: float = Field(2e-3, gt=0)
+    crop_px: int = Field(48, ge=16)  # the side of a cut, in pixels of the resized image
 
 
 class TrainConfig(_Section):
@@ -162,6 +163,7 @@ class TrainingJob(_Section):
     vocabulary: str | tuple[Any, ...] | dict[str, Any] | None = None  # None: the data's own categories
     prompts: PromptsConfig = PromptsConfig()
     loss: LossConfig = LossConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig
     validation: ValidationConfig = ValidationConfig()

@@ -6,12 +6,12 @@ computed from the learned queries instead of the image, so the proposal heads wo
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from labeler.training.crops import CropClassifier
 from labeler.training.dense import DenseHead
 
 
@@ -22,24 +22,26 @@ class Trainee(nn.Module):
         detector: a GroundingDinoForObjectDetection or MMGroundingDinoForObjectDetection.
     """
 
-    def __init__(self, detector: Any, *, dense: bool = False) -> None:
+    def __init__(self, detector: Any, *, dense: bool = False, categories: int = 0) -> None:
         """
         Args:
             dense: with a `DenseHead`.
+            categories: with a `CropClassifier` of so many; 0 for none.
         """
         super().__init__()
         self.detector = detector
         self.num_queries: int = detector.config.num_queries
         self.dense = DenseHead(detector.config.d_model) if dense else None
+        channels = detector.model.backbone.conv_encoder.intermediate_channel_sizes
+        self.classifier = CropClassifier(channels, categories) if categories else None
         self.level_shapes: list[tuple[int, int]] = []  # of the last forward
-        self._phrase_masks = sys.modules[type(detector).__module__].generate_masks_with_special_tokens_and_transfer_map
         detector.model.encoder.register_forward_pre_hook(self._note_levels, with_kwargs=True)
 
     def _note_levels(self, encoder: nn.Module, arguments: Any, named: dict[str, Any]) -> None:
         self.level_shapes = [(int(height), int(width)) for height, width in named["spatial_shapes_list"]]
 
     def forward(
-        self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor, dense_only: bool = False
+        self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor, crops: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (stages, images, queries, tokens), -inf at padding; boxes (stages, images, queries, 4); dense logits
         (images, positions, tokens), or nothing (0,) without that head.
@@ -50,12 +52,15 @@ class Trainee(nn.Module):
         Args:
             pixel_values: (images, 3, h, w) normalised, of one size: never padded.
             input_ids, token_mask: (images, tokens), mask True for a token.
-            dense_only: only the backbones run, and the dense head reads what the encoder would be given; logits and
-                boxes are empty, (0,).
+            crops: (crops, 3, side, side) normalised: nothing but the image backbone runs, on these, and the logits are
+                (crops, categories) of the crop classifier; the others are empty. (Through this one door, because
+                gradients of several workers are only added up for what goes through `forward`.)
         """
-        if dense_only:
-            nothing = pixel_values.new_zeros(0)
-            return nothing, nothing, self._before_encoder(pixel_values, input_ids)
+        if crops is not None:
+            assert self.classifier is not None
+            return self.classifier(self.detector.model.backbone.conv_encoder.model, crops), *pixel_values.new_zeros(
+                2, 0
+            )
         out = self.detector.model(
             pixel_values=pixel_values, input_ids=input_ids, attention_mask=token_mask.long(), return_dict=True
         )
@@ -74,18 +79,7 @@ class Trainee(nn.Module):
         dense = self.dense(out.encoder_last_hidden_state_vision, text) if self.dense else text.new_zeros(0)
         return torch.stack(logits), torch.stack(boxes), dense
 
-    def _before_encoder(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
-        """Dense logits (images, positions, tokens) of the projected backbones' features."""
-        assert self.dense is not None
-        model = self.detector.model
-        pixel_mask = torch.ones(pixel_values[:, 0].shape, dtype=torch.long, device=pixel_values.device)
-        found = [each for each, _ in model.backbone.conv_encoder(pixel_values, pixel_mask)]
-        maps = [model.input_proj_vision[level](each) for level, each in enumerate(found)]
-        for level in range(len(found), self.detector.config.num_feature_levels):
-            maps.append(model.input_proj_vision[level](found[-1] if level == len(found) else maps[-1]))
-        self.level_shapes = [(int(each.shape[-2]), int(each.shape[-1])) for each in maps]
-        self_mask, position_ids = self._phrase_masks(input_ids, model.special_tokens)
-        types = torch.zeros_like(input_ids)
-        encoded = model.text_backbone(input_ids, self_mask[:, None], types, position_ids, return_dict=True)
-        text = model.text_projection(encoded.last_hidden_state)
-        return self.dense(torch.cat([each.flatten(2).transpose(1, 2) for each in maps], 1), text)
+    def heads(self) -> nn.ModuleDict:
+        """Whatever learns beside the detector."""
+        found = {"dense": self.dense, "classifier": self.classifier}
+        return nn.ModuleDict({name: head for name, head in found.items() if head is not None})

@@ -97,7 +97,17 @@ def run_worker(job: TrainingJob, place: Place | None = None, report: Report = la
             flip=job.data.flip,
             share_prompt=job.prompts.share == "batch",
         )
-        trainer = Trainer(prepared.start, prepared.preprocessing, job.optimizer, job.train, job.loss, place, outputs)
+        trainer = Trainer(
+            prepared.start,
+            prepared.preprocessing,
+            job.optimizer,
+            job.train,
+            job.loss,
+            job.pretrain,
+            prepared.sampler.category_ids.tolist(),
+            place,
+            outputs,
+        )
         train(
             trainer,
             batches,

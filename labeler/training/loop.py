@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from torch import Tensor, distributed, nn
 from labeler.checkpoints import Checkpoint
 from labeler.detectors.preprocess import Preprocessing
 from labeler.training.batches import Batch, Batches
-from labeler.training.config import LossConfig, OptimizerConfig, TrainConfig
+from labeler.training.config import LossConfig, OptimizerConfig, PretrainConfig, TrainConfig
+from labeler.training.crops import crop_loss, cut
 from labeler.training.dense import dense_loss
 from labeler.training.forward import Trainee
 from labeler.training.fused_attention import use_fused_attention
-from labeler.training.losses import PARTS, LossWeights, detection_loss
+from labeler.training.losses import PARTS, LossWeights, Targets, detection_loss
 from labeler.training.models import load_trainable, write_checkpoint
 from labeler.training.outputs import Outputs
 from labeler.training.schedule import lr_factor, progress
@@ -48,6 +49,8 @@ class Trainer:
         optimizer: OptimizerConfig,
         train: TrainConfig,
         loss: LossConfig,
+        pretrain: PretrainConfig,
+        category_ids: Sequence[int],
         place: Place,
         outputs: Outputs,
     ) -> None:
@@ -59,13 +62,15 @@ class Trainer:
         use_fused_attention(self.detector)
         self.detector.train(train.dropout)
         self.weights = LossWeights.of(self.detector.config)
-        self.loss_config = loss
-        own = Trainee(self.detector, dense=loss.dense > 0).to(place.device)
+        self.loss_config, self.pretrain_config = loss, pretrain
+        self.category_ids = torch.tensor(sorted(category_ids), device=place.device)
+        classes = len(self.category_ids) if pretrain.part else 0
+        own = Trainee(self.detector, dense=loss.dense > 0, categories=classes).to(place.device)
         self.optimizer = torch.optim.AdamW(
             _groups(own, optimizer), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=True
         )
         self.step, self.seconds = 0, 0.0
-        self.whole_since: int | None = None if loss.dense_only else 0  # the step since which all of the model learns
+        self.whole_since: int | None = None if pretrain.part else 0  # the step since which all of the model learns
         self._own = own
         self._resume()
         self.over = self._done() >= 1
@@ -88,25 +93,15 @@ class Trainer:
         pixels = batch.pixels.to(device).float() * self.preprocessing.scale
         pixels = ((pixels - self._mean) / self._std).permute(0, 3, 1, 2).contiguous()
         objects = self._agree(float(sum(targets.counts)))
-        done = self._done()
-        if self.whole_since is None and done >= self.loss_config.dense_only:
+        done, part = self._done(), self.pretrain_config.part
+        if self.whole_since is None and done >= part:
             self.whole_since = self.step
-        dense_only = self.whole_since is None
-        logits, boxes, dense = self.trainee(pixels, batch.input_ids.to(device), mask, dense_only)
-        loss, parts = mask.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
-        if not dense_only:
-            loss, parts = detection_loss(logits, boxes, mask, targets, self.weights, max(objects, 1.0))
-        if self._own.dense is not None:
-            extra = dense_loss(dense, mask, self._own.level_shapes, targets, self.weights.focal_alpha)
-            loss, parts["loss_dense"] = loss + self.loss_config.dense * extra, extra
-        factor = lr_factor(
-            self.step - (self.whole_since or 0),
-            done,
-            warmup_steps=self.optimizer_config.warmup_steps,
-            final_factor=self.optimizer_config.final_factor,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+        if self.whole_since is None:
+            loss, parts = self._crop_loss(pixels, batch, targets)
+            self._set_lr(self.pretrain_config.lr, self.step, done / part)
+        else:
+            loss, parts = self._detection_loss(pixels, batch.input_ids.to(device), mask, targets, max(objects, 1.0))
+            self._set_lr(self.optimizer_config.lr, self.step - self.whole_since, (done - part) / (1 - part))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._own.parameters(), self.optimizer_config.clip_norm)
@@ -115,6 +110,28 @@ class Trainer:
         self.step += 1
         self.over = self.over or done >= 1 or self.step >= self.train_config.steps
         return {**{name: part.detach() for name, part in parts.items()}, "loss": loss.detach(), "grad_norm": norm}
+
+    def _detection_loss(
+        self, pixels: Tensor, input_ids: Tensor, mask: Tensor, targets: Targets, objects: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        logits, boxes, dense = self.trainee(pixels, input_ids, mask)
+        loss, parts = detection_loss(logits, boxes, mask, targets, self.weights, objects)
+        if self._own.dense is not None:
+            extra = dense_loss(dense, mask, self._own.level_shapes, targets, self.weights.focal_alpha)
+            loss, parts["loss_dense"] = loss + self.loss_config.dense * extra, extra
+        return loss, parts
+
+    def _crop_loss(self, pixels: Tensor, batch: Batch, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+        crops = cut(pixels, targets, self.pretrain_config.crop_px)
+        logits, *_ = self.trainee(pixels, batch.input_ids, batch.token_mask, crops)
+        loss, right = crop_loss(logits, targets, self.category_ids)
+        return loss, {"loss_crop": loss, "right_crop": right}
+
+    def _set_lr(self, lr: float, step: int, done: float) -> None:
+        config = self.optimizer_config
+        factor = lr_factor(step, done, warmup_steps=config.warmup_steps, final_factor=config.final_factor)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["factor"] * factor
 
     def _agree(self, objects: float) -> float:
         """The average number of objects per worker; also sets everyone's clock by the first worker's.
@@ -135,7 +152,7 @@ class Trainer:
         self.outputs.write_state(
             {
                 "detector": self.detector.state_dict(),
-                "dense": self._own.dense.state_dict() if self._own.dense is not None else None,
+                "heads": self._own.heads().state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "seconds": self.seconds,
@@ -159,8 +176,7 @@ class Trainer:
             state = box[0]
         if state is not None:
             self.detector.load_state_dict(state["detector"])
-            if self._own.dense is not None:
-                self._own.dense.load_state_dict(state["dense"])
+            self._own.heads().load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state["seconds"]
             self.whole_since = state["whole_since"]
@@ -241,7 +257,7 @@ class _Averages:
 
 
 def _groups(trainee: Trainee, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Parameter groups with their own `base_lr`; those with factor 0 are frozen."""
+    """Parameter groups with the `factor` of their learning rate; those with factor 0 are frozen."""
     factors = {"detector.model.backbone.": config.backbone_factor, "detector.model.text_backbone.": config.text_factor}
     by_factor: dict[float, list[nn.Parameter]] = {}
     for name, parameter in trainee.named_parameters():
@@ -249,4 +265,4 @@ def _groups(trainee: Trainee, config: OptimizerConfig) -> list[dict[str, Any]]:
         parameter.requires_grad_(factor > 0)
         if factor > 0:
             by_factor.setdefault(factor, []).append(parameter)
-    return [{"params": found, "base_lr": config.lr * factor} for factor, found in by_factor.items()]
+    return [{"params": found, "factor": factor} for factor, found in by_factor.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,16 @@ class Targets:
         tokens: (images, objects, tokens) float32, 1 at the word tokens of the object's phrases in that image's own
             prompt.
         counts: objects of each image.
+        category_ids: (images, objects) int64, 0 in the padding; only crops are named by it.
     """
 
     boxes: Tensor
     tokens: Tensor
     counts: tuple[int, ...]
+    category_ids: Tensor = field(default_factory=lambda: torch.zeros((0, 0), dtype=torch.int64))
 
     def to(self, device: torch.device) -> Targets:
-        return Targets(self.boxes.to(device), self.tokens.to(device), self.counts)
+        return Targets(self.boxes.to(device), self.tokens.to(device), self.counts, self.category_ids.to(device))
 
 
 @dataclass(frozen=True)

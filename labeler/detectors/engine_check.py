@@ -1,0 +1,120 @@
+"""Trust on real weights: one drawn picture through the fast engine and through transformers' own modules.
+
+Queries are tied to the rank of their proposal, and near-ties change ranks with the rounding, so rows are not compared
+one by one: each detection of the reference looks for its like.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from labeler.detectors.fast import FastForward
+from labeler.detectors.preprocess import Preprocessing
+from labeler.detectors.split_forward import ImageFeatures, SplitForward, TextFeatures
+from labeler.shapes import draw_scene
+
+_EDGES = (256, 384, 512, 800, 1200)  # shortest edges of the picture; the first with enough positions for the queries
+_SCENE = (7, 3)  # seed and index: a dozen objects
+_LEAST = 100  # so many detections are compared at least, however low they score
+_SCORE = 0.05  # and all above this
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What counts as the same detection, and how many must be found again."""
+
+    iou: float
+    score: float
+    matched: float
+
+
+FLOAT32 = Tolerance(iou=0.99, score=1e-3, matched=0.99)
+HALF = Tolerance(iou=0.95, score=0.02, matched=0.97)
+
+
+@dataclass(frozen=True)
+class EngineCheck:
+    """How the fast engine compares with the reference in float32.
+
+    Attributes:
+        compared: detections of the reference.
+        matched: part of them that the fast engine has, too.
+        box_error, score_error: the largest among these, in parts of the image, and of any token's probability.
+        passed: `matched` is within the tolerance.
+    """
+
+    compared: int
+    matched: float
+    box_error: float
+    score_error: float
+    passed: bool
+
+    def __str__(self) -> str:
+        return (
+            f"{self.matched:.1%} of {self.compared} detections equal, boxes within {self.box_error:.1e}, "
+            f"scores within {self.score_error:.1e}"
+        )
+
+
+def check_engine(engine: FastForward, preprocessing: Preprocessing, text: TextFeatures) -> EngineCheck:
+    """Compare on the first chunk; costs two forwards of a small picture. Use it under `torch.inference_mode()`."""
+    one = text.take(torch.zeros(1, dtype=torch.long, device=engine.device))
+    half, engine.half = engine.half, None
+    try:
+        picture = _encode_picture(engine, preprocessing)
+        expected = SplitForward.detect(engine, picture, one)
+    finally:
+        engine.half = half
+    found = engine.detect(_encode_picture(engine, preprocessing), one)
+    return compare(expected, found, one.token_mask[0], FLOAT32 if half is None else HALF)
+
+
+def compare(
+    expected: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor], token_mask: Tensor, tolerance: Tolerance
+) -> EngineCheck:
+    """Logits (1, queries, tokens) and boxes (1, queries, 4) cxcywh of two engines for one picture and one chunk."""
+    scores, other_scores = (logits[0].float()[:, token_mask].sigmoid() for logits, _ in (expected, found))
+    boxes, other_boxes = (boxes[0].float() for _, boxes in (expected, found))
+    best = scores.amax(1)
+    kept = torch.argsort(best, descending=True)[: max(_LEAST, int((best >= _SCORE).sum()))]
+    scores, boxes = scores[kept], boxes[kept]
+    overlap = _iou(boxes, other_boxes)
+    unlike = (best[kept, None] - other_scores.amax(1)[None]).abs()
+    like = (overlap.nan_to_num(-1.0) - unlike.nan_to_num(9.0)).argmax(1)  # equal boxes are told apart by their scores
+    overlap = overlap.gather(1, like[:, None])[:, 0]
+    score_error = (scores - other_scores[like]).abs().amax(1)
+    box_error = (boxes - other_boxes[like]).abs().amax(1)
+    equal = (overlap >= tolerance.iou) & (score_error <= tolerance.score)  # False where anything is NaN
+    matched = float(equal.float().mean())
+    box_most, score_most = (float(e[equal].max()) if equal.any() else 0.0 for e in (box_error, score_error))
+    return EngineCheck(len(kept), matched, box_most, score_most, matched >= tolerance.matched)
+
+
+def _encode_picture(engine: SplitForward, preprocessing: Preprocessing) -> ImageFeatures:
+    scene = Image.fromarray(draw_scene(*_SCENE, sizes=((320, 240),)).image)
+    for edge in _EDGES:
+        pixels = np.array(scene.resize((edge * 4 // 3, edge), Image.Resampling.BILINEAR))
+        batch = torch.from_numpy(pixels[None]).to(engine.device).permute(0, 3, 1, 2).float() * preprocessing.scale
+        mean, std = (
+            torch.tensor(values, device=engine.device).view(1, 3, 1, 1)
+            for values in (preprocessing.mean, preprocessing.std)
+        )
+        features = engine.encode_image(((batch - mean) / std).contiguous())
+        if features.features.shape[1] >= engine.num_queries:
+            break
+    return features
+
+
+def _iou(first: Tensor, second: Tensor) -> Tensor:
+    """(n, m) of boxes (n, 4) and (m, 4), cxcywh."""
+    (low, high), (other_low, other_high) = (
+        (each[:, :2] - each[:, 2:] / 2, each[:, :2] + each[:, 2:] / 2) for each in (first, second)
+    )
+    sides = (torch.minimum(high[:, None], other_high) - torch.maximum(low[:, None], other_low)).clamp(min=0)
+    both = sides.prod(-1)
+    return both / (first[:, 2:].prod(-1)[:, None] + second[:, 2:].prod(-1) - both).clamp(min=1e-12)

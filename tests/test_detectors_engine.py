@@ -1,0 +1,145 @@
+"""Which engine a detector runs on, and the check that decides it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from labeler.detectors import GroundingDino, engine_check, grounding_dino
+from labeler.detectors.engine_check import FLOAT32, HALF, compare
+from labeler.detectors.fast import FastForward
+from labeler.detectors.scratch import create_checkpoint
+from labeler.errors import Refused
+from labeler.shapes import draw_scene
+
+NAMES = ["red circle", "blue star", "green heart"]
+
+
+@pytest.fixture(scope="module", params=["original", "mm"])
+def folder(request, tmp_path_factory):
+    return create_checkpoint(tmp_path_factory.mktemp(request.param), words=NAMES, kind=request.param, redraw=True)
+
+
+def load(folder, **options) -> GroundingDino:
+    return GroundingDino(folder, NAMES, device="cpu", threads=1, score_floor=0.0, **options)
+
+
+@pytest.fixture
+def warnings(monkeypatch) -> list[str]:
+    said: list[str] = []
+    monkeypatch.setattr(grounding_dino.log, "warning", lambda text, *values: said.append(text % values))
+    return said
+
+
+def test_the_fast_engine_is_chosen_when_a_picture_comes_out_equal(folder):
+    description = load(folder).description
+    assert description["engine"] == "fast"
+    assert description["engine_check"].startswith("100.0% of ")
+
+
+def test_both_engines_give_the_same_detections(folder):
+    images = [draw_scene(1, index).image for index in range(3)]
+    fast, stock = load(folder).detect(images), load(folder, engine="transformers").detect(images)
+    for ours, reference in zip(fast, stock, strict=True):
+        assert len(ours) == len(reference) > 5
+        np.testing.assert_allclose(ours.boxes, reference.boxes, atol=0.01)
+        np.testing.assert_allclose(ours.scores, reference.scores, atol=1e-4)
+        assert (ours.category_ids == reference.category_ids).all()
+
+
+def test_the_reference_says_so(folder):
+    description = load(folder, engine="transformers").description
+    assert description["engine"] == "transformers"
+    assert description["engine_check"] == ""
+
+
+def test_an_engine_that_computes_something_else_is_not_used(folder, monkeypatch, warnings):
+    """As on a device whose kernels are wrong: boxes are off by a hundredth."""
+
+    class Wrong(FastForward):
+        def detect(self, image, text):
+            logits, boxes = super().detect(image, text)
+            return logits, boxes + 0.01
+
+    monkeypatch.setattr(grounding_dino, "FastForward", Wrong)
+    detector = load(folder)
+    assert "runs on transformers' own forward, which is slower" in warnings[0]
+    assert detector.description["engine"] == "transformers"
+    assert "the fast engine had 0.0%" in detector.description["engine_check"]
+    image = draw_scene(1, 0).image
+    expected = load(folder, engine="transformers").detect([image])[0]
+    assert np.array_equal(detector.detect([image])[0].boxes, expected.boxes)
+
+
+def test_a_model_that_is_not_understood_runs_on_transformers(folder, monkeypatch, warnings):
+    monkeypatch.setattr(grounding_dino, "why_unsupported", lambda model: "its layers are made of cheese")
+    assert load(folder).description["engine"] == "transformers"
+    assert "made of cheese" in warnings[0]
+    with pytest.raises(Refused, match="made of cheese"):
+        load(folder, engine="fast")
+
+
+def test_an_unknown_engine_is_refused(folder):
+    with pytest.raises(Refused, match="engine is one of auto, fast, transformers; got warp"):
+        load(folder, engine="warp")
+
+
+def outputs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(1, 120, 7, generator=generator)
+    return logits, torch.rand(1, 120, 4, generator=generator) * 0.3 + 0.2
+
+
+ALL = torch.ones(7, dtype=torch.bool)
+
+
+def test_the_order_of_queries_does_not_matter():
+    logits, boxes = outputs()
+    order = torch.randperm(120)
+    check = compare((logits, boxes), (logits[:, order], boxes[:, order]), ALL, FLOAT32)
+    assert check.passed
+    assert (check.compared, check.matched) == (120, 1.0)
+    assert max(check.box_error, check.score_error) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("shift", "lift", "tolerance", "passed"),
+    [
+        (1e-5, 0.0, FLOAT32, True),
+        (0.01, 0.0, FLOAT32, False),
+        (1e-3, 0.0, HALF, True),
+        (0.0, 1e-3, FLOAT32, True),
+        (0.0, 0.02, FLOAT32, False),
+        (0.0, 0.02, HALF, True),
+        (0.0, 0.3, HALF, False),
+    ],
+)
+def test_what_is_within_the_tolerance(shift, lift, tolerance, passed):
+    logits, boxes = outputs()
+    assert compare((logits, boxes), (logits + lift, boxes + shift), ALL, tolerance).passed is passed
+
+
+def test_a_few_swapped_queries_pass_and_many_do_not():
+    logits, boxes = outputs()
+    other = outputs(1)
+    for wrong, passed in ((1, True), (12, False)):
+        mixed = torch.cat([other[1][:, :wrong], boxes[:, wrong:]], 1)
+        assert compare((logits, boxes), (logits, mixed), ALL, FLOAT32).passed is passed
+
+
+def test_values_that_are_no_numbers_do_not_pass():
+    logits, boxes = outputs()
+    check = compare((logits, boxes), (logits * float("nan"), boxes), ALL, HALF)
+    assert not check.passed
+    assert check.matched == 0
+
+
+def test_the_picture_is_large_enough_for_every_query(tmp_path):
+    size = {"d_model": 32, "queries": 400, "image_size": (128, 224)}
+    from labeler.detectors.scratch import Size
+
+    detector = load(create_checkpoint(tmp_path, words=NAMES, size=Size(**size), redraw=True))
+    picture = engine_check._encode_picture(detector._forward, detector.preprocessing)
+    assert picture.features.shape[1] >= 400
+    assert detector.description["engine"] == "fast"

@@ -1,0 +1,227 @@
+"""The parts of the fast engine, each against the transformers module that it stands for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers.models.grounding_dino import modeling_grounding_dino as theirs
+
+from labeler import checkpoints
+from labeler.detectors.fast import FastForward, why_unsupported
+from labeler.detectors.fast.deformable import Deformable
+from labeler.detectors.fast.fusion import Fusion
+from labeler.detectors.fast.layers import Attention, FeedForward
+from labeler.detectors.fast.sampling import Grid, sample
+from labeler.detectors.scratch import create_checkpoint
+from labeler.detectors.split_forward import SplitForward
+from labeler.tokenizer import Tokenizer
+
+SHAPES = ((7, 9), (4, 5), (2, 3), (1, 2))
+POSITIONS = sum(h * w for h, w in SHAPES)
+FLOAT32 = torch.float32
+
+
+@pytest.fixture(scope="module", params=["original", "mm"])
+def detector(request, tmp_path_factory):
+    folder = create_checkpoint(
+        tmp_path_factory.mktemp(request.param), words=["cat", "dog", "red"], kind=request.param, redraw=True
+    )
+    name = checkpoints.resolve(folder).architecture
+    model = getattr(transformers, name).from_pretrained(folder).eval()
+    model.folder = folder
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+def width(detector) -> int:
+    return detector.config.d_model
+
+
+def test_fusion_equals_the_layer_with_all_its_projections(detector):
+    layer = detector.model.encoder.layers[0].fusion_layer
+    vision, text = torch.randn(2, POSITIONS, width(detector)), torch.randn(2, 11, width(detector))
+    padding = torch.zeros(2, 11, dtype=torch.bool)
+    padding[1, 7:] = True
+    (seen, _), (read, _) = layer(vision, text, torch.zeros(2, POSITIONS, dtype=torch.bool), padding)
+    got_seen, got_read = Fusion.of(layer, FLOAT32)(vision, text, padding)
+    torch.testing.assert_close(got_seen, seen, atol=1e-5, rtol=0)
+    real = ~padding
+    torch.testing.assert_close(got_read[real], read[real], atol=1e-5, rtol=0)
+    assert got_read.isfinite().all()
+    assert (seen - vision).abs().max() > 0.1  # the gates are open: the layer does something
+
+
+def test_fusion_of_scores_beyond_what_exp_can_hold(detector):
+    """Logits of some hundreds: without taking off the maximum first, exp would overflow."""
+    layer = detector.model.encoder.layers[1].fusion_layer
+    scale, layer.attn.scale = layer.attn.scale, layer.attn.scale * 300
+    try:
+        vision, text = torch.randn(1, POSITIONS, width(detector)), torch.randn(1, 6, width(detector))
+        (seen, _), (read, _) = layer(vision, text, None, None)
+        got_seen, got_read = Fusion.of(layer, FLOAT32)(vision, text, None)
+    finally:
+        layer.attn.scale = scale
+    torch.testing.assert_close(got_seen, seen, atol=1e-3, rtol=0)
+    torch.testing.assert_close(got_read, read, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("sides", [2, 4])
+def test_deformable_attention_equals_the_module(detector, sides):
+    module = detector.model.decoder.layers[0].encoder_attn
+    hidden, source = torch.randn(2, 13, width(detector)), torch.randn(2, POSITIONS, width(detector))
+    references = torch.rand(2, 13, sides)
+    expected, _ = module(
+        hidden_states=hidden,
+        encoder_hidden_states=source,
+        reference_points=references[:, :, None].expand(-1, -1, len(SHAPES), -1),
+        spatial_shapes=torch.tensor(SHAPES),
+        spatial_shapes_list=list(SHAPES),
+    )
+    ours = Deformable.of(module, FLOAT32, sample)
+    got = ours(hidden, source, references, Grid.of(SHAPES, ours.points, torch.device("cpu")))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def by_grid_sample(values, raw, references, points):
+    """transformers' sampling of the same offsets and weights, and how many samples fall outside of their level."""
+    batch, levels = len(raw), raw.shape[-1] // points
+    offsets = torch.stack((raw[:, :, 0], raw[:, :, 1]), -1).unflatten(3, (levels, points))
+    sizes = torch.tensor([(w, h) for h, w in SHAPES], dtype=FLOAT32)
+    centre = references[:, :, None, None, None, :2]
+    if references.shape[-1] == 2:
+        places = centre + offsets / sizes[:, None]
+    else:
+        places = centre + offsets / points * references[:, :, None, None, None, 2:] * 0.5
+    weights = raw[:, :, 2].softmax(-1).unflatten(3, (levels, points))
+    attention = theirs.MultiScaleDeformableAttention()
+    found = attention(
+        values, torch.tensor(SHAPES), list(SHAPES), None, places.expand(batch, -1, -1, -1, -1, -1), weights, 64
+    )
+    return found, ((places < 0) | (places > 1)).any(-1).float().mean()
+
+
+@pytest.mark.parametrize("references", [2, 4])
+@pytest.mark.parametrize("shared", [True, False])
+def test_sampling_equals_grid_sample_inside_and_outside(references, shared):
+    values, raw = torch.randn(2, POSITIONS, 4, 8), torch.randn(2, 17, 3, 4, 16) * 4
+    boxes = torch.rand(1 if shared else 2, 17, references)
+    expected, outside = by_grid_sample(values, raw, boxes, 4)
+    assert 0.05 < outside < 0.9
+    got = sample(values, raw, boxes, Grid.of(SHAPES, 4, torch.device("cpu")))
+    torch.testing.assert_close(got, expected, atol=2e-6, rtol=0)
+
+
+def test_sampling_on_the_edges_of_pixels_and_far_away():
+    values = torch.randn(1, POSITIONS, 1, 4)
+    raw = torch.zeros(1, 6, 3, 1, 16)
+    raw[0, 3, :2], raw[0, 4, :2], raw[0, 5, 0] = 1e6, -1e6, 1e30
+    corners = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]])[None]
+    expected, _ = by_grid_sample(values, raw, corners, 4)
+    got = sample(values, raw, corners, Grid.of(SHAPES, 4, torch.device("cpu")))
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+    assert got[0, 3:].eq(0).all()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_the_gpu_kernel_equals_grid_sample(tmp_path):
+    """In triton's interpreter, which has to be asked for before triton is first imported: so in another process."""
+    cases, grid = [], Grid.of(SHAPES, 4, torch.device("cpu"))
+    for sides, shared, queries in [(2, True, 5), (4, False, 33)]:
+        values, raw = torch.randn(2, POSITIONS, 2, 8), torch.randn(2, queries, 3, 2, 16) * 4
+        raw[0, 0, 0, 0, 0] = 1e30  # far outside
+        boxes = torch.rand(1 if shared else 2, queries, sides)
+        cases.append((values, raw, boxes, by_grid_sample(values, raw, boxes, 4)[0], 2e-6))
+    values, raw, boxes = torch.randn(1, POSITIONS, 2, 8).half(), torch.randn(1, 5, 3, 2, 16), torch.rand(1, 5, 4)
+    cases.append((values, raw, boxes, sample(values.float(), raw, boxes, grid).half(), 1e-3))
+    torch.save((SHAPES, cases), tmp_path / "cases.pt")
+    script = Path(__file__).parent / "triton_interpreter.py"
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "cases.pt")], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["equal"] * 3, done.stdout + done.stderr
+
+
+def test_attention_and_feed_forward_equal_the_modules(detector):
+    layer = detector.model.decoder.layers[0]
+    hidden, position, text = (torch.randn(2, n, width(detector)) for n in (13, 13, 6))
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[1, 4:] = False
+    seen = Attention.of(layer.encoder_attn_text, FLOAT32).to_others(hidden + position, text, mask[:, None, None])
+    additive = (~mask[:, None, None]).float() * torch.finfo(FLOAT32).min
+    torch.testing.assert_close(
+        seen, layer.encoder_attn_text(hidden + position, text, text, additive)[0], atol=1e-5, rtol=0
+    )
+    own = Attention.of(layer.self_attn, FLOAT32).to_itself(hidden, position)
+    expected = layer.self_attn(hidden + position, hidden + position, hidden)[0]
+    torch.testing.assert_close(own, expected, atol=1e-5, rtol=0)
+    many = torch.randn(2, 1000, width(detector))  # more rows than are done at once
+    fed = FeedForward.of(layer, layer.activation_fn, layer.final_layer_norm, FLOAT32)(many)
+    expected = layer.final_layer_norm(many + layer.fc2(layer.activation_fn(layer.fc1(many))))
+    torch.testing.assert_close(fed, expected, atol=1e-5, rtol=0)
+
+
+def encoded(engine, detector):
+    words = Tokenizer.load(detector.folder)
+    chunk = (101, *words.word_ids("red cat"), 1012, *words.word_ids("dog"), 1012, 102)
+    torch.manual_seed(3)
+    return engine.encode_image(torch.randn(1, 3, 96, 128)), engine.encode_text([chunk])
+
+
+def found_again(exact, other) -> tuple[float, float]:
+    """How many boxes of one result another has, too, and the mean difference of their tokens' probabilities."""
+    (logits, boxes), (other_logits, other_boxes) = exact, other
+    nearest = torch.cdist(boxes[0], other_boxes[0], p=1).min(1)
+    close = nearest.values < 0.02
+    error = (logits[0].sigmoid() - other_logits[0, nearest.indices].sigmoid())[close].abs()
+    return float(close.float().mean()), float(error.mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_it_is_as_close_to_float32_as_the_reference_under_autocast(detector, dtype):
+    exact = SplitForward(detector)
+    expected = exact.detect(*encoded(exact, detector))
+    ours, theirs = (
+        engine(detector, half=dtype).detect(*encoded(exact, detector)) for engine in (FastForward, SplitForward)
+    )
+    assert ours[0].dtype == ours[1].dtype == FLOAT32
+    assert not torch.equal(ours[1], expected[1])  # it did run in half precision
+    (found, error), (their_found, their_error) = found_again(expected, ours), found_again(expected, theirs)
+    assert found >= their_found - 0.1  # ranks of proposals change with the rounding
+    assert error <= 1.5 * their_error + 1e-3
+    if dtype == torch.float16:
+        assert found >= 0.9
+        assert error < 0.005
+
+
+def test_half_precision_turned_off_is_the_reference_to_the_bit(detector):
+    exact, half = SplitForward(detector), FastForward(detector, half=torch.bfloat16)
+    half.half = None
+    for ours, reference in zip(
+        half.detect(*encoded(exact, detector)), exact.detect(*encoded(exact, detector)), strict=True
+    ):
+        assert torch.equal(ours, reference)
+
+
+def test_a_model_built_otherwise_is_not_understood(tmp_path):
+    folder = create_checkpoint(tmp_path, words=["cat"])
+    model = transformers.MMGroundingDinoForObjectDetection.from_pretrained(folder).eval()
+    assert why_unsupported(model) is None
+    attention = model.model.encoder.layers[1].deformable_layer.self_attn
+    attention.value_proj = torch.nn.Linear(32, 32, bias=False)
+    assert "value_proj is not a linear layer with a bias" in str(why_unsupported(model))
+    del attention.value_proj
+    assert "builds it otherwise" in str(why_unsupported(model))
