@@ -1,0 +1,1 @@
+"""Measurements, each one command; what they print is kept in results/."""

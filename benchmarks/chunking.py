@@ -1,0 +1,91 @@
+"""Does cutting a vocabulary into chunks hurt? And what do sub-sentence text masks do? AP of each, on the same scenes.
+
+    python -m benchmarks.chunking --images 200
+
+The shapes checkpoint looks at scenes it has never seen, for all 80 names: in one prompt, in four chunks, one name a
+pass (what the zero-shot pipelines do), and in one prompt with word-level masks, where every word attends to all others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.machine import machine
+from labeler.detectors import GroundingDino
+from labeler.detectors.split_forward import SplitForward
+from labeler.prompts import pack
+from labeler.tokenizer import Tokenizer
+from labeler.training.validation import ValidationSet, measure, shapes_validation
+
+SEED = 31337  # no training or validation scene has it
+
+
+class WordLevel(SplitForward):
+    """Text masks as GLIP has them: every token of the prompt attends to all others, positions count through."""
+
+    def __init__(self, detector: Any) -> None:
+        super().__init__(detector)
+        self._phrase_masks = _open_masks
+
+
+def _open_masks(input_ids: Tensor, _: Any) -> tuple[Tensor, Tensor]:
+    real = input_ids != 0
+    mask = (real[:, :, None] & real[:, None, :]) | torch.eye(input_ids.shape[1], dtype=torch.bool)
+    return mask, torch.arange(input_ids.shape[1]).expand_as(input_ids)
+
+
+def measured(model: Path, data: ValidationSet, *, max_categories: int | None, word_level: bool = False) -> dict[str, Any]:
+    """AP and the like of one way to ask."""
+    prompts = pack(data.vocabulary, Tokenizer.load(model), max_tokens=256, max_categories=max_categories)
+    detector = GroundingDino(model, prompts, device="cpu", threads=torch.get_num_threads())
+    if word_level:
+        with torch.inference_mode():
+            detector._forward = WordLevel(detector._forward.detector)
+            detector._text = detector._forward.encode_text([chunk.input_ids for chunk in prompts.chunks])
+    start = time.perf_counter()
+    found = detector.detect([image.pixels for image in data.images])
+    seconds = time.perf_counter() - start
+    return {"chunks": len(prompts.chunks), **measure(data, found), "seconds_per_image": seconds / len(data.images)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("models/shapes"))
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, help="JSON to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    data = shapes_validation(arguments.seed, arguments.images)
+    ways: dict[str, dict[str, Any]] = {
+        "all in one prompt": {"max_categories": None},
+        "four chunks": {"max_categories": 20},
+        "one name a pass": {"max_categories": 1},
+        "one prompt, word-level masks": {"max_categories": None, "word_level": True},
+    }
+    print(f"{arguments.images} scenes of seed {arguments.seed}, {len(data.vocabulary)} names")
+    print(f"{'':30}{'chunks':>8}{'AP seen':>10}{'AP held out':>13}{'ms/image':>10}")
+    rows = {}
+    for name, way in ways.items():
+        row = rows[name] = measured(arguments.model, data, **way)
+        print(
+            f"{name:30}{row['chunks']:8}{row['ap_seen']:10.3f}{row['ap_held_out']:13.3f}"
+            f"{1000 * row['seconds_per_image']:10.0f}",
+            flush=True,
+        )
+    if arguments.output:
+        result = {"machine": machine(), "images": arguments.images, "seed": arguments.seed, "rows": rows}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
