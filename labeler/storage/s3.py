@@ -252,6 +252,8 @@ def _bare(etag: str | None) -> str | None:
 def _split(uri: str) -> tuple[str, str, str]:
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
+    if "@" in bucket:  # boto3 would repeat it in its message
+        raise Unreadable(f"{redact(uri)}: credentials do not belong in an s3:// address; set AWS_PROFILE", INVALID)
     return scheme, bucket, key
 
 
