@@ -114,7 +114,9 @@ def loading(path: str) -> Callable[[], object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lines", [b"a\n" * (2 << 20), b"".join(b"%x\n" % n for n in range(300_000))])
+@pytest.mark.parametrize(
+    "lines", [b"a\n" * (2 << 20), b"".join(b"%x\n" % n for n in range(300_000))], ids=("the same name", "many names")
+)
 def test_a_file_that_is_no_vocabulary_is_given_up_early(lines: bytes, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_bytes(lines)
     peak = measure("tests.test_hostile_memory:loading", str(tmp_path / "lines.txt"))
