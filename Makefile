@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow check fix lock clean
+.PHONY: install demo test test-slow fuzz check fix lock clean
 
 install: $(READY)
 
@@ -35,6 +35,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# Ten minutes of made-up and damaged bytes against all that reads strangers' files.
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --minutes 10
 
 check: $(READY)
 	$(BIN)/ruff check .

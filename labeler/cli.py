@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from labeler import __version__
 from labeler.commands import evaluate, export, label, preview, status, train, vocabulary
 from labeler.errors import LabelerError, StorageError
+from labeler.storage import redact
 
 VERBS = (label, preview, status, export, evaluate, train, vocabulary)
 REFUSED = 2
@@ -20,9 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.run(arguments)
     except LabelerError as error:
-        print(f"labeler: {error}", file=sys.stderr)
+        print(f"labeler: {_shown(str(error))}", file=sys.stderr)
         for problem in getattr(error, "problems", ()):
-            print(f"  {problem}", file=sys.stderr)
+            print(f"  {_shown(problem)}", file=sys.stderr)
         return _exit_code(error, arguments.verb)
     except KeyboardInterrupt:
         print("labeler: stopped by Ctrl-C", file=sys.stderr)
@@ -31,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     return code
+
+
+def _shown(message: str) -> str:
+    """A message as one line of a terminal: without secrets, whoever wrote it, and names cannot steer the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in redact(message))
 
 
 def _exit_code(error: LabelerError, verb: str) -> int:

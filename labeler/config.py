@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from labeler import plain_yaml
 from labeler.errors import Refused
+from labeler.storage import redact
 
-MAX_CONFIG_BYTES = 16 * 1024 * 1024  # a list of 100 thousand names is ~2 MB; anything larger is not a config
+MAX_CONFIG_BYTES = 4 * 1024 * 1024  # a list of 100 thousand names is ~2 MB; anything larger is not a config
 
 RECOMMENDED_MODELS = (
     ("IDEA-Research/grounding-dino-tiny", "Apache-2.0"),
@@ -178,35 +179,24 @@ def validate(root: type[Model], values: Mapping[str, Any], overrides: Sequence[s
         raise _refusal(error, where, root) from None
 
 
-class _NoAliasLoader(yaml.SafeLoader):
-    """Safe loader without anchors: a few hundred bytes of nested aliases can expand to gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; Refused when there is none. No aliases, no tags, bounded in size."""
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)  # whatever the name leads to, devices without end included
+        if len(data) > MAX_CONFIG_BYTES:
             raise Refused(f"config {path} is larger than {MAX_CONFIG_BYTES} bytes; a config is a small YAML file")
-        values = _parse_yaml(path.read_text(encoding="utf-8"))
+        values = plain_yaml.parse(data.decode("utf-8-sig"))[0]
     except OSError as error:
         raise Refused(f"config {path} cannot be read: {error.strerror}; give the path of a YAML file") from None
     except UnicodeDecodeError:
         raise Refused(f"config {path} is not UTF-8 text; give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise Refused(f"config {path} is no YAML: {' '.join(str(error).split())}") from None
+    except plain_yaml.NotPlainYaml as error:
+        raise Refused(f"config {path} is no YAML: {error}") from None
     if not isinstance(values, dict):
         got = type(values).__name__
         raise Refused(f"config {path} must be a mapping with input, output, vocabulary and model, got {got}")
     return values
-
-
-def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, _NoAliasLoader)
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -214,10 +204,12 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
-        raise Refused(f"override {override!r} must look like section.key=value, for example detect.score_floor=0.1")
+        raise Refused(
+            f"override {redact(override)!r} must look like section.key=value, for example detect.score_floor=0.1"
+        )
     try:
-        value = _parse_yaml(text) if text.strip() else ""
-    except yaml.YAMLError:
+        value = plain_yaml.parse(text)[0] if text.strip() else ""
+    except plain_yaml.NotPlainYaml:
         value = text  # s3://b/{000..009}.tar and the like are plain text
     if key in _PLAIN_KEY and isinstance(values.get(key), dict) and isinstance(value, str):
         path = [key, _PLAIN_KEY[key]]  # output=URI keeps the section's other keys
@@ -233,7 +225,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         if inner is None:
             inner = {}
         if not isinstance(inner, dict):
-            raise Refused(f"override {override!r}: {'.'.join(path[: depth + 1])} is a value, not a section")
+            raise Refused(f"override {redact(override)!r}: {'.'.join(path[: depth + 1])} is a value, not a section")
         here[name] = dict(inner)
         here = here[name]
     here[path[-1]] = value
@@ -243,19 +235,24 @@ def _refusal(error: ValidationError, where: str, root: type[BaseModel]) -> Refus
     """All of pydantic's problems with a config of type `root` as one refusal, a line each."""
     lines = []
     for problem in error.errors(include_url=False):
-        location = ".".join(str(part) for part in problem["loc"])
+        location = _one_line(".".join(str(part) for part in problem["loc"]))
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown key {location}{_near_key(problem['loc'], root)}")
         elif problem["type"] == "missing":
             lines.append(f"{location} is missing")
         else:
-            got = repr(problem["input"])
-            message = problem["msg"].removeprefix("Value error, ")
+            got = redact(repr(problem["input"]))
+            message = _one_line(problem["msg"].removeprefix("Value error, "))
             lines.append(f"{location}: {message}, got {got if len(got) < 80 else got[:77] + '...'}")
     lines = list(dict.fromkeys(lines))
     if len(lines) == 1:
         return Refused(f"{where}: {lines[0]}")
     return Refused(f"{where}: {len(lines)} problems", lines)
+
+
+def _one_line(key: str) -> str:
+    """Keys are the user's own, whatever stands in them."""
+    return redact("".join(c if c.isprintable() else ascii(c)[1:-1] for c in key))
 
 
 def _near_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:

@@ -6,6 +6,7 @@ import codecs
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 # What `sniff` can answer. Raster formats whose decoders work in this process alone: EPS would start Ghostscript, and
 # the rest (PSD, ICNS, FITS, ...) is not worth its attack surface.
@@ -28,6 +29,16 @@ _NOT_READ = (
     (b"%PDF", "PDF"),
     (b"%!PS", "PostScript"),
     (b"\0\0\1\0", "ICO"),
+    (b"\0\0\2\0", "CUR"),
+    (b"icns", "ICNS"),
+    (b"DDS ", "DDS"),
+    (b"qoif", "QOI"),
+    (b"BLP", "BLP"),
+    (b"\x01\xda", "SGI"),
+    (b"SIMPLE  =", "FITS"),
+    (b"\x89HDF", "HDF5"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"\xff\x0a", "JPEG XL"),
@@ -47,8 +58,16 @@ _TEXT_STARTS = (
     (b"[", "JSON"),
     (b"version https://git-lfs", "a Git LFS pointer"),
 )
+# More pieces than an encoder would write: each costs an interpreter's step, and memory beyond its own bytes.
+MAX_JPEG_SEGMENTS = 1 << 16  # 4 GB of full ones; a picture with maps of depth has some hundred
+MAX_JPEG_SCANS = 500  # each is a pass over all pixels; cameras write 1, progressive encoders about 10
+MAX_PNG_CHUNKS = 1 << 18  # a gigabyte in the smallest chunks that encoders write, 4 KB
+MAX_GIF_BLOCKS = 1 << 18
+_MAX_TIFF_ENTRIES = 1 << 16  # of one directory; a BigTIFF may claim 2^64
+
 _ORIENTATION = 0x0112
 _SUB_DIRECTORIES = (0x8769, 0x8825, 0xA005)  # EXIF, GPS and interoperability, followed by TIFF readers
+_RAW_TIFF_TYPES = (1, 2, 7)  # bytes and text stay what they are; all others become numbers one by one
 _TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 
 
@@ -119,14 +138,20 @@ def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
 
     Only JFIF (APP0) and Adobe (APP14) say something about colour; EXIF, ICC, XMP, thumbnails and comments only cost
     memory, and a few megabytes of them can be made to claim gigabytes. Whatever lies between segments is dropped too.
+
+    Raises:
+        ValueError: more segments or scans than any encoder writes.
     """
-    kept, exif, at = [data[:2]], b"", 2
+    kept, exif, at, steps = [data[:2]], b"", 2, 0
     while at + 4 <= len(data):
         if data[at] != 0xFF:
             at = data.find(b"\xff", at)
             if at < 0:
                 return b"".join(kept), exif
             continue
+        steps += 1
+        if steps > MAX_JPEG_SEGMENTS:
+            raise ValueError("too many segments")
         marker = data[at + 1]
         if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # fill bytes and markers without a length
             at += 1 if marker == 0xFF else 2
@@ -139,6 +164,8 @@ def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
         if not (0xE1 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
             kept.append(data[at:end])
         at = end
+    if data.count(b"\xff\xda", at) > MAX_JPEG_SCANS:  # inside a scan this pair of bytes cannot stand
+        raise ValueError("too many scans")
     return b"".join([*kept, data[at:]]), exif
 
 
@@ -147,9 +174,15 @@ def split_png(data: bytes) -> tuple[bytes, bytes]:
 
     Text and profiles may unpack to a thousand times their size; animation frames are not wanted. Transparency goes
     too, since alpha is dropped. What follows a chunk that cannot be walked is kept for the decoder to complain about.
+
+    Raises:
+        ValueError: more chunks than any encoder writes.
     """
-    kept, exif, at = [data[:8]], b"", 8
+    kept, exif, at, chunks = [data[:8]], b"", 8, 0
     while at + 12 <= len(data):
+        chunks += 1
+        if chunks > MAX_PNG_CHUNKS:
+            raise ValueError("too many chunks")
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         if end > len(data):
             break
@@ -162,6 +195,33 @@ def split_png(data: bytes) -> tuple[bytes, bytes]:
         if name == b"IEND":
             return b"".join(kept), exif
     return b"".join([*kept, data[at:]]), exif
+
+
+def split_gif(data: bytes) -> bytes:
+    """The same GIF without comments and application blocks before its first image; each would cost 150 bytes.
+
+    Graphic controls stay: where the first image does not fill the screen, they say what lies around it.
+    Source: GIF89a specification, sections 17 to 26.
+
+    Raises:
+        ValueError: more blocks than any encoder writes.
+    """
+    if len(data) < 13:
+        return data
+    at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    kept, blocks = [data[:at]], 0
+    while data[at : at + 1] == b"!":
+        start, at = at, at + 2
+        size = 1
+        while size:
+            size = data[at] if at < len(data) else 0
+            at += 1 + size
+            blocks += 1
+            if blocks > MAX_GIF_BLOCKS:
+                raise ValueError("too many blocks")
+        if data[start + 1 : start + 2] == b"\xf9":
+            kept.append(data[start:at])
+    return b"".join([*kept, data[at:]])
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -182,13 +242,24 @@ def exif_orientation(exif: bytes) -> int:
     return 1
 
 
-def tiff_tag_bytes(data: bytes) -> int:
-    """Bytes that the tags of the first image claim, directories of EXIF and GPS included.
+@dataclass(frozen=True)
+class TiffClaims:
+    """What the tags of a TIFF's first image claim, directories of EXIF and GPS included.
 
-    In an honest file that is less than the file. Tags may overlap, so that a hostile one can claim its own size
-    65,535 times over; older Pillow versions would copy it as often.
+    Attributes:
+        tag_bytes: bytes of all values. In an honest file that is less than the file. Tags may overlap, so that a
+            hostile one can claim its own size 65,535 times over; older Pillow versions would copy it as often.
+        numbers: how many of the values become numbers of the interpreter, at up to 160 bytes each. Honest files have
+            an offset and a size for each strip.
     """
-    total = 0
+
+    tag_bytes: int = 0
+    numbers: int = 0
+
+
+def tiff_claims(data: bytes) -> TiffClaims:
+    """What the tags claim, as far as the directories can be walked; what ends early is the decoder's to judge."""
+    tag_bytes = numbers = 0
     try:
         order, big, start = _tiff_header(data)
         pointer, starts = order + ("Q" if big else "I"), [start]
@@ -197,12 +268,15 @@ def tiff_tag_bytes(data: bytes) -> int:
                 size = count * _TIFF_TYPE_BYTES.get(kind, 0)
                 if size > (8 if big else 4):
                     (offset,) = struct.unpack_from(pointer, data, where)
-                    total += min(size, max(0, len(data) - offset))
+                    size = min(size, max(0, len(data) - offset))
+                    tag_bytes += size
                 elif size and tag in _SUB_DIRECTORIES and len(starts) < 4:
                     starts.append(int(struct.unpack_from(order + ("Q" if size == 8 else "I"), data, where)[0]))
+                if size and kind not in _RAW_TIFF_TYPES:
+                    numbers += size // _TIFF_TYPE_BYTES[kind]
     except (struct.error, ValueError):
-        pass  # a directory that ends early is the decoder's to judge
-    return total
+        pass
+    return TiffClaims(tag_bytes, numbers)
 
 
 def _tiff_header(block: bytes) -> tuple[str, bool, int]:
@@ -222,7 +296,7 @@ def _entries(block: bytes, order: str, big: bool, start: int) -> Iterator[tuple[
     many, entry = (order + "Q", order + "HHQ") if big else (order + "H", order + "HHI")
     (entries,) = struct.unpack_from(many, block, start)
     at = start + struct.calcsize(many)
-    for _ in range(entries):
+    for _ in range(min(entries, _MAX_TIFF_ENTRIES)):
         tag, kind, count = struct.unpack_from(entry, block, at)
         yield tag, kind, count, at + struct.calcsize(entry)
         at += 20 if big else 12

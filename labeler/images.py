@@ -27,6 +27,8 @@ except ImportError:  # Pillow < 11.3
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb: 1.3 GB while decoding, 3 GB as WebP
 
 _STRIP_BYTES = 1 << 20  # of RGB rows that are converted at a time
+_MAX_TIFF_NUMBERS = 1 << 19  # offsets and sizes of 260 thousand strips; 80 MB of the interpreter's memory
+_TILE_PIXELS = 1 << 24  # a TIFF tile is decoded whole, so it may be as large as its image, or 4096 x 4096
 # How stored rows become upright; source: EXIF 2.32, tag 0x0112.
 _TURNS = {
     2: pillow.Transpose.FLIP_LEFT_RIGHT,
@@ -125,7 +127,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     with _named(name, "header"):
         source, exif = _open(data, name, max_pixels)
     _check_size(source.size, max_pixels)
-    if name == "TIFF":
+    if isinstance(source, TiffImagePlugin.TiffImageFile):
+        _check_tiles(source)
         orientation, turn = _tiff_orientation(source), 1  # Pillow turns TIFF itself while loading
     else:
         orientation = turn = image_headers.exif_orientation(exif)
@@ -181,8 +184,10 @@ def _open(data: bytes, name: str, max_pixels: int) -> tuple[pillow_file.ImageFil
         data, exif = image_headers.split_png(data)
     elif name == "WEBP" and (size := image_headers.webp_size(data)):
         _check_size(size, max_pixels)
-    elif name == "TIFF" and image_headers.tiff_tag_bytes(data) > len(data):
-        raise ImageError("broken TIFF header: its tags claim more bytes than the file has")
+    elif name == "GIF":
+        data = image_headers.split_gif(data)
+    elif name == "TIFF":
+        _check_tags(data)
     elif name == "AVIF":
         if pillow_avif is None or not pillow_avif.SUPPORTED:
             raise ImageError("AVIF files are not read by this build of Pillow")
@@ -190,6 +195,14 @@ def _open(data: bytes, name: str, max_pixels: int) -> tuple[pillow_file.ImageFil
         return image, image.info.get("exif", b"")
     source = _OPENERS[name](io.BytesIO(data))
     return source, source.info.get("exif", b"") if exif is None else exif
+
+
+def _check_tags(data: bytes) -> None:
+    claims = image_headers.tiff_claims(data)
+    if claims.tag_bytes > len(data):
+        raise ImageError("broken TIFF header: its tags claim more bytes than the file has")
+    if claims.numbers > _MAX_TIFF_NUMBERS:
+        raise ImageError(f"broken TIFF header: its tags hold more than {_MAX_TIFF_NUMBERS} numbers")
 
 
 @contextmanager
@@ -216,8 +229,18 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise ImageError(reason, "too_large", size)
 
 
-def _tiff_orientation(source: pillow_file.ImageFile) -> int:
-    value = source.tag_v2.get(0x0112, 1) if isinstance(source, TiffImagePlugin.TiffImageFile) else 1
+def _check_tiles(source: TiffImagePlugin.TiffImageFile) -> None:
+    """Half a megabyte of deflated zeros can be one tile of a gigabyte around an image of 64 x 64."""
+    sides = [source.tag_v2.get(tag, 0) for tag in (322, 323)]  # TileWidth, TileLength
+    whole = [side if isinstance(side, int) else 0 for side in sides]
+    width, height = source.size
+    if whole[0] * whole[1] > max(_TILE_PIXELS, width * height):
+        reason = f"broken TIFF header: tiles of {whole[0]} x {whole[1]} for an image of {width} x {height}"
+        raise ImageError(reason, size=source.size)
+
+
+def _tiff_orientation(source: TiffImagePlugin.TiffImageFile) -> int:
+    value = source.tag_v2.get(0x0112, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

@@ -193,14 +193,20 @@ def absolute_uri(uri: str) -> str:
 
 
 def public_config(config: Config) -> dict[str, Any]:
-    """The resolved configuration for run.json, without secrets in its URIs."""
-    values = config.model_dump(mode="json")
+    """The resolved configuration for run.json, without secrets in its URIs, wherever in it they stand."""
+    values: dict[str, Any] = _redacted(config.model_dump(mode="json"))
     values["input"]["uri"] = [storage.redact(absolute_uri(uri)) for uri in config.input_uris]
     values["output"]["uri"] = storage.redact(absolute_uri(config.output.uri))
-    values["model"]["name"] = storage.redact(config.model_name)
-    if isinstance(values["vocabulary"], str):
-        values["vocabulary"] = storage.redact(values["vocabulary"])
     return values
+
+
+def _redacted(value: Any) -> Any:
+    """Plain data with every text in it redacted."""
+    if isinstance(value, dict):
+        return {key: _redacted(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(inner) for inner in value]
+    return storage.redact(value) if isinstance(value, str) else value
 
 
 def package_versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:

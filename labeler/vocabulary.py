@@ -20,6 +20,7 @@ from labeler.vocabulary_files import Entries, Entry, phrase_key, show
 
 BUILT_IN = {"coco": 80, "lvis_v1": 1203, "objects365_v1": 365}  # name -> number of categories
 MAX_ID = 2**31 - 1  # the labels' category_id column is int32
+_MAX_PROBLEMS = 1000  # lines of one refusal
 _SPEC_KEYS = ("name", "categories", "synonyms", "negative")
 
 
@@ -180,37 +181,43 @@ def _read_file(spec: str) -> tuple[str, Entries]:
     suffix = Path(path).suffix.lower()
     if suffix not in files.SUFFIXES:
         raise Refused(_unknown(spec))
-    data, shown = _read_remote(spec) if remote else (_read_local(spec), spec)
+    limit = files.max_bytes(suffix)
+    data, shown = _read_remote(spec, limit) if remote else (_read_local(spec, limit), spec)
     found = files.read_file(data, suffix, shown)
     found.name = found.name or Path(path).stem
     return shown, found
 
 
 def _unknown(spec: str) -> str:
+    from labeler import storage
+
     near = difflib.get_close_matches(spec.lower(), BUILT_IN, 1, 0.5)
     near = near or [name for name in BUILT_IN if len(spec) > 2 and name.startswith(spec.lower()[:4])]
     hint = f"; did you mean {near[0]}?" if near else ""
     return (
-        f"vocabulary {show(spec)} is not built in ({', '.join(BUILT_IN)}) and not a file name "
+        f"vocabulary {show(storage.redact(spec))} is not built in ({', '.join(BUILT_IN)}) and not a file name "
         f"(.txt, .yaml or .json){hint}"
     )
 
 
-def _read_local(path: str) -> bytes:
+def _read_local(path: str, limit: int) -> bytes:
+    """At most one byte more than the limit: enough to refuse, also where the name leads to an endless device."""
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            return file.read(limit + 1)
     except FileNotFoundError:
         raise Refused(f"vocabulary {path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise Refused(f"vocabulary {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _read_remote(uri: str) -> tuple[bytes, str]:
+def _read_remote(uri: str, limit: int) -> tuple[bytes, str]:
     from labeler import storage
 
     shown = storage.redact(uri)
     try:
-        return storage.read_bytes(uri), shown
+        with storage.open_stream(uri) as stream:
+            return stream.read(min(stream.size, limit + 1)), shown
     except StorageError as error:
         raise Refused(f"vocabulary {shown}: {error}") from None
 
@@ -219,7 +226,9 @@ def refuse(source: str, problems: Sequence[str]) -> Refused:
     """The one error for all problems: a single one stands in the message itself."""
     if len(problems) == 1:
         return Refused(f"vocabulary {source}: {problems[0]}")
-    return Refused(f"vocabulary {source}: {len(problems)} problems", problems)
+    more = len(problems) - _MAX_PROBLEMS
+    shown = problems if more <= 0 else [*problems[:_MAX_PROBLEMS], f"and {more} more"]
+    return Refused(f"vocabulary {source}: {len(problems)} problems", shown)
 
 
 def _build(found: Entries, name: str, source: str, synonyms: bool, also: Check | None = None) -> Vocabulary:

@@ -6,12 +6,13 @@ import difflib
 import json
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from labeler import plain_yaml
 from labeler.errors import Refused
 
 SUFFIXES = (".txt", ".yaml", ".yml", ".json")
@@ -22,8 +23,11 @@ ENTRY_KEYS = ("id", "name", "phrases", "negative", "frequency", "supercategory")
 FILE_KEYS = ("name", "categories", "negative")
 ANNOTATION_KEYS = frozenset({"images", "annotations", "info", "licenses"})
 _TEXT_KEYS = ("frequency", "supercategory")
+MAX_ENTRIES = 100_000  # categories, or problems with them; five times as many as the largest vocabulary in use
 # Line and paragraph separators, control characters and lone surrogates: they break listings, logs and UTF-8.
 _CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# They turn the rest of a line around: a name then reads as another one.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,15 @@ def phrase_key(phrase: str) -> str:
     return phrase.casefold()
 
 
+def max_bytes(suffix: str) -> int:
+    """The largest vocabulary file of a kind."""
+    return MAX_JSON_BYTES if suffix == ".json" else MAX_TEXT_BYTES
+
+
 def read_file(data: bytes, suffix: str, source: str) -> Entries:
     """Entries of a file's content by its suffix. Raises Refused where nothing can be read at all."""
-    limit = MAX_JSON_BYTES if suffix == ".json" else MAX_TEXT_BYTES
-    if len(data) > limit:
-        raise Refused(f"{source}: {len(data)} bytes, a vocabulary of this kind has at most {limit}")
+    if len(data) > max_bytes(suffix):
+        raise Refused(f"{source}: a vocabulary of this kind has at most {max_bytes(suffix)} bytes; this is larger")
     text = _decode(data, source)
     if suffix == ".txt":
         return read_lines(text)
@@ -138,6 +146,8 @@ def _read_header(document: Mapping[str, Any]) -> Entries:
 
 def add_item(found: Entries, item: Any, place: str, *, annotations: bool = False) -> None:
     """Add one item to `found`, or its problems. Annotation files carry many keys of their own: those are ignored."""
+    if len(found.entries) + len(found.problems) >= MAX_ENTRIES:
+        raise Refused(f"{place}: more than {MAX_ENTRIES} categories or problems: this is no vocabulary")
     problems: list[str] = []
     if isinstance(item, str):
         entry = _from_line(item, place, problems)
@@ -213,7 +223,7 @@ def _is_clean(text: str, what: str, place: str, problems: list[str]) -> bool:
     if not clean_phrase(text):
         problems.append(f"{place}: {show(text)} is an empty {what}")
         return False
-    bad = next((c for c in text if unicodedata.category(c) in _CONTROL), None)
+    bad = next((c for c in text if _is_control(c)), None)
     if bad is not None:
         problems.append(f"{place}: the {what} {show(text)} has a control character (U+{ord(bad):04X}); remove it")
     return bad is None
@@ -231,7 +241,11 @@ def check_keys(item: Mapping[Any, Any], known: Iterable[str], place: str, proble
 def show(text: str) -> str:
     """`text` in quotes, on one line, cut where it is very long."""
     escaped = json.dumps(text if len(text) <= 80 else text[:77] + "...", ensure_ascii=False)
-    return "".join(c if unicodedata.category(c) not in _CONTROL else f"\\u{ord(c):04x}" for c in escaped)
+    return "".join(f"\\u{ord(c):04x}" if _is_control(c) else c for c in escaped)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in _CONTROL or character in _TURNING
 
 
 def _kind(value: Any) -> str:
@@ -276,17 +290,10 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _load_yaml(text: str, source: str) -> tuple[Any, list[int] | None]:
     """The document, and the line of each category."""
     try:
-        loader = _StrictLoader(text)
-        try:
-            node = loader.get_single_node()
-            document = None if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f" line {error.problem_mark.line + 1}"
-        raise Refused(f"{source}{line}: not usable as YAML: {_first_line(error.problem or error)}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Refused(f"{source}: not usable as YAML: {_first_line(error)}") from None
+        document, node = plain_yaml.parse(text)
+    except plain_yaml.NotPlainYaml as error:
+        line = "" if error.line is None else f" line {error.line}"
+        raise Refused(f"{source}{line}: not usable as YAML: {error.problem}") from None
     if document is None:
         raise Refused(f"{source}: empty; write a list of categories")
     return document, _item_lines(node)
@@ -302,23 +309,3 @@ def _item_lines(node: yaml.Node | None) -> list[int] | None:
 
 def _first_line(error: object) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Plain data only: no tags, no aliases (they can grow without bound), no key twice."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # missing in the stubs
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed; write it out", problem_mark=mark)
-        node: yaml.Node | None = super().compose_node(parent, index)
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                problem = f"key {show(key.value)} is given twice"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)

@@ -19,9 +19,9 @@ def image_bytes(seed: int, *, width: int = 40, height: int = 30, format: str = "
     return buffer.getvalue()
 
 
-def tar_bytes(members: Mapping[str, bytes]) -> bytes:
+def tar_bytes(members: Mapping[str, bytes], *, format: int = tarfile.PAX_FORMAT) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)

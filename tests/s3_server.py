@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from labeler.storage import retries
+from tests.s3_faults import Faults
 
 PAGE = 40  # keys on one page of a listing, so that small tests see several
 _LINE = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d{3})')
@@ -113,6 +115,8 @@ class Proxy:
         answers: (method, HTTP status, S3 error code) given instead of forwarding, each once, to the next such request.
         sent: GET body bytes sent, by path.
         ranges: (path, Range header) of every GET.
+        faults: what fails at random, None for nothing.
+        key_id: requests signed with another access key are answered with ExpiredToken; None takes all.
     """
 
     endpoint: str = ""
@@ -121,6 +125,8 @@ class Proxy:
     answers: list[tuple[str, int, str]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
     ranges: list[tuple[str, str | None]] = field(default_factory=list)
+    faults: Faults | None = None
+    key_id: str | None = None
 
 
 @pytest.fixture
@@ -156,19 +162,38 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
                 if answer[0] == self.command:
                     state.answers.remove(answer)
                     return self._answer(answer[1], answer[2])
+            if state.key_id and f"Credential={state.key_id}/" not in self.headers.get("Authorization", ""):
+                return self._answer(400, "ExpiredToken")
+            fault = state.faults.draw(self.command) if state.faults else None
+            if fault == "slow down":
+                return self._answer(503, "SlowDown")
+            if fault == "expired credentials":
+                return self._answer(400, "ExpiredToken")
+            if fault == "reset":
+                return self._hang_up()
+            if fault == "timeout":
+                time.sleep(state.faults.silence_s if state.faults else 0)
+                return self._hang_up()
             connection = http.client.HTTPConnection(upstream, timeout=30)
             headers = {k: v for k, v in self.headers.items() if k.lower() not in ("expect", "connection")}
             connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()
             data = response.read()
             connection.close()
+            if fault == "lost answer":
+                return self._hang_up()
             self.send_response(response.status)
             for name, value in response.getheaders():
+                if fault == "wrong ETag" and name.lower() == "etag":
+                    value = f'"{uuid.uuid4().hex}"'
                 if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
                     self.send_header(name, value)
             length = response.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
             self.send_header("Content-Length", length or "0")
             self.end_headers()
+            if fault == "truncated body":
+                data = data[: len(data) // 2]
+                self.close_connection = True
             self._send_body(data)
 
         def _send_body(self, data: bytes) -> None:
@@ -188,6 +213,11 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
                     return
                 if self.command == "GET":
                     state.sent[path] = state.sent.get(path, 0) + len(piece)
+
+        def _hang_up(self) -> None:
+            """Without an answer: with no time to linger, closing resets the connection."""
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
 
         def _answer(self, status: int, code: str) -> None:
             body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()

@@ -95,3 +95,10 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in CONFIGS if not p.name.startswith("train")], ids=lambda path: path.name)
 def test_every_shipped_config_is_valid(path: Path) -> None:
     assert load_config(path).model_name
+
+
+def test_keys_with_line_breaks_are_named_in_one_line() -> None:
+    with pytest.raises(Refused) as caught:
+        make_config({"output": "o"}, ["- cat\n-={a: b}"])
+    assert "unknown key - cat\\n-" in " ".join(caught.value.problems)
+    assert not any("\n" in line for line in caught.value.problems)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -73,6 +74,8 @@ def test_redact_removes_passwords_and_query_values_and_nothing_else() -> None:
     secret = "https://me:pass@host/a?X-Amz-Signature=abc&b=c"
     assert storage.redact(secret) == "https://***@host/a?..."
     assert storage.redact(f"HTTP 403 for url {secret}, sorry") == "HTTP 403 for url https://***@host/a?... sorry"
+    assert storage.redact("https://me:p@ss:w@host/a@b.jpg") == "https://***@host/a@b.jpg"
+    assert storage.redact("see 'https://host/x.jpg?bare-token', it failed") == "see 'https://host/x.jpg?...', it failed"
     for plain in ("s3://bucket/shard-?.tar", "/data/a@b/c", "s3://bucket/a b"):
         assert storage.redact(plain) == plain
 
@@ -214,16 +217,13 @@ def test_of_many_writers_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
     for number in range(20):
         uri = str(tmp_path / f"a/{number}/unit")
         start = threading.Barrier(8)
-        won: list[int] = []
 
-        def write(me: int, uri: str = uri, start: threading.Barrier = start, won: list[int] = won) -> None:
+        def write(me: int, uri: str = uri, start: threading.Barrier = start) -> bool:
             start.wait()
-            if storage.put_if_absent(uri, bytes([me]) * 1000):
-                won.append(me)
+            return storage.put_if_absent(uri, bytes([me]) * 1000)
 
-        threads = [threading.Thread(target=write, args=(me,)) for me in range(8)]
-        [thread.start() for thread in threads]
-        [thread.join() for thread in threads]
+        with ThreadPoolExecutor(8) as pool:
+            won = [me for me, written in enumerate(pool.map(write, range(8))) if written]  # nobody's raises
         assert len(won) == 1
         assert storage.read_bytes(uri) == bytes(won) * 1000
     assert not [name for name in files_below(tmp_path) if ".tmp" in name]

@@ -143,7 +143,7 @@ def test_no_credentials_is_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("code", "message"),
     [("AccessDenied", "access denied"), ("InvalidAccessKeyId", "credentials are refused"),
-     ("ExpiredToken", "credentials are refused")],
+     ("InvalidToken", "credentials are refused"), ("RequestTimeTooSkewed", "storage answered RequestTimeTooSkewed")],
 )  # fmt: skip
 def test_a_403_says_what_to_do(bucket: str, proxy: Proxy, code: str, message: str) -> None:
     proxy.answers = [("GET", 403, code)]

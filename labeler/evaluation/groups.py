@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from labeler import storage
+from labeler import plain_yaml, storage
 from labeler.errors import Refused
 from labeler.evaluation.ground_truth import GroundTruth
 
@@ -49,8 +47,8 @@ def read_groups(spec: GroupsSpec, truth: GroundTruth) -> Groups:
 
 def _load(spec: str, shown: str) -> Any:
     try:
-        return yaml.safe_load(storage.read_bytes(spec))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return plain_yaml.parse(storage.read_bytes(spec).decode())[0]
+    except (plain_yaml.NotPlainYaml, UnicodeDecodeError) as error:
         raise Refused(f"groups {shown} are no YAML: {' '.join(str(error).split())}") from None
 
 

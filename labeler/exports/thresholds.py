@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from labeler import plain_yaml
 from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.vocabulary import Vocabulary
@@ -37,15 +37,18 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
         Refused: unreadable, a value outside 0..1, or a category the vocabulary does not have; all problems at once.
     """
     try:
-        values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values: Any = plain_yaml.parse(Path(path).read_text(encoding="utf-8"))[0]
+    except (OSError, UnicodeDecodeError, plain_yaml.NotPlainYaml) as error:
         raise Refused(f"thresholds {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not set(values) <= {"default", "categories"}:
         raise Refused(f"thresholds {path} must be a mapping with `default` and `categories`")
+    by_category = values.get("categories") or {}
+    if not isinstance(by_category, dict):
+        raise Refused(f"thresholds {path}: `categories` must be a mapping of names or ids to numbers")
     problems: list[str] = []
     by_name = {category.name: category.id for category in vocabulary.categories}
     chosen = {}
-    for key, value in (values.get("categories") or {}).items():
+    for key, value in by_category.items():
         id_ = key if key in vocabulary.by_id else by_name.get(str(key))
         if id_ is None:
             near = difflib.get_close_matches(str(key), by_name, n=1)

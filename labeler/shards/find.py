@@ -187,7 +187,7 @@ def _refuse_unprintable(found: Iterable[_Found]) -> None:
         try:
             each.info.uri.encode()
         except UnicodeEncodeError:
-            shown = each.info.uri.encode("utf-8", "backslashreplace").decode()
+            shown = storage.redact(each.info.uri).encode("utf-8", "backslashreplace").decode()
             raise Refused(f"the name of {shown} is not UTF-8; rename the file") from None
 
 

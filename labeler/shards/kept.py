@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MAX_BYTES = 1 << 20  # of one sidecar or cell; a larger one is not kept: a unit holds one for each of its 256 images
 _FIELD = "json."  # "json.caption" is the field "caption" of the sidecar .json
 
 
@@ -36,6 +37,22 @@ def as_text(value: Any) -> str | None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_plain)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def cell_text(cell: Any) -> str | None:
+    """An Arrow scalar as text; None where it is null or larger than MAX_BYTES. Large ones are not copied to know it."""
+    if size_of(cell) > MAX_BYTES:
+        return None
+    text = as_text(cell.as_py())
+    return None if text is None or len(text.encode()) > MAX_BYTES else text
+
+
+def size_of(cell: Any) -> int:
+    """Bytes of a binary or text scalar, without a copy; 0 for null and for other types."""
+    if hasattr(cell, "dictionary"):
+        cell = cell.value
+    buffer = cell.as_buffer() if hasattr(cell, "as_buffer") else None
+    return 0 if buffer is None else int(buffer.size)
 
 
 def _plain(value: Any) -> Any:

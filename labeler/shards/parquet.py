@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ REMOTE_ROW_BYTES = 1 << 20  # what a row counts for in a unit when its image lie
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 256
 _READ_BYTES = 2 << 20
+_OBJECT_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https")
 _UNREADABLE = (pa.ArrowException, OSError)
 
 
@@ -198,7 +200,14 @@ class _RowReader:
         batch_size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // row_bytes))
         index = first_row
         for group in groups:
-            end = index + int(self._file.metadata.row_group(group).num_rows)
+            rows, size = self.extent(group)
+            end = index + rows
+            if self._column.kind != "uri" and size > rows * self._max_image_bytes:
+                error = f"row group of {size} bytes has more than {self._max_image_bytes} a row"
+                for large in range(index, end):
+                    yield self._without_image(str(large), large, error, dict.fromkeys(self._keep))
+                index = end
+                continue
             try:
                 for batch in self._batches(group, batch_size):
                     for place in range(batch.num_rows):
@@ -217,10 +226,13 @@ class _RowReader:
 
     def _row(self, batch: pa.RecordBatch, place: int, index: int) -> _Row:
         values = {
-            name: kept.as_text(batch.column(name)[place].as_py()) if name in self._columns else None
-            for name in self._keep
+            name: kept.cell_text(batch.column(name)[place]) if name in self._columns else None for name in self._keep
         }
-        value = batch.column(self._column.name)[place].as_py()
+        cell = batch.column(self._column.name)[place]
+        if (size := self._encoded_bytes(cell)) > self._max_image_bytes:  # said without a copy of it
+            key = self._key(cell["path"].as_py() if self._column.has_path else None, index)
+            return self._without_image(key, index, too_large(size, self._max_image_bytes), values)
+        value = cell.as_py()
         path: str | None = None
         data: bytes | None = None
         if self._column.kind == "struct":
@@ -236,7 +248,21 @@ class _RowReader:
         if not path:
             return self._without_image(key, index, "null image", values)
         address = self._address(path)
+        if not self._may_name(address):
+            return self._without_image(key, index, "not a valid address", values)
         return _Row(Item(key, index, address, None, None, None, None, values), address, self._max_image_bytes)
+
+    def _encoded_bytes(self, cell: Any) -> int:
+        if self._column.kind == "uri" or not cell.is_valid:
+            return 0
+        return kept.size_of(cell["bytes"] if self._column.kind == "struct" else cell)
+
+    def _may_name(self, address: str) -> bool:
+        """What a file from elsewhere may make us open: objects, not this machine's files or fsspec's other wonders."""
+        own = storage.scheme(self._shard.uri)
+        if storage.is_local(self._shard.uri) and storage.is_local(address):
+            return True
+        return "::" not in address and storage.scheme(address) in (*_OBJECT_SCHEMES, *((own,) if own != "file" else ()))
 
     def _without_image(self, key: str, index: int, error: str, values: dict[str, str | None]) -> _Row:
         return _Row(Item(key, index, self._shard.uri, None, None, None, error, values), None, self._max_image_bytes)

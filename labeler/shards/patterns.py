@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from labeler.errors import Refused
+from labeler.storage import redact
 
 MAX_EXPANSIONS = 1_000_000
 _RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
@@ -23,7 +24,7 @@ def expand_braces(pattern: str) -> list[str]:
     for text in _expanded(pattern):
         found.append(text)
         if len(found) > MAX_EXPANSIONS:
-            raise Refused(f"{pattern} stands for more than {MAX_EXPANSIONS} objects; use a glob or a folder")
+            raise Refused(f"{redact(pattern)} stands for more than {MAX_EXPANSIONS} objects; use a glob or a folder")
     return found
 
 
@@ -111,4 +112,4 @@ def glob_regex(glob: str) -> re.Pattern[str]:
     try:
         return re.compile(out, re.DOTALL)
     except re.error as error:
-        raise Refused(f"{glob} is no valid pattern: {error}") from None
+        raise Refused(f"{redact(glob)} is no valid pattern: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from labeler.storage import ByteStream
 
 BLOCK = 512
 _MAX_EXTENSION_BYTES = 8 << 20  # of one PAX or GNU header record; real ones have a few hundred bytes
+_MAX_NAME_BYTES = 4096  # a path of Linux; of longer ones a digest stands for the middle
+_MAX_DIGITS = 19  # of a size in a PAX header: 2^63
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _WITHOUT_BODY = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE)
 
@@ -20,7 +23,8 @@ class TarMember:
     """A regular file in a tar, or the place where the tar ends badly.
 
     Attributes:
-        name: as it stands in the archive; bytes that are no UTF-8 as \\xNN.
+        name: as it stands in the archive, however it looks: it is data and never a path here. Bytes that are no UTF-8
+            as \\xNN; names beyond 4096 bytes with a digest for their middle.
         offset, length: of the body in the archive.
         state: "sparse" bodies are not the file's bytes; after "truncated" or "corrupt" nothing follows.
     """
@@ -118,7 +122,7 @@ def _note_pax(body: bytes, extensions: _Extensions) -> None:
     if b"path" in records:
         extensions.name = _text(records[b"path"])
     if b"size" in records:
-        if not records[b"size"].isdigit():
+        if not records[b"size"].isdigit() or len(records[b"size"]) > _MAX_DIGITS:
             raise _Corrupt
         extensions.length = int(records[b"size"])
     if any(key.startswith(b"GNU.sparse.") for key in records):
@@ -163,6 +167,10 @@ def _bytes(name: str) -> bytes:
 
 
 def _text(name: bytes) -> str:
+    """Keys of millions of characters would fill memory, one for each image, and every row that carries one."""
+    if len(name) > _MAX_NAME_BYTES:
+        digest = hashlib.blake2b(name, digest_size=16).hexdigest().encode()
+        name = name[:1024] + b"..." + digest + b"..." + name[-256:]
     return name.decode("utf-8", "backslashreplace")
 
 

@@ -12,7 +12,6 @@ from labeler.shards.tar_members import TarMember, walk
 from labeler.shards.units import Item, Placed, Shard, Skip, UnitCutter, too_large
 from labeler.storage import ByteStream
 
-MAX_SIDECAR_BYTES = 8 << 20  # a larger one is not kept
 MAX_GROUP_BYTES = 256 << 20  # images that wait for a sidecar after them; of a larger group later sidecars are missed
 
 _ERRORS = {"truncated": "truncated member", "corrupt": "corrupt tar header", "sparse": "sparse member"}
@@ -65,7 +64,7 @@ class _TarReader:
             if is_image(member.name):
                 group.placed.append(self._place(member, stream))
                 group.image_bytes += member.length
-            elif extension in self._wanted and member.length <= MAX_SIDECAR_BYTES:
+            elif extension in self._wanted and member.length <= kept.MAX_BYTES:
                 self._note_sidecar(group, extension, member, stream)
             if not self._wanted or group.image_bytes > MAX_GROUP_BYTES:
                 yield from self._flush(group, stream)

@@ -36,6 +36,7 @@ __all__ = [
     "put_if_absent",
     "read_bytes",
     "redact",
+    "scheme",
     "traffic",
 ]
 

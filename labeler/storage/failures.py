@@ -6,7 +6,15 @@ from labeler.errors import StorageError
 
 
 class Transient(Exception):
-    """Worth another try; never leaves this package."""
+    """Worth another try; never leaves this package.
+
+    Attributes:
+        advice: what to do when trying again did not help.
+    """
+
+    def __init__(self, message: str, advice: str = "check the network and the endpoint, then run again") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class Unreadable(StorageError):

@@ -198,7 +198,10 @@ def _open(uri: str, start: int, length: int | None, etag: str | None) -> Body:
         data = fs.cat_file(path)
         return _FsspecBody(uri, io.BytesIO(data[start:]), len(data), found)
     if length is not None and length <= _WHOLE_BYTES:
-        data = fs.cat_file(path, start=start, end=min(start + length, size)) if start < size else b""
+        end = min(start + length, size)
+        data = fs.cat_file(path, start=start, end=end) if start < size else b""
+        if len(data) > max(0, end - start):
+            raise Transient(f"asked for bytes {start} to {end}, storage sent {len(data)}")
         return _FsspecBody(uri, io.BytesIO(data), size, found)
     file = fs.open(path, "rb")
     try:

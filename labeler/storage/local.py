@@ -281,7 +281,9 @@ def _make_folder(folder: str) -> None:
                 raise PermissionError(errno.EPERM, f"no folder can be made in {above}") from error
             raise
         _sync_folder(above)
-    if not os.path.isdir(folder):
+    if os.path.islink(folder) and not os.path.exists(folder):
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a link to nowhere")
+    if not stat.S_ISDIR(os.stat(folder).st_mode):  # a neighbour may have tidied it away since: that is tried again
         raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder")
 
 

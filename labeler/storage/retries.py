@@ -75,8 +75,7 @@ class Patience:
         self._failures += 1
         if self._failures >= POLICY.attempts:
             raise StorageError(
-                f"{redact(self._uri)}: storage failed {self._failures} times in a row ({error}); "
-                "check the network and the endpoint, then run again"
+                f"{redact(self._uri)}: storage failed {self._failures} times in a row ({error}); {error.advice}"
             ) from error
         pause_s = POLICY.pause_s(self._failures)
         logger.warning("%s: %s; trying again in %.1f s", redact(self._uri), error, pause_s)

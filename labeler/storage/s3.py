@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ from labeler.errors import InputChanged, StorageError
 from labeler.storage.failures import INVALID, Transient, Unreadable
 from labeler.storage.objects import Body, ObjectInfo
 from labeler.storage.retries import Patience, retrying
-from labeler.storage.s3_failures import code_of, explain
+from labeler.storage.s3_failures import code_of, explain, has_expired
 from labeler.storage.uris import one_line, redact
 
 T = TypeVar("T")
@@ -35,8 +37,11 @@ _ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_A
                 "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CONFIG_FILE",
                 "AWS_SHARED_CREDENTIALS_FILE")  # fmt: skip
 
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_YOUNG_S = 1.0  # a client made so recently has read the credentials that there are
+
 _client_lock = threading.Lock()
-_clients: dict[tuple[object, ...], Any] = {}
+_clients: dict[tuple[object, ...], tuple[Any, float]] = {}  # (client, when it was made)
 
 
 def _renew_lock() -> None:
@@ -54,10 +59,20 @@ def _client() -> Any:
         if key not in _clients:
             _clients.clear()
             try:
-                _clients[key] = boto3.session.Session().client("s3", config=_SETTINGS)
+                _clients[key] = boto3.session.Session().client("s3", config=_SETTINGS), time.monotonic()
             except ValueError as error:  # an endpoint that is no URL
                 raise StorageError(f"s3: {one_line(error)}; check AWS_ENDPOINT_URL") from error
-        return _clients[key]
+        return _clients[key][0]
+
+
+def _explain(uri: str, error: BaseException) -> Exception:
+    """As `explain`; after credentials that ran out, the next request reads them anew."""
+    if has_expired(error):
+        with _client_lock:
+            for key, (_, made) in list(_clients.items()):
+                if time.monotonic() - made > _YOUNG_S:  # many threads see the same expiry; one new client is enough
+                    del _clients[key]
+    return explain(uri, error)
 
 
 class S3Store:
@@ -81,7 +96,7 @@ class S3Store:
             try:
                 pages = iter(_client().get_paginator("list_objects_v2").paginate(**request, StartAfter=after))
             except _FAILURES as error:
-                raise explain(uri, error) from error
+                raise _explain(uri, error) from error
             while True:
                 try:
                     page = next(pages, None)
@@ -104,9 +119,9 @@ class S3Store:
         except ClientError as error:
             if code_of(error) in ("404", "NoSuchKey", "NotFound"):
                 return None
-            raise explain(uri, error) from error
+            raise _explain(uri, error) from error
         except _FAILURES as error:
-            raise explain(uri, error) from error
+            raise _explain(uri, error) from error
         return ObjectInfo(uri, found["ContentLength"], _bare(found.get("ETag")))
 
     def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
@@ -117,7 +132,7 @@ class S3Store:
         if etag is not None:
             request["IfMatch"] = f'"{etag}"'
         try:
-            return _S3Body(uri, _client().get_object(**request))
+            return _S3Body(uri, _client().get_object(**request), start)
         except ClientError as error:
             if code_of(error) in ("PreconditionFailed", "412"):
                 raise InputChanged(
@@ -125,9 +140,9 @@ class S3Store:
                 ) from error
             if code_of(error) in ("InvalidRange", "416"):
                 return self._nothing_after(uri, start)
-            raise explain(uri, error) from error
+            raise _explain(uri, error) from error
         except _FAILURES as error:
-            raise explain(uri, error) from error
+            raise _explain(uri, error) from error
 
     def _nothing_after(self, uri: str, start: int) -> Body:
         found = self.head(uri)
@@ -151,7 +166,7 @@ class S3Store:
                 if code_of(error) in ("PreconditionFailed", "412"):
                     return False
                 if code_of(error) not in ("NotImplemented", "501"):
-                    raise explain(uri, error) from error
+                    raise _explain(uri, error) from error
                 if not single_writer:
                     raise StorageError(
                         f"{redact(uri)}: this storage has no put-if-absent (If-None-Match); "
@@ -159,7 +174,7 @@ class S3Store:
                     ) from error
                 self.put(uri, data)
             except _FAILURES as error:
-                raise explain(uri, error) from error
+                raise _explain(uri, error) from error
             return True
 
         return retrying(uri, attempt)
@@ -186,11 +201,14 @@ class S3Store:
 
 
 class _S3Body:
-    def __init__(self, uri: str, response: dict[str, Any]) -> None:
+    def __init__(self, uri: str, response: dict[str, Any], start: int) -> None:
         self._uri = uri
         self._body = response["Body"]
-        in_range = response.get("ContentRange")  # "bytes 0-99/1234"
-        self.size = int(in_range.rpartition("/")[2]) if in_range else int(response["ContentLength"])
+        in_range = _RANGE.fullmatch(response.get("ContentRange") or "")
+        if (int(in_range[1]) if in_range else 0) != start:
+            self._body.close()
+            raise Transient(f"asked for bytes from {start} on, storage sent {response.get('ContentRange') or 'all'}")
+        self.size = int(in_range[2]) if in_range else int(response["ContentLength"])
         self.etag = _bare(response.get("ETag"))
 
     def read(self, n: int) -> bytes:
@@ -214,26 +232,28 @@ def _explained(uri: str, call: Callable[[], T]) -> T:
     try:
         return call()
     except _FAILURES as error:
-        raise explain(uri, error) from error
+        raise _explain(uri, error) from error
     except Boto3Error as error:  # uploads wrap what went wrong in a message
         cause = error.__context__ if isinstance(error.__context__, _FAILURES) else None
-        raise (explain(uri, cause) if cause else Transient(one_line(error))) from error
+        raise (_explain(uri, cause) if cause else Transient(one_line(error))) from error
 
 
 def _transient(uri: str, error: Exception) -> Transient:
-    explained = explain(uri, error)
+    explained = _explain(uri, error)
     if isinstance(explained, Transient):
         return explained
     raise explained from error
 
 
 def _bare(etag: str | None) -> str | None:
-    return etag.strip('"') if etag else None
+    return etag.removeprefix("W/").strip('"') if etag else None  # gateways that compress make them weak
 
 
 def _split(uri: str) -> tuple[str, str, str]:
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
+    if "@" in bucket:  # boto3 would repeat it in its message
+        raise Unreadable(f"{redact(uri)}: credentials do not belong in an s3:// address; set AWS_PROFILE", INVALID)
     return scheme, bucket, key
 
 

@@ -12,12 +12,11 @@ from labeler.storage.uris import one_line, redact
 _NO_CREDENTIALS = (
     exceptions.NoCredentialsError,
     exceptions.PartialCredentialsError,
-    exceptions.CredentialRetrievalError,
-    exceptions.TokenRetrievalError,
     exceptions.SSOError,
     exceptions.ProfileNotFound,
     exceptions.ConfigParseError,
 )
+_NOT_RENEWED = (exceptions.CredentialRetrievalError, exceptions.TokenRetrievalError)
 _BAD_ADDRESS = (
     exceptions.ParamValidationError,
     exceptions.InvalidEndpointDiscoveryConfigurationError,
@@ -25,8 +24,11 @@ _BAD_ADDRESS = (
     exceptions.InvalidRegionError,
     exceptions.UnsupportedS3ConfigurationError,
 )
-_BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
-                    "TokenRefreshRequired", "InvalidSecurity", "AuthFailure"}  # fmt: skip
+# A HEAD has no body, so that all it says of credentials that ran out is "400".
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired", "400"}
+_RENEW = "renew the AWS credentials (their file, or the machine's role), then run again"
+_BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity", "AuthFailure"}
+_DENIED = {"AccessDenied", "AccessDeniedException", "AllAccessDisabled", "Forbidden", "Unauthorized", "401", "403"}
 _ELSEWHERE = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "307"}
 _PASSING = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "ThrottlingException",
             "RequestLimitExceeded", "TooManyRequests", "ConditionalRequestConflict", "OperationAborted", "BadDigest",
@@ -36,6 +38,11 @@ _PASSING = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout",
 def code_of(error: ClientError) -> str:
     """S3's error code; for a body-less answer (HEAD) the HTTP status as text."""
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def has_expired(error: BaseException) -> bool:
+    """The credentials ran out: a client that reads them anew may have better ones."""
+    return isinstance(error, ClientError) and code_of(error) in _EXPIRED
 
 
 def explain(uri: str, error: BaseException) -> Exception:
@@ -48,6 +55,8 @@ def explain(uri: str, error: BaseException) -> Exception:
             f"{shown}: no usable AWS credentials ({one_line(error)}); set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
         )
+    if isinstance(error, _NOT_RENEWED):
+        return Transient(f"the AWS credentials could not be renewed: {one_line(error)}", _RENEW)
     if isinstance(error, _BAD_ADDRESS):
         return StorageError(f"{shown}: not a valid bucket, region or endpoint ({one_line(error)})")
     if isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -61,6 +70,8 @@ def _explain_answer(shown: str, error: ClientError) -> Exception:
     bucket = shown.partition("://")[2].partition("/")[0]
     if code in _PASSING or status >= 500 or status in (408, 409, 429):
         return Transient(f"{code} (HTTP {status})")
+    if code in _EXPIRED:
+        return Transient(f"the AWS credentials have expired: {code} (HTTP {status})", _RENEW)
     if code == "NoSuchBucket":
         return StorageError(f"{shown}: bucket {bucket} does not exist; check its name, AWS_REGION and AWS_ENDPOINT_URL")
     if code in ("NoSuchKey", "404", "NotFound", "NoSuchVersion"):
@@ -71,7 +82,7 @@ def _explain_answer(shown: str, error: ClientError) -> Exception:
         return StorageError(f"{shown}: bucket {bucket} is in another region ({code}); set AWS_REGION to it")
     if code == "InvalidObjectState":
         return Unreadable(f"{shown}: the object is archived; restore it first", ARCHIVED)
-    if status in (401, 403):
+    if code in _DENIED:
         return Unreadable(
             f"{shown}: access denied ({code}); these credentials need permission to list, read or write there", DENIED
         )

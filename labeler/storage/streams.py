@@ -14,13 +14,15 @@ from labeler.storage.uris import redact
 OpenBody = Callable[[int, int | None, str | None], Body]  # (start, length, etag)
 
 _PIECE_BYTES = 1 << 20  # at most this much is lost, and asked for again, when a read fails in the middle
+_LOOKS = 3  # in a row at an object that seems changed: a lagging replica or a broken answer passes, a change stays
 _AHEAD_BYTES = 128 << 10  # small reads (tar headers) are served from a buffer of this size
 
 
 class ByteStream:
     """Bytes [start, start + length) of one object, in order.
 
-    The first response pins the ETag, so what is read after a reconnect belongs to the same bytes.
+    The first response pins the ETag, so what is read after a reconnect belongs to the same bytes. An answer with
+    another ETag or size is not used; it is believed, and InputChanged raised, when further looks say the same.
 
     Args:
         open_body: opens the object at an offset; may raise Transient.
@@ -49,6 +51,7 @@ class ByteStream:
         self._etag = etag
         self._reopen_gap = reopen_gap
         self._patience = Patience(uri)
+        self._doubts = 0
         self._body: Body | None = None
         self._size: int | None = None
         self._at = start  # where the body stands; the reader stands len(self._ahead) before it
@@ -153,6 +156,14 @@ class ByteStream:
             self._drop_body()
             self._patience.wait(error)
             return None
+        except InputChanged:
+            self._drop_body()
+            self._doubts += 1
+            if self._doubts >= _LOOKS:
+                raise
+            self._patience.wait(Transient("another ETag or size than expected"))
+            return None
+        self._doubts = 0
         if data:
             self._patience.reset()
         return data
@@ -169,6 +180,12 @@ class ByteStream:
             wanted = f"at least {self._start + (self._length or 0)}" if too_short else f"{expected}"
             raise InputChanged(
                 f"{redact(self.uri)} has {body.size} bytes where {wanted} were expected: it was replaced; "
+                "restore it, or label it in another run"
+            )
+        if None not in (self._etag, body.etag) and body.etag != self._etag:  # not all storage honours If-Match
+            body.close()
+            raise InputChanged(
+                f"{redact(self.uri)} changed: its ETag was {self._etag}, now it is {body.etag}; "
                 "restore it, or label it in another run"
             )
         self._size = body.size

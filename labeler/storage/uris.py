@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_USER = re.compile(r"(://)[^/@\s]*@")
-_QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")
+_USER = re.compile(r"(:/{1,2})[^/\s\"']*@")  # up to the last "@"; pathlib makes "//" one "/"
+_WEB_QUERY = re.compile(r"(https?:/{1,2}[^\s\"'?]*)\?[^\s\"']+")  # elsewhere "?" may be a wildcard ...
+_QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")  # ... but for those with values
 _MAX_MESSAGE = 300  # characters of a foreign message that we repeat
 
 
@@ -49,7 +50,7 @@ def parent(uri: str) -> str:
 
 def redact(text: str) -> str:
     """`text` (a URI, or a message with URIs in it) without user names, passwords and query values."""
-    return _QUERY.sub("?...", _USER.sub(r"\1***@", text))
+    return _QUERY.sub("?...", _WEB_QUERY.sub(r"\1?...", _USER.sub(r"\1***@", text)))
 
 
 def one_line(error: BaseException) -> str:
