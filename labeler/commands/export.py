@@ -25,7 +25,7 @@ def add(verbs: Verbs) -> None:
 def _export(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
     from labeler.exports.coco import export_coco
-    from labeler.exports.thresholds import Thresholds, read_thresholds
+    from labeler.exports.thresholds import Thresholds, thresholds_for
     from labeler.runs import read_plan, read_progress
 
     run = require_run(arguments.run_uri)
@@ -40,7 +40,7 @@ def _export(arguments: argparse.Namespace) -> int:
         raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
     thresholds = Thresholds(arguments.threshold)
     if arguments.thresholds:
-        thresholds = read_thresholds(arguments.thresholds, run.vocabulary(), default=arguments.threshold)
+        thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
     target = arguments.output or run.path("exports/coco.json")
     summary = export_coco(run, plan, progress, target, thresholds=thresholds, suppress_iou=arguments.suppress)
     print(f"{storage.redact(target)}: {summary.images:,} images, {summary.annotations:,} annotations")
