@@ -30,10 +30,11 @@ def write_run(
     fields: Mapping[str, Any] | None = None,
     keep: Sequence[str] = (),
     unfinished: Sequence[int] = (),
-    format: Any = "webdataset",
+    shards: Sequence[Shard] | None = None,
 ) -> Run:
-    """A run with these rows by (shard, unit)."""
-    plan = [PlannedShard(Shard(f"{i:06d}", uri, 10, "e", format), None) for i, uri in enumerate(uris)]
+    """A run with these rows by (shard, unit); over `shards`, or over tars at `uris` that nobody opens."""
+    shards = shards or [Shard(f"{i:06d}", uri, 10, "e", "webdataset") for i, uri in enumerate(uris)]
+    plan = [PlannedShard(shard, None) for shard in shards]
     vocabulary = Vocabulary.load(categories)
     prompts = Prompts((), vocabulary.negative_ids, 256)
     config = {"model": {"name": "tiny"}, "input": {"keep": list(keep)}, "detect": DETECT}
@@ -43,7 +44,7 @@ def write_run(
         path = folder / layout.unit_file(f"{shard:06d}", number)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(table_to_parquet(rows_to_table(rows, keep), {}))
-    for shard in set(range(len(uris))) - set(unfinished):
+    for shard in set(range(len(shards))) - set(unfinished):
         mine = {unit: rows for unit, rows in units.items() if unit[0] == shard}
         marker = folder / layout.end_marker(f"{shard:06d}", len(mine), sum(map(len, mine.values())))
         marker.parent.mkdir(exist_ok=True)

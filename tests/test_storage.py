@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -238,6 +239,13 @@ def small_files_only() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_many_threads_write_many_files_into_one_new_folder(tmp_path: Path) -> None:
+    """Each takes the folder for temporary files away when it is empty, and another may be about to use it."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: storage.put(str(tmp_path / "new" / f"{i}"), b"%d" % i), range(400)))
+    assert files_below(tmp_path / "new") == sorted(str(i) for i in range(400))
 
 
 def test_no_space_is_one_clear_line_and_leaves_no_file(tmp_path: Path) -> None:
