@@ -73,7 +73,7 @@ class RedFinder:
         return found
 
 
-def label_folder(folder: Path, run: Path, *, keep: Sequence[str] = ("json.group",)) -> Run:
+def label_folder(folder: Path | str, run: Path, *, keep: Sequence[str] = ("json.group",)) -> Run:
     """Read all shards of a folder, label them, write the run."""
     labeler = UnitLabeler(RedFinder(), decode_threads=1, images_per_batch=4)
     shards = find_shards(str(folder))

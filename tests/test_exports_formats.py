@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from labeler.cli import main
 from labeler.detections import Detections
 from labeler.exports.yolo import label_text
 from labeler.runs import Run
+from tests.inputs import tar_bytes
 from tests.label_runs import row, write_run
 from tests.red_boxes import label_folder, picture, red_run, red_share
+from tests.s3_server import S3Server
 
 IMAGES = 18
 
@@ -270,6 +273,33 @@ def test_images_in_parquet_rows_are_exported_too(tmp_path: Path) -> None:
     out = export(run, tmp_path / "out", "yolo", "--split", "train=0.5,val=0.5")
     found = {**check_as_ultralytics(out, "train"), **check_as_ultralytics(out, "val")}
     assert len(found) == 9
+
+
+def test_from_s3_each_selected_image_is_one_request_and_the_others_none(
+    tmp_path: Path, bucket: str, s3_server: S3Server
+) -> None:
+    for number in range(2):
+        members = {f"{i:03d}.jpg": picture(10 * number + i) for i in range(8)}
+        storage.put(f"{bucket}/in/part-{number}.tar", tar_bytes(members))
+    run = label_folder(f"{bucket}/in", tmp_path / "run", keep=())
+    tars = [f"{bucket.removeprefix('s3://')}/in/part-{number}.tar" for number in range(2)]
+    before = [s3_server.gets(tar) + s3_server.ranged_gets(tar) for tar in tars]
+    where = "shard_id = '000000' and \"index\" % 4 = 1"
+    assert main(["export", run.uri, "--to", "webdataset", "--output", f"{bucket}/out", "--where", where]) == 0
+    after = [s3_server.gets(tar) + s3_server.ranged_gets(tar) for tar in tars]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [2, 0]
+    written = sorted(info.uri.removeprefix(bucket) for info in storage.list_objects(f"{bucket}/out"))
+    assert written == ["/out/categories.json", "/out/export.json", "/out/labels-00000.tar", "/out/parts/00000.json"]
+    with tarfile.open(fileobj=io.BytesIO(storage.read_bytes(f"{bucket}/out/labels-00000.tar"))) as tar:
+        assert tar.getnames() == [f"000000-00000{i}.{e}" for i in (1, 5) for e in ("jpg", "json")]
+
+
+@pytest.mark.parametrize(("to", "name"), [("hf", "objects"), ("parquet", "boxes"), ("webdataset", "scores")])
+def test_a_kept_column_with_a_name_of_the_format_is_refused(tmp_path: Path, to: str, name: str, capsys: Any) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): [row(0, kept={name: "x"})]}, keep=[name])
+    assert main(["export", run.uri, "--to", to, "--output", str(tmp_path / "out")]) == 2
+    assert f"a column '{name}' of its own" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_replaced_input_is_named_and_nothing_wrong_is_written(run: Run, tmp_path: Path, capsys: Any) -> None:

@@ -47,6 +47,8 @@ def _describe(summary: ExportSummary) -> list[str]:
     lines = [f"{storage.redact(summary.uri)}: {images:,} images, {totals.annotations:,} annotations"]
     if len(totals.images) > 1:
         lines.append("splits: " + ", ".join(f"{name} {count:,}" for name, count in sorted(totals.images.items())))
+    if totals.bytes_read:
+        lines.append(f"read: {totals.bytes_read:,} bytes of images")
     if totals.not_selected:
         lines.append(f"not selected: {totals.not_selected:,} images")
     if totals.left_out:

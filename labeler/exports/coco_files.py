@@ -45,6 +45,7 @@ class CocoFormat:
     copy_images: bool = False
     images_per_part: int | None = None
     negatives: int = 20
+    reserved = frozenset[str]()
 
     @property
     def name(self) -> str:
@@ -176,7 +177,7 @@ def annotation_lines(image_id: int, detections: Detections, before: int) -> list
     areas = np.round(area(detections.boxes), 2).tolist()
     scores = np.round(detections.scores.astype(np.float64), 6).tolist()
     rows = zip(boxes, areas, scores, detections.category_ids.tolist(), strict=True)
-    return [  # by hand: three times as fast as json.dumps, and there are millions; all of them are finite numbers
+    return [  # by hand: half of json.dumps' time, and there are millions; all of them are finite numbers
         f'{{"id": {number}, "image_id": {image_id}, "category_id": {category_id}, "bbox": {box}, "area": {size}, '
         f'"iscrowd": 0, "score": {score}}}'
         for number, (box, size, score, category_id) in enumerate(rows, before + 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labeler import storage
-from labeler.errors import Incomplete, StorageError
+from labeler.errors import Incomplete, Refused, StorageError
 from labeler.exports import state
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.picks import Picks, needs_picks, pick, require_group_column, split_of
@@ -94,6 +94,8 @@ def export_run(
     """
     source = _Source(run, plan, progress)
     require_group_column(selection, run.keep)
+    if clash := sorted(format_.reserved & set(run.keep)):
+        raise Refused(f"--to {format_.name} has a column {clash[0]!r} of its own, and the run kept one of that name")
     chooser = source.chooser(selection)
     categories = tuple(
         category

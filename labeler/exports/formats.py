@@ -57,6 +57,10 @@ class Format(Protocol):
     @property
     def needs_pixels(self) -> bool: ...
 
+    @property
+    def reserved(self) -> frozenset[str]:
+        """Names that a column kept by the user must not have, because the format has its own under it."""
+
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> Part: ...
 
     def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:

@@ -46,6 +46,7 @@ class HuggingFaceFormat:
 
     bytes_per_part: int = BYTES_PER_PART
     name = "hf"
+    reserved = frozenset(ROWS.names)
     needs_pixels = True
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> HuggingFacePart:

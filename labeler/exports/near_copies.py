@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 MAX_BITS = 7  # beyond this, different photographs begin to meet
 _PAIRS_AT_A_TIME = 4_000_000
@@ -27,6 +25,9 @@ def group(
         groups: (n,) the group each image belongs to, or None.
         bits: two hashes that differ in at most so many bits are near copies; -1: hashes count for nothing.
     """
+    from scipy.sparse import coo_array  # takes half a second to import, and most exports need no groups
+    from scipy.sparse.csgraph import connected_components
+
     nodes = len(hashes)
     edges: list[tuple[Ints, Ints]] = []
     if bits >= 0:

@@ -28,6 +28,7 @@ class OdvgFormat:
     copy_images: bool = False
     images_per_part: int | None = None
     name = "odvg"
+    reserved = frozenset[str]()
 
     @property
     def needs_pixels(self) -> bool:

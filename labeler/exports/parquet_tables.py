@@ -64,6 +64,7 @@ class TablesFormat:
     copy_images: bool = False
     bytes_per_part: int = BYTES_PER_PART
     name = "parquet"
+    reserved = frozenset((*IMAGES.names, "image"))
 
     @property
     def needs_pixels(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,13 @@ from labeler import storage
 from labeler.boxes import area, iou
 from labeler.detections import Detections
 from labeler.exports.splits import ALL, Splits
-from labeler.exports.sql import Where
 from labeler.exports.thresholds import Thresholds
 from labeler.merge import suppress_across_categories
 from labeler.records import LABELS, detections_of
 from labeler.runs import PlannedShard
+
+if TYPE_CHECKING:
+    from labeler.exports.sql import Where
 
 LABELED = ("labeled", "empty")
 _COLUMNS = ("image_key", "shard_id", "index", "uri", "offset", "length", "digest", "width", "height", "orientation")
@@ -108,7 +110,11 @@ class Chooser:
 
     def __init__(self, selection: Selection, prefixes: Mapping[str, str], keep: Sequence[str] = ()) -> None:
         self._selection, self._prefixes, self._keep = selection, prefixes, tuple(keep)
-        self._where = Where(selection.where, keep) if selection.where is not None else None
+        self._where: Where | None = None
+        if selection.where is not None:
+            from labeler.exports.sql import Where  # imports DuckDB, which few exports need
+
+            self._where = Where(selection.where, keep)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -18,6 +18,9 @@ from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
 
 IMAGES_PER_PART, BYTES_PER_PART = 10_000, 1 << 30
+_LABELS = (
+    "image_id", "file_name", "digest", "width", "height", "boxes_xyxy", "scores", "category_ids", "categories",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class WebDatasetFormat:
     images_per_part: int = IMAGES_PER_PART
     bytes_per_part: int = BYTES_PER_PART
     name = "webdataset"
+    reserved = frozenset(_LABELS)
     needs_pixels = True
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> WebDatasetPart:
@@ -66,17 +70,18 @@ class WebDatasetPart:
     def _labels(self, image: ChosenImage) -> dict[str, Any]:
         row, found = image.row, image.detections
         ids = found.category_ids.tolist()
-        return {
-            "image_id": image.image_id,
-            "file_name": image.file_name,
-            "digest": row["digest"],
-            "width": row["width"],
-            "height": row["height"],
-            "boxes_xyxy": np.round(found.boxes.astype(np.float64), 2).tolist(),
-            "scores": np.round(found.scores.astype(np.float64), 6).tolist(),
-            "category_ids": ids,
-            "categories": [self._names[id_] for id_ in ids],
-        } | {name: row[name] for name in self._keep}
+        values: tuple[Any, ...] = (
+            image.image_id,
+            image.file_name,
+            row["digest"],
+            row["width"],
+            row["height"],
+            np.round(found.boxes.astype(np.float64), 2).tolist(),
+            np.round(found.scores.astype(np.float64), 6).tolist(),
+            ids,
+            [self._names[id_] for id_ in ids],
+        )
+        return dict(zip(_LABELS, values, strict=True)) | {name: row[name] for name in self._keep}
 
     @property
     def is_full(self) -> bool:

@@ -30,6 +30,7 @@ class YoloFormat:
 
     images_per_part: int = IMAGES_PER_PART
     name = "yolo"
+    reserved = frozenset[str]()
     needs_pixels = True
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> YoloPart:
