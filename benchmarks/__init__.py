@@ -1,1 +1,1 @@
-"""Measurements, each one command; what they print is kept in results/."""
+"""Measured side by side, through the real code: `python -m benchmarks.NAME --help`; what came out is in results/."""

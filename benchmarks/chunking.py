@@ -41,7 +41,9 @@ def _open_masks(input_ids: Tensor, _: Any) -> tuple[Tensor, Tensor]:
     return mask, torch.arange(input_ids.shape[1]).expand_as(input_ids)
 
 
-def measured(model: Path, data: ValidationSet, *, max_categories: int | None, word_level: bool = False) -> dict[str, Any]:
+def measured(
+    model: Path, data: ValidationSet, *, max_categories: int | None, word_level: bool = False
+) -> dict[str, Any]:
     """AP and the like of one way to ask."""
     prompts = pack(data.vocabulary, Tokenizer.load(model), max_tokens=256, max_categories=max_categories)
     detector = GroundingDino(model, prompts, device="cpu", threads=torch.get_num_threads())

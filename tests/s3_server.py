@@ -56,6 +56,10 @@ class S3Server:
         """How many GETs named the object, "bucket/key"."""
         return sum(method == "GET" and path == f"/{key}" for method, path, _ in self.requests())
 
+    def ranged_gets(self, key: str) -> int:
+        """How many GETs of a part of the object: the server prints all but plain 200s in colours."""
+        return len(re.findall(rf'GET /{re.escape(key)} HTTP/[\d.]+(?:\x1b\[[\d;]*m)*" 206', self.log.read_text()))
+
     def create_bucket(self, name: str) -> str:
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
         urllib.request.urlopen(request, timeout=30).close()

@@ -21,6 +21,7 @@ LAYERS = [
     {"vocabulary_text", "detectors", "runs", "labeling", "shapes"},
     {"job", "report"},
     {"sampling", "exports", "evaluation"},
+    {"calibration"},
     {"estimate", "preview"},
     {"training", "pipeline", "display"},
     {"commands"},

@@ -240,6 +240,13 @@ def small_files_only() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_many_threads_write_many_files_into_one_new_folder(tmp_path: Path) -> None:
+    """Each takes the folder for temporary files away when it is empty, and another may be about to use it."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: storage.put(str(tmp_path / "new" / f"{i}"), b"%d" % i), range(400)))
+    assert files_below(tmp_path / "new") == sorted(str(i) for i in range(400))
+
+
 def test_no_space_is_one_clear_line_and_leaves_no_file(tmp_path: Path) -> None:
     for write in (storage.put, storage.put_if_absent):
         with (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from labeler import storage
 from labeler.errors import Refused
 
 if TYPE_CHECKING:
-    from labeler.runs import Run
+    from labeler.runs import PlannedShard, Progress, Run
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -29,3 +30,12 @@ def require_run(uri: str) -> Run:
     if run is None:
         raise Refused(f"{storage.redact(uri)} is no run: it has no run.json; give the output folder of a label command")
     return run
+
+
+def require_complete(run: Run, plan: Sequence[PlannedShard], progress: Progress, or_else: str) -> None:
+    """Refused while shards of the run are unfinished; `or_else` says what to do with what there is."""
+    if left := progress.left(plan):
+        raise Refused(
+            f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
+            f"finish it with the label command, or {or_else}"
+        )

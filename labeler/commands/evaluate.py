@@ -15,6 +15,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--annotations", metavar="URI", required=True, help="ground truth, COCO or LVIS json")
     parser.add_argument("--groups", metavar="FILE", help="YAML, `name: [category, ...]`: AP of each group")
     parser.add_argument("--rules", choices=["auto", "coco", "lvis"], default="auto", help="default: by the annotations")
+    parser.add_argument("--thresholds", metavar="FILE", help="judge only what an export with this file would keep")
     parser.add_argument("--fixed-ap", action="store_true", help="refuse a run unfit for LVIS's Fixed AP")
     parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
     parser.add_argument("--partial", action="store_true", help="leave out images and categories that the run has not")
@@ -29,8 +30,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     groups, rules = arguments.groups, arguments.rules
     if arguments.run_uri.lower().endswith(".json"):
-        if arguments.partial or arguments.categories_by_name or arguments.fixed_ap:
-            raise Refused("--partial, --categories-by-name and --fixed-ap are for runs, not for a results file")
+        if arguments.partial or arguments.categories_by_name or arguments.fixed_ap or arguments.thresholds:
+            options = "--partial, --categories-by-name, --fixed-ap and --thresholds"
+            raise Refused(f"{options} are for runs, not for a results file")
         evaluation = evaluate_results(arguments.run_uri, arguments.annotations, groups=groups, rules=rules)
         target = arguments.output
     else:
@@ -43,6 +45,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             fixed_ap=arguments.fixed_ap,
             by_name=arguments.categories_by_name,
             partial=arguments.partial,
+            thresholds=arguments.thresholds,
         )
         target = arguments.output or storage.join(run_uri, "evaluation.json")
     lines = evaluation.lines()

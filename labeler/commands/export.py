@@ -3,48 +3,61 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, require_run
+from labeler.commands import export_options as options
+from labeler.commands.arguments import Verbs, require_complete, require_run
+
+if TYPE_CHECKING:
+    from labeler.exports.export import ExportSummary
 
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("export", help="write a run's labels for trainers, without a GPU")
     parser.add_argument("run_uri", metavar="RUN", help="the run folder")
-    parser.add_argument("--to", choices=["coco"], required=True, help="the format")
-    parser.add_argument("--output", metavar="URI", help="file to write (default RUN/exports/coco.json)")
-    parser.add_argument("--threshold", type=float, default=0.0, help="keep detections with at least this score")
-    parser.add_argument("--thresholds", metavar="FILE", help="YAML with a threshold per category")
-    parser.add_argument(
-        "--suppress", type=float, metavar="IOU", help="of boxes overlapping more, keep the best of any category"
-    )
+    parser.add_argument("--to", choices=options.FORMATS, required=True, help="the format")
+    parser.add_argument("--output", metavar="URI", help="file or folder to write (default below RUN/exports)")
     parser.add_argument("--partial", action="store_true", help="export an incomplete run as far as it is")
+    options.add_selection(parser)
+    options.add_layout(parser)
     parser.set_defaults(run=_export)
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from labeler.errors import Refused
-    from labeler.exports.coco import export_coco
-    from labeler.exports.thresholds import Thresholds, read_thresholds
+    from labeler.exports.export import export_run
     from labeler.runs import read_plan, read_progress
 
     run = require_run(arguments.run_uri)
     plan, progress = read_plan(run), read_progress(run)
-    left = progress.left(plan)
-    if left and not arguments.partial:
-        raise Refused(
-            f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
-            "finish it with the label command, or export what there is with --partial"
-        )
-    if not 0 <= arguments.threshold <= 1:
-        raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
-    thresholds = Thresholds(arguments.threshold)
-    if arguments.thresholds:
-        thresholds = read_thresholds(arguments.thresholds, run.vocabulary(), default=arguments.threshold)
-    target = arguments.output or run.path("exports/coco.json")
-    summary = export_coco(run, plan, progress, target, thresholds=thresholds, suppress_iou=arguments.suppress)
-    print(f"{storage.redact(target)}: {summary.images:,} images, {summary.annotations:,} annotations")
-    if summary.left_out:
-        reasons = ", ".join(f"{status} {count:,}" for status, count in sorted(summary.left_out.items()))
-        print(f"left out, because they could not be labeled: {reasons}")
+    if not arguments.partial:
+        require_complete(run, plan, progress, "export what there is with --partial")
+    selection, format_ = options.read_selection(arguments, run), options.read_format(arguments)
+    single = options.is_single_file(arguments)
+    extension = f".{options.SINGLE_FILES[arguments.to]}" if single else ""
+    target = arguments.output or run.path(f"exports/{arguments.to}{extension}")
+    summary = export_run(run, plan, progress, selection, format_, target.rstrip("/"), single_file=single)
+    print("\n".join(_describe(summary)))
     return 0
+
+
+def _describe(summary: ExportSummary) -> list[str]:
+    totals = summary.totals
+    images = sum(totals.images.values())
+    lines = [f"{storage.redact(summary.uri)}: {images:,} images, {totals.annotations:,} annotations"]
+    if len(totals.images) > 1:
+        lines.append("splits: " + ", ".join(f"{name} {count:,}" for name, count in sorted(totals.images.items())))
+    if totals.bytes_read:
+        lines.append(f"read: {totals.bytes_read:,} bytes of images")
+    if totals.not_selected:
+        lines.append(f"not selected: {totals.not_selected:,} images")
+    if totals.left_out:
+        reasons = ", ".join(f"{status} {count:,}" for status, count in sorted(totals.left_out.items()))
+        lines.append(f"left out, because they could not be labeled: {reasons}")
+    picks = summary.picks
+    if picks is not None and picks.groups:
+        lines.append(
+            f"kept in one split: {picks.grouped:,} images in {picks.groups:,} groups (near copies, or --group-by), "
+            f"the largest of {picks.largest:,}"
+        )
+    return lines

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from labeler.errors import Refused
 from labeler.evaluation.ground_truth import MAX_PROBLEMS, GroundTruth
-from labeler.exports.coco import LABELED, file_name_prefix
+from labeler.exports.selection import LABELED, file_name_prefix
 from labeler.runs import PlannedShard, Progress, Run, read_tables
 from labeler.vocabulary import Category, Vocabulary
 from labeler.vocabulary_files import clean_phrase, phrase_key

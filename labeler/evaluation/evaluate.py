@@ -18,6 +18,7 @@ from labeler.evaluation.groups import Groups, GroupsSpec, frequency_groups, read
 from labeler.evaluation.matching import Kind
 from labeler.evaluation.protocol import protocol_of
 from labeler.evaluation.run_detections import read_detections
+from labeler.exports.thresholds import Thresholds, thresholds_for
 from labeler.runs import Run, open_run, read_plan, read_progress
 
 
@@ -31,6 +32,7 @@ def evaluate_run(
     by_name: bool = False,
     partial: bool = False,
     masks: bool | None = None,
+    thresholds: str | None = None,
 ) -> Evaluation:
     """Judge a run's stored detections by ground truth; nothing is written.
 
@@ -47,15 +49,18 @@ def evaluate_run(
         by_name: match categories by name alone.
         partial: evaluate the images and categories that both sides have, and say what that leaves out.
         masks: evaluate masks too; None: if the run has them.
+        thresholds: a threshold file: only detections at or above their category's threshold count.
 
     Raises:
-        Refused: not a run, other images or categories, or what `fixed_ap` and `partial` say.
+        Refused: not a run, other images or categories, thresholds of another model or vocabulary, or what `fixed_ap`
+            and `partial` say.
         StorageError: something cannot be read.
     """
     run = open_run(run_uri)
     if run is None:
         shown = storage.redact(run_uri)
         raise Refused(f"{shown} is no run: it has no run.json; give the output folder of a label command")
+    limits = thresholds_for(run, thresholds) if thresholds is not None else Thresholds()
     plan, progress = read_plan(run), read_progress(run)
     with_masks = bool(run.manifest.fingerprint_fields.get("masks")) if masks is None else masks
     whole = read_ground_truth(annotations, masks=with_masks)
@@ -71,12 +76,13 @@ def evaluate_run(
     collector = Collector(part.truth, chosen, fixed=chosen is LVIS and not why_not, masks=with_masks)
     cap = int(run.manifest.config["detect"]["max_detections"])
     at_cap = 0
-    for found, lengths in read_detections(run, plan, progress, part.rows, part.category_of, masks=with_masks):
+    for found, lengths in read_detections(run, plan, progress, part.rows, part.category_of, limits, masks=with_masks):
         collector.add(found)
         at_cap += int(np.count_nonzero(lengths == cap)) if cap else 0
     protocol = protocol_of(run, whole, part.truth, images, categories)
     protocol["images"] |= {"at_cap": at_cap, "run_complete": progress.is_complete(plan)}
     protocol["notes"] = collector.notes()
+    protocol["thresholds"] = None if thresholds is None else storage.redact(thresholds)
     kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)
     return Evaluation(
         protocol,

@@ -14,6 +14,7 @@ from labeler.boxes import xyxy_to_xywh
 from labeler.errors import Refused
 from labeler.evaluation.alignment import Positions, Unit, iterate_units
 from labeler.evaluation.detection_table import DetectionTable
+from labeler.exports.thresholds import Thresholds
 from labeler.runs import PlannedShard, Progress, Run
 
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
@@ -25,6 +26,7 @@ def read_detections(
     progress: Progress,
     rows: Mapping[Unit, Positions],
     category_of: Mapping[int, int],
+    thresholds: Thresholds,
     *,
     masks: bool = False,
 ) -> Iterator[tuple[DetectionTable, npt.NDArray[np.int64]]]:
@@ -33,6 +35,7 @@ def read_detections(
     Args:
         rows: see `ImageMatch`; positions must be those of the ground truth that is evaluated.
         category_of: category id -> position; detections of other categories are left out.
+        thresholds: detections below them are left out, too.
     """
     needed: dict[str, frozenset[int]] = {}
     for shard_id, number in rows:
@@ -40,7 +43,7 @@ def read_detections(
     ids = np.array(sorted(category_of), np.int64)
     positions = np.array([category_of[int(id_)] for id_ in ids], np.int32)
     for unit, table in iterate_units(run, plan, replace(progress, units=needed), ("detections",)):
-        yield _to_table(table, rows[unit], ids, positions, masks=masks)
+        yield _to_table(table, rows[unit], ids, positions, thresholds, masks=masks)
 
 
 def _to_table(
@@ -48,6 +51,7 @@ def _to_table(
     image_of_row: Positions,
     ids: npt.NDArray[np.int64],
     positions: npt.NDArray[np.int32],
+    thresholds: Thresholds,
     *,
     masks: bool,
 ) -> tuple[DetectionTable, npt.NDArray[np.int64]]:
@@ -57,6 +61,7 @@ def _to_table(
     image = np.repeat(image_of_row, lengths)
     place = np.minimum(np.searchsorted(ids, column["category_id"]), len(ids) - 1)
     kept = (image >= 0) & (ids[place] == column["category_id"])
+    kept &= column["score"] >= thresholds.limits(column["category_id"])
     boxes_xyxy = np.stack([column[side][kept] for side in _SIDES], 1)
     found = DetectionTable(
         image[kept], positions[place[kept]], column["score"][kept].astype(np.float32), xyxy_to_xywh(boxes_xyxy)

@@ -23,6 +23,8 @@ def describe(evaluation: Evaluation) -> list[str]:
         lines += ["", f"{rules}: refused: {reason}"]
     main = evaluation.scores[0]
     lines += ["", *_categories(evaluation, main)]
+    if evaluation.protocol.get("thresholds"):
+        return [*lines, "", *_at_file(evaluation, main)]
     for score in evaluation.scores:
         if score.rules is not LVIS_FIXED:
             lines += ["", *_thresholds(evaluation, score)]
@@ -125,6 +127,23 @@ def _categories(evaluation: Evaluation, score: Score) -> list[str]:
     for category, summary, objects, detections in rows:
         numbers = "  ".join(_number(summary[key]) for key in ("AP", "AP50", "AP75"))
         lines.append(f"{category.id:>6}  {category.name:{width}}  {numbers}  {objects:>7,}  {detections:>10,}")
+    return lines
+
+
+def _at_file(evaluation: Evaluation, score: Score) -> list[str]:
+    """Precision and recall of what the threshold file keeps: everything that was scored is at or above it."""
+    points = operating_points.micro(score, floor=0.0).at(0)
+    found = [p.at(0) for p in operating_points.per_category(score, floor=0.0)]
+    names = [category.name for category in evaluation.truth.categories]
+    width = max(len("(together)"), *map(len, names))
+    lines = [
+        f"at the thresholds of {evaluation.protocol['thresholds']} (boxes, IoU 0.5)",
+        f"{'category':{width}}  precision  recall     F1  detections",
+    ]
+    for name, point in [*zip(names, found, strict=True), ("(together)", points)]:
+        if point["detections"] or point["recall"] is not None:
+            numbers = f"{_number(point['precision']):>9}  {_number(point['recall']):>6}  {_number(point['f1']):>5}"
+            lines.append(f"{name:{width}}  {numbers}  {point['detections']:>10,}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Score thresholds at export: one for all categories, or one each."""
+"""Score thresholds at export: one for all categories, or one each; a file of them, and what it was fitted on."""
 
 from __future__ import annotations
 
@@ -9,43 +9,69 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from labeler import plain_yaml
+from labeler import plain_yaml, storage
 from labeler.detections import Detections
 from labeler.errors import Refused
+from labeler.exports.fitted_on import require_fitted_on
+from labeler.runs import Run
 from labeler.vocabulary import Vocabulary
+
+_KEYS = {"default", "categories", "fitted_on", "calibration"}  # the last is for people
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Keep a detection when its score is at least its category's threshold."""
+    """Keep a detection when its score is at least its category's threshold.
+
+    Attributes:
+        fitted_on: the fingerprint fields of the run they were fitted on; empty for a file written by hand.
+    """
 
     default: float = 0.0
     by_category: Mapping[int, float] = field(default_factory=dict)
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
+
+    def limits(self, category_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """(n,) the threshold of each detection; float32, as scores are, so that a stored 0.3 is at least 0.3."""
+        known, place = np.unique(category_ids, return_inverse=True)
+        wanted = [self.by_category.get(int(id_), self.default) for id_ in known]
+        return np.asarray(wanted, np.float32)[place]
 
     def apply(self, detections: Detections) -> Detections:
-        if not self.by_category:
-            return detections.above(self.default)
-        wanted = [self.by_category.get(int(id_), self.default) for id_ in detections.category_ids]
-        return detections[detections.scores >= np.asarray(wanted, np.float32)]
+        return detections[detections.scores >= self.limits(detections.category_ids)]
+
+
+def thresholds_for(run: Run, uri: str | Path, *, default: float = 0.0) -> Thresholds:
+    """The thresholds in a file, for this run: what every reader of a threshold file calls.
+
+    Raises:
+        Refused: see `read_thresholds`; or the file was fitted on another model, vocabulary, prompts or decoding.
+    """
+    thresholds = read_thresholds(uri, run.vocabulary(), default=default)
+    require_fitted_on(thresholds.fitted_on, run, source=storage.redact(str(uri)))
+    return thresholds
 
 
 def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float = 0.0) -> Thresholds:
-    """Thresholds from a YAML file: `default: 0.3` and `categories: {name or id: value}`.
+    """Thresholds from a YAML file: `default: 0.3` and `categories: {name or id: value}`; see also `thresholds_for`.
 
     Raises:
         Refused: unreadable, a value outside 0..1, or a category the vocabulary does not have; all problems at once.
     """
+    shown = storage.redact(str(path))
     try:
-        values: Any = plain_yaml.parse(Path(path).read_text(encoding="utf-8"))[0]
-    except (OSError, UnicodeDecodeError, plain_yaml.NotPlainYaml) as error:
-        raise Refused(f"thresholds {path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict) or not set(values) <= {"default", "categories"}:
-        raise Refused(f"thresholds {path} must be a mapping with `default` and `categories`")
-    by_category = values.get("categories") or {}
-    if not isinstance(by_category, dict):
-        raise Refused(f"thresholds {path}: `categories` must be a mapping of names or ids to numbers")
+        values: Any = plain_yaml.parse(storage.read_bytes(str(path)).decode("utf-8"))[0]
+    except (storage.StorageError, UnicodeDecodeError, plain_yaml.NotPlainYaml) as error:
+        raise Refused(f"thresholds {shown} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or not set(values) <= _KEYS:
+        raise Refused(f"thresholds {shown} must be a mapping with `default` and `categories`")
+    by_category, fitted_on = values.get("categories") or {}, values.get("fitted_on") or {}
+    if not isinstance(by_category, dict) or not isinstance(fitted_on, dict):
+        raise Refused(f"thresholds {shown}: `categories` and `fitted_on` must be mappings")
     problems: list[str] = []
+    require_same_vocabulary(fitted_on, vocabulary, shown)  # else each unknown name would be a problem of its own
     by_name = {category.name: category.id for category in vocabulary.categories}
     chosen = {}
     for key, value in by_category.items():
@@ -57,8 +83,18 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
             chosen[id_] = _score(value, str(key), problems)
     base = _score(values.get("default", default), "default", problems)
     if problems:
-        raise Refused(f"thresholds {path}: {len(problems)} problems", problems)
-    return Thresholds(base, chosen)
+        raise Refused(f"thresholds {shown}: {len(problems)} problems", problems)
+    return Thresholds(base, chosen, fitted_on)
+
+
+def require_same_vocabulary(fitted_on: Mapping[str, Any], vocabulary: Vocabulary, shown: str) -> None:
+    """Refused when the file says that it was fitted on another vocabulary."""
+    theirs = fitted_on.get("vocabulary", vocabulary.fingerprint)
+    if theirs != vocabulary.fingerprint:
+        raise Refused(
+            f"thresholds {shown} were fitted on vocabulary {theirs}, the run has {vocabulary.fingerprint}; "
+            "fit them anew with `labeler calibrate` on this run"
+        )
 
 
 def _score(value: Any, name: str, problems: list[str]) -> float:

@@ -18,6 +18,7 @@ from labeler.storage.uris import local_path, redact
 
 TEMPORARY_FOLDER = ".tmp"
 _RUN_MARKER = "run.json"
+_FOLDER_TRIES = 100
 _RUN_DEPTH = 3  # a run's deepest file is labels/<shard>/<unit>.parquet
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -200,8 +201,7 @@ def _write_once(path: str, fill: Callable[[int], None], publish: _Publish) -> bo
     scratch, is_ours_alone = _scratch_folder(folder)
     temporary = os.path.join(scratch, uuid.uuid4().hex)
     try:
-        _make_folder(scratch)
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        file = _open_new(temporary)
         try:
             fill(file)
             os.fsync(file)
@@ -217,6 +217,18 @@ def _write_once(path: str, fill: Callable[[int], None], publish: _Publish) -> bo
         if is_ours_alone:
             with contextlib.suppress(OSError):  # not empty: somebody else is writing
                 os.rmdir(scratch)
+
+
+def _open_new(path: str) -> int:
+    """A new file, with its folder; another writer that has just finished may take the empty folder away meanwhile."""
+    for left in reversed(range(_FOLDER_TRIES)):
+        try:
+            _make_folder(os.path.dirname(path))
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except (FileNotFoundError, NotADirectoryError):
+            if not left:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -1,0 +1,14 @@
+"""Thresholds fitted to ground truth or to marked boxes, so that what is exported has the precision asked for."""
+
+from labeler.calibration.calibrate import calibrate_by_annotations, calibrate_by_marks
+from labeler.calibration.fit import Calibration, Choice
+from labeler.calibration.target import Target, parse_target
+
+__all__ = [
+    "Calibration",
+    "Choice",
+    "Target",
+    "calibrate_by_annotations",
+    "calibrate_by_marks",
+    "parse_target",
+]

@@ -1,0 +1,47 @@
+"""Fit thresholds for a run: by ground truth, or by marked boxes."""
+
+from __future__ import annotations
+
+from labeler.calibration.evidence import MarkEvidence, TruthEvidence
+from labeler.calibration.fit import Calibration, fit
+from labeler.calibration.marks import Marks, collect_marks
+from labeler.calibration.target import Target
+from labeler.errors import Refused
+from labeler.evaluation import evaluate_run
+from labeler.evaluation.alignment import match_categories
+from labeler.evaluation.ground_truth import Annotations
+from labeler.runs import PlannedShard, Progress, Run
+
+
+def calibrate_by_annotations(
+    run: Run, annotations: Annotations, target: Target, *, by_name: bool = False, partial: bool = False
+) -> Calibration:
+    """Thresholds from ground truth for some of the run's images; matching is `evaluate`'s, at IoU 0.5.
+
+    Nothing is suppressed across categories before matching, since which box suppresses which depends on the thresholds.
+
+    Args:
+        annotations, by_name, partial: see `evaluate_run`.
+
+    Raises:
+        Refused: other images or categories.
+    """
+    evaluation = evaluate_run(run.uri, annotations, by_name=by_name, partial=partial, masks=False)
+    matched = match_categories(run.vocabulary(), evaluation.truth, by_name=by_name, partial=True)
+    evidence = TruthEvidence(evaluation.truth, evaluation.scores[0], matched.position_of)
+    return fit(evidence, target, floor=evaluation.floor)
+
+
+def calibrate_by_marks(
+    run: Run, plan: list[PlannedShard], progress: Progress, marks: Marks, target: Target
+) -> Calibration:
+    """Thresholds from boxes that somebody marked right or wrong: for a precision only, since nobody counted objects.
+
+    Raises:
+        Refused: a recall is asked for, or marks that are not about this run's boxes.
+    """
+    if target.measure != "precision":
+        raise Refused("marks say how many boxes are right, not how many objects were missed: ask for a precision")
+    found = collect_marks(run, plan, progress, marks)
+    evidence = MarkEvidence(found.by_category, found.boxes)
+    return fit(evidence, target, floor=float(run.manifest.config["detect"].get("score_floor", 0.0)))

@@ -1,0 +1,163 @@
+"""Marked boxes: what a person said is right or wrong, read from JSON and checked against the run they are about."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labeler import storage
+from labeler.errors import Refused
+from labeler.evaluation.average_precision import SCORE_THRESHOLDS
+from labeler.records import detections_of
+from labeler.runs import PlannedShard, Progress, Run, read_tables
+
+_ROW_ID = re.compile(r"(\d{6,})[/:-](\d+)")  # shard id and index
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+_SCORE_TOLERANCE = 1e-4  # browsers round
+_MAX_PROBLEMS = 20
+_COLUMNS = ("shard_id", "index", "digest", "detections")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One box, as it was marked.
+
+    Attributes:
+        image: "000003/17" (shard id / index), or the image's digest.
+        box: position in the row's detections.
+    """
+
+    image: str
+    box: int
+    category_id: int
+    score: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Marks:
+    """A file of marks, unchecked but for its form; the last mark of a box counts."""
+
+    source: str
+    run_id: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class MarkedRun:
+    """What calibration needs of marks and run.
+
+    Attributes:
+        by_category: category id -> (n, 2) float64, score and 1.0 where right.
+        boxes: category id -> (len(SCORE_THRESHOLDS),) the run's stored boxes with at least each score.
+    """
+
+    by_category: dict[int, npt.NDArray[np.float64]]
+    boxes: dict[int, npt.NDArray[np.int64]]
+
+
+def read_marks(uri: str) -> Marks:
+    """Marks from JSON, `{"run": id, "marks": [{"image", "box", "category_id", "score", "right"}, ...]}`.
+
+    Raises:
+        Refused: not such a file; every bad entry named by its place.
+    """
+    shown = storage.redact(uri)
+    try:
+        values = json.loads(storage.read_bytes(uri))
+    except ValueError as error:
+        raise Refused(f"marks {shown} are no JSON: {error}") from None
+    if not isinstance(values, dict) or not isinstance(values.get("marks"), list) or not values.get("run"):
+        raise Refused(f'marks {shown} must be an object with "run" and a list "marks", as a report writes them')
+    problems: list[str] = []
+    marks: dict[tuple[str, int], Mark] = {}
+    for place, value in enumerate(values["marks"]):
+        mark = _parse(value)
+        if mark is None:
+            problems.append(f"marks[{place}]: expected image, box, category_id, score and right, got {str(value)[:80]}")
+        else:
+            marks[mark.image, mark.box] = mark
+    if problems or not marks:
+        bad = f"{len(problems):,} bad entries of {len(values['marks']):,}" if problems else "no marks in it"
+        raise Refused(f"marks {shown}: {bad}", problems[:_MAX_PROBLEMS])
+    return Marks(shown, str(values["run"]), tuple(marks.values()))
+
+
+def _parse(value: Any) -> Mark | None:
+    if not isinstance(value, Mapping):
+        return None
+    image, box, category_id = value.get("image"), value.get("box"), value.get("category_id")
+    score, right = value.get("score"), value.get("right")
+    if not isinstance(image, str) or type(box) is not int or type(category_id) is not int or type(right) is not bool:
+        return None
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        return None
+    row = _ROW_ID.fullmatch(image)
+    if row is None and not _DIGEST.fullmatch(image):
+        return None
+    return Mark(f"{row[1]}/{int(row[2])}" if row else image, box, category_id, float(score), right)
+
+
+def collect_marks(run: Run, plan: Sequence[PlannedShard], progress: Progress, marks: Marks) -> MarkedRun:
+    """Check each mark against the box it is about, and count the run's boxes by category and score. Streams the run.
+
+    Raises:
+        Refused: marks of another run, or of images or boxes that the run does not have.
+    """
+    if marks.run_id != run.manifest.run_id:
+        raise Refused(f"marks {marks.source} are of run {marks.run_id}, this is run {run.manifest.run_id}")
+    wanted: dict[str, list[Mark]] = {}
+    for mark in marks.marks:
+        wanted.setdefault(mark.image, []).append(mark)
+    boxes: dict[int, npt.NDArray[np.int64]] = {}
+    found: dict[int, list[tuple[float, float]]] = {}
+    problems: list[str] = []
+    for table in read_tables(run, plan, progress, columns=_COLUMNS):
+        _count(table, boxes)
+        keys = zip(table["shard_id"].to_pylist(), table["index"].to_pylist(), table["digest"].to_pylist(), strict=True)
+        for position, (shard_id, index, digest) in enumerate(keys):
+            here = [*wanted.pop(f"{shard_id}/{index}", ()), *wanted.pop(digest or "", ())]
+            if here:
+                _judge(here, table.slice(position, 1), found, problems)
+    problems += [f"image {image}: the run has no such row" for image in wanted]
+    if problems:
+        raise Refused(
+            f"marks {marks.source}: {len(problems):,} are not about boxes of this run", problems[:_MAX_PROBLEMS]
+        )
+    return MarkedRun({id_: np.array(rows, np.float64) for id_, rows in found.items()}, boxes)
+
+
+def _judge(
+    marks: Sequence[Mark], row: pa.Table, found: dict[int, list[tuple[float, float]]], problems: list[str]
+) -> None:
+    detections = detections_of(row)[0]
+    for mark in marks:
+        if not 0 <= mark.box < len(detections):
+            problems.append(f"image {mark.image}: box {mark.box} of {len(detections)}")
+            continue
+        category_id, score = int(detections.category_ids[mark.box]), float(detections.scores[mark.box])
+        if category_id != mark.category_id or abs(score - mark.score) > _SCORE_TOLERANCE:
+            problems.append(
+                f"image {mark.image}: box {mark.box} is of category {category_id} with score {score:.4f}, "
+                f"the mark says {mark.category_id} and {mark.score:.4f}"
+            )
+            continue
+        found.setdefault(category_id, []).append((score, float(mark.right)))
+
+
+def _count(table: pa.Table, boxes: dict[int, npt.NDArray[np.int64]]) -> None:
+    """Add a unit's boxes to the counts."""
+    rows = detections_of(table)
+    category_ids = np.concatenate([d.category_ids for d in rows]) if rows else np.zeros(0, np.int32)
+    scores = np.concatenate([d.scores for d in rows]) if rows else np.zeros(0, np.float32)
+    for id_ in np.unique(category_ids):
+        mine = np.sort(scores[category_ids == id_])
+        at_least = len(mine) - np.searchsorted(mine, SCORE_THRESHOLDS.astype(np.float32), side="left")
+        boxes[int(id_)] = boxes.get(int(id_), np.zeros(len(SCORE_THRESHOLDS), np.int64)) + at_least

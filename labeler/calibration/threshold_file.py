@@ -1,0 +1,84 @@
+"""A calibration as thresholds.yaml, with what it was fitted on; and as lines for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from labeler.calibration.fit import NEVER, Calibration, Choice, Interval
+from labeler.exports.fitted_on import fitted_on
+from labeler.runs import Run
+
+_HEAD = "# Fitted by `labeler calibrate`, for runs of the same model, prompts and vocabulary only.\n"
+
+
+def to_yaml(calibration: Calibration, run: Run, *, source: str) -> bytes:
+    """The file that `export --thresholds` and `evaluate --thresholds` take.
+
+    `default` is the fallback, and also holds for categories that nothing was known of.
+    """
+    by_id, target = run.vocabulary().by_id, calibration.target
+    document = {
+        "default": calibration.fallback.threshold,
+        "categories": {by_id[_id(c)].name: c.threshold for c in calibration.choices if c.status != "rare"},
+        "fitted_on": fitted_on(run),
+        "calibration": {
+            "target": {target.measure: target.value},
+            "confidence": target.confidence,
+            "min_judged": target.min_judged,
+            "source": source,
+            "fallback": {"fitted_on": calibration.fallback_of, **_numbers(calibration.fallback)},
+            "categories": {by_id[_id(c)].name: _numbers(c) for c in calibration.choices},
+        },
+    }
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    return (_HEAD + text).encode()
+
+
+def _id(choice: Choice) -> int:
+    if choice.category_id is None:
+        raise ValueError("the fallback is of no category")
+    return choice.category_id
+
+
+def _numbers(choice: Choice) -> dict[str, Any]:
+    values: dict[str, Any] = {"status": choice.status, "threshold": choice.threshold, "judged": choice.judged}
+    for name, interval in (("precision", choice.precision), ("recall", choice.recall)):
+        if interval is not None:
+            values[name] = [round(v, 4) for v in (interval.value, interval.low, interval.high)]
+    return values
+
+
+def describe(calibration: Calibration, run: Run) -> list[str]:
+    """A line for each category, and what the fallback is."""
+    by_id, target = run.vocabulary().by_id, calibration.target
+    names = [by_id[_id(c)].name for c in calibration.choices]
+    width = max([len("category"), *map(len, names)])
+    lines = [
+        f"asked: {target.measure} of at least {target.value:g}, sure by {target.confidence:.0%}; intervals are 95%",
+        f"{'category':{width}}  threshold  judged  {'precision':22}  {'recall':22}",
+    ]
+    for name, choice in zip(names, calibration.choices, strict=True):
+        lines.append(f"{name:{width}}  {_row(choice)}{_why(choice, target.min_judged)}")
+    lines.append(f"{'(fallback)':{width}}  {_row(calibration.fallback)}  of {calibration.fallback_of}")
+    unknown = [c.name for c in run.vocabulary().categories if not c.negative and c.name not in set(names)]
+    if unknown:
+        some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        lines.append(f"{len(unknown):,} categories were not judged at all and take the fallback: {some}")
+    return [line.rstrip() for line in lines]
+
+
+def _row(choice: Choice) -> str:
+    threshold = "    never" if choice.threshold >= NEVER else f"{choice.threshold:9.2f}"
+    return f"{threshold}  {choice.judged:>6,}  {_text(choice.precision):22}  {_text(choice.recall):22}"
+
+
+def _why(choice: Choice, min_judged: int) -> str:
+    if choice.status == "rare":
+        return f"  rare (fewer than {min_judged}): the fallback"
+    return "  reaches it nowhere: left out" if choice.status == "unreachable" else ""
+
+
+def _text(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.value:.3f} ({interval.low:.3f}-{interval.high:.3f})"

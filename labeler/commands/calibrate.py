@@ -1,0 +1,47 @@
+"""`labeler calibrate`: score thresholds that reach a precision, from ground truth or marked boxes, without a GPU."""
+
+from __future__ import annotations
+
+import argparse
+
+from labeler import storage
+from labeler.commands.arguments import Verbs, require_complete, require_run
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("calibrate", help="fit a score threshold per category, from truth or marks")
+    parser.add_argument("run_uri", metavar="RUN", help="the run folder")
+    evidence = parser.add_mutually_exclusive_group(required=True)
+    evidence.add_argument("--annotations", metavar="URI", help="ground truth of some of its images, COCO or LVIS json")
+    evidence.add_argument("--marks", metavar="URI", help="boxes marked right or wrong (JSON, from a report)")
+    parser.add_argument("--target", required=True, metavar="precision=P", help="precision=0.9, or recall=0.5")
+    parser.add_argument("--confidence", type=float, default=0.9, help="how sure to reach it (default 0.9)")
+    parser.add_argument("--min-judged", type=int, default=30, help="rare below so many judged boxes (default 30)")
+    parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
+    parser.add_argument("--partial", action="store_true", help="take an incomplete run, and what both sides have")
+    parser.add_argument("--output", metavar="URI", help="YAML to write (default RUN/thresholds.yaml)")
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
+    from labeler.calibration.marks import read_marks
+    from labeler.calibration.threshold_file import describe, to_yaml
+    from labeler.runs import read_plan, read_progress
+
+    target = parse_target(arguments.target, confidence=arguments.confidence, min_judged=arguments.min_judged)
+    run = require_run(arguments.run_uri)
+    plan, progress = read_plan(run), read_progress(run)
+    if not arguments.partial:
+        require_complete(run, plan, progress, "calibrate on what there is with --partial")
+    if arguments.marks:
+        calibration = calibrate_by_marks(run, plan, progress, read_marks(arguments.marks), target)
+    else:
+        calibration = calibrate_by_annotations(
+            run, arguments.annotations, target, by_name=arguments.categories_by_name, partial=arguments.partial
+        )
+    output = arguments.output or run.path("thresholds.yaml")
+    source = storage.redact(arguments.annotations or arguments.marks)
+    storage.put(output, to_yaml(calibration, run, source=source))
+    print("\n".join([*describe(calibration, run), "", f"written     {storage.redact(output)}"]))
+    return 0

@@ -1,0 +1,192 @@
+"""The options of `labeler export`, and the selection and format they mean."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from typing import TYPE_CHECKING
+
+from labeler.errors import Refused
+
+if TYPE_CHECKING:
+    from labeler.exports.formats import Format
+    from labeler.exports.selection import Selection
+    from labeler.exports.splits import Splits
+    from labeler.runs import Run
+    from labeler.vocabulary import Vocabulary
+
+FORMATS = ("coco", "lvis", "yolo", "odvg", "webdataset", "parquet", "hf")
+SINGLE_FILES = {"coco": "json", "lvis": "json", "odvg": "jsonl"}  # format -> extension, when it is one file
+SUPPRESS_IOU = 0.7  # on by default: one object should carry one category
+NEAR_COPY_BITS = 3
+YOLO_SPLIT = "train=0.95,val=0.05"  # ultralytics takes no data.yaml without both
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Which boxes, and which images."""
+    boxes = parser.add_argument_group("which boxes")
+    boxes.add_argument("--threshold", type=float, default=0.0, help="keep detections with at least this score")
+    boxes.add_argument(
+        "--thresholds", metavar="FILE", help="YAML with a threshold per category, as calibrate writes it"
+    )
+    boxes.add_argument("--score-below", type=float, metavar="S", help="and with less than this score")
+    boxes.add_argument(
+        "--suppress",
+        default=str(SUPPRESS_IOU),
+        metavar="IOU",
+        help="of boxes overlapping more, keep the best of any category (default 0.7; off)",
+    )
+    boxes.add_argument("--categories", action="append", metavar="NAME,...", help="only these, by name or id")
+    boxes.add_argument("--min-side", type=float, default=1.0, metavar="PX", help="shorter side at least (default 1)")
+    boxes.add_argument("--area", metavar="MIN..MAX", help="square pixels, e.g. 1024.. or ..9216")
+    images = parser.add_argument_group("which images")
+    images.add_argument("--boxes", metavar="MIN..MAX", help="with so many boxes left, e.g. 1.. to drop empty ones")
+    images.add_argument(
+        "--where", metavar="SQL", help='on a row\'s columns, e.g. "width >= 640 and len(detections) > 2"'
+    )
+    images.add_argument(
+        "--images-per-category", type=int, metavar="N", help="of frequent categories no more images than needed"
+    )
+    images.add_argument("--split", metavar="NAME=SHARE,...", help="e.g. train=0.9,val=0.1, by digest")
+    images.add_argument("--group-by", metavar="COLUMN", help="a kept column whose equal values stay in one split")
+    images.add_argument(
+        "--near-copies", default=str(NEAR_COPY_BITS), metavar="BITS",
+        help="images whose perceptual hashes differ in at most so many bits stay in one split (default 3; off)",
+    )  # fmt: skip
+
+
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """How it is written."""
+    layout = parser.add_argument_group("how")
+    layout.add_argument(
+        "--images", choices=["none", "copy"], default="none", help="coco, lvis, odvg, parquet: copy them"
+    )
+    layout.add_argument("--images-per-shard", type=int, metavar="N", help="several files, with about so many images")
+    layout.add_argument("--negatives", type=int, default=20, metavar="N", help="lvis: negative categories an image")
+
+
+def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
+    """Raises Refused for values that make no sense for this run."""
+    from labeler.exports.selection import Selection
+    from labeler.exports.thresholds import Thresholds, thresholds_for
+
+    if not 0 <= arguments.threshold <= 1:
+        raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
+    thresholds = Thresholds(arguments.threshold)
+    if arguments.thresholds:
+        thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
+    min_area, max_area = _bounds(arguments.area, "--area")
+    min_boxes, max_boxes = _bounds(arguments.boxes, "--boxes")
+    if arguments.images_per_category is not None and arguments.images_per_category < 1:
+        raise Refused(f"--images-per-category must be 1 or more, got {arguments.images_per_category}")
+    return Selection(
+        where=arguments.where,
+        thresholds=thresholds,
+        suppress_iou=_suppress(arguments.suppress),
+        score_below=arguments.score_below,
+        categories=_categories(arguments.categories, run.vocabulary()),
+        min_side=arguments.min_side,
+        min_area=min_area or 0.0,
+        max_area=max_area,
+        min_boxes=int(min_boxes or 0),
+        max_boxes=None if max_boxes is None else int(max_boxes),
+        images_per_category=arguments.images_per_category,
+        splits=_splits(arguments),
+        group_by=arguments.group_by,
+        near_copies=_near_copies(arguments.near_copies),
+    )
+
+
+def read_format(arguments: argparse.Namespace) -> Format:
+    """Raises Refused for options that the format does not have."""
+    from labeler.exports.coco_files import CocoFormat
+    from labeler.exports.hugging_face import HuggingFaceFormat
+    from labeler.exports.odvg import OdvgFormat
+    from labeler.exports.parquet_tables import TablesFormat
+    from labeler.exports.webdataset_tars import IMAGES_PER_PART, WebDatasetFormat
+    from labeler.exports.yolo import YoloFormat
+
+    to, copy, limit = arguments.to, arguments.images == "copy", arguments.images_per_shard
+    if limit is not None and limit < 1:
+        raise Refused(f"--images-per-shard must be 1 or more, got {limit}")
+    if limit is not None and to in ("yolo", "parquet", "hf"):
+        raise Refused(f"--images-per-shard is for coco, lvis, odvg and webdataset; {to} files are cut by themselves")
+    if to in ("coco", "lvis"):
+        return CocoFormat(to == "lvis", copy, limit, arguments.negatives)
+    if to == "odvg":
+        return OdvgFormat(copy, limit)
+    if to == "webdataset":
+        return WebDatasetFormat(limit or IMAGES_PER_PART)
+    if to == "parquet":
+        return TablesFormat(copy)
+    return YoloFormat() if to == "yolo" else HuggingFaceFormat()
+
+
+def is_single_file(arguments: argparse.Namespace) -> bool:
+    """One file, not a folder: a text format without splits, shards or images, and no other --output asked for."""
+    extension = SINGLE_FILES.get(arguments.to)
+    plain = not arguments.split and arguments.images_per_shard is None and arguments.images == "none"
+    named = arguments.output is None or arguments.output.endswith(f".{extension}")
+    return extension is not None and plain and named
+
+
+def _splits(arguments: argparse.Namespace) -> Splits:
+    from labeler.exports.splits import Splits, parse_splits
+
+    text = arguments.split or (YOLO_SPLIT if arguments.to == "yolo" else None)
+    splits = parse_splits(text) if text else Splits()
+    if arguments.to == "yolo" and not {"train", "val"} <= set(splits.names):
+        raise Refused(f"--split {text!r}: YOLO needs a train and a val, e.g. {YOLO_SPLIT}")
+    return splits
+
+
+def _categories(wanted: list[str] | None, vocabulary: Vocabulary) -> frozenset[int] | None:
+    """Ids of the named categories; a name with a comma in it may be given whole."""
+    if not wanted:
+        return None
+    ids = {category.name: category.id for category in vocabulary.categories if not category.negative}
+    ids |= {str(category.id): category.id for category in vocabulary.categories if str(category.id) not in ids}
+    words = [word.strip() for text in wanted for word in ([text] if text in ids else text.split(","))]
+    problems = []
+    for word in words:
+        if word not in ids:
+            near = difflib.get_close_matches(word, ids, n=1)
+            problems.append(f"{word}: no such category in the run" + (f"; did you mean {near[0]}?" if near else ""))
+    if problems:
+        raise Refused(f"--categories: {len(problems)} unknown", problems)
+    return frozenset(ids[word] for word in words)
+
+
+def _bounds(text: str | None, option: str) -> tuple[float | None, float | None]:
+    """`MIN..MAX`, either end left out."""
+    if text is None:
+        return None, None
+    try:
+        low, high = (float(part) if part else None for part in text.split(".."))
+    except ValueError:
+        raise Refused(f"{option} is MIN..MAX, MIN.. or ..MAX, got {text!r}") from None
+    if (low is not None and low < 0) or (high is not None and high < (low or 0)):
+        raise Refused(f"{option} {text!r}: the bounds must be 0 or more, and in order")
+    return low, high
+
+
+def _suppress(text: str) -> float | None:
+    if text == "off":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise Refused(f"--suppress is an overlap from 0 to 1, or off; got {text!r}")
+    return value
+
+
+def _near_copies(text: str) -> int:
+    from labeler.exports.near_copies import MAX_BITS
+
+    if text == "off":
+        return -1
+    if not text.isdigit() or int(text) > MAX_BITS:
+        raise Refused(f"--near-copies is a number of bits from 0 to {MAX_BITS}, or off; got {text!r}")
+    return int(text)

@@ -1,0 +1,204 @@
+"""COCO and LVIS json: images and boxes are streamed to disk side by side, then joined; memory stays flat."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labeler.boxes import area, xyxy_to_xywh
+from labeler.detections import Detections
+from labeler.exports.formats import Frame, part_name
+from labeler.exports.pixels import Pixels
+from labeler.exports.selection import ChosenImage
+from labeler.exports.splits import key_of
+from labeler.exports.totals import Totals
+from labeler.exports.uploads import Uploads
+from labeler.vocabulary import Category
+
+_LVIS_POLICY = (
+    "pseudo-labels: neg_category_ids is a sample of the categories of which nothing at or above the score floor was "
+    "found in the image (none where the image reached the cap of detections); not_exhaustive_category_ids are those "
+    "with a box here and another that was found and not exported; all other categories are unknown"
+)
+_FREQUENT, _COMMON = 100, 10  # images; LVIS: rare up to 10, common up to 100
+
+
+@dataclass(frozen=True)
+class CocoFormat:
+    """COCO, or LVIS on top of it.
+
+    Attributes:
+        lvis: also write what LVIS says of images and categories.
+        copy_images: put the images beside, under images/; file names then are below that folder.
+        images_per_part: None for one file.
+        negatives: how many categories an image gets in LVIS's `neg_category_ids`.
+    """
+
+    lvis: bool = False
+    copy_images: bool = False
+    images_per_part: int | None = None
+    negatives: int = 20
+    reserved = frozenset[str]()
+
+    @property
+    def name(self) -> str:
+        return "lvis" if self.lvis else "coco"
+
+    @property
+    def needs_pixels(self) -> bool:
+        return self.copy_images
+
+    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> CocoPart:
+        return CocoPart(self, frame, number, start.annotations, folder)
+
+    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+        return {}
+
+
+class CocoPart:
+    """One part: a file for each split."""
+
+    def __init__(self, settings: CocoFormat, frame: Frame, number: int, annotations: int, folder: Path) -> None:
+        self._settings, self._frame, self._number, self._folder = settings, frame, number, folder
+        self._annotations, self._images = annotations, 0
+        self._uploads = Uploads(frame.target) if settings.copy_images else None
+        self._documents = {split: _Document(folder, split) for split in frame.splits}
+        cap = frame.run.manifest.config["detect"].get("max_detections") or 0
+        self._federated = _Federated(frame.categories, settings.negatives, int(cap)) if settings.lvis else None
+
+    def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
+        row = image.row
+        entry: dict[str, Any] = {"id": image.image_id, "file_name": image.file_name}
+        entry |= {"width": row["width"], "height": row["height"]}
+        if pixels is not None and self._uploads is not None:
+            entry |= {"file_name": f"{image.row_id}.{pixels.extension}", "source": image.file_name}
+            self._uploads.put(f"images/{entry['file_name']}", pixels.data)
+        if self._federated is not None:
+            entry |= self._federated.of(image)
+        self._annotations += self._documents[image.split].add(entry, image, self._annotations)
+        self._images += 1
+
+    @property
+    def is_full(self) -> bool:
+        limit = self._settings.images_per_part
+        return limit is not None and self._images >= limit
+
+    def finish(self) -> Mapping[str, Path]:
+        if self._uploads is not None:
+            self._uploads.finish()
+        only = self._settings.images_per_part is None
+        return {
+            part_name(split, self._number, "json", only=only): document.finish(self._head(), self._categories(document))
+            for split, document in self._documents.items()
+        }
+
+    def _head(self) -> dict[str, Any]:
+        manifest = self._frame.run.manifest
+        info = {
+            "description": "pseudo-labels by labeler",
+            "run_id": manifest.run_id,
+            "model": manifest.config["model"]["name"],
+            "model_digest": manifest.fingerprint_fields.get("model"),
+            "date_created": manifest.created,
+        }
+        return info | ({"policy": _LVIS_POLICY} if self._settings.lvis else {})
+
+    def _categories(self, document: _Document) -> list[dict[str, Any]]:
+        return [
+            {"id": c.id, "name": c.name, "supercategory": c.supercategory or ""}
+            | (_lvis_category(c, document.images[c.id], document.boxes[c.id]) if self._settings.lvis else {})
+            for c in self._frame.categories
+        ]
+
+
+def _lvis_category(category: Category, images: int, boxes: int) -> dict[str, Any]:
+    """LVIS's further members; frequency is the vocabulary's own, or counted in this file by LVIS's bounds."""
+    counted = "f" if images > _FREQUENT else "c" if images > _COMMON else "r"
+    return {
+        "synset": category.name,
+        "synonyms": list(category.phrases),
+        "def": "",
+        "frequency": category.frequency or counted,
+        "image_count": images,
+        "instance_count": boxes,
+    }
+
+
+class _Document:
+    """One JSON file in the making."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._path = folder / f"{split}.json"
+        self._parts = {name: folder / f"{split}-{name}" for name in ("images", "annotations")}
+        self._files = {name: path.open("w", encoding="utf-8") for name, path in self._parts.items()}
+        self._counts = dict.fromkeys(self._parts, 0)
+        self.images: Counter[int] = Counter()
+        self.boxes: Counter[int] = Counter()
+
+    def add(self, entry: Mapping[str, Any], image: ChosenImage, before: int) -> int:
+        """Write an image and its boxes, whose ids go on after `before`; returns how many boxes."""
+        self._write("images", [json.dumps(entry, ensure_ascii=False)])
+        self._write("annotations", annotation_lines(image.image_id, image.detections, before))
+        ids = image.detections.category_ids.tolist()
+        self.boxes.update(ids)
+        self.images.update(set(ids))
+        return len(ids)
+
+    def _write(self, name: str, lines: Sequence[str]) -> None:
+        if lines:
+            self._files[name].write((",\n" if self._counts[name] else "") + ",\n".join(lines))
+            self._counts[name] += len(lines)
+
+    def finish(self, info: Mapping[str, Any], categories: Sequence[Mapping[str, Any]]) -> Path:
+        with self._path.open("w", encoding="utf-8") as whole:
+            whole.write('{"info": ' + json.dumps(info) + ',\n"licenses": [],\n"categories": ')
+            whole.write(json.dumps(categories, ensure_ascii=False))
+            for name, path in self._parts.items():
+                self._files[name].close()
+                whole.write(f',\n"{name}": [\n')
+                with path.open(encoding="utf-8") as lines:
+                    shutil.copyfileobj(lines, whole, 1 << 20)
+                whole.write("\n]")
+                path.unlink()
+            whole.write("}\n")
+        return self._path
+
+
+def annotation_lines(image_id: int, detections: Detections, before: int) -> list[str]:
+    """COCO annotations as JSON texts. Boxes become xywh here; `iscrowd` is 0, `score` is kept."""
+    boxes = np.round(xyxy_to_xywh(detections.boxes).astype(np.float64), 2).tolist()
+    areas = np.round(area(detections.boxes), 2).tolist()
+    scores = np.round(detections.scores.astype(np.float64), 6).tolist()
+    rows = zip(boxes, areas, scores, detections.category_ids.tolist(), strict=True)
+    return [  # by hand: half of json.dumps' time, and there are millions; all of them are finite numbers
+        f'{{"id": {number}, "image_id": {image_id}, "category_id": {category_id}, "bbox": {box}, "area": {size}, '
+        f'"iscrowd": 0, "score": {score}}}'
+        for number, (box, size, score, category_id) in enumerate(rows, before + 1)
+    ]
+
+
+class _Federated:
+    """What LVIS's two lists say of an image; see the policy above."""
+
+    def __init__(self, categories: Sequence[Category], negatives: int, cap: int) -> None:
+        self._ids = np.array(sorted(category.id for category in categories), np.int64)
+        self._negatives, self._cap = negatives, cap
+
+    def of(self, image: ChosenImage) -> dict[str, list[int]]:
+        stored, kept = image.stored.category_ids, image.detections.category_ids
+        negative: list[int] = []
+        if not self._cap or len(stored) < self._cap:
+            absent = np.setdiff1d(self._ids, stored)
+            rng = np.random.default_rng(key_of(image.row["digest"] or image.row_id))  # the same in every export
+            negative = sorted(rng.permutation(absent)[: self._negatives].tolist())
+        names, counts = np.unique(stored, return_counts=True)
+        exported = dict(zip(*(a.tolist() for a in np.unique(kept, return_counts=True)), strict=True))
+        more = [i for i, n in zip(names.tolist(), counts.tolist(), strict=True) if 0 < exported.get(i, 0) < n]
+        return {"neg_category_ids": negative, "not_exhaustive_category_ids": more}

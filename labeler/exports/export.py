@@ -1,0 +1,218 @@
+"""Export a run: choose, read pixels where needed, write part after part, go on after the last finished one."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from labeler import storage
+from labeler.errors import Incomplete, Refused, StorageError
+from labeler.exports import state
+from labeler.exports.formats import Format, Frame, Part
+from labeler.exports.picks import Picks, needs_picks, pick, require_group_column, split_of
+from labeler.exports.pixels import PixelReader, Pixels
+from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoice, file_name_prefix
+from labeler.exports.totals import Totals
+from labeler.runs import PlannedShard, Progress, Run, read_tables
+
+Unit = tuple[str, int]  # shard id, number
+Ready = tuple[list[tuple[ChosenImage, Pixels | None]], UnitChoice]
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What an export wrote.
+
+    Attributes:
+        picks: None where no pass over all images was needed.
+        parts: how many were written, those of earlier tries included.
+    """
+
+    uri: str
+    totals: Totals
+    picks: Picks | None
+    parts: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The run that is exported, as far as it is committed."""
+
+    run: Run
+    plan: Sequence[PlannedShard]
+    progress: Progress
+
+    def units(self) -> list[Unit]:
+        return [(p.shard_id, unit) for p in self.plan for unit in sorted(self.progress.units.get(p.shard_id, ()))]
+
+    def chooser(self, selection: Selection) -> Chooser:
+        prefixes = {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
+        return Chooser(selection, prefixes, self.run.keep)
+
+    def choices(
+        self, chooser: Chooser, *, units_done: int = 0, rows_done: int = 0
+    ) -> Iterator[tuple[Unit, UnitChoice]]:
+        """Unit after unit, judged; those that are done are not read."""
+        left: dict[str, frozenset[int]] = {}
+        units = self.units()[units_done:]
+        for shard_id, number in units:
+            left[shard_id] = left.get(shard_id, frozenset()) | {number}
+        tables = read_tables(self.run, self.plan, replace(self.progress, units=left), columns=chooser.columns)
+        for unit, table in zip(units, tables, strict=True):
+            choice = chooser.choose(table, rows_done + 1)
+            rows_done += choice.rows
+            yield unit, choice
+
+
+def export_run(
+    run: Run,
+    plan: Sequence[PlannedShard],
+    progress: Progress,
+    selection: Selection,
+    format_: Format,
+    target: str,
+    *,
+    single_file: bool = False,
+) -> ExportSummary:
+    """Write the selected images and boxes of a run.
+
+    Rows are streamed in key order; memory holds some units, one part's row groups, and with `Picks` 30 bytes an image.
+    Each finished part is noted under `parts/` in the target; an export that stopped goes on after it, if it is asked
+    for the same thing. Equal exports write equal files.
+
+    Args:
+        target: a folder or URI; with `single_file` the one file that the format writes (COCO, LVIS, ODVG), which is
+            replaced as a whole.
+
+    Raises:
+        Refused: the selection makes no sense for this run, or the folder holds another export.
+        Incomplete: storage failed on the way: run it again.
+    """
+    source = _Source(run, plan, progress)
+    require_group_column(selection, run.keep)
+    if clash := sorted(format_.reserved & set(run.keep)):
+        raise Refused(f"--to {format_.name} has a column {clash[0]!r} of its own, and the run kept one of that name")
+    chooser = source.chooser(selection)
+    categories = tuple(
+        category
+        for category in run.vocabulary().categories
+        if not category.negative and (selection.categories is None or category.id in selection.categories)
+    )
+    frame = Frame(run, categories, selection.splits.names, target)
+    asked = state.describe(run, source.units(), selection, format_)
+    totals, number = (Totals(), 0) if single_file else state.begin(target, asked)
+    writer = _Writer(frame, format_, totals, number, single_file=single_file)
+    try:
+        picks = _pick(source, selection) if needs_picks(selection) else None
+        with closing(_Taken(source, chooser, selection, picks, format_.needs_pixels)) as taken:
+            writer.write(taken.units(totals))
+        if not single_file:
+            state.finish(target, asked, totals, writer.number)
+    except StorageError as error:
+        raise Incomplete(f"{error}; the export stopped, the same command goes on with it") from error
+    return ExportSummary(target, totals, picks, writer.number)
+
+
+def _pick(source: _Source, selection: Selection) -> Picks:
+    rows = 0
+
+    def chosen() -> Iterator[ChosenImage]:
+        nonlocal rows
+        for _, choice in source.choices(source.chooser(selection)):
+            rows += choice.rows
+            yield from (image for _, image in choice.chosen)
+
+    return pick(chosen(), lambda: rows, selection)
+
+
+class _Taken:
+    """The images that are taken, unit by unit, with their pixels where the format needs them."""
+
+    def __init__(
+        self, source: _Source, chooser: Chooser, selection: Selection, picks: Picks | None, needs_pixels: bool
+    ) -> None:
+        self._source, self._chooser, self._selection, self._picks = source, chooser, selection, picks
+        self._reader = PixelReader(source.run, source.plan) if needs_pixels else None
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    def units(self, done: Totals) -> Iterator[Ready]:
+        choices = self._source.choices(self._chooser, units_done=done.units, rows_done=done.rows)
+        picked = ((unit[1], self._with_splits(choice), choice) for unit, choice in choices)
+        if self._reader is None:
+            for _, images, choice in picked:
+                yield [(image, None) for image in images], choice
+        else:
+            for _, pairs, choice in self._reader.ahead(picked):
+                yield list[tuple[ChosenImage, Pixels | None]](pairs), choice
+
+    def _with_splits(self, choice: UnitChoice) -> list[ChosenImage]:
+        names = self._selection.splits.names
+        if self._picks is None and len(names) == 1:
+            return [image for _, image in choice.chosen]
+        taken = []
+        for _, image in choice.chosen:
+            place = split_of(image, self._selection) if self._picks is None else self._picks.split[image.image_id - 1]
+            if place >= 0:
+                taken.append(replace(image, split=names[place]))
+        return taken
+
+
+class _Writer:
+    """Writes units into parts, and notes each finished part."""
+
+    def __init__(self, frame: Frame, format_: Format, totals: Totals, number: int, *, single_file: bool) -> None:
+        self._frame, self._format, self._totals, self._single_file = frame, format_, totals, single_file
+        self.number = number
+        self._part: tuple[Part, Path] | None = None
+
+    def write(self, units: Iterable[Ready]) -> None:
+        try:
+            for pairs, choice in units:
+                part = self._open()
+                for image, pixels in pairs:
+                    part.add(image, pixels)
+                    self._totals.add(image)
+                    self._totals.bytes_read += (image.row["length"] or len(pixels.data)) if pixels is not None else 0
+                self._totals.end_unit(choice, [image for image, _ in pairs])
+                if part.is_full:
+                    self._end_part()
+            if self.number == 0:
+                self._open()  # an export of nothing is an export, too
+            self._end_part()
+            for relative, data in self._format.end_files(self._frame, self._totals, self.number).items():
+                storage.put(self._place(relative), data)
+        finally:
+            if self._part is not None:
+                shutil.rmtree(self._part[1], ignore_errors=True)
+
+    def _open(self) -> Part:
+        if self._part is None:
+            folder = Path(tempfile.mkdtemp(prefix="labeler-export-"))
+            self._part = self._format.open_part(self._frame, self.number, self._totals, folder), folder
+        return self._part[0]
+
+    def _end_part(self) -> None:
+        if self._part is None:
+            return
+        part, folder = self._part
+        for relative, path in part.finish().items():
+            storage.put_file(self._frame.target if self._single_file else self._place(relative), path)
+        if not self._single_file:
+            state.note_part(self._frame.target, self.number, self._totals)
+        self.number += 1
+        shutil.rmtree(folder, ignore_errors=True)
+        self._part = None
+
+    def _place(self, relative: str) -> str:
+        """Where a file goes; beside the one file, named after it, where there is only one."""
+        if not self._single_file:
+            return storage.join(self._frame.target, relative)
+        stem = storage.basename(self._frame.target).rpartition(".")[0]
+        return storage.join(storage.parent(self._frame.target), f"{stem}_{relative}")

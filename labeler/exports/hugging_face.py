@@ -1,0 +1,102 @@
+"""One row an image with its pixels and objects, as `datasets.load_dataset` takes object detection data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from labeler.boxes import area, xyxy_to_xywh
+from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, sequence, value, with_features
+from labeler.exports.formats import Frame, part_name
+from labeler.exports.parquet_tables import BYTES_PER_PART
+from labeler.exports.pixels import Pixels
+from labeler.exports.rolling_parquet import ParquetRows
+from labeler.exports.selection import ChosenImage
+from labeler.exports.totals import Totals
+
+_GROUP_ROWS, _GROUP_BYTES = 1_000, 64 << 20
+_OBJECTS = pa.struct(
+    [
+        ("bbox", pa.list_(pa.list_(pa.float32(), 4))),  # xywh, as COCO and as these data sets usually have it
+        ("category", pa.list_(pa.int64())),
+        ("score", pa.list_(pa.float32())),
+        ("area", pa.list_(pa.float32())),
+    ]
+)
+ROWS = pa.schema(
+    [
+        ("image", IMAGE),
+        ("image_id", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("file_name", pa.string()),
+        ("digest", pa.string()),
+        ("objects", _OBJECTS),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class HuggingFaceFormat:
+    """data/train-00000.parquet ...; `datasets` finds the splits by these names."""
+
+    bytes_per_part: int = BYTES_PER_PART
+    name = "hf"
+    reserved = frozenset(ROWS.names)
+    needs_pixels = True
+
+    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> HuggingFacePart:
+        return HuggingFacePart(self, frame, number, folder)
+
+    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+        return {}
+
+
+class HuggingFacePart:
+    """One part: a file for each split."""
+
+    def __init__(self, settings: HuggingFaceFormat, frame: Frame, number: int, folder: Path) -> None:
+        self._settings, self._number, self._keep = settings, number, frame.run.keep
+        self._class_of = frame.class_of()
+        floats = sequence(value(pa.float32()))
+        objects = {
+            "bbox": sequence(sequence(value(pa.float32()), 4)),
+            "category": sequence(class_label([category.name for category in frame.categories])),
+            "score": floats,
+            "area": floats,
+        }
+        plain = pa.schema([*ROWS, *(pa.field(name, pa.string()) for name in self._keep)])
+        schema = with_features(plain, {"image": IMAGE_FEATURE, "objects": objects})
+        self._files = {
+            split: ParquetRows(folder / f"{split}.parquet", schema, group_rows=_GROUP_ROWS, group_bytes=_GROUP_BYTES)
+            for split in frame.splits
+        }
+
+    def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
+        if pixels is None:
+            raise ValueError("this format needs the image")
+        row, found = image.row, image.detections
+        objects = {
+            "bbox": xyxy_to_xywh(found.boxes).tolist(),
+            "category": [self._class_of[id_] for id_ in found.category_ids.tolist()],
+            "score": found.scores.tolist(),
+            "area": area(found.boxes).tolist(),
+        }
+        values: dict[str, Any] = {name: row[name] for name in ("width", "height", "digest", *self._keep)}
+        values |= {"image_id": image.image_id, "file_name": image.file_name, "objects": objects}
+        values["image"] = {"bytes": pixels.data, "path": f"{image.row_id}.{pixels.extension}"}
+        columns = {name: [one] for name, one in values.items()}
+        self._files[image.split].add(columns, payload_bytes=len(pixels.data))
+
+    @property
+    def is_full(self) -> bool:
+        return max(file.bytes_written for file in self._files.values()) >= self._settings.bytes_per_part
+
+    def finish(self) -> Mapping[str, Path]:
+        for file in self._files.values():
+            file.close()
+        return {f"data/{part_name(split, self._number, 'parquet')}": f.path for split, f in self._files.items()}

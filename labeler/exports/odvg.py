@@ -1,0 +1,84 @@
+"""ODVG: a JSON line for each image, as MM-Grounding-DINO and Open-GroundingDino train on; scores are kept beside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from labeler.exports.formats import Frame, part_name
+from labeler.exports.pixels import Pixels
+from labeler.exports.selection import ChosenImage
+from labeler.exports.totals import Totals
+from labeler.exports.uploads import Uploads
+
+
+@dataclass(frozen=True)
+class OdvgFormat:
+    """Labels are 0-based class indices; label_map.json says which category each is.
+
+    Attributes:
+        copy_images: put the images beside, under images/; file names then are below that folder.
+        images_per_part: None for one file.
+    """
+
+    copy_images: bool = False
+    images_per_part: int | None = None
+    name = "odvg"
+    reserved = frozenset[str]()
+
+    @property
+    def needs_pixels(self) -> bool:
+        return self.copy_images
+
+    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> OdvgPart:
+        return OdvgPart(self, frame, number, folder)
+
+    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+        label_map = {str(place): category.name for place, category in enumerate(frame.categories)}
+        return {"label_map.json": json.dumps(label_map, ensure_ascii=False, indent=1).encode() + b"\n"}
+
+
+class OdvgPart:
+    """One part: a file for each split."""
+
+    def __init__(self, settings: OdvgFormat, frame: Frame, number: int, folder: Path) -> None:
+        self._settings, self._number, self._images = settings, number, 0
+        self._class_of = frame.class_of()
+        self._names = {category.id: category.name for category in frame.categories}
+        self._uploads = Uploads(frame.target) if settings.copy_images else None
+        self._paths = {split: folder / f"{split}.jsonl" for split in frame.splits}
+        self._files = {split: path.open("w", encoding="utf-8") for split, path in self._paths.items()}
+
+    def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
+        file_name = image.file_name
+        if pixels is not None and self._uploads is not None:
+            file_name = f"{image.row_id}.{pixels.extension}"
+            self._uploads.put(f"images/{file_name}", pixels.data)
+        found = image.detections
+        boxes = np.round(found.boxes.astype(np.float64), 2).tolist()
+        scores = np.round(found.scores.astype(np.float64), 6).tolist()
+        instances = [
+            {"bbox": box, "label": self._class_of[id_], "category": self._names[id_], "score": score}
+            for box, id_, score in zip(boxes, found.category_ids.tolist(), scores, strict=True)
+        ]
+        size = {"height": image.row["height"], "width": image.row["width"]}
+        line = {"filename": file_name, **size, "detection": {"instances": instances}}
+        self._files[image.split].write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._images += 1
+
+    @property
+    def is_full(self) -> bool:
+        limit = self._settings.images_per_part
+        return limit is not None and self._images >= limit
+
+    def finish(self) -> Mapping[str, Path]:
+        if self._uploads is not None:
+            self._uploads.finish()
+        for file in self._files.values():
+            file.close()
+        only = self._settings.images_per_part is None
+        return {part_name(split, self._number, "jsonl", only=only): path for split, path in self._paths.items()}

@@ -1,0 +1,132 @@
+"""Compacted Parquet: a flat table of boxes and one of images, for SQL and data frames; pixels beside, if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, with_features
+from labeler.exports.formats import Frame, part_name
+from labeler.exports.pixels import Pixels
+from labeler.exports.rolling_parquet import ParquetRows
+from labeler.exports.selection import ChosenImage
+from labeler.exports.totals import Totals
+
+BYTES_PER_PART = 384 << 20  # between 256 and 512 MB
+_GROUP_ROWS, _GROUP_BYTES = 1 << 17, 64 << 20
+
+_ORIGIN = [("run_id", pa.string()), ("model_digest", pa.string())]
+_KEY = [("image_id", pa.int64()), ("shard_id", pa.string()), ("index", pa.int64()), ("digest", pa.string())]
+_BOX_SIDES = ("x_min", "y_min", "x_max", "y_max")
+BOXES = pa.schema(
+    [
+        *_KEY,
+        ("file_name", pa.string()),
+        ("category_id", pa.int32()),
+        ("category", pa.string()),
+        ("label", pa.int64()),  # 0-based class index
+        ("score", pa.float32()),
+        *((side, pa.float32()) for side in _BOX_SIDES),
+        *_ORIGIN,
+    ]
+)
+IMAGES = pa.schema(
+    [
+        *_KEY,
+        ("file_name", pa.string()),
+        ("image_key", pa.string()),
+        ("uri", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("orientation", pa.int8()),
+        ("phash", pa.int64()),
+        ("boxes", pa.int32()),
+        *_ORIGIN,
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TablesFormat:
+    """boxes/train-00000.parquet ... and images/train-00000.parquet ..., each with the columns above.
+
+    Attributes:
+        copy_images: the images table also has the encoded, upright image, as `datasets`' Image.
+        bytes_per_part: a part ends with the unit that makes one of its files so large.
+    """
+
+    copy_images: bool = False
+    bytes_per_part: int = BYTES_PER_PART
+    name = "parquet"
+    reserved = frozenset((*IMAGES.names, "image"))
+
+    @property
+    def needs_pixels(self) -> bool:
+        return self.copy_images
+
+    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> TablesPart:
+        return TablesPart(self, frame, number, folder)
+
+    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+        return {}
+
+
+class TablesPart:
+    """One part: two files for each split."""
+
+    def __init__(self, settings: TablesFormat, frame: Frame, number: int, folder: Path) -> None:
+        self._settings, self._number = settings, number
+        self._class_of = frame.class_of()
+        self._names = {category.id: category.name for category in frame.categories}
+        self._keep = frame.run.keep
+        manifest = frame.run.manifest
+        self._origin = {"run_id": manifest.run_id, "model_digest": manifest.fingerprint_fields.get("model")}
+        labels = class_label([category.name for category in frame.categories])
+        columns = [*IMAGES, *(pa.field(name, pa.string()) for name in self._keep)]
+        columns += [pa.field("image", IMAGE)] if settings.copy_images else []
+        schemas = {
+            "boxes": with_features(BOXES, {"label": labels}),
+            "images": with_features(pa.schema(columns), {"image": IMAGE_FEATURE}),
+        }
+        self._files = {
+            (table, split): ParquetRows(
+                folder / f"{table}-{split}", schema, group_rows=_GROUP_ROWS, group_bytes=_GROUP_BYTES
+            )
+            for table, schema in schemas.items()
+            for split in frame.splits
+        }
+
+    def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
+        row, found = image.row, image.detections
+        key = {"image_id": image.image_id, "file_name": image.file_name, **self._origin}
+        key |= {name: row[name] for name in ("shard_id", "index", "digest")}
+        count = len(found)
+        ids = found.category_ids.tolist()
+        boxes: dict[str, list[Any]] = {name: [value] * count for name, value in key.items()}
+        boxes |= {"category_id": ids, "category": [self._names[id_] for id_ in ids]}
+        boxes |= {"label": [self._class_of[id_] for id_ in ids], "score": found.scores.tolist()}
+        boxes |= {side: found.boxes[:, place].tolist() for place, side in enumerate(_BOX_SIDES)}
+        self._files["boxes", image.split].add(boxes)
+        values = {name: row[name] for name in (*IMAGES.names, *self._keep) if name in row} | key | {"boxes": count}
+        if self._settings.copy_images and pixels is not None:
+            values["image"] = {"bytes": pixels.data, "path": f"{image.row_id}.{pixels.extension}"}
+        size = len(pixels.data) if pixels is not None else 0
+        self._files["images", image.split].add({n: [v] for n, v in values.items()}, payload_bytes=size)
+
+    @property
+    def is_full(self) -> bool:
+        return max(file.bytes_written for file in self._files.values()) >= self._settings.bytes_per_part
+
+    def finish(self) -> Mapping[str, Path]:
+        for file in self._files.values():
+            file.close()
+        return {
+            f"{table}/{part_name(split, self._number, 'parquet')}": file.path
+            for (table, split), file in self._files.items()
+        }

@@ -1,0 +1,118 @@
+"""The encoded images of an export: read by range, only the selected ones, many at a time; upright for every reader."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from PIL import Image as pillow
+
+from labeler import image_headers, images, storage
+from labeler.errors import InputChanged
+from labeler.exports.selection import ChosenImage
+from labeler.runs import PlannedShard, Run
+from labeler.shards import Unit, read_units
+
+IN_FLIGHT = 32  # requests; single images are bound by latency, not by bandwidth
+_JPEG_QUALITY = 95
+# What trainers' readers open without a plugin; other formats are written as PNG.
+_EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """An encoded image whose stored rows are upright, so that boxes fit with or without EXIF."""
+
+    data: bytes
+    extension: str
+
+
+def upright(data: bytes, orientation: int | None) -> Pixels:
+    """The image as it is, where its rows are stored upright in a common format; else decoded and written anew.
+
+    Readers disagree about EXIF (OpenCV turns some formats, webdataset none, `datasets` all), so no turned image leaves:
+    a turned JPEG is written at quality 95 without subsampling, anything else as PNG.
+    """
+    name = image_headers.sniff(data)
+    if orientation in (None, 1) and name in _EXTENSIONS:
+        return Pixels(data, _EXTENSIONS[name])
+    picture = pillow.fromarray(images.decode(data).pixels)
+    buffer = io.BytesIO()
+    if name == "JPEG":
+        picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        return Pixels(buffer.getvalue(), "jpg")
+    picture.save(buffer, "PNG")
+    return Pixels(buffer.getvalue(), "png")
+
+
+class PixelReader:
+    """Owns the threads that fetch images.
+
+    An image in a tar, a file or behind a URI is one ranged read of its own bytes. Images in the rows of a Parquet file
+    have no address: their unit's row groups are read again.
+    """
+
+    def __init__(self, run: Run, plan: Sequence[PlannedShard]) -> None:
+        self._run = run
+        self._shards = {planned.shard_id: planned.shard for planned in plan}
+        self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="pixels")
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def ahead(
+        self, units: Iterable[tuple[int, Sequence[ChosenImage], T]]
+    ) -> Iterator[tuple[int, list[tuple[ChosenImage, Pixels]], T]]:
+        """(unit number in its shard, images with their pixels, whatever came along); one unit is fetched ahead.
+
+        Memory: the selected images of two units, at most `unit.max_bytes` each as the run was cut.
+        """
+        waiting: deque[tuple[int, Sequence[ChosenImage], T, list[Future[Pixels]]]] = deque()
+        for unit, chosen, along in units:
+            waiting.append((unit, chosen, along, self._fetch_all(unit, chosen)))
+            if len(waiting) > 1:
+                yield _ready(*waiting.popleft())
+        while waiting:
+            yield _ready(*waiting.popleft())
+
+    def _fetch_all(self, unit: int, chosen: Sequence[ChosenImage]) -> list[Future[Pixels]]:
+        if any(image.row["offset"] is None or image.row["length"] is None for image in chosen):
+            found = self._from_parquet(unit, chosen)
+            return [self._pool.submit(self._checked, image, found[image.row["index"]]) for image in chosen]
+        return [self._pool.submit(self._fetch, image) for image in chosen]
+
+    def _fetch(self, image: ChosenImage) -> Pixels:
+        row = image.row
+        return self._checked(image, storage.read_bytes(row["uri"], start=row["offset"], length=row["length"]))
+
+    def _checked(self, image: ChosenImage, data: bytes) -> Pixels:
+        if images.digest(data) != image.row["digest"]:
+            raise InputChanged(
+                f"{storage.redact(image.row['uri'])}: the bytes of {image.row['image_key']} are not those that were "
+                "labeled: the input was replaced; restore it, or label it in another run"
+            )
+        return upright(data, image.row["orientation"])
+
+    def _from_parquet(self, unit: int, chosen: Sequence[ChosenImage]) -> dict[int, bytes]:
+        shard = self._shards[chosen[0].row["shard_id"]]
+        fields = self._run.manifest.fingerprint_fields
+        limits = {name: fields[f"unit.{name}"] for name in ("max_images", "max_bytes", "max_image_bytes")}
+        wanted = {image.row["index"] for image in chosen}
+        works = read_units(
+            shard, skip=lambda number: number != unit, image_column=fields.get("input.image_column"), **limits
+        )
+        for work in works:
+            if isinstance(work, Unit):
+                return {item.index: item.data for item in work.items if item.index in wanted and item.data is not None}
+        raise InputChanged(f"{storage.redact(shard.uri)} ends before unit {unit}: it is not the file that was labeled")
+
+
+def _ready(
+    unit: int, chosen: Sequence[ChosenImage], along: T, futures: Sequence[Future[Pixels]]
+) -> tuple[int, list[tuple[ChosenImage, Pixels]], T]:
+    return unit, [(image, future.result()) for image, future in zip(chosen, futures, strict=True)], along

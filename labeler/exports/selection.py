@@ -1,0 +1,181 @@
+"""What goes into an export: which boxes of an image, and which images; a unit's rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labeler import storage
+from labeler.boxes import area, iou
+from labeler.detections import Detections
+from labeler.exports.splits import ALL, Splits
+from labeler.exports.thresholds import Thresholds
+from labeler.merge import suppress_across_categories
+from labeler.records import LABELS, detections_of
+from labeler.runs import PlannedShard
+
+if TYPE_CHECKING:
+    from labeler.exports.sql import Where
+
+LABELED = ("labeled", "empty")
+_COLUMNS = ("image_key", "shard_id", "index", "uri", "offset", "length", "digest", "width", "height", "orientation")
+_MANY = 256  # boxes; of more, overlaps are not computed all at once
+
+
+def file_name_prefix(planned: PlannedShard) -> str:
+    """What a file name has before the image key: "<shard basename>/" for tars and Parquet, else nothing."""
+    return "" if planned.shard.format == "images" else f"{storage.basename(planned.shard.uri)}/"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is asked for; the steps are taken in this order.
+
+    Attributes:
+        where: SQL on the row's columns; None takes all.
+        thresholds: a box needs at least its category's score.
+        suppress_iou: of boxes that overlap more, only the best stays, whatever the categories; None keeps all. Before
+            the next steps, so that a box of a category nobody asked for can still win its object.
+        score_below: a box needs less than this score.
+        categories: ids; None takes all.
+        min_side: pixels, of the shorter side.
+        min_area, max_area: square pixels, lower bound inclusive, upper exclusive.
+        min_boxes, max_boxes: images with fewer or more boxes left are not selected.
+        images_per_category: see `picks.py`.
+        splits, group_by, near_copies: see `picks.py`; `near_copies` is in bits, -1 for off.
+    """
+
+    where: str | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    suppress_iou: float | None = None
+    score_below: float | None = None
+    categories: frozenset[int] | None = None
+    min_side: float = 0.0
+    min_area: float = 0.0
+    max_area: float | None = None
+    min_boxes: int = 0
+    max_boxes: int | None = None
+    images_per_category: int | None = None
+    splits: Splits = field(default_factory=Splits)
+    group_by: str | None = None
+    near_copies: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenImage:
+    """One image of the export.
+
+    Attributes:
+        image_id: 1-based place of its row among all rows of the run, in key order: it never moves.
+        row: the run's columns, without the detections.
+        file_name: as COCO exports name it: "<shard>/<key>".
+        detections: the boxes that were selected.
+        stored: all boxes that the run has.
+    """
+
+    image_id: int
+    row: Mapping[str, Any]
+    file_name: str
+    detections: Detections
+    stored: Detections
+    split: str = ALL
+
+    @property
+    def row_id(self) -> str:
+        return f"{self.row['shard_id']}/{self.row['index']:06d}"
+
+
+@dataclass(frozen=True)
+class UnitChoice:
+    """One unit's rows, judged.
+
+    Attributes:
+        chosen: (position in the unit, image) of the selected ones, in order.
+        failed: statuses of rows that could not be labeled.
+        rows: how many the unit has.
+    """
+
+    chosen: list[tuple[int, ChosenImage]]
+    failed: list[str]
+    rows: int
+
+
+class Chooser:
+    """Applies a selection to one unit after the other, but for what needs all of them (`picks.py`)."""
+
+    def __init__(self, selection: Selection, prefixes: Mapping[str, str], keep: Sequence[str] = ()) -> None:
+        self._selection, self._prefixes, self._keep = selection, prefixes, tuple(keep)
+        self._where: Where | None = None
+        if selection.where is not None:
+            from labeler.exports.sql import Where  # imports DuckDB, which few exports need
+
+            self._where = Where(selection.where, keep)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What has to be read of the run."""
+        if self._where is not None:
+            return (*LABELS.names, *self._keep)
+        return (*_COLUMNS, "phash", "status", "detections", *self._keep)
+
+    def choose(self, table: pa.Table, first_image_id: int) -> UnitChoice:
+        """Judge a unit; image ids count from `first_image_id` over all its rows."""
+        statuses = table["status"].to_pylist()
+        good = np.array([status in LABELED for status in statuses], np.bool_)
+        if self._where is not None:
+            good &= self._where.rows(table)
+        every = detections_of(table)
+        plain = table.drop_columns(["detections"]).to_pylist()
+        chosen = [
+            (place, ChosenImage(first_image_id + place, row, self._prefixes[row["shard_id"]] + row["image_key"], *pair))
+            for place, row, pair in zip(range(len(plain)), plain, self._boxes(every), strict=True)
+            if good[place] and self._has_enough(len(pair[0]))
+        ]
+        return UnitChoice(chosen, [status for status in statuses if status not in LABELED], len(plain))
+
+    def _has_enough(self, boxes: int) -> bool:
+        most = self._selection.max_boxes
+        return boxes >= self._selection.min_boxes and (most is None or boxes <= most)
+
+    def _boxes(self, every: list[Detections]) -> Iterator[tuple[Detections, Detections]]:
+        """(selected, stored) of each row: thresholds for the whole unit at once, the rest image by image."""
+        together = Detections.concat(every)
+        above = together.scores >= self._selection.thresholds.limits(together.category_ids)
+        start = 0
+        for stored in every:
+            kept = stored[above[start : start + len(stored)]]
+            start += len(stored)
+            if self._selection.suppress_iou is not None:
+                kept = suppress(kept, self._selection.suppress_iou)
+            yield kept[self._wanted(kept)] if len(kept) else kept, stored
+
+    def _wanted(self, kept: Detections) -> npt.NDArray[np.bool_]:
+        asked = self._selection
+        wanted = np.ones(len(kept), np.bool_)
+        if asked.score_below is not None:
+            wanted &= kept.scores < np.float32(asked.score_below)
+        if asked.categories is not None:
+            wanted &= np.isin(kept.category_ids, list(asked.categories))
+        if asked.min_side:
+            wanted &= (kept.boxes[:, 2:] - kept.boxes[:, :2]).min(1) >= asked.min_side
+        if asked.min_area or asked.max_area is not None:
+            sizes = area(kept.boxes)
+            wanted &= (sizes >= asked.min_area) & (sizes < (np.inf if asked.max_area is None else asked.max_area))
+        return wanted
+
+
+def suppress(detections: Detections, iou_above: float) -> Detections:
+    """`suppress_across_categories`, at once where no two boxes overlap so much: nearly every image."""
+    if len(detections) < 2:
+        return detections
+    if len(detections) <= _MANY:
+        overlaps = iou(detections.boxes, detections.boxes)
+        np.fill_diagonal(overlaps, 0)
+        if not (overlaps > iou_above).any():
+            return detections.sorted()
+    return suppress_across_categories(detections, iou_above=iou_above)

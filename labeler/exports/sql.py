@@ -1,0 +1,50 @@
+"""`where`: an SQL condition on the columns of a run's rows, evaluated by DuckDB unit by unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labeler.errors import Refused
+from labeler.records import schema
+
+_ROW = "__row"
+
+
+class Where:
+    """Owns a DuckDB connection that can see the rows it is given, and nothing else: no files, no network.
+
+    Args:
+        condition: e.g. `width >= 640 and len(detections) > 2`; thresholds are not applied yet.
+        keep: the columns that the user kept, beside those of every run.
+
+    Raises:
+        Refused: DuckDB cannot read the condition; its own words say why.
+    """
+
+    def __init__(self, condition: str, keep: Sequence[str] = ()) -> None:
+        self._connection = duckdb.connect(config={"enable_external_access": False, "threads": 1})
+        self._query = f'select "{_ROW}" from rows where (\n{condition}\n)'
+        try:
+            if len(duckdb.extract_statements(self._query)) != 1:
+                raise Refused(f"--where takes one condition, got several statements: {condition}")
+            self.rows(schema(keep).empty_table())
+        except duckdb.Error as error:
+            said = " ".join(str(error).partition("LINE")[0].split())
+            raise Refused(f"--where {condition!r} cannot be evaluated: {said}") from None
+
+    def rows(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+        """(rows,) where the condition is true; null counts as false."""
+        numbered = table.append_column(_ROW, pa.array(np.arange(len(table)), pa.int64()))
+        self._connection.register("rows", numbered)
+        try:
+            found = self._connection.execute(self._query).fetchnumpy()[_ROW]
+        finally:
+            self._connection.unregister("rows")
+        true = np.zeros(len(table), np.bool_)
+        true[np.asarray(found, np.int64)] = True
+        return true

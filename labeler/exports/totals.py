@@ -1,0 +1,66 @@
+"""How far an export has come: what its parts hold, and where the next part begins."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from labeler.exports.selection import ChosenImage, UnitChoice
+
+
+@dataclass
+class Totals:
+    """Counts from the beginning of the export; written beside each finished part, and read when it goes on.
+
+    Attributes:
+        units: units of the run that are done.
+        rows: images of the run that were looked at; image ids count from here.
+        images: of the export, by split.
+        annotations: boxes; annotation ids count from here.
+        left_out: images that could not be labeled, by status.
+        not_selected: images that could have been taken.
+        category_images, category_boxes: by category id.
+        bytes_read: of images, where the export copies them.
+    """
+
+    units: int = 0
+    rows: int = 0
+    images: Counter[str] = field(default_factory=Counter)
+    annotations: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    not_selected: int = 0
+    category_images: Counter[int] = field(default_factory=Counter)
+    category_boxes: Counter[int] = field(default_factory=Counter)
+    bytes_read: int = 0
+
+    def add(self, image: ChosenImage) -> None:
+        self.images[image.split] += 1
+        self.annotations += len(image.detections)
+        ids = image.detections.category_ids.tolist()
+        self.category_boxes.update(ids)
+        self.category_images.update(set(ids))
+
+    def end_unit(self, choice: UnitChoice, taken: Sequence[ChosenImage]) -> None:
+        self.units += 1
+        self.rows += choice.rows
+        self.left_out.update(choice.failed)
+        self.not_selected += choice.rows - len(choice.failed) - len(taken)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
+
+    def to_json(self) -> bytes:
+        return json.dumps(self.to_dict()).encode()
+
+    @staticmethod
+    def from_json(data: bytes) -> Totals:
+        values: dict[str, Any] = json.loads(data)
+        for name in ("category_images", "category_boxes"):
+            values[name] = Counter({int(id_): count for id_, count in values[name].items()})
+        return Totals(
+            **{**values, "images": Counter(values["images"]), "left_out": Counter(values["left_out"])},
+        )

@@ -1,0 +1,93 @@
+"""WebDataset: tars of images with their labels as .json beside them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labeler.exports.formats import Frame, part_name
+from labeler.exports.pixels import Pixels
+from labeler.exports.selection import ChosenImage
+from labeler.exports.totals import Totals
+
+IMAGES_PER_PART, BYTES_PER_PART = 10_000, 1 << 30
+_LABELS = (
+    "image_id", "file_name", "digest", "width", "height", "boxes_xyxy", "scores", "category_ids", "categories",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WebDatasetFormat:
+    """train-00000.tar ...; a tar ends with the unit that fills it."""
+
+    images_per_part: int = IMAGES_PER_PART
+    bytes_per_part: int = BYTES_PER_PART
+    name = "webdataset"
+    reserved = frozenset(_LABELS)
+    needs_pixels = True
+
+    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> WebDatasetPart:
+        return WebDatasetPart(self, frame, number, folder)
+
+    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+        names = [{"id": category.id, "name": category.name} for category in frame.categories]
+        return {"categories.json": json.dumps(names, ensure_ascii=False, indent=1).encode() + b"\n"}
+
+
+class WebDatasetPart:
+    """One part: a tar for each split."""
+
+    def __init__(self, settings: WebDatasetFormat, frame: Frame, number: int, folder: Path) -> None:
+        self._settings, self._number = settings, number
+        self._names = {category.id: category.name for category in frame.categories}
+        self._keep = frame.run.keep
+        self._paths = {split: folder / f"{split}.tar" for split in frame.splits}
+        self._tars = {
+            split: tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by finish()
+            for split, path in self._paths.items()
+        }
+        self._images = self._bytes = 0
+
+    def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
+        if pixels is None:
+            raise ValueError("WebDataset needs the image")
+        key = image.row_id.replace("/", "-")  # no dot in it: what follows the first dot is the member's kind
+        labels = json.dumps(self._labels(image), ensure_ascii=False).encode()
+        for extension, data in ((pixels.extension, pixels.data), ("json", labels)):
+            member = tarfile.TarInfo(f"{key}.{extension}")  # without times or owners: equal exports are equal bytes
+            member.size = len(data)
+            self._tars[image.split].addfile(member, io.BytesIO(data))
+        self._images += 1
+        self._bytes += len(pixels.data) + len(labels)
+
+    def _labels(self, image: ChosenImage) -> dict[str, Any]:
+        row, found = image.row, image.detections
+        ids = found.category_ids.tolist()
+        values: tuple[Any, ...] = (
+            image.image_id,
+            image.file_name,
+            row["digest"],
+            row["width"],
+            row["height"],
+            np.round(found.boxes.astype(np.float64), 2).tolist(),
+            np.round(found.scores.astype(np.float64), 6).tolist(),
+            ids,
+            [self._names[id_] for id_ in ids],
+        )
+        return dict(zip(_LABELS, values, strict=True)) | {name: row[name] for name in self._keep}
+
+    @property
+    def is_full(self) -> bool:
+        return self._images >= self._settings.images_per_part or self._bytes >= self._settings.bytes_per_part
+
+    def finish(self) -> Mapping[str, Path]:
+        for tar in self._tars.values():
+            tar.close()
+        return {part_name(split, self._number, "tar"): path for split, path in self._paths.items()}

@@ -1,0 +1,214 @@
+"""Calibration: the precision asked for is reached on images it did not see, and files are refused elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
+from labeler.calibration.evidence import MarkEvidence
+from labeler.calibration.intervals import two_sided, wilson
+from labeler.calibration.marks import read_marks
+from labeler.cli import main
+from labeler.detections import Detections
+from labeler.errors import Refused
+from labeler.evaluation import evaluate_run
+from labeler.evaluation.average_precision import SCORE_THRESHOLDS
+from labeler.exports.thresholds import thresholds_for
+from labeler.records import detections_of
+from labeler.runs import Run, read_plan, read_progress, read_tables
+from tests.label_runs import noisy_run, only_images, row, write_run
+
+SHARPNESS = {3: 1.0, 8: 0.5}  # chance of being right: score, and its square root
+
+
+def is_seen(image_id: int) -> bool:
+    return image_id % 2 == 0
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Any]]:
+    return noisy_run(tmp_path_factory.mktemp("noisy") / "run", SHARPNESS, images=300)
+
+
+def test_no_detection_at_all_leaves_every_category_to_a_fallback_that_keeps_nothing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): [row(0)]})
+    truth = {
+        "images": [{"id": 1, "file_name": "part-0.tar/0.jpg", "width": 640, "height": 480}],
+        "categories": [{"id": 3, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9]}],
+    }
+    found = calibrate_by_annotations(run, truth, parse_target("precision=0.9"))
+    assert [(c.category_id, c.status, c.threshold) for c in found.choices] == [(3, "rare", 1.0)]
+    assert (found.fallback.status, found.fallback.threshold) == ("unreachable", 1.0)
+
+
+@pytest.mark.parametrize("asked", [0.7, 0.8, 0.9])
+def test_the_precision_asked_for_is_reached_on_images_it_did_not_see(
+    noisy: tuple[Run, dict[str, Any]], tmp_path: Path, asked: float
+) -> None:
+    run, truth = noisy
+    (tmp_path / "seen.json").write_text(json.dumps(only_images(truth, is_seen)))
+    file = tmp_path / "thresholds.yaml"
+    command = ["calibrate", run.uri, "--annotations", str(tmp_path / "seen.json"), "--output", str(file)]
+    assert main([*command, "--target", f"precision={asked}"]) == 0
+    unseen = only_images(truth, lambda image_id: not is_seen(image_id))
+    score = evaluate_run(run.uri, unseen, thresholds=str(file)).scores[0]
+    true, false = score.true_positives[:, 0], score.false_positives[:, 0]
+    reached = true / (true + false)
+    assert (reached >= asked - 0.02).all(), reached  # 0.02: the unseen half is a sample, too
+    assert true.sum() / (true.sum() + false.sum()) >= asked
+    # and not by keeping next to nothing: a perfect fit would keep everything from here on
+    ideal = {id_: np.mean(np.linspace(0.05, 1, 500) ** power) for id_, power in SHARPNESS.items()}
+    assert all(reached[place] < asked + 0.06 for place, id_ in enumerate(SHARPNESS) if ideal[id_] < asked)
+
+
+def test_a_recall_is_reached_too(noisy: tuple[Run, dict[str, Any]]) -> None:
+    run, truth = noisy
+    found = calibrate_by_annotations(run, only_images(truth, is_seen), parse_target("recall=0.5"))
+    assert all(c.recall is not None and 0.5 <= c.recall.value < 0.6 and c.recall.low > 0.45 for c in found.choices)
+
+
+def test_a_rare_category_takes_the_fallback_and_a_hopeless_one_is_left_out(tmp_path: Path) -> None:
+    run, truth = noisy_run(tmp_path / "run", {3: 50.0, 8: 0.05}, images=40)  # cats are nearly never right
+    dogs = [a for a in truth["annotations"] if a["category_id"] == 8]
+    found = calibrate_by_annotations(run, truth, parse_target("precision=0.9", min_judged=100))
+    cat, dog = found.choices
+    assert (cat.status, cat.threshold) == ("unreachable", 1.0)
+    assert dog.status == "fitted"
+    assert len(dogs) > 500
+    rare = calibrate_by_annotations(run, truth, parse_target("precision=0.9", min_judged=dog.judged + 1))
+    cat, dog = rare.choices
+    assert (cat.status, dog.status) == ("rare", "rare")  # about 800 boxes each: both below the bar
+    assert cat.threshold == dog.threshold == rare.fallback.threshold
+
+
+def test_the_file_holds_for_its_model_and_vocabulary_only(noisy: tuple[Run, dict[str, Any]], tmp_path: Path) -> None:
+    run, truth = noisy
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    file = tmp_path / "t.yaml"
+    command = ["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--target", "precision=0.8"]
+    assert main([*command, "--output", str(file)]) == 0
+    written = yaml.safe_load(file.read_text())
+    fields = run.manifest.fingerprint_fields
+    assert {k: written["fitted_on"][k] for k in ("model", "prompts", "vocabulary")} == {
+        k: fields[k] for k in ("model", "prompts", "vocabulary")
+    }
+    assert thresholds_for(run, file).by_category.keys() == {3, 8}
+
+    units = {(0, 0): [row(0, Detections.of([[0, 0, 9, 9]], [0.9], [3]))]}
+    same = write_run(tmp_path / "same", units)
+    assert thresholds_for(same, file).fitted_on["run"] == run.manifest.run_id, (
+        "another run of the same model may use it"
+    )
+    other_model = write_run(tmp_path / "model", units, fields={"model": "m2"})
+    with pytest.raises(Refused, match="were fitted on another model than run"):
+        thresholds_for(other_model, file)
+    other_words = write_run(tmp_path / "words", units, categories=[{"id": 3, "name": "cat"}])
+    with pytest.raises(Refused, match="fitted on vocabulary"):
+        thresholds_for(other_words, file)
+    for verb in (["export", "--to", "coco"], ["evaluate", "--annotations", str(tmp_path / "gt.json"), "--partial"]):
+        for elsewhere in (other_model, other_words):
+            assert main([verb[0], elsewhere.uri, *verb[1:], "--thresholds", str(file)]) == 2
+
+
+def test_bad_targets_and_unfinished_runs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("0.9", "precision=2", "f1=0.5", "precision="):
+        with pytest.raises(Refused, match="--target is precision"):
+            parse_target(text)
+    run = write_run(tmp_path / "run", {(0, 0): [row(0)]}, unfinished=[0])
+    assert main(["calibrate", run.uri, "--annotations", "gt.json", "--target", "precision=0.9"]) == 2
+    assert "is incomplete (1 of 1 shards unfinished)" in capsys.readouterr().err
+
+
+def test_intervals_are_wilsons() -> None:
+    low, high = wilson([0.0, 0.9, 1.0], [10, 100, 20], two_sided())
+    assert low == pytest.approx([0, 0.8256, 0.8389], abs=1e-4)  # by the closed formula, worked out by hand
+    assert high == pytest.approx([0.2775, 0.9448, 1.0], abs=1e-4)
+    assert np.isnan(wilson(0.5, 0, 1.0)[0])
+
+
+# ---- marks
+
+
+def marks_of(run: Run, right: Any, *, every: int = 1) -> dict[str, Any]:
+    """Marks of some boxes, as a report writes them: by row id for even rows, by digest for odd ones."""
+    marks = []
+    for table in read_tables(run, read_plan(run), read_progress(run)):
+        for shown, detections in zip(table.to_pylist(), detections_of(table), strict=True):
+            image = f"{shown['shard_id']}/{shown['index']}" if shown["index"] % 2 == 0 else shown["digest"]
+            for box in range(0, len(detections), every):
+                id_, score = int(detections.category_ids[box]), round(float(detections.scores[box]), 6)
+                found = {"image": image, "box": box, "category_id": id_, "score": score}
+                marks.append({**found, "right": bool(right(shown["index"], box, score))})
+    return {"run": run.manifest.run_id, "marks": marks}
+
+
+def read(values: Any, folder: Path) -> Any:
+    (folder / "marks.json").write_text(json.dumps(values))
+    return read_marks(str(folder / "marks.json"))
+
+
+def test_marks_on_every_box_give_what_ground_truth_gives(tmp_path: Path) -> None:
+    run, truth = noisy_run(tmp_path / "run", SHARPNESS, images=80)
+    boxes = {(a["image_id"] - 1, a["category_id"], *a["bbox"][:2]) for a in truth["annotations"]}
+    rows = [d for table in read_tables(run, read_plan(run), read_progress(run)) for d in detections_of(table)]
+
+    def right(index: int, box: int, score: float) -> bool:
+        x, y = rows[index].boxes[box][:2].tolist()
+        return (index, int(rows[index].category_ids[box]), x, y) in boxes
+
+    target = parse_target("precision=0.8")
+    marks = read(marks_of(run, right), tmp_path)
+    by_marks = calibrate_by_marks(run, read_plan(run), read_progress(run), marks, target)
+    by_truth = calibrate_by_annotations(run, truth, target)
+    for marked, judged in zip(by_marks.choices, by_truth.choices, strict=True):
+        assert marked.threshold == pytest.approx(judged.threshold, abs=0.02)
+        assert marked.recall is None
+
+
+def test_marks_taken_evenly_over_the_scores_are_weighed_by_the_boxes_there_are() -> None:
+    """900 boxes between .3 and .4 of which half are right, 100 above .9 that all are: .55 together, not .75."""
+    at_least = np.where(SCORE_THRESHOLDS <= 0.3 + 1e-9, 1000, 100) * (SCORE_THRESHOLDS <= 0.95)
+    marks = np.array([(0.35, i % 2) for i in range(100)] + [(0.95, 1.0)] * 100, np.float64)
+    curve = MarkEvidence({3: marks}, {3: at_least}).curve([3])
+    place = int(np.abs(SCORE_THRESHOLDS - 0.3).argmin())
+    assert curve.precision[place] == pytest.approx(0.55)
+    assert curve.support[place] < 200
+    assert curve.precision[89] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v | {"run": "other"}, "are of run other, this is run"),
+        (lambda v: v | {"marks": [v["marks"][0] | {"image": "000000/99"}]}, "1 are not about boxes"),
+        (lambda v: v | {"marks": [v["marks"][0] | {"box": 7}]}, "1 are not about boxes"),
+        (lambda v: v | {"marks": [v["marks"][0] | {"category_id": 8}]}, "1 are not about boxes"),
+        (lambda v: v | {"marks": [{"image": "x", "box": 0}]}, "1 bad entries of 1"),
+        (lambda v: v | {"marks": []}, "no marks in it"),
+        (lambda v: [], "must be an object"),
+    ],
+)
+def test_marks_about_something_else_are_refused(tmp_path: Path, change: Any, message: str) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): [row(0, Detections.of([[0, 0, 9, 9]], [0.9], [3]))]})
+    (tmp_path / "marks.json").write_text(json.dumps(change(marks_of(run, lambda *_: True))))
+
+    def calibrate() -> None:
+        marks = read_marks(str(tmp_path / "marks.json"))
+        calibrate_by_marks(run, read_plan(run), read_progress(run), marks, parse_target("precision=0.9"))
+
+    with pytest.raises(Refused, match=message):
+        calibrate()
+
+
+def test_marks_know_no_recall(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): [row(0, Detections.of([[0, 0, 9, 9]], [0.9], [3]))]})
+    marks = read(marks_of(run, lambda *_: True), tmp_path)
+    with pytest.raises(Refused, match="ask for a precision"):
+        calibrate_by_marks(run, read_plan(run), read_progress(run), marks, parse_target("recall=0.9"))
