@@ -22,12 +22,12 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY)
 	rm -rf demo
 	$(BIN)/python -m jobs.make_shapes demo/data --images 48 --images-per-shard 16 --seed 7
-	$(BIN)/python -m jobs.make_checkpoint demo/model --vocabulary demo/data/vocabulary.txt
-	$(BIN)/labeler vocabulary check demo/data/vocabulary.txt --model demo/model --max-tokens 128
+	$(BIN)/labeler vocabulary check demo/data/vocabulary.txt --model models/shapes --max-tokens 128
 	$(BIN)/labeler label configs/demo.yaml
 	$(BIN)/labeler status demo/run --verify
-	$(BIN)/labeler export demo/run --to coco --suppress 0.7
-	$(BIN)/labeler preview configs/demo.yaml --images 12 --threshold 0.5 --png demo/preview.png
+	$(BIN)/labeler evaluate demo/run --annotations demo/data/annotations.json --groups demo/data/groups.yaml
+	$(BIN)/labeler export demo/run --to coco --threshold 0.3
+	$(BIN)/labeler preview configs/demo.yaml --images 12 --threshold 0.3 --png demo/preview.png
 	find demo/run -type f | grep -v '/.tmp/' | sort
 
 test: $(READY)

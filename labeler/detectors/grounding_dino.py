@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from labeler import checkpoints
 from labeler.detections import Detections
+from labeler.detectors.batch_size import find_pairs
 from labeler.detectors.engine_check import check_engine
 from labeler.detectors.fast import FastForward, why_unsupported
 from labeler.detectors.loading import choose_device, choose_half, load_model
@@ -27,7 +29,6 @@ from labeler.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 ENGINES = ("auto", "fast", "transformers")
-_PAIR_BYTES = 4 * 2**30  # of GPU memory for a pair at 800 x 1333, an estimate; running out only halves the batch
 
 
 class GroundingDino:
@@ -77,7 +78,7 @@ class GroundingDino:
             score: "mean" or "max" over a phrase's tokens.
             nms_iou: overlap above which the worse of two boxes of one category is dropped; 1 for no suppression.
             image_size: (shortest, longest) edge in pixels instead of the checkpoint's own.
-            pairs_per_batch: None for 1 on a CPU, and on a GPU what its memory should hold.
+            pairs_per_batch: None for 1 on a CPU, and on a GPU what a trial at the start finds fastest.
             threads: torch's threads on a CPU; None leaves them.
 
         Raises:
@@ -97,7 +98,6 @@ class GroundingDino:
         self.dtype = str(half or torch.float32).removeprefix("torch.")
         self.prompts = _prompts(vocabulary, self.checkpoint, loaded.config.max_text_len)
         self.score_floor, self.max_detections, self.nms_iou = score_floor, max_detections, nms_iou
-        self.pairs_per_batch = pairs_per_batch or _default_pairs(self.device)
         with torch.inference_mode():
             reference = SplitForward(loaded, half=half)
             self._text = reference.encode_text([chunk.input_ids for chunk in self.prompts.chunks])
@@ -107,9 +107,12 @@ class GroundingDino:
         self._score = Scorer(
             self.prompts, width, self.device, score=score, assignment=assignment, candidates=candidates
         )
+        self.pairs_per_batch = pairs_per_batch or 1
         self._scale = torch.tensor(self.preprocessing.scale, dtype=torch.float64)
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
+        if pairs_per_batch is None and self.device.type == "cuda":
+            self.pairs_per_batch = find_pairs(self._seconds_of)
 
     def _choose_engine(self, engine: str, reference: SplitForward) -> tuple[SplitForward, str]:
         """The forward to use, and in a few words what is known of its equality with the reference."""
@@ -143,6 +146,23 @@ class GroundingDino:
             "dtype": self.dtype,
             "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
         }
+
+    def _seconds_of(self, pairs: int) -> float:
+        """How long so many pairs take, on an empty image of 4:3; may raise torch.OutOfMemoryError."""
+        short, long = self.preprocessing.image_size
+        empty = np.zeros((short, min(long, short * 4 // 3), 3), np.uint8)
+        with torch.inference_mode():
+            which = torch.arange(pairs, device=self.device)
+            encoded = self._forward.encode_image(self._normalized([Prepared(empty, *empty.shape[:2])]))
+            image, text = encoded.take(which * 0), self._text.take(which % len(self.prompts.chunks))
+            for _ in range(2):  # the first one also loads kernels
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                start = time.perf_counter()
+                self._forward.detect(image, text)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            return time.perf_counter() - start
 
     def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> Prepared:
         """Resize an upright (h, w, 3) uint8 RGB image for this detector. CPU only, thread-safe."""
@@ -276,9 +296,3 @@ def _prompts(
         return vocabulary
     loaded = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.load(vocabulary)
     return pack(loaded, Tokenizer.load(checkpoint.folder), max_tokens=min(MAX_TOKENS, longest))
-
-
-def _default_pairs(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 1
-    return max(1, min(8, torch.cuda.mem_get_info(device)[1] // _PAIR_BYTES))

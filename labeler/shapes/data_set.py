@@ -15,7 +15,7 @@ from PIL import Image
 
 from labeler import storage
 from labeler.errors import Refused
-from labeler.shapes.combinations import ALL, Combination, categories
+from labeler.shapes.combinations import ALL, HELD_OUT, SEEN, Combination, categories
 from labeler.shapes.scenes import SIZES, Scene, draw_scene
 
 
@@ -41,7 +41,10 @@ def write_data_set(
     image_format: Literal["jpeg", "png"] = "jpeg",
     captions: bool = True,
 ) -> DataSet:
-    """Writes `shards/shapes-000000.tar` ..., `annotations.json` (COCO) and `vocabulary.txt` under a folder or URL.
+    """Writes shards, ground truth and names under a folder or URL.
+
+    `shards/shapes-000000.tar` ..., `annotations.json` (COCO), `vocabulary.txt`, and `groups.yaml`: which categories
+    training sees and which it does not, as `labeler evaluate --groups` takes them.
 
     The same arguments give the same bytes, and image i is the same whatever `images` and `images_per_shard` are.
 
@@ -79,6 +82,9 @@ def write_data_set(
         storage.put(shards[-1], _tar(members))
     annotations, vocabulary = storage.join(out, "annotations.json"), storage.join(out, "vocabulary.txt")
     storage.put(vocabulary, "".join(f"{c.name}\n" for c in ALL).encode())
+    groups = {"seen": [c.name for c in SEEN], "held out": [c.name for c in HELD_OUT]}
+    lines = [f"{name}: [{', '.join(members)}]\n" for name, members in groups.items()]
+    storage.put(storage.join(out, "groups.yaml"), "".join(lines).encode())
     storage.put(annotations, json.dumps(truth, separators=(",", ":")).encode())
     return DataSet(tuple(shards), annotations, vocabulary, images, len(truth["annotations"]))
 

@@ -1,0 +1,226 @@
+"""How fast is a large vocabulary? Four ways to run the same weights, side by side, in turns, on the device there is.
+
+    python -m benchmarks.forward --bert-vocabulary vocab.txt --output benchmarks/results/forward.json
+
+a  transformers' model, one pass a name as its zero-shot pipeline does (a few are timed, times the number of names)
+b  transformers' model, 40 names a chunk, one at a time (MMDetection's protocol for LVIS)
+c  transformers' model, full chunks, in batches; in half precision and compiled on a GPU: what a careful user gets
+d  labeler
+Images are random and of one size; weights are random, at full size, unless --model names a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.machine import machine
+from labeler import checkpoints
+from labeler.detectors import GroundingDino
+from labeler.detectors.loading import choose_device, load_model
+from labeler.detectors.preprocess import Prepared
+from labeler.detectors.scratch import create_checkpoint
+from labeler.prompts import PromptChunk, pack
+from labeler.tokenizer import Tokenizer
+from labeler.vocabulary import Vocabulary
+
+NAMES_OF_MMDETECTION = 40
+TIMED_NAMES = 4
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run: `run` takes an image and returns after all of its passes, or after the timed ones."""
+
+    passes: int
+    timed_passes: int
+    run: Callable[[np.ndarray], None]
+
+
+class Stock:
+    """transformers' own forward, image and text anew for every pass."""
+
+    def __init__(self, model: Any, device: torch.device, half: torch.dtype | None, preprocess: Any) -> None:
+        self.model, self.device, self.half, self.preprocess = model, device, half, preprocess
+
+    def run(self, image: np.ndarray, chunks: Sequence[PromptChunk], together: int) -> None:
+        pixels = self.preprocess(image)
+        for start in range(0, len(chunks), together):
+            part = chunks[start : start + together]
+            longest = max(len(chunk.input_ids) for chunk in part)
+            ids = torch.zeros((len(part), longest), dtype=torch.long)
+            for row, chunk in enumerate(part):
+                ids[row, : len(chunk.input_ids)] = torch.tensor(chunk.input_ids)
+            ids = ids.to(self.device)
+            with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
+                found = self.model(
+                    pixel_values=pixels.expand(len(part), -1, -1, -1), input_ids=ids, attention_mask=(ids != 0).long()
+                )
+            found.logits.sigmoid().amax(-1).cpu()
+
+
+def prefix(names: Sequence[str], tokenizer: Tokenizer, chunks: int) -> list[str]:
+    """As many of the names as fill so many chunks."""
+    low, high = 1, len(names)
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = len(pack(Vocabulary.load(list(names[:middle])), tokenizer).chunks) <= chunks
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return list(names[:low])
+
+
+def ways(
+    folder: Path, names: list[str], size: tuple[int, int], device: torch.device, only: str, pairs: int | None
+) -> dict[str, Way]:
+    """The ways asked for, loaded. The ones of transformers share one model."""
+    tokenizer, vocabulary = Tokenizer.load(folder), Vocabulary.load(names)
+    ours = GroundingDino(
+        folder, vocabulary, device=str(device), image_size=size, pairs_per_batch=pairs, threads=torch.get_num_threads()
+    )
+    full, small = ours.prompts.chunks, pack(vocabulary, tokenizer, max_categories=NAMES_OF_MMDETECTION).chunks
+    single = pack(Vocabulary.load(names[:TIMED_NAMES]), tokenizer, max_categories=1).chunks
+
+    def preprocess(image: np.ndarray) -> Any:
+        return ours._normalized([ours.prepare(image)])
+
+    def label(image: np.ndarray) -> None:
+        ours.detect_prepared([Prepared(image, *image.shape[:2])])
+
+    model: Any = load_model(checkpoints.resolve(folder), device)
+    exact = Stock(model, device, None, preprocess)
+    half = torch.float16 if device.type == "cuda" else None
+    careful = Stock(torch.compile(model) if half else model, device, half, preprocess)
+    together = min(8, len(full)) if half else 1
+    found = {
+        "a": Way(len(names), len(single), lambda image: exact.run(image, single, 1)),
+        "b": Way(len(small), len(small), lambda image: exact.run(image, small, 1)),
+        "c": Way(len(full), len(full), lambda image: careful.run(image, full, together)),
+        "d": Way(len(full), len(full), label),
+    }
+    print(f"   d: {ours.description}")
+    return {name: way for name, way in found.items() if name in only}
+
+
+def matmul_rate(device: torch.device) -> float:
+    """Floating-point operations a second that a large product reaches here, in the dtype labeler uses: the roof."""
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    size = 8192 if device.type == "cuda" else 1536
+    first, second = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        best = min(best, timed(device, lambda: first @ second))
+    return 2 * size**3 / best
+
+
+def timed(device: torch.device, run: Callable[[], object]) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(found: dict[str, Way], images: Sequence[np.ndarray], device: torch.device) -> dict[str, Any]:
+    """Seconds an image of each way, one after the other in every round, so that noise meets all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in found}
+    with torch.inference_mode():
+        for way in found.values():
+            way.run(images[0])  # warm up, and compile
+        for image in images[1:]:
+            for name, way in found.items():
+                taken = timed(device, lambda way=way, image=image: way.run(image))  # type: ignore[misc]
+                seconds[name].append(taken * way.passes / way.timed_passes)
+        counted = {}
+        for name, way in found.items():
+            with FlopCounterMode(display=False) as counter:
+                way.run(images[0])
+            counted[name] = counter.get_total_flops() * way.passes / way.timed_passes
+    return {
+        name: {
+            "passes": found[name].passes,
+            "extrapolated": found[name].timed_passes < found[name].passes,
+            "seconds": values,
+            "median_s": statistics.median(values),
+            "flop": counted[name],
+        }
+        for name, values in seconds.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a checkpoint folder; default: random weights at full size")
+    parser.add_argument("--bert-vocabulary", type=Path, help="vocab.txt for the random checkpoint")
+    parser.add_argument("--chunks", type=int, nargs="+", default=[1, 4, 15], help="of LVIS names")
+    parser.add_argument("--edges", type=int, nargs=2, default=None, help="height and width; default by device")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="abcd", help="which ways")
+    parser.add_argument("--pairs", type=int, help="(image, chunk) pairs in one forward of d")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, help="JSON to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = choose_device("auto")
+    height, width = arguments.edges or ((800, 1066) if device.type == "cuda" else (256, 341))
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(arguments.rounds + 1)]
+    result: dict[str, Any] = {"machine": machine(), "image": [height, width], "matmul_flops": matmul_rate(device)}
+    print(
+        f"{result['machine']}\nimages of {width} x {height}; a product reaches {result['matmul_flops'] / 1e9:.0f} GF/s"
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.model or Path(temporary)
+        names = [category.name for category in Vocabulary.load("lvis_v1").categories]
+        if arguments.model is None:
+            vocab = arguments.bert_vocabulary
+            create_checkpoint(folder, words=names, vocab_file=vocab, kind="original", size="full", redraw=True)
+        for chunks in arguments.chunks:
+            asked = prefix(names, Tokenizer.load(folder), chunks)
+            print(f"\n{len(asked)} LVIS names in {chunks} chunks")
+            found = ways(folder, asked, (height, width), device, arguments.only, arguments.pairs)
+            rows = measure(found, images, device)
+            result[f"{chunks} chunks"] = {"names": len(asked), "peak_bytes": peak_bytes(device), "ways": rows}
+            _print(rows, result["matmul_flops"])
+            if arguments.output:
+                arguments.output.parent.mkdir(parents=True, exist_ok=True)
+                arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _print(rows: dict[str, Any], roof: float) -> None:
+    ours = rows.get("d")
+    print(f"{'':4}{'passes':>8}{'s/image':>10}{'min':>9}{'max':>9}{'ms/pass':>9}{'of roof':>9}{'d is faster by':>16}")
+    for name, row in rows.items():
+        median = row["median_s"]
+        by = f"{median / ours['median_s']:.2f}" if ours else ""
+        mark = "*" if row["extrapolated"] else " "
+        print(
+            f"{name:3}{mark}{row['passes']:8}{median:10.2f}{min(row['seconds']):9.2f}{max(row['seconds']):9.2f}"
+            f"{1000 * median / row['passes']:9.0f}{row['flop'] / median / roof:9.1%}{by:>16}",
+            flush=True,
+        )
+    if any(row["extrapolated"] for row in rows.values()):
+        print("* from a few passes, times their number")
+
+
+if __name__ == "__main__":
+    main()
