@@ -6,6 +6,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, TypeVar
 
 import boto3
@@ -72,7 +73,8 @@ class S3Store:
         for page in self._pages(uri_prefix, request):
             for found in page:
                 if not found["Key"].endswith("/"):  # a console's placeholder for a folder
-                    yield ObjectInfo(f"{scheme}://{bucket}/{found['Key']}", found["Size"], _bare(found.get("ETag")))
+                    uri = f"{scheme}://{bucket}/{found['Key']}"
+                    yield ObjectInfo(uri, found["Size"], _bare(found.get("ETag")), _seconds(found.get("LastModified")))
 
     def _pages(self, uri: str, request: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
         patience = Patience(uri)
@@ -107,7 +109,7 @@ class S3Store:
             raise explain(uri, error) from error
         except _FAILURES as error:
             raise explain(uri, error) from error
-        return ObjectInfo(uri, found["ContentLength"], _bare(found.get("ETag")))
+        return ObjectInfo(uri, found["ContentLength"], _bare(found.get("ETag")), _seconds(found.get("LastModified")))
 
     def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
         _, bucket, key = _object(uri)
@@ -225,6 +227,10 @@ def _transient(uri: str, error: Exception) -> Transient:
     if isinstance(explained, Transient):
         return explained
     raise explained from error
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
 
 
 def _bare(etag: str | None) -> str | None:
