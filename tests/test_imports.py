@@ -21,7 +21,7 @@ LAYERS = [
     {"vocabulary_text", "detectors", "runs", "labeling", "shapes"},
     {"job", "report"},
     {"sampling", "exports", "evaluation"},
-    {"estimate", "preview"},
+    {"estimate", "preview", "review"},
     {"training", "pipeline", "display"},
     {"commands"},
     {"cli"},

@@ -33,16 +33,19 @@ class Thresholds:
 def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float = 0.0) -> Thresholds:
     """Thresholds from a YAML file: `default: 0.3` and `categories: {name or id: value}`.
 
+    `made_on` may say what they were chosen on, as in the files that `labeler report` makes.
+
     Raises:
-        Refused: unreadable, a value outside 0..1, or a category the vocabulary does not have; all problems at once.
+        Refused: unreadable, made for another vocabulary, a value outside 0..1, or a category the vocabulary does not
+            have; all problems at once.
     """
     try:
         values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Refused(f"thresholds {path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict) or not set(values) <= {"default", "categories"}:
+    if not isinstance(values, dict) or not set(values) <= {"default", "categories", "made_on"}:
         raise Refused(f"thresholds {path} must be a mapping with `default` and `categories`")
-    problems: list[str] = []
+    problems = _made_elsewhere(values.get("made_on"), vocabulary)
     by_name = {category.name: category.id for category in vocabulary.categories}
     chosen = {}
     for key, value in (values.get("categories") or {}).items():
@@ -56,6 +59,14 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
     if problems:
         raise Refused(f"thresholds {path}: {len(problems)} problems", problems)
     return Thresholds(base, chosen)
+
+
+def _made_elsewhere(made_on: Any, vocabulary: Vocabulary) -> list[str]:
+    """Thresholds that the report made say on what: for other categories they mean nothing."""
+    theirs = made_on.get("vocabulary") if isinstance(made_on, dict) else None
+    if theirs in (None, vocabulary.fingerprint):
+        return []
+    return [f"made_on: for another vocabulary ({theirs}), the run has {vocabulary.fingerprint}"]
 
 
 def _score(value: Any, name: str, problems: list[str]) -> float:
