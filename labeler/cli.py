@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from labeler import __version__
-from labeler.commands import evaluate, export, label, preview, report, status, train, vocabulary
+from labeler.commands import compare, evaluate, export, label, preview, report, status, train, vocabulary
 from labeler.errors import LabelerError, StorageError
 
-VERBS = (label, preview, status, report, export, evaluate, train, vocabulary)
+VERBS = (label, preview, status, report, compare, export, evaluate, train, vocabulary)
 REFUSED = 2
 
 
