@@ -206,8 +206,18 @@ function showNever() {
 const nameOf = (id) => (categoryOf.has(id) ? categoryOf.get(id).name : `category ${id}`);
 const colourOf = (id) => (categoryOf.has(id) ? categoryOf.get(id).colour : '#888888');
 const kept = (box) => box[2] >= thresholdOf(box[1]);
-let drawn = []; // what is on screen and follows the sliders: functions
 
+// Hundreds of tiles with a hundred boxes each would take seconds: boxes are drawn when their tile comes near the window.
+const near = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (isIntersecting) {
+      near.unobserve(target);
+      target.wake();
+    }
+  }
+}, { rootMargin: '600px' });
+
+// Draws an image's boxes, and returns what makes them follow the thresholds.
 function drawDetections(image, { drawing, canvas }, main) {
   if (!drawing) return () => {};
   const boxes = image.boxes.map((box, i) => ({
@@ -239,8 +249,10 @@ function tile(image, box) {
   const title = box ? `${nameOf(box[1])} ${score(box[2])}` : `${count(image.boxes.filter(kept).length)} boxes`;
   const parts = picture(image, `${image.name}: ${title}`);
   const opener = el('button', { type: 'button', class: 'open', 'aria-label': `Large view of ${image.name}, ${title}`, onclick: () => openLarge(image, box) }, parts.frame);
-  const update = drawDetections(image, parts, box);
+  let update = () => {};
   const figure = el('figure', { class: 'tile' }, opener);
+  figure.wake = () => { update = drawDetections(image, parts, box); update(); };
+  near.observe(figure);
   const file = el('span', { class: 'file', title: image.name }, image.name);
   const number = el('span', { class: 'score' });
   const marking = box ? markButtons(image, box) : null;
