@@ -7,11 +7,22 @@ import sys
 from collections.abc import Sequence
 
 from labeler import __version__
-from labeler.commands import calibrate, evaluate, export, label, preview, status, train, vocabulary
+from labeler.commands import (
+    calibrate,
+    compare,
+    evaluate,
+    export,
+    label,
+    preview,
+    report,
+    status,
+    train,
+    vocabulary,
+)
 from labeler.errors import LabelerError, StorageError
 from labeler.storage import redact
 
-VERBS = (label, preview, status, export, evaluate, calibrate, train, vocabulary)
+VERBS = (label, preview, status, report, compare, export, evaluate, calibrate, train, vocabulary)
 REFUSED = 2
 
 

@@ -57,8 +57,11 @@ def thresholds_for(run: Run, uri: str | Path, *, default: float = 0.0) -> Thresh
 def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float = 0.0) -> Thresholds:
     """Thresholds from a YAML file: `default: 0.3` and `categories: {name or id: value}`; see also `thresholds_for`.
 
+    `fitted_on` may say what they were chosen on, as in the files of `labeler calibrate` and `labeler report`.
+
     Raises:
-        Refused: unreadable, a value outside 0..1, or a category the vocabulary does not have; all problems at once.
+        Refused: unreadable, made for another vocabulary, a value outside 0..1, or a category the vocabulary does not
+            have; all problems at once.
     """
     shown = storage.redact(str(path))
     try:

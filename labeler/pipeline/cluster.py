@@ -51,7 +51,7 @@ def connect(config: RayConfig) -> bool:
         try:
             with _silent_stderr():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # among them a bare one, when a machine is too busy to start Ray in time
             where = f"Ray cluster {address}" if address else "a local Ray"
             raise Refused(f"{where} cannot be reached: {last_line(error)}; check ray.address") from None
     _configure_ray_data(config)

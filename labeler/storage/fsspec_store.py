@@ -7,6 +7,7 @@ import io
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, TypeVar
 
 import fsspec
@@ -19,6 +20,7 @@ from labeler.storage.uris import one_line, parent, redact, scheme
 
 T = TypeVar("T")
 _ETAGS = ("etag", "ETag", "md5Hash", "generation", "crc32c", "content_md5", "checksum")
+_MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "modified")
 _CONDITIONAL = {"gs", "gcs"}
 _MOVES_ATOMICALLY = {"local", "file", "sftp", "ssh", "hdfs", "webhdfs", "smb"}  # elsewhere an upload is atomic
 _WHOLE_BYTES = 8 << 20  # a range up to this size is fetched by one call
@@ -162,7 +164,20 @@ def _explain(uri: str, error: Exception) -> Exception:
 
 
 def _info(uri: str, info: dict[str, Any]) -> ObjectInfo:
-    return ObjectInfo(uri, int(info.get("size") or 0), _etag(info))
+    return ObjectInfo(uri, int(info.get("size") or 0), _etag(info), _modified(info))
+
+
+def _modified(info: dict[str, Any]) -> float | None:
+    """File systems say it as a number, a datetime, or text of RFC 3339."""
+    found = next((info[name] for name in _MODIFIED if info.get(name)), None)
+    if isinstance(found, str):
+        try:
+            found = datetime.fromisoformat(found)
+        except ValueError:
+            return None
+    if isinstance(found, datetime):
+        return found.timestamp()
+    return float(found) if isinstance(found, int | float) else None
 
 
 def _etag(info: dict[str, Any]) -> str | None:

@@ -35,7 +35,7 @@ class LocalStore:
     def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
         base = uri_prefix.rstrip("/") or ("/" if uri_prefix else ".")
         for relative, found in _walk(local_path(base), "", frozenset(), recursive):
-            yield ObjectInfo(f"{base.rstrip('/')}/{relative}", found.st_size, _etag(found))
+            yield ObjectInfo(f"{base.rstrip('/')}/{relative}", found.st_size, _etag(found), found.st_mtime)
 
     def head(self, uri: str) -> ObjectInfo | None:
         try:
@@ -44,7 +44,8 @@ class LocalStore:
             if isinstance(error, OSError) and error.errno in _GONE:
                 return None
             raise _reading(uri, error) from error
-        return ObjectInfo(uri, found.st_size, _etag(found)) if stat.S_ISREG(found.st_mode) else None
+        is_file = stat.S_ISREG(found.st_mode)
+        return ObjectInfo(uri, found.st_size, _etag(found), found.st_mtime) if is_file else None
 
     def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -16,11 +16,13 @@ class ObjectInfo:
         uri: its full URI, in the form of the URI that was asked for.
         size: bytes.
         etag: changes whenever the bytes do; None where the backend has nothing of the kind.
+        modified: when it was written by the storage's own clock, seconds since 1970; None where that is not known.
     """
 
     uri: str
     size: int
     etag: str | None
+    modified: float | None = field(default=None, compare=False)
 
 
 class Body(Protocol):

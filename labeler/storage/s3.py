@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, TypeVar
 
 import boto3
@@ -87,7 +88,8 @@ class S3Store:
         for page in self._pages(uri_prefix, request):
             for found in page:
                 if not found["Key"].endswith("/"):  # a console's placeholder for a folder
-                    yield ObjectInfo(f"{scheme}://{bucket}/{found['Key']}", found["Size"], _bare(found.get("ETag")))
+                    uri = f"{scheme}://{bucket}/{found['Key']}"
+                    yield ObjectInfo(uri, found["Size"], _bare(found.get("ETag")), _seconds(found.get("LastModified")))
 
     def _pages(self, uri: str, request: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
         patience = Patience(uri)
@@ -122,7 +124,7 @@ class S3Store:
             raise _explain(uri, error) from error
         except _FAILURES as error:
             raise _explain(uri, error) from error
-        return ObjectInfo(uri, found["ContentLength"], _bare(found.get("ETag")))
+        return ObjectInfo(uri, found["ContentLength"], _bare(found.get("ETag")), _seconds(found.get("LastModified")))
 
     def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
         _, bucket, key = _object(uri)
@@ -243,6 +245,10 @@ def _transient(uri: str, error: Exception) -> Transient:
     if isinstance(explained, Transient):
         return explained
     raise explained from error
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
 
 
 def _bare(etag: str | None) -> str | None:

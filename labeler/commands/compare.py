@@ -1,0 +1,79 @@
+"""`labeler compare`: what differs between two runs over the same images."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from labeler import storage
+from labeler.commands.arguments import Verbs, require_run
+
+if TYPE_CHECKING:
+    from labeler.exports.thresholds import Thresholds
+    from labeler.review.comparison import Comparison, Counts
+    from labeler.runs import Run
+    from labeler.vocabulary import Vocabulary
+
+_LINES = 15
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("compare", help="two runs box by box: the same, moved, renamed, lost, added")
+    parser.add_argument("first_uri", metavar="A", help="a run folder")
+    parser.add_argument("second_uri", metavar="B", help="another, over the same images")
+    parser.add_argument("--threshold", type=float, default=0.3, help="of both runs (default 0.3)")
+    parser.add_argument("--thresholds-a", metavar="FILE", help="YAML with the thresholds of A")
+    parser.add_argument("--thresholds-b", metavar="FILE", help="YAML with the thresholds of B")
+    parser.add_argument("--output", metavar="URI", help="HTML file to write, and .json beside it (default in B)")
+    parser.add_argument("--images", type=int, default=300, metavar="N", help="images to show, at most (default 300)")
+    parser.add_argument(
+        "--partial", action="store_true", help="incomplete runs too; leave out categories that only one run has"
+    )
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from labeler.errors import Refused
+    from labeler.review.comparison import compare_runs
+
+    if not 0 <= arguments.threshold <= 1:
+        raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
+    if arguments.images < 0:
+        raise Refused(f"--images is 0 or more, got {arguments.images}")
+    runs = require_run(arguments.first_uri), require_run(arguments.second_uri)
+    thresholds = (
+        _thresholds(runs[0], arguments.thresholds_a, arguments.threshold),
+        _thresholds(runs[1], arguments.thresholds_b, arguments.threshold),
+    )
+    target = arguments.output or runs[1].path(f"compare-{runs[0].manifest.run_id[:8]}.html")
+    if not target.endswith(".html"):
+        raise Refused(f"--output is the name of an .html file, got {storage.redact(target)}")
+    found = compare_runs(runs, thresholds, target, partial=arguments.partial, max_images=arguments.images)
+    print("\n".join([*_lines(found, runs[0].vocabulary()), storage.redact(target)]))
+    return 0
+
+
+def _thresholds(run: Run, file: str | None, default: float) -> Thresholds:
+    from labeler.exports.thresholds import Thresholds, thresholds_for
+
+    return thresholds_for(run, file, default=default) if file else Thresholds(default)
+
+
+def _lines(found: Comparison, vocabulary: Vocabulary) -> list[str]:
+    """Counts of all categories together, then of those that agree least."""
+    ordered = sorted(
+        ((counts.agreement, -counts.first - counts.second, id_, counts) for id_, counts in found.categories.items()
+         if counts.agreement is not None)
+    )  # fmt: skip
+    rows = [("all categories", found.total), *((vocabulary.by_id[id_].name, counts) for *_, id_, counts in ordered)]
+    head = f"{'':24}{'agreement':>10}{'A':>9}{'B':>9}{'moved':>8}{'renamed':>8}{'lost':>8}{'added':>8}"
+    more = [f"... and {len(rows) - 1 - _LINES:,} categories more"] if len(rows) - 1 > _LINES else []
+    facts = f"{found.images:,} images compared, {found.identical:,} of them identical"
+    return [facts, head, *(_line(*row) for row in rows[: _LINES + 1]), *more]
+
+
+def _line(name: str, counts: Counts) -> str:
+    shown = "".join(c if c.isprintable() else " " for c in name)[:23]
+    agreement = "-" if counts.agreement is None else f"{counts.agreement:.3f}"
+    numbers = (counts.moved, counts.renamed, counts.lost, counts.added)
+    return f"{shown:24}{agreement:>10}{counts.first:>9,}{counts.second:>9,}" + "".join(f"{n:>8,}" for n in numbers)

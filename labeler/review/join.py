@@ -1,0 +1,170 @@
+"""Join the rows of two runs by the digest of their images, in bounded memory whatever the order on either side."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from labeler import storage
+from labeler.detections import Detections
+from labeler.evaluation.alignment import Unit, iterate_units
+from labeler.exports.selection import LABELED
+from labeler.records import detections_of
+from labeler.runs import PlannedShard, Progress, Run, layout
+
+_PART_BYTES = 32 << 20  # of label files that come together in one part
+_MAX_PARTS = 512  # files open at once, for one side
+_FLUSH_ROWS = 20_000
+_SPILLED = pa.schema(
+    [
+        pa.field("digest", pa.string()),
+        pa.field("unit", pa.int64()),
+        pa.field("row", pa.int64()),
+        pa.field("labeled", pa.bool_()),
+        pa.field("category_ids", pa.list_(pa.int32())),
+        pa.field("scores", pa.list_(pa.float32())),
+        pa.field("boxes", pa.list_(pa.float32())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two runs, and which of its detections take part."""
+
+    run: Run
+    plan: Sequence[PlannedShard]
+    progress: Progress
+    select: Callable[[Detections], Detections]
+
+    def label_bytes(self) -> int:
+        return sum(info.size for info in storage.list_objects(self.run.path(layout.LABELS_FOLDER)))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row lies."""
+
+    unit: int  # place in `Join.units`
+    row: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image in both runs; the detections of a side that could not label it are None."""
+
+    places: tuple[Place, Place]
+    detections: tuple[Detections | None, Detections | None]
+
+
+@dataclass
+class Join:
+    """Iterate over it once; the counts below are whole after that.
+
+    Attributes:
+        units: of each side, in the order of its run.
+        rows: of each side.
+        repeated: rows of each side whose image came before (equal bytes have equal labels), not paired.
+        without_digest: rows of each side whose bytes could not be read, not paired.
+        alone: images of each side that the other has not.
+    """
+
+    sides: tuple[Side, Side]
+    units: tuple[list[Unit], list[Unit]] = field(default_factory=lambda: ([], []))
+    rows: list[int] = field(default_factory=lambda: [0, 0])
+    repeated: list[int] = field(default_factory=lambda: [0, 0])
+    without_digest: list[int] = field(default_factory=lambda: [0, 0])
+    alone: list[int] = field(default_factory=lambda: [0, 0])
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Both runs are written to temporary files, cut into parts by digest; then part meets part."""
+        whole = sum(side.label_bytes() for side in self.sides)
+        parts = max(1, min(_MAX_PARTS, -(-whole // _PART_BYTES)))
+        with tempfile.TemporaryDirectory() as folder:
+            for which in (0, 1):
+                self._spill(which, Path(folder), parts)
+            for part in range(parts):
+                yield from self._meet(Path(folder), part)
+
+    def _spill(self, which: int, folder: Path, parts: int) -> None:
+        side = self.sides[which]
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(pa.ipc.new_stream(str(_part_file(folder, which, part)), _SPILLED))
+                for part in range(parts)
+            ]
+            waiting: list[pa.Table] = []
+            columns = ("digest", "status", "detections")
+            for unit, table in iterate_units(side.run, side.plan, side.progress, columns):
+                waiting.append(_spilled(table, len(self.units[which]), side.select))
+                self.units[which].append(unit)
+                self.rows[which] += table.num_rows
+                if sum(map(len, waiting)) >= _FLUSH_ROWS:
+                    self._flush(which, waiting, writers)
+                    waiting = []
+            self._flush(which, waiting, writers)
+
+    def _flush(
+        self, which: int, waiting: Sequence[pa.Table], writers: Sequence[pa.ipc.RecordBatchStreamWriter]
+    ) -> None:
+        if not waiting:
+            return
+        table = pa.concat_tables(waiting)
+        digests = table["digest"].to_pylist()
+        self.without_digest[which] += digests.count(None)
+        part = np.array([-1 if digest is None else int(digest[:8], 16) % len(writers) for digest in digests])
+        for number, writer in enumerate(writers):
+            rows = np.flatnonzero(part == number)
+            if len(rows):
+                writer.write_table(table.take(rows))
+
+    def _meet(self, folder: Path, part: int) -> Iterator[Pair]:
+        first, second = (self._load(folder, which, part) for which in (0, 1))
+        for digest, (place, detections) in first.items():
+            if digest in second:
+                other_place, others = second.pop(digest)
+                yield Pair((place, other_place), (detections, others))
+            else:
+                self.alone[0] += 1
+        self.alone[1] += len(second)
+
+    def _load(self, folder: Path, which: int, part: int) -> dict[str, tuple[Place, Detections | None]]:
+        path = _part_file(folder, which, part)
+        with pa.ipc.open_stream(str(path)) as reader:
+            rows = reader.read_all().to_pylist()
+        path.unlink()
+        found: dict[str, tuple[Place, Detections | None]] = {}
+        for row in rows:
+            detections = Detections.of(row["boxes"], row["scores"], row["category_ids"]) if row["labeled"] else None
+            if row["digest"] in found:
+                self.repeated[which] += 1
+            found.setdefault(row["digest"], (Place(row["unit"], row["row"]), detections))
+        return found
+
+
+def _part_file(folder: Path, which: int, part: int) -> Path:
+    return folder / f"{which}-{part:03d}.arrow"
+
+
+def _spilled(table: pa.Table, unit: int, select: Callable[[Detections], Detections]) -> pa.Table:
+    """A unit's rows with only the detections that take part: the others are most of a run."""
+    chosen = [select(detections) for detections in detections_of(table)]
+    everything = Detections.concat(chosen)
+    offsets = np.array([0, *itertools.accumulate(map(len, chosen))], np.int32)
+    columns = [
+        table["digest"],
+        pa.array(np.full(len(chosen), unit), pa.int64()),
+        pa.array(np.arange(len(chosen)), pa.int64()),
+        pa.array([status in LABELED for status in table["status"].to_pylist()]),
+        pa.ListArray.from_arrays(offsets, pa.array(everything.category_ids)),
+        pa.ListArray.from_arrays(offsets, pa.array(everything.scores)),
+        pa.ListArray.from_arrays(4 * offsets, pa.array(everything.boxes.reshape(-1))),
+    ]
+    return pa.Table.from_arrays(columns, schema=_SPILLED)

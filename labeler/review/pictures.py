@@ -1,0 +1,125 @@
+"""Images as a page shows them: a JPEG thumbnail with the row's boxes, and masks where the run has them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+from PIL import Image
+
+from labeler import images, storage
+from labeler.errors import LabelerError
+from labeler.evaluation.alignment import Unit
+from labeler.records import parquet_to_table
+from labeler.review.image_bytes import ImageReader
+from labeler.runs import Run, layout
+
+THUMBNAIL_PX = 384  # the longer side
+MASK_PX = 96  # the longer side of a drawn mask
+MAX_BOXES = 120  # of one image, best first; the drawn ones always
+_QUALITY = 74
+_READS = 8
+_AT_ONCE = 32  # thumbnails made before the budget is looked at again
+
+Row = dict[str, Any]  # a row of labels/, as Arrow gives it
+
+
+@dataclass
+class Pick:
+    """An image that is to be shown, and why.
+
+    Attributes:
+        unit, row: where its row lies.
+        boxes: places of the boxes it was drawn for.
+        reasons: the kinds of suspicion, "" never among them.
+    """
+
+    unit: Unit
+    row: int
+    boxes: set[int] = field(default_factory=set)
+    reasons: set[str] = field(default_factory=set)
+
+
+def read_rows(run: Run, picks: Sequence[Pick]) -> dict[tuple[Unit, int], Row]:
+    """The whole rows of the picked images; each unit file is read once."""
+    wanted = sorted({(pick.unit, pick.row) for pick in picks})
+    by_unit = [(unit, [row for _, row in group]) for unit, group in groupby(wanted, key=lambda pair: pair[0])]
+
+    def load(job: tuple[Unit, list[int]]) -> list[Row]:
+        unit, rows = job
+        table = parquet_to_table(storage.read_bytes(run.path(layout.unit_file(*unit))))
+        picked: list[Row] = table.take(rows).to_pylist()
+        return picked
+
+    with ThreadPoolExecutor(_READS) as pool:
+        found: dict[tuple[Unit, int], Row] = {}
+        for (unit, numbers), rows in zip(by_unit, pool.map(load, by_unit), strict=True):
+            found.update({(unit, number): row for number, row in zip(numbers, rows, strict=True)})
+        return found
+
+
+def thumbnails(reader: ImageReader, rows: Iterable[Row], *, max_pixels: int) -> Iterator[dict[str, Any]]:
+    """For each row, in order: {jpeg: base64, width, height of the image}, or {problem: why there is none}.
+
+    A few are made ahead.
+    """
+    rows = iter(rows)
+    with ThreadPoolExecutor(_READS) as pool:
+        while chunk := list(islice(rows, _AT_ONCE)):
+            yield from pool.map(lambda row: _thumbnail(reader, row, max_pixels), chunk)
+
+
+def _thumbnail(reader: ImageReader, row: Row, max_pixels: int) -> dict[str, Any]:
+    try:
+        pixels = images.decode(reader.read(row), max_pixels=max_pixels).pixels
+    except LabelerError as error:
+        return {"problem": storage.redact(str(error))}
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    jpeg = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"jpeg": jpeg, "width": pixels.shape[1], "height": pixels.shape[0]}
+
+
+def describe_boxes(detections: Sequence[Mapping[str, Any]], always: Collection[int] = ()) -> dict[str, Any]:
+    """The boxes of a row for the page.
+
+    `boxes`: [place in the row, category id, score, x_min, y_min, x_max, y_max], scores as exact as they are stored;
+    `masks`: one small RLE or null for each box, left out when there is none at all; `stored`: how many the row has.
+    """
+    chosen = [i for i in range(len(detections)) if i < MAX_BOXES or i in always]
+    boxes = [[i, detections[i]["category_id"], shortest(detections[i]["score"]), *_corners(detections[i])]
+             for i in chosen]  # fmt: skip
+    found: dict[str, Any] = {"boxes": boxes, "stored": len(detections)}
+    masks = [_small_mask(detections[i].get("mask")) for i in chosen]
+    return found | ({"masks": masks} if any(masks) else {})
+
+
+def shortest(score: float) -> float:
+    """The shortest decimal that is the same float32: comparing it with 0.30 gives what Arrow and numpy give."""
+    return float(str(np.float32(score)))
+
+
+def _corners(detection: Mapping[str, Any]) -> list[float]:
+    corners = [detection[name] for name in ("x_min", "y_min", "x_max", "y_max")]
+    return [round(float(side), 1) if np.isfinite(side) else 0.0 for side in corners]
+
+
+def _small_mask(mask: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The mask at thumbnail size as COCO's compressed RLE, which is short and quick to unpack."""
+    if mask is None:
+        return None
+    full = pycocotools.mask.decode({"size": list(mask["size"]), "counts": mask["counts"]})
+    scale = min(1.0, MASK_PX / max(full.shape))
+    size = (max(1, round(full.shape[1] * scale)), max(1, round(full.shape[0] * scale)))
+    small = np.asarray(Image.fromarray(full * 255).resize(size, Image.Resampling.BOX)) >= 128
+    encoded = pycocotools.mask.encode(np.asfortranarray(small, np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}

@@ -1,0 +1,226 @@
+"""`labeler report`: a run as one HTML file, to look at it, choose thresholds and mark boxes right or wrong."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labeler import storage
+from labeler.contact_sheet import colour_of
+from labeler.errors import Refused
+from labeler.evaluation.alignment import Unit
+from labeler.evaluation.ground_truth import Annotations
+from labeler.exports.selection import file_name_prefix
+from labeler.exports.fitted_on import fitted_on
+from labeler.exports.thresholds import Thresholds
+from labeler.review import page
+from labeler.review.image_bytes import ImageReader
+from labeler.review.pictures import Pick, describe_boxes, read_rows, thumbnails
+from labeler.review.reservoir import Ints
+from labeler.review.survey import BANDS, SUSPICIONS, Survey, survey_run
+from labeler.review.truth import Truth, judge_run
+from labeler.runs import PlannedShard, Progress, Run
+
+MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
+_TIMELINE_BARS = 96
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What was written.
+
+    Attributes:
+        images: shown with a thumbnail.
+        unreadable: of the images that were to be shown.
+        left_out: would have been shown in a larger file.
+    """
+
+    images: int
+    unreadable: int
+    left_out: int
+    size_bytes: int
+
+
+def write_report(
+    run: Run,
+    plan: Sequence[PlannedShard],
+    progress: Progress,
+    target_uri: str,
+    *,
+    thresholds: Thresholds,
+    max_images: int = 400,
+    max_bytes: int = MAX_BYTES,
+    annotations: Annotations | None = None,
+    by_name: bool = False,
+    partial: bool = False,
+    seed: int = 0,
+) -> ReportSummary:
+    """Survey the run, draw a sample of its images, and write the page.
+
+    Reads every unit file once (with annotations three times more), then only the sampled images' bytes. Memory does
+    not grow with the number of images, but with annotations as `evaluate_run` says.
+
+    Args:
+        thresholds: where the sliders start; below its default no box makes an image suspicious.
+        max_images: thumbnails; the file ends earlier where `max_bytes` is reached.
+        annotations: COCO or LVIS json of some of the run's images.
+        by_name, partial: about the annotations, see `evaluate_run`.
+
+    Raises:
+        Refused: the annotations do not fit the run, or nothing is committed yet.
+    """
+    survey = survey_run(run, plan, progress, threshold=thresholds.default, seed=seed)
+    if not survey.units:
+        raise Refused(f"run {storage.redact(run.uri)} has no committed unit yet; there is nothing to report")
+    truth = None
+    if annotations is not None:
+        truth = judge_run(
+            run, plan, progress, annotations, threshold=thresholds.default, by_name=by_name, partial=partial, seed=seed
+        )
+    picks = pick_images(survey, truth, max_images)
+    data = describe_run(run, plan, progress, survey, thresholds)
+    if truth is not None:
+        data["truth"] = truth.curves
+    head = page.dump(data)
+    shown = _Images(run, plan, truth)
+    images = shown.within(picks, max_bytes - len(head) - 120_000)  # the template, style and script
+    written = page.render(
+        template="report.html",
+        scripts=("page.js", "report.js"),
+        title=f"Report of run {run.manifest.run_id[:8]}",
+        data=f'{head[:-1]},"images":[{",".join(images)}]}}',
+    )
+    storage.put(target_uri, written)
+    return ReportSummary(len(images) - shown.unreadable, shown.unreadable, len(picks) - len(images), len(written))
+
+
+class _Images:
+    """Turns picks into the page's images, until the room is spent."""
+
+    def __init__(self, run: Run, plan: Sequence[PlannedShard], truth: Truth | None) -> None:
+        self._run, self._truth = run, truth
+        self._reader = ImageReader(run, plan)
+        self._prefixes = {planned.shard_id: file_name_prefix(planned) for planned in plan}
+        self._max_pixels = int(run.manifest.fingerprint_fields.get("detect.max_pixels") or 178_956_970)
+        self.unreadable = 0
+
+    def within(self, picks: Sequence[Pick], room_bytes: int) -> list[str]:
+        """JSON of each image, in order; every image that fits, none after the first that does not."""
+        rows = read_rows(self._run, picks)
+        chosen = [rows[pick.unit, pick.row] for pick in picks]
+        found: list[str] = []
+        for pick, row, picture in zip(
+            picks, chosen, thumbnails(self._reader, chosen, max_pixels=self._max_pixels), strict=False
+        ):
+            text = page.dump(self._describe(pick, row) | picture)
+            room_bytes -= len(text) + 1
+            if room_bytes < 0:
+                break
+            self.unreadable += "problem" in picture
+            found.append(text)
+        return found
+
+    def _describe(self, pick: Pick, row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "name": self._prefixes[row["shard_id"]] + row["image_key"],
+            "key": f"{row['shard_id']}/{row['index']}",
+            "digest": row["digest"],
+            "width": row["width"],
+            "height": row["height"],
+            "drawn": sorted(pick.boxes),
+            "reasons": sorted(pick.reasons),
+            **describe_boxes(row["detections"], pick.boxes),
+            **(self._truth.objects_in(pick.unit, pick.row) if self._truth else {}),
+        }
+
+
+def pick_images(survey: Survey, truth: Truth | None, max_images: int) -> list[Pick]:
+    """The images to show, the most wanted first: in turns one of each kind of suspicion, of each category's errors,
+    and of each category and score band, rare categories too. An image that is wanted twice is taken once."""
+    queues: dict[tuple[Any, ...], list[tuple[Unit, int, int]]] = defaultdict(list)
+    for kind, entry in _entries(survey.suspicious, survey.units):
+        queues["suspicious", kind].append(entry)
+    if truth is not None:
+        for group, entry in _entries(truth.errors, truth.units):
+            queues["error", group].append(entry)
+    for cell, entry in _entries(survey.drawn, survey.units):
+        queues["cell", cell % len(BANDS), cell // len(BANDS)].append(entry)  # bands first: all have a turn early
+    picks: dict[tuple[Unit, int], Pick] = {}
+    for turn in range(max((len(queue) for queue in queues.values()), default=0)):
+        for name, queue in queues.items():
+            if turn < len(queue):
+                unit, row, box = queue[turn]
+                if (unit, row) not in picks and len(picks) >= max_images:
+                    continue
+                pick = picks.setdefault((unit, row), Pick(unit, row))
+                pick.boxes |= {box} if box >= 0 else set()
+                if name[0] == "suspicious":
+                    pick.reasons.add(SUSPICIONS[name[1]])
+                elif name[0] == "error":
+                    pick.reasons.add("truth")
+    return list(picks.values())
+
+
+def _entries(sample: tuple[Ints, Ints], units: Sequence[Unit]) -> Iterable[tuple[int, tuple[Unit, int, int]]]:
+    for group, (unit, row, box) in zip(sample[0].tolist(), sample[1].tolist(), strict=True):
+        yield group, (units[unit], row, box)
+
+
+def describe_run(
+    run: Run, plan: Sequence[PlannedShard], progress: Progress, survey: Survey, thresholds: Thresholds
+) -> dict[str, Any]:
+    """All of the page's data but the images and the truth."""
+    config, fields = run.manifest.config, run.manifest.fingerprint_fields
+    planned, exact = progress.images_known(plan)
+    return {
+        "run": {
+            "id": run.manifest.run_id,
+            "uri": storage.redact(run.uri),
+            "created": run.manifest.created,
+            "model": config["model"]["name"],
+            "revision": config["model"].get("revision"),
+            "complete": progress.is_complete(plan),
+            "shards": len(plan),
+            "shards_finished": len(plan) - len(progress.left(plan)),
+            "units": progress.committed_units,
+            "images": sum(survey.statuses.values()),
+            "images_planned": planned,
+            "images_planned_exact": exact,
+            "cap": config["detect"]["max_detections"],
+            "at_cap": survey.at_cap,
+        },
+        "fitted_on": fitted_on(run),
+        "floor": config["detect"].get("score_floor", fields.get("detect.score_floor", 0.0)),
+        "bands": list(BANDS),
+        "statuses": [[status, count] for status, count in survey.statuses.items()],
+        "reasons": survey.reasons,
+        "timeline": timeline(survey.timeline),
+        "thresholds": {
+            "default": thresholds.default,
+            "categories": {str(id_): value for id_, value in thresholds.by_category.items()},
+        },
+        "categories": [
+            {
+                "id": category.id,
+                "name": category.name,
+                "colour": colour_of(category.name),
+                "scores": {str(step): count for step, count in enumerate(counts) if count},
+            }
+            for category, counts in zip(survey.categories, survey.histograms.tolist(), strict=True)
+        ],
+    }
+
+
+def timeline(commits: Sequence[tuple[float, int]]) -> dict[str, Any] | None:
+    """Images committed in each of equal spans of time: {start, seconds, images: [...]}; None for less than a second."""
+    if not commits or commits[-1][0] - commits[0][0] < 1:
+        return None
+    start = commits[0][0]
+    bars = min(_TIMELINE_BARS, len(commits))
+    seconds = (commits[-1][0] - start) / bars
+    images = [0] * bars
+    for moment, count in commits:
+        images[min(bars - 1, int((moment - start) / seconds))] += count
+    return {"start": start, "seconds": seconds, "images": images}

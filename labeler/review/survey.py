@@ -1,0 +1,200 @@
+"""One pass over a run's rows: all that its report counts, and which images it shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labeler import storage
+from labeler.evaluation.alignment import Unit, iterate_units
+from labeler.records import STATUSES
+from labeler.review.reservoir import Ints, Reservoir
+from labeler.runs import PlannedShard, Progress, Run, layout
+from labeler.vocabulary import Category
+
+STEPS = 100  # score thresholds are 0.00, 0.01, ..., 1.00, and histograms count between two of them
+EDGES = (np.arange(STEPS + 1) / STEPS).astype(np.float32)  # as exports compare: a float32 0.3 is at least 0.3
+BANDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)  # galleries: from each to the next, the last up to 1
+SUSPICIONS = ("many", "whole", "repeated", "cap")
+_WHOLE = 0.95  # part of the image, from which on a box covers "all" of it
+_GRID = 24  # cells along a side, for boxes that lie at the same place in many images
+_PLACES = 1 << 20  # counters of such places: 8 MB
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: near places get distant counters
+_REPEATED = 8  # fewer images with a box at one place are no pattern
+_REASONS = 200  # reported
+_DISTINCT_REASONS = 10_000  # counted: they are few, but a run where every error is another must not fill the memory
+_COLUMNS = ("status", "error", "width", "height", "detections")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a run holds.
+
+    Attributes:
+        categories: those that can be found, by position below; negatives are none.
+        statuses: images by status.
+        reasons: (status, error, images), the most frequent first.
+        histograms: (categories, STEPS) boxes by score; place b counts `EDGES[b] <= score < EDGES[b + 1]`.
+        at_cap: images with as many boxes as the run stores.
+        timeline: (seconds since 1970, images) of each unit, by time; empty where the storage does not say.
+        drawn: for each category and band (category * len(BANDS) + band) its sample: (n,) cells and
+            (n, 3) unit number, row, box.
+        suspicious: the same by position in SUSPICIONS; where no single box is meant, box is -1.
+        units: the unit numbers above -> units.
+    """
+
+    categories: tuple[Category, ...]
+    statuses: dict[str, int]
+    reasons: list[tuple[str, str, int]]
+    histograms: Ints
+    at_cap: int
+    timeline: list[tuple[float, int]]
+    drawn: tuple[Ints, Ints]
+    suspicious: tuple[Ints, Ints]
+    units: tuple[Unit, ...]
+
+
+def survey_run(
+    run: Run, plan: Sequence[PlannedShard], progress: Progress, *, threshold: float, each: int = 12, seed: int = 0
+) -> Survey:
+    """Read every row once; memory does not grow with the number of images, but 100 bytes a unit.
+
+    Args:
+        threshold: boxes below it make no image suspicious.
+        each: boxes drawn of a category in a band, and images of a kind of suspicion.
+    """
+    surveyor = _Surveyor(run, threshold, each, seed)
+    times = commit_times(run)
+    units: list[Unit] = []
+    for unit, table in iterate_units(run, plan, progress, _COLUMNS):
+        surveyor.add(len(units), unit, table)
+        units.append(unit)
+        surveyor.timeline += [(times[unit], table.num_rows)] if unit in times else []
+    return surveyor.result(tuple(units))
+
+
+def commit_times(run: Run) -> dict[Unit, float]:
+    """When each unit was committed, by the storage's clock: a copied run has the times of the copy."""
+    root = run.path(layout.LABELS_FOLDER)
+    found: dict[Unit, float] = {}
+    for info in storage.list_objects(root):
+        match = layout.UNIT_FILE.fullmatch(info.uri.removeprefix(root).lstrip("/"))
+        if match and info.modified is not None:
+            found[match[1], int(match[2])] = info.modified
+    return found
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """A unit's detections as columns; `row` is each one's image in the unit, `box` its place there."""
+
+    row: Ints
+    box: Ints
+    category: Ints  # position; -1 for one that the vocabulary does not have
+    scores: npt.NDArray[np.float32]
+    xyxy: npt.NDArray[np.float32]  # in parts of the image, 0..1; NaN where its size is not known
+
+    def __getitem__(self, chosen: npt.NDArray[np.bool_]) -> _Boxes:
+        return _Boxes(self.row[chosen], self.box[chosen], self.category[chosen], self.scores[chosen], self.xyxy[chosen])
+
+
+class _Surveyor:
+    """Takes units one by one."""
+
+    def __init__(self, run: Run, threshold: float, each: int, seed: int) -> None:
+        self._categories = tuple(c for c in run.vocabulary().categories if not c.negative)
+        self._ids = np.array(sorted(c.id for c in self._categories), np.int64)
+        position = {c.id: i for i, c in enumerate(self._categories)}
+        self._position = np.array([position[int(id_)] for id_ in self._ids], np.int64)
+        self._cap = int(run.manifest.config["detect"]["max_detections"])
+        self._threshold, self._seed = np.float32(threshold), seed
+        self._statuses: Counter[str] = Counter()
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        self._histograms = np.zeros(len(self._categories) * STEPS, np.int64)
+        self._drawn = Reservoir(len(self._categories) * len(BANDS), each, 3)
+        self._suspicious = Reservoir(len(SUSPICIONS), each, 3)
+        self._places = np.zeros(_PLACES, np.int64)
+        self._at_cap = 0
+        self.timeline: list[tuple[float, int]] = []
+
+    def add(self, number: int, unit: Unit, table: pa.Table) -> None:
+        self._count_statuses(table)
+        lengths = pc.list_value_length(table["detections"]).to_numpy().astype(np.int64)
+        rng = np.random.default_rng([self._seed, int(unit[0]), unit[1]])
+        boxes = self._boxes(table, lengths)
+        boxes = boxes[boxes.category >= 0]
+        step = np.clip(np.searchsorted(EDGES, boxes.scores, side="right") - 1, 0, STEPS - 1)
+        self._histograms += np.bincount(boxes.category * STEPS + step, minlength=len(self._histograms))
+        band = np.searchsorted(np.asarray(BANDS, np.float32), boxes.scores, side="right") - 1
+        cell = boxes.category * len(BANDS) + np.maximum(band, 0)
+        entries = np.stack([np.full(len(boxes.row), number), boxes.row, boxes.box], 1)
+        self._drawn.add(cell, rng.random(len(cell)), entries)
+        self._suspect(number, lengths, boxes[boxes.scores >= self._threshold], rng)
+
+    def _count_statuses(self, table: pa.Table) -> None:
+        counted = table.select(["status", "error"]).group_by(["status", "error"]).aggregate([([], "count_all")])
+        for pair in counted.to_pylist():
+            self._statuses[pair["status"]] += pair["count_all"]
+            reason = pair["status"], pair["error"]
+            if pair["error"] is not None and (reason in self._reasons or len(self._reasons) < _DISTINCT_REASONS):
+                self._reasons[reason] += pair["count_all"]
+
+    def _boxes(self, table: pa.Table, lengths: Ints) -> _Boxes:
+        values = pc.list_flatten(table["detections"])
+        names = ("category_id", "score", "x_min", "y_min", "x_max", "y_max")
+        column = {name: pc.struct_field(values, name).to_numpy() for name in names}
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        place = np.minimum(np.searchsorted(self._ids, column["category_id"]), len(self._ids) - 1)
+        category = np.where(self._ids[place] == column["category_id"], self._position[place], -1)
+        size = np.stack([pc.cast(table[side], pa.float32()).to_numpy() for side in ("width", "height")], 1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            xyxy = np.stack([column[name] for name in names[2:]], 1) / np.tile(size, 2)[row]
+        box = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return _Boxes(row, box, category, column["score"].astype(np.float32), xyxy.astype(np.float32))
+
+    def _suspect(self, number: int, lengths: Ints, boxes: _Boxes, rng: np.random.Generator) -> None:
+        per_row = np.bincount(boxes.row, minlength=len(lengths))
+        many = np.flatnonzero(per_row > 0)
+        self._report("many", number, many, np.full(len(many), -1), -per_row[many].astype(np.float64))
+        if self._cap:
+            capped = np.flatnonzero(lengths == self._cap)
+            self._at_cap += len(capped)
+            self._report("cap", number, capped, np.full(len(capped), -1), rng.random(len(capped)))
+        sides = boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]
+        whole = np.nan_to_num(sides[:, 0] * sides[:, 1]) >= _WHOLE
+        self._report("whole", number, boxes.row[whole], boxes.box[whole], -boxes.scores[whole].astype(np.float64))
+        boxes = boxes[np.isfinite(boxes.xyxy).all(1) & ~whole]
+        grid = np.clip(np.round(boxes.xyxy * _GRID), 0, _GRID).astype(np.int64)
+        place = boxes.category
+        for side in range(4):
+            place = place * (_GRID + 1) + grid[:, side]
+        place = (place.astype(np.uint64) * _GOLDEN >> np.uint64(44)).astype(np.int64)  # multiplicative hash, 20 bits
+        np.add.at(self._places, place, 1)
+        seen = self._places[place]
+        often = seen >= _REPEATED
+        self._report("repeated", number, boxes.row[often], boxes.box[often], -seen[often].astype(np.float64))
+
+    def _report(self, kind: str, number: int, row: Ints, box: Ints, priority: npt.NDArray[np.float64]) -> None:
+        group = np.full(len(row), SUSPICIONS.index(kind))
+        self._suspicious.add(group, priority, np.stack([np.full(len(row), number), row, box], 1))
+
+    def result(self, units: tuple[Unit, ...]) -> Survey:
+        shape = (len(self._categories), STEPS)
+        statuses: Mapping[str, int] = self._statuses
+        return Survey(
+            categories=self._categories,
+            statuses={status: statuses[status] for status in STATUSES if status in statuses},
+            reasons=[(*reason, count) for reason, count in self._reasons.most_common(_REASONS)],
+            histograms=self._histograms.reshape(shape),
+            at_cap=self._at_cap,
+            timeline=sorted(self.timeline),
+            drawn=self._drawn.result(),
+            suspicious=self._suspicious.result(),
+            units=units,
+        )

@@ -1,0 +1,203 @@
+"""What ground truth adds to a report: precision-recall curves, objects to draw, and which images show errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labeler.boxes import iou
+from labeler.evaluation import Evaluation, GroundTruth, evaluate_run, operating_points, read_ground_truth
+from labeler.evaluation.alignment import Positions, Unit, iterate_units, match_categories, match_images
+from labeler.evaluation.ground_truth import Annotations
+from labeler.records import detections_of
+from labeler.review.pairing import pair_by_score
+from labeler.review.reservoir import Ints, Reservoir
+from labeler.runs import PlannedShard, Progress, Run
+
+IOU = 0.5
+_EACH = 6  # images of a category's false positives, and of its misses
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A run's annotations as its report shows them.
+
+    Attributes:
+        curves: plain data, see `_curves`.
+        errors: (n,) groups (category position * 2, + 1 for misses) and (n, 3) unit number, row, box (-1 for a miss).
+        units: the unit numbers above -> units.
+    """
+
+    curves: dict[str, Any]
+    errors: tuple[Ints, Ints]
+    units: tuple[Unit, ...]
+    _objects: _Objects
+    _rows: Mapping[Unit, Positions]
+
+    def objects_in(self, unit: Unit, row: int) -> dict[str, Any]:
+        """{truth: [category id, x_min, y_min, x_max, y_max, crowd], judged: category ids or null} of an image;
+        empty for an image that is not annotated. Where `judged` is not null, nothing is known of other categories."""
+        positions = self._rows.get(unit)
+        image = -1 if positions is None else int(positions[row])
+        return {} if image < 0 else self._objects.describe(image)
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """The annotated objects, by image."""
+
+    truth: GroundTruth
+    category_id_of: Mapping[int, int]  # position in the ground truth -> id in the run
+    order: Any  # (objects,) rows by image
+    bounds: Any  # (images + 1,) where each image begins in `order`
+
+    @staticmethod
+    def of(truth: GroundTruth, position_of: Mapping[int, int]) -> _Objects:
+        order = np.argsort(truth.image, kind="stable")
+        bounds = np.searchsorted(truth.image[order], np.arange(len(truth.image_ids) + 1))
+        return _Objects(truth, {position: id_ for id_, position in position_of.items()}, order, bounds)
+
+    def rows_of(self, image: int) -> Any:
+        rows = self.order[self.bounds[image] : self.bounds[image + 1]]
+        return rows[[int(category) in self.category_id_of for category in self.truth.category[rows]]]
+
+    def boxes_xyxy(self, rows: Any) -> Any:
+        x, y, width, height = self.truth.boxes_xywh[rows].T
+        return np.stack([x, y, x + width, y + height], 1)
+
+    def judged(self, image: int) -> frozenset[int] | None:
+        """Category ids of which all is known in the image; None where that is every one."""
+        truth, federated = self.truth, self.truth.federated
+        if federated is None:
+            return None
+        present = set(truth.category[self.order[self.bounds[image] : self.bounds[image + 1]]].tolist())
+        low, high = truth.keys([image, image + 1], [0, 0])
+
+        def said(keys: Any) -> set[int]:
+            inside = keys[np.searchsorted(keys, low) : np.searchsorted(keys, high)]
+            return set((inside - low).tolist())
+
+        known = (present | said(federated.negative)) - said(federated.not_exhaustive)
+        return frozenset(self.category_id_of[place] for place in known if place in self.category_id_of)
+
+    def describe(self, image: int) -> dict[str, Any]:
+        rows = self.rows_of(image)
+        crowd = self.truth.crowd | self.truth.ignore
+        described = [
+            [self.category_id_of[int(self.truth.category[row])], *(round(float(side), 1) for side in box),
+             int(crowd[row])]
+            for row, box in zip(rows, self.boxes_xyxy(rows), strict=True)
+        ]  # fmt: skip
+        judged = self.judged(image)
+        return {"truth": described, "judged": None if judged is None else sorted(judged)}
+
+
+def judge_run(
+    run: Run,
+    plan: Sequence[PlannedShard],
+    progress: Progress,
+    annotations: Annotations,
+    *,
+    threshold: float,
+    by_name: bool = False,
+    partial: bool = False,
+    seed: int = 0,
+) -> Truth:
+    """Evaluate the run, and look for its worst errors at a threshold. Holds what `evaluate_run` holds.
+
+    Raises:
+        Refused: as `evaluate_run` does.
+    """
+    evaluation = evaluate_run(run.uri, annotations, by_name=by_name, partial=partial, masks=False)
+    truth = read_ground_truth(annotations)
+    position_of = match_categories(run.vocabulary(), truth, by_name=by_name, partial=partial).position_of
+    objects = _Objects.of(truth, position_of)
+    rows = match_images(run, plan, progress, truth).rows
+    miner = _Miner(objects, threshold, seed)
+    units: list[Unit] = []
+    for unit, table in iterate_units(run, plan, progress, ("detections",)):
+        if unit in rows:
+            for row, detections in enumerate(detections_of(table)):
+                if (image := int(rows[unit][row])) >= 0:
+                    miner.add(len(units), row, image, detections)
+            units.append(unit)
+    ids = {position: id_ for id_, position in position_of.items()}
+    return Truth(_curves(evaluation, ids, truth), miner.errors.result(), tuple(units), objects, rows)
+
+
+def _curves(evaluation: Evaluation, id_of: Mapping[int, int], whole: GroundTruth) -> dict[str, Any]:
+    """{rules, iou, images, objects, AP, known: ids of the run's categories that are annotated, all: points,
+    categories: {id: {objects, points}} of those with objects}; points are lists by rising threshold: [threshold,
+    precision or null, recall or null]."""
+    best = next(score for score in evaluation.scores if score.kind == "bbox")
+    places = {(category.id, category.name): place for place, category in enumerate(whole.categories)}
+    by_category = operating_points.per_category(best, floor=evaluation.floor)
+    return {
+        "rules": best.rules.name,
+        "iou": IOU,
+        "images": len(evaluation.truth.image_ids),
+        "objects": int(best.objects.sum()),
+        "AP": best.summary()["AP"],
+        "known": sorted(id_of.values()),
+        "all": _points(operating_points.micro(best, floor=evaluation.floor)),
+        "categories": {
+            str(id_of[places[category.id, category.name]]): {"objects": int(objects), "points": _points(points)}
+            for category, points, objects in zip(evaluation.truth.categories, by_category, best.objects, strict=True)
+            if objects
+        },
+    }
+
+
+def _points(points: operating_points.OperatingPoints) -> list[list[float | None]]:
+    def number(value: float) -> float | None:
+        return None if np.isnan(value) else round(float(value), 4)
+
+    return [
+        [round(float(threshold), 2), number(precision), number(recall)]
+        for threshold, precision, recall in zip(points.thresholds, points.precision, points.recall, strict=True)
+    ]
+
+
+class _Miner:
+    """Looks for errors image by image; keeps a category's most confident false positives, and misses at random."""
+
+    def __init__(self, objects: _Objects, threshold: float, seed: int) -> None:
+        self._objects, self._threshold, self._rng = objects, threshold, np.random.default_rng(seed)
+        self._position_of = {id_: position for position, id_ in objects.category_id_of.items()}
+        self.errors = Reservoir(2 * len(objects.truth.categories), _EACH, 3)
+
+    def add(self, unit: int, row: int, image: int, detections: Any) -> None:
+        found = detections.above(self._threshold)
+        objects = self._objects.rows_of(image)
+        truth = self._objects.truth
+        known = np.array([self._position_of.get(int(id_), -1) for id_ in found.category_ids], np.int64)
+        boxes = self._objects.boxes_xyxy(objects)
+        excused = truth.crowd[objects] | truth.ignore[objects]
+        free = (known[:, None] == truth.category[objects][None]) & ~excused[None]
+        pairs = pair_by_score(found.boxes, boxes, at_least=IOU, free=free)
+        false = self._is_false(image, found, known, boxes[excused], {one for one, _, _ in pairs})
+        self.errors.add(
+            2 * known[false],
+            -found.scores[false].astype(np.float64),
+            np.stack([np.full(len(false), unit), np.full(len(false), row), false], 1),
+        )
+        matched = {other for _, other, _ in pairs}
+        missed = [place for place in range(len(objects)) if place not in matched and not excused[place]]
+        groups = 2 * truth.category[objects[missed]].astype(np.int64) + 1
+        self.errors.add(groups, self._rng.random(len(missed)), np.tile([unit, row, -1], (len(missed), 1)))
+
+    def _is_false(self, image: int, found: Any, known: Any, excused_xyxy: Any, matched: set[int]) -> Any:
+        judged = self._objects.judged(image)
+        in_crowd = iou(found.boxes, excused_xyxy).max(1, initial=0.0) >= IOU
+        wrong = [
+            place
+            for place in range(len(found))
+            if place not in matched
+            and known[place] >= 0
+            and not in_crowd[place]
+            and (judged is None or int(found.category_ids[place]) in judged)
+        ]
+        return np.array(wrong, np.int64)
