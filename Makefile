@@ -31,7 +31,7 @@ demo: $(READY)
 	find demo/run -type f | grep -v '/.tmp/' | sort
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

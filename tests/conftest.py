@@ -17,7 +17,16 @@ from tests.s3_server import bucket, proxy, s3_server
 
 __all__ = ["bucket", "proxy", "s3_server"]  # fixtures for everybody
 
+# These start Ray, which takes both cores of a small machine: with `pytest -n` one process has all of them.
+_WITH_RAY = {"test_cli", "test_end_to_end", "test_pipeline", "test_preflight", "test_training_on_ray"}
+
 NAMES = ["cat", "dog", "traffic light", "red circle", "blue square", "bus"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in _WITH_RAY:
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from labeler.contact_sheet import colour_of
 from labeler.errors import Refused
 from labeler.evaluation.alignment import Unit
 from labeler.evaluation.ground_truth import Annotations
-from labeler.exports.selection import file_name_prefix
 from labeler.exports.fitted_on import fitted_on
+from labeler.exports.selection import file_name_prefix
 from labeler.exports.thresholds import Thresholds
 from labeler.review import page
 from labeler.review.image_bytes import ImageReader

@@ -1,0 +1,72 @@
+"""The trained checkpoint that comes with the project: it finds what it is asked for, however the names are packed."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labeler import checkpoints
+from labeler.detectors import GroundingDino
+from labeler.prompts import pack
+from labeler.tokenizer import Tokenizer
+from labeler.training.validation import measure, shapes_validation
+
+MODEL = Path(__file__).parent.parent / "models" / "shapes"
+SCENES = 40
+
+
+@cache
+def data():
+    return shapes_validation(4242, SCENES)
+
+
+@cache
+def found(max_categories: int | None, engine: str = "auto"):
+    prompts = pack(data().vocabulary, Tokenizer.load(MODEL), max_tokens=256, max_categories=max_categories)
+    detector = GroundingDino(MODEL, prompts, device="cpu", threads=1, engine=engine)
+    assert len(prompts.chunks) == (1 if max_categories is None else 4)
+    return detector.detect([image.pixels for image in data().images])
+
+
+@cache
+def average_precision(max_categories: int | None, engine: str = "auto") -> dict[str, float]:
+    return measure(data(), found(max_categories, engine))
+
+
+def test_it_finds_shapes_and_names_it_never_saw() -> None:
+    measured = average_precision(None)
+    assert measured["ap_seen"] > 0.5
+    assert measured["ap_held_out"] > 0.35
+
+
+@pytest.mark.parametrize("group", ["ap_seen", "ap_held_out"])
+def test_four_chunks_are_as_good_as_one_prompt(group: str) -> None:
+    assert average_precision(20)[group] == pytest.approx(average_precision(None)[group], abs=0.06)
+
+
+def test_the_fast_engine_has_the_average_precision_of_the_reference() -> None:
+    fast, reference = average_precision(None), average_precision(None, "transformers")
+    assert fast == pytest.approx(reference, abs=5e-4)
+
+
+def test_the_fast_engine_has_the_detections_of_the_reference() -> None:
+    for ours, theirs in zip(found(20), found(20, "transformers"), strict=True):
+        strong, reference = ours[ours.scores > 0.2], theirs[theirs.scores > 0.2]
+        assert len(strong) == len(reference)
+        assert sorted(strong.category_ids.tolist()) == sorted(reference.category_ids.tolist())
+        np.testing.assert_allclose(np.sort(strong.scores), np.sort(reference.scores), atol=1e-4)
+
+
+def test_it_is_small_and_complete() -> None:
+    checkpoint = checkpoints.resolve(MODEL)
+    assert checkpoint.architecture == "MMGroundingDinoForObjectDetection"
+    assert (MODEL / "model.safetensors").stat().st_size <= 12 * 2**20
+    assert {"training.yaml", "training.jsonl", "README.md", "vocab.txt"} <= {file.name for file in MODEL.iterdir()}
+
+
+def test_label_never_falls_back_to_it() -> None:
+    package = MODEL.parent.parent / "labeler"
+    assert not [file for file in package.rglob("*.py") if "models/shapes" in file.read_text()]
