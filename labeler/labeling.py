@@ -43,6 +43,13 @@ class StageSeconds:
     detect: float = 0.0
     write: float = 0.0
 
+    def add(self, other: StageSeconds) -> None:
+        self.decode, self.detect, self.write = (
+            self.decode + other.decode,
+            self.detect + other.detect,
+            self.write + other.write,
+        )
+
 
 @dataclass(frozen=True)
 class _Ready:
@@ -126,20 +133,9 @@ class UnitLabeler:
 
     def _prepare(self, shard_id: str, item: Item, keep: Sequence[str]) -> tuple[_Ready | Row, float]:
         start = time.perf_counter()
-        row = Row(
-            image_key=item.key,
-            shard_id=shard_id,
-            index=item.index,
-            uri=item.uri,
-            status="read_error",
-            offset=item.offset,
-            length=item.length,
-            error=item.error,
-            kept={name: item.kept.get(name) for name in keep},
-        )
+        row = undetected_row(shard_id, item, keep)
         if item.data is None or item.error is not None:
             return replace(row, error=item.error or "no data"), time.perf_counter() - start
-        row = replace(row, digest=images.digest(item.data))
         try:
             image = images.decode(item.data, max_pixels=self._max_pixels)
         except images.ImageError as error:
@@ -161,6 +157,22 @@ class UnitLabeler:
         found = self.detector.detect_prepared([ready.prepared for ready in batch])
         seconds.detect += time.perf_counter() - start
         return [_finish(ready.row, result) for ready, result in zip(batch, found, strict=True)]
+
+
+def undetected_row(shard_id: str, item: Item, keep: Sequence[str]) -> Row:
+    """What is known of an image before it is decoded; its status is the read error, should there be one."""
+    return Row(
+        image_key=item.key,
+        shard_id=shard_id,
+        index=item.index,
+        uri=item.uri,
+        status="read_error",
+        offset=item.offset,
+        length=item.length,
+        error=item.error,
+        digest=None if item.data is None or item.error is not None else images.digest(item.data),
+        kept={name: item.kept.get(name) for name in keep},
+    )
 
 
 def _finish(row: Row, result: Any) -> Row:

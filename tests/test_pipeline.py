@@ -127,16 +127,22 @@ def test_a_dead_worker_costs_nothing(tmp_path: Path, checkpoint: Path) -> None:
     assert outcome.report.statuses == {"labeled": 20}
 
 
-def test_a_unit_that_kills_its_process_ends_the_run_by_name_and_the_rest_is_labeled(
+def test_images_that_kill_their_process_are_quarantined_and_all_others_labeled(
     tmp_path: Path, checkpoint: Path
 ) -> None:
     source = write_tars(tmp_path / "in", shards=1, images=12)
-    members = {f"{i}.png": image_bytes(i, width=77 if i == 5 else 40) for i in range(12)}
+    members = {f"{i}.png": image_bytes(i, width=77 if i in (5, 9) else 40) for i in range(12)}
     (source / "00001.tar").write_bytes(tar_bytes(members))
     config = config_of(source, tmp_path / "out", checkpoint)
-    with pytest.raises(Incomplete, match=r"shard 000001 unit 000001.*died each time"):
-        run_quietly(config, make_detector=MakeStub(die_on_width=77))
-    assert Counter(row["shard_id"] for row in rows_of(tmp_path / "out")) == {"000000": 12, "000001": 8}
+    outcome = run_quietly(config, make_detector=MakeStub(die_on_width=77))
+    assert outcome.report.complete
+    assert outcome.report.statuses == {"labeled": 22, "quarantined": 2}
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == len({(row["shard_id"], row["index"]) for row in rows}) == 24
+    killers = [row for row in rows if row["status"] == "quarantined"]
+    assert [(row["shard_id"], row["index"]) for row in killers] == [("000001", 5), ("000001", 9)]
+    assert all("2 times with nothing beside it (exit code 1)" in row["error"] for row in killers)
+    assert all(row["digest"] for row in rows)
 
 
 def test_a_shard_that_vanished_is_named_and_the_others_are_labeled(tmp_path: Path, checkpoint: Path) -> None:

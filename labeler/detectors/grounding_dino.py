@@ -241,7 +241,10 @@ class GroundingDino:
 
     def _normalized(self, images: Sequence[Prepared]) -> Tensor:
         """(images, 3, h, w) float32 on the device, equal to the bit to what the checkpoint's Pillow processor makes."""
-        pixels = torch.from_numpy(np.stack([image.pixels for image in images])).to(self.device)
+        stacked = torch.from_numpy(np.stack([image.pixels for image in images]))
+        if self.device.type == "cuda":  # from pinned memory, so that the copy runs beside what the GPU still has to do
+            stacked = stacked.pin_memory()
+        pixels = stacked.to(self.device, non_blocking=True)
         scaled = (pixels.permute(0, 3, 1, 2).double() * self._scale).float()  # it, too, scales in float64
         return ((scaled - self._mean) / self._std).contiguous()
 

@@ -15,8 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from labeler.errors import Incomplete
 from labeler.pipeline.blocks import Receipt, receipts_of
 from labeler.pipeline.cluster import Workers, last_line
-from labeler.pipeline.ledger import Ledger
+from labeler.pipeline.ledger import MAX_STARTS, Ledger
 from labeler.pipeline.source import ReadSettings, UnitSource
+from labeler.pipeline.suspects import Suspect, label_suspects
 from labeler.pipeline.worker import LabelUnits, WorkerSettings
 from labeler.runs.manifest import Run
 from labeler.runs.plan import PlannedShard
@@ -69,6 +70,10 @@ def run_waves(
                 on_receipt(receipt)
         except Exception as error:  # workers that cannot start, a lost cluster: what was committed stays committed
             reasons["workers"] = last_line(error)
+        for receipt in label_suspects(_suspects(left, ledger), read, worker, workers):
+            if receipt.error:
+                reasons[_name_of(receipt)] = receipt.error
+            on_receipt(receipt)
         before, progress = progress, read_progress(run)
         idle = 0 if _moved(before, progress) else idle + 1
         if idle == MAX_IDLE_WAVES and progress.left(plan):
@@ -80,6 +85,13 @@ def _start_ledger() -> Any:
     """The ledger, pinned beside the driver: a lost worker node must not take it along."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, max_concurrency=1)(Ledger).options(scheduling_strategy=here).remote()
+
+
+def _suspects(left: Sequence[PlannedShard], ledger: Any) -> list[Suspect]:
+    """The units that this pass gave up."""
+    shards = {planned.shard_id: planned for planned in left}
+    begun = ray.get(ledger.unfinished.remote())
+    return [Suspect(shards[shard_id], unit) for shard_id, unit, starts in begun if starts >= MAX_STARTS]
 
 
 def _next_wave(

@@ -20,6 +20,7 @@ from labeler.records import Row, rows_to_table, table_to_parquet
 from labeler.runs import layout
 from labeler.shards import Unit
 
+OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
 CUDA_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "CUDA error")
 
 
@@ -50,16 +51,7 @@ class LabelUnits:
     def __init__(self, settings: WorkerSettings, ledger: Any) -> None:
         self._settings = settings
         self._ledger = ledger
-        detector = settings.make_detector()
-        on_gpu = detector.description.get("device", "cpu") != "cpu"
-        self._labeler = UnitLabeler(
-            detector,
-            decode_threads=settings.decode_threads,
-            images_per_batch=settings.images_per_batch or (8 if on_gpu else 1),
-            max_pixels=settings.max_pixels,
-        )
-        self._metadata = {**settings.metadata, **detector.description}
-        self._engine = _in_words(detector.description)
+        self._labeler = make_labeler(settings)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         assert block.num_rows == 1, "one row is one block is one call; see cluster._configure_ray_data"
@@ -82,7 +74,7 @@ class LabelUnits:
     def _unit(self, block: pa.Table) -> Receipt:
         shard_id, number = block["shard_id"][0].as_py(), block["unit"][0].as_py()
         if not ray.get(self._ledger.begin.remote(shard_id, number)):
-            return Receipt("unit", shard_id, number, error="was begun several times and its process died each time")
+            return Receipt("unit", shard_id, number, error=OFTEN_BEGUN)
         try:
             receipt = self._label_and_commit(unit_of(block))
         except LabelerError as error:
@@ -90,20 +82,45 @@ class LabelUnits:
         except Exception as error:
             if any(sign in str(error) for sign in CUDA_LOST) and "out of memory" not in str(error):
                 os._exit(1)  # a CUDA context does not recover; Ray starts the actor anew and repeats the unit
-            receipt = Receipt("unit", shard_id, number, error=f"{type(error).__name__}: {error}")
+            receipt = Receipt("unit", shard_id, number, error=storage.redact(f"{type(error).__name__}: {error}"))
         ray.get(self._ledger.finish.remote(shard_id, number))
         return receipt
 
     def _label_and_commit(self, unit: Unit) -> Receipt:
-        settings = self._settings
-        rows, seconds = self._labeler.label(unit.shard_id, unit.items, settings.keep)
-        start = time.perf_counter()
-        data = table_to_parquet(rows_to_table(rows, settings.keep), self._metadata)
-        target = storage.join(settings.run_uri, layout.unit_file(unit.shard_id, unit.unit))
-        written = storage.put_if_absent(target, data, single_writer=settings.single_writer)
-        seconds.write = time.perf_counter() - start
-        receipt = _receipt(unit, rows, seconds, settings.max_detections)
-        return replace(receipt, written=written, label_bytes=len(data), engine=self._engine)
+        rows, seconds = self._labeler.label(unit.shard_id, unit.items, self._settings.keep)
+        return commit(self._settings, unit, rows, seconds, self._labeler.detector.description)
+
+
+def make_labeler(settings: WorkerSettings) -> UnitLabeler:
+    """Load the detector and what works around it, in this process."""
+    detector = settings.make_detector()
+    on_gpu = detector.description.get("device", "cpu") != "cpu"
+    return UnitLabeler(
+        detector,
+        decode_threads=settings.decode_threads,
+        images_per_batch=settings.images_per_batch or (8 if on_gpu else 1),
+        max_pixels=settings.max_pixels,
+    )
+
+
+def commit(
+    settings: WorkerSettings, unit: Unit, rows: list[Row], seconds: StageSeconds, description: Mapping[str, str]
+) -> Receipt:
+    """Write a unit's rows with one put-if-absent.
+
+    Args:
+        description: of the detector that labeled them; goes into the file's metadata.
+
+    Raises:
+        LabelerError: storage fails.
+    """
+    start = time.perf_counter()
+    data = table_to_parquet(rows_to_table(rows, settings.keep), {**settings.metadata, **description})
+    target = storage.join(settings.run_uri, layout.unit_file(unit.shard_id, unit.unit))
+    written = storage.put_if_absent(target, data, single_writer=settings.single_writer)
+    seconds.write = time.perf_counter() - start
+    receipt = _receipt(unit, rows, seconds, settings.max_detections)
+    return replace(receipt, written=written, label_bytes=len(data), engine=_in_words(description))
 
 
 def _in_words(description: Mapping[str, str]) -> str:

@@ -1,0 +1,163 @@
+"""Label suspected images in a child process, and find those that kill it by halving.
+
+The parent touches neither the model nor a GPU, so what it sees is sure: a death of this child, on these images. Deaths
+of other processes (a lost node, a preemption, a killed driver) never reach it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection, Pipe
+from types import TracebackType
+from typing import Self
+
+from ray import cloudpickle
+
+from labeler.errors import LabelerError
+from labeler.labeling import StageSeconds, undetected_row
+from labeler.pipeline.worker import WorkerSettings, make_labeler
+from labeler.records import Row
+from labeler.shards import Item
+
+SOLO_DEATHS = 2  # an image is to blame when it killed the child this often with nothing beside it
+_START_DEATHS = 2
+
+
+class Died(Exception):
+    """The child ended while it worked; `str()` says how."""
+
+
+class Isolated:
+    """A child process with a detector, started when first needed and anew after each death. Use with `with`."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._child: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+        self.description: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def label(self, shard_id: str, items: Sequence[Item]) -> tuple[list[Row], StageSeconds]:
+        """Rows of the items.
+
+        Raises:
+            Died: the child did; the next call starts another.
+            LabelerError: the child cannot start, or said why it cannot label them.
+        """
+        self._start()
+        try:
+            assert self._pipe is not None
+            self._pipe.send((shard_id, list(items)))
+            rows, seconds, error = self._pipe.recv()
+        except (EOFError, OSError):
+            raise Died(self._stop()) from None
+        if error is not None:
+            raise LabelerError(error)
+        return rows, seconds
+
+    def _start(self) -> None:
+        for last in (False, True):
+            if self._child is not None:
+                return
+            try:
+                self._launch()
+            except (EOFError, OSError):
+                how = self._stop()
+                if last:
+                    raise LabelerError(f"a worker in a process of its own cannot start: {how}") from None
+
+    def _launch(self) -> None:
+        self._pipe, theirs = Pipe()
+        with theirs:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "labeler.pipeline.isolation", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # what Ray has put there, too
+            )
+        self._pipe.send_bytes(cloudpickle.dumps(self._settings))
+        self.description, error = self._pipe.recv()
+        if error is not None:
+            self._stop()
+            raise LabelerError(error)
+
+    def _stop(self) -> str:
+        """Ends the child; how it had ended if it was dead already."""
+        child, self._child = self._child, None
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+        if child is None:
+            return "it never ran"
+        try:
+            code = child.wait(timeout=10)  # it ends by itself when its pipe is closed
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code = child.wait()
+        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def label_isolated(
+    shard_id: str, items: Sequence[Item], keep: Sequence[str], child: Isolated
+) -> tuple[list[Row], StageSeconds]:
+    """One row for each item, in item order; those that killed the child alone, twice, are `quarantined`."""
+    rows: list[Row] = []
+    total = StageSeconds()
+    deaths: Counter[int] = Counter()
+    groups = [list(items)]
+    while groups:
+        group = groups.pop()
+        try:
+            found, seconds = child.label(shard_id, group)
+        except Died as death:
+            if len(group) > 1:
+                middle = len(group) // 2
+                groups += [group[middle:], group[:middle]]
+                continue
+            deaths[group[0].index] += 1
+            if deaths[group[0].index] < SOLO_DEATHS:
+                groups.append(group)
+                continue
+            reason = f"it ended the process that labeled it, {SOLO_DEATHS} times with nothing beside it ({death})"
+            rows.append(replace(undetected_row(shard_id, group[0], keep), status="quarantined", error=reason))
+            continue
+        rows += found
+        total.add(seconds)
+    return sorted(rows, key=lambda row: row.index), total
+
+
+def serve(pipe: Connection) -> None:
+    """The child: makes the detector, then labels what comes through the pipe until that is closed."""
+    settings: WorkerSettings = cloudpickle.loads(pipe.recv_bytes())
+    try:
+        labeler = make_labeler(settings)
+    except Exception as error:
+        pipe.send(({}, f"{type(error).__name__}: {error}"))
+        return
+    pipe.send((dict(labeler.detector.description), None))
+    while True:
+        try:
+            shard_id, items = pipe.recv()
+        except EOFError:
+            return
+        try:
+            rows, seconds = labeler.label(shard_id, items, settings.keep)
+        except Exception as error:
+            pipe.send(([], StageSeconds(), f"{type(error).__name__}: {error}"))
+            continue
+        pipe.send((rows, seconds, None))
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))

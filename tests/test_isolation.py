@@ -1,0 +1,105 @@
+"""Labeling in a child process, and finding the image that kills it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from labeler.errors import LabelerError
+from labeler.pipeline.isolation import Isolated, label_isolated
+from labeler.pipeline.worker import WorkerSettings
+from labeler.shards import Item
+from tests.inputs import image_bytes
+from tests.stub_detector import MakeStub, StubDetector
+
+POISON = 77
+
+
+@dataclass(frozen=True)
+class CannotStart:
+    """A detector whose process dies while it is made, or which says why it cannot be."""
+
+    dies: bool
+
+    def __call__(self) -> StubDetector:
+        if self.dies:
+            os._exit(3)
+        raise LabelerError("the checkpoint is gone")
+
+
+def settings(make: object) -> WorkerSettings:
+    return WorkerSettings("unused", make, {}, ("tag",), 10**6, 300, decode_threads=1)  # type: ignore[arg-type]
+
+
+def items(poison: set[int], count: int = 8) -> list[Item]:
+    def one(index: int) -> Item:
+        data = image_bytes(index, width=POISON if index in poison else 40)
+        return Item(f"{index}.png", index, f"u#{index}", 0, len(data), data, None, {"tag": f"t{index}"})
+
+    return [one(index) for index in range(count)]
+
+
+@pytest.fixture
+def child() -> Iterator[Isolated]:
+    with Isolated(settings(MakeStub(die_on_width=POISON))) as isolated:
+        yield isolated
+
+
+def test_innocent_images_are_labeled_as_anywhere(child: Isolated) -> None:
+    rows, seconds = label_isolated("000003", items(set()), ("tag",), child)
+    assert [row.index for row in rows] == list(range(8))
+    assert {row.status for row in rows} == {"labeled"}
+    assert rows[3].kept == {"tag": "t3"}
+    assert seconds.decode > 0
+    assert child.description["engine"] == "stub"
+
+
+def test_exactly_the_images_that_kill_are_quarantined(child: Isolated) -> None:
+    rows, _ = label_isolated("000003", items({0, 3}, 5), ("tag",), child)
+    assert [row.index for row in rows] == list(range(5))
+    assert [row.index for row in rows if row.status == "quarantined"] == [0, 3]
+    assert [row.index for row in rows if row.status == "labeled"] == [1, 2, 4]
+    for row in rows:
+        assert row.digest
+        if row.status == "quarantined":
+            assert (row.width, row.kept) == (None, {"tag": f"t{row.index}"})
+            assert "2 times with nothing beside it (exit code 1)" in str(row.error)
+
+
+def test_one_death_alone_blames_nobody(tmp_path: Path) -> None:
+    """As when the machine runs out of memory for a moment, or someone kills the process."""
+    with Isolated(settings(MakeStub(die_once=str(tmp_path / "died")))) as child:
+        rows, _ = label_isolated("000000", items(set(), 1), (), child)
+    assert (tmp_path / "died").exists()
+    assert [row.status for row in rows] == ["labeled"]
+
+
+def test_a_child_killed_from_outside_is_started_again_and_blames_nobody(child: Isolated) -> None:
+    rows, _ = label_isolated("000000", items(set(), 2), (), child)
+    assert child._child is not None
+    child._child.send_signal(signal.SIGKILL)
+    time.sleep(0.2)
+    again, _ = label_isolated("000000", items(set(), 2), (), child)
+    assert [row.status for row in again] == [row.status for row in rows] == ["labeled"] * 2
+
+
+def test_a_detector_that_cannot_be_made_is_an_error_and_no_image_s_fault() -> None:
+    with Isolated(settings(CannotStart(dies=True))) as child, pytest.raises(LabelerError, match="exit code 3"):
+        label_isolated("000000", items(set(), 2), (), child)
+    with Isolated(settings(CannotStart(dies=False))) as child, pytest.raises(LabelerError, match="checkpoint is gone"):
+        label_isolated("000000", items(set(), 2), (), child)
+
+
+def test_the_child_ends_with_its_parent(child: Isolated) -> None:
+    label_isolated("000000", items(set(), 1), (), child)
+    process = child._child
+    assert process is not None
+    assert process.poll() is None
+    child._stop()
+    assert process.poll() == 0
