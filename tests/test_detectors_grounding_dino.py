@@ -293,15 +293,27 @@ def logged():
     log.removeHandler(handler)
 
 
-def test_memory_running_out_halves_the_batch_and_goes_on(mm_folder, logged):
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Make a detector run out of memory above so many pairs in a forward."""
+
+    def limit(detector, pairs):
+        forward = detector._forward.detect
+
+        def detect(image, text):
+            if len(image.features) > pairs:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(image, text)
+
+        monkeypatch.setattr(detector._forward, "detect", detect)
+
+    return limit
+
+
+def test_memory_running_out_halves_the_batch_and_goes_on(mm_folder, logged, little_memory):
     prompts = three_chunks(mm_folder)
     detector = GroundingDino(mm_folder, prompts, threads=1, pairs_per_batch=8)
-
-    def hook(module, arguments, keywords):
-        if len(keywords["vision_features"]) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    detector._forward.model.encoder.register_forward_pre_hook(hook, with_kwargs=True)
+    little_memory(detector, 2)
     images = [photo(seed) for seed in range(4)]
     exact = GroundingDino(mm_folder, prompts, threads=1)
     for found, expected in zip(detector.detect(images), exact.detect(images), strict=True):
@@ -313,13 +325,9 @@ def test_memory_running_out_halves_the_batch_and_goes_on(mm_folder, logged):
     ]
 
 
-def test_memory_too_small_for_one_pair_is_an_error(mm_folder):
+def test_memory_too_small_for_one_pair_is_an_error(mm_folder, little_memory):
     detector = GroundingDino(mm_folder, ["cat"], threads=1, pairs_per_batch=2)
-
-    def hook(module, arguments, keywords):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    detector._forward.model.encoder.register_forward_pre_hook(hook, with_kwargs=True)
+    little_memory(detector, 0)
     with pytest.raises(torch.OutOfMemoryError):
         detector.detect([photo(0)])
 

@@ -13,7 +13,8 @@ import duckdb
 import pytest
 
 from labeler.exports.coco import export_coco
-from labeler.exports.thresholds import Thresholds, read_thresholds
+from labeler.exports.fitted_on import fitted_on
+from labeler.exports.thresholds import Thresholds, thresholds_for
 from labeler.review import write_report
 from labeler.runs import Run, read_plan, read_progress
 from tests.browser import chromium, eventually, set_window
@@ -128,8 +129,9 @@ def test_the_downloaded_thresholds_are_accepted_by_export(fresh: Opened, tmp_pat
     fresh.slide("#threshold", 0.35)
     fresh.slide("li[data-category='5'] input", 0.62)  # the one with the hostile name
     path = fresh.download("save-thresholds", "thresholds.yaml")
-    thresholds = read_thresholds(path, fresh.run.vocabulary())
-    assert thresholds == Thresholds(0.35, {5: 0.62})
+    thresholds = thresholds_for(fresh.run, path)
+    assert (thresholds.default, thresholds.by_category) == (0.35, {5: 0.62})
+    assert thresholds.fitted_on == fitted_on(fresh.run)
     assert fresh.run.manifest.run_id in path.read_text()
     plan, progress = read_plan(fresh.run), read_progress(fresh.run)
     exported = export_coco(fresh.run, plan, progress, str(tmp_path / "coco.json"), thresholds=thresholds)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pycocotools.mask
 import pytest
+import yaml
 from PIL import Image as pillow
 from pycocotools.coco import COCO
 
@@ -200,6 +201,7 @@ def test_a_data_set_is_shards_ground_truth_and_vocabulary_that_agree(
     written = shapes.write_data_set(str(tmp_path), images=7, seed=4, images_per_shard=3, image_format="png")
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == [
         "annotations.json",
+        "groups.yaml",
         "shards/shapes-000000.tar",
         "shards/shapes-000001.tar",
         "shards/shapes-000002.tar",
@@ -207,6 +209,9 @@ def test_a_data_set_is_shards_ground_truth_and_vocabulary_that_agree(
     ]
     truth = COCO(str(tmp_path / "annotations.json"))
     assert (len(truth.imgs), len(truth.anns)) == (7, written.objects)
+    groups = yaml.safe_load((tmp_path / "groups.yaml").read_text())
+    assert groups["held out"] == [c.name for c in shapes.HELD_OUT]
+    assert groups["seen"] == [c.name for c in shapes.SEEN]
     assert (tmp_path / "vocabulary.txt").read_text().splitlines() == [truth.cats[i]["name"] for i in range(1, 81)]
     for index, image in enumerate(truth.dataset["images"]):
         shard, member = image["file_name"].split("/")

@@ -188,6 +188,10 @@ def test_the_shipped_configuration_is_valid_and_trains_without_what_is_held_out(
     assert job.train.steps == 1
 
 
+def test_the_configuration_for_a_run_s_labels_is_valid() -> None:
+    assert load_training_job(CONFIGS / "train_on_labels.yaml").data.run == "pseudo"
+
+
 def test_the_schedule_warms_up_falls_and_ends_by_the_clock_or_by_steps() -> None:
     assert progress(5, 10, 0.0, None) == 0.5
     assert progress(5, 10, 90.0, 100.0) == 0.9
