@@ -120,6 +120,20 @@ def test_what_is_within_the_tolerance(shift, lift, tolerance, passed):
     assert compare((logits, boxes), (logits + lift, boxes + shift), ALL, tolerance).passed is passed
 
 
+def test_boxes_of_a_pixel_are_compared_by_their_sides():
+    logits, boxes = outputs()
+    boxes = torch.cat([boxes[..., :2], boxes[..., 2:] * 0.005], -1)  # about a thousandth of the image
+    assert compare((logits, boxes), (logits, boxes + 5e-5), ALL, FLOAT32).passed
+    assert not compare((logits, boxes), (logits, boxes + 5e-4), ALL, FLOAT32).passed
+
+
+def test_queries_that_share_a_box_are_told_apart_by_their_tokens():
+    logits, boxes = outputs()
+    boxes[:, :60], logits[..., 0] = boxes[:, 60:], 9.0  # all have the same best token
+    order = torch.randperm(120)
+    assert compare((logits, boxes), (logits[:, order], boxes[:, order]), ALL, FLOAT32).matched == 1.0
+
+
 def test_a_few_swapped_queries_pass_and_many_do_not():
     logits, boxes = outputs()
     other = outputs(1)
