@@ -79,7 +79,7 @@ def check_engine(engine: FastForward, preprocessing: Preprocessing, text: TextFe
         expected = SplitForward.detect(engine, picture, one)
     finally:
         engine.half = half
-    found = engine.detect(_encode_picture(engine, preprocessing), one)
+    found = engine.detect(picture if half is None else _encode_picture(engine, preprocessing), one)
     return compare(expected, found, one.token_mask[0], FLOAT32 if half is None else HALF)
 
 
@@ -93,7 +93,9 @@ def compare(
     kept = torch.argsort(best, descending=True)[: max(_LEAST, int((best >= _SCORE).sum()))]
     scores, boxes = scores[kept], boxes[kept]
     overlap = _iou(boxes, other_boxes).nan_to_num(-1.0)
-    unlike = torch.cat([_largest_difference(part, other_scores) for part in scores.split(_ROWS)]).nan_to_num(9.0)
+    starts = range(0, len(scores), _ROWS)
+    unlike = torch.cat([_largest_difference(scores[start : start + _ROWS], other_scores) for start in starts])
+    unlike = unlike.nan_to_num(9.0)
     like = (overlap - unlike).argmax(1)  # several queries may share a box, and differ in their scores
     overlap, score_error = (each.gather(1, like[:, None])[:, 0] for each in (overlap, unlike))
     box_error = (boxes - other_boxes[like]).abs().amax(1)
