@@ -15,6 +15,7 @@ from labeler.commands import (
     label,
     preview,
     report,
+    retry,
     status,
     train,
     vocabulary,
@@ -22,7 +23,7 @@ from labeler.commands import (
 from labeler.errors import LabelerError, StorageError
 from labeler.storage import redact
 
-VERBS = (label, preview, status, report, compare, export, evaluate, calibrate, train, vocabulary)
+VERBS = (label, preview, status, retry, report, compare, export, evaluate, calibrate, train, vocabulary)
 REFUSED = 2
 
 
@@ -52,7 +53,7 @@ def _shown(message: str) -> str:
 
 def _exit_code(error: LabelerError, verb: str) -> int:
     """Storage errors of the reading verbs are refusals: they started nothing that could be incomplete."""
-    return REFUSED if isinstance(error, StorageError) and verb not in ("label", "train") else error.exit_code
+    return REFUSED if isinstance(error, StorageError) and verb not in ("label", "retry", "train") else error.exit_code
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -100,6 +100,7 @@ class DetectConfig(_Section):
     image_size: ImageSize | None = None  # None: the checkpoint's own
     max_pixels: int = Field(178_956_970, gt=0)  # larger images become rows with status too_large
     pairs_per_batch: int | None = Field(None, gt=0)  # (image, chunk) pairs in one forward; None: by device
+    stall_timeout_s: float = Field(900.0, gt=0)  # a worker that decodes and detects nothing for so long is replaced
     images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
 
 

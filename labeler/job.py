@@ -68,8 +68,11 @@ class DetectorRecipe:
         return GroundingDino(checkpoint.folder, self.prompts, **self.options)
 
 
-def resolve_job(config: Config) -> Job:
+def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
     """Find and check vocabulary, checkpoint and prompts of a configuration.
+
+    Args:
+        vocabulary: that of a run, in the place of what the configuration names.
 
     Raises:
         Refused: anything is missing, unreadable or contradictory; nothing has been written.
@@ -81,9 +84,10 @@ def resolve_job(config: Config) -> Job:
     limits = config.prompts
     light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
     tokenizer = Tokenizer.load(light.folder)
-    vocabulary = Vocabulary.load(
-        vocabulary_spec(config), also=lambda sound: check(sound, tokenizer, limits.max_tokens).problems
-    )
+    if vocabulary is None:
+        vocabulary = Vocabulary.load(
+            vocabulary_spec(config), also=lambda sound: check(sound, tokenizer, limits.max_tokens).problems
+        )
     prompts = pack(vocabulary, tokenizer, max_tokens=limits.max_tokens, max_categories=limits.max_categories)
     checkpoint = resolve(model_name, revision=config.model.revision)
     size = config.detect.image_size

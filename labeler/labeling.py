@@ -19,6 +19,7 @@ from labeler import images
 from labeler.detections import Detections
 from labeler.records import Row
 from labeler.shards import Item
+from labeler.watchdog import Watchdog
 
 
 class Detector(Protocol):
@@ -85,24 +86,33 @@ class UnitLabeler:
         decode_threads: threads that decode and resize beside the detector.
         images_per_batch: images handed to the detector at once; about two such batches are decoded ahead.
         max_pixels: larger images become rows with status `too_large`.
+        watchdog: told of each image and batch that is done.
     """
 
     def __init__(
-        self, detector: Detector, *, decode_threads: int, images_per_batch: int, max_pixels: int = images.MAX_PIXELS
+        self,
+        detector: Detector,
+        *,
+        decode_threads: int,
+        images_per_batch: int,
+        max_pixels: int = images.MAX_PIXELS,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.detector = detector
         self._images_per_batch = images_per_batch
         self._max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._forward = threading.Lock()
+        self._watchdog = watchdog or Watchdog()
 
     def label(self, shard_id: str, items: Sequence[Item], keep: Sequence[str] = ()) -> tuple[list[Row], StageSeconds]:
         """One row for each item, in item order, and where the time went."""
         seconds = StageSeconds()
         rows: list[Row] = []
         batch: list[_Ready] = []
-        with closing(_Turn(self._forward)) as turn:
+        with self._watchdog.working(), closing(_Turn(self._forward)) as turn:
             for outcome, took in self._decoded_ahead(shard_id, items, keep, turn):
+                self._watchdog.beat()
                 seconds.decode += took
                 if isinstance(outcome, Row):
                     rows.append(outcome)
@@ -156,6 +166,7 @@ class UnitLabeler:
         start = time.perf_counter()
         found = self.detector.detect_prepared([ready.prepared for ready in batch])
         seconds.detect += time.perf_counter() - start
+        self._watchdog.beat()
         return [_finish(ready.row, result) for ready, result in zip(batch, found, strict=True)]
 
 

@@ -56,7 +56,7 @@ def build_report(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> 
     problems: list[str] = []
     next_index: dict[str, int] = {}
     at_cap = 0
-    for table in read_tables(run, plan, progress, columns=("shard_id", "index", "status", "error", "detections")):
+    for table in read_tables(plan, progress, columns=("shard_id", "index", "status", "error", "detections")):
         statuses.update(table["status"].to_pylist())
         errors.update(reason for reason in table["error"].to_pylist() if reason)
         lengths = pc.list_value_length(table["detections"]).to_numpy()

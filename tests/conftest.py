@@ -18,7 +18,7 @@ from tests.s3_server import bucket, proxy, s3_server
 __all__ = ["bucket", "proxy", "s3_server"]  # fixtures for everybody
 
 # These start Ray, which takes both cores of a small machine: with `pytest -n` one process has all of them.
-_WITH_RAY = {"test_cli", "test_end_to_end", "test_pipeline", "test_preflight", "test_training_on_ray"}
+_WITH_RAY = {"test_cli", "test_end_to_end", "test_pipeline", "test_preflight", "test_retry", "test_training_on_ray"}
 
 NAMES = ["cat", "dog", "traffic light", "red circle", "blue square", "bus"]
 

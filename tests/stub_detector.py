@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,37 @@ import numpy as np
 from labeler.detections import Detections
 
 
-@dataclass
-class StubDetector:
-    """Finds one box of category 1 in every image, with a score taken from the pixels.
+@dataclass(frozen=True)
+class MakeStub:
+    """Picklable recipe of a StubDetector.
 
     Attributes:
         seconds: how long each image takes.
         die_on_width: kills its process on images of this width (poison).
         die_once: path of a flag file; the first call anywhere kills its process.
+        die_rate: share of calls that kill the process, whatever the images.
+        hang_on_width: never comes back from images of this width.
+        fail_on_width: has no answer for images of this width.
+        log: path of a file that gets a line for each image.
     """
 
     seconds: float = 0.0
     die_on_width: int | None = None
     die_once: str | None = None
+    die_rate: float = 0.0
+    hang_on_width: int | None = None
+    fail_on_width: int | None = None
+    log: str | None = None
+
+    def __call__(self) -> StubDetector:
+        return StubDetector(self)
+
+
+@dataclass
+class StubDetector:
+    """Finds one box of category 1 in every image, with a score taken from the pixels."""
+
+    mischief: MakeStub = field(default_factory=MakeStub)
 
     @property
     def description(self) -> dict[str, str]:
@@ -35,28 +53,30 @@ class StubDetector:
     def prepare(self, image_rgb: Any) -> Any:
         return image_rgb
 
-    def detect_prepared(self, batch: Sequence[Any]) -> list[Detections]:
-        if self.die_once and not Path(self.die_once).exists():
-            Path(self.die_once).touch()
+    def detect_prepared(self, batch: Sequence[Any]) -> list[Detections | str]:
+        self._maybe_die()
+        return [self._detect(pixels) for pixels in batch]
+
+    def _maybe_die(self) -> None:
+        mischief = self.mischief
+        if mischief.die_once and not Path(mischief.die_once).exists():
+            Path(mischief.die_once).touch()
             os._exit(1)
-        found = []
-        for pixels in batch:
-            height, width, _ = pixels.shape
-            if width == self.die_on_width:
-                os._exit(1)
-            time.sleep(self.seconds)
-            score = 0.1 + 0.8 * float(np.asarray(pixels, np.float64).mean()) / 255
-            found.append(Detections.of([[0, 0, width / 2, height / 2]], [score], [1]))
-        return found
+        if mischief.die_rate and int.from_bytes(os.urandom(4)) < mischief.die_rate * 2**32:
+            os._exit(1)
 
-
-@dataclass(frozen=True)
-class MakeStub:
-    """Picklable recipe of a StubDetector."""
-
-    seconds: float = 0.0
-    die_on_width: int | None = None
-    die_once: str | None = None
-
-    def __call__(self) -> StubDetector:
-        return StubDetector(self.seconds, self.die_on_width, self.die_once)
+    def _detect(self, pixels: Any) -> Detections | str:
+        mischief = self.mischief
+        height, width, _ = pixels.shape
+        if width == mischief.die_on_width:
+            os._exit(1)
+        while width == mischief.hang_on_width:
+            time.sleep(1)
+        time.sleep(mischief.seconds)
+        if mischief.log:
+            with open(mischief.log, "ab", buffering=0) as log:
+                log.write(b"1\n")
+        if width == mischief.fail_on_width:
+            return "scores are not finite"
+        score = 0.1 + 0.8 * float(np.asarray(pixels, np.float64).mean()) / 255
+        return Detections.of([[0, 0, width / 2, height / 2]], [score], [1])

@@ -17,7 +17,7 @@ def test_the_synthetic_run_is_a_complete_run(tmp_path: Path) -> None:
     run = export_scale.write_run(tmp_path / "run", images=600, boxes=5, vocabulary="coco")
     plan, progress = read_plan(run), read_progress(run)
     assert progress.is_complete(plan)
-    assert sum(table.num_rows for table in read_tables(run, plan, progress)) == 600
+    assert sum(table.num_rows for table in read_tables(plan, progress)) == 600
 
 
 @pytest.mark.slow  # eight child processes

@@ -139,7 +139,7 @@ def test_intervals_are_wilsons() -> None:
 def marks_of(run: Run, right: Any, *, every: int = 1) -> dict[str, Any]:
     """Marks of some boxes, as a report writes them: by row id for even rows, by digest for odd ones."""
     marks = []
-    for table in read_tables(run, read_plan(run), read_progress(run)):
+    for table in read_tables(read_plan(run), read_progress(run)):
         for shown, detections in zip(table.to_pylist(), detections_of(table), strict=True):
             image = f"{shown['shard_id']}/{shown['index']}" if shown["index"] % 2 == 0 else shown["digest"]
             for box in range(0, len(detections), every):
@@ -157,7 +157,7 @@ def read(values: Any, folder: Path) -> Any:
 def test_marks_on_every_box_give_what_ground_truth_gives(tmp_path: Path) -> None:
     run, truth = noisy_run(tmp_path / "run", SHARPNESS, images=80)
     boxes = {(a["image_id"] - 1, a["category_id"], *a["bbox"][:2]) for a in truth["annotations"]}
-    rows = [d for table in read_tables(run, read_plan(run), read_progress(run)) for d in detections_of(table)]
+    rows = [d for table in read_tables(read_plan(run), read_progress(run)) for d in detections_of(table)]
 
     def right(index: int, box: int, score: float) -> bool:
         x, y = rows[index].boxes[box][:2].tolist()

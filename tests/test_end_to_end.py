@@ -63,7 +63,7 @@ def run_label(config: Path, *arguments: str, env: Mapping[str, str] | None = Non
 def rows_of(output: str) -> list[dict[str, Any]]:
     run = open_run(output)
     assert run is not None
-    return pa.concat_tables(read_tables(run, read_plan(run), read_progress(run))).to_pylist()
+    return pa.concat_tables(read_tables(read_plan(run), read_progress(run))).to_pylist()
 
 
 def finished_shards(output: str) -> list[str]:

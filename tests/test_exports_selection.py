@@ -156,7 +156,7 @@ def split_of_images(run: Run, folder: Path, *options: str) -> dict[str, str]:
 def _rows(run: Run) -> list[str]:
     from labeler.runs import read_plan, read_progress, read_tables
 
-    return [d for t in read_tables(run, read_plan(run), read_progress(run)) for d in t["digest"].to_pylist()]
+    return [d for t in read_tables(read_plan(run), read_progress(run)) for d in t["digest"].to_pylist()]
 
 
 def images(count: int, *, first: int = 0, **values: Any) -> list[Row]:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "plain_yaml"},
+    {"errors", "plain_yaml", "watchdog"},
     {"boxes", "detections", "image_headers", "images", "storage", "tokenizer", "vocabulary_files", "wordpiece"},
     {"contact_sheet", "vocabulary", "config"},
     {"prompts", "merge", "records", "shards", "checkpoints"},

@@ -1,6 +1,15 @@
 from __future__ import annotations
 
-from labeler.pipeline.ledger import MAX_STARTS, Ledger
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from labeler import storage
+from labeler.errors import StorageError
+from labeler.pipeline.ledger import MAX_STARTS, Ledger, read_attempts
+from tests.label_runs import write_run
 
 
 def test_a_new_ledger_holds_nothing_unfinished() -> None:
@@ -15,10 +24,80 @@ def test_a_unit_that_never_finishes_is_not_begun_for_ever() -> None:
 
 
 def test_a_finished_unit_is_forgotten_and_reset_forgets_all() -> None:
-    ledger = Ledger()
+    ledger = Ledger(earlier={("000000", 1): 2, ("000000", 3): 1})
     ledger.begin("000000", 1)
     ledger.finish("000000", 1)
     ledger.begin("000000", 2)
-    assert ledger.unfinished() == [("000000", 2, 1)]
+    assert ledger.unfinished() == [("000000", 2, 1), ("000000", 3, 1)]
     ledger.reset()
     assert ledger.unfinished() == []
+
+
+def test_starts_of_earlier_sessions_count(tmp_path: Path) -> None:
+    """One session after the other dies with its driver, always in the same unit."""
+    run = write_run(tmp_path, {}, unfinished=[0])
+    for session in range(MAX_STARTS):
+        ledger = Ledger(run.path(f"attempts/{session}.json"), read_attempts(run))
+        assert ledger.begin("000000", 7)
+        assert ledger.begin("000000", 8)
+        ledger.finish("000000", 8)
+        assert ledger.begin("000000", 9)  # the next start writes what the finished one left behind
+        ledger.finish("000000", 9)
+    last = Ledger(run.path("attempts/last.json"), read_attempts(run))
+    assert not last.begin("000000", 7)
+    assert last.begin("000000", 8)
+    assert ("000000", 7, MAX_STARTS) in last.unfinished()
+
+
+def test_a_start_is_on_storage_before_it_is_allowed(tmp_path: Path) -> None:
+    journal = tmp_path / "attempts" / "s.json"
+    Ledger(str(journal)).begin("000000", 7)
+    assert json.loads(journal.read_text()) == {"000000/7": 1}
+
+
+def test_a_session_that_ends_in_order_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = write_run(tmp_path, {}, unfinished=[0])
+    ledger = Ledger(run.path("attempts/s.json"))
+    ledger.begin("000000", 7)
+    ledger.close()
+    assert read_attempts(run) == {}
+
+
+def test_many_callers_share_writes_and_each_start_is_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[bytes] = []
+    gate = threading.Event()
+
+    def put(uri: str, data: bytes) -> None:
+        gate.wait(5)
+        writes.append(data)
+
+    monkeypatch.setattr(storage, "put", put)
+    ledger = Ledger("anywhere")
+    threads = [threading.Thread(target=ledger.begin, args=("000000", unit)) for unit in range(50)]
+    for thread in threads:
+        thread.start()
+    while len(ledger.unfinished()) < 50:
+        pass
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert len(writes) <= 3, "the first, and one for all who came while it was written"
+    assert len(json.loads(writes[-1])) == 50
+
+
+def test_a_journal_that_cannot_be_written_or_read_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path, {}, unfinished=[0])
+    (tmp_path / "attempts").mkdir()
+    (tmp_path / "attempts" / "torn.json").write_text('{"000000/')
+    (tmp_path / "attempts" / "list.json").write_text("[]")
+    assert read_attempts(run) == {}
+
+    def full(uri: str, data: bytes) -> None:
+        raise StorageError("no space left")
+
+    monkeypatch.setattr(storage, "put", full)
+    assert Ledger(run.path("attempts/s.json")).begin("000000", 1)

@@ -42,7 +42,7 @@ def run_quietly(config: Config, **options: Any) -> Outcome:
 def rows_of(output: Path) -> list[dict[str, Any]]:
     run = open_run(str(output))
     assert run is not None
-    tables = list(read_tables(run, read_plan(run), read_progress(run)))
+    tables = list(read_tables(read_plan(run), read_progress(run)))
     return pa.concat_tables(tables).to_pylist() if tables else []
 
 
@@ -236,10 +236,10 @@ def test_the_detector_sees_one_unit_at_a_time(tmp_path: Path, checkpoint: Path) 
     import ray
 
     from labeler.job import plan_input
-    from labeler.pipeline.source import ReadSettings, UnitSource
+    from labeler.pipeline.source import ReadSettings, ShardWork, UnitSource
 
     config = config_of(write_tars(tmp_path / "in", shards=2, images=12), tmp_path / "out", checkpoint)
-    work = [(planned, frozenset({1})) for planned in plan_input(config)]
+    work = [ShardWork(planned, done=frozenset({1})) for planned in plan_input(config)]
     settings = ReadSettings(str(tmp_path / "out"), 4, 2**26, 2**28, (), None)
     dataset = ray.data.read_datasource(UnitSource(work, settings), override_num_blocks=2)
     blocks = [ray.get(ref) for bundle in dataset.iter_internal_ref_bundles() for ref in bundle.block_refs]

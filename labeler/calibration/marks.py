@@ -119,7 +119,7 @@ def collect_marks(run: Run, plan: Sequence[PlannedShard], progress: Progress, ma
     boxes: dict[int, npt.NDArray[np.int64]] = {}
     found: dict[int, list[tuple[float, float]]] = {}
     problems: list[str] = []
-    for table in read_tables(run, plan, progress, columns=_COLUMNS):
+    for table in read_tables(plan, progress, columns=_COLUMNS):
         _count(table, boxes)
         keys = zip(table["shard_id"].to_pylist(), table["index"].to_pylist(), table["digest"].to_pylist(), strict=True)
         for position, (shard_id, index, digest) in enumerate(keys):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, add_config
+
+if TYPE_CHECKING:
+    from labeler.pipeline.label import Outcome
 
 
 def add(verbs: Verbs) -> None:
@@ -29,13 +33,21 @@ def _label(arguments: argparse.Namespace) -> int:
     from labeler.pipeline.label import label
 
     outcome = label(config, extend=arguments.extend)
+    print("\n".join(describe(outcome)))
+    return 0
+
+
+def describe(outcome: Outcome) -> list[str]:
+    """A complete run in a few lines."""
     report = outcome.report
     statuses = ", ".join(f"{status} {count:,}" for status, count in report.statuses.items())
-    print(f"complete: {report.images:,} images in {report.shards:,} shards: {statuses}")
-    print(f"{report.detections:,} detections in {storage.redact(outcome.run.uri)}")
+    lines = [
+        f"complete: {report.images:,} images in {report.shards:,} shards: {statuses}",
+        f"{report.detections:,} detections in {storage.redact(outcome.run.uri)}",
+    ]
     if report.images_at_cap:
-        print(f"{report.images_at_cap:,} images reached detect.max_detections")
-    return 0
+        lines.append(f"{report.images_at_cap:,} images reached detect.max_detections")
+    return lines
 
 
 def _dry_run(arguments: argparse.Namespace) -> int:

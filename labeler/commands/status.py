@@ -27,6 +27,9 @@ def _status(arguments: argparse.Namespace) -> int:
     finished = len(plan) - len(progress.left(plan))
     images, exact = progress.images_known(plan)
     print(f"run      {run.manifest.run_id}, created {run.manifest.created}")
+    if run.parent is not None:
+        pending = sum(len(units) for units in progress.pending.values())
+        print(f"over     {storage.redact(run.parent.uri)}, {pending:,} units still to be made anew")
     print(f"shards   {finished:,} of {len(plan):,} finished, {progress.committed_units:,} units committed")
     print(f"images   {'' if exact else '≥ '}{images:,} planned")
     complete = finished == len(plan)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from labeler.errors import Refused
 from labeler.evaluation.ground_truth import MAX_PROBLEMS, GroundTruth
 from labeler.exports.selection import LABELED, file_name_prefix
-from labeler.runs import PlannedShard, Progress, Run, read_tables
+from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
 from labeler.vocabulary import Category, Vocabulary
 from labeler.vocabulary_files import clean_phrase, phrase_key
 
 _COLUMNS = ("image_key", "shard_id", "status", "width", "height")
-Unit = tuple[str, int]  # shard id, number
 Positions = npt.NDArray[np.int32]
 
 
@@ -105,7 +103,7 @@ class ImageMatch:
     resized: names of images whose size in the run is not the one in the annotations.
     """
 
-    rows: dict[Unit, Positions]
+    rows: dict[UnitKey, Positions]
     present: npt.NDArray[np.bool_]
     failed: dict[str, int]
     others: int
@@ -155,10 +153,10 @@ def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, tru
         raise Refused(f'annotations {truth.source}: two images have the file_name "{twice}"; images are matched by it')
     last_parts = _unique_last_parts(truth.file_names)
     claims = _Claims(len(truth.file_names))
-    starts: dict[Unit, int] = {}
+    starts: dict[UnitKey, int] = {}
     sizes: dict[int, tuple[int | None, int | None]] = {}
     total = 0
-    for unit, table in iterate_units(run, plan, progress, _COLUMNS):
+    for unit, table in iterate_units(plan, progress, _COLUMNS):
         starts[unit] = total
         for row in table.to_pylist():
             name = prefixes[row["shard_id"]] + row["image_key"]
@@ -188,14 +186,6 @@ def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, tru
     )
 
 
-def iterate_units(
-    run: Run, plan: Sequence[PlannedShard], progress: Progress, columns: Sequence[str]
-) -> Iterator[tuple[Unit, pa.Table]]:
-    """Each committed unit's rows, in key order."""
-    units = [(planned.shard_id, unit) for planned in plan for unit in sorted(progress.units.get(planned.shard_id, ()))]
-    return zip(units, read_tables(run, plan, progress, columns=columns), strict=True)
-
-
 def _unique_last_parts(names: Sequence[str]) -> dict[str, int]:
     counts = Counter(_last_part(name) for name in names)
     return {part: image for image, name in enumerate(names) if counts[part := _last_part(name)] == 1}
@@ -209,7 +199,9 @@ def _differs(size: tuple[int | None, int | None], expected: Positions) -> bool:
     return None not in size and bool(expected.all()) and tuple(expected.tolist()) != size
 
 
-def _rows_by_unit(starts: Mapping[Unit, int], total: int, claimed: npt.NDArray[np.int64]) -> dict[Unit, Positions]:
+def _rows_by_unit(
+    starts: Mapping[UnitKey, int], total: int, claimed: npt.NDArray[np.int64]
+) -> dict[UnitKey, Positions]:
     """Images' rows over the whole run -> positions by unit, for the units that have any."""
     position = np.full(total, -1, np.int32)
     position[claimed[claimed >= 0]] = np.flatnonzero(claimed >= 0)

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from labeler.boxes import xyxy_to_xywh
 from labeler.errors import Refused
-from labeler.evaluation.alignment import Positions, Unit, iterate_units
+from labeler.evaluation.alignment import Positions
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.exports.thresholds import Thresholds
-from labeler.runs import PlannedShard, Progress, Run
+from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
 
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
 
@@ -24,7 +24,7 @@ def read_detections(
     run: Run,
     plan: Sequence[PlannedShard],
     progress: Progress,
-    rows: Mapping[Unit, Positions],
+    rows: Mapping[UnitKey, Positions],
     category_of: Mapping[int, int],
     thresholds: Thresholds,
     *,
@@ -42,7 +42,7 @@ def read_detections(
         needed[shard_id] = needed.get(shard_id, frozenset()) | {number}
     ids = np.array(sorted(category_of), np.int64)
     positions = np.array([category_of[int(id_)] for id_ in ids], np.int32)
-    for unit, table in iterate_units(run, plan, replace(progress, units=needed), ("detections",)):
+    for unit, table in iterate_units(plan, replace(progress, units=needed), ("detections",)):
         yield _to_table(table, rows[unit], ids, positions, thresholds, masks=masks)
 
 

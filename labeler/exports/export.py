@@ -17,9 +17,8 @@ from labeler.exports.picks import Picks, needs_picks, pick, require_group_column
 from labeler.exports.pixels import PixelReader, Pixels
 from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoice, file_name_prefix
 from labeler.exports.totals import Totals
-from labeler.runs import PlannedShard, Progress, Run, read_tables
+from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, units_in_order
 
-Unit = tuple[str, int]  # shard id, number
 Ready = tuple[list[tuple[ChosenImage, Pixels | None]], UnitChoice]
 
 
@@ -46,8 +45,8 @@ class _Source:
     plan: Sequence[PlannedShard]
     progress: Progress
 
-    def units(self) -> list[Unit]:
-        return [(p.shard_id, unit) for p in self.plan for unit in sorted(self.progress.units.get(p.shard_id, ()))]
+    def units(self) -> list[UnitKey]:
+        return units_in_order(self.plan, self.progress)
 
     def chooser(self, selection: Selection) -> Chooser:
         prefixes = {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
@@ -55,14 +54,12 @@ class _Source:
 
     def choices(
         self, chooser: Chooser, *, units_done: int = 0, rows_done: int = 0
-    ) -> Iterator[tuple[Unit, UnitChoice]]:
+    ) -> Iterator[tuple[UnitKey, UnitChoice]]:
         """Unit after unit, judged; those that are done are not read."""
         left: dict[str, frozenset[int]] = {}
-        units = self.units()[units_done:]
-        for shard_id, number in units:
+        for shard_id, number in self.units()[units_done:]:
             left[shard_id] = left.get(shard_id, frozenset()) | {number}
-        tables = read_tables(self.run, self.plan, replace(self.progress, units=left), columns=chooser.columns)
-        for unit, table in zip(units, tables, strict=True):
+        for unit, table in iterate_units(self.plan, replace(self.progress, units=left), chooser.columns):
             choice = chooser.choose(table, rows_done + 1)
             rows_done += choice.rows
             yield unit, choice

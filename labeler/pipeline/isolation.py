@@ -11,8 +11,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -140,6 +142,7 @@ def label_isolated(
 def serve(pipe: Connection) -> None:
     """The child: makes the detector, then labels what comes through the pipe until that is closed."""
     settings: WorkerSettings = cloudpickle.loads(pipe.recv_bytes())
+    _die_first()
     try:
         labeler = make_labeler(settings)
     except Exception as error:
@@ -157,6 +160,12 @@ def serve(pipe: Connection) -> None:
             pipe.send(([], StageSeconds(), f"{type(error).__name__}: {error}"))
             continue
         pipe.send((rows, seconds, None))
+
+
+def _die_first() -> None:
+    """Where memory runs out, the kernel shall take this process, not the driver or a neighbour."""
+    with suppress(OSError):  # no Linux, or not allowed
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 if __name__ == "__main__":

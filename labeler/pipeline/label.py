@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -29,6 +29,7 @@ from labeler.job import (
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
 from labeler.pipeline.preflight import preflight
+from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
 from labeler.pipeline.worker import WorkerSettings
 from labeler.report import Report, build_report
@@ -37,6 +38,7 @@ from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or
 from labeler.runs.manifest import Run, open_run, readable_json
 from labeler.runs.plan import PlannedShard, read_plan, with_members
 from labeler.runs.progress import NOTHING, Progress, read_progress
+from labeler.runs.selection import read_selection
 
 
 @dataclass(frozen=True)
@@ -67,30 +69,59 @@ def label(
     console = console or Console(stderr=True, highlight=False)
     job = resolve_job(config)
     output = absolute_uri(config.output.uri)
-    with _refusals():
+    with refusals():
         run = open_run(output)
         work = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)
+    return carry_out(
+        job,
+        run,
+        work,
+        create=lambda: _write_plan(run, output, work, job, extend, console),
+        make_detector=make_detector,
+        console=console,
+    )
+
+
+def carry_out(
+    job: Job,
+    run: Run | None,
+    work: Sequence[PlannedShard],
+    *,
+    create: Callable[[], Run],
+    make_detector: Callable[[], Detector] | None,
+    console: Console,
+    redo: Redo | None = None,
+) -> Outcome:
+    """Check cluster and storage, write what is missing of the run, and work it to its end.
+
+    Args:
+        run: None where there is none yet.
+        work: shards that are not finished.
+        create: writes the run, or another generation of its plan; called once all is known to be well.
+        redo: of a derived run.
+    """
+    output, single_writer = absolute_uri(job.config.output.uri), job.config.output.single_writer
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         return _finish(run, read_plan(run), read_progress(run))
-    with _refusals():  # from here first: it costs nothing yet, and this process writes the plan
-        storage.check_put_if_absent(output, single_writer=config.output.single_writer)
-    started_here = cluster.connect(config.ray)
+    with refusals():  # from here first: it costs nothing yet, and this process writes the plan
+        storage.check_put_if_absent(output, single_writer=single_writer)
+    started_here = cluster.connect(job.config.ray)
     with _stop_signals():
-        with _refusals():
+        with refusals():
             nodes = cluster.alive_nodes()
-            workers = cluster.size_workers(config.ray, nodes)
+            workers = cluster.size_workers(job.config.ray, nodes)
             if started_here:
                 cluster.require_capacity(workers, nodes)
             preflight(
                 output,
-                _first_uri(work[0], output),
-                single_writer=config.output.single_writer,
-                timeout_s=config.ray.start_timeout_s,
+                _first_uri(work[0], redo.folders[-1] if redo else output),
+                single_writer=single_writer,
+                timeout_s=job.config.ray.start_timeout_s,
             )
-            run = _write_plan(run, output, work, job, extend, console)
+            run = create()
         plan = read_plan(run)
-        progress = _work(run, plan, job, workers, make_detector, console)
+        progress = _work(run, plan, job, workers, _worker_settings(run, job, workers, make_detector, redo), console)
         return _finish(run, plan, progress)
 
 
@@ -125,7 +156,7 @@ def _write_plan(
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     """Until the first unit is labeled, storage that fails is a refusal: nothing was started that could go on."""
     try:
         yield
@@ -150,11 +181,11 @@ def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config) -> list[
     return plan_input(config, known=known, first_id=len(plan))
 
 
-def _first_uri(planned: PlannedShard, run_uri: str) -> str:
+def _first_uri(planned: PlannedShard, plan_uri: str) -> str:
     """An object of the input that a worker can try to read."""
     shard = planned.shard
     if shard.format == "images":
-        members = shard.members or with_members(shard, run_uri).members or ()
+        members = shard.members or with_members(shard, plan_uri).members or ()
         return members[0].uri
     return shard.uri
 
@@ -176,20 +207,19 @@ def _work(
     plan: Sequence[PlannedShard],
     job: Job,
     workers: cluster.Workers,
-    make_detector: Callable[[], Detector] | None,
+    worker: WorkerSettings,
     console: Console,
 ) -> Progress:
     config = job.config
     progress = read_progress(run)
-    images_per_shard = progress.images_per_shard(plan)
-    done = _images_committed(run, plan, progress)
+    images_per_shard, done = _images(run, plan, progress)
     console.print(f"{len(progress.left(plan)):,} of {len(plan):,} shards to do on {workers}", markup=False)
     with Display(done=done, images_per_shard=images_per_shard, console=console) as display:
         return waves.run_waves(
             run,
             plan,
             read=_read_settings(run, config),
-            worker=_worker_settings(run, job, workers, make_detector),
+            worker=worker,
             workers=workers,
             read_cpus=config.ray.read_cpus,
             read_tasks=config.ray.read_tasks,
@@ -202,12 +232,21 @@ def _work(
 def _read_settings(run: Run, config: Config) -> ReadSettings:
     unit = config.unit
     return ReadSettings(
-        run.uri, unit.max_images, unit.max_bytes, unit.max_image_bytes, config.input.keep, config.input.image_column
+        run.root.uri,
+        unit.max_images,
+        unit.max_bytes,
+        unit.max_image_bytes,
+        config.input.keep,
+        config.input.image_column,
     )
 
 
 def _worker_settings(
-    run: Run, job: Job, workers: cluster.Workers, make_detector: Callable[[], Detector] | None
+    run: Run,
+    job: Job,
+    workers: cluster.Workers,
+    make_detector: Callable[[], Detector] | None,
+    redo: Redo | None,
 ) -> WorkerSettings:
     config = job.config
     return WorkerSettings(
@@ -226,10 +265,21 @@ def _worker_settings(
         decode_threads=workers.threads,
         images_per_batch=config.detect.images_per_batch,
         single_writer=config.output.single_writer,
+        redo=redo,
+        stall_timeout_s=config.detect.stall_timeout_s,
     )
 
 
-def _images_committed(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> int:
+def _images(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> tuple[Mapping[str, int | None], int]:
+    """(images to label of each shard, how many of all earlier sessions did)."""
+    if run.parent is None:
+        return progress.images_per_shard(plan), _images_committed(plan, progress)
+    chosen = read_selection(run)
+    done = sum(n for shard, units in chosen.items() for unit, n in units.items() if progress.has(shard, unit))
+    return {shard: sum(units.values()) for shard, units in chosen.items()}, done
+
+
+def _images_committed(plan: Sequence[PlannedShard], progress: Progress) -> int:
     """Images of earlier sessions: from end markers, and from the footers of the units of unfinished shards."""
     done = 0
     for planned in plan:
@@ -237,8 +287,8 @@ def _images_committed(run: Run, plan: Sequence[PlannedShard], progress: Progress
             done += progress.ends[planned.shard_id][1]
             continue
         for unit in progress.units.get(planned.shard_id, NOTHING):
-            uri = run.path(layout.unit_file(planned.shard_id, unit))
-            done += pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri))).metadata.num_rows
+            data = storage.read_bytes(progress.unit_uri(planned.shard_id, unit))
+            done += pq.ParquetFile(pa.BufferReader(data)).metadata.num_rows
     return done
 
 

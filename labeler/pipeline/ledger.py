@@ -1,33 +1,99 @@
-"""Unfinished starts of units, counted beside the driver: what bounds Ray's endless actor restarts."""
+"""Unfinished starts of units: what bounds Ray's endless actor restarts, and a job that dies with its driver each time.
+
+They are counted beside the driver and kept in the run folder, `attempts/<session>.json`, for the sessions to come: an
+image that takes the driver's machine along would otherwise be begun for ever, once a session.
+"""
 
 from __future__ import annotations
 
+import json
+import threading
 from collections import Counter
+from collections.abc import Mapping
 
-MAX_STARTS = 3  # a unit begun this often in one pass without finishing is not begun again in that pass
+from labeler import storage
+from labeler.errors import LabelerError
+from labeler.runs import Run, UnitKey, layout
+
+MAX_STARTS = 3  # a unit begun this often without finishing is not begun again beside others
 
 
 class Ledger:
-    """Counts starts that did not finish. One Ray actor on the driver's node owns it; it dies only with the driver."""
+    """Counts starts that did not finish. One Ray actor on the driver's node owns it, with a thread for each caller.
 
-    def __init__(self) -> None:
-        self._open: Counter[tuple[str, int]] = Counter()
+    Args:
+        journal_uri: where the starts of this session are kept; None keeps none.
+        earlier: unfinished starts of earlier sessions.
+    """
+
+    def __init__(self, journal_uri: str | None = None, earlier: Mapping[UnitKey, int] | None = None) -> None:
+        self._journal_uri = journal_uri
+        self._earlier = Counter(earlier or {})
+        self._open: Counter[UnitKey] = Counter()
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._version = self._written = 0
 
     def begin(self, shard_id: str, unit: int) -> bool:
-        """Note a start; False when the unit has had its starts and must not be begun."""
-        if self._open[shard_id, unit] >= MAX_STARTS:
-            return False
-        self._open[shard_id, unit] += 1
+        """Note a start, durably; False when the unit has had its starts and must not be begun."""
+        key = (shard_id, unit)
+        with self._lock:
+            if self._open[key] + self._earlier[key] >= MAX_STARTS:
+                return False
+            self._open[key] += 1
+            self._version += 1
+            mine = self._version
+        self._write(mine)
         return True
 
     def finish(self, shard_id: str, unit: int) -> None:
         """Forget a unit that ended, committed or with an error that was reported."""
-        self._open.pop((shard_id, unit), None)
+        with self._lock:
+            self._open.pop((shard_id, unit), None)
+            self._earlier.pop((shard_id, unit), None)
 
     def unfinished(self) -> list[tuple[str, int, int]]:
-        """(shard id, unit, starts) of everything begun and not finished."""
-        return sorted((shard, unit, starts) for (shard, unit), starts in self._open.items())
+        """(shard id, unit, starts) of everything begun and not finished, in this session or before."""
+        with self._lock:
+            return sorted((*key, starts) for key, starts in (self._open + self._earlier).items())
 
     def reset(self) -> None:
         """Forget all; between passes, when nothing is running."""
-        self._open.clear()
+        with self._lock:
+            self._open.clear()
+            self._earlier.clear()
+
+    def close(self) -> None:
+        """The session ended in order: its starts are nobody's fault."""
+        if self._journal_uri:
+            with self._writing:
+                storage.delete(self._journal_uri)
+
+    def _write(self, version: int) -> None:
+        """One write at a time; starts that came while one was under way share the next."""
+        if self._journal_uri is None:
+            return
+        with self._writing:
+            if self._written >= version:
+                return
+            with self._lock:
+                at, starts = self._version, {f"{shard_id}/{unit}": n for (shard_id, unit), n in self._open.items()}
+            try:
+                storage.put(self._journal_uri, json.dumps(starts).encode())
+            except LabelerError:
+                return  # the journal helps a later session; whether a unit is committed does not depend on it
+            self._written = at
+
+
+def read_attempts(run: Run) -> Counter[UnitKey]:
+    """Unfinished starts of all earlier sessions; a unit that was committed later may be among them."""
+    found: Counter[UnitKey] = Counter()
+    for info in storage.list_objects(run.path(layout.ATTEMPTS_FOLDER)):
+        try:
+            starts = json.loads(storage.read_bytes(info.uri))
+            for name, count in starts.items():
+                shard_id, _, unit = name.rpartition("/")
+                found[shard_id, int(unit)] += int(count)
+        except (ValueError, AttributeError, LabelerError):
+            continue  # half a journal of a session that died, or one of a job that ends just now
+    return found

@@ -12,19 +12,61 @@ from ray.data.datasource import Datasource, ReadTask
 from labeler.errors import LabelerError
 from labeler.pipeline.blocks import WORK, error_block, work_block
 from labeler.runs.plan import PlannedShard, with_members
-from labeler.shards import read_units
+from labeler.shards import ShardEnd, Unit, read_units
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """A shard, and which of its units to read: all but those `done`, or no others than `only`."""
+
+    planned: PlannedShard
+    done: frozenset[int] = frozenset()
+    only: frozenset[int] | None = None
+
+    def skips(self, unit: int) -> bool:
+        return unit in self.done if self.only is None else unit not in self.only
 
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How shards are cut into units; part of the fingerprint, equal for the life of a run."""
+    """How shards are cut into units; part of the fingerprint, equal for the life of a run.
 
-    run_uri: str
+    Attributes:
+        plan_uri: of the run that has the plan, and beside it the members of groups of image files.
+    """
+
+    plan_uri: str
     max_images: int
     max_bytes: int
     max_image_bytes: int
     keep: tuple[str, ...]
     image_column: str | None
+
+
+def units_of(work: ShardWork, settings: ReadSettings) -> Iterator[Unit | ShardEnd]:
+    """The units to read, in order; what is behind the last of them is not read, and only a whole shard has an end.
+
+    Raises:
+        LabelerError: storage does not answer, or the shard is not as it was planned.
+    """
+    missing = set(work.only or ())
+    for read in read_units(
+        with_members(work.planned.shard, settings.plan_uri),
+        max_images=settings.max_images,
+        max_bytes=settings.max_bytes,
+        max_image_bytes=settings.max_image_bytes,
+        keep=settings.keep,
+        image_column=settings.image_column,
+        skip=work.skips,
+    ):
+        if work.only is not None and isinstance(read, Unit):
+            missing.discard(read.unit)
+        if work.only is None or isinstance(read, Unit):
+            yield read
+        if work.only is not None and not missing:
+            return
+    if missing:
+        raise LabelerError(f"{work.planned.shard.uri} has no unit {min(missing)} any more")
 
 
 class UnitSource(Datasource):  # type: ignore[misc]  # ray is untyped
@@ -34,7 +76,7 @@ class UnitSource(Datasource):  # type: ignore[misc]  # ray is untyped
     reader must yield the same rows each time, and therefore must not list what is committed meanwhile.
     """
 
-    def __init__(self, work: Sequence[tuple[PlannedShard, frozenset[int]]], settings: ReadSettings) -> None:
+    def __init__(self, work: Sequence[ShardWork], settings: ReadSettings) -> None:
         super().__init__()
         self._work = list(work)
         self._settings = settings
@@ -43,43 +85,33 @@ class UnitSource(Datasource):  # type: ignore[misc]  # ray is untyped
         return "Units"
 
     def estimate_inmemory_data_size(self) -> int | None:
-        return sum(planned.shard.size or 0 for planned, _ in self._work)
+        return sum(work.planned.shard.size or 0 for work in self._work)
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: object = None
     ) -> list[ReadTask]:
         return [
             ReadTask(
-                _Reader(planned, skip, self._settings),
-                BlockMetadata(num_rows=None, size_bytes=planned.shard.size, input_files=None, exec_stats=None),
+                _Reader(work, self._settings),
+                BlockMetadata(num_rows=None, size_bytes=work.planned.shard.size, input_files=None, exec_stats=None),
                 schema=WORK,
             )
-            for planned, skip in self._work
+            for work in self._work
         ]
 
 
 @dataclass(frozen=True)
 class _Reader:
-    planned: PlannedShard
-    skip: frozenset[int]
+    work: ShardWork
     settings: ReadSettings
 
     def __call__(self) -> Iterator[pa.Table]:
         """Blocks of one shard; a failure is a row too, so that one bad shard never stops the others."""
-        settings = self.settings
+        shard_id = self.work.planned.shard_id
         try:
-            shard = with_members(self.planned.shard, settings.run_uri)
-            for work in read_units(
-                shard,
-                max_images=settings.max_images,
-                max_bytes=settings.max_bytes,
-                max_image_bytes=settings.max_image_bytes,
-                keep=settings.keep,
-                image_column=settings.image_column,
-                skip=self.skip.__contains__,
-            ):
-                yield work_block(work)
+            for read in units_of(self.work, self.settings):
+                yield work_block(read)
         except LabelerError as error:
-            yield error_block(self.planned.shard_id, str(error))
+            yield error_block(shard_id, str(error))
         except Exception as error:
-            yield error_block(self.planned.shard_id, f"{type(error).__name__}: {error}")
+            yield error_block(shard_id, f"{type(error).__name__}: {error}")

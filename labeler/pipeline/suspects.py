@@ -14,10 +14,10 @@ from labeler.errors import LabelerError
 from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.cluster import Workers, last_line
 from labeler.pipeline.isolation import Isolated, label_isolated
-from labeler.pipeline.source import ReadSettings
-from labeler.pipeline.worker import WorkerSettings, commit
-from labeler.runs.plan import PlannedShard, with_members
-from labeler.shards import Unit, read_units
+from labeler.pipeline.source import ReadSettings, ShardWork, units_of
+from labeler.pipeline.worker import WorkerSettings, commit, split_off
+from labeler.runs.plan import PlannedShard
+from labeler.shards import Unit
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,11 @@ def label_suspects(
 def _label_suspect(suspect: Suspect, read: ReadSettings, worker: WorkerSettings) -> Receipt:
     shard_id = suspect.planned.shard_id
     try:
-        unit = _read(suspect, read)
+        (whole,) = units_of(ShardWork(suspect.planned, only=frozenset({suspect.unit})), read)
+        assert isinstance(whole, Unit)
+        unit, taken_over = split_off(worker, whole)
         with Isolated(worker) as child:
             rows, seconds = label_isolated(shard_id, unit.items, worker.keep, child)
-            return commit(worker, unit, rows, seconds, child.description)
+            return commit(worker, unit, rows, seconds, child.description, taken_over)
     except LabelerError as error:
         return Receipt("unit", shard_id, suspect.unit, error=str(error))
-
-
-def _read(suspect: Suspect, read: ReadSettings) -> Unit:
-    """The unit's images; units before it are passed over, those behind it are not read."""
-    shard = with_members(suspect.planned.shard, read.run_uri)
-    for work in read_units(
-        shard,
-        max_images=read.max_images,
-        max_bytes=read.max_bytes,
-        max_image_bytes=read.max_image_bytes,
-        keep=read.keep,
-        image_column=read.image_column,
-        skip=lambda unit: unit != suspect.unit,
-    ):
-        if isinstance(work, Unit) and work.unit == suspect.unit:
-            return work
-    raise LabelerError(f"{suspect.planned.shard.uri} has no unit {suspect.unit} any more")

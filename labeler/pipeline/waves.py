@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from labeler.errors import Incomplete
 from labeler.pipeline.blocks import Receipt, receipts_of
 from labeler.pipeline.cluster import Workers, last_line
-from labeler.pipeline.ledger import MAX_STARTS, Ledger
-from labeler.pipeline.source import ReadSettings, UnitSource
+from labeler.pipeline.ledger import MAX_STARTS, Ledger, read_attempts
+from labeler.pipeline.source import ReadSettings, ShardWork, UnitSource
 from labeler.pipeline.suspects import Suspect, label_suspects
 from labeler.pipeline.worker import LabelUnits, WorkerSettings
+from labeler.runs import layout
 from labeler.runs.manifest import Run
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
@@ -26,13 +29,14 @@ from labeler.runs.progress import NOTHING, Progress, read_progress
 CONCURRENT_UNITS = 3  # a worker fetches and commits two units while a third is in the forward
 SMALL_IMAGE_BYTES = 32 * 1024  # to guess units from bytes where counts are unknown: rather too many than too few
 MAX_IDLE_WAVES = 2
+LEDGER_THREADS = 256  # callers that may wait for one write of its journal together
 
 
 @dataclass(frozen=True)
 class Wave:
     """What one Dataset works on."""
 
-    work: Sequence[tuple[PlannedShard, frozenset[int]]]  # shards, each with the units to skip
+    work: Sequence[ShardWork]
     concurrent_units: int
 
 
@@ -54,44 +58,57 @@ def run_waves(
     Raises:
         Incomplete: two waves in a row committed nothing; the message and `reasons` name what is left and why.
     """
-    ledger = _start_ledger()
-    tried: Counter[str] = Counter()
-    idle = 0
     progress = read_progress(run)
+    ledger = _start_ledger(run, progress)
+    tried: Counter[str] = Counter()
+    idle, careful = 0, False
     while left := progress.left(plan):
-        suspects = ray.get(ledger.unfinished.remote())
-        ray.get(ledger.reset.remote())
-        wave = _next_wave(left, progress, tried, seed, wave_units, read.max_images, careful=bool(suspects) or idle > 0)
+        wave = _next_wave(left, progress, tried, seed, wave_units, read.max_images, careful=careful)
         reasons: dict[str, str] = {}
         try:
             for receipt in _stream(wave, read, worker, workers, read_cpus, read_tasks, ledger):
                 if receipt.error:
                     reasons[_name_of(receipt)] = receipt.error
                 on_receipt(receipt)
+        except KeyboardInterrupt:
+            _close(ledger)
+            raise
         except Exception as error:  # workers that cannot start, a lost cluster: what was committed stays committed
             reasons["workers"] = last_line(error)
-        for receipt in label_suspects(_suspects(left, ledger), read, worker, workers):
+        begun = ray.get(ledger.unfinished.remote())
+        for receipt in label_suspects(_suspects(left, begun), read, worker, workers):
             if receipt.error:
                 reasons[_name_of(receipt)] = receipt.error
             on_receipt(receipt)
+        ray.get(ledger.reset.remote())
         before, progress = progress, read_progress(run)
-        idle = 0 if _moved(before, progress) else idle + 1
+        idle = 0 if progress.commits > before.commits else idle + 1
+        careful = bool(begun) or idle > 0
         if idle == MAX_IDLE_WAVES and progress.left(plan):
             raise Incomplete(_explain(progress.left(plan), reasons))
+    _close(ledger)
     return progress
 
 
-def _start_ledger() -> Any:
+def _start_ledger(run: Run, progress: Progress) -> Any:
     """The ledger, pinned beside the driver: a lost worker node must not take it along."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, max_concurrency=1)(Ledger).options(scheduling_strategy=here).remote()
+    earlier = {key: starts for key, starts in read_attempts(run).items() if not progress.has(*key)}
+    journal = run.path(layout.attempts_file(uuid.uuid4().hex))
+    actor = ray.remote(num_cpus=0, max_concurrency=LEDGER_THREADS)(Ledger)
+    return actor.options(scheduling_strategy=here).remote(journal, earlier)
 
 
-def _suspects(left: Sequence[PlannedShard], ledger: Any) -> list[Suspect]:
+def _close(ledger: Any) -> None:
+    with suppress(Exception):  # a journal that stays only makes a later session more careful
+        ray.get(ledger.close.remote(), timeout=2)
+
+
+def _suspects(left: Sequence[PlannedShard], begun: Sequence[tuple[str, int, int]]) -> list[Suspect]:
     """The units that this pass gave up."""
     shards = {planned.shard_id: planned for planned in left}
-    begun = ray.get(ledger.unfinished.remote())
-    return [Suspect(shards[shard_id], unit) for shard_id, unit, starts in begun if starts >= MAX_STARTS]
+    often = [(shard_id, unit) for shard_id, unit, starts in begun if starts >= MAX_STARTS and shard_id in shards]
+    return [Suspect(shards[shard_id], unit) for shard_id, unit in often]
 
 
 def _next_wave(
@@ -108,15 +125,21 @@ def _next_wave(
     order = list(left)
     random.Random(seed).shuffle(order)
     order.sort(key=lambda planned: tried[planned.shard_id])  # stable: keeps the shuffle
-    chosen: list[tuple[PlannedShard, frozenset[int]]] = []
+    chosen: list[ShardWork] = []
     budget = wave_units
     for planned in order:
         if chosen and budget <= 0:
             break
         budget -= _guess_units(planned, unit_images)
         tried[planned.shard_id] += 1
-        chosen.append((planned, progress.units.get(planned.shard_id, NOTHING)))
+        chosen.append(_work_of(planned, progress))
     return Wave(chosen, concurrent_units=1 if careful else CONCURRENT_UNITS)
+
+
+def _work_of(planned: PlannedShard, progress: Progress) -> ShardWork:
+    if pending := progress.pending.get(planned.shard_id):
+        return ShardWork(planned, only=pending)
+    return ShardWork(planned, done=progress.units.get(planned.shard_id, NOTHING))
 
 
 def _guess_units(planned: PlannedShard, unit_images: int) -> int:
@@ -157,10 +180,6 @@ def _stream(
     )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from receipts_of(batch)
-
-
-def _moved(before: Progress, after: Progress) -> bool:
-    return (after.committed_units, len(after.ends)) != (before.committed_units, len(before.ends))
 
 
 def _name_of(receipt: Receipt) -> str:

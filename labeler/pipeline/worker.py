@@ -16,9 +16,11 @@ from labeler import storage
 from labeler.errors import LabelerError
 from labeler.labeling import Detector, StageSeconds, UnitLabeler
 from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
-from labeler.records import Row, rows_to_table, table_to_parquet
+from labeler.pipeline.redo import Redo, with_taken_over
+from labeler.records import Row, table_to_parquet
 from labeler.runs import layout
 from labeler.shards import Unit
+from labeler.watchdog import Watchdog
 
 OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
 CUDA_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "CUDA error")
@@ -32,6 +34,8 @@ class WorkerSettings:
         make_detector: loads the detector in the actor; picklable.
         metadata: goes into every unit file, beside what the detector says of itself.
         images_per_batch: None: by the device the detector ended up on.
+        redo: of a derived run: which rows are made anew.
+        stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
     """
 
     run_uri: str
@@ -43,6 +47,8 @@ class WorkerSettings:
     decode_threads: int
     images_per_batch: int | None = None
     single_writer: bool = False
+    redo: Redo | None = None
+    stall_timeout_s: float = 900.0
 
 
 class LabelUnits:
@@ -87,8 +93,9 @@ class LabelUnits:
         return receipt
 
     def _label_and_commit(self, unit: Unit) -> Receipt:
+        unit, taken_over = split_off(self._settings, unit)
         rows, seconds = self._labeler.label(unit.shard_id, unit.items, self._settings.keep)
-        return commit(self._settings, unit, rows, seconds, self._labeler.detector.description)
+        return commit(self._settings, unit, rows, seconds, self._labeler.detector.description, taken_over)
 
 
 def make_labeler(settings: WorkerSettings) -> UnitLabeler:
@@ -100,22 +107,35 @@ def make_labeler(settings: WorkerSettings) -> UnitLabeler:
         decode_threads=settings.decode_threads,
         images_per_batch=settings.images_per_batch or (8 if on_gpu else 1),
         max_pixels=settings.max_pixels,
+        watchdog=Watchdog(settings.stall_timeout_s),
     )
 
 
+def split_off(settings: WorkerSettings, unit: Unit) -> tuple[Unit, pa.Table | None]:
+    """What of a unit is to be labeled, and the rows of a derived run that are taken over as they are."""
+    return (unit, None) if settings.redo is None else settings.redo.split_off(unit)
+
+
 def commit(
-    settings: WorkerSettings, unit: Unit, rows: list[Row], seconds: StageSeconds, description: Mapping[str, str]
+    settings: WorkerSettings,
+    unit: Unit,
+    rows: list[Row],
+    seconds: StageSeconds,
+    description: Mapping[str, str],
+    taken_over: pa.Table | None = None,
 ) -> Receipt:
     """Write a unit's rows with one put-if-absent.
 
     Args:
         description: of the detector that labeled them; goes into the file's metadata.
+        taken_over: further rows of the unit.
 
     Raises:
         LabelerError: storage fails.
     """
     start = time.perf_counter()
-    data = table_to_parquet(rows_to_table(rows, settings.keep), {**settings.metadata, **description})
+    table = with_taken_over(rows, settings.keep, taken_over)
+    data = table_to_parquet(table, {**settings.metadata, **description})
     target = storage.join(settings.run_uri, layout.unit_file(unit.shard_id, unit.unit))
     written = storage.put_if_absent(target, data, single_writer=settings.single_writer)
     seconds.write = time.perf_counter() - start

@@ -23,7 +23,7 @@ from labeler.review.image_bytes import ImageReader
 from labeler.review.join import Join, Pair, Place, Side
 from labeler.review.pictures import shortest, thumbnails
 from labeler.review.reservoir import Reservoir
-from labeler.runs import Run, layout, read_plan, read_progress
+from labeler.runs import Progress, Run, UnitKey, read_plan, read_progress
 from labeler.vocabulary import Category, Vocabulary
 from labeler.vocabulary_files import clean_phrase, phrase_key
 
@@ -271,7 +271,7 @@ def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_by
     """JSON of the sampled images, as many as fit."""
     sides = [
         [
-            _row(join.sides[which].run, join.units[which][places[which].unit], places[which].row)
+            _row(join.sides[which].progress, join.units[which][places[which].unit], places[which].row)
             for places in sample.places
         ]
         for which in (0, 1)
@@ -298,8 +298,8 @@ def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_by
     return found
 
 
-def _row(run: Run, unit: tuple[str, int], number: int) -> tuple[dict[str, Any], Detections]:
-    table = parquet_to_table(storage.read_bytes(run.path(layout.unit_file(*unit)))).slice(number, 1)
+def _row(progress: Progress, unit: UnitKey, number: int) -> tuple[dict[str, Any], Detections]:
+    table = parquet_to_table(storage.read_bytes(progress.unit_uri(*unit))).slice(number, 1)
     plain: dict[str, Any] = table.drop_columns(["detections"]).to_pylist()[0]
     return plain, detections_of(table)[0]
 

@@ -14,10 +14,9 @@ import pyarrow as pa
 
 from labeler import storage
 from labeler.detections import Detections
-from labeler.evaluation.alignment import Unit, iterate_units
 from labeler.exports.selection import LABELED
 from labeler.records import detections_of
-from labeler.runs import PlannedShard, Progress, Run, layout
+from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
 
 _PART_BYTES = 32 << 20  # of label files that come together in one part
 _MAX_PARTS = 512  # files open at once, for one side
@@ -45,7 +44,8 @@ class Side:
     select: Callable[[Detections], Detections]
 
     def label_bytes(self) -> int:
-        return sum(info.size for info in storage.list_objects(self.run.path(layout.LABELS_FOLDER)))
+        folders = [storage.join(folder, layout.LABELS_FOLDER) for folder, _ in self.progress.folders]
+        return sum(info.size for folder in folders for info in storage.list_objects(folder))
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Join:
     """
 
     sides: tuple[Side, Side]
-    units: tuple[list[Unit], list[Unit]] = field(default_factory=lambda: ([], []))
+    units: tuple[list[UnitKey], list[UnitKey]] = field(default_factory=lambda: ([], []))
     rows: list[int] = field(default_factory=lambda: [0, 0])
     repeated: list[int] = field(default_factory=lambda: [0, 0])
     without_digest: list[int] = field(default_factory=lambda: [0, 0])
@@ -102,7 +102,7 @@ class Join:
             ]
             waiting: list[pa.Table] = []
             columns = ("digest", "status", "detections")
-            for unit, table in iterate_units(side.run, side.plan, side.progress, columns):
+            for unit, table in iterate_units(side.plan, side.progress, columns):
                 waiting.append(_spilled(table, len(self.units[which]), side.select))
                 self.units[which].append(unit)
                 self.rows[which] += table.num_rows

@@ -16,10 +16,9 @@ from PIL import Image
 
 from labeler import images, storage
 from labeler.errors import LabelerError
-from labeler.evaluation.alignment import Unit
 from labeler.records import parquet_to_table
 from labeler.review.image_bytes import ImageReader
-from labeler.runs import Run, layout
+from labeler.runs import Progress, UnitKey
 
 THUMBNAIL_PX = 384  # the longer side
 MASK_PX = 96  # the longer side of a drawn mask
@@ -41,25 +40,25 @@ class Pick:
         reasons: the kinds of suspicion, "" never among them.
     """
 
-    unit: Unit
+    unit: UnitKey
     row: int
     boxes: set[int] = field(default_factory=set)
     reasons: set[str] = field(default_factory=set)
 
 
-def read_rows(run: Run, picks: Sequence[Pick]) -> dict[tuple[Unit, int], Row]:
+def read_rows(progress: Progress, picks: Sequence[Pick]) -> dict[tuple[UnitKey, int], Row]:
     """The whole rows of the picked images; each unit file is read once."""
     wanted = sorted({(pick.unit, pick.row) for pick in picks})
     by_unit = [(unit, [row for _, row in group]) for unit, group in groupby(wanted, key=lambda pair: pair[0])]
 
-    def load(job: tuple[Unit, list[int]]) -> list[Row]:
+    def load(job: tuple[UnitKey, list[int]]) -> list[Row]:
         unit, rows = job
-        table = parquet_to_table(storage.read_bytes(run.path(layout.unit_file(*unit))))
+        table = parquet_to_table(storage.read_bytes(progress.unit_uri(*unit)))
         picked: list[Row] = table.take(rows).to_pylist()
         return picked
 
     with ThreadPoolExecutor(_READS) as pool:
-        found: dict[tuple[Unit, int], Row] = {}
+        found: dict[tuple[UnitKey, int], Row] = {}
         for (unit, numbers), rows in zip(by_unit, pool.map(load, by_unit), strict=True):
             found.update({(unit, number): row for number, row in zip(numbers, rows, strict=True)})
         return found

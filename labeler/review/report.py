@@ -10,7 +10,6 @@ from typing import Any
 from labeler import storage
 from labeler.contact_sheet import colour_of
 from labeler.errors import Refused
-from labeler.evaluation.alignment import Unit
 from labeler.evaluation.ground_truth import Annotations
 from labeler.exports.fitted_on import fitted_on
 from labeler.exports.selection import file_name_prefix
@@ -21,7 +20,7 @@ from labeler.review.pictures import Pick, describe_boxes, read_rows, thumbnails
 from labeler.review.reservoir import Ints
 from labeler.review.survey import BANDS, SUSPICIONS, Survey, survey_run
 from labeler.review.truth import Truth, judge_run
-from labeler.runs import PlannedShard, Progress, Run
+from labeler.runs import PlannedShard, Progress, Run, UnitKey
 
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
 _TIMELINE_BARS = 96
@@ -84,7 +83,7 @@ def write_report(
     if truth is not None:
         data["truth"] = truth.curves
     head = page.dump(data)
-    shown = _Images(run, plan, truth)
+    shown = _Images(run, plan, progress, truth)
     images = shown.within(picks, max_bytes - len(head) - 120_000)  # the template, style and script
     written = page.render(
         template="report.html",
@@ -99,8 +98,8 @@ def write_report(
 class _Images:
     """Turns picks into the page's images, until the room is spent."""
 
-    def __init__(self, run: Run, plan: Sequence[PlannedShard], truth: Truth | None) -> None:
-        self._run, self._truth = run, truth
+    def __init__(self, run: Run, plan: Sequence[PlannedShard], progress: Progress, truth: Truth | None) -> None:
+        self._progress, self._truth = progress, truth
         self._reader = ImageReader(run, plan)
         self._prefixes = {planned.shard_id: file_name_prefix(planned) for planned in plan}
         self._max_pixels = int(run.manifest.fingerprint_fields.get("detect.max_pixels") or 178_956_970)
@@ -108,7 +107,7 @@ class _Images:
 
     def within(self, picks: Sequence[Pick], room_bytes: int) -> list[str]:
         """JSON of each image, in order; every image that fits, none after the first that does not."""
-        rows = read_rows(self._run, picks)
+        rows = read_rows(self._progress, picks)
         chosen = [rows[pick.unit, pick.row] for pick in picks]
         found: list[str] = []
         for pick, row, picture in zip(
@@ -139,7 +138,7 @@ class _Images:
 def pick_images(survey: Survey, truth: Truth | None, max_images: int) -> list[Pick]:
     """The images to show, the most wanted first: in turns one of each kind of suspicion, of each category's errors,
     and of each category and score band, rare categories too. An image that is wanted twice is taken once."""
-    queues: dict[tuple[Any, ...], list[tuple[Unit, int, int]]] = defaultdict(list)
+    queues: dict[tuple[Any, ...], list[tuple[UnitKey, int, int]]] = defaultdict(list)
     for kind, entry in _entries(survey.suspicious, survey.units):
         queues["suspicious", kind].append(entry)
     if truth is not None:
@@ -147,7 +146,7 @@ def pick_images(survey: Survey, truth: Truth | None, max_images: int) -> list[Pi
             queues["error", group].append(entry)
     for cell, entry in _entries(survey.drawn, survey.units):
         queues["cell", cell % len(BANDS), cell // len(BANDS)].append(entry)  # bands first: all have a turn early
-    picks: dict[tuple[Unit, int], Pick] = {}
+    picks: dict[tuple[UnitKey, int], Pick] = {}
     for turn in range(max((len(queue) for queue in queues.values()), default=0)):
         for name, queue in queues.items():
             if turn < len(queue):
@@ -163,7 +162,7 @@ def pick_images(survey: Survey, truth: Truth | None, max_images: int) -> list[Pi
     return list(picks.values())
 
 
-def _entries(sample: tuple[Ints, Ints], units: Sequence[Unit]) -> Iterable[tuple[int, tuple[Unit, int, int]]]:
+def _entries(sample: tuple[Ints, Ints], units: Sequence[UnitKey]) -> Iterable[tuple[int, tuple[UnitKey, int, int]]]:
     for group, (unit, row, box) in zip(sample[0].tolist(), sample[1].tolist(), strict=True):
         yield group, (units[unit], row, box)
 

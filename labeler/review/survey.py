@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler import storage
-from labeler.evaluation.alignment import Unit, iterate_units
 from labeler.records import STATUSES
 from labeler.review.reservoir import Ints, Reservoir
-from labeler.runs import PlannedShard, Progress, Run, layout
+from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
 from labeler.vocabulary import Category
 
 STEPS = 100  # score thresholds are 0.00, 0.01, ..., 1.00, and histograms count between two of them
@@ -57,7 +56,7 @@ class Survey:
     timeline: list[tuple[float, int]]
     drawn: tuple[Ints, Ints]
     suspicious: tuple[Ints, Ints]
-    units: tuple[Unit, ...]
+    units: tuple[UnitKey, ...]
 
 
 def survey_run(
@@ -70,23 +69,24 @@ def survey_run(
         each: boxes drawn of a category in a band, and images of a kind of suspicion.
     """
     surveyor = _Surveyor(run, threshold, each, seed)
-    times = commit_times(run)
-    units: list[Unit] = []
-    for unit, table in iterate_units(run, plan, progress, _COLUMNS):
+    times = commit_times(progress)
+    units: list[UnitKey] = []
+    for unit, table in iterate_units(plan, progress, _COLUMNS):
         surveyor.add(len(units), unit, table)
         units.append(unit)
         surveyor.timeline += [(times[unit], table.num_rows)] if unit in times else []
     return surveyor.result(tuple(units))
 
 
-def commit_times(run: Run) -> dict[Unit, float]:
+def commit_times(progress: Progress) -> dict[UnitKey, float]:
     """When each unit was committed, by the storage's clock: a copied run has the times of the copy."""
-    root = run.path(layout.LABELS_FOLDER)
-    found: dict[Unit, float] = {}
-    for info in storage.list_objects(root):
-        match = layout.UNIT_FILE.fullmatch(info.uri.removeprefix(root).lstrip("/"))
-        if match and info.modified is not None:
-            found[match[1], int(match[2])] = info.modified
+    found: dict[UnitKey, float] = {}
+    for folder, _ in reversed(progress.folders):  # units of a derived run over those of the run it derives from
+        root = storage.join(folder, layout.LABELS_FOLDER)
+        for info in storage.list_objects(root):
+            match = layout.UNIT_FILE.fullmatch(info.uri.removeprefix(root).lstrip("/"))
+            if match and info.modified is not None:
+                found[match[1], int(match[2])] = info.modified
     return found
 
 
@@ -123,7 +123,7 @@ class _Surveyor:
         self._at_cap = 0
         self.timeline: list[tuple[float, int]] = []
 
-    def add(self, number: int, unit: Unit, table: pa.Table) -> None:
+    def add(self, number: int, unit: UnitKey, table: pa.Table) -> None:
         self._count_statuses(table)
         lengths = pc.list_value_length(table["detections"]).to_numpy().astype(np.int64)
         rng = np.random.default_rng([self._seed, int(unit[0]), unit[1]])
@@ -184,7 +184,7 @@ class _Surveyor:
         group = np.full(len(row), SUSPICIONS.index(kind))
         self._suspicious.add(group, priority, np.stack([np.full(len(row), number), row, box], 1))
 
-    def result(self, units: tuple[Unit, ...]) -> Survey:
+    def result(self, units: tuple[UnitKey, ...]) -> Survey:
         shape = (len(self._categories), STEPS)
         statuses: Mapping[str, int] = self._statuses
         return Survey(

@@ -10,12 +10,12 @@ import numpy as np
 
 from labeler.boxes import iou
 from labeler.evaluation import Evaluation, GroundTruth, evaluate_run, operating_points, read_ground_truth
-from labeler.evaluation.alignment import Positions, Unit, iterate_units, match_categories, match_images
+from labeler.evaluation.alignment import Positions, match_categories, match_images
 from labeler.evaluation.ground_truth import Annotations
 from labeler.records import detections_of
 from labeler.review.pairing import pair_by_score
 from labeler.review.reservoir import Ints, Reservoir
-from labeler.runs import PlannedShard, Progress, Run
+from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
 
 IOU = 0.5
 _EACH = 6  # images of a category's false positives, and of its misses
@@ -33,11 +33,11 @@ class Truth:
 
     curves: dict[str, Any]
     errors: tuple[Ints, Ints]
-    units: tuple[Unit, ...]
+    units: tuple[UnitKey, ...]
     _objects: _Objects
-    _rows: Mapping[Unit, Positions]
+    _rows: Mapping[UnitKey, Positions]
 
-    def objects_in(self, unit: Unit, row: int) -> dict[str, Any]:
+    def objects_in(self, unit: UnitKey, row: int) -> dict[str, Any]:
         """{truth: [category id, x_min, y_min, x_max, y_max, crowd], judged: category ids or null} of an image;
         empty for an image that is not annotated. Where `judged` is not null, nothing is known of other categories."""
         positions = self._rows.get(unit)
@@ -117,8 +117,8 @@ def judge_run(
     objects = _Objects.of(truth, position_of)
     rows = match_images(run, plan, progress, truth).rows
     miner = _Miner(objects, threshold, seed)
-    units: list[Unit] = []
-    for unit, table in iterate_units(run, plan, progress, ("detections",)):
+    units: list[UnitKey] = []
+    for unit, table in iterate_units(plan, progress, ("detections",)):
         if unit in rows:
             for row, detections in enumerate(detections_of(table)):
                 if (image := int(rows[unit][row])) >= 0:

@@ -3,16 +3,19 @@
 from labeler.runs.manifest import Manifest, Run, fingerprint_of, open_run
 from labeler.runs.plan import PlannedShard, read_plan
 from labeler.runs.progress import Progress, read_progress
-from labeler.runs.rows import read_tables
+from labeler.runs.rows import UnitKey, iterate_units, read_tables, units_in_order
 
 __all__ = [
     "Manifest",
     "PlannedShard",
     "Progress",
     "Run",
+    "UnitKey",
     "fingerprint_of",
+    "iterate_units",
     "open_run",
     "read_plan",
     "read_progress",
     "read_tables",
+    "units_in_order",
 ]

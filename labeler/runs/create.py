@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from labeler import storage
@@ -12,21 +12,42 @@ from labeler.prompts import Prompts
 from labeler.runs import layout
 from labeler.runs.manifest import Manifest, Run, digest_of, open_run, readable_json
 from labeler.runs.plan import PlannedShard, generations, group_bytes, plan_bytes
+from labeler.runs.selection import Selection, selection_bytes
 from labeler.vocabulary import Vocabulary
 
-_OURS = (layout.PLAN_FOLDER, layout.GROUPS_FOLDER, layout.TEMPORARY_FOLDER, layout.VOCABULARY, layout.PROMPTS)
+_OURS = (
+    layout.PLAN_FOLDER,
+    layout.GROUPS_FOLDER,
+    layout.TEMPORARY_FOLDER,
+    layout.SELECTION,
+    layout.VOCABULARY,
+    layout.PROMPTS,
+)
 
 
 @dataclass(frozen=True)
 class NewRun:
-    """Everything a run is created from."""
+    """Everything a run is created from: its plan, or for a derived run its parent and what of that is made anew."""
 
     fields: Mapping[str, Any]  # of the fingerprint
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     vocabulary: Vocabulary
     prompts: Prompts
-    plan: Sequence[PlannedShard]
+    plan: Sequence[PlannedShard] = ()
+    parent: Run | None = None
+    selection: Selection = field(default_factory=dict)
+
+    def files(self) -> dict[str, bytes]:
+        """Path in the run folder -> bytes, of everything that is written before the manifest."""
+        common = {
+            layout.VOCABULARY: readable_json(self.vocabulary.to_json()),
+            layout.PROMPTS: readable_json(self.prompts.to_json()),
+        }
+        if self.parent is not None:
+            return {layout.SELECTION: selection_bytes(self.selection), **common}
+        groups = {layout.group_file(p.shard_id): group_bytes(p.shard) for p in self.plan if p.shard.members is not None}
+        return {**groups, layout.plan_file(0): plan_bytes(self.plan), **common}
 
 
 def require_free_or_ours(uri: str) -> None:
@@ -52,23 +73,24 @@ def create_run(uri: str, new: NewRun, *, single_writer: bool = False) -> Run:
         Refused: the folder holds a run with another fingerprint, a half-created other run, or something else.
     """
     require_free_or_ours(uri)
-    files = {
-        **{layout.group_file(p.shard_id): group_bytes(p.shard) for p in new.plan if p.shard.members is not None},
-        layout.plan_file(0): plan_bytes(new.plan),
-        layout.VOCABULARY: readable_json(new.vocabulary.to_json()),
-        layout.PROMPTS: readable_json(new.prompts.to_json()),
-    }
+    files = new.files()
     for relative, data in files.items():
         target = storage.join(uri, relative)
         if not storage.put_if_absent(target, data, single_writer=single_writer) and storage.read_bytes(target) != data:
             return _adopt(uri, new, differing=relative)
-    named = (layout.plan_file(0), layout.VOCABULARY, layout.PROMPTS)  # groups are named by the plan's etags
+    named = [name for name in files if not name.startswith(layout.GROUPS_FOLDER)]  # those the plan's etags name
     manifest = Manifest.new(
-        new.fields, config=new.config, versions=new.versions, digests={name: digest_of(files[name]) for name in named}
+        new.fields,
+        config=new.config,
+        versions=new.versions,
+        digests={name: digest_of(files[name]) for name in named},
+        parent=new.parent,
     )
+    if new.parent is not None:  # so that what must reach every copy of a row finds this one
+        storage.put(new.parent.path(layout.derived_file(manifest.run_id)), uri.encode())
     if not storage.put_if_absent(storage.join(uri, layout.MANIFEST), manifest.to_json(), single_writer=single_writer):
         return _adopt(uri, new, differing=layout.MANIFEST)
-    return Run(uri, manifest)
+    return Run(uri, manifest, new.parent)
 
 
 def _adopt(uri: str, new: NewRun, *, differing: str) -> Run:

@@ -8,10 +8,13 @@ MANIFEST = "run.json"
 VOCABULARY = "vocabulary.json"
 PROMPTS = "prompts.json"
 REPORT = "report.json"
+SELECTION = "selection.parquet"
 PLAN_FOLDER = "plan"
 GROUPS_FOLDER = "groups"
 LABELS_FOLDER = "labels"
 SHARDS_FOLDER = "shards"
+ATTEMPTS_FOLDER = "attempts"
+DERIVED_FOLDER = "derived"
 TEMPORARY_FOLDER = ".tmp"
 
 UNIT_FILE = re.compile(r"(\d{6,})/(\d{6,})\.parquet")
@@ -32,3 +35,11 @@ def unit_file(shard_id: str, unit: int) -> str:
 
 def end_marker(shard_id: str, units: int, images: int) -> str:
     return f"{SHARDS_FOLDER}/{shard_id}-{units}-{images}"
+
+
+def attempts_file(session: str) -> str:
+    return f"{ATTEMPTS_FOLDER}/{session}.json"
+
+
+def derived_file(run_id: str) -> str:
+    return f"{DERIVED_FOLDER}/{run_id}"

@@ -45,6 +45,7 @@ class Manifest:
         config: the resolved configuration, without secrets.
         versions: packages and interpreter that created the run.
         digests: path in the run folder -> digest, of the files written beside the manifest.
+        parent: of a derived run: {"uri", "run_id"} of the run whose rows it replaces in part.
     """
 
     run_id: str
@@ -54,12 +55,17 @@ class Manifest:
     versions: dict[str, str]
     digests: dict[str, str]
     created: str
-    parent: str | None = None
+    parent: dict[str, str] | None = None
     schema_version: int = SCHEMA_VERSION
 
     @staticmethod
     def new(
-        fields: Mapping[str, Any], *, config: Mapping[str, Any], versions: Mapping[str, str], digests: Mapping[str, str]
+        fields: Mapping[str, Any],
+        *,
+        config: Mapping[str, Any],
+        versions: Mapping[str, str],
+        digests: Mapping[str, str],
+        parent: Run | None = None,
     ) -> Manifest:
         """A manifest with a fresh run id."""
         return Manifest(
@@ -70,6 +76,7 @@ class Manifest:
             versions=dict(versions),
             digests=dict(digests),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            parent={"uri": parent.uri, "run_id": parent.manifest.run_id} if parent else None,
         )
 
     def to_json(self) -> bytes:
@@ -92,25 +99,36 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that has a manifest."""
+    """A run folder that has a manifest.
+
+    Attributes:
+        parent: of a derived run, the run whose rows it replaces in part; it has no plan of its own.
+    """
 
     uri: str
     manifest: Manifest
+    parent: Run | None = None
+
+    @property
+    def root(self) -> Run:
+        """The run that has the plan: this one, or what it derives from in the end."""
+        return self.parent.root if self.parent else self
 
     def path(self, relative: str) -> str:
         return storage.join(self.uri, relative)
 
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.from_json(json.loads(self._verified(layout.VOCABULARY)))
+        return Vocabulary.from_json(json.loads(self.verified(layout.VOCABULARY)))
 
     def prompts(self) -> Prompts:
-        return Prompts.from_json(json.loads(self._verified(layout.PROMPTS)))
+        return Prompts.from_json(json.loads(self.verified(layout.PROMPTS)))
 
     @property
     def keep(self) -> tuple[str, ...]:
         return tuple(self.manifest.config["input"]["keep"])
 
-    def _verified(self, relative: str) -> bytes:
+    def verified(self, relative: str) -> bytes:
+        """A file of the run; Refused when it is not as it was written with the manifest."""
         data = storage.read_bytes(self.path(relative))
         expected = self.manifest.digests.get(relative)
         if digest_of(data) != expected:
@@ -139,7 +157,22 @@ def _short(value: Any) -> str:
 
 
 def open_run(uri: str) -> Run | None:
-    """The run in a folder, or None when the folder has no manifest."""
+    """The run in a folder, with what it derives from; None when the folder has no manifest.
+
+    Raises:
+        Refused: its manifest is none, or the run it derives from is not there any more.
+    """
     if storage.head(storage.join(uri, layout.MANIFEST)) is None:
         return None
-    return Run(uri, Manifest.from_json(storage.read_bytes(storage.join(uri, layout.MANIFEST)), uri=uri))
+    manifest = Manifest.from_json(storage.read_bytes(storage.join(uri, layout.MANIFEST)), uri=uri)
+    return Run(uri, manifest, _open_parent(uri, manifest.parent) if manifest.parent else None)
+
+
+def _open_parent(uri: str, named: Mapping[str, str]) -> Run:
+    parent = open_run(named["uri"])
+    if parent is None or parent.manifest.run_id != named["run_id"]:
+        raise Refused(
+            f"run {storage.redact(uri)} derives from run {named['run_id']}, which is not in "
+            f"{storage.redact(named['uri'])} any more; put it back there"
+        )
+    return parent

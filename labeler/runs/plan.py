@@ -78,8 +78,12 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def read_plan(run: Run) -> list[PlannedShard]:
-    """Every generation's shards, in plan order; members of image groups are not loaded (see `with_members`)."""
-    files = sorted(o.uri for o in storage.list_objects(run.path(layout.PLAN_FOLDER)) if o.uri.endswith(".parquet"))
+    """Every generation's shards, in plan order; members of image groups are not loaded (see `with_members`).
+
+    A derived run has the plan of the run that it derives from.
+    """
+    folder = run.root.path(layout.PLAN_FOLDER)
+    files = sorted(o.uri for o in storage.list_objects(folder) if o.uri.endswith(".parquet"))
     planned = []
     for uri in files:
         for row in pq.read_table(pa.BufferReader(storage.read_bytes(uri))).to_pylist():
@@ -94,7 +98,11 @@ def generations(run: Run) -> int:
 
 
 def with_members(shard: Shard, run_uri: str) -> Shard:
-    """The shard with its frozen members, when it is a group of image files; any other shard as it is."""
+    """The shard with its frozen members, when it is a group of image files; any other shard as it is.
+
+    Args:
+        run_uri: of the run that has the plan (`Run.root`).
+    """
     if shard.format != "images":
         return shard
     rows = pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(run_uri, layout.group_file(shard.shard_id)))))

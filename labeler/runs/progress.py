@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from labeler import storage
 from labeler.errors import InputChanged
 from labeler.runs import layout
 from labeler.runs.manifest import Run
 from labeler.runs.plan import PlannedShard
+from labeler.runs.selection import read_selection
 
 NOTHING: frozenset[int] = frozenset()
+
+Units = Mapping[str, frozenset[int]]  # shard id -> numbers of units
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The commits of a run as listed.
+    """The commits of a run as listed; of a derived run, laid over those of the run it derives from.
 
     Attributes:
-        units: shard id -> numbers of its committed units.
+        units: what is committed.
         ends: shard id -> (units, images) of its end marker.
+        folders: run folders and what lies there; of a unit that several have, the first one's counts.
+        pending: units that a derived run has yet to make anew; always empty otherwise.
     """
 
-    units: Mapping[str, frozenset[int]]
+    units: Units
     ends: Mapping[str, tuple[int, int]]
+    folders: tuple[tuple[str, Units], ...]
+    pending: Units = field(default_factory=dict)
 
     def is_finished(self, shard_id: str) -> bool:
-        """The shard has its end marker and as many unit files as it says."""
+        """The shard has its end marker, as many unit files as it says, and nothing pending."""
         end = self.ends.get(shard_id)
-        return end is not None and len(self.units.get(shard_id, NOTHING)) == end[0]
+        return end is not None and len(self.units.get(shard_id, NOTHING)) == end[0] and shard_id not in self.pending
 
     def left(self, plan: Iterable[PlannedShard]) -> list[PlannedShard]:
         """The shards that still need work, in plan order."""
@@ -42,6 +49,22 @@ class Progress:
     def committed_units(self) -> int:
         return sum(len(units) for units in self.units.values())
 
+    @property
+    def commits(self) -> int:
+        """Everything that was ever put into the run's own folder: it grows while the run moves."""
+        return sum(len(units) for units in self.folders[0][1].values()) + len(self.ends)
+
+    def has(self, shard_id: str, unit: int) -> bool:
+        """The unit needs no more work."""
+        return unit in self.units.get(shard_id, NOTHING) and unit not in self.pending.get(shard_id, NOTHING)
+
+    def unit_uri(self, shard_id: str, unit: int) -> str:
+        """Where a committed unit lies."""
+        for folder, units in self.folders:
+            if unit in units.get(shard_id, NOTHING):
+                return storage.join(folder, layout.unit_file(shard_id, unit))
+        raise KeyError((shard_id, unit))
+
     def images_per_shard(self, plan: Iterable[PlannedShard]) -> dict[str, int | None]:
         """Images of each shard: from its end marker, or as planned; None where only reading it to its end will tell."""
         return {p.shard_id: self.ends[p.shard_id][1] if p.shard_id in self.ends else p.images for p in plan}
@@ -53,17 +76,34 @@ class Progress:
 
 
 def read_progress(run: Run) -> Progress:
-    """List the commits of a run.
+    """List the commits of a run, and of what it derives from.
 
     Raises:
         InputChanged: a shard has two end markers that disagree: its bytes changed between two readings.
     """
+    units, ends = _list_units(run), _list_ends(run)
+    if run.parent is None:
+        return Progress(units, ends, ((run.uri, units),))
+    below = read_progress(run.parent)
+    pending = {
+        shard_id: left
+        for shard_id, chosen in read_selection(run).items()
+        if (left := frozenset(chosen) - units.get(shard_id, NOTHING))
+    }
+    return Progress(below.units, below.ends, ((run.uri, units), *below.folders), pending)
+
+
+def _list_units(run: Run) -> Units:
     units: dict[str, set[int]] = {}
     root = run.path(layout.LABELS_FOLDER)
     for info in storage.list_objects(root):
         match = layout.UNIT_FILE.fullmatch(info.uri.removeprefix(root).lstrip("/"))
         if match:
             units.setdefault(match[1], set()).add(int(match[2]))
+    return {shard_id: frozenset(numbers) for shard_id, numbers in units.items()}
+
+
+def _list_ends(run: Run) -> dict[str, tuple[int, int]]:
     ends: dict[str, tuple[int, int]] = {}
     for info in storage.list_objects(run.path(layout.SHARDS_FOLDER)):
         match = layout.END_MARKER.fullmatch(storage.basename(info.uri))
@@ -75,4 +115,4 @@ def read_progress(run: Run) -> Progress:
                     f"{ends[match[1]]} and {end} (units, images): its bytes changed while it was read; "
                     "restore the input, or label it again into another output"
                 )
-    return Progress({shard: frozenset(numbers) for shard, numbers in units.items()}, ends)
+    return ends

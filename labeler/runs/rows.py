@@ -9,30 +9,39 @@ import pyarrow as pa
 
 from labeler import storage
 from labeler.records import parquet_to_table
-from labeler.runs import layout
-from labeler.runs.manifest import Run
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress
 
 PREFETCH_FILES = 32  # unit files in flight: enough to hide ~20 ms a request, and a few MB of memory
 
+UnitKey = tuple[str, int]  # shard id, number
 
-def read_tables(
-    run: Run, plan: Sequence[PlannedShard], progress: Progress, *, columns: Sequence[str] | None = None
-) -> Iterator[pa.Table]:
-    """One table per committed unit, in key order (shard id, index); memory holds only a few units at a time."""
-    wanted = (
-        layout.unit_file(p.shard_id, unit) for p in plan for unit in sorted(progress.units.get(p.shard_id, NOTHING))
-    )
 
-    def load(relative: str) -> pa.Table:
-        return parquet_to_table(storage.read_bytes(run.path(relative)), columns)
+def units_in_order(plan: Sequence[PlannedShard], progress: Progress) -> list[UnitKey]:
+    """The committed units, in key order."""
+    return [(p.shard_id, unit) for p in plan for unit in sorted(progress.units.get(p.shard_id, NOTHING))]
+
+
+def iterate_units(
+    plan: Sequence[PlannedShard], progress: Progress, columns: Sequence[str] | None = None
+) -> Iterator[tuple[UnitKey, pa.Table]]:
+    """Each committed unit's rows, in key order (shard id, index); memory holds only a few units at a time."""
+
+    def load(key: UnitKey) -> tuple[UnitKey, pa.Table]:
+        return key, parquet_to_table(storage.read_bytes(progress.unit_uri(*key)), columns)
 
     with ThreadPoolExecutor(PREFETCH_FILES) as pool:
         waiting = []
-        for relative in wanted:
-            waiting.append(pool.submit(load, relative))
+        for key in units_in_order(plan, progress):
+            waiting.append(pool.submit(load, key))
             if len(waiting) >= PREFETCH_FILES:
                 yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()
+
+
+def read_tables(
+    plan: Sequence[PlannedShard], progress: Progress, *, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """One table per committed unit, in key order."""
+    return (table for _, table in iterate_units(plan, progress, columns))

@@ -89,7 +89,7 @@ def _run_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
         )
     columns = ("image_key", "shard_id", "uri", "offset", "length", "width", "height", "status", "detections")
     records = []
-    for table in read_tables(run, plan, read_progress(run), columns=columns):
+    for table in read_tables(plan, read_progress(run), columns=columns):
         rows = table.drop_columns(["detections"]).to_pylist()
         for row, found in zip(rows, detections_of(table), strict=True):
             if row["status"] not in _LABELED:

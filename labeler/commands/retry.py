@@ -1,0 +1,33 @@
+"""`labeler retry`: label the images once more that a run could not, as a derived run."""
+
+from __future__ import annotations
+
+import argparse
+
+from labeler import storage
+from labeler.commands.arguments import Verbs, require_run
+from labeler.commands.label import describe
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("retry", help="label failed images of a run once more, as a run laid over it")
+    parser.add_argument("run_uri", metavar="RUN", help="the complete run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. detect.max_pixels=1000000000")
+    parser.add_argument("--status", required=True, metavar="A,B", help="e.g. quarantined,read_error")
+    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-retry)")
+    parser.set_defaults(run=_retry)
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    from labeler.job import absolute_uri
+    from labeler.pipeline.retry import retry
+
+    run = require_run(arguments.run_uri)
+    statuses = [status.strip() for status in arguments.status.split(",") if status.strip()]
+    output = absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-retry")
+    outcome = retry(run, statuses, output, overrides=arguments.overrides)
+    if outcome is None:
+        print(f"no image of {storage.redact(run.uri)} has status {' or '.join(statuses)}: nothing to do")
+        return 0
+    print("\n".join(describe(outcome)))
+    return 0
