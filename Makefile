@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow fuzz check fix lock clean
+.PHONY: install demo test test-slow chaos fuzz check fix lock clean
 
 install: $(READY)
 
@@ -31,10 +31,14 @@ demo: $(READY)
 	find demo/run -type f | grep -v '/.tmp/' | sort
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow and not chaos" -n 2 --dist loadgroup
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# A job on a cluster of several nodes, killed in every way; each test prints a line with what it found.
+chaos: $(READY)
+	$(BIN)/python -m pytest -m chaos -s tests/test_chaos.py
 
 # Ten minutes of made-up and damaged bytes against all that reads strangers' files.
 fuzz: $(READY)

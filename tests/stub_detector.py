@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 
 from labeler.detections import Detections
 
@@ -26,6 +27,7 @@ class MakeStub:
         hang_on_width: never comes back from images of this width.
         fail_on_width: has no answer for images of this width.
         log: path of a file that gets a line for each image.
+        broken_node: id of a Ray node where no detector can be made.
     """
 
     seconds: float = 0.0
@@ -35,8 +37,11 @@ class MakeStub:
     hang_on_width: int | None = None
     fail_on_width: int | None = None
     log: str | None = None
+    broken_node: str | None = None
 
     def __call__(self) -> StubDetector:
+        if self.broken_node and ray.get_runtime_context().get_node_id() == self.broken_node:
+            raise RuntimeError("the driver of this machine's GPU is broken")
         return StubDetector(self)
 
 

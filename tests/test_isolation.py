@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +70,14 @@ def test_exactly_the_images_that_kill_are_quarantined(child: Isolated) -> None:
         if row.status == "quarantined":
             assert (row.width, row.kept) == (None, {"tag": f"t{row.index}"})
             assert "2 times with nothing beside it (exit code 1)" in str(row.error)
+
+
+def test_an_image_that_hangs_is_quarantined_like_one_that_kills() -> None:
+    patient = replace(settings(MakeStub(hang_on_width=POISON)), stall_timeout_s=1.0)
+    with Isolated(patient) as child:
+        rows, _ = label_isolated("000003", items({1}, 2), ("tag",), child)
+    assert [row.status for row in rows] == ["labeled", "quarantined"]
+    assert "stood still for 1 s" in str(rows[1].error)
 
 
 def test_one_death_alone_blames_nobody(tmp_path: Path) -> None:

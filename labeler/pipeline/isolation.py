@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -59,12 +60,14 @@ class Isolated:
             LabelerError: the child cannot start, or said why it cannot label them.
         """
         self._start()
+        start = time.monotonic()
         try:
             assert self._pipe is not None
             self._pipe.send((shard_id, list(items)))
             rows, seconds, error = self._pipe.recv()
         except (EOFError, OSError):
-            raise Died(self._stop()) from None
+            how, limit = self._stop(), self._settings.stall_timeout_s
+            raise Died(how if time.monotonic() - start < limit else f"stood still for {limit:g} s") from None
         if error is not None:
             raise LabelerError(error)
         return rows, seconds

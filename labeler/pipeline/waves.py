@@ -95,7 +95,7 @@ def _start_ledger(run: Run, progress: Progress) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     earlier = {key: starts for key, starts in read_attempts(run).items() if not progress.has(*key)}
     journal = run.path(layout.attempts_file(uuid.uuid4().hex))
-    actor = ray.remote(num_cpus=0, max_concurrency=LEDGER_THREADS)(Ledger)
+    actor = ray.remote(num_cpus=0, max_concurrency=LEDGER_THREADS, max_restarts=-1, max_task_retries=-1)(Ledger)
     return actor.options(scheduling_strategy=here).remote(journal, earlier)
 
 
