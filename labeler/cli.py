@@ -12,6 +12,7 @@ from labeler.commands import (
     compare,
     evaluate,
     export,
+    forget,
     label,
     preview,
     report,
@@ -23,7 +24,7 @@ from labeler.commands import (
 from labeler.errors import LabelerError, StorageError
 from labeler.storage import redact
 
-VERBS = (label, preview, status, retry, report, compare, export, evaluate, calibrate, train, vocabulary)
+VERBS = (label, preview, status, retry, report, compare, export, evaluate, calibrate, train, forget, vocabulary)
 REFUSED = 2
 
 

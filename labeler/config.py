@@ -54,6 +54,7 @@ class InputConfig(_Section):
     format: Literal["webdataset", "images", "parquet"] | None = None  # None: by the file names
     keep: tuple[str, ...] = ()  # sidecar extensions or Parquet columns to carry into the labels
     limit: int | None = Field(None, gt=0)  # only the first so many images, in plan order
+    exclude: tuple[str, ...] = ()  # runs whose forgotten images, and files whose images, are not labeled
     image_column: str | None = None  # Parquet: which column holds the image
     images_per_shard: int = Field(2048, gt=0)  # folders of image files: how many make one shard
 

@@ -144,6 +144,8 @@ class UnitLabeler:
     def _prepare(self, shard_id: str, item: Item, keep: Sequence[str]) -> tuple[_Ready | Row, float]:
         start = time.perf_counter()
         row = undetected_row(shard_id, item, keep)
+        if item.removed:
+            return row, time.perf_counter() - start
         if item.data is None or item.error is not None:
             return replace(row, error=item.error or "no data"), time.perf_counter() - start
         try:
@@ -172,6 +174,8 @@ class UnitLabeler:
 
 def undetected_row(shard_id: str, item: Item, keep: Sequence[str]) -> Row:
     """What is known of an image before it is decoded; its status is the read error, should there be one."""
+    if item.removed:
+        return Row(item.key, shard_id, item.index, item.uri, "removed")
     return Row(
         image_key=item.key,
         shard_id=shard_id,

@@ -105,6 +105,15 @@ def rows_to_table(rows: Sequence[Row], keep: Sequence[str] = ()) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema(keep))
 
 
+def complete_table(rows: Sequence[Row], keep: Sequence[str], others: pa.Table | None) -> pa.Table:
+    """The table of a whole unit by index: rows, and `others` that are taken over as they are."""
+    table = rows_to_table(rows, keep)
+    if others is None:
+        return table
+    plain = others.select(table.schema.names).replace_schema_metadata(None).cast(schema(keep))
+    return pa.concat_tables([table, plain]).sort_by("index").combine_chunks()
+
+
 def _detections_column(per_row: Sequence[Detections]) -> pa.ListArray:
     everything = Detections.concat(per_row)
     offsets = np.concatenate([[0], np.cumsum([len(d) for d in per_row])]).astype(np.int32)

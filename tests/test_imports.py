@@ -20,6 +20,7 @@ LAYERS = [
     {"prompts", "merge", "records", "shards", "checkpoints"},
     {"vocabulary_text", "detectors", "runs", "labeling", "shapes"},
     {"job", "report"},
+    {"forget"},
     {"sampling", "exports", "evaluation"},
     {"calibration"},
     {"estimate", "preview", "review"},

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from labeler.config import Config, make_config
 from labeler.errors import Incomplete, Refused
+from labeler.forget import forget
 from labeler.pipeline.label import Outcome, label
 from labeler.runs import open_run, read_plan, read_progress, read_tables
 from tests.conftest import NAMES
@@ -196,6 +197,24 @@ def test_extend_finds_new_images_of_a_folder(tmp_path: Path, checkpoint: Path) -
     keys = [row["image_key"] for row in rows_of(tmp_path / "out")]
     assert sorted(keys) == sorted([f"{i}.png" for i in range(5)] + ["0_new.png"])
     assert len(keys) == len(set(keys))
+
+
+def test_what_was_forgotten_is_not_labeled_again_by_any_later_run(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=1, images=6)
+    config = config_of(source, tmp_path / "out", checkpoint)
+    run_quietly(config)
+    run = open_run(str(tmp_path / "out"))
+    assert run is not None
+    forget(run, ["000_0002.png"])
+    (tmp_path / "out/labels/000000/000000.parquet").unlink()  # as if it had never been committed
+    assert run_quietly(config).report.statuses == {"labeled": 5, "removed": 1}
+    (source / "00001.tar").write_bytes(tar_bytes({"copy.png": image_bytes(2), "new.png": image_bytes(50)}))
+    assert run_quietly(config, extend=True).report.statuses == {"labeled": 6, "removed": 2}
+    other = config_of(source, tmp_path / "other", checkpoint, f"input.exclude=[{tmp_path / 'out'}]")
+    assert run_quietly(other).report.statuses == {"labeled": 6, "removed": 2}
+    assert [row["image_key"] for row in rows_of(tmp_path / "other") if row["status"] == "removed"] == [
+        "000_0002.png", "copy.png"
+    ]  # fmt: skip
 
 
 def test_another_fingerprint_is_refused_by_field_name(tmp_path: Path, checkpoint: Path) -> None:

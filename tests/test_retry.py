@@ -13,6 +13,7 @@ from rich.console import Console
 
 from labeler.cli import main
 from labeler.errors import LabelerError, Refused
+from labeler.forget import forget
 from labeler.pipeline.label import Outcome
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.retry import retry
@@ -102,6 +103,14 @@ def test_what_failed_is_labeled_anew_and_all_else_is_taken_over(
     assert {name: files_of(tmp_path / "again/labels")[name] for name in kept} == kept
     assert main(["status", str(tmp_path / "again")]) == 0
     assert retry_quietly(tmp_path / "again", "detect_error", to="third") is None
+
+    # What is forgotten is forgotten in both, whichever is named.
+    forgotten = forget(require(tmp_path / "again"), ["00001.tar/2.png", "00001.tar/3.png", "00000.tar/0.png"])
+    assert (forgotten.images, forgotten.units) == (3, 3)
+    assert forgotten.runs == [str(out), str(tmp_path / "again")]
+    for folder in (out, tmp_path / "again"):
+        gone = [(row["shard_id"], row["index"]) for row in rows_of(folder) if row["status"] == "removed"]
+        assert gone == [("000000", 0), ("000001", 2), ("000001", 3)]
 
 
 def test_a_retry_of_a_retry_lies_over_both(tmp_path: Path, checkpoint: Path) -> None:

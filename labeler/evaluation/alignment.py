@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from labeler.errors import Refused
 from labeler.evaluation.ground_truth import MAX_PROBLEMS, GroundTruth
-from labeler.exports.selection import LABELED, file_name_prefix
+from labeler.exports.selection import LABELED
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
+from labeler.runs.plan import file_name_prefix
 from labeler.vocabulary import Category, Vocabulary
 from labeler.vocabulary_files import clean_phrase, phrase_key
 

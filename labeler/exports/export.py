@@ -15,9 +15,10 @@ from labeler.exports import state
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.picks import Picks, needs_picks, pick, require_group_column, split_of
 from labeler.exports.pixels import PixelReader, Pixels
-from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoice, file_name_prefix
+from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoice
 from labeler.exports.totals import Totals
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, units_in_order
+from labeler.runs.plan import file_name_prefix
 
 Ready = tuple[list[tuple[ChosenImage, Pixels | None]], UnitChoice]
 

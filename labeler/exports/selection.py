@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labeler import storage
 from labeler.boxes import area, iou
 from labeler.detections import Detections
 from labeler.exports.splits import ALL, Splits
 from labeler.exports.thresholds import Thresholds
 from labeler.merge import suppress_across_categories
 from labeler.records import LABELS, detections_of
-from labeler.runs import PlannedShard
 
 if TYPE_CHECKING:
     from labeler.exports.sql import Where
@@ -25,11 +23,6 @@ if TYPE_CHECKING:
 LABELED = ("labeled", "empty")
 _COLUMNS = ("image_key", "shard_id", "index", "uri", "offset", "length", "digest", "width", "height", "orientation")
 _MANY = 256  # boxes; of more, overlaps are not computed all at once
-
-
-def file_name_prefix(planned: PlannedShard) -> str:
-    """What a file name has before the image key: "<shard basename>/" for tars and Parquet, else nothing."""
-    return "" if planned.shard.format == "images" else f"{storage.basename(planned.shard.uri)}/"
 
 
 @dataclass(frozen=True)

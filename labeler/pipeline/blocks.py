@@ -20,6 +20,7 @@ ITEM = pa.struct(
         pa.field("length", pa.int64()),
         pa.field("data", pa.large_binary()),
         pa.field("error", pa.string()),
+        pa.field("removed", pa.bool_()),
         pa.field("kept", pa.map_(pa.string(), pa.string())),
     ]
 )

@@ -35,6 +35,7 @@ from labeler.pipeline.worker import WorkerSettings
 from labeler.report import Report, build_report
 from labeler.runs import layout
 from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours
+from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run, open_run, readable_json
 from labeler.runs.plan import PlannedShard, read_plan, with_members
 from labeler.runs.progress import NOTHING, Progress, read_progress
@@ -105,6 +106,7 @@ def carry_out(
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         return _finish(run, read_plan(run), read_progress(run))
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
+        excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
     started_here = cluster.connect(job.config.ray)
     with _stop_signals():
@@ -120,6 +122,7 @@ def carry_out(
                 timeout_s=job.config.ray.start_timeout_s,
             )
             run = create()
+            write_excluded(run, excluded)
         plan = read_plan(run)
         progress = _work(run, plan, job, workers, _worker_settings(run, job, workers, make_detector, redo), console)
         return _finish(run, plan, progress)
@@ -238,6 +241,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
         unit.max_image_bytes,
         config.input.keep,
         config.input.image_column,
+        read_excluded(run),
     )
 
 

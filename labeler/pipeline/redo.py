@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.errors import LabelerError
-from labeler.records import Row, parquet_to_table, rows_to_table, schema
+from labeler.records import parquet_to_table
 from labeler.runs import layout
 from labeler.shards import Unit
 
@@ -46,12 +45,3 @@ class Redo:
         relative = layout.unit_file(unit.shard_id, unit.unit)
         *nearer, root = (storage.join(folder, relative) for folder in self.folders)
         return storage.read_bytes(next((uri for uri in nearer if storage.head(uri) is not None), root))
-
-
-def with_taken_over(rows: Sequence[Row], keep: Sequence[str], taken_over: pa.Table | None) -> pa.Table:
-    """The rows of a whole unit by index: new ones, and those taken over."""
-    table = rows_to_table(rows, keep)
-    if taken_over is None:
-        return table
-    plain = taken_over.select(table.schema.names).replace_schema_metadata(None).cast(schema(keep))
-    return pa.concat_tables([table, plain]).sort_by("index").combine_chunks()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 from ray.data.block import BlockMetadata
@@ -11,7 +11,8 @@ from ray.data.datasource import Datasource, ReadTask
 
 from labeler.errors import LabelerError
 from labeler.pipeline.blocks import WORK, error_block, work_block
-from labeler.runs.plan import PlannedShard, with_members
+from labeler.runs.excluded import Excluded
+from labeler.runs.plan import PlannedShard, file_name_prefix, with_members
 from labeler.shards import ShardEnd, Unit, read_units
 
 
@@ -33,6 +34,7 @@ class ReadSettings:
 
     Attributes:
         plan_uri: of the run that has the plan, and beside it the members of groups of image files.
+        excluded: images of which only the place is handed on; may grow between sessions.
     """
 
     plan_uri: str
@@ -41,6 +43,7 @@ class ReadSettings:
     max_image_bytes: int
     keep: tuple[str, ...]
     image_column: str | None
+    excluded: Excluded = field(default_factory=Excluded)
 
 
 def units_of(work: ShardWork, settings: ReadSettings) -> Iterator[Unit | ShardEnd]:
@@ -49,7 +52,7 @@ def units_of(work: ShardWork, settings: ReadSettings) -> Iterator[Unit | ShardEn
     Raises:
         LabelerError: storage does not answer, or the shard is not as it was planned.
     """
-    missing = set(work.only or ())
+    missing, prefix = set(work.only or ()), file_name_prefix(work.planned)
     for read in read_units(
         with_members(work.planned.shard, settings.plan_uri),
         max_images=settings.max_images,
@@ -62,7 +65,7 @@ def units_of(work: ShardWork, settings: ReadSettings) -> Iterator[Unit | ShardEn
         if work.only is not None and isinstance(read, Unit):
             missing.discard(read.unit)
         if work.only is None or isinstance(read, Unit):
-            yield read
+            yield settings.excluded.without(read, prefix) if isinstance(read, Unit) else read
         if work.only is not None and not missing:
             return
     if missing:

@@ -16,8 +16,8 @@ from labeler import storage
 from labeler.errors import LabelerError
 from labeler.labeling import Detector, StageSeconds, UnitLabeler
 from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
-from labeler.pipeline.redo import Redo, with_taken_over
-from labeler.records import Row, table_to_parquet
+from labeler.pipeline.redo import Redo
+from labeler.records import Row, complete_table, table_to_parquet
 from labeler.runs import layout
 from labeler.shards import Unit
 from labeler.watchdog import Watchdog
@@ -134,7 +134,7 @@ def commit(
         LabelerError: storage fails.
     """
     start = time.perf_counter()
-    table = with_taken_over(rows, settings.keep, taken_over)
+    table = complete_table(rows, settings.keep, taken_over)
     data = table_to_parquet(table, {**settings.metadata, **description})
     target = storage.join(settings.run_uri, layout.unit_file(unit.shard_id, unit.unit))
     written = storage.put_if_absent(target, data, single_writer=settings.single_writer)

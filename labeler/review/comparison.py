@@ -14,7 +14,6 @@ from labeler import storage
 from labeler.contact_sheet import colour_of
 from labeler.detections import Detections
 from labeler.errors import Refused
-from labeler.exports.selection import file_name_prefix
 from labeler.exports.thresholds import Thresholds
 from labeler.records import detections_of, parquet_to_table
 from labeler.review import page
@@ -24,6 +23,7 @@ from labeler.review.join import Join, Pair, Place, Side
 from labeler.review.pictures import shortest, thumbnails
 from labeler.review.reservoir import Reservoir
 from labeler.runs import Progress, Run, UnitKey, read_plan, read_progress
+from labeler.runs.plan import file_name_prefix
 from labeler.vocabulary import Category, Vocabulary
 from labeler.vocabulary_files import clean_phrase, phrase_key
 

@@ -12,7 +12,6 @@ from labeler.contact_sheet import colour_of
 from labeler.errors import Refused
 from labeler.evaluation.ground_truth import Annotations
 from labeler.exports.fitted_on import fitted_on
-from labeler.exports.selection import file_name_prefix
 from labeler.exports.thresholds import Thresholds
 from labeler.review import page
 from labeler.review.image_bytes import ImageReader
@@ -21,6 +20,7 @@ from labeler.review.reservoir import Ints
 from labeler.review.survey import BANDS, SUSPICIONS, Survey, survey_run
 from labeler.review.truth import Truth, judge_run
 from labeler.runs import PlannedShard, Progress, Run, UnitKey
+from labeler.runs.plan import file_name_prefix
 
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
 _TIMELINE_BARS = 96

@@ -15,6 +15,7 @@ LABELS_FOLDER = "labels"
 SHARDS_FOLDER = "shards"
 ATTEMPTS_FOLDER = "attempts"
 DERIVED_FOLDER = "derived"
+EXCLUDED_FOLDER = "excluded"
 TEMPORARY_FOLDER = ".tmp"
 
 UNIT_FILE = re.compile(r"(\d{6,})/(\d{6,})\.parquet")
@@ -39,6 +40,10 @@ def end_marker(shard_id: str, units: int, images: int) -> str:
 
 def attempts_file(session: str) -> str:
     return f"{ATTEMPTS_FOLDER}/{session}.json"
+
+
+def excluded_file(digest: str) -> str:
+    return f"{EXCLUDED_FOLDER}/{digest}.txt"
 
 
 def derived_file(run_id: str) -> str:

@@ -47,6 +47,11 @@ class PlannedShard:
         return self.shard.shard_id
 
 
+def file_name_prefix(planned: PlannedShard) -> str:
+    """What a file name has before the image key: "<shard basename>/" for tars and Parquet, else nothing."""
+    return "" if planned.shard.format == "images" else f"{storage.basename(planned.shard.uri)}/"
+
+
 def group_bytes(shard: Shard) -> bytes:
     """The frozen members of a group of image files, as the bytes of its groups/ file."""
     members = shard.members or ()

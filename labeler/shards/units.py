@@ -53,6 +53,7 @@ class Item:
         data: the encoded image; None when `error` is set.
         error: a short stable reason; the row's status is then read_error.
         kept: the sidecars or columns asked for, by the names they were asked for.
+        removed: somebody asked to have the image forgotten: only its place is left.
     """
 
     key: str
@@ -63,6 +64,7 @@ class Item:
     data: bytes | None
     error: str | None = None
     kept: Mapping[str, str | None] = field(default_factory=dict)
+    removed: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,40 @@
+"""`labeler forget`: take images out of a run for good."""
+
+from __future__ import annotations
+
+import argparse
+
+from labeler import storage
+from labeler.commands.arguments import Verbs, require_run
+
+_SHOWN = 10
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("forget", help="deletion requests: take images out of a run and all derived from it")
+    parser.add_argument("run_uri", metavar="RUN", help="the run folder")
+    parser.add_argument(
+        "--keys", required=True, metavar="FILE", help="an image a line: key, file name as in exports, or digest"
+    )
+    parser.set_defaults(run=_forget)
+
+
+def _forget(arguments: argparse.Namespace) -> int:
+    from labeler.forget import forget
+    from labeler.job import absolute_uri
+    from labeler.runs.excluded import read_names
+
+    run = require_run(arguments.run_uri)
+    names = read_names(absolute_uri(arguments.keys))
+    outcome = forget(run, names)
+    runs = f" in {len(outcome.runs):,} runs" if len(outcome.runs) > 1 else ""
+    print(f"forgotten: {outcome.images:,} images; {outcome.units:,} unit files written anew{runs}")
+    if outcome.unknown:
+        print(f"not in the run: {len(outcome.unknown):,} names, kept out of what is labeled from now on:")
+        for line in [*outcome.unknown[:_SHOWN], *(["..."] if len(outcome.unknown) > _SHOWN else [])]:
+            print(f"  {line}")
+    for uri in outcome.untouched:
+        print(f"not changed, make it anew: {storage.redact(uri)}")
+    print("not reached: the images themselves, their keys in the rows and in groups/, older versions that the bucket")
+    print("  keeps, copies and exports elsewhere, and a job that is running now (forget again when it has ended)")
+    return 0

@@ -1,0 +1,106 @@
+"""Images that must not be labeled: deletion requests, kept beside a run as digests of what names an image.
+
+A list of names would itself be what somebody asked to have deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from labeler import storage
+from labeler.errors import Refused
+from labeler.images import digest
+from labeler.runs import layout
+from labeler.runs.manifest import Run, digest_of, open_run
+from labeler.shards import Unit
+
+_NAME = re.compile(r"[0-9a-f]{32}")
+
+
+def name_digest(name: str) -> str:
+    """What stands for a file name, or for an image's digest, in a list."""
+    return digest_of(name.encode("utf-8", "surrogateescape"))
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A set of images, by file name as exports write it or by digest of their bytes.
+
+    Attributes:
+        names: `name_digest` of each.
+    """
+
+    names: frozenset[str] = frozenset()
+
+    def __or__(self, other: Excluded) -> Excluded:
+        return Excluded(self.names | other.names)
+
+    def without(self, unit: Unit, file_name_prefix: str) -> Unit:
+        """The unit; of its excluded images only their places are left."""
+        if not self.names:
+            return unit
+
+        def excluded(key: str, data: bytes | None) -> bool:
+            by_bytes = data is not None and name_digest(digest(data)) in self.names
+            return by_bytes or name_digest(file_name_prefix + key) in self.names
+
+        return replace(
+            unit,
+            items=tuple(
+                replace(item, removed=True, data=None, error=None, offset=None, length=None, kept={})
+                if excluded(item.key, item.data)
+                else item
+                for item in unit.items
+            ),
+        )
+
+
+def read_excluded(run: Run) -> Excluded:
+    """All lists of a run; a derived run has those of the run it derives from."""
+    found = Excluded()
+    for info in storage.list_objects(run.root.path(layout.EXCLUDED_FOLDER)):
+        lines = storage.read_bytes(info.uri).decode("ascii", "replace").split()
+        if not all(_NAME.fullmatch(line) for line in lines):
+            raise Refused(f"{storage.redact(info.uri)} is no list that labeler forget wrote; restore it")
+        found |= Excluded(frozenset(lines))
+    return found
+
+
+def write_excluded(run: Run, excluded: Excluded) -> None:
+    """Add a list to a run, of what none of its lists has yet."""
+    if fresh := excluded.names - read_excluded(run).names:
+        data = "".join(f"{name}\n" for name in sorted(fresh)).encode()
+        storage.put(run.root.path(layout.excluded_file(digest_of(data))), data)
+
+
+def load_excluded(uris: Iterable[str]) -> Excluded:
+    """What runs, and files of names, exclude.
+
+    Raises:
+        Refused: a URI is neither a run nor a file.
+    """
+    found = Excluded()
+    for uri in uris:
+        run = open_run(uri)
+        found |= read_excluded(run) if run is not None else Excluded(frozenset(map(name_digest, read_names(uri))))
+    return found
+
+
+def read_names(uri: str) -> list[str]:
+    """The lines of a file: file names or digests of images.
+
+    Raises:
+        Refused: it is not there, is no UTF-8 text, or has no line.
+    """
+    try:
+        text = storage.read_bytes(uri).decode("utf-8-sig")
+    except storage.StorageError as error:
+        raise Refused(f"the list of images to forget cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise Refused(f"{storage.redact(uri)} is no UTF-8 text; give a file with an image a line") from None
+    lines = list(dict.fromkeys(line.rstrip("\r") for line in text.split("\n") if line.strip()))
+    if not lines:
+        raise Refused(f"{storage.redact(uri)} has no line; give a file with an image a line")
+    return lines

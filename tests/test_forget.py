@@ -1,0 +1,121 @@
+"""`labeler forget` over runs written by the real writer; the pipeline's side is in test_pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from labeler.cli import main
+from labeler.detections import Detections
+from labeler.errors import Refused
+from labeler.forget import forget
+from labeler.runs import Run, open_run, read_plan, read_progress, read_tables
+from labeler.runs.excluded import Excluded, load_excluded, name_digest, read_excluded
+from labeler.shards import Item, Unit
+from tests.label_runs import row, write_run
+
+FOUND = Detections.of([[1, 2, 30, 40]], [0.5], [3])
+URIS = ("s3://b/in/part-0.tar", "s3://b/in/part-1.tar")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Two tars of six in units of three; both have keys 0.jpg to 5.jpg."""
+    units = {
+        (shard, unit): [row(3 * unit + i, FOUND, shard=shard, kept={"tag": "t"}) for i in range(3)]
+        for shard in (0, 1)
+        for unit in (0, 1)
+    }
+    return write_run(tmp_path / "run", units, uris=URIS, keep=["tag"])
+
+
+def rows_of(run: Run) -> list[dict[str, object]]:
+    return [r for table in read_tables(read_plan(run), read_progress(run)) for r in table.to_pylist()]
+
+
+def removed(run: Run) -> list[tuple[object, object]]:
+    return [(r["shard_id"], r["index"]) for r in rows_of(run) if r["status"] == "removed"]
+
+
+def test_nothing_but_its_place_is_left_of_a_forgotten_image(run: Run) -> None:
+    before = rows_of(run)
+    outcome = forget(run, ["part-1.tar/4.jpg"])
+    assert (outcome.images, outcome.units, outcome.unknown) == (1, 1, [])
+    after = rows_of(run)
+    (gone,) = [r for r in after if r["status"] == "removed"]
+    kept = {"image_key": "4.jpg", "shard_id": "000001", "index": 4, "uri": URIS[1], "status": "removed"}
+    assert gone == dict.fromkeys(gone) | {"detections": []} | kept
+    assert [r for r in after if r != gone] == [r for r in before if (r["shard_id"], r["index"]) != ("000001", 4)]
+    assert '"removed": 1' in Path(run.path("report.json")).read_text()
+
+
+def test_a_digest_names_every_copy_and_a_key_only_one_image(run: Run) -> None:
+    digest = f"{1_000_002:032x}"
+    forget(run, [digest])
+    assert removed(run) == [("000001", 2)]
+    with pytest.raises(Refused, match="names several images") as refused:
+        forget(run, ["part-0.tar/1.jpg", "3.jpg"])
+    assert refused.value.problems == ("3.jpg: 2 images",)
+    assert removed(run) == [("000001", 2)], "refused: nothing was changed"
+
+
+def test_doing_it_again_changes_nothing(run: Run) -> None:
+    forget(run, ["part-0.tar/1.jpg"])
+    unit = Path(run.path("labels/000000/000000.parquet"))
+    written, lists = unit.stat().st_mtime_ns, sorted(Path(run.path("excluded")).iterdir())
+    outcome = forget(run, ["part-0.tar/1.jpg"])
+    assert (outcome.images, outcome.units) == (1, 0)
+    assert unit.stat().st_mtime_ns == written
+    assert sorted(Path(run.path("excluded")).iterdir()) == lists
+
+
+def test_the_list_keeps_no_name_and_covers_the_bytes_under_any_other(run: Run) -> None:
+    forget(run, ["part-0.tar/1.jpg", "part-9.tar/later.jpg"])
+    (stored,) = Path(run.path("excluded")).iterdir()
+    assert "jpg" not in stored.read_text()
+    names = ("part-0.tar/1.jpg", f"{1:032x}", "part-9.tar/later.jpg")
+    assert read_excluded(run) == Excluded(frozenset(map(name_digest, names)))
+    assert load_excluded([run.uri]) == read_excluded(run)
+
+
+def test_excluded_images_of_a_unit_leave_only_their_places() -> None:
+    data = b"the very same bytes"
+    same = hashlib.blake2b(data, digest_size=16).hexdigest()
+    excluded = Excluded(frozenset(map(name_digest, (same, "a.tar/2.jpg"))))
+    unit = Unit("000000", 0, tuple(Item(f"{i}.jpg", i, "u", 0, 9, data if i == 1 else b"%d" % i) for i in range(4)))
+    left = excluded.without(unit, "a.tar/")
+    assert [item.removed for item in left.items] == [False, True, True, False]
+    assert left.items[2] == Item("2.jpg", 2, "u", None, None, None, removed=True)
+    assert excluded.without(unit, "b.tar/").items[2].data == b"2", "another shard's image of that key"
+    assert Excluded().without(unit, "a.tar/") is unit
+
+
+def test_what_was_made_from_the_run_is_named(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", run.uri, "--to", "coco"]) == 0
+    (tmp_path / "names.txt").write_text("part-0.tar/1.jpg\r\npart-0.tar/77.jpg\n\n")
+    capsys.readouterr()
+    assert main(["forget", run.uri, "--keys", str(tmp_path / "names.txt")]) == 0
+    printed = capsys.readouterr().out
+    assert "forgotten: 1 images; 1 unit files written anew" in printed
+    assert "not in the run: 1 names, kept out of what is labeled from now on:\n  part-0.tar/77.jpg" in printed
+    assert f"not changed, make it anew: {run.uri}/exports/coco.json" in printed
+    assert "older versions that the bucket" in printed
+
+
+def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    for name, message in (("empty.txt", "has no line"), ("bytes.txt", "no UTF-8 text"), ("none.txt", "cannot be read")):
+        assert main(["forget", run.uri, "--keys", str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+    Path(run.path("excluded")).mkdir()
+    Path(run.path("excluded/x.txt")).write_text("part-0.tar/1.jpg")
+    with pytest.raises(Refused, match="no list that labeler forget wrote"):
+        read_excluded(run)
+
+
+def test_a_run_without_lists_excludes_nothing(run: Run) -> None:
+    assert read_excluded(run) == Excluded()
+    assert open_run(run.uri) == run
