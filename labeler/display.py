@@ -35,6 +35,7 @@ class Display:
         self._total = sum(images or 0 for images in images_per_shard.values())
         self._statuses: Counter[str] = Counter()
         self._engines: set[str] = set()
+        self._seen: dict[str, int] = {}  # units with a receipt, a bit each: sets of numbers would take 100 times more
         self._images = self._detections = self._errors = 0
         self._start = self._last_line = time.monotonic()
         self._live: Live | None = None
@@ -63,12 +64,21 @@ class Display:
         if receipt.shard_images is not None and receipt.shard_id in self._unknown:
             self._unknown.discard(receipt.shard_id)
             self._total += receipt.shard_images
-        self._statuses.update(receipt.counts)
-        self._images += receipt.images
-        self._detections += receipt.detections
+        if not self._is_repeated(receipt):
+            self._statuses.update(receipt.counts)
+            self._images += receipt.images
+            self._detections += receipt.detections
         if self._live is None and now - self._last_line >= LINE_INTERVAL_S:
             self._last_line = now
             self.print(self.line())
+
+    def _is_repeated(self, receipt: Receipt) -> bool:
+        """A unit's second receipt: after a crash, units that were committed already may come once more."""
+        if receipt.unit is None or receipt.error:
+            return False
+        seen, bit = self._seen.get(receipt.shard_id, 0), 1 << receipt.unit
+        self._seen[receipt.shard_id] = seen | bit
+        return bool(seen & bit)
 
     def print(self, text: str) -> None:
         """A line of its own, above the panel."""

@@ -33,3 +33,12 @@ def test_pieces_to_be_repeated_are_counted() -> None:
     shown = display(a=None)
     shown.receive(Receipt("unit", "a", 0, error="timed out"))
     assert shown.line().endswith("to repeat 1")
+
+
+def test_a_unit_that_comes_twice_counts_once_and_after_an_error_too() -> None:
+    shown = display(a=7)
+    shown.receive(Receipt("unit", "a", 3, error="timed out"))
+    for unit in (3, 3, 4, 3):
+        shown.receive(Receipt("unit", "a", unit, counts={"labeled": 1}, detections=2))
+    assert shown.line().startswith("images 7/7")
+    assert "labeled 2 · detections 4" in shown.line()
