@@ -50,7 +50,7 @@ def say(job: Job, images: int, what: str, started: float) -> None:
 
 def test_a_driver_killed_at_ten_random_moments(tmp_path: Path, checkpoint: Path, cluster: ChaosCluster) -> None:
     images, started, rng = write_images(tmp_path, shards=20, images=100), time.time(), random.Random(1)
-    job = Job(tmp_path, checkpoint, cluster.address, {"seconds": 0.2})
+    job = Job(tmp_path, checkpoint, cluster.address, {"seconds": 0.1})
     for _ in range(10):
         process, before = job.start(), job.units_committed()
         if rng.random() < 0.7:  # mostly while it works, sometimes while it starts
