@@ -128,7 +128,7 @@ def test_a_node_where_workers_cannot_start_does_not_end_the_job(
     tmp_path: Path, checkpoint: Path, cluster: ChaosCluster
 ) -> None:
     images, started = write_images(tmp_path, shards=10, images=100), time.time()
-    job = Job(tmp_path, checkpoint, cluster.address, {"seconds": 0.02, "broken_node": cluster.nodes[0].node_id})
+    job = Job(tmp_path, checkpoint, cluster.address, {"seconds": 0.1, "broken_node": cluster.nodes[0].node_id})
     job.finish()
     require_exact(job, images, {"labeled": images})
     say(job, images, "workers cannot start on 1 of 3 nodes", started)

@@ -101,3 +101,36 @@ def test_a_journal_that_cannot_be_written_or_read_stops_nothing(
 
     monkeypatch.setattr(storage, "put", full)
     assert Ledger(run.path("attempts/s.json")).begin("000000", 1)
+
+
+def test_a_worker_that_cannot_start_keeps_still_while_another_may() -> None:
+    ledger = Ledger()
+    ledger.worker_is_down("a")
+    assert ledger.others_work(2, 900), "the other is still loading"
+    assert not ledger.others_work(1, 900), "there is no other"
+    ledger.worker_is_down("b")
+    assert not ledger.others_work(2, 900), "nobody can start: say so at once"
+    ledger.worker_is_up("c")
+    assert ledger.others_work(2, 900)
+    assert not ledger.others_work(2, 0), "it came up, but nothing moves any more"
+
+
+def test_nobody_waits_for_ever_for_a_worker_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger()
+    ledger.worker_is_down("a")
+    monkeypatch.setattr("labeler.pipeline.ledger.START_PATIENCE_S", 0.0)
+    assert not ledger.others_work(8, 900)
+
+
+def test_signs_of_work_are_starts_and_ends_of_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ledger = Ledger()
+    ledger.worker_is_up("a")
+    for move in (ledger.begin, ledger.finish):
+        now += 800
+        move("000000", 1)
+        ledger.worker_is_down("b")
+        assert ledger.others_work(2, 900)
+    now += 901
+    assert not ledger.others_work(2, 900)

@@ -1,13 +1,15 @@
-"""Unfinished starts of units: what bounds Ray's endless actor restarts, and a job that dies with its driver each time.
+"""What must outlive a worker: unfinished starts of units, and which workers came up.
 
-They are counted beside the driver and kept in the run folder, `attempts/<session>.json`, for the sessions to come: an
-image that takes the driver's machine along would otherwise be begun for ever, once a session.
+Unfinished starts bound Ray's endless actor restarts, and a job that dies with its driver each time. They are counted
+beside the driver and kept in the run folder, `attempts/<session>.json`, for the sessions to come: an image that takes
+the driver's machine along would otherwise be begun for ever, once a session.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 
@@ -16,6 +18,7 @@ from labeler.errors import LabelerError
 from labeler.runs import Run, UnitKey, layout
 
 MAX_STARTS = 3  # a unit begun this often without finishing is not begun again beside others
+START_PATIENCE_S = 300.0  # how long a worker that cannot start waits for one that can
 
 
 class Ledger:
@@ -33,6 +36,9 @@ class Ledger:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._version = self._written = 0
+        self._up: set[str] = set()
+        self._down: set[str] = set()
+        self._last_sign = time.monotonic()
 
     def begin(self, shard_id: str, unit: int) -> bool:
         """Note a start, durably; False when the unit has had its starts and must not be begun."""
@@ -40,6 +46,7 @@ class Ledger:
         with self._lock:
             if self._open[key] + self._earlier[key] >= MAX_STARTS:
                 return False
+            self._last_sign = time.monotonic()
             self._open[key] += 1
             self._version += 1
             mine = self._version
@@ -49,6 +56,7 @@ class Ledger:
     def finish(self, shard_id: str, unit: int) -> None:
         """Forget a unit that ended, committed or with an error that was reported."""
         with self._lock:
+            self._last_sign = time.monotonic()
             self._open.pop((shard_id, unit), None)
             self._earlier.pop((shard_id, unit), None)
 
@@ -62,6 +70,33 @@ class Ledger:
         with self._lock:
             self._open.clear()
             self._earlier.clear()
+            self._up.clear()
+            self._down.clear()
+
+    def worker_is_up(self, worker: str) -> None:
+        """A worker has loaded its model."""
+        with self._lock:
+            self._last_sign = time.monotonic()
+            self._up.add(worker)
+
+    def worker_is_down(self, worker: str) -> None:
+        """A worker could not load its model."""
+        with self._lock:
+            if not self._down:
+                self._last_sign = time.monotonic()
+            self._down.add(worker)
+
+    def others_work(self, workers: int, stall_timeout_s: float) -> bool:
+        """Whether a worker that is down should keep still, because of `workers` others are at work or may come up.
+
+        If it ended instead, Ray would start it again on the same node, and after a few times in a row end the pass for
+        all.
+        """
+        with self._lock:
+            silent_s = time.monotonic() - self._last_sign
+            if self._up:
+                return silent_s < stall_timeout_s
+            return len(self._down) < workers and silent_s < START_PATIENCE_S
 
     def close(self) -> None:
         """The session ended in order: its starts are nobody's fault."""

@@ -168,7 +168,7 @@ def _stream(
         LabelUnits,
         batch_size=1,
         batch_format="pyarrow",
-        fn_constructor_args=(worker, ledger),
+        fn_constructor_args=(worker, ledger, workers.count),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
         compute=ActorPoolStrategy(

@@ -23,6 +23,7 @@ from labeler.shards import Unit
 from labeler.watchdog import Watchdog
 
 OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
+_STILL_S = 2.0  # how often a worker that cannot start asks whether others work
 CUDA_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "CUDA error")
 
 
@@ -54,10 +55,18 @@ class WorkerSettings:
 class LabelUnits:
     """A stage of the pipeline: `__init__` loads once a worker, `__call__` turns work into receipts."""
 
-    def __init__(self, settings: WorkerSettings, ledger: Any) -> None:
+    def __init__(self, settings: WorkerSettings, ledger: Any, workers: int) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._labeler = make_labeler(settings)
+        me = ray.get_runtime_context().get_actor_id()
+        try:
+            self._labeler = make_labeler(settings)
+        except Exception:
+            ray.get(ledger.worker_is_down.remote(me))
+            while ray.get(ledger.others_work.remote(workers, settings.stall_timeout_s)):
+                time.sleep(_STILL_S)
+            raise
+        ray.get(ledger.worker_is_up.remote(me))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         assert block.num_rows == 1, "one row is one block is one call; see cluster._configure_ray_data"
