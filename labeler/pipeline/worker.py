@@ -14,7 +14,7 @@ import ray
 
 from labeler import storage
 from labeler.errors import LabelerError
-from labeler.labeling import Detector, StageSeconds, UnitLabeler
+from labeler.labeling import Detector, Segmenter, StageSeconds, UnitLabeler
 from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
 from labeler.records import Row, rows_to_table, table_to_parquet
 from labeler.runs import layout
@@ -32,6 +32,7 @@ class WorkerSettings:
         make_detector: loads the detector in the actor; picklable.
         metadata: goes into every unit file, beside what the detector says of itself.
         images_per_batch: None: by the device the detector ended up on.
+        make_segmenter: loads what makes masks; None where none are made.
     """
 
     run_uri: str
@@ -43,6 +44,7 @@ class WorkerSettings:
     decode_threads: int
     images_per_batch: int | None = None
     single_writer: bool = False
+    make_segmenter: Callable[[], Segmenter] | None = None
 
 
 class LabelUnits:
@@ -88,18 +90,20 @@ class LabelUnits:
 
     def _label_and_commit(self, unit: Unit) -> Receipt:
         rows, seconds = self._labeler.label(unit.shard_id, unit.items, self._settings.keep)
-        return commit(self._settings, unit, rows, seconds, self._labeler.detector.description)
+        return commit(self._settings, unit, rows, seconds, self._labeler.description)
 
 
 def make_labeler(settings: WorkerSettings) -> UnitLabeler:
     """Load the detector and what works around it, in this process."""
-    detector = settings.make_detector()
+    segmenter = settings.make_segmenter() if settings.make_segmenter else None
+    detector = settings.make_detector()  # second: it tries how much of the GPU's memory it can use
     on_gpu = detector.description.get("device", "cpu") != "cpu"
     return UnitLabeler(
         detector,
         decode_threads=settings.decode_threads,
         images_per_batch=settings.images_per_batch or (8 if on_gpu else 1),
         max_pixels=settings.max_pixels,
+        segmenter=segmenter,
     )
 
 
@@ -128,6 +132,8 @@ def _in_words(description: Mapping[str, str]) -> str:
     if "engine" not in description:
         return ""
     words = f"{description['engine']}, {description.get('dtype', '')} on {description.get('device', '')}"
+    if "segmenter" in description:
+        words += f", masks by {description['segmenter']} in {description.get('segmenter_dtype', '')}"
     check = description.get("engine_check")
     return f"{words}; against transformers' own forward: {check}" if check else words
 
@@ -139,9 +145,11 @@ def _receipt(unit: Unit, rows: list[Row], seconds: StageSeconds, max_detections:
         unit.unit,
         counts=dict(Counter(row.status for row in rows)),
         detections=sum(len(row.detections) for row in rows),
+        masks=sum(row.detections.count_masks() for row in rows),
         at_cap=sum(len(row.detections) == max_detections for row in rows) if max_detections else 0,
         image_bytes=sum(len(item.data) for item in unit.items if item.data is not None),
         decode_s=seconds.decode,
         detect_s=seconds.detect,
+        mask_s=seconds.mask,
         write_s=seconds.write,
     )
