@@ -65,6 +65,9 @@ def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
     yield f"prompts  {len(job.vocabulary):,} categories in {len(chunks)} chunks of {fill} tokens"
     yield f"passes   {len(chunks)} per image (1 image backbone, {len(chunks)} encoder and decoder)"
     yield f"model    {job.checkpoint.name} ({job.checkpoint.architecture}, digest {job.checkpoint.digest})"
+    if job.segmenter is not None:
+        segmenter = job.segmenter
+        yield f"masks    {segmenter.name} ({segmenter.architecture}, digest {segmenter.digest})"
     yield f"resize   shortest edge {job.image_size[0]}, longest {job.image_size[1]} pixels"
 
 

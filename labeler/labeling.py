@@ -117,7 +117,7 @@ class UnitLabeler:
         segmenter: Segmenter | None = None,
     ) -> None:
         self.detector, self.segmenter = detector, segmenter
-        self._images_per_batch = images_per_batch
+        self._images_per_batch, self._draw_ahead = images_per_batch, decode_threads
         self._max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._forward = threading.Lock()
@@ -200,14 +200,15 @@ class UnitLabeler:
         rows = [_finish(ready.row, result) for ready, result in zip(batch, found, strict=True)]
         if self.segmenter is None:
             return rows
-        start = time.perf_counter()
+        finished = [row for row in rows if not len(row.detections)]
         for ready, row in zip(batch, rows, strict=True):
             if len(row.detections):
+                start = time.perf_counter()
                 sketch = self.segmenter.sketch(ready.for_masks, row.detections)
+                seconds.mask += time.perf_counter() - start
                 drawing.append(self._decoders.submit(self._draw, row, sketch))
-        seconds.mask += time.perf_counter() - start
-        finished = [row for row in rows if not len(row.detections)]
-        return finished + _drawn(drawing, 2 * self._images_per_batch, seconds)
+                finished += _drawn(drawing, self._draw_ahead, seconds)
+        return finished
 
     def _draw(self, row: Row, sketch: Any) -> tuple[Row, float]:
         """Masks at the image's size, on a decode thread: the forward goes on meanwhile."""
@@ -219,7 +220,7 @@ class UnitLabeler:
 
 
 def _drawn(drawing: deque[Future[tuple[Row, float]]], waiting: int, seconds: StageSeconds) -> list[Row]:
-    """The oldest rows, so that at most so many go on waiting: an image's logits are megabytes."""
+    """The oldest rows, so that at most so many go on waiting: the logits of an image's masks are up to 26 MB."""
     rows = []
     while len(drawing) > waiting:
         row, took = drawing.popleft().result()

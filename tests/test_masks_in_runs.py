@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,14 +159,17 @@ def test_few_images_wait_to_be_drawn() -> None:
             return super().sketch(image, detections)
 
         def draw(self, sketch: Any) -> Any:
+            time.sleep(0.01)
             found = super().draw(sketch)
             self.drawn += 1
             return found
 
     watching = Watching()
-    labeler(watching, decode_threads=1).label("000000", [item(i, image_bytes(i)) for i in range(40)])
+    labeler(watching, decode_threads=1, images_per_batch=8).label(
+        "000000", [item(i, image_bytes(i)) for i in range(40)]
+    )
     assert watching.sketched == watching.drawn == 40
-    assert watching.most <= 3 * 2
+    assert watching.most <= 1 + 1
 
 
 def test_a_committed_unit_says_what_made_its_masks(tmp_path: Path) -> None:
@@ -232,6 +236,17 @@ def test_the_recipe_makes_the_segmenter_that_was_asked_for(tmp_path: Path, check
     assert sam.description["segmenter"] == "SamHQModel"
     with pytest.raises(Refused, match="put the same files on every node"):
         replace(recipe, digest="other")()
+
+
+def test_a_dry_run_names_the_segmenter(tmp_path: Path, checkpoint: Path) -> None:
+    from labeler.estimate import describe_plan
+
+    plain, masked = (
+        "\n".join(describe_plan(resolve_job(config(tmp_path, checkpoint, **masks)), []))
+        for masks in ({}, {"model": str(tiny_sam("sam2"))})
+    )
+    assert "masks" not in plain
+    assert "Sam2Model, digest" in masked
 
 
 def test_a_wrong_segmenter_is_one_line_and_exit_code_2(

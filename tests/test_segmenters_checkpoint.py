@@ -56,6 +56,18 @@ def test_missing_weights_are_refused_in_one_line(copy: Path) -> None:
         resolve_segmenter(copy)
 
 
+def test_a_url_is_fetched_into_the_cache_without_other_formats(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELER_CACHE", str(tmp_path / "cache"))
+    (copy / "sam2.1_hiera_tiny.pt").write_bytes(b"pickled")  # the published folders have the original weights, too
+    there = resolve_segmenter(f"local://{copy}")
+    assert there.folder.is_relative_to(tmp_path / "cache")
+    assert not (there.folder / "sam2.1_hiera_tiny.pt").exists()
+    assert there.digest == resolve_segmenter(copy).digest
+    assert Sam(there.folder, device="cpu", threads=1).checkpoint.digest == there.digest
+
+
 def test_a_revision_is_for_hub_names(copy: Path) -> None:
     with pytest.raises(Refused, match=r"masks\.revision is for hub names only"):
         resolve_segmenter(copy, revision="main")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from labeler import decode
 from labeler.detections import Detections
+from labeler.masks import Mask
 from labeler.segmenters import Sam
 from labeler.segmenters.sam import Sketch, window_of
 from tests.segmenter_parts import FAMILIES, PATTERNS, detections, expected, pattern, tiny_sam
@@ -171,6 +172,8 @@ def test_masks_that_are_not_finite_are_none_and_counted() -> None:
 
 def test_a_mask_without_a_pixel_is_none_but_not_lost() -> None:
     sam, given = load("sam"), detections(60, 60, 1)
+    earlier = Mask.of_window(np.ones((9, 9), np.bool_), 0, 0, height=60, width=60)
+    given = given.with_masks([earlier])  # of another segmenter: it does not stay
     sketch = Sketch(given, np.array([0]), np.full((1, 32, 32), -1, np.float32), np.ones(1, np.float32), 60, 60)
     drawn = sam.draw(sketch)
     assert (drawn.detections.masks, drawn.lost) == (None, 0)
@@ -197,6 +200,20 @@ def test_half_precision_is_close_and_overflow_is_done_again_in_float32(
     again = half.sketch(half.prepare(image), given)
     assert np.abs(again.logits - truth.logits).max() <= CLOSE
     assert half._forward.half == torch.bfloat16
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_and_positions_stay_in_full_precision(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, given, seen = pattern(90, 160), detections(90, 160, 4), []
+    for dtype in ("float32", "bfloat16"):
+        sam = load(family, dtype=dtype)
+        encoder, embed = sam._forward.model.prompt_encoder, sam._forward.model.prompt_encoder.forward
+        monkeypatch.setattr(encoder, "forward", lambda embed=embed, **given: seen.append(embed(**given)) or seen[-1])
+        sam.sketch(sam.prepare(image), given)
+        seen.append((sam._forward._positions,))
+    assert len(seen) == 4
+    assert torch.equal(seen[0][0], seen[2][0])
+    assert torch.equal(seen[1][0], seen[3][0])
 
 
 def test_running_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

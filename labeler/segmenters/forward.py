@@ -54,7 +54,7 @@ class SplitForward:
             return Embedding(found.last_hidden_state, tuple(earlier))
 
     def decode(self, image: Embedding, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-        """One mask for each box: the model's single answer, which it was trained to give for prompts like a box.
+        """One mask for each box: the model's single answer, which is meant for prompts that say enough, as a box does.
 
         Args:
             boxes_xyxy: (n, 4) in pixels of the model's input.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -149,8 +149,8 @@ class Sam:
                 lost += 1
                 continue
             masks[row] = self._mask(logits, float(quality), sketch.detections.boxes[row], sketch.height, sketch.width)
-        any_mask = any(mask is not None for mask in masks)
-        return Segmented(sketch.detections.with_masks(masks) if any_mask else sketch.detections, lost)
+        found = sketch.detections.with_masks(masks)
+        return Segmented(found if found.count_masks() else replace(found, masks=None), lost)
 
     def _chosen(self, detections: Detections, height: int, width: int) -> npt.NDArray[np.intp]:
         """Rows of the best detections at or above the threshold whose box has an area inside the image."""
