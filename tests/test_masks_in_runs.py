@@ -192,6 +192,20 @@ def test_a_committed_unit_says_what_made_its_masks(tmp_path: Path) -> None:
     assert table.schema.metadata[b"segmenter"] == b"Filling"
 
 
+def test_a_child_process_makes_masks_too(tmp_path: Path) -> None:
+    from labeler.pipeline.isolation import Isolated
+    from labeler.pipeline.worker import WorkerSettings
+    from tests.stub_detector import MakeStub
+
+    settings = WorkerSettings("unused", MakeStub(), {}, (), 10**6, 300, decode_threads=1, make_segmenter=Filling)
+    with Isolated(settings) as child:
+        rows, seconds = child.label("000000", [item(0, image_bytes(0))])
+        assert child.description["segmenter"] == "Filling"
+    mask = rows[0].detections.mask_of(0)
+    assert mask is not None
+    assert (mask.area, seconds.mask > 0) == (15 * 20, True)
+
+
 # ---- configuration
 
 
@@ -236,6 +250,23 @@ def test_the_recipe_makes_the_segmenter_that_was_asked_for(tmp_path: Path, check
     assert sam.description["segmenter"] == "SamHQModel"
     with pytest.raises(Refused, match="put the same files on every node"):
         replace(recipe, digest="other")()
+
+
+def test_workers_are_told_to_make_masks(tmp_path: Path, checkpoint: Path) -> None:
+    from ray import cloudpickle
+
+    from labeler.pipeline.cluster import Workers
+    from labeler.pipeline.label import _worker_settings
+
+    plain = write_run(tmp_path / "run", {(0, 0): [row(0)]})
+    workers = Workers(count=1, gpus=0, cpus=1)
+    settings = _worker_settings(plain, resolve_job(config(tmp_path, checkpoint)), workers, None)
+    assert (settings.make_segmenter, settings.metadata["segmenter_digest"]) == (None, "")
+    job = resolve_job(config(tmp_path, checkpoint, model=str(tiny_sam("sam"))))
+    settings = cloudpickle.loads(cloudpickle.dumps(_worker_settings(plain, job, workers, None)))
+    assert isinstance(settings.make_segmenter(), Sam)
+    assert job.segmenter is not None
+    assert settings.metadata["segmenter_digest"] == job.segmenter.digest
 
 
 def test_a_dry_run_names_the_segmenter(tmp_path: Path, checkpoint: Path) -> None:

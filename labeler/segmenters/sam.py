@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from labeler.detections import Detections
-from labeler.detectors.loading import choose_device, choose_half, load_model
+from labeler.detectors.loading import choose_device, choose_half
 from labeler.errors import Refused
 from labeler.masks import Mask
 from labeler.segmenters.checkpoint import resolve_segmenter
 from labeler.segmenters.enlarge import Enlarging
 from labeler.segmenters.forward import SplitForward
+from labeler.segmenters.loading import load_segmenter
 from labeler.segmenters.preprocess import Prepared, Preprocessing
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Sam:
         self.dtype = str(half or torch.float32).removeprefix("torch.")
         self.threshold, self.max_masks = threshold, max_masks
         self.boxes_per_batch = boxes_per_batch or (BOXES_ON_GPU if self.device.type == "cuda" else BOXES_ON_CPU)
-        self._forward = SplitForward(load_model(self.checkpoint, self.device, buffers=True), half=half)
+        self._forward = SplitForward(load_segmenter(self.checkpoint, self.device), half=half)
         self._scale = torch.tensor(self.preprocessing.scale, dtype=torch.float64)
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
