@@ -106,15 +106,15 @@ def resolve_job(config: Config) -> Job:
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
     limits = config.prompts
-    _resolve_masks(config, weights=False)
     light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
+    resolve_masks(config, weights=False)
     tokenizer = Tokenizer.load(light.folder)
     vocabulary = Vocabulary.load(
         vocabulary_spec(config), also=lambda sound: check(sound, tokenizer, limits.max_tokens).problems
     )
     prompts = pack(vocabulary, tokenizer, max_tokens=limits.max_tokens, max_categories=limits.max_categories)
     checkpoint = resolve(model_name, revision=config.model.revision)
-    segmenter = _resolve_masks(config)
+    segmenter = resolve_masks(config)
     size = config.detect.image_size
     image_size = (size.shortest_edge, size.longest_edge) if size else checkpoint.image_size
     fields = _fingerprint_fields(config, vocabulary, prompts, checkpoint, tokenizer, image_size)
@@ -125,7 +125,8 @@ def _model_uri(name: str) -> str:
     return absolute_uri(name) if Path(name).exists() else name
 
 
-def _resolve_masks(config: Config, *, weights: bool = True) -> Checkpoint | None:
+def resolve_masks(config: Config, *, weights: bool = True) -> Checkpoint | None:
+    """The checkpoint that makes masks, None where the config asks for none. Refused where it is unusable."""
     masks = config.masks
     if masks is None:
         return None
