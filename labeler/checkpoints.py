@@ -1,4 +1,4 @@
-"""Find a detector's checkpoint: a hub name, a local folder or an object-storage URL becomes a checked local folder."""
+"""Find a checkpoint: a hub name, a local folder or an object-storage URL becomes a checked local folder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Checkpoint:
         name: what the user called it, without secrets.
         revision: the hub's commit, or None for a folder or URL.
         digest: blake2b-128 (hex) over names and bytes of the files that determine outputs; "" without weights.
-        architecture: one of `ARCHITECTURES`' values.
+        architecture: the name of its class in transformers, for detectors one of `ARCHITECTURES`' values.
         image_size: (shortest edge, longest edge) in pixels, from the image processor's settings.
     """
 
@@ -55,35 +55,76 @@ class Checkpoint:
     image_size: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Located:
+    """A folder on this machine that should hold a checkpoint; nothing in it was looked at yet.
+
+    Attributes:
+        name: what the user called it, without secrets.
+        revision: the hub's commit, or None for a folder or URL.
+    """
+
+    folder: Path
+    name: str
+    revision: str | None
+
+
 def resolve(name: str | Path, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
-    """Fetch a checkpoint if it is not here yet, and check it.
+    """Fetch a detector's checkpoint if it is not here yet, and check it.
 
     Args:
-        name: "org/name" on the Hugging Face hub (HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured), a local folder
-            (used in place), or a URL of a folder on object storage (fetched once per node into `cache_folder()`).
+        name: as `locate` takes it.
         revision: branch, tag or commit, for hub names only.
         weights: False fetches and checks only config, tokenizer and image settings: enough to check a vocabulary.
 
     Raises:
         Refused: in one line, whatever is wrong with the name, the network, the permission or the files.
     """
+    return _check(locate(name, revision=revision, weights=weights), weights)
+
+
+def locate(name: str | Path, *, revision: str | None = None, weights: bool = True, section: str = "model") -> Located:
+    """Fetch a checkpoint's files if they are not here yet.
+
+    Args:
+        name: "org/name" on the Hugging Face hub (HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured), a local folder
+            (used in place), or a URL of a folder on object storage (fetched once per node into `cache_folder()`).
+        revision: branch, tag or commit, for hub names only.
+        weights: False leaves them where they are.
+        section: of the config, for messages.
+
+    Raises:
+        Refused: in one line, whatever is wrong with the name, the network or the permission.
+    """
     name = str(name)
     shown = storage.redact(name)
     is_url = "://" in name and not name.startswith("file://")
     local = Path(name.removeprefix("file://")).expanduser()
     if revision is not None and (is_url or local.is_dir()):
-        raise Refused(f"model.revision is for hub names only, and {shown} is not one; leave it out")
+        raise Refused(f"{section}.revision is for hub names only, and {shown} is not one; leave it out")
     if is_url:
-        return _check(_fetch_from_storage(name, shown, weights), shown, None, weights)
+        return Located(_fetch_from_storage(name, shown, weights), shown, None)
     if local.is_dir():
-        return _check(local, shown, None, weights)
+        return Located(local, shown, None)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise Refused(
             f"no checkpoint folder {shown}; give a folder, a hub name (org/name) or a URL (s3://bucket/folder)"
         )
-    folder = _fetch_from_hub(name, revision, weights)
+    folder = _fetch_from_hub(name, revision, weights, section)
     commit = folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else revision
-    return _check(folder, name, commit, weights)
+    return Located(folder, name, commit)
+
+
+def model_config(found: Located) -> dict[str, Any]:
+    """What `config.json` says. Refused where there is none."""
+    if not (found.folder / CONFIG).is_file():
+        raise Refused(f"checkpoint {found.name} has no {CONFIG}; it must be a folder in the layout of transformers")
+    return _read_json(found.folder / CONFIG)
+
+
+def digest_of(found: Located) -> str:
+    """The checkpoint's digest, after a look at every weight file. Refused where weights are missing or damaged."""
+    return _digest(found.folder, _weight_files(found.folder, found.name))
 
 
 def image_processor_config(folder: Path) -> dict[str, Any]:
@@ -109,23 +150,21 @@ def cache_folder() -> Path:
 # ---- checks
 
 
-def _check(folder: Path, name: str, revision: str | None, weights: bool) -> Checkpoint:
-    architecture = _architecture(folder, name)
-    if not any((folder / file_name).is_file() for file_name in TOKENIZER[:2]):
-        raise Refused(f"checkpoint {name} has no tokenizer: it needs a {TOKENIZER[0]} or a {TOKENIZER[1]}")
-    image_size = _image_size(image_processor_config(folder), name)
-    files = _weight_files(folder, name) if weights else []
-    return Checkpoint(folder, name, revision, _digest(folder, files) if weights else "", architecture, image_size)
+def _check(found: Located, weights: bool) -> Checkpoint:
+    architecture = _architecture(found)
+    if not any((found.folder / file_name).is_file() for file_name in TOKENIZER[:2]):
+        raise Refused(f"checkpoint {found.name} has no tokenizer: it needs a {TOKENIZER[0]} or a {TOKENIZER[1]}")
+    image_size = _image_size(image_processor_config(found.folder), found.name)
+    digest = digest_of(found) if weights else ""
+    return Checkpoint(found.folder, found.name, found.revision, digest, architecture, image_size)
 
 
-def _architecture(folder: Path, name: str) -> str:
-    if not (folder / CONFIG).is_file():
-        raise Refused(f"checkpoint {name} has no {CONFIG}; it must be a folder in the layout of transformers")
-    config = _read_json(folder / CONFIG)
+def _architecture(found: Located) -> str:
+    config = model_config(found)
     named = config.get("architectures") or [ARCHITECTURES.get(str(config.get("model_type")))]
     if named[0] not in ARCHITECTURES.values():
-        found = named[0] or config.get("model_type") or "unknown"
-        raise Refused(f"checkpoint {name} is a {found}; supported are {' and '.join(ARCHITECTURES.values())}")
+        what = named[0] or config.get("model_type") or "unknown"
+        raise Refused(f"checkpoint {found.name} is a {what}; supported are {' and '.join(ARCHITECTURES.values())}")
     return str(named[0])
 
 
@@ -196,7 +235,7 @@ def _digest(folder: Path, weight_files: list[str]) -> str:
 # ---- the hub
 
 
-def _fetch_from_hub(name: str, revision: str | None, weights: bool) -> Path:
+def _fetch_from_hub(name: str, revision: str | None, weights: bool, section: str) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     patterns = [*_METADATA_PATTERNS, *(_WEIGHTS_PATTERNS if weights else ())]
@@ -206,7 +245,7 @@ def _fetch_from_hub(name: str, revision: str | None, weights: bool) -> Path:
     except errors.GatedRepoError:
         problem = "asks for its terms to be accepted: accept them on its page, then set HF_TOKEN"
     except errors.RevisionNotFoundError:
-        problem = "has no such revision: check model.revision"
+        problem = f"has no such revision: check {section}.revision"
     except errors.RepositoryNotFoundError:
         problem = "does not exist, or is private and needs HF_TOKEN (and there is no local folder of that name)"
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):

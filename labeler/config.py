@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -105,6 +105,16 @@ class DetectConfig(_Section):
     images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
 
 
+class MasksConfig(_Section):
+    """A mask for each of an image's best boxes, by a model of the SAM family. Without this section there are none."""
+
+    model: str  # a SAM, SAM-HQ, SAM 2 or 2.1 checkpoint: a hub name, a folder or a URL
+    revision: str | None = None
+    threshold: float = Field(0.25, ge=0, le=1)  # only detections with at least this score get one
+    max_masks: int = Field(100, ge=0)  # of an image, the best; 0: no cap
+    boxes_per_batch: int | None = Field(None, gt=0)  # boxes in one forward; None: by device
+
+
 class UnitConfig(_Section):
     """How much is committed at once."""
 
@@ -140,6 +150,7 @@ class Config(_Section):
     model: ModelConfig = ModelConfig()
     prompts: PromptsConfig = PromptsConfig()
     detect: DetectConfig = DetectConfig()
+    masks: MasksConfig | None = None
     unit: UnitConfig = UnitConfig()
     ray: RayConfig = RayConfig()
 
@@ -262,8 +273,9 @@ def _near_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     model = root
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        types = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        if inner is None:
             return ""
         model = inner
     known = list(model.model_fields)

@@ -13,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from labeler.masks import Mask
+
 _PAPER, _INK, _MISSING, _GAP = "#ffffff", "#333333", "#d0d0d0", 8
+_MASK_OPACITY = 110  # of 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +30,7 @@ class Tile:
         scores: n scores, or empty where there are none (ground truth).
         caption: one line under the image.
         problem: why there is no image; shown in its place, or the caption where this is empty.
+        masks: n masks of the image, None where there is none; or empty.
     """
 
     pixels: npt.NDArray[np.uint8] | None
@@ -35,6 +39,7 @@ class Tile:
     scores: Sequence[float] = ()
     caption: str = ""
     problem: str = ""
+    masks: Sequence[Mask | None] = ()
 
 
 def draw_contact_sheet(
@@ -87,6 +92,8 @@ def _draw_tile(tile: Tile, tile_px: int, font: Any) -> Image.Image:
     scale = tile_px / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = Image.fromarray(tile.pixels).resize(size, Image.Resampling.LANCZOS)
+    for name, mask in zip(tile.names, tile.masks, strict=False):
+        _draw_mask(picture, mask, colour_of(name))
     boxes = np.asarray(tile.boxes_xyxy, np.float64).reshape(-1, 4) * scale
     order = np.argsort(np.asarray(tile.scores), kind="stable") if len(tile.scores) else np.arange(len(boxes))[::-1]
     draw = ImageDraw.Draw(picture)
@@ -108,6 +115,13 @@ def _draw_missing(reason: str, tile_px: int, font: Any) -> Image.Image:
     for i, row in enumerate(rows):
         draw.text((tile_px / 2, (tile_px - line * len(rows)) / 2 + i * line), row, _INK, font, anchor="ma")
     return picture
+
+
+def _draw_mask(picture: Image.Image, mask: Mask | None, colour: str) -> None:
+    """The mask's colour over what it covers, half transparent."""
+    if mask is not None:
+        covered = Image.fromarray(mask.decode() * _MASK_OPACITY).resize(picture.size, Image.Resampling.BOX)
+        picture.paste(Image.new("RGB", picture.size, colour), mask=covered)
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, size: tuple[int, int], box: Any, colour: str, line_px: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from labeler.config import Config
-from labeler.job import Job, detector_recipe
+from labeler.job import Job, detector_recipe, segmenter_recipe
 from labeler.labeling import UnitLabeler
 from labeler.records import rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard
@@ -37,7 +37,14 @@ def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int) -> Timin
     device = detector.description["device"]
     config = job.config
     batch = config.detect.images_per_batch or (1 if device == "cpu" else 8)
-    labeler = UnitLabeler(detector, decode_threads=threads, images_per_batch=batch, max_pixels=config.detect.max_pixels)
+    make_segmenter = segmenter_recipe(job, threads=threads)
+    labeler = UnitLabeler(
+        detector,
+        decode_threads=threads,
+        images_per_batch=batch,
+        max_pixels=config.detect.max_pixels,
+        segmenter=make_segmenter() if make_segmenter else None,
+    )
     items = [item for _, item in sample_items(config, plan, images=images)]
     labeler.label("000000", items[:batch])
     start = time.perf_counter()
@@ -58,6 +65,9 @@ def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
     yield f"prompts  {len(job.vocabulary):,} categories in {len(chunks)} chunks of {fill} tokens"
     yield f"passes   {len(chunks)} per image (1 image backbone, {len(chunks)} encoder and decoder)"
     yield f"model    {job.checkpoint.name} ({job.checkpoint.architecture}, digest {job.checkpoint.digest})"
+    if job.segmenter is not None:
+        segmenter = job.segmenter
+        yield f"masks    {segmenter.name} ({segmenter.architecture}, digest {segmenter.digest})"
     yield f"resize   shortest edge {job.image_size[0]}, longest {job.image_size[1]} pixels"
 
 

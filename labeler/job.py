@@ -14,16 +14,20 @@ from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
 from labeler.config import Config
 from labeler.errors import LabelerError, Refused
-from labeler.labeling import Detector
+from labeler.labeling import Detector, Segmenter
 from labeler.prompts import Prompts, check, pack
 from labeler.records import LABELS, SCHEMA_VERSION
 from labeler.runs.plan import PlannedShard
+from labeler.segmenters import resolve_segmenter
+from labeler.segmenters.preprocess import Preprocessing
 from labeler.shards import READER_VERSION, Shard, count_images, find_shards
 from labeler.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 # Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
 DECODING_VERSION = 1
+# Raise when the same image, boxes and model would give other masks: resizing, margins, thresholds.
+MASKS_VERSION = 1
 RESIZE_KERNEL = "pillow-bilinear"
 _COUNTING_REQUESTS = 32
 
@@ -36,6 +40,7 @@ class Job:
 
     Attributes:
         fields: the fingerprint's fields, one by one; runs with equal ones have equal rows.
+        segmenter: the checkpoint that makes masks, None where none are made.
     """
 
     config: Config
@@ -44,6 +49,7 @@ class Job:
     checkpoint: Checkpoint
     image_size: tuple[int, int]  # (shortest edge, longest edge)
     fields: dict[str, Any]
+    segmenter: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,33 @@ class DetectorRecipe:
         from labeler.detectors import GroundingDino  # imports torch and transformers: only where a model is loaded
 
         checkpoint = resolve(self.model, revision=self.revision)
-        if checkpoint.digest != self.digest:
-            raise Refused(
-                f"checkpoint {checkpoint.name} on node {platform.node()} has digest {checkpoint.digest}, the run was "
-                f"planned with {self.digest}; put the same files on every node, or name an object-storage URL"
-            )
+        _require_digest(checkpoint, self.digest)
         return GroundingDino(checkpoint.folder, self.prompts, **self.options)
+
+
+@dataclass(frozen=True)
+class SegmenterRecipe:
+    """Loads the job's segmenter wherever it is called: picklable, as the detector's."""
+
+    model: str
+    revision: str | None
+    digest: str
+    options: dict[str, Any]
+
+    def __call__(self) -> Segmenter:
+        from labeler.segmenters import Sam
+
+        checkpoint = resolve_segmenter(self.model, revision=self.revision)
+        _require_digest(checkpoint, self.digest)
+        return Sam(checkpoint.folder, **self.options)
+
+
+def _require_digest(checkpoint: Checkpoint, planned: str) -> None:
+    if checkpoint.digest != planned:
+        raise Refused(
+            f"checkpoint {checkpoint.name} on node {platform.node()} has digest {checkpoint.digest}, the run was "
+            f"planned with {planned}; put the same files on every node, or name an object-storage URL"
+        )
 
 
 def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
@@ -77,12 +104,13 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
     Raises:
         Refused: anything is missing, unreadable or contradictory; nothing has been written.
     """
-    model_name = absolute_uri(config.model_name) if Path(config.model_name).exists() else config.model_name
+    model_name = _model_uri(config.model_name)
     clash = sorted(set(config.input.keep) & set(LABELS.names))
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
     limits = config.prompts
     light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
+    resolve_masks(config, weights=False)
     tokenizer = Tokenizer.load(light.folder)
     if vocabulary is None:
         vocabulary = Vocabulary.load(
@@ -90,10 +118,25 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
         )
     prompts = pack(vocabulary, tokenizer, max_tokens=limits.max_tokens, max_categories=limits.max_categories)
     checkpoint = resolve(model_name, revision=config.model.revision)
+    segmenter = resolve_masks(config)
     size = config.detect.image_size
     image_size = (size.shortest_edge, size.longest_edge) if size else checkpoint.image_size
     fields = _fingerprint_fields(config, vocabulary, prompts, checkpoint, tokenizer, image_size)
-    return Job(config, vocabulary, prompts, checkpoint, image_size, fields)
+    return Job(config, vocabulary, prompts, checkpoint, image_size, fields | masks_fields(config, segmenter), segmenter)
+
+
+def _model_uri(name: str) -> str:
+    return absolute_uri(name) if Path(name).exists() else name
+
+
+def resolve_masks(config: Config, *, weights: bool = True) -> Checkpoint | None:
+    """The checkpoint that makes masks, None where the config asks for none. Refused where it is unusable."""
+    masks = config.masks
+    if masks is None:
+        return None
+    checkpoint = resolve_segmenter(_model_uri(masks.model), revision=masks.revision, weights=weights)
+    Preprocessing.of(checkpoint)  # settings that do not fit the model are refused here, too
+    return checkpoint
 
 
 def vocabulary_spec(config: Config) -> Any:
@@ -125,7 +168,6 @@ def _fingerprint_fields(
         "detect.score_floor": detect.score_floor,
         "detect.max_detections": detect.max_detections,
         "detect.nms_iou": detect.nms_iou,
-        "masks": None,
         "unit.max_images": unit.max_images,
         "unit.max_bytes": unit.max_bytes,
         "unit.max_image_bytes": unit.max_image_bytes,
@@ -136,13 +178,24 @@ def _fingerprint_fields(
     }
 
 
+def masks_fields(config: Config, segmenter: Checkpoint | None) -> dict[str, Any]:
+    """The fingerprint's fields about masks; `masks` is the model's digest, or None where none are made."""
+    if config.masks is None or segmenter is None:
+        return {"masks": None}
+    return {
+        "masks": segmenter.digest,
+        "masks.threshold": config.masks.threshold,
+        "masks.max_masks": config.masks.max_masks,
+        "masks.version": MASKS_VERSION,
+    }
+
+
 def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
     """How to load the job's detector on a worker with `threads` CPU threads."""
     detect, model = job.config.detect, job.config.model
-    is_local = Path(job.config.model_name).exists()
     return DetectorRecipe(
-        model=absolute_uri(job.config.model_name) if is_local else job.config.model_name,
-        revision=model.revision if is_local else (job.checkpoint.revision or model.revision),
+        model=_model_uri(job.config.model_name),
+        revision=job.checkpoint.revision or model.revision,
         digest=job.checkpoint.digest,
         prompts=job.prompts,
         options={
@@ -156,6 +209,26 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
             "nms_iou": detect.nms_iou,
             "image_size": job.image_size,
             "pairs_per_batch": detect.pairs_per_batch,
+            "threads": threads,
+        },
+    )
+
+
+def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe | None:
+    """How to load the job's segmenter on a worker, on the detector's device; None where no masks are made."""
+    masks, model = job.config.masks, job.config.model
+    if masks is None or job.segmenter is None:
+        return None
+    return SegmenterRecipe(
+        model=_model_uri(masks.model),
+        revision=job.segmenter.revision or masks.revision,
+        digest=job.segmenter.digest,
+        options={
+            "device": model.device,
+            "dtype": model.dtype,
+            "threshold": masks.threshold,
+            "max_masks": masks.max_masks,
+            "boxes_per_batch": masks.boxes_per_batch,
             "threads": threads,
         },
     )

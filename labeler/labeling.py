@@ -1,4 +1,4 @@
-"""Label one unit's images: decode beside the detector, detect, and make exactly one row of each image.
+"""Label one unit's images: decode beside the detector, detect, segment, and make exactly one row of each image.
 
 No Ray here: the pipeline calls it inside its actors, `preview`, `label --dry-run` and benchmarks call it directly.
 """
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -36,26 +36,45 @@ class Detector(Protocol):
         """Detections, or the error that says why one image has none, for each prepared image."""
 
 
+class Segmenter(Protocol):
+    """What makes masks for an image's boxes."""
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What is really used; goes into each unit's file metadata beside the detector's."""
+
+    def prepare(self, image_rgb: Any) -> Any:
+        """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU."""
+
+    def sketch(self, image: Any, detections: Detections) -> Any:
+        """The model's part of the work, for one prepared image."""
+
+    def draw(self, sketch: Any) -> Any:
+        """The rest: an object with `detections`, and how many masks were `lost`; thread-safe, on the CPU."""
+
+
+MASKS_LOST = "some masks came out not finite; their boxes have none"
+
+
 @dataclass
 class StageSeconds:
-    """Seconds spent per stage of one unit; decode sums over threads."""
+    """Seconds spent per stage of one unit; decode and mask sum over threads."""
 
     decode: float = 0.0
     detect: float = 0.0
+    mask: float = 0.0
     write: float = 0.0
 
     def add(self, other: StageSeconds) -> None:
-        self.decode, self.detect, self.write = (
-            self.decode + other.decode,
-            self.detect + other.detect,
-            self.write + other.write,
-        )
+        for stage in fields(self):
+            setattr(self, stage.name, getattr(self, stage.name) + getattr(other, stage.name))
 
 
 @dataclass(frozen=True)
 class _Ready:
     row: Row  # everything but status and detections
     prepared: Any
+    for_masks: Any = None
 
 
 class _Turn:
@@ -83,6 +102,7 @@ class UnitLabeler:
     """Owns a detector, its decode threads, and the lock that lets one forward run at a time.
 
     Args:
+        segmenter: makes masks for what the detector found; None for boxes alone.
         decode_threads: threads that decode and resize beside the detector.
         images_per_batch: images handed to the detector at once; about two such batches are decoded ahead.
         max_pixels: larger images become rows with status `too_large`.
@@ -97,19 +117,26 @@ class UnitLabeler:
         images_per_batch: int,
         max_pixels: int = images.MAX_PIXELS,
         watchdog: Watchdog | None = None,
+        segmenter: Segmenter | None = None,
     ) -> None:
-        self.detector = detector
-        self._images_per_batch = images_per_batch
+        self.detector, self.segmenter = detector, segmenter
+        self._images_per_batch, self._draw_ahead = images_per_batch, decode_threads
         self._max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._forward = threading.Lock()
         self._watchdog = watchdog or Watchdog()
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Of the detector, and of the segmenter if there is one."""
+        return self.detector.description | (self.segmenter.description if self.segmenter else {})
 
     def label(self, shard_id: str, items: Sequence[Item], keep: Sequence[str] = ()) -> tuple[list[Row], StageSeconds]:
         """One row for each item, in item order, and where the time went."""
         seconds = StageSeconds()
         rows: list[Row] = []
         batch: list[_Ready] = []
+        drawing: deque[Future[tuple[Row, float]]] = deque()
         with self._watchdog.working(), closing(_Turn(self._forward)) as turn:
             for outcome, took in self._decoded_ahead(shard_id, items, keep, turn):
                 self._watchdog.beat()
@@ -119,9 +146,10 @@ class UnitLabeler:
                     continue
                 batch.append(outcome)
                 if len(batch) == self._images_per_batch:
-                    rows += self._detect(batch, seconds, turn)
+                    rows += self._label_batch(batch, seconds, turn, drawing)
                     batch = []
-            rows += self._detect(batch, seconds, turn)
+            rows += self._label_batch(batch, seconds, turn, drawing)
+        rows += _drawn(drawing, 0, seconds)
         rows.sort(key=lambda row: row.index)
         return rows, seconds
 
@@ -159,9 +187,17 @@ class UnitLabeler:
             orientation=image.orientation,
             phash=images.phash(image.pixels),
         )
-        return _Ready(row, self.detector.prepare(image.pixels)), time.perf_counter() - start
+        for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
+        return _Ready(row, self.detector.prepare(image.pixels), for_masks), time.perf_counter() - start
 
-    def _detect(self, batch: Sequence[_Ready], seconds: StageSeconds, turn: _Turn) -> list[Row]:
+    def _label_batch(
+        self,
+        batch: Sequence[_Ready],
+        seconds: StageSeconds,
+        turn: _Turn,
+        drawing: deque[Future[tuple[Row, float]]],
+    ) -> list[Row]:
+        """Rows that are finished: those without detections, and earlier ones whose masks are drawn by now."""
         if not batch:
             return []
         turn.take()
@@ -169,7 +205,37 @@ class UnitLabeler:
         found = self.detector.detect_prepared([ready.prepared for ready in batch])
         seconds.detect += time.perf_counter() - start
         self._watchdog.beat()
-        return [_finish(ready.row, result) for ready, result in zip(batch, found, strict=True)]
+        rows = [_finish(ready.row, result) for ready, result in zip(batch, found, strict=True)]
+        if self.segmenter is None:
+            return rows
+        finished = [row for row in rows if not len(row.detections)]
+        for ready, row in zip(batch, rows, strict=True):
+            if len(row.detections):
+                start = time.perf_counter()
+                sketch = self.segmenter.sketch(ready.for_masks, row.detections)
+                seconds.mask += time.perf_counter() - start
+                self._watchdog.beat()
+                drawing.append(self._decoders.submit(self._draw, row, sketch))
+                finished += _drawn(drawing, self._draw_ahead, seconds)
+        return finished
+
+    def _draw(self, row: Row, sketch: Any) -> tuple[Row, float]:
+        """Masks at the image's size, on a decode thread: the forward goes on meanwhile."""
+        assert self.segmenter is not None
+        start = time.perf_counter()
+        drawn = self.segmenter.draw(sketch)
+        row = replace(row, detections=drawn.detections, error=MASKS_LOST if drawn.lost else row.error)
+        return row, time.perf_counter() - start
+
+
+def _drawn(drawing: deque[Future[tuple[Row, float]]], waiting: int, seconds: StageSeconds) -> list[Row]:
+    """The oldest rows, so that at most so many go on waiting: the logits of an image's masks are up to 26 MB."""
+    rows = []
+    while len(drawing) > waiting:
+        row, took = drawing.popleft().result()
+        seconds.mask += took
+        rows.append(row)
+    return rows
 
 
 def undetected_row(shard_id: str, item: Item, keep: Sequence[str]) -> Row:

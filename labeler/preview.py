@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from labeler import images, storage
 from labeler.contact_sheet import Tile, draw_contact_sheet
-from labeler.job import Job, detector_recipe, plan_input
+from labeler.job import Job, detector_recipe, plan_input, segmenter_recipe
 from labeler.labeling import UnitLabeler
 from labeler.records import Row
 from labeler.sampling import sample_items
@@ -29,11 +29,13 @@ def preview(job: Job, *, sample: int, threshold: float, columns: int = 5) -> Pre
     config = job.config
     threads = max(1, (os.cpu_count() or 2) - 1)
     detector = detector_recipe(job, threads=threads)()
+    make_segmenter = segmenter_recipe(job, threads=threads)
     labeler = UnitLabeler(
         detector,
         decode_threads=threads,
         images_per_batch=config.detect.images_per_batch or (1 if detector.description["device"] == "cpu" else 8),
         max_pixels=config.detect.max_pixels,
+        segmenter=make_segmenter() if make_segmenter else None,
     )
     chosen = sample_items(config, plan_input(config), images=sample)
     names = {category.id: category.name for category in job.vocabulary.categories}
@@ -55,5 +57,10 @@ def _tile(row: Row, item: Item, names: dict[int, str], threshold: float, max_pix
     shown = row.detections.above(threshold)
     pixels = images.decode(item.data, max_pixels=max_pixels).pixels
     return Tile(
-        pixels, shown.boxes, [names[int(id_)] for id_ in shown.category_ids], shown.scores.tolist(), row.image_key
+        pixels,
+        shown.boxes,
+        [names[int(id_)] for id_ in shown.category_ids],
+        shown.scores.tolist(),
+        row.image_key,
+        masks=() if shown.masks is None else list(shown.masks),
     )

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labeler.detections import Detections
+from labeler.masks import Mask
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: masks have a quality
+READABLE_VERSIONS = frozenset({1, 2})
 
 STATUSES = (
     "labeled",  # at least one stored detection
@@ -26,7 +28,13 @@ STATUSES = (
     "removed",  # reserved for deletion requests
 )
 
-MASK = pa.struct([pa.field("size", pa.list_(pa.int32())), pa.field("counts", pa.binary())])
+MASK = pa.struct(
+    [
+        pa.field("size", pa.list_(pa.int32())),  # height, width of the upright image
+        pa.field("counts", pa.binary()),  # COCO's compressed run lengths
+        pa.field("quality", pa.float32()),  # the IoU that the model expects of it
+    ]
+)
 
 DETECTION = pa.struct(
     [
@@ -124,11 +132,22 @@ def _detections_column(per_row: Sequence[Detections]) -> pa.ListArray:
             pa.array(everything.scores, pa.float32()),
             *(pa.array(boxes[side], pa.float32()) for side in range(4)),
             pa.array(everything.chunks, pa.int16()),
-            pa.nulls(len(everything), MASK),
+            _mask_column(everything),
         ],
         fields=list(DETECTION),
     )
     return pa.ListArray.from_arrays(pa.array(offsets), structs, type=LABELS.field("detections").type)
+
+
+def _mask_column(detections: Detections) -> pa.StructArray:
+    if detections.masks is None:
+        return pa.nulls(len(detections), MASK)
+    return pa.array([None if mask is None else mask_value(mask) for mask in detections.masks], MASK)
+
+
+def mask_value(mask: Mask) -> dict[str, Any]:
+    """A mask as a value of the type MASK."""
+    return {**mask.rle, "quality": mask.quality}
 
 
 def table_to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
@@ -161,4 +180,14 @@ def detections_of(table: pa.Table) -> list[Detections]:
         part["category_id"],
         part["chunk"],
     )
+    masks = values.field("mask")
+    if masks.null_count < len(masks):
+        everything = everything.with_masks([_mask_of(value) for value in masks.to_pylist()])
     return [everything[start:stop] for start, stop in itertools.pairwise(offsets)]
+
+
+def _mask_of(value: Mapping[str, Any] | None) -> Mask | None:
+    if value is None:
+        return None
+    height, width = value["size"]
+    return Mask(height, width, value["counts"], value.get("quality"))  # schema version 1 has no quality

@@ -73,9 +73,9 @@ class RedFinder:
         return found
 
 
-def label_folder(folder: Path | str, run: Path, *, keep: Sequence[str] = ("json.group",)) -> Run:
+def label_folder(folder: Path | str, run: Path, *, keep: Sequence[str] = ("json.group",), segmenter: Any = None) -> Run:
     """Read all shards of a folder, label them, write the run."""
-    labeler = UnitLabeler(RedFinder(), decode_threads=1, images_per_batch=4)
+    labeler = UnitLabeler(RedFinder(), decode_threads=1, images_per_batch=4, segmenter=segmenter)
     shards = find_shards(str(folder))
     units: dict[tuple[int, int], list[Row]] = {}
     limits = {"max_images": 4, "max_bytes": 1 << 20, "max_image_bytes": 1 << 20}
@@ -87,7 +87,7 @@ def label_folder(folder: Path | str, run: Path, *, keep: Sequence[str] = ("json.
     return write_run(run, units, shards=shards, categories=CATEGORIES, fields=fields, keep=keep)
 
 
-def red_run(folder: Path, *, shards: int = 2, images: int = 9) -> Run:
+def red_run(folder: Path, *, shards: int = 2, images: int = 9, segmenter: Any = None) -> Run:
     """A run over tars in folder/in: images turned by ORIENTATIONS, every fifth a PNG, groups of three."""
     (folder / "in").mkdir()
     for shard in range(shards):
@@ -99,4 +99,4 @@ def red_run(folder: Path, *, shards: int = 2, images: int = 9) -> Run:
             members[f"{index:03d}.{'png' if format == 'PNG' else 'jpg'}"] = picture(seed, orientation, format)
             members[f"{index:03d}.json"] = json.dumps({"group": f"film {seed // 3}"}).encode()
         (folder / "in" / f"part-{shard}.tar").write_bytes(tar_bytes(members))
-    return label_folder(folder / "in", folder / "run")
+    return label_folder(folder / "in", folder / "run", segmenter=segmenter)

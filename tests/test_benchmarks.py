@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import calibration_table, export_scale
+from benchmarks import calibration_table, export_scale, masks
 from labeler.runs import read_plan, read_progress, read_tables
 from tests.label_runs import noisy_run
 
@@ -45,3 +45,18 @@ def test_the_calibration_table_is_about_images_that_were_not_seen(
     assert [float(row[0]) for row in rows] == [0.7, 0.9]
     assert all(float(reached) >= float(asked) - 0.01 for asked, reached, *_ in rows)
     assert float(rows[0][2]) > float(rows[1][2]) > 0.1, "more precision costs recall"
+
+
+def test_the_cost_of_masks_is_measured_through_the_real_labeling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masks, "PHOTOGRAPH", (90, 120))
+    command = ["--images", "2", "--boxes", "5", "--rounds", "1", "--output", str(tmp_path / "masks.json")]
+    monkeypatch.setattr(sys, "argv", ["masks", *command])
+    masks.main()
+    result = json.loads((tmp_path / "masks.json").read_text())
+    plain, masked = result["labeling"]["boxes"], result["labeling"]["boxes and masks"]
+    assert plain["detections"] == masked["detections"] > 0
+    assert plain["masks"] == 0 < masked["masks"]
+    assert result["drawing"]["masks"] == 5
+    assert result["parts"]["tiny sam"]["side"] == 128

@@ -15,10 +15,11 @@ PACKAGE = ROOT / "labeler"
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
     {"errors", "plain_yaml", "watchdog"},
-    {"boxes", "detections", "image_headers", "images", "storage", "tokenizer", "vocabulary_files", "wordpiece"},
+    {"boxes", "masks", "image_headers", "images", "storage", "tokenizer", "vocabulary_files", "wordpiece"},
+    {"detections"},
     {"contact_sheet", "vocabulary", "config"},
     {"prompts", "merge", "records", "shards", "checkpoints"},
-    {"vocabulary_text", "detectors", "runs", "labeling", "shapes"},
+    {"vocabulary_text", "detectors", "segmenters", "runs", "labeling", "shapes"},
     {"job", "report"},
     {"forget"},
     {"sampling", "exports", "evaluation"},
@@ -29,7 +30,7 @@ LAYERS = [
     {"cli"},
 ]
 RAY_ROOMS = {"pipeline", "training"}
-TORCH_ROOMS = {"detectors", "training"}
+TORCH_ROOMS = {"detectors", "segmenters", "training"}
 
 
 def modules() -> list[Path]:

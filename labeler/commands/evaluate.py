@@ -15,6 +15,12 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--annotations", metavar="URI", required=True, help="ground truth, COCO or LVIS json")
     parser.add_argument("--groups", metavar="FILE", help="YAML, `name: [category, ...]`: AP of each group")
     parser.add_argument("--rules", choices=["auto", "coco", "lvis"], default="auto", help="default: by the annotations")
+    parser.add_argument(
+        "--iou",
+        choices=["auto", "bbox", "segm"],
+        default="auto",
+        help="segm: masks, too (auto: where there are any)",
+    )
     parser.add_argument("--thresholds", metavar="FILE", help="judge only what an export with this file would keep")
     parser.add_argument("--fixed-ap", action="store_true", help="refuse a run unfit for LVIS's Fixed AP")
     parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
@@ -30,8 +36,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     groups, rules = arguments.groups, arguments.rules
     if arguments.run_uri.lower().endswith(".json"):
-        if arguments.partial or arguments.categories_by_name or arguments.fixed_ap or arguments.thresholds:
-            options = "--partial, --categories-by-name, --fixed-ap and --thresholds"
+        of_runs = arguments.partial or arguments.categories_by_name or arguments.fixed_ap or arguments.thresholds
+        if of_runs or arguments.iou != "auto":
+            options = "--partial, --categories-by-name, --fixed-ap, --thresholds and --iou"
             raise Refused(f"{options} are for runs, not for a results file")
         evaluation = evaluate_results(arguments.run_uri, arguments.annotations, groups=groups, rules=rules)
         target = arguments.output
@@ -45,6 +52,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             fixed_ap=arguments.fixed_ap,
             by_name=arguments.categories_by_name,
             partial=arguments.partial,
+            masks={"auto": None, "bbox": False, "segm": True}[arguments.iou],
             thresholds=arguments.thresholds,
         )
         target = arguments.output or storage.join(run_uri, "evaluation.json")

@@ -15,8 +15,11 @@ from labeler.errors import Refused
 DTYPES = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def load_model(checkpoint: Checkpoint, device: torch.device) -> Any:
+def load_model(checkpoint: Checkpoint, device: torch.device, *, buffers: bool = False) -> Any:
     """The checkpoint's transformers model on `device`, float32 and in eval mode.
+
+    Args:
+        buffers: they are weights too, and have to be in the files: SAM 2 keeps the frequencies of its positions so.
 
     Raises:
         Refused: the weights do not fit the config, or transformers cannot build it here.
@@ -37,8 +40,8 @@ def load_model(checkpoint: Checkpoint, device: torch.device) -> Any:
     except Exception as error:  # whatever a wrong config makes transformers raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise Refused(f"checkpoint {checkpoint.name} cannot be loaded: {reason}") from error
-    parameters = {name for name, _ in model.named_parameters()}
-    missing = sorted(parameters.intersection(loaded["missing_keys"]))
+    needed = set(model.state_dict()) if buffers else {name for name, _ in model.named_parameters()}
+    missing = sorted(needed.intersection(loaded["missing_keys"]))
     if missing:
         raise Refused(
             f"checkpoint {checkpoint.name} lacks {len(missing)} of the model's weights ({missing[0]}, ...); "

@@ -62,7 +62,7 @@ class Preprocessing:
         if not 0 < size[0] <= size[1]:
             raise Refused(f"image_size is (shortest edge, longest edge) in pixels, 0 < shortest <= longest; got {size}")
         resample = int(config.get("resample", Image.Resampling.BILINEAR))
-        mean, std = _mean_and_std(config, checkpoint.name)
+        mean, std = mean_and_std(config, checkpoint.name)
         scale = float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
         return Preprocessing(size, resample, scale, mean, std)
 
@@ -96,7 +96,8 @@ def resized_shape(height: int, width: int, shortest_edge: int, longest_edge: int
     return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
-def _mean_and_std(config: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_and_std(config: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per RGB channel, from an image processor's settings; ImageNet's where they are not said."""
     if not config.get("do_normalize", True):
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean = tuple(float(value) for value in config.get("image_mean") or IMAGENET_MEAN)

@@ -41,20 +41,24 @@ class Collector:
         self._truth, self._rules, self._masks = truth, rules, masks
         self._parts: list[DetectionTable] = []
         self._pool = BestPerCategory(masks=masks) if fixed else None
+        self._found = self._maskless = 0
 
     def add(self, found: DetectionTable) -> None:
         """All detections of the images in `found`: no image may be split over two calls."""
+        self._found += len(found)
+        self._maskless += len(found) - len(found.masked())
         if self._pool is not None:
             self._pool.add(found)
         self._parts.append(judged(self._truth, best_per_image(found)) if self._rules is LVIS else found)
 
     def notes(self) -> list[str]:
         """What a reader of the numbers has to know beside the rules' names."""
-        if self._rules is COCO:
-            return [f"COCO: IoU 0.50:0.95; the {COCO.per_image} best detections of a category in an image"]
-        lines = [
-            f"LVIS: IoU 0.50:0.95; the {PER_IMAGE} best detections of an image, then those of categories judged in it"
-        ]
+        best = f"the {COCO.per_image} best detections of a category in an image"
+        if self._rules is not COCO:
+            best = f"the {PER_IMAGE} best detections of an image, then those of categories judged in it"
+        lines = [f"{self._rules.name}: IoU 0.50:0.95; {best}"]
+        if self._masks and self._maskless:
+            lines.append(f"masks: {self._maskless:,} of {self._found:,} detections have none and count for boxes only")
         if self._pool is not None:
             counts = np.bincount(self._pool.table().category, minlength=len(self._truth.categories))
             short = int(np.count_nonzero(counts < PER_CATEGORY))
@@ -69,4 +73,8 @@ class Collector:
         self._parts = []
         if self._pool is not None:
             tables.append((LVIS_FIXED, judged(self._truth, self._pool.table())))
-        return tuple(score(self._truth, table, rules, kind) for kind in kinds for rules, table in tables)
+        return tuple(
+            score(self._truth, table.masked() if kind == "segm" else table, rules, kind)
+            for kind in kinds
+            for rules, table in tables
+        )

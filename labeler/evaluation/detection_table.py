@@ -23,7 +23,7 @@ class DetectionTable:
         image, category: (n,) int32 positions in the ground truth.
         scores: (n,) float.
         boxes_xywh: (n, 4) float pixels.
-        masks: (n,) RLE objects {size, counts}, or None.
+        masks: (n,) RLE objects {size, counts}, None for one that has none; or None when they were not read.
     """
 
     image: npt.NDArray[np.int32]
@@ -70,6 +70,12 @@ class DetectionTable:
             boxes = xyxy_to_xywh(detections.boxes[known])
             parts.append(DetectionTable(image, category[known].astype(np.int32), detections.scores[known], boxes))
         return DetectionTable.concat(parts)
+
+    def masked(self) -> DetectionTable:
+        """Those that have a mask."""
+        if self.masks is None:
+            return self
+        return self[np.array([mask is not None for mask in self.masks], np.bool_)]
 
     def __len__(self) -> int:
         return len(self.scores)

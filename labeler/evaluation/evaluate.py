@@ -48,7 +48,7 @@ def evaluate_run(
         fixed_ap: refuse the run when Fixed AP cannot be measured on it; else that is only said.
         by_name: match categories by name alone.
         partial: evaluate the images and categories that both sides have, and say what that leaves out.
-        masks: evaluate masks too; None: if the run has them.
+        masks: evaluate masks too; None: if the run and the annotations have them.
         thresholds: a threshold file: only detections at or above their category's threshold count.
 
     Raises:
@@ -62,8 +62,7 @@ def evaluate_run(
         raise Refused(f"{shown} is no run: it has no run.json; give the output folder of a label command")
     limits = thresholds_for(run, thresholds) if thresholds is not None else Thresholds()
     plan, progress = read_plan(run), read_progress(run)
-    with_masks = bool(run.manifest.fingerprint_fields.get("masks")) if masks is None else masks
-    whole = read_ground_truth(annotations, masks=with_masks)
+    whole, with_masks = _read_truth(annotations, run, masks)
     chosen = choose_rules(whole, rules)
     why_not = why_not_fixed(run.manifest.config["detect"]) if chosen is LVIS else ""
     if fixed_ap and (why_not or chosen is not LVIS):
@@ -91,6 +90,19 @@ def evaluate_run(
         {LVIS_FIXED.name: why_not} if why_not else {},
         part.moved(wanted) | (frequency_groups(part.truth) if chosen is LVIS else {}),
     )
+
+
+def _read_truth(annotations: Annotations, run: Run, masks: bool | None) -> tuple[GroundTruth, bool]:
+    """The annotations, and whether masks are evaluated on them."""
+    has_masks = bool(run.manifest.fingerprint_fields.get("masks"))
+    if masks and not has_masks:
+        raise Refused("the detections of the run have no masks; label with a `masks` section to evaluate them")
+    if masks is None and has_masks:
+        try:
+            return read_ground_truth(annotations, masks=True), True
+        except Refused:  # annotations of boxes alone; whatever else is wrong with them is said below
+            return read_ground_truth(annotations), False
+    return read_ground_truth(annotations, masks=bool(masks)), bool(masks)
 
 
 def _require_all_images(run: Run, truth: GroundTruth, images: ImageMatch, *, complete: bool, partial: bool) -> None:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler.boxes import xyxy_to_xywh
-from labeler.errors import Refused
 from labeler.evaluation.alignment import Positions
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.exports.thresholds import Thresholds
@@ -36,6 +35,7 @@ def read_detections(
         rows: see `ImageMatch`; positions must be those of the ground truth that is evaluated.
         category_of: category id -> position; detections of other categories are left out.
         thresholds: detections below them are left out, too.
+        masks: read them, too; a detection may have none.
     """
     needed: dict[str, frozenset[int]] = {}
     for shard_id, number in rows:
@@ -74,7 +74,5 @@ def _to_table(
 def _masks(column: pa.ChunkedArray, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
     masks = np.empty(int(kept.sum()), np.object_)
     for row, mask in enumerate(column.filter(pa.array(kept)).to_pylist()):
-        if mask is None:
-            raise Refused("some detections of the run have no mask; label with masks to evaluate them")
-        masks[row] = {"size": list(mask["size"]), "counts": mask["counts"]}
+        masks[row] = None if mask is None else {"size": list(mask["size"]), "counts": mask["counts"]}
     return masks

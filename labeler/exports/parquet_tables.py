@@ -9,16 +9,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, with_features
+from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, sequence, value, with_features
 from labeler.exports.formats import Frame, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.rolling_parquet import ParquetRows
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
+from labeler.records import MASK, mask_value
 
 BYTES_PER_PART = 384 << 20  # between 256 and 512 MB
 _GROUP_ROWS, _GROUP_BYTES = 1 << 17, 64 << 20
 
+_MASK_FEATURE = {
+    "size": sequence(value(pa.int32())), "counts": value(pa.binary()), "quality": value(pa.float32())
+}  # fmt: skip
 _ORIGIN = [("run_id", pa.string()), ("model_digest", pa.string())]
 _KEY = [("image_id", pa.int64()), ("shard_id", pa.string()), ("index", pa.int64()), ("digest", pa.string())]
 _BOX_SIDES = ("x_min", "y_min", "x_max", "y_max")
@@ -31,6 +35,7 @@ BOXES = pa.schema(
         ("label", pa.int64()),  # 0-based class index
         ("score", pa.float32()),
         *((side, pa.float32()) for side in _BOX_SIDES),
+        ("mask", MASK),  # null where there is none
         *_ORIGIN,
     ]
 )
@@ -91,7 +96,7 @@ class TablesPart:
         columns = [*IMAGES, *(pa.field(name, pa.string()) for name in self._keep)]
         columns += [pa.field("image", IMAGE)] if settings.copy_images else []
         schemas = {
-            "boxes": with_features(BOXES, {"label": labels}),
+            "boxes": with_features(BOXES, {"label": labels, "mask": _MASK_FEATURE}),
             "images": with_features(pa.schema(columns), {"image": IMAGE_FEATURE}),
         }
         self._files = {
@@ -112,6 +117,8 @@ class TablesPart:
         boxes |= {"category_id": ids, "category": [self._names[id_] for id_ in ids]}
         boxes |= {"label": [self._class_of[id_] for id_ in ids], "score": found.scores.tolist()}
         boxes |= {side: found.boxes[:, place].tolist() for place, side in enumerate(_BOX_SIDES)}
+        masks = [found.mask_of(row) for row in range(count)]
+        boxes |= {"mask": [None if mask is None else mask_value(mask) for mask in masks]}
         self._files["boxes", image.split].add(boxes)
         values = {name: row[name] for name in (*IMAGES.names, *self._keep) if name in row} | key | {"boxes": count}
         if self._settings.copy_images and pixels is not None:

@@ -21,6 +21,7 @@ IMAGES_PER_PART, BYTES_PER_PART = 10_000, 1 << 30
 _LABELS = (
     "image_id", "file_name", "digest", "width", "height", "boxes_xyxy", "scores", "category_ids", "categories",
 )  # fmt: skip
+_MASKS = "masks"  # beside them where the image has masks: COCO's RLE for each box, or null
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class WebDatasetFormat:
     images_per_part: int = IMAGES_PER_PART
     bytes_per_part: int = BYTES_PER_PART
     name = "webdataset"
-    reserved = frozenset(_LABELS)
+    reserved = frozenset((*_LABELS, _MASKS))
     needs_pixels = True
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> WebDatasetPart:
@@ -81,7 +82,10 @@ class WebDatasetPart:
             ids,
             [self._names[id_] for id_ in ids],
         )
-        return dict(zip(_LABELS, values, strict=True)) | {name: row[name] for name in self._keep}
+        labels = dict(zip(_LABELS, values, strict=True)) | {name: row[name] for name in self._keep}
+        if found.masks is not None:
+            labels[_MASKS] = [None if mask is None else mask.json_rle for mask in found.masks]
+        return labels
 
     @property
     def is_full(self) -> bool:

@@ -71,11 +71,13 @@ class Receipt:
     shard_images: int | None = None  # of kind `end`
     counts: Mapping[str, int] = field(default_factory=dict)  # images by status
     detections: int = 0
+    masks: int = 0
     at_cap: int = 0
     image_bytes: int = 0
     label_bytes: int = 0
     decode_s: float = 0.0
     detect_s: float = 0.0
+    mask_s: float = 0.0
     write_s: float = 0.0
     written: bool = False  # False: another worker had committed it already
     engine: str = ""  # of the detector that labeled it, in words
@@ -94,11 +96,13 @@ RECEIPT = pa.schema(
         pa.field("shard_images", pa.int64()),
         pa.field("counts", pa.struct([pa.field(status, pa.int64()) for status in STATUSES])),
         pa.field("detections", pa.int64()),
+        pa.field("masks", pa.int64()),
         pa.field("at_cap", pa.int64()),
         pa.field("image_bytes", pa.int64()),
         pa.field("label_bytes", pa.int64()),
         pa.field("decode_s", pa.float64()),
         pa.field("detect_s", pa.float64()),
+        pa.field("mask_s", pa.float64()),
         pa.field("write_s", pa.float64()),
         pa.field("written", pa.bool_()),
         pa.field("engine", pa.string()),

@@ -151,7 +151,7 @@ def serve(pipe: Connection) -> None:
     except Exception as error:
         pipe.send(({}, f"{type(error).__name__}: {error}"))
         return
-    pipe.send((dict(labeler.detector.description), None))
+    pipe.send((dict(labeler.description), None))
     while True:
         try:
             shard_id, items = pipe.recv()

@@ -25,6 +25,7 @@ from labeler.job import (
     plan_input,
     public_config,
     resolve_job,
+    segmenter_recipe,
 )
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
@@ -256,11 +257,13 @@ def _worker_settings(
     return WorkerSettings(
         run_uri=run.uri,
         make_detector=make_detector or detector_recipe(job, threads=workers.threads),
+        make_segmenter=segmenter_recipe(job, threads=workers.threads),
         metadata={
             "run_id": run.manifest.run_id,
             "model_digest": job.checkpoint.digest,
             "model_revision": job.checkpoint.revision or "",
             "prompts_fingerprint": job.prompts.fingerprint,
+            "segmenter_digest": job.segmenter.digest if job.segmenter else "",
             **{f"version_{name}": version for name, version in package_versions().items()},
         },
         keep=config.input.keep,

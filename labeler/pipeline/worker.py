@@ -14,7 +14,7 @@ import ray
 
 from labeler import storage
 from labeler.errors import LabelerError
-from labeler.labeling import Detector, StageSeconds, UnitLabeler
+from labeler.labeling import Detector, Segmenter, StageSeconds, UnitLabeler
 from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
 from labeler.pipeline.redo import Redo
 from labeler.records import Row, complete_table, table_to_parquet
@@ -37,6 +37,7 @@ class WorkerSettings:
         images_per_batch: None: by the device the detector ended up on.
         redo: of a derived run: which rows are made anew.
         stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
+        make_segmenter: loads what makes masks; None where none are made.
     """
 
     run_uri: str
@@ -50,6 +51,7 @@ class WorkerSettings:
     single_writer: bool = False
     redo: Redo | None = None
     stall_timeout_s: float = 900.0
+    make_segmenter: Callable[[], Segmenter] | None = None
 
 
 class LabelUnits:
@@ -104,12 +106,13 @@ class LabelUnits:
     def _label_and_commit(self, unit: Unit) -> Receipt:
         unit, taken_over = split_off(self._settings, unit)
         rows, seconds = self._labeler.label(unit.shard_id, unit.items, self._settings.keep)
-        return commit(self._settings, unit, rows, seconds, self._labeler.detector.description, taken_over)
+        return commit(self._settings, unit, rows, seconds, self._labeler.description, taken_over)
 
 
 def make_labeler(settings: WorkerSettings) -> UnitLabeler:
     """Load the detector and what works around it, in this process."""
-    detector = settings.make_detector()
+    segmenter = settings.make_segmenter() if settings.make_segmenter else None
+    detector = settings.make_detector()  # second: it tries how much of the GPU's memory it can use
     on_gpu = detector.description.get("device", "cpu") != "cpu"
     return UnitLabeler(
         detector,
@@ -117,6 +120,7 @@ def make_labeler(settings: WorkerSettings) -> UnitLabeler:
         images_per_batch=settings.images_per_batch or (8 if on_gpu else 1),
         max_pixels=settings.max_pixels,
         watchdog=Watchdog(settings.stall_timeout_s),
+        segmenter=segmenter,
     )
 
 
@@ -157,6 +161,8 @@ def _in_words(description: Mapping[str, str]) -> str:
     if "engine" not in description:
         return ""
     words = f"{description['engine']}, {description.get('dtype', '')} on {description.get('device', '')}"
+    if "segmenter" in description:
+        words += f", masks by {description['segmenter']} in {description.get('segmenter_dtype', '')}"
     check = description.get("engine_check")
     return f"{words}; against transformers' own forward: {check}" if check else words
 
@@ -168,9 +174,11 @@ def _receipt(unit: Unit, rows: list[Row], seconds: StageSeconds, max_detections:
         unit.unit,
         counts=dict(Counter(row.status for row in rows)),
         detections=sum(len(row.detections) for row in rows),
+        masks=sum(row.detections.count_masks() for row in rows),
         at_cap=sum(len(row.detections) == max_detections for row in rows) if max_detections else 0,
         image_bytes=sum(len(item.data) for item in unit.items if item.data is not None),
         decode_s=seconds.decode,
         detect_s=seconds.detect,
+        mask_s=seconds.mask,
         write_s=seconds.write,
     )

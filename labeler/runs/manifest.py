@@ -13,7 +13,7 @@ from typing import Any
 from labeler import storage
 from labeler.errors import Refused
 from labeler.prompts import Prompts
-from labeler.records import SCHEMA_VERSION
+from labeler.records import READABLE_VERSIONS, SCHEMA_VERSION
 from labeler.runs import layout
 from labeler.vocabulary import Vocabulary
 
@@ -87,9 +87,10 @@ class Manifest:
         try:
             values = json.loads(data)
             version = values["schema_version"]
-            if version != SCHEMA_VERSION:
+            if version not in READABLE_VERSIONS:
+                known = ", ".join(map(str, sorted(READABLE_VERSIONS)))
                 raise Refused(
-                    f"run {storage.redact(uri)} has schema version {version}, this labeler reads {SCHEMA_VERSION}; "
+                    f"run {storage.redact(uri)} has schema version {version}, this labeler reads {known}; "
                     "use the labeler version that wrote it"
                 )
             return Manifest(**values)

@@ -1,0 +1,483 @@
+"""Masks through a run: labeling, configuration, fingerprint, exports, evaluation, pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from labeler import storage
+from labeler.cli import main
+from labeler.config import Config, make_config
+from labeler.contact_sheet import Tile, colour_of, draw_contact_sheet
+from labeler.detections import Detections
+from labeler.errors import Refused
+from labeler.evaluation import evaluate_run
+from labeler.job import resolve_job, segmenter_recipe
+from labeler.labeling import MASKS_LOST, UnitLabeler
+from labeler.masks import Mask
+from labeler.records import Row, detections_of, rows_to_table
+from labeler.runs import Run, read_plan, read_progress
+from labeler.segmenters import Sam
+from labeler.segmenters.sam import Segmented
+from labeler.shards import Item, Unit
+from tests.conftest import NAMES
+from tests.inputs import image_bytes, write_tars
+from tests.label_runs import row, write_run
+from tests.red_boxes import RED, red_run
+from tests.segmenter_parts import tiny_sam
+from tests.stub_detector import StubDetector
+
+HEIGHT, WIDTH = 480, 640
+
+
+@dataclass
+class Filling:
+    """A segmenter that fills every box; drawing the images of some widths loses their masks."""
+
+    loses_width: int | None = None
+
+    @property
+    def description(self) -> dict[str, str]:
+        return {"segmenter": "Filling", "segmenter_dtype": "none"}
+
+    def prepare(self, image_rgb: Any) -> Any:
+        return image_rgb.shape[:2]
+
+    def sketch(self, image: Any, detections: Detections) -> Any:
+        return image, detections
+
+    def draw(self, sketch: Any) -> Any:
+        (height, width), found = sketch
+        if width == self.loses_width:
+            return Segmented(found, lost=len(found))
+        return Segmented(found.with_masks([filled(box, height, width) for box in found.boxes]))
+
+
+def filled(box: Sequence[float], height: int = HEIGHT, width: int = WIDTH, quality: float = 0.5) -> Mask:
+    left, top, right, bottom = (int(side) for side in box)
+    window = np.ones((right - left, bottom - top), np.bool_)
+    return Mask.of_window(window, left, top, height=height, width=width, quality=quality)
+
+
+def item(index: int, data: bytes | None, error: str | None = None) -> Item:
+    return Item(f"{index}.png", index, "u", None, None, data, error)
+
+
+def labeler(segmenter: Any, **options: Any) -> UnitLabeler:
+    return UnitLabeler(StubDetector(), segmenter=segmenter, **{"decode_threads": 2, "images_per_batch": 2, **options})
+
+
+# ---- labeling
+
+
+def test_no_items_make_no_rows_with_a_segmenter_either() -> None:
+    assert labeler(Filling()).label("000000", [])[0] == []
+
+
+def test_every_item_has_one_row_in_its_place_and_every_box_its_mask() -> None:
+    items = [item(i, image_bytes(i, width=40 + i)) for i in range(9)]
+    items[3], items[5] = item(3, b"no image"), item(5, None, "truncated member")
+    rows, seconds = labeler(Filling()).label("000000", items)
+    assert [row.index for row in rows] == list(range(9))
+    statuses = [row.status for row in rows]
+    assert statuses == ["labeled"] * 3 + ["decode_error", "labeled", "read_error"] + ["labeled"] * 3
+    for made in rows:
+        if made.status == "labeled":
+            mask = made.detections.mask_of(0)
+            assert mask is not None
+            assert (mask.height, mask.width, mask.area) == (30, made.width, 15 * (made.width // 2))  # type: ignore[operator]
+    assert seconds.mask > 0
+
+
+def test_images_without_detections_never_meet_the_segmenter() -> None:
+    class Blind(StubDetector):
+        def detect_prepared(self, batch: Sequence[Any]) -> list[Any]:
+            return [ValueError("non-finite scores") if i else Detections.empty() for i in range(len(batch))]
+
+    class Untouchable(Filling):
+        def sketch(self, image: Any, detections: Detections) -> Any:
+            raise AssertionError("nothing to segment")
+
+    shy = UnitLabeler(Blind(), segmenter=Untouchable(), decode_threads=1, images_per_batch=2)
+    rows, _ = shy.label("000000", [item(i, image_bytes(i)) for i in range(2)])
+    assert [row.status for row in rows] == ["empty", "detect_error"]
+
+
+def test_lost_masks_leave_the_row_labeled_and_are_named() -> None:
+    rows, _ = labeler(Filling(loses_width=50)).label(
+        "000000", [item(0, image_bytes(0, width=50)), item(1, image_bytes(1, width=60))]
+    )
+    assert [(row.status, row.error) for row in rows] == [("labeled", MASKS_LOST), ("labeled", None)]
+    assert [row.detections.count_masks() for row in rows] == [0, 1]
+
+
+def test_a_real_segmenter_labels_a_unit_as_it_labels_single_images() -> None:
+    sam = Sam(tiny_sam("sam"), device="cpu", threads=1, threshold=0.0)
+    items = [item(i, image_bytes(i, width=40 + 9 * i, height=50)) for i in range(5)]
+    rows, _ = labeler(sam).label("000000", items)
+    table = rows_to_table(rows)
+    assert sum(found.count_masks() for found in detections_of(table)) >= 3
+    for made, one in zip(rows, items, strict=True):
+        assert one.data is not None
+        pixels = np.asarray(Image.open(io.BytesIO(one.data)))
+        alone = sam.segment(pixels, replace(made.detections, masks=None))
+        assert made.detections.mask_of(0) == alone.mask_of(0)
+
+
+def test_a_segmenter_that_raises_frees_the_way_for_the_next_unit() -> None:
+    class Broken(Filling):
+        def draw(self, sketch: Any) -> Any:
+            raise RuntimeError("broken")
+
+    shared = labeler(Broken())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="broken"):
+            shared.label("000000", [item(0, image_bytes(0))])
+
+
+def test_few_images_wait_to_be_drawn() -> None:
+    """Their logits are megabytes each."""
+
+    class Watching(Filling):
+        sketched = drawn = most = 0
+
+        def sketch(self, image: Any, detections: Detections) -> Any:
+            self.sketched += 1
+            self.most = max(self.most, self.sketched - self.drawn)
+            return super().sketch(image, detections)
+
+        def draw(self, sketch: Any) -> Any:
+            time.sleep(0.01)
+            found = super().draw(sketch)
+            self.drawn += 1
+            return found
+
+    watching = Watching()
+    labeler(watching, decode_threads=1, images_per_batch=8).label(
+        "000000", [item(i, image_bytes(i)) for i in range(40)]
+    )
+    assert watching.sketched == watching.drawn == 40
+    assert watching.most <= 1 + 1
+
+
+def test_a_committed_unit_says_what_made_its_masks(tmp_path: Path) -> None:
+    from labeler.pipeline.worker import WorkerSettings, commit, make_labeler
+    from labeler.records import parquet_to_table
+    from labeler.runs import layout
+    from tests.stub_detector import MakeStub
+
+    settings = WorkerSettings(
+        str(tmp_path), MakeStub(), {}, (), max_pixels=10**6, max_detections=5, decode_threads=1, make_segmenter=Filling
+    )
+    made = make_labeler(settings)
+    unit = Unit("000000", 0, tuple(item(i, image_bytes(i)) for i in range(3)))
+    rows, seconds = made.label(unit.shard_id, unit.items)
+    receipt = commit(settings, unit, rows, seconds, made.description)
+    assert (receipt.detections, receipt.masks) == (3, 3)
+    assert receipt.mask_s == seconds.mask > 0
+    assert "masks by Filling" in receipt.engine
+    table = parquet_to_table(storage.read_bytes(f"{tmp_path}/{layout.unit_file('000000', 0)}"))
+    assert table.schema.metadata[b"segmenter"] == b"Filling"
+
+
+def test_a_child_process_makes_masks_too(tmp_path: Path) -> None:
+    from labeler.pipeline.isolation import Isolated
+    from labeler.pipeline.worker import WorkerSettings
+    from tests.stub_detector import MakeStub
+
+    settings = WorkerSettings("unused", MakeStub(), {}, (), 10**6, 300, decode_threads=1, make_segmenter=Filling)
+    with Isolated(settings) as child:
+        rows, seconds = child.label("000000", [item(0, image_bytes(0))])
+        assert child.description["segmenter"] == "Filling"
+    mask = rows[0].detections.mask_of(0)
+    assert mask is not None
+    assert (mask.area, seconds.mask > 0) == (15 * 20, True)
+
+
+# ---- configuration
+
+
+def config(tmp_path: Path, checkpoint: Path, **masks: Any) -> Config:
+    write_tars(tmp_path / "in", shards=1, images=2)
+    values = {
+        "input": str(tmp_path / "in"),
+        "output": str(tmp_path / "out"),
+        "vocabulary": NAMES,
+        "model": {"name": str(checkpoint)},
+        "detect": {"score_floor": 0.0, "max_detections": 5},
+    }
+    return make_config(values | ({"masks": masks} if masks else {}))
+
+
+def test_without_the_section_there_are_no_masks(tmp_path: Path, checkpoint: Path) -> None:
+    job = resolve_job(config(tmp_path, checkpoint))
+    assert (job.segmenter, segmenter_recipe(job), job.fields["masks"]) == (None, None, None)
+
+
+def test_the_fingerprint_has_the_segmenter_and_what_decides_masks(tmp_path: Path, checkpoint: Path) -> None:
+    plain = resolve_job(config(tmp_path, checkpoint)).fields
+    given = resolve_job(config(tmp_path, checkpoint, model=str(tiny_sam("sam")))).fields
+    assert {name for name in plain | given if plain.get(name) != given.get(name)} == {
+        "masks", "masks.threshold", "masks.max_masks", "masks.version",
+    }  # fmt: skip
+    for change in ({"model": str(tiny_sam("sam2"))}, {"threshold": 0.5}, {"max_masks": 7}):
+        other = resolve_job(config(tmp_path, checkpoint, **({"model": str(tiny_sam("sam"))} | change))).fields
+        assert len([name for name in given if given[name] != other[name]]) == 1
+    speed = {"model": str(tiny_sam("sam")), "boxes_per_batch": 3}
+    assert resolve_job(config(tmp_path, checkpoint, **speed)).fields == given
+
+
+def test_the_recipe_makes_the_segmenter_that_was_asked_for(tmp_path: Path, checkpoint: Path) -> None:
+    options = {"threshold": 0.4, "max_masks": 7, "boxes_per_batch": 3}
+    job = resolve_job(config(tmp_path, checkpoint, model=str(tiny_sam("sam_hq")), **options))
+    recipe = segmenter_recipe(job, threads=1)
+    assert recipe is not None
+    sam = recipe()
+    assert isinstance(sam, Sam)
+    assert (sam.threshold, sam.max_masks, sam.boxes_per_batch) == (0.4, 7, 3)
+    assert sam.description["segmenter"] == "SamHQModel"
+    with pytest.raises(Refused, match="put the same files on every node"):
+        replace(recipe, digest="other")()
+
+
+def test_workers_are_told_to_make_masks(tmp_path: Path, checkpoint: Path) -> None:
+    from ray import cloudpickle
+
+    from labeler.pipeline.cluster import Workers
+    from labeler.pipeline.label import _worker_settings
+
+    plain = write_run(tmp_path / "run", {(0, 0): [row(0)]})
+    workers = Workers(count=1, gpus=0, cpus=1)
+    settings = _worker_settings(plain, resolve_job(config(tmp_path, checkpoint)), workers, None)
+    assert (settings.make_segmenter, settings.metadata["segmenter_digest"]) == (None, "")
+    job = resolve_job(config(tmp_path, checkpoint, model=str(tiny_sam("sam"))))
+    settings = cloudpickle.loads(cloudpickle.dumps(_worker_settings(plain, job, workers, None)))
+    assert isinstance(settings.make_segmenter(), Sam)
+    assert job.segmenter is not None
+    assert settings.metadata["segmenter_digest"] == job.segmenter.digest
+
+
+def test_a_dry_run_names_the_segmenter(tmp_path: Path, checkpoint: Path) -> None:
+    from labeler.estimate import describe_plan
+
+    plain, masked = (
+        "\n".join(describe_plan(resolve_job(config(tmp_path, checkpoint, **masks)), []))
+        for masks in ({}, {"model": str(tiny_sam("sam2"))})
+    )
+    assert "masks" not in plain
+    assert "Sam2Model, digest" in masked
+
+
+def test_a_wrong_segmenter_is_one_line_and_exit_code_2(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import yaml
+
+    values = config(tmp_path, checkpoint).model_dump(mode="json", exclude_none=True)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "empty").mkdir()
+    cases = {
+        f"masks.model={checkpoint}": "is of type mm-grounding-dino",
+        f"masks.model={tmp_path / 'empty'}": "has no config.json",
+        f"masks.model={tmp_path / 'none'}": "no checkpoint folder",
+        "masks.threshold=0.5": "masks.model is missing",
+        "masks.treshold=0.5": "did you mean threshold?",
+        f"model.name={tiny_sam('sam')}": "is a SamModel; supported are GroundingDino",
+    }
+    for override, problem in cases.items():
+        extra = [f"masks.model={tiny_sam('sam')}"] if "treshold" in override else []
+        assert main(["label", str(tmp_path / "config.yaml"), override, *extra]) == 2
+        said = capsys.readouterr().err.strip()
+        assert problem in said
+        assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_preview_draws_masks(tmp_path: Path, checkpoint: Path) -> None:
+    from labeler.preview import preview
+
+    plain = preview(resolve_job(config(tmp_path, checkpoint)), sample=2, threshold=0.0)
+    masked = preview(
+        resolve_job(config(tmp_path, checkpoint, model=str(tiny_sam("sam")), threshold=0.0)), sample=2, threshold=0.0
+    )
+    assert plain.detections == masked.detections > 0
+    assert plain.png != masked.png
+
+
+def test_a_mask_is_drawn_in_its_category_s_colour_where_it_is() -> None:
+    grey = np.full((60, 90, 3), 128, np.uint8)
+    mask = filled((10, 20, 40, 50), 60, 90)
+    boxes, names = [[10, 20, 40, 50], [60, 10, 80, 30]], ["cat", "dog"]
+    plain = Tile(grey, boxes, names, [0.9, 0.8])
+    sheets = [
+        np.asarray(Image.open(io.BytesIO(draw_contact_sheet([tile], tile_px=360)))).astype(int)
+        for tile in (plain, replace(plain, masks=[mask, None]))
+    ]
+    rows, columns = np.nonzero((sheets[0] != sheets[1]).any(-1))
+    assert columns.min() >= 8 + 4 * 10
+    assert columns.max() < 8 + 4 * 40 + 1
+    assert rows.min() >= 8 + 4 * 20
+    assert rows.max() < 8 + 4 * 50 + 1
+    colour = [int(colour_of("cat")[i : i + 2], 16) for i in (1, 3, 5)]
+    blended = sheets[1][8 + 4 * 35, 8 + 4 * 25]
+    assert np.allclose(blended, np.array(colour) * 110 / 255 + 128 * 145 / 255, atol=2)
+
+
+# ---- exports and evaluation
+
+BOXES = [[10, 10, 110, 60], [200, 100, 300, 200], [400, 300, 500, 400]]
+
+
+def masked() -> Detections:
+    """Three detections; the first two have masks, of all the box and of its left half."""
+    found = Detections.of(BOXES, [0.9, 0.8, 0.3], [3, 8, 8])
+    return found.with_masks([filled(BOXES[0]), filled([200, 100, 250, 200]), None])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    units = {(0, 0): [row(0, masked()), row(1), row(2, Detections.of(BOXES[:1], [0.5], [3]))]}
+    return write_run(tmp_path / "run", units, fields={"masks": "d1"})
+
+
+@pytest.mark.parametrize("to", ["coco", "lvis"])
+def test_annotations_have_the_mask_and_its_area(run: Run, tmp_path: Path, to: str) -> None:
+    assert main(["export", run.uri, "--to", to, "--output", str(tmp_path / "out.json"), "--suppress", "off"]) == 0
+    found = COCO(str(tmp_path / "out.json"))
+    notes = found.loadAnns(found.getAnnIds(imgIds=[1]))
+    assert [note["area"] for note in notes] == [5000, 5000, 10000]
+    assert [note["iscrowd"] for note in notes] == [0, 0, 0]
+    assert [note["bbox"] for note in notes] == [[10, 10, 100, 50], [200, 100, 100, 100], [400, 300, 100, 100]]
+    assert [note["score"] for note in notes] == [0.9, 0.8, 0.3]
+    for note, mask in zip(notes[:2], masked().masks, strict=False):  # type: ignore[arg-type]
+        assert isinstance(note["segmentation"]["counts"], str)
+        assert found.annToMask(note).tolist() == mask.decode().tolist()
+    assert "segmentation" not in notes[2]
+    assert "segmentation" not in found.loadAnns(found.getAnnIds(imgIds=[3]))[0]
+
+
+def test_a_threshold_takes_masks_along_with_their_boxes(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert main(["export", run.uri, "--to", "coco", "--output", str(out), "--score-below", "0.85"]) == 0
+    notes = [a for a in json.loads(out.read_text())["annotations"] if a["image_id"] == 1]
+    assert [(note["score"], note["area"]) for note in notes] == [(0.8, 5000), (0.3, 10000)]
+    assert pycocotools.mask.area(notes[0]["segmentation"]) == 5000
+
+
+def test_tables_have_masks_as_the_run_has_them(run: Run, tmp_path: Path) -> None:
+    import datasets
+    import pyarrow.parquet as pq
+
+    assert main(["export", run.uri, "--to", "parquet", "--output", str(tmp_path / "out")]) == 0
+    rows = pq.read_table(tmp_path / "out/boxes").to_pylist()
+    assert [r["mask"] is None for r in rows] == [False, False, True, True]
+    assert rows[1]["mask"] == {**filled([200, 100, 250, 200]).rle, "quality": 0.5}
+    loaded = datasets.load_dataset(
+        "parquet", data_files=f"{tmp_path}/out/boxes/*.parquet", split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert loaded[0]["mask"]["size"] == [HEIGHT, WIDTH]
+
+
+def test_webdataset_has_masks_beside_the_boxes_on_upright_images(tmp_path: Path) -> None:
+    made = red_run(tmp_path, shards=1, segmenter=Filling())
+    out = tmp_path / "out"
+    assert main(["export", made.uri, "--to", "webdataset", "--output", str(out)]) == 0
+    members = members_of(out)
+    seen = 0
+    for name, data in members.items():
+        if not name.endswith(".json"):
+            labels = json.loads(members[name.rpartition(".")[0] + ".json"])
+            pixels = np.asarray(Image.open(io.BytesIO(data)))  # as stored: no EXIF is looked at
+            inside = pycocotools.mask.decode(labels["masks"][0]).astype(bool)
+            assert (np.abs(pixels[inside].astype(int) - RED).max(-1) < 60).all()
+            assert inside.sum() == 20 * 32
+            seen += 1
+    assert seen == 9
+
+
+def test_webdataset_without_masks_has_no_such_key(tmp_path: Path) -> None:
+    assert main(["export", red_run(tmp_path).uri, "--to", "webdataset", "--output", str(tmp_path / "out")]) == 0
+    labels = [json.loads(data) for name, data in members_of(tmp_path / "out").items() if name.endswith(".json")]
+    assert len(labels) == 18
+    assert not any("masks" in label for label in labels)
+
+
+def members_of(folder: Path) -> dict[str, bytes]:
+    found = {}
+    for path in folder.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            found |= {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    return found
+
+
+def truth(*, segmentation: bool) -> dict[str, Any]:
+    """The objects of the first image; the second's mask is all of its box, of which the run has half."""
+    annotations = [
+        {"id": 1, "image_id": 1, "category_id": 3, "bbox": [10, 10, 100, 50], "iscrowd": 0},
+        {"id": 2, "image_id": 1, "category_id": 8, "bbox": [200, 100, 100, 100], "iscrowd": 0},
+    ]
+    if segmentation:
+        annotations[0]["segmentation"] = filled(BOXES[0]).json_rle
+        annotations[1]["segmentation"] = filled(BOXES[1]).json_rle
+    images = [{"id": i + 1, "file_name": f"part-0.tar/{i}.jpg", "width": WIDTH, "height": HEIGHT} for i in range(3)]
+    categories = [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def test_masks_are_evaluated_and_those_without_one_are_said(run: Run) -> None:
+    evaluation = evaluate_run(run.uri, truth(segmentation=True))
+    boxes, masks = evaluation.scores
+    assert (boxes.kind, masks.kind) == ("bbox", "segm")
+    assert boxes.summary()["AP"] > 0.9
+    assert masks.summary()["AP50"] == pytest.approx(1.0)  # half of the box is an IoU of 0.5
+    assert masks.summary()["AP"] == pytest.approx((1.0 + 0.1) / 2, abs=0.01)
+    assert (boxes.detections.sum(), masks.detections.sum()) == (4, 2)
+    assert any("2 of 4 detections have none and count for boxes only" in note for note in evaluation.protocol["notes"])
+
+
+def test_annotations_of_boxes_alone_are_evaluated_on_boxes(run: Run) -> None:
+    assert [score.kind for score in evaluate_run(run.uri, truth(segmentation=False)).scores] == ["bbox"]
+
+
+def test_the_command_evaluates_what_iou_asks_for(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both, boxes = tmp_path / "both.json", tmp_path / "boxes.json"
+    both.write_text(json.dumps(truth(segmentation=True)))
+    boxes.write_text(json.dumps(truth(segmentation=False)))
+
+    def kinds(annotations: Path, *options: str) -> list[str]:
+        out = tmp_path / "evaluation.json"
+        command = ["evaluate", run.uri, "--annotations", str(annotations), "--output", str(out), *options]
+        assert main(command) == 0
+        return [score["kind"] for score in json.loads(out.read_text())["scores"]]
+
+    assert kinds(both) == kinds(both, "--iou", "segm") == ["bbox", "segm"]
+    assert kinds(both, "--iou", "bbox") == kinds(boxes) == ["bbox"]
+    capsys.readouterr()
+    assert main(["evaluate", run.uri, "--annotations", str(boxes), "--iou", "segm"]) == 2
+    assert "no `segmentation`" in capsys.readouterr().err
+    plain = write_run(tmp_path / "plain", {(0, 0): [row(0)]})
+    assert main(["evaluate", plain.uri, "--annotations", str(both), "--iou", "segm"]) == 2
+    assert "label with a `masks` section" in capsys.readouterr().err
+
+
+def test_a_report_counts_lost_masks_by_name(tmp_path: Path) -> None:
+    from labeler.report import build_report
+
+    lost: Row = row(0, masked()[:0], error=None)
+    named = row(1, Detections.of(BOXES[:1], [0.5], [3]), error=MASKS_LOST)
+    made = write_run(tmp_path / "run", {(0, 0): [lost, named]}, fields={"masks": "d1"})
+    report = build_report(made, read_plan(made), read_progress(made))
+    assert report.errors == {MASKS_LOST: 1}
+    assert report.statuses == {"labeled": 1, "empty": 1}
