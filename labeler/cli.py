@@ -14,6 +14,7 @@ from labeler.commands import (
     export,
     forget,
     label,
+    mask,
     preview,
     report,
     retry,
@@ -24,8 +25,9 @@ from labeler.commands import (
 from labeler.errors import LabelerError, StorageError
 from labeler.storage import redact
 
-VERBS = (label, preview, status, retry, report, compare, export, evaluate, calibrate, train, forget, vocabulary)
+VERBS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, train, forget, vocabulary)
 REFUSED = 2
+_STARTING = ("label", "mask", "retry", "train")  # verbs that leave something behind to go on with
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +56,7 @@ def _shown(message: str) -> str:
 
 def _exit_code(error: LabelerError, verb: str) -> int:
     """Storage errors of the reading verbs are refusals: they started nothing that could be incomplete."""
-    return REFUSED if isinstance(error, StorageError) and verb not in ("label", "retry", "train") else error.exit_code
+    return REFUSED if isinstance(error, StorageError) and verb not in _STARTING else error.exit_code
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -134,7 +134,7 @@ class RayConfig(_Section):
     read_tasks: int | None = Field(None, gt=0)  # shards read at the same time; None: left to Ray Data
     wave_units: int = Field(100_000, gt=0)  # bound on one Dataset's blocks: driver memory grows with them
     start_timeout_s: float = Field(1800.0, gt=0)  # how long to wait for capacity before giving up
-    seed: int = 0  # order in which shards are worked
+    seed: int | None = None  # order in which shards are worked; None: another in each job, so that two share the work
 
 
 def _as_uri(value: object) -> object:

@@ -64,7 +64,7 @@ def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
     fill = ", ".join(str(len(chunk.input_ids)) for chunk in chunks[:20]) + (", ..." if len(chunks) > 20 else "")
     yield f"prompts  {len(job.vocabulary):,} categories in {len(chunks)} chunks of {fill} tokens"
     yield f"passes   {len(chunks)} per image (1 image backbone, {len(chunks)} encoder and decoder)"
-    yield f"model    {job.checkpoint.name} ({job.checkpoint.architecture}, digest {job.checkpoint.digest})"
+    yield f"model    {job.detector.name} ({job.detector.architecture}, digest {job.detector.digest})"
     if job.segmenter is not None:
         segmenter = job.segmenter
         yield f"masks    {segmenter.name} ({segmenter.architecture}, digest {segmenter.digest})"

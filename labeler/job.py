@@ -40,16 +40,23 @@ class Job:
 
     Attributes:
         fields: the fingerprint's fields, one by one; runs with equal ones have equal rows.
+        checkpoint: of the detector; None where nothing is detected.
         segmenter: the checkpoint that makes masks, None where none are made.
     """
 
     config: Config
     vocabulary: Vocabulary
     prompts: Prompts
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     image_size: tuple[int, int]  # (shortest edge, longest edge)
     fields: dict[str, Any]
     segmenter: Checkpoint | None = None
+
+    @property
+    def detector(self) -> Checkpoint:
+        """The checkpoint of a job that detects."""
+        assert self.checkpoint is not None, "only boxes of another run are worked on"
+        return self.checkpoint
 
 
 @dataclass(frozen=True)
@@ -195,8 +202,8 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
     detect, model = job.config.detect, job.config.model
     return DetectorRecipe(
         model=_model_uri(job.config.model_name),
-        revision=job.checkpoint.revision or model.revision,
-        digest=job.checkpoint.digest,
+        revision=job.detector.revision or model.revision,
+        digest=job.detector.digest,
         prompts=job.prompts,
         options={
             "device": model.device,

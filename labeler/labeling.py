@@ -102,6 +102,7 @@ class UnitLabeler:
     """Owns a detector, its decode threads, and the lock that lets one forward run at a time.
 
     Args:
+        detector: None where every image comes with what another run found in it.
         segmenter: makes masks for what the detector found; None for boxes alone.
         decode_threads: threads that decode and resize beside the detector.
         images_per_batch: images handed to the detector at once; about two such batches are decoded ahead.
@@ -111,7 +112,7 @@ class UnitLabeler:
 
     def __init__(
         self,
-        detector: Detector,
+        detector: Detector | None,
         *,
         decode_threads: int,
         images_per_batch: int,
@@ -129,7 +130,8 @@ class UnitLabeler:
     @property
     def description(self) -> dict[str, str]:
         """Of the detector, and of the segmenter if there is one."""
-        return self.detector.description | (self.segmenter.description if self.segmenter else {})
+        engine = self.detector.description if self.detector else {"engine": "detections of another run"}
+        return engine | (self.segmenter.description if self.segmenter else {})
 
     def label(self, shard_id: str, items: Sequence[Item], keep: Sequence[str] = ()) -> tuple[list[Row], StageSeconds]:
         """One row for each item, in item order, and where the time went."""
@@ -188,7 +190,8 @@ class UnitLabeler:
             phash=images.phash(image.pixels),
         )
         for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
-        return _Ready(row, self.detector.prepare(image.pixels), for_masks), time.perf_counter() - start
+        prepared = self.detector.prepare(image.pixels) if self.detector else item.found
+        return _Ready(row, prepared, for_masks), time.perf_counter() - start
 
     def _label_batch(
         self,
@@ -202,7 +205,8 @@ class UnitLabeler:
             return []
         turn.take()
         start = time.perf_counter()
-        found = self.detector.detect_prepared([ready.prepared for ready in batch])
+        prepared = [ready.prepared for ready in batch]
+        found = self.detector.detect_prepared(prepared) if self.detector else prepared
         seconds.detect += time.perf_counter() - start
         self._watchdog.beat()
         rows = [_finish(ready.row, result) for ready, result in zip(batch, found, strict=True)]

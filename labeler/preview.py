@@ -45,7 +45,7 @@ def preview(job: Job, *, sample: int, threshold: float, columns: int = 5) -> Pre
         statuses[row.status] += 1
         detections += len(row.detections.above(threshold))
         tiles.append(_tile(row, item, names, threshold, config.detect.max_pixels))
-    name = storage.basename(job.checkpoint.name)
+    name = storage.basename(job.detector.name)
     title = f"{name}, {len(job.vocabulary)} categories, scores from {threshold:g}"  # plain ASCII: Pillow's own font
     png = draw_contact_sheet(tiles, columns=columns, max_tiles=len(tiles), title=title)
     return Preview(png, dict(statuses), detections)

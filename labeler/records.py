@@ -186,6 +186,16 @@ def detections_of(table: pa.Table) -> list[Detections]:
     return [everything[start:stop] for start, stop in itertools.pairwise(offsets)]
 
 
+def table_to_rows(table: pa.Table) -> list[Row]:
+    """The rows of a labels table; columns beyond the schema are what the user keeps."""
+    plain = [name for name in LABELS.names if name != "detections"]
+    kept = [name for name in table.schema.names if name not in LABELS.names]
+    return [
+        Row(**{name: row[name] for name in plain}, detections=found, kept={name: row[name] for name in kept})
+        for row, found in zip(table.drop_columns(["detections"]).to_pylist(), detections_of(table), strict=True)
+    ]
+
+
 def _mask_of(value: Mapping[str, Any] | None) -> Mask | None:
     if value is None:
         return None

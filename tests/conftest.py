@@ -18,7 +18,14 @@ from tests.s3_server import bucket, proxy, s3_server
 __all__ = ["bucket", "proxy", "s3_server"]  # fixtures for everybody
 
 # These start Ray, which takes both cores of a small machine: with `pytest -n` one process has all of them.
-_WITH_RAY = {"test_cli", "test_end_to_end", "test_pipeline", "test_preflight", "test_retry", "test_training_on_ray"}
+_WITH_RAY = {
+    "test_cli",
+    "test_end_to_end",
+    "test_pipeline",
+    "test_preflight",
+    "test_derived_runs",
+    "test_training_on_ray",
+}
 
 NAMES = ["cat", "dog", "traffic light", "red circle", "blue square", "bus"]
 
@@ -46,7 +53,7 @@ def local_ray() -> Iterator[None]:
     import ray
 
     ray.shutdown()  # whatever a test before may have started
-    ray.init(num_cpus=3, object_store_memory=300 * 2**20, include_dashboard=False, log_to_driver=False,
+    ray.init(address="local", num_cpus=3, object_store_memory=300 * 2**20, include_dashboard=False, log_to_driver=False,
              logging_level=logging.WARNING)  # fmt: skip
     yield
     ray.shutdown()

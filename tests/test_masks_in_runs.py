@@ -173,6 +173,7 @@ def test_few_images_wait_to_be_drawn() -> None:
 
 
 def test_a_committed_unit_says_what_made_its_masks(tmp_path: Path) -> None:
+    from labeler.pipeline.redo import Todo
     from labeler.pipeline.worker import WorkerSettings, commit, make_labeler
     from labeler.records import parquet_to_table
     from labeler.runs import layout
@@ -184,7 +185,7 @@ def test_a_committed_unit_says_what_made_its_masks(tmp_path: Path) -> None:
     made = make_labeler(settings)
     unit = Unit("000000", 0, tuple(item(i, image_bytes(i)) for i in range(3)))
     rows, seconds = made.label(unit.shard_id, unit.items)
-    receipt = commit(settings, unit, rows, seconds, made.description)
+    receipt = commit(settings, Todo(unit), rows, seconds, made.description)
     assert (receipt.detections, receipt.masks) == (3, 3)
     assert receipt.mask_s == seconds.mask > 0
     assert "masks by Filling" in receipt.engine

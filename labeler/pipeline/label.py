@@ -251,17 +251,17 @@ def _worker_settings(
     job: Job,
     workers: cluster.Workers,
     make_detector: Callable[[], Detector] | None,
-    redo: Redo | None,
+    redo: Redo | None = None,
 ) -> WorkerSettings:
     config = job.config
     return WorkerSettings(
         run_uri=run.uri,
-        make_detector=make_detector or detector_recipe(job, threads=workers.threads),
+        make_detector=make_detector or (detector_recipe(job, threads=workers.threads) if job.checkpoint else None),
         make_segmenter=segmenter_recipe(job, threads=workers.threads),
         metadata={
             "run_id": run.manifest.run_id,
-            "model_digest": job.checkpoint.digest,
-            "model_revision": job.checkpoint.revision or "",
+            "model_digest": job.fields["model"],
+            "model_revision": (job.checkpoint and job.checkpoint.revision) or "",
             "prompts_fingerprint": job.prompts.fingerprint,
             "segmenter_digest": job.segmenter.digest if job.segmenter else "",
             **{f"version_{name}": version for name, version in package_versions().items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,14 +28,22 @@ def preflight(output_uri: str, input_uri: str, *, single_writer: bool, timeout_s
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if everywhere else [None]
     with _mark_of_driver(output_uri) as mark:
         probes = [_start_probe(node, output_uri, input_uri, single_writer, mark) for node in nodes]
-        try:
-            problems = ray.get(probes, timeout=timeout_s)
-        except ray.exceptions.GetTimeoutError:
-            raise Refused(f"no Ray worker answered within {timeout_s:g} s; is the cluster up?") from None
-        except ray.exceptions.RayError as error:
-            raise Refused(f"the preflight on a Ray worker failed: {last_line(error)}") from None
-    for problem in filter(None, problems):
-        raise Refused(problem)
+        deadline = time.monotonic() + timeout_s
+        gone = 0
+        for probe in probes:
+            try:
+                problem = ray.get(probe, timeout=max(0.0, deadline - time.monotonic()))
+            except ray.exceptions.GetTimeoutError:
+                raise Refused(f"no Ray worker answered within {timeout_s:g} s; is the cluster up?") from None
+            except ray.exceptions.TaskUnschedulableError:
+                gone += 1  # the node was lost just now, and is still on the list
+                continue
+            except ray.exceptions.RayError as error:
+                raise Refused(f"the preflight on a Ray worker failed: {last_line(error)}") from None
+            if problem is not None:
+                raise Refused(problem)
+        if gone == len(probes):
+            raise Refused("every node of the Ray cluster was lost just now; is the cluster up?")
 
 
 @contextmanager

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.errors import LabelerError
-from labeler.records import parquet_to_table
+from labeler.records import Row, parquet_to_table, table_to_rows
 from labeler.runs import layout
 from labeler.shards import Unit
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What of a unit is to be labeled.
+
+    Attributes:
+        others: the rows of all its other images.
+        earlier: by index, rows of the images to do whose detections stay.
+    """
+
+    unit: Unit
+    others: pa.Table | None = None
+    earlier: Mapping[int, Row] = field(default_factory=dict)
+
+    def settle(self, rows: Sequence[Row]) -> list[Row]:
+        """The new rows; where detections stay, they stay whatever became of the image now."""
+        return [self._settle(row, self.earlier.get(row.index)) for row in rows]
+
+    def _settle(self, row: Row, earlier: Row | None) -> Row:
+        if earlier is None or row.status == "labeled":
+            return row
+        return replace(earlier, error=f"no masks: {row.error or row.status}")
 
 
 @dataclass(frozen=True)
@@ -20,26 +44,33 @@ class Redo:
 
     Attributes:
         folders: of the run that the new one derives from, and of those that that one derives from.
+        keep_detections: they get something more (masks); nothing is detected.
     """
 
     folders: tuple[str, ...]
     statuses: tuple[str, ...]
+    keep_detections: bool = False
 
-    def split_off(self, unit: Unit) -> tuple[Unit, pa.Table]:
-        """The unit with only the images to do, and the rows of the others.
+    def of(self, unit: Unit) -> Todo:
+        """What to do of a unit that was read again.
 
         Raises:
             LabelerError: an image is not where its row says.
         """
         rows = parquet_to_table(self._read(unit))
         again = pc.is_in(rows["status"], value_set=pa.array(self.statuses, pa.string()))
-        keys = dict(zip(*(rows.filter(again)[name].to_pylist() for name in ("index", "image_key")), strict=True))
+        earlier = {row.index: row for row in table_to_rows(rows.filter(again))}
+        keys = {index: row.image_key for index, row in earlier.items()}
         items = tuple(item for item in unit.items if keys.get(item.index) == item.key)
-        if len(items) < len(keys):
+        if len(items) < len(earlier):
             raise LabelerError(
                 f"unit {unit.unit} of shard {unit.shard_id} does not hold the images that its rows name any more"
             )
-        return replace(unit, items=items), rows.filter(pc.invert(again))
+        others = rows.filter(pc.invert(again))
+        if not self.keep_detections:
+            return Todo(replace(unit, items=items), others)
+        items = tuple(replace(item, found=earlier[item.index].detections) for item in items)
+        return Todo(replace(unit, items=items), others, earlier)
 
     def _read(self, unit: Unit) -> bytes:
         relative = layout.unit_file(unit.shard_id, unit.unit)

@@ -15,7 +15,7 @@ from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.cluster import Workers, last_line
 from labeler.pipeline.isolation import Isolated, label_isolated
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
-from labeler.pipeline.worker import WorkerSettings, commit, split_off
+from labeler.pipeline.worker import WorkerSettings, commit, todo_of
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Unit
 
@@ -48,9 +48,9 @@ def _label_suspect(suspect: Suspect, read: ReadSettings, worker: WorkerSettings)
     try:
         (whole,) = units_of(ShardWork(suspect.planned, only=frozenset({suspect.unit})), read)
         assert isinstance(whole, Unit)
-        unit, taken_over = split_off(worker, whole)
+        todo = todo_of(worker, whole)
         with Isolated(worker) as child:
-            rows, seconds = label_isolated(shard_id, unit.items, worker.keep, child)
-            return commit(worker, unit, rows, seconds, child.description, taken_over)
+            rows, seconds = label_isolated(shard_id, todo.unit.items, worker.keep, child)
+            return commit(worker, todo, rows, seconds, child.description)
     except LabelerError as error:
         return Receipt("unit", shard_id, suspect.unit, error=str(error))

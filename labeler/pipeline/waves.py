@@ -50,7 +50,7 @@ def run_waves(
     read_cpus: float,
     read_tasks: int | None,
     wave_units: int,
-    seed: int,
+    seed: int | None,
     on_receipt: Callable[[Receipt], None],
 ) -> Progress:
     """Work the plan until every shard is finished; returns the final listing.
@@ -61,6 +61,7 @@ def run_waves(
     progress = read_progress(run)
     ledger = _start_ledger(run, progress)
     tried: Counter[str] = Counter()
+    seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     idle, careful = 0, False
     while left := progress.left(plan):
         wave = _next_wave(left, progress, tried, seed, wave_units, read.max_images, careful=careful)

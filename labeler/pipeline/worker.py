@@ -16,8 +16,8 @@ from labeler import storage
 from labeler.errors import LabelerError
 from labeler.labeling import Detector, Segmenter, StageSeconds, UnitLabeler
 from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
-from labeler.pipeline.redo import Redo
-from labeler.records import Row, complete_table, table_to_parquet
+from labeler.pipeline.redo import Redo, Todo
+from labeler.records import Row, complete_table, parquet_to_table, table_to_parquet
 from labeler.runs import layout
 from labeler.shards import Unit
 from labeler.watchdog import Watchdog
@@ -32,7 +32,7 @@ class WorkerSettings:
     """Plain values an actor needs to label units of a run.
 
     Attributes:
-        make_detector: loads the detector in the actor; picklable.
+        make_detector: loads the detector in the actor; picklable. None where detections are kept, see `Redo`.
         metadata: goes into every unit file, beside what the detector says of itself.
         images_per_batch: None: by the device the detector ended up on.
         redo: of a derived run: which rows are made anew.
@@ -41,7 +41,7 @@ class WorkerSettings:
     """
 
     run_uri: str
-    make_detector: Callable[[], Detector]
+    make_detector: Callable[[], Detector] | None
     metadata: Mapping[str, str]
     keep: tuple[str, ...]
     max_pixels: int
@@ -90,6 +90,8 @@ class LabelUnits:
 
     def _unit(self, block: pa.Table) -> Receipt:
         shard_id, number = block["shard_id"][0].as_py(), block["unit"][0].as_py()
+        if (committed := self._committed(shard_id, number)) is not None:
+            return committed
         if not ray.get(self._ledger.begin.remote(shard_id, number)):
             return Receipt("unit", shard_id, number, error=OFTEN_BEGUN)
         try:
@@ -103,17 +105,29 @@ class LabelUnits:
         ray.get(self._ledger.finish.remote(shard_id, number))
         return receipt
 
+    def _committed(self, shard_id: str, number: int) -> Receipt | None:
+        """The receipt of a unit that another job, or a worker that was lost, has committed meanwhile."""
+        uri = storage.join(self._settings.run_uri, layout.unit_file(shard_id, number))
+        try:
+            if storage.head(uri) is None:
+                return None
+            table = parquet_to_table(storage.read_bytes(uri), ("status",))
+        except LabelerError:
+            return None  # label it: put-if-absent decides
+        return Receipt("unit", shard_id, number, counts=dict(Counter(table["status"].to_pylist())))
+
     def _label_and_commit(self, unit: Unit) -> Receipt:
-        unit, taken_over = split_off(self._settings, unit)
-        rows, seconds = self._labeler.label(unit.shard_id, unit.items, self._settings.keep)
-        return commit(self._settings, unit, rows, seconds, self._labeler.description, taken_over)
+        todo = todo_of(self._settings, unit)
+        rows, seconds = self._labeler.label(unit.shard_id, todo.unit.items, self._settings.keep)
+        return commit(self._settings, todo, rows, seconds, self._labeler.description)
 
 
 def make_labeler(settings: WorkerSettings) -> UnitLabeler:
     """Load the detector and what works around it, in this process."""
     segmenter = settings.make_segmenter() if settings.make_segmenter else None
-    detector = settings.make_detector()  # second: it tries how much of the GPU's memory it can use
-    on_gpu = detector.description.get("device", "cpu") != "cpu"
+    # The detector comes second: it tries how much of the GPU's memory it can use.
+    detector = settings.make_detector() if settings.make_detector else None
+    on_gpu = detector is not None and detector.description.get("device", "cpu") != "cpu"
     return UnitLabeler(
         detector,
         decode_threads=settings.decode_threads,
@@ -124,30 +138,26 @@ def make_labeler(settings: WorkerSettings) -> UnitLabeler:
     )
 
 
-def split_off(settings: WorkerSettings, unit: Unit) -> tuple[Unit, pa.Table | None]:
-    """What of a unit is to be labeled, and the rows of a derived run that are taken over as they are."""
-    return (unit, None) if settings.redo is None else settings.redo.split_off(unit)
+def todo_of(settings: WorkerSettings, unit: Unit) -> Todo:
+    """What of a unit is to be labeled: all of it, but for derived runs."""
+    return Todo(unit) if settings.redo is None else settings.redo.of(unit)
 
 
 def commit(
-    settings: WorkerSettings,
-    unit: Unit,
-    rows: list[Row],
-    seconds: StageSeconds,
-    description: Mapping[str, str],
-    taken_over: pa.Table | None = None,
+    settings: WorkerSettings, todo: Todo, rows: list[Row], seconds: StageSeconds, description: Mapping[str, str]
 ) -> Receipt:
     """Write a unit's rows with one put-if-absent.
 
     Args:
+        rows: of what was to be labeled.
         description: of the detector that labeled them; goes into the file's metadata.
-        taken_over: further rows of the unit.
 
     Raises:
         LabelerError: storage fails.
     """
     start = time.perf_counter()
-    table = complete_table(rows, settings.keep, taken_over)
+    unit, rows = todo.unit, todo.settle(rows)
+    table = complete_table(rows, settings.keep, todo.others)
     data = table_to_parquet(table, {**settings.metadata, **description})
     target = storage.join(settings.run_uri, layout.unit_file(unit.shard_id, unit.unit))
     written = storage.put_if_absent(target, data, single_writer=settings.single_writer)
@@ -160,7 +170,9 @@ def _in_words(description: Mapping[str, str]) -> str:
     """E.g. "fast, float32 on cpu; against transformers: 100.0% of 900 detections equal, ..."."""
     if "engine" not in description:
         return ""
-    words = f"{description['engine']}, {description.get('dtype', '')} on {description.get('device', '')}"
+    words = description["engine"]
+    if "device" in description:
+        words += f", {description.get('dtype', '')} on {description['device']}"
     if "segmenter" in description:
         words += f", masks by {description['segmenter']} in {description.get('segmenter_dtype', '')}"
     check = description.get("engine_check")

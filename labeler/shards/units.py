@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from labeler.detections import Detections
+
 Format = Literal["webdataset", "images", "parquet"]
 
 
@@ -53,6 +55,7 @@ class Item:
         data: the encoded image; None when `error` is set.
         error: a short stable reason; the row's status is then read_error.
         kept: the sidecars or columns asked for, by the names they were asked for.
+        found: what another run found in it; it is not detected again.
         removed: somebody asked to have the image forgotten: only its place is left.
     """
 
@@ -65,6 +68,7 @@ class Item:
     error: str | None = None
     kept: Mapping[str, str | None] = field(default_factory=dict)
     removed: bool = False
+    found: Detections | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`labeler retry` on a real local Ray: derived runs, and readers that lay them over the run they derive from."""
+"""`labeler retry` and `labeler mask` on a real local Ray: derived runs, and readers that lay them over their parent."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import pytest
 from rich.console import Console
 
 from labeler.cli import main
+from labeler.detections import Detections
 from labeler.errors import LabelerError, Refused
 from labeler.forget import forget
 from labeler.pipeline.label import Outcome
-from labeler.pipeline.redo import Redo
+from labeler.pipeline.redo import Redo, Todo
 from labeler.pipeline.retry import retry
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
+from labeler.records import Row
 from labeler.runs import Run, open_run, read_plan, read_progress
+from labeler.shards import Item, Unit
 from tests.inputs import image_bytes, tar_bytes, write_tars
+from tests.segmenter_parts import tiny_sam
 from tests.stub_detector import MakeStub
 from tests.test_pipeline import config_of, files_of, rows_of, run_quietly
 
@@ -105,7 +109,7 @@ def test_what_failed_is_labeled_anew_and_all_else_is_taken_over(
     assert retry_quietly(tmp_path / "again", "detect_error", to="third") is None
 
     # What is forgotten is forgotten in both, whichever is named.
-    forgotten = forget(require(tmp_path / "again"), ["00001.tar/2.png", "00001.tar/3.png", "00000.tar/0.png"])
+    forgotten = forget(require(tmp_path / "again"), ["00001.tar/2.png", "00001.tar/3.png", "00000.tar/000_0000.png"])
     assert (forgotten.images, forgotten.units) == (3, 3)
     assert forgotten.runs == [str(out), str(tmp_path / "again")]
     for folder in (out, tmp_path / "again"):
@@ -167,11 +171,57 @@ def test_a_row_that_names_another_image_than_the_shard_holds_is_never_made_anew(
     redo = Redo((str(out),), ("detect_error",))
     units = list(units_of(ShardWork(planned, only=frozenset({0, 2})), settings))
     assert [unit.unit for unit in units] == [0, 2]
-    unit, taken_over = redo.split_off(units[0])
-    assert [item.index for item in unit.items] == [1, 2]
-    assert taken_over["index"].to_pylist() == [0, 3]
+    todo = redo.of(units[0])
+    assert [item.index for item in todo.unit.items] == [1, 2]
+    assert todo.others is not None
+    assert todo.others["index"].to_pylist() == [0, 3]
     other = replace(units[0], items=tuple(replace(item, key="x" + item.key) for item in units[0].items))
     with pytest.raises(LabelerError, match="does not hold the images that its rows name"):
-        redo.split_off(other)
+        redo.of(other)
     with pytest.raises(LabelerError, match="has no unit 5 any more"):
         list(units_of(ShardWork(planned, only=frozenset({2, 5})), settings))
+
+
+def test_masks_for_stored_boxes_are_those_of_a_run_that_made_them_at_once(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_tars(tmp_path / "in", shards=1, images=3)
+    (source / "00001.tar").write_bytes(tar_bytes({"a.png": image_bytes(7), "b.png": b"no image"}))
+    sam = f"masks.model={tiny_sam('sam2')}"
+    run_quietly(config_of(source, tmp_path / "at-once", checkpoint, "detect.max_detections=3", sam))
+    run_quietly(config_of(source, tmp_path / "out", checkpoint, "detect.max_detections=3"))
+    boxes, before = rows_of(tmp_path / "out"), files_of(tmp_path / "out")
+    assert main(["mask", str(tmp_path / "out"), sam]) == 0
+    assert "complete: 5 images in 2 shards: labeled 4, decode_error 1" in capsys.readouterr().out
+    masked = rows_of(tmp_path / "out-masks")
+    assert masked == rows_of(tmp_path / "at-once")
+    found = [d for row in masked for d in row["detections"]]
+    assert len(found) == 4
+    assert all(detection["mask"]["counts"] for detection in found)
+    for row in masked:
+        for detection in row["detections"]:
+            detection["mask"] = None
+    assert masked == boxes
+    assert {name: files_of(tmp_path / "out")[name] for name in before} == before
+
+
+def test_a_mask_run_that_decides_nothing_about_masks_is_refused(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_quietly(config_of(write_tars(tmp_path / "in", shards=1, images=3), tmp_path / "out", checkpoint))
+    assert main(["mask", str(tmp_path / "out")]) == 2
+    assert "no model makes masks: name one of the SAM family" in capsys.readouterr().err
+    assert main(["mask", str(tmp_path / "out"), f"masks.model={tiny_sam('sam')}", "detect.score_floor=0.2"]) == 2
+    assert "'detect.score_floor=0.2' decides nothing about masks" in capsys.readouterr().err
+    assert not (tmp_path / "out-masks").exists()
+
+
+def test_what_becomes_of_an_image_now_never_costs_it_its_boxes() -> None:
+    found = Detections.of([[1, 2, 3, 4]], [0.5], [1])
+    earlier = Row("a.png", "000000", 4, "u", "labeled", digest="d", width=9, height=8, detections=found)
+    todo = Todo(Unit("000000", 0, (Item("a.png", 4, "u", 0, 1, b"x", found=found),)), None, {4: earlier})
+    dead = Row("a.png", "000000", 4, "u", "quarantined", error="it ended the process")
+    assert todo.settle([dead]) == [replace(earlier, error="no masks: it ended the process")]
+    fine = replace(earlier, phash=7)
+    assert todo.settle([fine]) == [fine]
+    assert Todo(todo.unit).settle([dead]) == [dead], "a retry takes the row as it is now"

@@ -1,0 +1,31 @@
+"""`labeler mask`: masks for the boxes of a run, as a derived run."""
+
+from __future__ import annotations
+
+import argparse
+
+from labeler import storage
+from labeler.commands.arguments import Verbs, require_run
+from labeler.commands.label import describe
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("mask", help="give masks to a run's boxes (SAM, SAM-HQ, SAM 2), as a run laid over it")
+    parser.add_argument("run_uri", metavar="RUN", help="the complete run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="masks.model=..., masks.threshold=0.4")
+    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-masks)")
+    parser.set_defaults(run=_mask)
+
+
+def _mask(arguments: argparse.Namespace) -> int:
+    from labeler.job import absolute_uri
+    from labeler.pipeline.mask import mask
+
+    run = require_run(arguments.run_uri)
+    output = absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-masks")
+    outcome = mask(run, output, overrides=arguments.overrides)
+    if outcome is None:
+        print(f"no image of {storage.redact(run.uri)} has a box: nothing to do")
+        return 0
+    print("\n".join(describe(outcome)))
+    return 0

@@ -1,0 +1,77 @@
+"""A derived run on the cluster: some rows of a complete run made anew; readers lay it over that run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from labeler import storage
+from labeler.config import Config, make_config
+from labeler.errors import Refused
+from labeler.job import Job, package_versions, public_config
+from labeler.labeling import Detector
+from labeler.pipeline.label import Outcome, carry_out, refusals
+from labeler.pipeline.redo import Redo
+from labeler.runs import Run, open_run, read_plan, read_progress
+from labeler.runs.create import NewRun, create_run
+from labeler.runs.derived import select_units
+
+
+def derive(
+    parent: Run,
+    job: Job,
+    statuses: Sequence[str],
+    *,
+    keep_detections: bool = False,
+    make_detector: Callable[[], Detector] | None = None,
+    console: Console | None = None,
+) -> Outcome | None:
+    """Make the rows with one of `statuses` anew; all others of their units are taken over. Goes on where it stopped.
+
+    Args:
+        job: what to do; its fields name the parent, its output is the derived run.
+        keep_detections: as `Redo`.
+
+    Returns:
+        None where no row has such a status, and nothing was written.
+
+    Raises:
+        Refused: the run is incomplete, or the output holds something else.
+        Incomplete: as `label`.
+    """
+    output = job.config.output.uri
+    with refusals():
+        plan, below = read_plan(parent), read_progress(parent)
+        if left := below.left(plan):
+            raise Refused(f"run {storage.redact(parent.uri)} has {len(left)} unfinished shards; finish it first")
+        chosen = select_units(plan, below, statuses)
+        run = open_run(output)
+    if run is not None:
+        run.require_fingerprint(job.fields)
+    elif not chosen:
+        return None
+    new = NewRun(
+        job.fields, public_config(job.config), package_versions(), job.vocabulary, job.prompts,
+        parent=parent, selection=chosen,
+    )  # fmt: skip
+    return carry_out(
+        job,
+        run,
+        [p for p in plan if p.shard_id in chosen] if run is None else read_progress(run).left(plan),
+        create=lambda: run or create_run(output, new, single_writer=job.config.output.single_writer),
+        make_detector=make_detector,
+        console=console or Console(stderr=True, highlight=False),
+        redo=Redo(tuple(folder for folder, _ in below.folders), tuple(sorted(statuses)), keep_detections),
+    )
+
+
+def config_of(run: Run, output: str, overrides: Sequence[str]) -> Config:
+    """The configuration that a run was made with, for another output; its input is that of the plan."""
+    values = {**run.manifest.config, "output": {**run.manifest.config["output"], "uri": output}}
+    return make_config(values, overrides, where=f"the config of run {storage.redact(run.uri)}")
+
+
+def derived_fields(parent: Run, fields: dict[str, object], statuses: Sequence[str]) -> dict[str, object]:
+    """A fingerprint that names the parent and which of its rows are made anew."""
+    return {**fields, "parent": parent.manifest.run_id, "redo": sorted(statuses)}
