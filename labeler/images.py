@@ -80,21 +80,27 @@ class Image:
     Attributes:
         pixels: (height, width, 3) uint8, RGB, upright: the EXIF orientation is already applied.
         orientation: that EXIF orientation, 1..8; 1 when there is none.
+        full_size: (height, width) of the upright image where it was decoded smaller; None where the pixels are all.
+        height, width: of the upright image, in its own pixels, however it was decoded.
     """
 
     pixels: npt.NDArray[np.uint8]
     orientation: int = 1
+    full_size: tuple[int, int] | None = None
 
     @property
     def height(self) -> int:
-        return int(self.pixels.shape[0])
+        return self.full_size[0] if self.full_size else int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
-        return int(self.pixels.shape[1])
+        return self.full_size[1] if self.full_size else int(self.pixels.shape[1])
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
+LeastShape = Callable[[int, int], tuple[int, int]]
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, least_shape: LeastShape | None = None) -> Image:
     """The first frame of JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or AVIF bytes as upright RGB.
 
     - Strict: a truncated file is an error, not a half grey image. Damage that the format cannot notice (a flipped bit
@@ -114,6 +120,10 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     Args:
         data: the encoded file.
         max_pixels: width x height beyond which nothing is decoded.
+        least_shape: of the upright image's (height, width), the least (height, width) that will do. JPEGs are then
+            decoded at 1/2, 1/4 or 1/8 of their size, from part of their frequencies, if that is no smaller; everything
+            else in full. Where the size is no multiple of 2, 4 or 8, so that the last column and row stand for only
+            part of a pixel, what is scaled back from there is off by at most half a pixel of those decoded.
 
     Returns:
         pixels (height, width, 3) uint8, writable, with the orientation found.
@@ -133,8 +143,11 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     else:
         orientation = turn = image_headers.exif_orientation(exif)
     with _named(name, "data", source.size):
+        drafted = _draft(source, turn, least_shape) if least_shape else None
         source.load()
-        return Image(_upright_rgb(source, turn), orientation)
+        if drafted is None:
+            return Image(_upright_rgb(source, turn), orientation)
+        return Image(_upright_rgb(source.crop((0, 0, *drafted.filled)), turn), orientation, drafted.full_size)
 
 
 def digest(data: bytes) -> str:
@@ -260,6 +273,28 @@ def _upright_rgb(source: pillow.Image, orientation: int) -> npt.NDArray[np.uint8
         place = upright[:, first:last] if sideways else upright[first:last]
         place[...] = _strip_rgb(strip, low, high)
     return upright
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A JPEG to be decoded smaller: (width, height) of the pixels it fills, (height, width) of all of it, upright."""
+
+    filled: tuple[int, int]
+    full_size: tuple[int, int]
+
+
+def _draft(source: pillow_file.ImageFile, orientation: int, least_shape: LeastShape) -> _Draft | None:
+    """Have a JPEG decoded smaller where that will do; None where it will not."""
+    if not isinstance(source, JpegImagePlugin.JpegImageFile):
+        return None
+    stored, sideways = source.size, orientation >= 5  # (width, height)
+    full_size = stored if sideways else stored[::-1]
+    least = least_shape(*full_size)
+    drafted = source.draft(None, least if sideways else least[::-1])
+    if drafted is None or source.size == stored:
+        return None
+    _, (_, _, right, bottom) = drafted  # a part of the last pixels may lie outside of the image
+    return _Draft((int(right + 0.5), int(bottom + 0.5)), full_size)
 
 
 def _value_range(source: pillow.Image) -> tuple[float, float]:

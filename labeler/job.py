@@ -12,7 +12,7 @@ from typing import Any
 
 from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
-from labeler.config import Config
+from labeler.config import Config, DetectConfig
 from labeler.errors import LabelerError, Refused
 from labeler.labeling import Detector
 from labeler.prompts import Prompts, check, pack
@@ -24,7 +24,7 @@ from labeler.vocabulary import Vocabulary
 
 # Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
 DECODING_VERSION = 1
-RESIZE_KERNEL = "pillow-bilinear"
+RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
 _COUNTING_REQUESTS = 32
 
 _VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pillow")
@@ -114,7 +114,7 @@ def _fingerprint_fields(
         "prompts": prompts.fingerprint,
         "decoding_version": DECODING_VERSION,
         "image_size": list(image_size),
-        "resize_kernel": RESIZE_KERNEL,
+        "resize_kernel": resize_kernel(detect),
         "detect.max_pixels": detect.max_pixels,
         "detect.score": detect.score,
         "detect.assignment": detect.assignment,
@@ -130,6 +130,12 @@ def _fingerprint_fields(
         "reader_version": READER_VERSION,
         "schema_version": SCHEMA_VERSION,
     }
+
+
+def resize_kernel(detect: DetectConfig) -> str:
+    """How an image comes to the detector's size, for the fingerprint: scores depend on it."""
+    kernel = RESIZE_KERNELS[detect.resize]
+    return f"jpeg-draft, {kernel}" if detect.jpeg_draft else kernel
 
 
 def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
@@ -151,6 +157,8 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
             "score": detect.score,
             "nms_iou": detect.nms_iou,
             "image_size": job.image_size,
+            "resize": detect.resize,
+            "jpeg_draft": detect.jpeg_draft,
             "pairs_per_batch": detect.pairs_per_batch,
             "threads": threads,
         },

@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -28,8 +28,12 @@ class Detector(Protocol):
     def description(self) -> dict[str, str]:
         """Engine, dtype and device really used; goes into each unit's file metadata."""
 
-    def prepare(self, image_rgb: Any) -> Any:
-        """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU."""
+    def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
+        """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU.
+
+        A detector with a method `least_shape` (as `images.decode` takes it) gets large JPEGs decoded smaller, with the
+        (height, width) they have in full, the frame of its boxes.
+        """
 
     def detect_prepared(self, batch: Sequence[Any]) -> Sequence[Any]:
         """Detections, or the error that says why one image has none, for each prepared image."""
@@ -78,11 +82,20 @@ class _Turn:
             self._forward.release()
 
 
+class _InTurn(Executor):
+    """Does everything at once and in the caller's thread, so that what takes how long can be told apart."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(call(*args, **options))
+        return future
+
+
 class UnitLabeler:
     """Owns a detector, its decode threads, and the lock that lets one forward run at a time.
 
     Args:
-        decode_threads: threads that decode and resize beside the detector.
+        decode_threads: threads that decode and resize beside the detector; 0 decodes in the caller's, in between.
         images_per_batch: images handed to the detector at once; about two such batches are decoded ahead.
         max_pixels: larger images become rows with status `too_large`.
     """
@@ -93,7 +106,10 @@ class UnitLabeler:
         self.detector = detector
         self._images_per_batch = images_per_batch
         self._max_pixels = max_pixels
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._least_shape: images.LeastShape | None = getattr(detector, "least_shape", None)
+        self._decoders = (
+            ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if decode_threads else _InTurn()
+        )
         self._forward = threading.Lock()
 
     def label(self, shard_id: str, items: Sequence[Item], keep: Sequence[str] = ()) -> tuple[list[Row], StageSeconds]:
@@ -137,7 +153,7 @@ class UnitLabeler:
         if item.data is None or item.error is not None:
             return replace(row, error=item.error or "no data"), time.perf_counter() - start
         try:
-            image = images.decode(item.data, max_pixels=self._max_pixels)
+            image = images.decode(item.data, max_pixels=self._max_pixels, least_shape=self._least_shape)
         except images.ImageError as error:
             return replace(row, status=error.status, error=str(error)), time.perf_counter() - start
         row = replace(
@@ -147,7 +163,8 @@ class UnitLabeler:
             orientation=image.orientation,
             phash=images.phash(image.pixels),
         )
-        return _Ready(row, self.detector.prepare(image.pixels)), time.perf_counter() - start
+        full_size = () if image.full_size is None else (image.full_size,)
+        return _Ready(row, self.detector.prepare(image.pixels, *full_size)), time.perf_counter() - start
 
     def _detect(self, batch: Sequence[_Ready], seconds: StageSeconds, turn: _Turn) -> list[Row]:
         if not batch:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import calibration_table, export_scale
+from benchmarks import calibration_table, export_scale, feeding
 from labeler.runs import read_plan, read_progress, read_tables
 from tests.label_runs import noisy_run
 
@@ -45,3 +45,15 @@ def test_the_calibration_table_is_about_images_that_were_not_seen(
     assert [float(row[0]) for row in rows] == [0.7, 0.9]
     assert all(float(reached) >= float(asked) - 0.01 for asked, reached, *_ in rows)
     assert float(rows[0][2]) > float(rows[1][2]) > 0.1, "more precision costs recall"
+
+
+def test_feeding_measures_every_way_on_every_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "results" / "feeding.json"
+    command = ["--sizes", "640x480", "--images", "1", "--rounds", "2", "--no-threads", "--output", str(target)]
+    assert feeding.main(command) == 0
+    result = json.loads(target.read_text())
+    (row,) = result["sizes"].values()
+    assert {"device", "versions", "commit"} <= result["machine"].keys()
+    assert {"decode", "decode, draft", "resize, pillow", "resize, torch", "all, torch, draft"} <= row["ms"].keys()
+    assert all(len(values) == 2 and min(values) > 0 for values in row["ms"].values())
+    assert capsys.readouterr().out.count("\n") == 2 + len(row["ms"])
