@@ -22,7 +22,7 @@ LAYERS = [
     {"job", "report"},
     {"sampling", "exports", "evaluation"},
     {"calibration"},
-    {"estimate", "preview", "review"},
+    {"estimate", "preview", "profile", "review"},
     {"training", "pipeline", "display"},
     {"commands"},
     {"cli"},
