@@ -15,7 +15,17 @@ PACKAGE = ROOT / "labeler"
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
     {"errors", "plain_yaml"},
-    {"boxes", "detections", "image_headers", "images", "storage", "tokenizer", "vocabulary_files", "wordpiece"},
+    {
+        "boxes",
+        "detections",
+        "image_headers",
+        "image_pixels",
+        "images",
+        "storage",
+        "tokenizer",
+        "vocabulary_files",
+        "wordpiece",
+    },
     {"contact_sheet", "vocabulary", "config"},
     {"prompts", "merge", "records", "shards", "checkpoints"},
     {"vocabulary_text", "detectors", "runs", "labeling", "shapes"},
