@@ -29,8 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import machine
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
-from labeler.detectors.loading import choose_device, load_model
+from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.preprocess import Prepared
+from labeler.detectors.profiling import matmul_rate
 from labeler.detectors.scratch import create_checkpoint
 from labeler.prompts import PromptChunk, pack
 from labeler.tokenizer import Tokenizer
@@ -113,17 +114,6 @@ def ways(
     return {name: way for name, way in found.items() if name in only}
 
 
-def matmul_rate(device: torch.device) -> float:
-    """Floating-point operations a second that a large product reaches here, in the dtype labeler uses: the roof."""
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
-    size = 8192 if device.type == "cuda" else 1536
-    first, second = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(5):
-        best = min(best, timed(device, lambda: first @ second))
-    return 2 * size**3 / best
-
-
 def timed(device: torch.device, run: Callable[[], object]) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -184,7 +174,8 @@ def main() -> None:
     height, width = arguments.edges or ((800, 1066) if device.type == "cuda" else (256, 341))
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(arguments.rounds + 1)]
-    result: dict[str, Any] = {"machine": machine(), "image": [height, width], "matmul_flops": matmul_rate(device)}
+    roof = matmul_rate(device, choose_half("auto", device))
+    result: dict[str, Any] = {"machine": machine(), "image": [height, width], "matmul_flops": roof}
     print(
         f"{result['machine']}\nimages of {width} x {height}; a product reaches {result['matmul_flops'] / 1e9:.0f} GF/s"
     )

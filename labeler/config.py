@@ -99,6 +99,8 @@ class DetectConfig(_Section):
     assignment: Literal["argmax", "flattened"] = "argmax"
     nms_iou: float = Field(0.7, gt=0, le=1)  # within a category, across chunks
     image_size: ImageSize | None = None  # None: the checkpoint's own
+    resize: Literal["pillow", "torch"] = "pillow"  # torch: faster, up to one level of 255 off
+    jpeg_draft: bool = False  # decode large JPEGs at 1/2, 1/4 or 1/8 where the detector needs no more; not bit-equal
     max_pixels: int = Field(178_956_970, gt=0)  # larger images become rows with status too_large
     pairs_per_batch: int | None = Field(None, gt=0)  # (image, chunk) pairs in one forward; None: by device
     stall_timeout_s: float = Field(900.0, gt=0)  # a worker that decodes and detects nothing for so long is replaced

@@ -18,6 +18,7 @@ from PIL import WebPImagePlugin as pillow_webp
 
 from labeler import image_headers
 from labeler.errors import LabelerError
+from labeler.image_pixels import upright_rgb
 
 try:
     from PIL import AvifImagePlugin as pillow_avif
@@ -26,20 +27,8 @@ except ImportError:  # Pillow < 11.3
 
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb: 1.3 GB while decoding, 3 GB as WebP
 
-_STRIP_BYTES = 1 << 20  # of RGB rows that are converted at a time
 _MAX_TIFF_NUMBERS = 1 << 19  # offsets and sizes of 260 thousand strips; 80 MB of the interpreter's memory
 _TILE_PIXELS = 1 << 24  # a TIFF tile is decoded whole, so it may be as large as its image, or 4096 x 4096
-# How stored rows become upright; source: EXIF 2.32, tag 0x0112.
-_TURNS = {
-    2: pillow.Transpose.FLIP_LEFT_RIGHT,
-    3: pillow.Transpose.ROTATE_180,
-    4: pillow.Transpose.FLIP_TOP_BOTTOM,
-    5: pillow.Transpose.TRANSPOSE,
-    6: pillow.Transpose.ROTATE_270,
-    7: pillow.Transpose.TRANSVERSE,
-    8: pillow.Transpose.ROTATE_90,
-}
-_LAST_ROW_FIRST = (3, 4, 6, 7)
 _OPENERS: dict[str, Callable[[io.BytesIO], pillow_file.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,  # itself, not its factory: that would turn some JPEGs into MPO
     "PNG": PngImagePlugin.PngImageFile,
@@ -80,21 +69,27 @@ class Image:
     Attributes:
         pixels: (height, width, 3) uint8, RGB, upright: the EXIF orientation is already applied.
         orientation: that EXIF orientation, 1..8; 1 when there is none.
+        full_size: (height, width) of the upright image where it was decoded smaller; None where the pixels are all.
+        height, width: of the upright image, in its own pixels, however it was decoded.
     """
 
     pixels: npt.NDArray[np.uint8]
     orientation: int = 1
+    full_size: tuple[int, int] | None = None
 
     @property
     def height(self) -> int:
-        return int(self.pixels.shape[0])
+        return self.full_size[0] if self.full_size else int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
-        return int(self.pixels.shape[1])
+        return self.full_size[1] if self.full_size else int(self.pixels.shape[1])
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
+LeastShape = Callable[[int, int], tuple[int, int]]
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, least_shape: LeastShape | None = None) -> Image:
     """The first frame of JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or AVIF bytes as upright RGB.
 
     - Strict: a truncated file is an error, not a half grey image. Damage that the format cannot notice (a flipped bit
@@ -114,6 +109,10 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     Args:
         data: the encoded file.
         max_pixels: width x height beyond which nothing is decoded.
+        least_shape: of the upright image's (height, width), the least (height, width) that will do. JPEGs are then
+            decoded at 1/2, 1/4 or 1/8 of their size, from part of their frequencies, if that is no smaller; everything
+            else in full. Where the size is no multiple of 2, 4 or 8, so that the last column and row stand for only
+            part of a pixel, what is scaled back from there is off by at most half a pixel of those decoded.
 
     Returns:
         pixels (height, width, 3) uint8, writable, with the orientation found.
@@ -133,8 +132,11 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     else:
         orientation = turn = image_headers.exif_orientation(exif)
     with _named(name, "data", source.size):
+        drafted = _draft(source, turn, least_shape) if least_shape else None
         source.load()
-        return Image(_upright_rgb(source, turn), orientation)
+        if drafted is None:
+            return Image(upright_rgb(source, turn), orientation)
+        return Image(upright_rgb(source.crop((0, 0, *drafted.filled)), turn), orientation, drafted.full_size)
 
 
 def digest(data: bytes) -> str:
@@ -244,49 +246,23 @@ def _tiff_orientation(source: TiffImagePlugin.TiffImageFile) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _upright_rgb(source: pillow.Image, orientation: int) -> npt.NDArray[np.uint8]:
-    """(height, width, 3): strip by strip straight into its upright place, so that no second full copy ever exists."""
-    width, height = source.size
-    sideways = orientation >= 5
-    upright = np.empty((width, height, 3) if sideways else (height, width, 3), np.uint8)
-    low, high = _value_range(source)
-    rows = max(1, _STRIP_BYTES // (3 * width))
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
-        strip = source.crop((0, top, width, bottom))
-        if orientation in _TURNS:
-            strip = strip.transpose(_TURNS[orientation])
-        first, last = (height - bottom, height - top) if orientation in _LAST_ROW_FIRST else (top, bottom)
-        place = upright[:, first:last] if sideways else upright[first:last]
-        place[...] = _strip_rgb(strip, low, high)
-    return upright
+@dataclass(frozen=True)
+class _Draft:
+    """A JPEG to be decoded smaller: (width, height) of the pixels it fills, (height, width) of all of it, upright."""
+
+    filled: tuple[int, int]
+    full_size: tuple[int, int]
 
 
-def _value_range(source: pillow.Image) -> tuple[float, float]:
-    """What becomes 0 and 255 in images with 32 bits per sample; (0, 0) in all others."""
-    if source.mode not in ("I", "F"):
-        return 0.0, 0.0
-    values = np.asarray(source)
-    finite = values[np.isfinite(values)] if source.mode == "F" else values
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    full = 65535.0 if source.mode == "I" else 1.0
-    return (0.0, full) if low >= 0 and high <= full else (low, high)
-
-
-def _strip_rgb(strip: pillow.Image, low: float, high: float) -> npt.NDArray[np.uint8]:
-    """(rows, width, 3) or, for grey to be spread over the channels, (rows, width, 1)."""
-    mode = strip.mode
-    if mode.startswith("I;16"):
-        return np.asarray(np.asarray(strip) >> 8, np.uint8)[..., None]
-    if mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(strip, np.float64), nan=low, posinf=high, neginf=low)
-        if (mode, low, high) == ("I", 0.0, 65535.0):
-            return np.asarray(values // 256, np.uint8)[..., None]
-        scaled = (values - low) / (high - low if high > low else 1.0) * 255.0
-        return np.asarray(np.rint(scaled), np.uint8)[..., None]
-    if mode in ("RGBa", "La"):  # premultiplied: the colour has to be divided out before alpha can go
-        strip = strip.convert({"RGBa": "RGBA", "La": "LA"}[mode])
-    if mode != "RGB":
-        strip.info.pop("transparency", None)  # else Pillow looks for a colour to stand for "transparent"
-        strip = strip.convert("RGB")
-    return np.asarray(strip)
+def _draft(source: pillow_file.ImageFile, orientation: int, least_shape: LeastShape) -> _Draft | None:
+    """Have a JPEG decoded smaller where that will do; None where it will not."""
+    if not isinstance(source, JpegImagePlugin.JpegImageFile):
+        return None
+    stored, sideways = source.size, orientation >= 5  # (width, height)
+    full_size = stored if sideways else stored[::-1]
+    least = least_shape(*full_size)
+    drafted = source.draft(None, least if sideways else least[::-1])
+    if drafted is None or source.size == stored:
+        return None
+    _, (_, _, right, bottom) = drafted  # a part of the last pixels may lie outside of the image
+    return _Draft((int(right + 0.5), int(bottom + 0.5)), full_size)

@@ -12,7 +12,7 @@ from typing import Any
 
 from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
-from labeler.config import Config
+from labeler.config import Config, DetectConfig
 from labeler.errors import LabelerError, Refused
 from labeler.labeling import Detector, Segmenter
 from labeler.prompts import Prompts, check, pack
@@ -28,7 +28,7 @@ from labeler.vocabulary import Vocabulary
 DECODING_VERSION = 1
 # Raise when the same image, boxes and model would give other masks: resizing, margins, thresholds.
 MASKS_VERSION = 1
-RESIZE_KERNEL = "pillow-bilinear"
+RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
 _COUNTING_REQUESTS = 32
 
 _VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pillow")
@@ -115,6 +115,8 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
     clash = sorted(set(config.input.keep) & set(LABELS.names))
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
+    if config.masks is not None and config.detect.jpeg_draft:
+        raise Refused("masks need every pixel of an image: leave detect.jpeg_draft out, or make them with labeler mask")
     limits = config.prompts
     light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
     resolve_masks(config, weights=False)
@@ -168,7 +170,7 @@ def _fingerprint_fields(
         "prompts": prompts.fingerprint,
         "decoding_version": DECODING_VERSION,
         "image_size": list(image_size),
-        "resize_kernel": RESIZE_KERNEL,
+        "resize_kernel": resize_kernel(detect),
         "detect.max_pixels": detect.max_pixels,
         "detect.score": detect.score,
         "detect.assignment": detect.assignment,
@@ -197,6 +199,12 @@ def masks_fields(config: Config, segmenter: Checkpoint | None) -> dict[str, Any]
     }
 
 
+def resize_kernel(detect: DetectConfig) -> str:
+    """How an image comes to the detector's size, for the fingerprint: scores depend on it."""
+    kernel = RESIZE_KERNELS[detect.resize]
+    return f"jpeg-draft, {kernel}" if detect.jpeg_draft else kernel
+
+
 def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
     """How to load the job's detector on a worker with `threads` CPU threads."""
     detect, model = job.config.detect, job.config.model
@@ -215,6 +223,8 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
             "score": detect.score,
             "nms_iou": detect.nms_iou,
             "image_size": job.image_size,
+            "resize": detect.resize,
+            "jpeg_draft": detect.jpeg_draft,
             "pairs_per_batch": detect.pairs_per_batch,
             "threads": threads,
         },

@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -29,8 +29,12 @@ class Detector(Protocol):
     def description(self) -> dict[str, str]:
         """Engine, dtype and device really used; goes into each unit's file metadata."""
 
-    def prepare(self, image_rgb: Any) -> Any:
-        """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU."""
+    def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
+        """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU.
+
+        A detector with a method `least_shape` (as `images.decode` takes it) gets large JPEGs decoded smaller, with the
+        (height, width) they have in full, the frame of its boxes.
+        """
 
     def detect_prepared(self, batch: Sequence[Any]) -> Sequence[Any]:
         """Detections, or the error that says why one image has none, for each prepared image."""
@@ -98,13 +102,22 @@ class _Turn:
             self._forward.release()
 
 
+class _InTurn(Executor):
+    """Does everything at once and in the caller's thread, so that what takes how long can be told apart."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(call(*args, **options))
+        return future
+
+
 class UnitLabeler:
     """Owns a detector, its decode threads, and the lock that lets one forward run at a time.
 
     Args:
         detector: None where every image comes with what another run found in it.
         segmenter: makes masks for what the detector found; None for boxes alone.
-        decode_threads: threads that decode and resize beside the detector.
+        decode_threads: threads that decode and resize beside the detector; 0 decodes in the caller's, in between.
         images_per_batch: images handed to the detector at once; about two such batches are decoded ahead.
         max_pixels: larger images become rows with status `too_large`.
         watchdog: told of each image and batch that is done.
@@ -123,7 +136,10 @@ class UnitLabeler:
         self.detector, self.segmenter = detector, segmenter
         self._images_per_batch, self._draw_ahead = images_per_batch, decode_threads
         self._max_pixels = max_pixels
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._least_shape: images.LeastShape | None = getattr(detector, "least_shape", None)
+        self._decoders = (
+            ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if decode_threads else _InTurn()
+        )
         self._forward = threading.Lock()
         self._watchdog = watchdog or Watchdog()
 
@@ -179,7 +195,7 @@ class UnitLabeler:
         if item.data is None or item.error is not None:
             return replace(row, error=item.error or "no data"), time.perf_counter() - start
         try:
-            image = images.decode(item.data, max_pixels=self._max_pixels)
+            image = images.decode(item.data, max_pixels=self._max_pixels, least_shape=self._least_shape)
         except images.ImageError as error:
             return replace(row, status=error.status, error=str(error)), time.perf_counter() - start
         row = replace(
@@ -190,7 +206,8 @@ class UnitLabeler:
             phash=images.phash(image.pixels),
         )
         for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
-        prepared = self.detector.prepare(image.pixels) if self.detector else item.found
+        full_size = () if image.full_size is None else (image.full_size,)
+        prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
         return _Ready(row, prepared, for_masks), time.perf_counter() - start
 
     def _label_batch(

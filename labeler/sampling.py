@@ -1,4 +1,4 @@
-"""A seeded sample of the input's images, read without Ray: for preview and for the dry run's timing."""
+"""A seeded sample of the input's images, read without Ray: for preview, and for timing a few."""
 
 from __future__ import annotations
 
@@ -35,8 +35,26 @@ def sample_items(config: Config, plan: Sequence[PlannedShard], *, images: int) -
     return chosen
 
 
-def _first_items(config: Config, planned: PlannedShard) -> list[Item]:
-    limit = min(planned.shard.max_images or FIRST_IMAGES, FIRST_IMAGES)
+def first_items(config: Config, plan: Sequence[PlannedShard], *, images: int) -> list[tuple[str, Item]]:
+    """The first `images` (shard id, item) pairs of as few shards as possible, and nothing read beyond them.
+
+    Read as a worker does, so that what reading costs can be measured; which shards is up to the seed `ray.seed`.
+    """
+    shards = list(plan)
+    random.Random(config.ray.seed).shuffle(shards)
+    chosen: list[tuple[str, Item]] = []
+    for planned in shards:
+        if len(chosen) == images:
+            break
+        items = _first_items(config, planned, images - len(chosen))
+        chosen += [(planned.shard_id, item) for item in items]
+    if not chosen:
+        raise Refused("the input has shards but no image in them")
+    return chosen
+
+
+def _first_items(config: Config, planned: PlannedShard, most: int = FIRST_IMAGES) -> list[Item]:
+    limit = min(planned.shard.max_images or most, most)
     unit = config.unit
     for work in read_units(
         replace(planned.shard, max_images=limit),

@@ -7,10 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from benchmarks import calibration_table, export_scale, masks
+from benchmarks import calibration_table, export_scale, feeding, masks, plot
+from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
+from labeler.records import rows_to_table, table_to_parquet
 from labeler.runs import read_plan, read_progress, read_tables
 from tests.label_runs import noisy_run
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
 
 def test_the_synthetic_run_is_a_complete_run(tmp_path: Path) -> None:
@@ -60,3 +65,73 @@ def test_the_cost_of_masks_is_measured_through_the_real_labeling(
     assert plain["masks"] == 0 < masked["masks"]
     assert result["drawing"]["masks"] == 5
     assert result["parts"]["tiny sam"]["side"] == 128
+
+
+def test_feeding_measures_every_way_on_every_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "results" / "feeding.json"
+    command = ["--sizes", "640x480", "--images", "1", "--rounds", "2", "--no-threads", "--output", str(target)]
+    assert feeding.main(command) == 0
+    result = json.loads(target.read_text())
+    (row,) = result["sizes"].values()
+    assert {"device", "versions", "commit"} <= result["machine"].keys()
+    assert {"decode", "decode, draft", "resize, pillow", "resize, torch", "all, torch, draft"} <= row["ms"].keys()
+    assert all(len(values) == 2 and min(values) > 0 for values in row["ms"].values())
+    assert capsys.readouterr().out.count("\n") == 2 + len(row["ms"])
+
+
+def test_without_results_there_is_nothing_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        plot.main(["--results", str(tmp_path)])
+    assert "no forward-*.json" in capsys.readouterr().err
+
+
+def test_the_plot_takes_all_results_of_the_forward_and_is_small(tmp_path: Path) -> None:
+    measured = json.loads(RESULTS.joinpath("forward-cpu.json").read_text())
+    measured["machine"] |= {"device": "Test CPU", "cpus": 2}
+    measured = {name: value for name, value in measured.items() if not name.endswith("chunks")} | {
+        "4 chunks": measured["4 chunks"]
+    }
+    (tmp_path / "forward-cpu.json").write_text(json.dumps(measured))
+    measured["15 chunks"] = measured.pop("4 chunks") | {"names": 1203}
+    (tmp_path / "forward-cpu-15-chunks.json").write_text(json.dumps(measured))
+    measured["machine"] |= {"device": "NVIDIA Test"}
+    (tmp_path / "forward-gpu.json").write_text(json.dumps(measured))
+    points = plot.read_points(sorted(tmp_path.glob("*.json")))
+    assert {(point.panel, point.chunks) for point in points} == {
+        ("Test CPU, 2 cores, 341 x 256", 4),
+        ("Test CPU, 2 cores, 341 x 256", 15),
+        ("NVIDIA Test, 341 x 256", 15),
+    }
+    assert all(point.low_s <= point.median_s <= point.high_s for point in points)
+    assert [point.way for point in points if point.extrapolated] == ["a"] * 3
+    assert plot.main(["--results", str(tmp_path), "--output", str(tmp_path / "docs" / "speed.png")]) == 0
+    picture = Image.open(tmp_path / "docs" / "speed.png")
+    assert picture.width > 2 * picture.height
+    assert (tmp_path / "docs" / "speed.png").stat().st_size < 60_000
+
+
+def test_a_worker_that_starts_late_costs_the_others_nothing() -> None:
+    """Two perfect workers, the second ten seconds late: by their own clocks and while both work, all is ideal."""
+    commits = [Commit("early", 100.0, 101.0 + unit) for unit in range(30)]
+    commits += [Commit("late", 110.0, 111.0 + unit) for unit in range(30)]
+    found = clocks(commits, unit_s=1.0)
+    assert (found.workers, found.units) == (2, 60)
+    assert (found.of_ideal, found.least, found.most) == (1.0, 1.0, 1.0)
+    assert (found.stagger_s, found.tail_s) == (10.0, 10.0)
+    assert (found.steady_s, found.steady_of_ideal) == (19.0, 1.0)
+
+
+def test_a_pipeline_that_is_a_tenth_slower_shows_in_both_figures() -> None:
+    commits = [Commit(worker, 0.0, 1.1 * (unit + 1)) for worker in ("a", "b") for unit in range(20)]
+    found = clocks(commits, unit_s=1.0)
+    assert found.of_ideal == pytest.approx(1 / 1.1)
+    assert found.steady_of_ideal == pytest.approx(1 / 1.1)
+    assert clocks(commits[:4] + commits[20:], unit_s=1.0).steady_of_ideal is None, "too short to tell"
+
+
+def test_commits_are_read_from_the_runs_own_files(tmp_path: Path) -> None:
+    assert read_commits(tmp_path) == []
+    file = tmp_path / "labels" / "000000" / "000000.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(table_to_parquet(rows_to_table([]), {WORKER: "w", BEGUN: "12.5"}))
+    assert read_commits(tmp_path) == [Commit("w", 12.5, file.stat().st_mtime)]

@@ -222,6 +222,6 @@ def test_what_becomes_of_an_image_now_never_costs_it_its_boxes() -> None:
     todo = Todo(Unit("000000", 0, (Item("a.png", 4, "u", 0, 1, b"x", found=found),)), None, {4: earlier})
     dead = Row("a.png", "000000", 4, "u", "quarantined", error="it ended the process")
     assert todo.settle([dead]) == [replace(earlier, error="no masks: it ended the process")]
-    fine = replace(earlier, phash=7)
-    assert todo.settle([fine]) == [fine]
+    more = Detections.of([[1, 2, 3, 4]], [0.5], [1])
+    assert todo.settle([replace(earlier, phash=7, detections=more)]) == [replace(earlier, detections=more)]
     assert Todo(todo.unit).settle([dead]) == [dead], "a retry takes the row as it is now"

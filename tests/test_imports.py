@@ -15,7 +15,8 @@ PACKAGE = ROOT / "labeler"
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
     {"errors", "plain_yaml", "watchdog"},
-    {"boxes", "masks", "image_headers", "images", "storage", "tokenizer", "vocabulary_files", "wordpiece"},
+    {"boxes", "masks", "image_headers", "image_pixels", "images", "storage", "tokenizer"},
+    {"vocabulary_files", "wordpiece"},
     {"detections"},
     {"contact_sheet", "vocabulary", "config"},
     {"prompts", "merge", "records", "shards", "checkpoints"},
@@ -24,7 +25,7 @@ LAYERS = [
     {"forget"},
     {"sampling", "exports", "evaluation"},
     {"calibration"},
-    {"estimate", "preview", "review"},
+    {"estimate", "preview", "profile", "review"},
     {"training", "pipeline", "display"},
     {"commands"},
     {"cli"},

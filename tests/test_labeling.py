@@ -151,6 +151,33 @@ def test_a_detector_that_raises_frees_the_way_for_the_next_unit() -> None:
             shared.label("000000", [item(0, image_bytes(0))])
 
 
+class Drafting(StubDetector):
+    """Resizes to 100 x 75, and finds one box: the right lower quarter, in the frame it is given."""
+
+    def least_shape(self, height: int, width: int) -> tuple[int, int]:
+        return 75, 100
+
+    def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
+        return image_rgb, full_size or image_rgb.shape[:2]
+
+    def detect_prepared(self, batch: Sequence[Any]) -> list[Detections]:
+        self.decoded = [pixels.shape[:2] for pixels, _ in batch]
+        return [Detections.of([[w / 2, h / 2, w, h]], [0.9], [1]) for _, (h, w) in batch]
+
+
+def test_a_large_jpeg_is_drafted_and_its_row_is_about_the_full_image() -> None:
+    detector = Drafting()
+    data = image_bytes(0, width=801, height=602, format="JPEG")
+    (row,), _ = labeler(detector, max_pixels=801 * 602).label("000000", [item(0, data)])
+    assert detector.decoded == [(75, 100)]
+    assert (row.width, row.height) == (801, 602)
+    assert row.detections.boxes.tolist() == [[400.5, 301, 801, 602]]
+    (small,), _ = labeler(detector).label("000000", [item(0, image_bytes(0, format="JPEG"))])
+    assert (small.width, small.height, detector.decoded) == (40, 30, [(30, 40)])
+    (limited,), _ = labeler(detector, max_pixels=400_000).label("000000", [item(0, data)])
+    assert limited.status == "too_large"
+
+
 def test_the_same_bytes_give_the_same_row() -> None:
     data = image_bytes(1, format="JPEG")
     (first,), _ = labeler().label("000000", [item(0, data)])

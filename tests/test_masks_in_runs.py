@@ -240,6 +240,13 @@ def test_the_fingerprint_has_the_segmenter_and_what_decides_masks(tmp_path: Path
     assert resolve_job(config(tmp_path, checkpoint, **speed)).fields == given
 
 
+def test_masks_of_images_that_are_decoded_smaller_are_refused(tmp_path: Path, checkpoint: Path) -> None:
+    drafted = config(tmp_path, checkpoint, model=str(tiny_sam("sam")))
+    drafted = drafted.model_copy(update={"detect": drafted.detect.model_copy(update={"jpeg_draft": True})})
+    with pytest.raises(Refused, match="masks need every pixel"):
+        resolve_job(drafted)
+
+
 def test_the_recipe_makes_the_segmenter_that_was_asked_for(tmp_path: Path, checkpoint: Path) -> None:
     options = {"threshold": 0.4, "max_masks": 7, "boxes_per_batch": 3}
     job = resolve_job(config(tmp_path, checkpoint, model=str(tiny_sam("sam_hq")), **options))

@@ -12,7 +12,7 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 
 from labeler.checkpoints import Checkpoint
-from labeler.detectors.preprocess import Preprocessing, resized_shape
+from labeler.detectors.preprocess import RESIZES, Preprocessing, resized_shape
 from labeler.errors import Refused
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -87,6 +87,36 @@ def test_another_size_can_be_asked_for(tmp_path):
     assert Preprocessing.of(checkpoint(tmp_path), (64, 96)).prepare(noise(100, 100)).pixels.shape == (64, 64, 3)
 
 
+@pytest.mark.parametrize("shape", [(90, 120), (300, 100), (500, 77), (1000, 900)])
+def test_the_fast_resize_is_within_a_level_of_the_processors(tmp_path, shape):
+    exact = Preprocessing.of(checkpoint(tmp_path)).prepare(noise(*shape))
+    fast = Preprocessing.of(checkpoint(tmp_path), resize="torch").prepare(noise(*shape))
+    assert fast.pixels.shape == exact.pixels.shape
+    assert (fast.height, fast.width) == shape
+    assert np.abs(fast.pixels.astype(int) - exact.pixels).max() <= 1
+
+
+def test_an_image_of_the_right_size_is_left_alone_by_both(tmp_path):
+    image = noise(128, 150)
+    for resize in RESIZES:
+        assert np.array_equal(Preprocessing.of(checkpoint(tmp_path), resize=resize).prepare(image).pixels, image)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_an_image_that_was_decoded_smaller_comes_to_the_same_size_and_keeps_its_frame(tmp_path, resize):
+    settings = Preprocessing.of(checkpoint(tmp_path), resize=resize)
+    prepared = settings.prepare(noise(301, 401), full_size=(1203, 1603))  # 4 * 401 = 1604, cut off at 1603
+    assert prepared.pixels.shape[:2] == settings.target_shape(1203, 1603) == (128, 170)
+    assert (prepared.height, prepared.width) == (1203, 1603)
+
+
+def test_a_resize_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(Refused, match="resize is one of pillow, torch; got opencv"):
+        Preprocessing.of(checkpoint(tmp_path), resize="opencv")
+    with pytest.raises(Refused, match=r"detect\.resize=pillow"):
+        Preprocessing.of(checkpoint(tmp_path, resample=1), resize="torch")  # Lanczos
+
+
 @pytest.mark.parametrize("size", [(0, 100), (100, 99), (-1, -1)])
 def test_an_impossible_size_is_refused(tmp_path, size):
     with pytest.raises(Refused, match="image_size"):
@@ -104,8 +134,9 @@ def test_what_is_not_an_rgb_image_is_named(tmp_path, image):
         Preprocessing.of(checkpoint(tmp_path)).prepare(image)
 
 
-def test_many_threads_prepare_the_same_as_one(tmp_path):
-    settings = Preprocessing.of(checkpoint(tmp_path))
+@pytest.mark.parametrize("resize", RESIZES)
+def test_many_threads_prepare_the_same_as_one(tmp_path, resize):
+    settings = Preprocessing.of(checkpoint(tmp_path), resize=resize)
     images = [noise(60 + 7 * n, 200 - 5 * n, n) for n in range(16)]
     together: dict[int, np.ndarray] = {}
 

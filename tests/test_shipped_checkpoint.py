@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
+from labeler.labeling import UnitLabeler
 from labeler.prompts import pack
+from labeler.shards import Item
 from labeler.tokenizer import Tokenizer
 from labeler.training.validation import measure, shapes_validation
 
@@ -58,6 +62,28 @@ def test_the_fast_engine_has_the_detections_of_the_reference() -> None:
         assert len(strong) == len(reference)
         assert sorted(strong.category_ids.tolist()) == sorted(reference.category_ids.tolist())
         np.testing.assert_allclose(np.sort(strong.scores), np.sort(reference.scores), atol=1e-4)
+
+
+def test_a_12_megapixel_jpeg_decoded_at_an_eighth_has_the_boxes_of_the_full_one_in_its_own_pixels() -> None:
+    large = Image.fromarray(data().images[0].pixels).resize((4000, 3000), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    large.save(buffer, "JPEG", quality=90)
+    item = Item("large.jpg", 0, "u", None, None, buffer.getvalue(), None, {})
+    rows = []
+    for draft in (False, True):
+        detector = GroundingDino(MODEL, data().vocabulary, device="cpu", threads=1, jpeg_draft=draft)
+        labeler = UnitLabeler(detector, decode_threads=1, images_per_batch=1)
+        rows += labeler.label("000000", [item])[0]
+    full, drafted = rows
+    assert (full.width, full.height) == (drafted.width, drafted.height) == (4000, 3000)
+    assert ((full.phash ^ drafted.phash) & (2**64 - 1)).bit_count() <= 2
+    strong = full.detections.above(0.4)
+    near = drafted.detections.above(0.3)
+    assert len(strong) > 2
+    assert strong.boxes.max() > 1000
+    for box, category_id in zip(strong.boxes, strong.category_ids, strict=True):
+        others = near.boxes[near.category_ids == category_id]
+        assert np.abs(others - box).max(1).min() < 20  # two thirds of a pixel of what the detector sees
 
 
 def test_it_is_small_and_complete() -> None:

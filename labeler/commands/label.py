@@ -1,4 +1,4 @@
-"""`labeler label`: run the main job, or with --dry-run say what it would take."""
+"""`labeler label`: run the main job, or say what it would take (--dry-run) or where its time goes (--profile)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, add_config
+from labeler.errors import Refused
 
 if TYPE_CHECKING:
     from labeler.pipeline.label import Outcome
@@ -16,10 +17,13 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("label", help="label every image of the input, or go on where a run stopped")
     add_config(parser)
     parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
-    parser.add_argument("--dry-run", action="store_true", help="say what a run would take; write nothing")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--dry-run", action="store_true", help="say what a run would take; write nothing")
+    instead.add_argument("--profile", action="store_true", help="say where the time goes, on a sample; write nothing")
     parser.add_argument(
-        "--time-images", type=int, default=4, metavar="N", help="dry run: images to time here (0: none)"
+        "--time-images", type=int, default=4, metavar="N", help="dry run, profile: images to time here (default 4)"
     )
+    parser.add_argument("--trace", metavar="FILE", help="profile: write a Chrome trace of one batch, too")
     parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="dry run: price of one worker's hour")
     parser.set_defaults(run=_label)
 
@@ -28,8 +32,12 @@ def _label(arguments: argparse.Namespace) -> int:
     from labeler.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
+    if arguments.trace and not arguments.profile:
+        raise Refused("--trace belongs to --profile")
     if arguments.dry_run:
         return _dry_run(arguments)
+    if arguments.profile:
+        return _profile(arguments)
     from labeler.pipeline.label import label
 
     outcome = label(config, extend=arguments.extend)
@@ -65,4 +73,20 @@ def _dry_run(arguments: argparse.Namespace) -> int:
         workers = config.ray.workers or 1
         for line in describe_estimate(config, plan, timing, workers=workers, price_per_hour=arguments.price_per_hour):
             print(line)
+    return 0
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    if arguments.time_images < 1:
+        raise Refused(f"--time-images {arguments.time_images}: a profile takes at least one image")
+    from labeler.config import load_config
+    from labeler.job import plan_input, resolve_job
+    from labeler.profile import describe_profile, profile_sample
+
+    config = load_config(arguments.config, arguments.overrides)
+    job = resolve_job(config)
+    profile = profile_sample(job, plan_input(config), images=arguments.time_images, trace=arguments.trace)
+    print("\n".join(describe_profile(profile)))
+    if arguments.trace:
+        print(f"trace    {arguments.trace}, for chrome://tracing or ui.perfetto.dev")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,8 @@ class GroundingDino:
         score: str = "mean",
         nms_iou: float = 0.7,
         image_size: tuple[int, int] | None = None,
+        resize: str = "pillow",
+        jpeg_draft: bool = False,
         pairs_per_batch: int | None = None,
         threads: int | None = None,
     ) -> None:
@@ -78,6 +80,8 @@ class GroundingDino:
             score: "mean" or "max" over a phrase's tokens.
             nms_iou: overlap above which the worse of two boxes of one category is dropped; 1 for no suppression.
             image_size: (shortest, longest) edge in pixels instead of the checkpoint's own.
+            resize: "pillow", equal to the checkpoint's own processor, or "torch", faster and up to one level off.
+            jpeg_draft: whether large JPEGs may be decoded at 1/2, 1/4 or 1/8, see `least_shape`.
             pairs_per_batch: None for 1 on a CPU, and on a GPU what a trial at the start finds fastest.
             threads: torch's threads on a CPU; None leaves them.
 
@@ -88,10 +92,10 @@ class GroundingDino:
         check_choices(score=score, assignment=assignment)
         if engine not in ENGINES:
             raise Refused(f"engine is one of {', '.join(ENGINES)}; got {engine}")
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self._threads, self._jpeg_draft = threads, jpeg_draft
+        self._take_threads()
         self.checkpoint = checkpoints.resolve(model, revision=revision)
-        self.preprocessing = Preprocessing.of(self.checkpoint, image_size)
+        self.preprocessing = Preprocessing.of(self.checkpoint, image_size, resize=resize)
         self.device = choose_device(device)
         half = choose_half(dtype, self.device)
         loaded = load_model(self.checkpoint, self.device)
@@ -164,9 +168,23 @@ class GroundingDino:
                 torch.cuda.synchronize(self.device)
             return time.perf_counter() - start
 
-    def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> Prepared:
-        """Resize an upright (h, w, 3) uint8 RGB image for this detector. CPU only, thread-safe."""
-        return self.preprocessing.prepare(image_rgb)
+    @property
+    def least_shape(self) -> Callable[[int, int], tuple[int, int]] | None:
+        """The least (height, width) to decode an upright image of a (height, width) at; None: always all of it."""
+        return self.preprocessing.target_shape if self._jpeg_draft else None
+
+    def prepare(self, image_rgb: npt.NDArray[np.uint8], full_size: tuple[int, int] | None = None) -> Prepared:
+        """Resize an upright (h, w, 3) uint8 RGB image for this detector. CPU only, thread-safe.
+
+        Args:
+            full_size: (height, width) of the image where it was decoded smaller; boxes come back in this frame.
+        """
+        return self.preprocessing.prepare(image_rgb, full_size)
+
+    def _take_threads(self) -> None:
+        """Each thread has its own number of torch threads, and one that is new gets whatever was set last anywhere."""
+        if self._threads is not None and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
 
     def detect(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Detections]:
         """Detections of upright (h, w, 3) uint8 RGB images, in their order. Raises DetectError if one fails."""
@@ -183,6 +201,7 @@ class GroundingDino:
 
         Images of one resized shape may share a forward; none is ever padded, because that changes its detections.
         """
+        self._take_threads()
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(batch):
             groups.setdefault(image.pixels.shape, []).append(place)

@@ -29,12 +29,14 @@ class Todo:
     earlier: Mapping[int, Row] = field(default_factory=dict)
 
     def settle(self, rows: Sequence[Row]) -> list[Row]:
-        """The new rows; where detections stay, they stay whatever became of the image now."""
+        """The new rows; where detections stay, all stays but masks, whatever became of the image now."""
         return [self._settle(row, self.earlier.get(row.index)) for row in rows]
 
     def _settle(self, row: Row, earlier: Row | None) -> Row:
-        if earlier is None or row.status == "labeled":
+        if earlier is None:
             return row
+        if row.status == "labeled":
+            return replace(earlier, detections=row.detections, error=row.error)
         return replace(earlier, error=f"no masks: {row.error or row.status}")
 
 

@@ -1,0 +1,68 @@
+"""Decoded images of every mode to upright RGB rows, a strip at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as pillow
+
+_STRIP_BYTES = 1 << 20  # of RGB rows that are converted at a time
+# How stored rows become upright; source: EXIF 2.32, tag 0x0112.
+_TURNS = {
+    2: pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: pillow.Transpose.ROTATE_180,
+    4: pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: pillow.Transpose.TRANSPOSE,
+    6: pillow.Transpose.ROTATE_270,
+    7: pillow.Transpose.TRANSVERSE,
+    8: pillow.Transpose.ROTATE_90,
+}
+_LAST_ROW_FIRST = (3, 4, 6, 7)
+
+
+def upright_rgb(source: pillow.Image, orientation: int) -> npt.NDArray[np.uint8]:
+    """(height, width, 3): strip by strip straight into its upright place, so that no second full copy ever exists."""
+    width, height = source.size
+    sideways = orientation >= 5
+    upright = np.empty((width, height, 3) if sideways else (height, width, 3), np.uint8)
+    low, high = _value_range(source)
+    rows = max(1, _STRIP_BYTES // (3 * width))
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        strip = source.crop((0, top, width, bottom))
+        if orientation in _TURNS:
+            strip = strip.transpose(_TURNS[orientation])
+        first, last = (height - bottom, height - top) if orientation in _LAST_ROW_FIRST else (top, bottom)
+        place = upright[:, first:last] if sideways else upright[first:last]
+        place[...] = _strip_rgb(strip, low, high)
+    return upright
+
+
+def _value_range(source: pillow.Image) -> tuple[float, float]:
+    """What becomes 0 and 255 in images with 32 bits per sample; (0, 0) in all others."""
+    if source.mode not in ("I", "F"):
+        return 0.0, 0.0
+    values = np.asarray(source)
+    finite = values[np.isfinite(values)] if source.mode == "F" else values
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    full = 65535.0 if source.mode == "I" else 1.0
+    return (0.0, full) if low >= 0 and high <= full else (low, high)
+
+
+def _strip_rgb(strip: pillow.Image, low: float, high: float) -> npt.NDArray[np.uint8]:
+    """(rows, width, 3) or, for grey to be spread over the channels, (rows, width, 1)."""
+    mode = strip.mode
+    if mode.startswith("I;16"):
+        return np.asarray(np.asarray(strip) >> 8, np.uint8)[..., None]
+    if mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(strip, np.float64), nan=low, posinf=high, neginf=low)
+        if (mode, low, high) == ("I", 0.0, 65535.0):
+            return np.asarray(values // 256, np.uint8)[..., None]
+        scaled = (values - low) / (high - low if high > low else 1.0) * 255.0
+        return np.asarray(np.rint(scaled), np.uint8)[..., None]
+    if mode in ("RGBa", "La"):  # premultiplied: the colour has to be divided out before alpha can go
+        strip = strip.convert({"RGBa": "RGBA", "La": "LA"}[mode])
+    if mode != "RGB":
+        strip.info.pop("transparency", None)  # else Pillow looks for a colour to stand for "transparent"
+        strip = strip.convert("RGB")
+    return np.asarray(strip)
