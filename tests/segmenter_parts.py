@@ -17,7 +17,7 @@ from torch.nn import functional
 from labeler.detections import Detections
 
 FAMILIES = ("sam", "sam_hq", "sam2")
-PATTERNS = ((90, 160), (160, 77), (128, 128), (300, 31), (7, 5), (2, 400))  # (height, width)
+PATTERNS = ((77, 160), (160, 77), (128, 128), (300, 31), (7, 5), (2, 400))  # (height, width)
 
 
 @cache
