@@ -320,9 +320,10 @@ def test_memory_running_out_halves_the_batch_and_goes_on(mm_folder, logged, litt
         assert_same(found, expected)
     assert detector.pairs_per_batch == 2
     assert [message.split(": ")[1] for message in logged] == [
-        "going on with 4 (image, chunk) pairs per batch",
-        "going on with 2 (image, chunk) pairs per batch",
+        f"{pairs} (image, chunk) pairs in a forward from now on" for pairs in (4, 2)
     ]
+    assert detector.description["memory"] == "ran out: 2 (image, chunk) pairs in a forward from now on"
+    assert "memory" not in exact.description
 
 
 def test_memory_too_small_for_one_pair_is_an_error(mm_folder, little_memory):

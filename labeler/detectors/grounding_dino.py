@@ -111,7 +111,7 @@ class GroundingDino:
         self._score = Scorer(
             self.prompts, width, self.device, score=score, assignment=assignment, candidates=candidates
         )
-        self.pairs_per_batch = pairs_per_batch or 1
+        self.pairs_per_batch, self._memory = pairs_per_batch or 1, ""
         self._scale = torch.tensor(self.preprocessing.scale, dtype=torch.float64)
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
@@ -141,7 +141,8 @@ class GroundingDino:
     @property
     def description(self) -> dict[str, str]:
         """What is really used, for a run's file metadata: `engine` ("fast" or "transformers") and `engine_check`, how
-        it compares with transformers' own forward in float32; `dtype`; `device`, "cpu" or the GPU's name.
+        it compares with transformers' own forward in float32; `dtype`; `device`, "cpu" or the GPU's name; `memory`
+        once the GPU's ran out.
         """
         on_gpu = self.device.type == "cuda"
         return {
@@ -149,6 +150,7 @@ class GroundingDino:
             "engine_check": self.engine_check,
             "dtype": self.dtype,
             "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            **({"memory": self._memory} if self._memory else {}),
         }
 
     def _seconds_of(self, pairs: int) -> float:
@@ -233,8 +235,9 @@ class GroundingDino:
         if self.pairs_per_batch == 1:
             raise
         self.pairs_per_batch //= 2
+        self._memory = f"ran out: {self.pairs_per_batch} (image, chunk) pairs in a forward from now on"
         torch.cuda.empty_cache()
-        log.warning("the GPU's memory ran out: going on with %d (image, chunk) pairs per batch", self.pairs_per_batch)
+        log.warning("the GPU's memory %s", self._memory)
 
     def _try_alone(self, image: Prepared) -> Detections | DetectError:
         """Once more in float32 and in no company: half precision overflows, and one image's NaN reaches its batch.

@@ -175,6 +175,8 @@ def _in_words(description: Mapping[str, str]) -> str:
         words += f", {description.get('dtype', '')} on {description['device']}"
     if "segmenter" in description:
         words += f", masks by {description['segmenter']} in {description.get('segmenter_dtype', '')}"
+    if "memory" in description:
+        words += f", memory {description['memory']}"
     check = description.get("engine_check")
     return f"{words}; against transformers' own forward: {check}" if check else words
 
