@@ -89,7 +89,8 @@ def _panel(axis: Any, title: str, points: list[Point]) -> None:
             beside = [[point.median_s - point.low_s], [point.high_s - point.median_s]]
             fill = "white" if point.extrapolated else colour
             axis.errorbar(x, point.median_s, beside, fmt="o", color=colour, mfc=fill, capsize=4, ms=7, label=label)
-            axis.annotate(f" {point.median_s:.3g} s", (x, point.median_s), xytext=(6, -3), textcoords="offset points")
+            seconds = f"{point.median_s:,.0f}" if point.median_s >= 100 else f"{point.median_s:.3g}"
+            axis.annotate(f" {seconds} s", (x, point.median_s), xytext=(6, -3), textcoords="offset points")
     axis.set_yscale("log")
     axis.set_xlim(-0.5, len(columns) - 0.5)
     axis.set_xticks(range(len(columns)), [_column(chunks, names[chunks]) for chunks in columns])
