@@ -15,9 +15,9 @@ from labeler.cli import main
 from labeler.detections import Detections
 from labeler.errors import LabelerError, Refused
 from labeler.forget import forget
-from labeler.pipeline.label import Outcome
 from labeler.pipeline.redo import Redo, Todo
 from labeler.pipeline.retry import retry
+from labeler.pipeline.session import Outcome
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.records import Row
 from labeler.runs import Run, open_run, read_plan, read_progress

@@ -264,7 +264,7 @@ def test_workers_are_told_to_make_masks(tmp_path: Path, checkpoint: Path) -> Non
     from ray import cloudpickle
 
     from labeler.pipeline.cluster import Workers
-    from labeler.pipeline.label import _worker_settings
+    from labeler.pipeline.session import _worker_settings
 
     plain = write_run(tmp_path / "run", {(0, 0): [row(0)]})
     workers = Workers(count=1, gpus=0, cpus=1)

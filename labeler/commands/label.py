@@ -10,7 +10,7 @@ from labeler.commands.arguments import Verbs, add_config
 from labeler.errors import Refused
 
 if TYPE_CHECKING:
-    from labeler.pipeline.label import Outcome
+    from labeler.pipeline.session import Outcome
 
 
 def add(verbs: Verbs) -> None:

@@ -11,8 +11,8 @@ from labeler.config import Config, make_config
 from labeler.errors import Refused
 from labeler.job import Job, package_versions, public_config
 from labeler.labeling import Detector
-from labeler.pipeline.label import Outcome, carry_out, refusals
 from labeler.pipeline.redo import Redo
+from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs import Run, open_run, read_plan, read_progress
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.derived import select_units

@@ -9,7 +9,7 @@ from rich.console import Console
 from labeler.errors import Refused
 from labeler.job import Job, masks_fields, resolve_masks
 from labeler.pipeline.derive import config_of, derive, derived_fields
-from labeler.pipeline.label import Outcome
+from labeler.pipeline.session import Outcome
 from labeler.runs import Run
 
 STATUSES = ("labeled",)

@@ -11,7 +11,7 @@ from labeler.errors import Refused
 from labeler.job import resolve_job
 from labeler.labeling import Detector
 from labeler.pipeline.derive import config_of, derive, derived_fields
-from labeler.pipeline.label import Outcome
+from labeler.pipeline.session import Outcome
 from labeler.records import STATUSES
 from labeler.runs import Run
 
