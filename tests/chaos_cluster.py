@@ -152,12 +152,12 @@ def ray_processes(*titles: str) -> list[int]:
 
 
 @contextmanager
-def killing(every_s: float, victims: Callable[[], list[int]], seed: int) -> Iterator[list[int]]:
+def killing(every_s: float, victims: Callable[[], list[int]], seed: int, at_most: int = 1000) -> Iterator[list[int]]:
     """SIGKILLs one of `victims` now and then while the block runs; yields the list of those killed."""
     stop, killed, rng = threading.Event(), [], random.Random(seed)
 
     def kill() -> None:
-        while not stop.wait(every_s * rng.uniform(0.5, 1.5)):
+        while len(killed) < at_most and not stop.wait(every_s * rng.uniform(0.5, 1.5)):
             if candidates := victims():
                 victim = rng.choice(candidates)
                 try:

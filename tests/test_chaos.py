@@ -149,7 +149,7 @@ def test_everything_at_once(tmp_path: Path, checkpoint: Path, cluster: ChaosClus
     images, started = write_images(tmp_path, shards=20, images=100, poison=poison), time.time()
     stub = {"seconds": 0.05, "die_rate": 0.002, "die_on_width": POISON_WIDTH}
     job = Job(tmp_path, checkpoint, cluster.address, stub)
-    with killing(6, lambda: ray_processes(*DETECTING, *READING), seed=9) as killed:
+    with killing(6, lambda: ray_processes(*DETECTING, *READING), seed=9, at_most=12) as killed:
         for committed in (4, 12):
             process = job.start()
             wait_for(lambda committed=committed: job.units_committed() >= committed, process)  # type: ignore[misc]
