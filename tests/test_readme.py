@@ -65,3 +65,11 @@ def test_the_sql_example_runs(tmp_path: Path) -> None:
 def test_every_file_that_is_linked_exists() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_every_test_that_the_documents_name_exists() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    files = {path.name for path in (ROOT / "tests").glob("*.py")}
+    for document in sorted((ROOT / "docs").glob("*.md")):
+        for name in re.findall(r"`(?:tests/)?(test_\w+(?:\.py)?)`", document.read_text()):
+            assert name in files if name.endswith(".py") else f"def {name}(" in tests, f"{document.name}: {name}"
