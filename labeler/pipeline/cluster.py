@@ -33,6 +33,11 @@ class Workers:
         """CPU threads of one worker, for decoding and (without a GPU) for the forward."""
         return max(1, math.floor(self.cpus))
 
+    @property
+    def readers(self) -> int:
+        """Shards read at the same time: left alone, Ray Data starts a process for each that finds a quarter of a CPU."""
+        return max(4, 2 * self.count)
+
     def __str__(self) -> str:
         each = f"{self.gpus:g} GPU, {self.cpus:g} CPU" if self.gpus else f"{self.cpus:g} CPU"
         return f"{self.count} worker{'s' if self.count != 1 else ''} ({each} each)"

@@ -132,7 +132,7 @@ def _work(
             worker=worker,
             workers=workers,
             read_cpus=config.ray.read_cpus,
-            read_tasks=config.ray.read_tasks,
+            read_tasks=config.ray.read_tasks or workers.readers,
             wave_units=config.ray.wave_units,
             seed=config.ray.seed,
             on_receipt=display.receive,

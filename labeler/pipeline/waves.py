@@ -48,7 +48,7 @@ def run_waves(
     worker: WorkerSettings,
     workers: Workers,
     read_cpus: float,
-    read_tasks: int | None,
+    read_tasks: int,
     wave_units: int,
     seed: int | None,
     on_receipt: Callable[[Receipt], None],
@@ -156,7 +156,7 @@ def _stream(
     worker: WorkerSettings,
     workers: Workers,
     read_cpus: float,
-    read_tasks: int | None,
+    read_tasks: int,
     ledger: Any,
 ) -> Iterator[Receipt]:
     """Receipts of one wave as they come in."""
