@@ -35,7 +35,7 @@ class Workers:
 
     @property
     def readers(self) -> int:
-        """Shards read at the same time: left alone, Ray Data starts a process for each that finds a quarter of a CPU."""
+        """Shards read at the same time; left alone, Ray Data starts a process for each that finds a free CPU share."""
         return max(4, 2 * self.count)
 
     def __str__(self) -> str:
