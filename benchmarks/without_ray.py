@@ -23,7 +23,7 @@ from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.pipeline.worker import WorkerSettings, commit, make_labeler, todo_of
 from labeler.runs import Run, layout
 from labeler.runs.create import NewRun, create_run
-from labeler.runs.excluded import load_excluded, write_excluded
+from labeler.runs.excluded import Excluded, load_excluded, write_excluded
 from labeler.shards import ShardEnd
 
 
@@ -38,25 +38,28 @@ def label_here(config: Config, *, threads: int) -> Run:
     excluded = load_excluded(map(absolute_uri, config.input.exclude))
     run = create_run(absolute_uri(config.output.uri), new)
     write_excluded(run, excluded)
-    unit, settings = config.unit, _worker(run, job, threads)
-    read = ReadSettings(
-        run.uri,
-        unit.max_images,
-        unit.max_bytes,
-        unit.max_image_bytes,
-        config.input.keep,
-        config.input.image_column,
-        excluded,
-    )
+    read, settings = _read(run, config, excluded), _worker(run, job, threads)
     labeler = make_labeler(settings)
     for planned in plan:
         for work in units_of(ShardWork(planned), read):
             if isinstance(work, ShardEnd):
                 storage.put_if_absent(run.path(layout.end_marker(work.shard_id, work.units, work.images)), b"")
-                continue
-            rows, seconds = labeler.label(work.shard_id, work.items, config.input.keep)
-            commit(settings, todo_of(settings, work), rows, seconds, labeler.description)
+            else:
+                rows, seconds = labeler.label(work.shard_id, work.items, config.input.keep)
+                commit(settings, todo_of(settings, work), rows, seconds, labeler.description)
     return run
+
+
+def _read(run: Run, config: Config, excluded: Excluded) -> ReadSettings:
+    return ReadSettings(
+        run.uri,
+        config.unit.max_images,
+        config.unit.max_bytes,
+        config.unit.max_image_bytes,
+        config.input.keep,
+        config.input.image_column,
+        excluded,
+    )
 
 
 def _worker(run: Run, job: Job, threads: int) -> WorkerSettings:
