@@ -53,9 +53,10 @@ class Reached:
     left_out: int
 
 
-def halves(truth: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The annotated images in two parts."""
-    seen = {image["id"] for image in truth["images"] if key_of(image["file_name"]) % 2 == 0}
+def halves(truth: Mapping[str, Any], split: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The annotated images in two parts; each `split` parts them otherwise."""
+    before = f"{split}/" if split else ""
+    seen = {image["id"] for image in truth["images"] if key_of(before + image["file_name"]) % 2 == 0}
     parts = []
     for wanted in (True, False):
         images = [image for image in truth["images"] if (image["id"] in seen) == wanted]
@@ -65,10 +66,16 @@ def halves(truth: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def measure(
-    run: Run, truth: Mapping[str, Any], asked: float, *, way: str, confidence: float, partial: bool = False
+    run: Run,
+    parts: tuple[Mapping[str, Any], Mapping[str, Any]],
+    asked: float,
+    *,
+    way: str,
+    confidence: float,
+    partial: bool = False,
 ) -> Reached:
-    """Fit on one half, measure on the other with the file that was written."""
-    seen, unseen = halves(truth)
+    """Fit on one part, measure on the other with the file that was written."""
+    seen, unseen = parts
     target = Target("precision", asked, confidence, WAYS[way])
     calibration = calibrate_by_annotations(run, seen, target, partial=partial)
     with tempfile.TemporaryDirectory() as folder:
@@ -89,15 +96,17 @@ def measure(
     )
 
 
-def result_of(run: Run, truth: Mapping[str, Any], rows: Sequence[Reached], *, confidence: float) -> dict[str, Any]:
+def result_of(
+    run: Run, parts: tuple[Mapping[str, Any], Mapping[str, Any]], rows: Sequence[Reached], *, confidence: float
+) -> dict[str, Any]:
     """What goes into a result file."""
-    seen, unseen = halves(truth)
+    seen, unseen = parts
     sides = {
         name: {"images": len(half["images"]), "objects": len(half["annotations"])}
         for name, half in (("fitted_on", seen), ("measured_on", unseen))
     }
     about = {"model": run.manifest.config["model"]["name"], "model_digest": run.manifest.fingerprint_fields["model"]}
-    rest = {"truth": truth.get("info", {}), **sides, "confidence": confidence, "rows": [asdict(row) for row in rows]}
+    rest = {"truth": seen.get("info", {}), **sides, "confidence": confidence, "rows": [asdict(row) for row in rows]}
     return {"machine": machine(), **about, "run": run.manifest.run_id, **rest}
 
 
@@ -106,10 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     try:
         run, truth = require_run(asked.run_uri), json.loads(storage.read_bytes(asked.annotations))
+        parts = halves(truth, asked.split)
         print(f"{'a threshold for':16} asked  reached  recall   boxes  categories that reach it, left out")
         for way in WAYS:
             for text in asked.targets.split(","):
-                row = measure(run, truth, float(text), way=way, confidence=asked.confidence, partial=asked.partial)
+                row = measure(run, parts, float(text), way=way, confidence=asked.confidence, partial=asked.partial)
                 rows.append(row)
                 print(
                     f"{way:16} {row.asked:5.2f}  {row.precision:7.3f}  {row.recall:6.3f}  {row.boxes:6,}  "
@@ -121,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     if asked.output:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
-        asked.output.write_text(json.dumps(result_of(run, truth, rows, confidence=asked.confidence), indent=1) + "\n")
+        asked.output.write_text(json.dumps(result_of(run, parts, rows, confidence=asked.confidence), indent=1) + "\n")
     return 0
 
 
@@ -131,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--annotations", required=True, metavar="URI")
     parser.add_argument("--targets", default="0.6,0.7,0.8,0.9,0.95")
     parser.add_argument("--confidence", type=float, default=0.9)
+    parser.add_argument("--split", type=int, default=0, help="a number that parts the images otherwise")
     parser.add_argument("--partial", action="store_true", help="categories without objects in one half are left out")
     parser.add_argument("--output", type=Path, help="JSON to write")
     return parser
