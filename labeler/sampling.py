@@ -8,7 +8,10 @@ from dataclasses import replace
 
 from labeler.config import Config
 from labeler.errors import Refused
-from labeler.runs.plan import PlannedShard
+from labeler.job import absolute_uri
+from labeler.runs.excluded import Excluded, load_excluded, read_excluded
+from labeler.runs.manifest import open_run
+from labeler.runs.plan import PlannedShard, file_name_prefix
 from labeler.shards import Item, Unit, read_units
 
 FIRST_IMAGES = 64  # sample among a shard's first images only, so that a preview never reads whole shards
@@ -17,8 +20,13 @@ FIRST_IMAGES = 64  # sample among a shard's first images only, so that a preview
 def sample_items(config: Config, plan: Sequence[PlannedShard], *, images: int) -> list[tuple[str, Item]]:
     """Up to `images` (shard id, item) pairs, spread over as many shards as possible; the seed is `ray.seed`.
 
-    Images are drawn from the first ones of each shard, so that only the beginning of a shard is downloaded.
+    Images are drawn from the first ones of each shard, so that only the beginning of a shard is downloaded. What is
+    excluded from labeling is passed over.
+
+    Raises:
+        Refused: no image is left, or a list of what to exclude cannot be read.
     """
+    excluded = _excluded(config)
     rng = random.Random(config.ray.seed)
     shards = list(plan)
     rng.shuffle(shards)
@@ -28,32 +36,50 @@ def sample_items(config: Config, plan: Sequence[PlannedShard], *, images: int) -
         each = -(-(images - len(chosen)) // len(here))
         for planned in here:
             wanted = min(each, images - len(chosen))
-            items = _first_items(config, planned)
+            items = _first_items(config, planned, excluded)
             chosen += [(planned.shard_id, item) for item in rng.sample(items, min(wanted, len(items)))]
     if not chosen:
-        raise Refused("the input has shards but no image in them")
+        raise _no_image(excluded)
     return chosen
 
 
 def first_items(config: Config, plan: Sequence[PlannedShard], *, images: int) -> list[tuple[str, Item]]:
     """The first `images` (shard id, item) pairs of as few shards as possible, and nothing read beyond them.
 
-    Read as a worker does, so that what reading costs can be measured; which shards is up to the seed `ray.seed`.
+    Read as a worker does, so that what reading costs can be measured; which shards is up to the seed `ray.seed`. What
+    is excluded from labeling is read, since its bytes may be what excludes it, and passed over.
+
+    Raises:
+        Refused: no image is left, or a list of what to exclude cannot be read.
     """
+    excluded = _excluded(config)
     shards = list(plan)
     random.Random(config.ray.seed).shuffle(shards)
     chosen: list[tuple[str, Item]] = []
     for planned in shards:
         if len(chosen) == images:
             break
-        items = _first_items(config, planned, images - len(chosen))
+        items = _first_items(config, planned, excluded, images - len(chosen))
         chosen += [(planned.shard_id, item) for item in items]
     if not chosen:
-        raise Refused("the input has shards but no image in them")
+        raise _no_image(excluded)
     return chosen
 
 
-def _first_items(config: Config, planned: PlannedShard, most: int = FIRST_IMAGES) -> list[Item]:
+def _excluded(config: Config) -> Excluded:
+    """What `labeler label` would not label: of `input.exclude`, and of the run that is at the output already."""
+    excluded = load_excluded(map(absolute_uri, config.input.exclude))
+    run = open_run(absolute_uri(config.output.uri))
+    return excluded if run is None else excluded | read_excluded(run)
+
+
+def _no_image(excluded: Excluded) -> Refused:
+    if excluded.names:
+        return Refused("every image that a sample is drawn from, the first ones of each shard, is excluded")
+    return Refused("the input has shards but no image in them")
+
+
+def _first_items(config: Config, planned: PlannedShard, excluded: Excluded, most: int = FIRST_IMAGES) -> list[Item]:
     limit = min(planned.shard.max_images or most, most)
     unit = config.unit
     for work in read_units(
@@ -66,5 +92,5 @@ def _first_items(config: Config, planned: PlannedShard, most: int = FIRST_IMAGES
         skip=lambda unit: unit > 0,
     ):
         if isinstance(work, Unit):
-            return list(work.items)
+            return [item for item in excluded.without(work, file_name_prefix(planned)).items if not item.removed]
     return []

@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.chromium import NoChromium, eventually, set_window, slide
+from benchmarks.chromium import chromium as start_chromium
+
+__all__ = ["chromium", "eventually", "set_window", "slide"]
+
 
 @contextmanager
 def chromium(downloads: Path) -> Iterator[Any]:
     """A headless Chromium of 1280 x 900 that saves downloads there."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,900"):
-        options.add_argument(argument)
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # Chromium refuses to run as root with it
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
+    with ExitStack() as stack:
+        try:
+            session = stack.enter_context(start_chromium(downloads))
+        except NoChromium as missing:
+            pytest.skip(str(missing))
         yield session
-    finally:
-        session.quit()
-
-
-def set_window(session: Any, width: int, height: int) -> None:
-    """The page's own size, without the window's frame; also narrower than a window may be."""
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    session.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def eventually(what: Callable[[], Any], *, within_s: float = 20) -> Any:
-    """The first truthy answer."""
-    end = time.monotonic() + within_s
-    while not (answer := what()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
-    return answer

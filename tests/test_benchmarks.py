@@ -45,11 +45,17 @@ def test_the_calibration_table_is_about_images_that_were_not_seen(
     assert len(seen["images"]) + len(unseen["images"]) == 200
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     command = [run.uri, "--annotations", str(tmp_path / "gt.json"), "--targets", "0.7,0.9"]
-    assert calibration_table.main(command) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [float(row[0]) for row in rows] == [0.7, 0.9]
-    assert all(float(reached) >= float(asked) - 0.01 for asked, reached, *_ in rows)
-    assert float(rows[0][2]) > float(rows[1][2]) > 0.1, "more precision costs recall"
+    assert calibration_table.main([*command, "--output", str(tmp_path / "results" / "table.json")]) == 0
+    result = json.loads((tmp_path / "results" / "table.json").read_text())
+    assert {"device", "versions", "commit"} <= result["machine"].keys()
+    assert result["fitted_on"]["images"] + result["measured_on"]["images"] == 200
+    rows = result["rows"]
+    assert capsys.readouterr().out.count("\n") == 1 + len(rows)
+    assert [row["asked"] for row in rows] == [0.7, 0.9] * 2
+    assert all(row["precision"] >= row["asked"] - 0.01 for row in rows)
+    assert rows[0]["recall"] > rows[1]["recall"] > 0.1, "more precision costs recall"
+    assert rows[0]["categories_met"] == rows[0]["categories"] == 2
+    assert rows[2]["categories_met"] == 1, "what holds for all together does not for the worse of them"
 
 
 def test_the_cost_of_masks_is_measured_through_the_real_labeling(

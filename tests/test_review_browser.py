@@ -17,7 +17,7 @@ from labeler.exports.fitted_on import fitted_on
 from labeler.exports.thresholds import Thresholds, thresholds_for
 from labeler.review import write_report
 from labeler.runs import Run, read_plan, read_progress
-from tests.browser import chromium, eventually, set_window
+from tests.browser import chromium, eventually, set_window, slide
 from tests.review_runs import HOSTILE, write_input, write_run
 from tests.test_evaluation_run import add_masks
 from tests.test_review_report import truth_of
@@ -46,13 +46,7 @@ class Opened:
         return int(count)
 
     def slide(self, selector: str, value: float) -> None:
-        """Move a slider as a hand does: it tells the page by an input event."""
-        slider = self.browser.find_element("css selector", selector)
-        self.browser.execute_script(
-            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))",
-            slider,
-            value,
-        )
+        slide(self.browser, selector, value)
 
     def expect(self, count: int) -> None:
         """The page comes to say that so many boxes are kept."""
@@ -209,6 +203,8 @@ def test_it_fits_the_window(fresh: Opened, width: int, height: int) -> None:
     set_window(fresh.browser, width, height)
     overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert fresh.browser.execute_script(overflow) <= 0
+    links = "const list = document.getElementById('sections'); return list.scrollWidth - list.clientWidth"
+    assert fresh.browser.execute_script(links) <= 0, "every section's link is in sight"
     slider = fresh.browser.find_element("id", "threshold").rect
     assert 60 < slider["width"] < width
     fresh.browser.execute_script("document.querySelector('.tile .open').click()")
