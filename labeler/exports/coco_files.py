@@ -46,6 +46,7 @@ class CocoFormat:
     images_per_part: int | None = None
     negatives: int = 20
     reserved = frozenset[str]()
+    needs_masks = True
 
     @property
     def name(self) -> str:

@@ -29,6 +29,7 @@ class OdvgFormat:
     images_per_part: int | None = None
     name = "odvg"
     reserved = frozenset[str]()
+    needs_masks = False
 
     @property
     def needs_pixels(self) -> bool:
