@@ -34,20 +34,27 @@ def clip_to_image(boxes_xyxy: npt.ArrayLike, *, height: int, width: int) -> Floa
 
 def area(boxes_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """(n,) areas in square units; 0 where a box has no width or no height."""
-    corners = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
-    sides = np.maximum(corners[:, 2:] - corners[:, :2], 0)
-    areas: npt.NDArray[np.float64] = sides[:, 0] * sides[:, 1]
-    return areas
+    return _area(_sides(boxes_xyxy))
 
 
 def iou(first_xyxy: npt.ArrayLike, second_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """(n, m) intersection over union, computed in float64; 0 where the union is empty."""
-    first = np.asarray(first_xyxy, np.float64).reshape(-1, 4)
-    second = np.asarray(second_xyxy, np.float64).reshape(-1, 4)
-    upper_left = np.maximum(first[:, None, :2], second[None, :, :2])
-    lower_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    sides = np.maximum(lower_right - upper_left, 0)  # (n, m, 2)
-    overlap = sides[..., 0] * sides[..., 1]
-    union = area(first)[:, None] + area(second)[None, :] - overlap
+    first, second = _sides(first_xyxy)[:, :, None], _sides(second_xyxy)[:, None, :]  # (4, n, 1), (4, 1, m)
+    upper_left, lower_right = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])  # (2, n, m)
+    width, height = np.maximum(lower_right - upper_left, 0)
+    overlap = width * height
+    union = _area(first) + _area(second) - overlap
     parts: npt.NDArray[np.float64] = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
     return parts
+
+
+def _sides(boxes_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """(4, n) left, top, right, bottom: whole rows are several times as fast to calculate with as columns of 4."""
+    return np.ascontiguousarray(np.asarray(boxes_xyxy, np.float64).reshape(-1, 4).T)
+
+
+def _area(sides: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(...) areas of sides (4, ...)."""
+    left, top, right, bottom = sides
+    areas: npt.NDArray[np.float64] = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
+    return areas

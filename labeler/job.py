@@ -74,7 +74,7 @@ class DetectorRecipe:
 
         checkpoint = resolve(self.model, revision=self.revision)
         _require_digest(checkpoint, self.digest)
-        return GroundingDino(checkpoint.folder, self.prompts, **self.options)
+        return GroundingDino(checkpoint, self.prompts, **self.options)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class SegmenterRecipe:
 
         checkpoint = resolve_segmenter(self.model, revision=self.revision)
         _require_digest(checkpoint, self.digest)
-        return Sam(checkpoint.folder, **self.options)
+        return Sam(checkpoint, **self.options)
 
 
 def _require_digest(checkpoint: Checkpoint, planned: str) -> None:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from labeler.boxes import iou
 from labeler.detections import Detections
 
+_ROWS_AT_ONCE = 32  # boxes compared with all that may overlap them in one step; memory is so many times n
+
 
 def merge(
     per_chunk: Detections,
@@ -40,8 +42,27 @@ def merge(
         Detections sorted by falling score; equal input rows in any order give the same result.
     """
     wanted = per_chunk[~np.isin(per_chunk.category_ids, list(negative_ids))]
-    by_chunk = wanted[np.argsort(wanted.chunks, kind="stable")]  # sorting is stable: equal rows stay in chunk order
-    return nms(by_chunk, nms_iou=nms_iou).top(max_detections)
+    looked_at = 2 * max_detections or len(wanted)
+    while True:
+        best = _best(wanted, looked_at)
+        by_chunk = best[np.argsort(best.chunks, kind="stable")]  # sorting is stable: equal rows stay in chunk order
+        survivors = nms(by_chunk, nms_iou=nms_iou)
+        if len(survivors) >= max_detections > 0:
+            return survivors[:max_detections]
+        if len(best) == len(wanted):
+            return survivors
+        looked_at *= 2
+
+
+def _best(detections: Detections, count: int) -> Detections:
+    """The `count` best by score and all that tie with the last of them, in the order they came in.
+
+    Only a better box suppresses, so what survives among them is what survives of them among all.
+    """
+    if count >= len(detections):
+        return detections
+    falling = -detections.scores
+    return detections[falling <= np.partition(falling, count - 1)[count - 1]]
 
 
 def nms(detections: Detections, *, nms_iou: float) -> Detections:
@@ -53,10 +74,7 @@ def nms(detections: Detections, *, nms_iou: float) -> Detections:
     ordered = detections.sorted()
     if nms_iou >= 1 or len(ordered) < 2:
         return ordered
-    kept = np.ones(len(ordered), np.bool_)
-    for rows in _rows_by_category(ordered.category_ids):
-        kept[rows] = _greedy(ordered.boxes[rows], nms_iou)
-    return ordered[kept]
+    return ordered[_greedy(ordered.boxes, ordered.category_ids, nms_iou)]
 
 
 def suppress_across_categories(detections: Detections, *, iou_above: float) -> Detections:
@@ -65,20 +83,29 @@ def suppress_across_categories(detections: Detections, *, iou_above: float) -> D
     For exports, where one object should carry one category; never applied to what a run stores. Sorted result.
     """
     ordered = detections.sorted()
-    return ordered[_greedy(ordered.boxes, iou_above)] if len(ordered) > 1 else ordered
+    return ordered[_greedy(ordered.boxes, np.zeros(len(ordered), np.int32), iou_above)]
 
 
-def _rows_by_category(category_ids: npt.NDArray[np.int32]) -> list[npt.NDArray[np.intp]]:
-    """Row numbers of each category that has at least two rows, rising within the category."""
-    rows = np.argsort(category_ids, kind="stable")
-    starts = np.flatnonzero(np.diff(category_ids[rows])) + 1
-    return [group for group in np.split(rows, starts) if len(group) > 1]
+def _greedy(
+    boxes_xyxy: npt.NDArray[np.float32], category_ids: npt.NDArray[np.int32], iou_above: float
+) -> npt.NDArray[np.bool_]:
+    """(n,) which boxes stay; the boxes come best first.
 
-
-def _greedy(boxes_xyxy: npt.NDArray[np.float32], nms_iou: float) -> npt.NDArray[np.bool_]:
-    """(n,) which boxes stay; the boxes come best first. One row of overlaps at a time, so memory stays linear in n."""
-    kept = np.ones(len(boxes_xyxy), np.bool_)
-    for row in range(len(boxes_xyxy) - 1):
-        if kept[row]:
-            kept[row + 1 :] &= iou(boxes_xyxy[row], boxes_xyxy[row + 1 :])[0] <= nms_iou
-    return kept
+    Some rows at a time, with the rows of their categories. Those are put together, so that they are few.
+    """
+    by_category = np.argsort(category_ids, kind="stable")
+    boxes, ids = boxes_xyxy[by_category], category_ids[by_category]
+    ends = np.searchsorted(ids, ids, side="right")  # (n,) behind the last row of each row's category
+    kept = np.ones(len(ids), np.bool_)
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        rows = start + np.flatnonzero(kept[start : start + _ROWS_AT_ONCE])
+        others = slice(start, ends[min(start + _ROWS_AT_ONCE, len(ids)) - 1])
+        overlapping = (iou(boxes[rows], boxes[others]) > iou_above) & (ids[rows][:, None] == ids[others])
+        several = np.count_nonzero(overlapping, axis=1) > 1  # nearly all overlap themselves alone
+        for row, overlaps in zip(rows[several], overlapping[several], strict=True):
+            if kept[row]:  # then no better one overlaps it: only worse ones are taken away, and itself
+                kept[others] &= ~overlaps
+                kept[row] = True
+    stays = np.empty(len(ids), np.bool_)
+    stays[by_category] = kept
+    return stays

@@ -163,13 +163,17 @@ def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
     return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None)
 
 
-def detections_of(table: pa.Table) -> list[Detections]:
-    """The detections of each row of a labels table, in row order."""
+def detections_of(table: pa.Table, *, masks: bool = True) -> list[Detections]:
+    """The detections of each row of a labels table, in row order.
+
+    Args:
+        masks: False leaves them out, for readers of boxes: making them takes many times as long as all the rest.
+    """
     column = table["detections"].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     offsets = column.offsets.to_numpy()
-    values = column.values
+    values = column.values.slice(offsets[0], offsets[-1] - offsets[0])  # of a sliced table no more than its rows
     part: dict[str, Any] = {
         name: values.field(name).to_numpy(zero_copy_only=False)
         for name in ("category_id", "score", "x_min", "y_min", "x_max", "y_max", "chunk")
@@ -180,10 +184,10 @@ def detections_of(table: pa.Table) -> list[Detections]:
         part["category_id"],
         part["chunk"],
     )
-    masks = values.field("mask")
-    if masks.null_count < len(masks):
-        everything = everything.with_masks([_mask_of(value) for value in masks.to_pylist()])
-    return [everything[start:stop] for start, stop in itertools.pairwise(offsets)]
+    found = values.field("mask") if masks else None
+    if found is not None and found.null_count < len(found):
+        everything = everything.with_masks([_mask_of(value) for value in found.to_pylist()])
+    return [everything[start:stop] for start, stop in itertools.pairwise(offsets - offsets[0])]
 
 
 def table_to_rows(table: pa.Table) -> list[Row]:

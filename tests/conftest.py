@@ -46,6 +46,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def mm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, for the vocabulary of `detector_parts`."""
+    from labeler.detectors.scratch import create_checkpoint
+    from tests.detector_parts import WORDS
+
+    return create_checkpoint(tmp_path_factory.mktemp("mm"), words=WORDS, redraw=True)
+
+
+@pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One Ray on this machine for all tests that call the pipeline in process."""
     import logging

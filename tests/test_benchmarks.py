@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import calibration_table, export_scale, feeding, masks, plot
+from benchmarks import calibration_table, export_scale, feeding, masks, merging, plot
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
 from labeler.records import rows_to_table, table_to_parquet
 from labeler.runs import read_plan, read_progress, read_tables
@@ -83,6 +83,16 @@ def test_feeding_measures_every_way_on_every_image(tmp_path: Path, capsys: pytes
     assert {"decode", "decode, draft", "resize, pillow", "resize, torch", "all, torch, draft"} <= row["ms"].keys()
     assert all(len(values) == 2 and min(values) > 0 for values in row["ms"].values())
     assert capsys.readouterr().out.count("\n") == 2 + len(row["ms"])
+
+
+def test_merging_is_measured_beside_the_plainest_way_to_do_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "QUERIES", 60)
+    assert merging.main(["--rounds", "2", "--output", str(tmp_path / "merging.json")]) == 0
+    result = json.loads((tmp_path / "merging.json").read_text())
+    assert all(set(ms) == {"one at a time", "merge"} for ms in result["ms"].values())
+    assert capsys.readouterr().out.count("\n") == 1 + len(result["ms"]) == 5
 
 
 def test_without_results_there_is_nothing_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

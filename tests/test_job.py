@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from labeler.checkpoints import contents
 from labeler.config import make_config
-from labeler.job import Job, detector_recipe, resolve_job
+from labeler.job import Job, detector_recipe, resolve_job, segmenter_recipe
+from tests.segmenter_parts import tiny_sam
 
 
 def job(checkpoint: Path, **detect: Any) -> Job:
@@ -37,3 +39,17 @@ def test_the_detector_is_told_how_to_make_images_small(checkpoint: Path) -> None
     assert (plain.preprocessing.resize, plain.least_shape) == ("pillow", None)
     assert other.preprocessing.resize == "torch"
     assert other.least_shape(3000, 4000) == other.preprocessing.target_shape(3000, 4000)
+
+
+def test_a_worker_reads_the_weights_for_their_digest_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"input": "in", "output": "out", "vocabulary": ["cat"], "model": {"name": str(checkpoint)}}
+    planned = resolve_job(make_config({**values, "masks": {"model": str(tiny_sam("sam"))}}))
+    digested: list[Path] = []
+    digest = contents._digest
+    monkeypatch.setattr(contents, "_digest", lambda folder, files: digested.append(folder) or digest(folder, files))
+    detector, to_masks = detector_recipe(planned)(), segmenter_recipe(planned)
+    assert digested == [checkpoint]
+    assert detector.checkpoint == planned.checkpoint
+    assert to_masks is not None
+    assert to_masks().checkpoint == planned.segmenter
+    assert digested == [checkpoint, tiny_sam("sam")]

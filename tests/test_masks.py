@@ -5,6 +5,7 @@ import pyarrow as pa
 import pycocotools.mask
 import pytest
 
+from labeler import records
 from labeler.detections import Detections
 from labeler.masks import Mask
 from labeler.records import LABELS, MASK, Row, detections_of, parquet_to_table, rows_to_table, table_to_parquet
@@ -95,6 +96,25 @@ def test_masks_come_back_from_parquet_as_they_went_in() -> None:
     assert back.mask_of(0).quality == 0.75  # type: ignore[union-attr]
     assert without.count_masks() == 0
     assert detections_of(table.slice(2, 1))[0].mask_of(0) == some.mask_of(0)
+
+
+def test_readers_of_boxes_get_them_without_the_masks() -> None:
+    some = two().with_masks([mask_at(0, 30, 40, 0.75), None])
+    table = rows_to_table([Row(key, "000000", 0, "u", "labeled", detections=some) for key in "ab"])
+    for with_masks, without in zip(detections_of(table), detections_of(table, masks=False), strict=True):
+        assert without.masks is None
+        assert with_masks.count_masks() == 1
+        for column in ("boxes", "scores", "category_ids", "chunks"):
+            assert np.array_equal(getattr(without, column), getattr(with_masks, column))
+
+
+def test_of_a_part_of_a_table_only_its_own_masks_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = two().with_masks([mask_at(0, 30, 40, 0.75), mask_at(1, 30, 40, 0.5)])
+    table = rows_to_table([Row(str(n), "000000", n, "u", "labeled", detections=some) for n in range(5)])
+    made: list[object] = []
+    monkeypatch.setattr(records, "_mask_of", made.append)
+    assert [len(found) for found in detections_of(table.slice(3, 1))] == [2]
+    assert len(made) == 2
 
 
 def test_a_run_without_masks_reads_back_without() -> None:

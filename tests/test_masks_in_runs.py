@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from labeler import storage
+from labeler import records, storage
 from labeler.cli import main
 from labeler.config import Config, make_config
 from labeler.contact_sheet import Tile, colour_of, draw_contact_sheet
@@ -396,6 +396,18 @@ def test_tables_have_masks_as_the_run_has_them(run: Run, tmp_path: Path) -> None
         "parquet", data_files=f"{tmp_path}/out/boxes/*.parquet", split="train", cache_dir=str(tmp_path / "cache")
     )
     assert loaded[0]["mask"]["size"] == [HEIGHT, WIDTH]
+
+
+def test_formats_that_have_no_place_for_masks_make_none(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(value: Any) -> None:
+        raise AssertionError("a mask was made")
+
+    monkeypatch.setattr(records, "_mask_of", refuse)
+    assert main(["export", run.uri, "--to", "odvg", "--output", str(tmp_path / "odvg"), "--split", "a=0.5,b=0.5"]) == 0
+    with pytest.raises(AssertionError, match="a mask was made"):
+        main(["export", run.uri, "--to", "coco", "--output", str(tmp_path / "out.json")])
 
 
 def test_webdataset_has_masks_beside_the_boxes_on_upright_images(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labeler import merge as merging
 from labeler.detections import Detections
 from labeler.merge import merge, nms
 
@@ -128,3 +129,46 @@ def test_the_order_of_the_rows_does_not_matter_even_with_equal_scores(seed, orde
     order.shuffle(rows)
     shuffled = detections[np.array(rows)]
     assert same(merge(shuffled, nms_iou=0.5, max_detections=12), merge(detections, nms_iou=0.5, max_detections=12))
+
+
+def drawn_scene(draw: st.DrawFn) -> Detections:
+    """Up to 90 boxes, some without area, many equal, with few scores or many, in one category or many."""
+    n, scores = draw(st.integers(0, 90)), draw(st.sampled_from([1, 3, 1000]))
+    categories, side = draw(st.sampled_from([1, 4, 200])), draw(st.sampled_from([2, 6, 40]))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    corner = generator.integers(0, side, (n, 2))
+    boxes = np.concatenate([corner, corner + generator.integers(0, side, (n, 2))], axis=1)
+    boxes = boxes + generator.choice([0, 1 / 3], (n, 1))  # not all of them exact in float32
+    return Detections.of(
+        boxes, generator.integers(0, scores + 1, n) / scores, generator.integers(0, categories, n), np.arange(n) % 3
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    found=st.composite(drawn_scene)(),
+    nms_iou=st.sampled_from([0.0, 0.3, 0.5, 0.7, 0.99, 1.0]),
+    cap=st.sampled_from([0, 1, 2, 7, 30, 300]),
+    rows_at_once=st.sampled_from([1, 2, 32]),
+)
+def test_merging_equals_comparing_one_by_one_whatever_the_cap(found, nms_iou, cap, rows_at_once):
+    wanted = found[found.category_ids != 2]
+    by_chunk = wanted[np.argsort(wanted.chunks, kind="stable")].sorted()
+    expected = by_chunk[np.array(one_by_one(by_chunk, nms_iou), np.intp)] if nms_iou < 1 else by_chunk
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "_ROWS_AT_ONCE", rows_at_once)
+        merged = merge(found, nms_iou=nms_iou, max_detections=cap, negative_ids={2})
+    assert same(merged, expected[:cap] if cap else expected)
+
+
+@pytest.mark.parametrize("equal_boxes", [1, 5, 100])
+def test_the_cap_is_filled_however_many_of_the_best_are_duplicates(equal_boxes):
+    """The best 2 x cap are looked at first; where they are copies of few boxes, that is not enough."""
+    generator = np.random.default_rng(0)
+    corner = np.repeat(np.arange(40) * 20, equal_boxes)
+    boxes = np.stack([corner, corner, corner + 10, corner + 10], axis=1)
+    found = Detections.of(boxes, np.repeat(np.arange(40, 0, -1) / 50, equal_boxes), np.zeros(len(boxes)))
+    shuffled = found[generator.permutation(len(found))]
+    merged = merge(shuffled, nms_iou=0.5, max_detections=12)
+    assert merged.boxes[:, 0].tolist() == (np.arange(12) * 20).tolist()
+    assert len(merge(shuffled, nms_iou=0.5, max_detections=60)) == 40

@@ -18,8 +18,8 @@ from labeler.exports.thresholds import Thresholds, thresholds_for
 from labeler.review import write_report
 from labeler.runs import Run, read_plan, read_progress
 from tests.browser import chromium, eventually, set_window, slide
+from tests.evaluation_runs import add_masks
 from tests.review_runs import HOSTILE, write_input, write_run
-from tests.test_evaluation_run import add_masks
 from tests.test_review_report import truth_of
 
 

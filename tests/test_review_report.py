@@ -26,8 +26,8 @@ from labeler.exports.thresholds import Thresholds
 from labeler.review import write_report
 from labeler.review.pictures import shortest
 from labeler.runs import Run, read_plan, read_progress
+from tests.evaluation_runs import add_masks
 from tests.review_runs import CAP, HOSTILE, SIZE, data_of, write_input, write_run
-from tests.test_evaluation_run import add_masks
 
 ROOT = Path(__file__).parent.parent
 

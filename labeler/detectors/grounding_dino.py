@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from labeler import checkpoints
+from labeler.checkpoints import Checkpoint
 from labeler.detections import Detections
 from labeler.detectors.batch_size import find_pairs
 from labeler.detectors.engine_check import check_engine
@@ -45,7 +46,7 @@ class GroundingDino:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | Checkpoint,
         vocabulary: Vocabulary | Prompts | str | Sequence[str],
         *,
         revision: str | None = None,
@@ -66,7 +67,8 @@ class GroundingDino:
         """Load the model and encode the vocabulary, once.
 
         Args:
-            model: hub name, local folder or URL, as `checkpoints.resolve` takes it.
+            model: hub name, local folder or URL, as `checkpoints.resolve` takes it, or what that returned:
+                then the weights are not read for a digest again.
             vocabulary: a vocabulary, its packed prompts, or whatever `Vocabulary.load` takes.
             device: "auto", "cpu", "cuda", "cuda:1", ...
             dtype: "auto" (float16 on a GPU, float32 on a CPU), "float32", "float16" or "bfloat16", for the matrix
@@ -94,7 +96,7 @@ class GroundingDino:
             raise Refused(f"engine is one of {', '.join(ENGINES)}; got {engine}")
         self._threads, self._jpeg_draft = threads, jpeg_draft
         self._take_threads()
-        self.checkpoint = checkpoints.resolve(model, revision=revision)
+        self.checkpoint = model if isinstance(model, Checkpoint) else checkpoints.resolve(model, revision=revision)
         self.preprocessing = Preprocessing.of(self.checkpoint, image_size, resize=resize)
         self.device = choose_device(device)
         half = choose_half(dtype, self.device)
@@ -311,9 +313,7 @@ def _check_numbers(score_floor: float, max_detections: int, nms_iou: float, pair
             raise Refused(message)
 
 
-def _prompts(
-    vocabulary: Vocabulary | Prompts | str | Sequence[str], checkpoint: checkpoints.Checkpoint, longest: int
-) -> Prompts:
+def _prompts(vocabulary: Vocabulary | Prompts | str | Sequence[str], checkpoint: Checkpoint, longest: int) -> Prompts:
     if isinstance(vocabulary, Prompts):
         too_long = [chunk.index for chunk in vocabulary.chunks if len(chunk.input_ids) > longest]
         if too_long:

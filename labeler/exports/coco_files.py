@@ -46,6 +46,7 @@ class CocoFormat:
     images_per_part: int | None = None
     negatives: int = 20
     reserved = frozenset[str]()
+    needs_masks = True
 
     @property
     def name(self) -> str:
@@ -78,8 +79,7 @@ class CocoPart:
         entry: dict[str, Any] = {"id": image.image_id, "file_name": image.file_name}
         entry |= {"width": row["width"], "height": row["height"]}
         if pixels is not None and self._uploads is not None:
-            entry |= {"file_name": f"{image.row_id}.{pixels.extension}", "source": image.file_name}
-            self._uploads.put(f"images/{entry['file_name']}", pixels.data)
+            entry |= {"file_name": self._uploads.put_image(image, pixels), "source": image.file_name}
         if self._federated is not None:
             entry |= self._federated.of(image)
         self._annotations += self._documents[image.split].add(entry, image, self._annotations)

@@ -54,14 +54,14 @@ class _Source:
         return Chooser(selection, prefixes, self.run.keep)
 
     def choices(
-        self, chooser: Chooser, *, units_done: int = 0, rows_done: int = 0
+        self, chooser: Chooser, *, masks: bool, units_done: int = 0, rows_done: int = 0
     ) -> Iterator[tuple[UnitKey, UnitChoice]]:
-        """Unit after unit, judged; those that are done are not read."""
+        """Unit after unit, judged, its boxes with their `masks` or without; those that are done are not read."""
         left: dict[str, frozenset[int]] = {}
         for shard_id, number in self.units()[units_done:]:
             left[shard_id] = left.get(shard_id, frozenset()) | {number}
         for unit, table in iterate_units(self.plan, replace(self.progress, units=left), chooser.columns):
-            choice = chooser.choose(table, rows_done + 1)
+            choice = chooser.choose(table, rows_done + 1, masks=masks)
             rows_done += choice.rows
             yield unit, choice
 
@@ -106,7 +106,7 @@ def export_run(
     writer = _Writer(frame, format_, totals, number, single_file=single_file)
     try:
         picks = _pick(source, selection) if needs_picks(selection) else None
-        with closing(_Taken(source, chooser, selection, picks, format_.needs_pixels)) as taken:
+        with closing(_Taken(source, chooser, selection, picks, format_)) as taken:
             writer.write(taken.units(totals))
         if not single_file:
             state.finish(target, asked, totals, writer.number)
@@ -120,7 +120,7 @@ def _pick(source: _Source, selection: Selection) -> Picks:
 
     def chosen() -> Iterator[ChosenImage]:
         nonlocal rows
-        for _, choice in source.choices(source.chooser(selection)):
+        for _, choice in source.choices(source.chooser(selection), masks=False):
             rows += choice.rows
             yield from (image for _, image in choice.chosen)
 
@@ -131,17 +131,18 @@ class _Taken:
     """The images that are taken, unit by unit, with their pixels where the format needs them."""
 
     def __init__(
-        self, source: _Source, chooser: Chooser, selection: Selection, picks: Picks | None, needs_pixels: bool
+        self, source: _Source, chooser: Chooser, selection: Selection, picks: Picks | None, format_: Format
     ) -> None:
         self._source, self._chooser, self._selection, self._picks = source, chooser, selection, picks
-        self._reader = PixelReader(source.run, source.plan) if needs_pixels else None
+        self._masks = format_.needs_masks
+        self._reader = PixelReader(source.run, source.plan) if format_.needs_pixels else None
 
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
 
     def units(self, done: Totals) -> Iterator[Ready]:
-        choices = self._source.choices(self._chooser, units_done=done.units, rows_done=done.rows)
+        choices = self._source.choices(self._chooser, masks=self._masks, units_done=done.units, rows_done=done.rows)
         picked = ((unit[1], self._with_splits(choice), choice) for unit, choice in choices)
         if self._reader is None:
             for _, images, choice in picked:

@@ -58,6 +58,10 @@ class Format(Protocol):
     def needs_pixels(self) -> bool: ...
 
     @property
+    def needs_masks(self) -> bool:
+        """Whether it writes them; if not, they are not read."""
+
+    @property
     def reserved(self) -> frozenset[str]:
         """Names that a column kept by the user must not have, because the format has its own under it."""
 

@@ -48,6 +48,7 @@ class HuggingFaceFormat:
     name = "hf"
     reserved = frozenset(ROWS.names)
     needs_pixels = True
+    needs_masks = False
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> HuggingFacePart:
         return HuggingFacePart(self, frame, number, folder)

@@ -29,6 +29,7 @@ class OdvgFormat:
     images_per_part: int | None = None
     name = "odvg"
     reserved = frozenset[str]()
+    needs_masks = False
 
     @property
     def needs_pixels(self) -> bool:
@@ -56,8 +57,7 @@ class OdvgPart:
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         file_name = image.file_name
         if pixels is not None and self._uploads is not None:
-            file_name = f"{image.row_id}.{pixels.extension}"
-            self._uploads.put(f"images/{file_name}", pixels.data)
+            file_name = self._uploads.put_image(image, pixels)
         found = image.detections
         boxes = np.round(found.boxes.astype(np.float64), 2).tolist()
         scores = np.round(found.scores.astype(np.float64), 6).tolist()

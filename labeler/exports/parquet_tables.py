@@ -70,6 +70,7 @@ class TablesFormat:
     bytes_per_part: int = BYTES_PER_PART
     name = "parquet"
     reserved = frozenset((*IMAGES.names, "image"))
+    needs_masks = True
 
     @property
     def needs_pixels(self) -> bool:

@@ -116,13 +116,13 @@ class Chooser:
             return (*LABELS.names, *self._keep)
         return (*_COLUMNS, "phash", "status", "detections", *self._keep)
 
-    def choose(self, table: pa.Table, first_image_id: int) -> UnitChoice:
-        """Judge a unit; image ids count from `first_image_id` over all its rows."""
+    def choose(self, table: pa.Table, first_image_id: int, *, masks: bool = True) -> UnitChoice:
+        """Judge a unit; image ids count from `first_image_id` over all its rows. Without `masks` boxes have none."""
         statuses = table["status"].to_pylist()
         good = np.array([status in LABELED for status in statuses], np.bool_)
         if self._where is not None:
             good &= self._where.rows(table)
-        every = detections_of(table)
+        every = detections_of(table, masks=masks)
         plain = table.drop_columns(["detections"]).to_pylist()
         chosen = [
             (place, ChosenImage(first_image_id + place, row, self._prefixes[row["shard_id"]] + row["image_key"], *pair))

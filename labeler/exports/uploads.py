@@ -6,6 +6,8 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from labeler import storage
+from labeler.exports.pixels import Pixels
+from labeler.exports.selection import ChosenImage
 
 THREADS = 16
 _WAITING = 64
@@ -24,6 +26,12 @@ class Uploads:
         self._waiting.append(self._pool.submit(storage.put, storage.join(self._target, relative), data))
         while len(self._waiting) > _WAITING:
             self._waiting.popleft().result()
+
+    def put_image(self, image: ChosenImage, pixels: Pixels) -> str:
+        """Write an image's copy below images/; returns its file name there, which is unlike that of any other row."""
+        file_name = f"{image.row_id}.{pixels.extension}"
+        self.put(f"images/{file_name}", pixels.data)
+        return file_name
 
     def finish(self) -> None:
         try:

@@ -33,6 +33,7 @@ class WebDatasetFormat:
     name = "webdataset"
     reserved = frozenset((*_LABELS, _MASKS))
     needs_pixels = True
+    needs_masks = True
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> WebDatasetPart:
         return WebDatasetPart(self, frame, number, folder)

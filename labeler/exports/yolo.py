@@ -32,6 +32,7 @@ class YoloFormat:
     name = "yolo"
     reserved = frozenset[str]()
     needs_pixels = True
+    needs_masks = False
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> YoloPart:
         return YoloPart(frame, number, folder, self.images_per_part)

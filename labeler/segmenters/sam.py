@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from labeler.checkpoints import Checkpoint
 from labeler.detections import Detections
 from labeler.detectors.loading import choose_device, choose_half
 from labeler.errors import Refused
@@ -70,7 +71,7 @@ class Sam:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | Checkpoint,
         *,
         revision: str | None = None,
         device: str = "auto",
@@ -83,7 +84,8 @@ class Sam:
         """Load the model.
 
         Args:
-            model: hub name, local folder or URL, as `resolve_segmenter` takes it.
+            model: hub name, local folder or URL, as `resolve_segmenter` takes it, or what that returned: then
+                the weights are not read for a digest again.
             device, dtype: as for `GroundingDino`; prompts and the final masks are computed in full precision.
             threshold: only detections with at least this score get a mask.
             max_masks: per image, the best; 0 for no cap.
@@ -100,7 +102,7 @@ class Sam:
             )
         if threads is not None:
             torch.set_num_threads(threads)
-        self.checkpoint = resolve_segmenter(model, revision=revision)
+        self.checkpoint = model if isinstance(model, Checkpoint) else resolve_segmenter(model, revision=revision)
         self.preprocessing = Preprocessing.of(self.checkpoint)
         self.device = choose_device(device)
         half = choose_half(dtype, self.device)

@@ -91,7 +91,7 @@ def _run_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
     records = []
     for table in read_tables(plan, read_progress(run), columns=columns):
         rows = table.drop_columns(["detections"]).to_pylist()
-        for row, found in zip(rows, detections_of(table), strict=True):
+        for row, found in zip(rows, detections_of(table, masks=False), strict=True):
             if row["status"] not in _LABELED:
                 continue
             kept = found.above(score_threshold)

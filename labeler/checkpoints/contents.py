@@ -1,0 +1,88 @@
+"""What the files of a checkpoint say, whatever model it is: settings, and a digest after a look at the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from labeler.checkpoints.files import CONFIG, IMAGE_PROCESSOR, TOKENIZER, WEIGHTS, WEIGHTS_INDEX
+from labeler.checkpoints.located import Located
+from labeler.errors import Refused
+
+_STREAM_BYTES = 8 * 2**20
+
+
+def model_config(found: Located) -> dict[str, Any]:
+    """What `config.json` says. Refused where there is none."""
+    if not (found.folder / CONFIG).is_file():
+        raise Refused(f"checkpoint {found.name} has no {CONFIG}; it must be a folder in the layout of transformers")
+    return _read_json(found.folder / CONFIG)
+
+
+def digest_of(found: Located) -> str:
+    """The checkpoint's digest, after a look at every weight file. Refused where weights are missing or damaged."""
+    return _digest(found.folder, _weight_files(found.folder, found.name))
+
+
+def image_processor_config(folder: Path) -> dict[str, Any]:
+    """The image processor's settings of a checkpoint folder, {} when it has none (then the defaults hold)."""
+    for file_name in IMAGE_PROCESSOR:
+        if (folder / file_name).is_file():
+            found = _read_json(folder / file_name)
+            # Newer checkpoints keep all their processors in one file.
+            found = found.get("image_processor", {}) if file_name == "processor_config.json" else found
+            if isinstance(found, dict) and found:
+                return found
+    return {}
+
+
+def _weight_files(folder: Path, name: str) -> list[str]:
+    """Names of the weight files that transformers would load, after a look at each one's header and length."""
+    from safetensors import SafetensorError, safe_open
+
+    if (folder / WEIGHTS).is_file():
+        files = [WEIGHTS]
+    elif (folder / WEIGHTS_INDEX).is_file():
+        shards = _read_json(folder / WEIGHTS_INDEX).get("weight_map", {}).values()
+        files = [WEIGHTS_INDEX, *sorted(set(map(str, shards)))]
+    else:
+        raise Refused(
+            f"checkpoint {name} has no {WEIGHTS}; weights in other formats (.bin, .pth) are never read, because they "
+            "can run code: convert them with transformers' save_pretrained"
+        )
+    for file_name in files:
+        if not (folder / file_name).is_file():
+            raise Refused(f"checkpoint {name} lacks {file_name}, which {WEIGHTS_INDEX} names")
+        if file_name.endswith(".safetensors"):
+            try:
+                with safe_open(folder / file_name, framework="numpy"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise Refused(
+                    f"checkpoint {name}: {file_name} is corrupt or cut short ({error}); fetch it again"
+                ) from None
+    return files
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(f"cannot read {path}: {error}") from None
+    if not isinstance(found, dict):
+        raise Refused(f"cannot read {path}: it should hold a JSON object, and holds a {type(found).__name__}")
+    return found
+
+
+def _digest(folder: Path, weight_files: list[str]) -> str:
+    """blake2b-128 over (name, length, bytes) of every file that determines outputs, in order of name."""
+    present = [name for name in (CONFIG, *IMAGE_PROCESSOR, *TOKENIZER) if (folder / name).is_file()]
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted([*present, *weight_files]):
+        digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
+        with (folder / name).open("rb") as file:
+            while piece := file.read(_STREAM_BYTES):
+                digest.update(piece)
+    return digest.hexdigest()

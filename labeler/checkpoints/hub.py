@@ -1,0 +1,34 @@
+"""Fetch a checkpoint's files from the Hugging Face hub, into the hub's own cache; every failure is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labeler.checkpoints.files import CONFIG, IMAGE_PROCESSOR
+from labeler.errors import Refused
+
+_METADATA = (CONFIG, *IMAGE_PROCESSOR, "tokenizer*", "vocab.txt", "special_tokens_map.json")
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+
+
+def fetch_from_hub(name: str, revision: str | None, weights: bool, section: str) -> Path:
+    """The folder of the files in the hub's cache. Refused in one line that may name the config's `section`."""
+    from huggingface_hub import errors, snapshot_download
+
+    patterns = [*_METADATA, *(_WEIGHTS if weights else ())]
+    shown = f"{name} at revision {revision}" if revision else name
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except errors.GatedRepoError:
+        problem = "asks for its terms to be accepted: accept them on its page, then set HF_TOKEN"
+    except errors.RevisionNotFoundError:
+        problem = f"has no such revision: check {section}.revision"
+    except errors.RepositoryNotFoundError:
+        problem = "does not exist, or is private and needs HF_TOKEN (and there is no local folder of that name)"
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        problem = "is not in the local cache and the hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
+    except errors.HfHubHTTPError as error:
+        problem = f"was refused by the hub: HTTP {error.response.status_code}"
+    except (OSError, ValueError) as error:
+        problem = f"could not be fetched: {str(error).splitlines()[0]}"
+    raise Refused(f"checkpoint {shown} {problem}")

@@ -1,0 +1,58 @@
+"""Where a checkpoint lies: a hub name, a local folder or an object-storage URL becomes a folder on this machine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from labeler import storage
+from labeler.checkpoints.hub import fetch_from_hub
+from labeler.checkpoints.stored import fetch_from_storage
+from labeler.errors import Refused
+
+
+@dataclass(frozen=True)
+class Located:
+    """A folder on this machine that should hold a checkpoint; nothing in it was looked at yet.
+
+    Attributes:
+        name: what the user called it, without secrets.
+        revision: the hub's commit, or None for a folder or URL.
+    """
+
+    folder: Path
+    name: str
+    revision: str | None
+
+
+def locate(name: str | Path, *, revision: str | None = None, weights: bool = True, section: str = "model") -> Located:
+    """Fetch a checkpoint's files if they are not here yet.
+
+    Args:
+        name: "org/name" on the Hugging Face hub (HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured), a local folder
+            (used in place), or a URL of a folder on object storage (fetched once per node into `cache_folder()`).
+        revision: branch, tag or commit, for hub names only.
+        weights: False leaves them where they are.
+        section: of the config, for messages.
+
+    Raises:
+        Refused: in one line, whatever is wrong with the name, the network or the permission.
+    """
+    name = str(name)
+    shown = storage.redact(name)
+    is_url = "://" in name and not name.startswith("file://")
+    local = Path(name.removeprefix("file://")).expanduser()
+    if revision is not None and (is_url or local.is_dir()):
+        raise Refused(f"{section}.revision is for hub names only, and {shown} is not one; leave it out")
+    if is_url:
+        return Located(fetch_from_storage(name, shown, weights), shown, None)
+    if local.is_dir():
+        return Located(local, shown, None)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise Refused(
+            f"no checkpoint folder {shown}; give a folder, a hub name (org/name) or a URL (s3://bucket/folder)"
+        )
+    folder = fetch_from_hub(name, revision, weights, section)
+    commit = folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else revision
+    return Located(folder, name, commit)
