@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import tracemalloc
 import zlib
@@ -94,13 +95,14 @@ def test_a_pixel_bomb_is_refused_by_its_header(name: str):
     assert peak < 4_000_000
 
 
-def test_limits_work_without_touching_pillows_own(recwarn: pytest.WarningsRecorder):
-    before = pillow.MAX_IMAGE_PIXELS
-    wide = pillow.new("1", (30_000, 6_000))  # 180 million: beyond Pillow's own limit
-    data = encoded(wide, "PNG")
-    assert reason(data).startswith("too_large")
-    assert decode(data, max_pixels=200_000_000).width == 30_000
-    assert before == pillow.MAX_IMAGE_PIXELS
+def test_limits_work_without_touching_pillows_own(recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch):
+    data = encoded(pillow.new("1", (300, 60)), "PNG")
+    monkeypatch.setattr(pillow, "MAX_IMAGE_PIXELS", 8_900)  # it raises at twice as many, and warns before
+    with pytest.raises(pillow.DecompressionBombError):
+        pillow.open(io.BytesIO(data))
+    assert reason(data, max_pixels=17_999).startswith("too_large")
+    assert decode(data, max_pixels=18_000).width == 300
+    assert pillow.MAX_IMAGE_PIXELS == 8_900
     assert not recwarn.list
 
 

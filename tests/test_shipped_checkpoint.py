@@ -28,11 +28,11 @@ def data():
 
 
 @cache
-def found(max_categories: int | None, engine: str = "auto"):
+def found(max_categories: int | None, engine: str = "auto", scenes: int = SCENES):
     prompts = pack(data().vocabulary, Tokenizer.load(MODEL), max_tokens=256, max_categories=max_categories)
     detector = GroundingDino(MODEL, prompts, device="cpu", threads=1, engine=engine)
     assert len(prompts.chunks) == (1 if max_categories is None else 4)
-    return detector.detect([image.pixels for image in data().images])
+    return detector.detect([image.pixels for image in data().images[:scenes]])
 
 
 @cache
@@ -57,7 +57,8 @@ def test_the_fast_engine_has_the_average_precision_of_the_reference() -> None:
 
 
 def test_the_fast_engine_has_the_detections_of_the_reference() -> None:
-    for ours, theirs in zip(found(20), found(20, "transformers"), strict=True):
+    few = 12  # with four chunks the reference takes four times as long, and a difference shows in any image
+    for ours, theirs in zip(found(20)[:few], found(20, "transformers", few), strict=True):
         strong, reference = ours[ours.scores > 0.2], theirs[theirs.scores > 0.2]
         assert len(strong) == len(reference)
         assert sorted(strong.category_ids.tolist()) == sorted(reference.category_ids.tolist())
