@@ -115,6 +115,7 @@ def run_labeler(*argv: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow  # a minute; `make demo` runs the same commands
 def test_label_status_and_export_from_the_shell(config: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "00002.tar").write_bytes(tar_bytes({"broken.jpg": b"<html>", "z.png": image_bytes(5)}))
     labeled = run_labeler("label", config, "ray.cpus_per_worker=1")

@@ -164,7 +164,7 @@ def _stream(
         UnitSource(wave.work, read),
         override_num_blocks=len(wave.work),
         num_cpus=read_cpus,
-        concurrency=read_tasks,
+        concurrency=min(read_tasks, len(wave.work)),
     ).map_batches(
         LabelUnits,
         batch_size=1,
