@@ -137,20 +137,6 @@ def require_exact(job: Job, images: int, statuses: Mapping[str, int]) -> None:
     assert Counter(row["status"] for row in rows) == Counter(statuses)
 
 
-def ray_processes(*titles: str) -> list[int]:
-    """Processes of Ray's workers whose title contains one of these."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if title.startswith(b"ray::") and any(wanted.encode() in title for wanted in titles):
-                found.append(int(entry.name))
-    return sorted(found)
-
-
 @contextmanager
 def killing(every_s: float, victims: Callable[[], list[int]], seed: int, at_most: int = 1000) -> Iterator[list[int]]:
     """SIGKILLs one of `victims` now and then while the block runs; yields the list of those killed."""

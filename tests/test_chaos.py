@@ -17,11 +17,11 @@ from tests.chaos_cluster import (
     ChaosCluster,
     Job,
     killing,
-    ray_processes,
     require_exact,
     wait_for,
     write_images,
 )
+from tests.processes import ray_processes
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 

@@ -182,6 +182,7 @@ def test_a_row_that_names_another_image_than_the_shard_holds_is_never_made_anew(
         list(units_of(ShardWork(planned, only=frozenset({2, 5})), settings))
 
 
+@pytest.mark.slow  # three runs with real models; what one worker makes of stored boxes is in test_masks_in_runs
 def test_masks_for_stored_boxes_are_those_of_a_run_that_made_them_at_once(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from labeler.detections import Detections
 from labeler.detectors.batch_size import find_pairs
 from labeler.detectors.engine_check import check_engine
 from labeler.detectors.fast import FastForward, why_unsupported
+from labeler.detectors.host_copy import HostCopy, one_ahead
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
 from labeler.detectors.scoring import Scorer, check_choices
@@ -30,6 +32,15 @@ from labeler.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 ENGINES = ("auto", "fast", "transformers")
+
+
+@dataclass(frozen=True)
+class _Started:
+    """Images of one shape whose forward is under way, or why they have none."""
+
+    images: Sequence[Prepared]
+    rows: HostCopy | None = None
+    refused: str = ""
 
 
 class GroundingDino:
@@ -206,40 +217,58 @@ class GroundingDino:
         Images of one resized shape may share a forward; none is ever padded, because that changes its detections.
         """
         self._take_threads()
+        results: dict[int, Detections | DetectError] = {}
+        with torch.inference_mode():
+            for places, started in one_ahead(self._start_all(batch)):
+                results.update(zip(places, self._results(started), strict=True))
+        return [results[place] for place in range(len(batch))]
+
+    def _start_all(self, batch: Sequence[Prepared]) -> Iterator[tuple[list[int], _Started]]:
+        """Forwards of images of one shape, and the images' places in the batch; on a GPU they are only under way."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(batch):
             groups.setdefault(image.pixels.shape, []).append(place)
-        results: dict[int, Detections | DetectError] = {}
-        with torch.inference_mode():
-            for places in groups.values():
-                found = self._detect_same_shape([batch[place] for place in places])
-                results.update(zip(places, found, strict=True))
-        return [results[place] for place in range(len(batch))]
-
-    def _detect_same_shape(self, images: Sequence[Prepared]) -> list[Detections | DetectError]:
-        results: list[Detections | DetectError] = []
-        while len(results) < len(images):
-            together = max(1, self.pairs_per_batch // len(self.prompts.chunks))
-            step = images[len(results) : len(results) + together]
-            try:
-                found = self._detect_step(step)
-            except torch.OutOfMemoryError:
-                self._halve_batch()
-                continue
-            alone = len(step) == 1 and self._forward.half is None
-            results += [
-                self._try_alone(image) if isinstance(result, DetectError) and not alone else result
-                for image, result in zip(step, found, strict=True)
-            ]
-        return results
+        for places in groups.values():
+            while places:
+                together = places[: max(1, self.pairs_per_batch // len(self.prompts.chunks))]
+                try:
+                    started = self._start([batch[place] for place in together])
+                except torch.OutOfMemoryError:
+                    if self.pairs_per_batch == 1:
+                        raise
+                else:
+                    yield together, started
+                    places = places[len(together) :]
+                    continue
+                self._halve_batch()  # out here: in there the error still holds the memory of what failed
 
     def _halve_batch(self) -> None:
-        if self.pairs_per_batch == 1:
-            raise
         self.pairs_per_batch //= 2
         self._memory = f"ran out: {self.pairs_per_batch} (image, chunk) pairs in a forward from now on"
         torch.cuda.empty_cache()
         log.warning("the GPU's memory %s", self._memory)
+
+    def _start(self, images: Sequence[Prepared]) -> _Started:
+        """Images of one shape through the backbone together, then through all chunks."""
+        encoded = self._forward.encode_image(self._normalized(images))
+        positions, queries = encoded.features.shape[1], self._forward.num_queries
+        if positions < queries:
+            height, width = images[0].pixels.shape[:2]
+            reason = f"too narrow: at {width} x {height} it has {positions} positions, and the model asks for {queries}"
+            return _Started(images, refused=reason)
+        return _Started(images, HostCopy(self._candidates(encoded)))
+
+    def _results(self, started: _Started) -> list[Detections | DetectError]:
+        """Waits for a forward, and makes its images' detections of it."""
+        if started.rows is None:
+            return [DetectError(started.refused) for _ in started.images]
+        found = [self._finish(image, rows) for image, rows in zip(started.images, started.rows.numpy(), strict=True)]
+        if len(found) == 1 and self._forward.half is None:
+            return found
+        return [
+            self._try_alone(image) if isinstance(result, DetectError) else result
+            for image, result in zip(started.images, found, strict=True)
+        ]
 
     def _try_alone(self, image: Prepared) -> Detections | DetectError:
         """Once more in float32 and in no company: half precision overflows, and one image's NaN reaches its batch.
@@ -248,20 +277,9 @@ class GroundingDino:
         """
         half, self._forward.half = self._forward.half, None
         try:
-            return self._detect_step([image])[0]
+            return self._results(self._start([image]))[0]
         finally:
             self._forward.half = half
-
-    def _detect_step(self, images: Sequence[Prepared]) -> list[Detections | DetectError]:
-        """Images of one shape through the backbone together, then through all chunks."""
-        encoded = self._forward.encode_image(self._normalized(images))
-        positions, queries = encoded.features.shape[1], self._forward.num_queries
-        if positions < queries:
-            height, width = images[0].pixels.shape[:2]
-            reason = f"too narrow: at {width} x {height} it has {positions} positions, and the model asks for {queries}"
-            return [DetectError(reason) for _ in images]
-        rows = self._candidates(encoded)  # (images, chunks, candidates, 6)
-        return [self._finish(image, found) for image, found in zip(images, rows, strict=True)]
 
     def _normalized(self, images: Sequence[Prepared]) -> Tensor:
         """(images, 3, h, w) float32 on the device, equal to the bit to what the checkpoint's Pillow processor makes."""
@@ -272,7 +290,7 @@ class GroundingDino:
         scaled = (pixels.permute(0, 3, 1, 2).double() * self._scale).float()  # it, too, scales in float64
         return ((scaled - self._mean) / self._std).contiguous()
 
-    def _candidates(self, encoded: ImageFeatures) -> npt.NDArray[np.float32]:
+    def _candidates(self, encoded: ImageFeatures) -> Tensor:
         """All pairs of the images with all chunks, `pairs_per_batch` at a time: (images, chunks, candidates, 6)."""
         images, chunks = len(encoded.features), len(self.prompts.chunks)
         parts = []
@@ -283,8 +301,7 @@ class GroundingDino:
             logits, boxes = self._forward.detect(encoded.take(pairs // chunks), text)
             parts.append(self._score(logits, boxes, text.token_mask, which))
         rows = torch.cat(parts)
-        found: npt.NDArray[np.float32] = rows.view(images, chunks, *rows.shape[1:]).cpu().numpy()
-        return found
+        return rows.view(images, chunks, *rows.shape[1:])
 
     def _finish(self, image: Prepared, rows: npt.NDArray[np.float32]) -> Detections | DetectError:
         if not np.isfinite(rows).all():

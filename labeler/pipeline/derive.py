@@ -16,6 +16,7 @@ from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs import Run, open_run, read_plan, read_progress
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.derived import select_units
+from labeler.runs.selection import Selection
 
 
 def derive(
@@ -45,11 +46,12 @@ def derive(
         plan, below = read_plan(parent), read_progress(parent)
         if left := below.left(plan):
             raise Refused(f"run {storage.redact(parent.uri)} has {len(left)} unfinished shards; finish it first")
-        chosen = select_units(plan, below, statuses)
         run = open_run(output)
-    if run is not None:
-        run.require_fingerprint(job.fields)
-    elif not chosen:
+        if run is not None:
+            run.require_fingerprint(job.fields)
+        chosen: Selection = {} if run is not None else select_units(plan, below, statuses)
+        work = read_progress(run).left(plan) if run is not None else [p for p in plan if p.shard_id in chosen]
+    if run is None and not chosen:
         return None
     new = NewRun(
         job.fields, public_config(job.config), package_versions(), job.vocabulary, job.prompts,
@@ -58,7 +60,7 @@ def derive(
     return carry_out(
         job,
         run,
-        [p for p in plan if p.shard_id in chosen] if run is None else read_progress(run).left(plan),
+        work,
         create=lambda: run or create_run(output, new, single_writer=job.config.output.single_writer),
         make_detector=make_detector,
         console=console or Console(stderr=True, highlight=False),

@@ -177,10 +177,13 @@ class Sam:
                 try:
                     logits, quality = self._forward.decode(embedding, step)
                 except torch.OutOfMemoryError:
-                    self._halve_batch()
+                    if self.boxes_per_batch == 1:
+                        raise
+                else:
+                    parts.append((logits.cpu(), quality.cpu()))
+                    done += len(step)
                     continue
-                parts.append((logits.cpu(), quality.cpu()))
-                done += len(step)
+                self._halve_batch()  # out here: in there the error still holds the memory of what failed
         return tuple(torch.cat(column).numpy() for column in zip(*parts, strict=True))  # type: ignore[return-value]
 
     def _in_float32(
@@ -194,8 +197,6 @@ class Sam:
             self._forward.half = half
 
     def _halve_batch(self) -> None:
-        if self.boxes_per_batch == 1:
-            raise
         self.boxes_per_batch //= 2
         torch.cuda.empty_cache()
         log.warning("the GPU's memory ran out: going on with %d boxes per batch of masks", self.boxes_per_batch)

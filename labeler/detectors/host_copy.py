@@ -1,0 +1,41 @@
+"""Results on their way from the device to the host, while the device already works on what comes next."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class HostCopy:
+    """One tensor's copy to the host, which begins at once and is waited for only when it is read."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._host = tensor
+        self._arrived: torch.cuda.Event | None = None
+        if tensor.device.type == "cuda":  # into pinned memory: into any other the copy would make everyone wait
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host.copy_(tensor, non_blocking=True)
+            self._arrived = torch.cuda.current_stream(tensor.device).record_event()
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """Waits for the copy, and for nothing that was begun after it."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._host.numpy()
+
+
+def one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Each item when the next one has been drawn too: work that drawing begins is under way while one is waited for."""
+    drawn: deque[T] = deque()
+    for item in items:
+        drawn.append(item)
+        if len(drawn) > 1:
+            yield drawn.popleft()
+    yield from drawn
