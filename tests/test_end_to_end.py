@@ -236,9 +236,13 @@ def test_ray_job_submit_on_a_head_node(tmp_path: Path, checkpoint: Path) -> None
 @contextmanager
 def head_node() -> Iterator[str]:
     """A Ray head with its job server; yields the address to submit to."""
-    port, dashboard = free_port(), free_port()
     folder = tempfile.mkdtemp(prefix="r")  # Ray's sockets need a shorter path than pytest's folders
-    options = [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--num-cpus=3"]
+    # Every port that has a fixed default: another Ray of the tests may hold those. A node whose agent finds its port
+    # taken starts without a word, and has "no available agent" for ever.
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    ports = {name: free_port() for name in names}
+    dashboard = ports["dashboard-port"]
+    options = [*(f"--{name}={port}" for name, port in ports.items()), f"--temp-dir={folder}", "--num-cpus=3"]
     command = [*RAY, "start", "--head", "--block", "--include-dashboard=true", "--disable-usage-stats", *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
         try:
