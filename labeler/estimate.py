@@ -36,17 +36,16 @@ def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int) -> Timin
     detector = detector_recipe(job, threads=threads)()
     device = detector.description["device"]
     config = job.config
-    batch = config.detect.images_per_batch or (1 if device == "cpu" else 8)
     make_segmenter = segmenter_recipe(job, threads=threads)
     labeler = UnitLabeler(
         detector,
         decode_threads=threads,
-        images_per_batch=batch,
+        images_per_batch=config.detect.images_per_batch,
         max_pixels=config.detect.max_pixels,
         segmenter=make_segmenter() if make_segmenter else None,
     )
     items = [item for _, item in sample_items(config, plan, images=images)]
-    labeler.label("000000", items[:batch])
+    labeler.label("000000", items[: labeler.images_per_batch])
     start = time.perf_counter()
     rows, _ = labeler.label("000000", items, config.input.keep)
     seconds = time.perf_counter() - start

@@ -16,7 +16,9 @@ from itertools import islice
 from typing import Any, Protocol
 
 from labeler import images
+from labeler.batching import ShapePool
 from labeler.detections import Detections
+from labeler.forwards import Forwards
 from labeler.records import Row
 from labeler.shards import Item
 from labeler.watchdog import Watchdog
@@ -37,7 +39,13 @@ class Detector(Protocol):
         """
 
     def detect_prepared(self, batch: Sequence[Any]) -> Sequence[Any]:
-        """Detections, or the error that says why one image has none, for each prepared image."""
+        """Detections, or the error that says why one image has none, for each prepared image.
+
+        A detector with a method `begin` is asked that instead: it yields (places in the batch, what waits for their
+        results) when it has begun to work on those, so that one forward is under way while the host makes rows of the
+        one before. Prepared images with a `shape` are put together with those of the same; a detector's
+        `images_per_forward` says how many are worth it.
+        """
 
 
 class Segmenter(Protocol):
@@ -81,27 +89,6 @@ class _Ready:
     for_masks: Any = None
 
 
-class _Turn:
-    """One unit's hold on the detector, kept from batch to batch while the next one is ready.
-
-    Units that took turns batch by batch would all be finished late, and a crash would cost all of them.
-    """
-
-    def __init__(self, forward: threading.Lock) -> None:
-        self._forward = forward
-        self._held = False
-
-    def take(self) -> None:
-        if not self._held:
-            self._forward.acquire()
-            self._held = True
-
-    def close(self) -> None:
-        if self._held:
-            self._held = False
-            self._forward.release()
-
-
 class _InTurn(Executor):
     """Does everything at once and in the caller's thread, so that what takes how long can be told apart."""
 
@@ -111,6 +98,16 @@ class _InTurn(Executor):
         return future
 
 
+def _images_per_batch(detector: Any) -> int:
+    """By the device that the detector ended up on.
+
+    On a CPU one; on a GPU what shares a forward, but 8 at least, so that decoding is far enough ahead, and 32 at most.
+    """
+    if detector is None or detector.description.get("device", "cpu") == "cpu":
+        return 1
+    return int(min(32, max(8, getattr(detector, "images_per_forward", 1))))
+
+
 class UnitLabeler:
     """Owns a detector, its decode threads, and the lock that lets one forward run at a time.
 
@@ -118,7 +115,8 @@ class UnitLabeler:
         detector: None where every image comes with what another run found in it.
         segmenter: makes masks for what the detector found; None for boxes alone.
         decode_threads: threads that decode and resize beside the detector; 0 decodes in the caller's, in between.
-        images_per_batch: images handed to the detector at once; about two such batches are decoded ahead.
+        images_per_batch: images handed to the detector at once, None: by its device. About two such batches are decoded
+            ahead, and up to eight wait for others of their shape.
         max_pixels: larger images become rows with status `too_large`.
         watchdog: told of each image and batch that is done.
     """
@@ -128,19 +126,19 @@ class UnitLabeler:
         detector: Detector | None,
         *,
         decode_threads: int,
-        images_per_batch: int,
+        images_per_batch: int | None = None,
         max_pixels: int = images.MAX_PIXELS,
         watchdog: Watchdog | None = None,
         segmenter: Segmenter | None = None,
     ) -> None:
         self.detector, self.segmenter = detector, segmenter
-        self._images_per_batch, self._draw_ahead = images_per_batch, decode_threads
+        self.images_per_batch, self._draw_ahead = images_per_batch or _images_per_batch(detector), decode_threads
         self._max_pixels = max_pixels
         self._least_shape: images.LeastShape | None = getattr(detector, "least_shape", None)
         self._decoders = (
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if decode_threads else _InTurn()
         )
-        self._forward = threading.Lock()
+        self._detector_lock = threading.Lock()
         self._watchdog = watchdog or Watchdog()
 
     @property
@@ -153,35 +151,41 @@ class UnitLabeler:
         """One row for each item, in item order, and where the time went."""
         seconds = StageSeconds()
         rows: list[Row] = []
-        batch: list[_Ready] = []
+        pool: ShapePool[_Ready] = ShapePool(self.images_per_batch)
         drawing: deque[Future[tuple[Row, float]]] = deque()
-        with self._watchdog.working(), closing(_Turn(self._forward)) as turn:
-            for outcome, took in self._decoded_ahead(shard_id, items, keep, turn):
+        with self._watchdog.working(), closing(Forwards(self.detector, self._detector_lock)) as forwards:
+            for decoded in self._decoded_ahead(shard_id, items, keep):
                 self._watchdog.beat()
+                if decoded is None:
+                    rows += self._rows(forwards.rest(), seconds, drawing)
+                    forwards.close()  # nothing to detect on just now: let another unit go on
+                    continue
+                outcome, took = decoded
                 seconds.decode += took
                 if isinstance(outcome, Row):
                     rows.append(outcome)
-                    continue
-                batch.append(outcome)
-                if len(batch) == self._images_per_batch:
-                    rows += self._label_batch(batch, seconds, turn, drawing)
-                    batch = []
-            rows += self._label_batch(batch, seconds, turn, drawing)
+                elif batch := pool.add(outcome, getattr(outcome.prepared, "shape", None)):
+                    rows += self._rows(forwards.begin(batch), seconds, drawing)
+            for batch in pool.rest():
+                rows += self._rows(forwards.begin(batch), seconds, drawing)
+            rows += self._rows(forwards.rest(), seconds, drawing)
+        seconds.detect = forwards.seconds
         rows += _drawn(drawing, 0, seconds)
         rows.sort(key=lambda row: row.index)
         return rows, seconds
 
     def _decoded_ahead(
-        self, shard_id: str, items: Sequence[Item], keep: Sequence[str], turn: _Turn
-    ) -> Iterator[tuple[_Ready | Row, float]]:
-        ahead = 2 * self._images_per_batch  # a decoded unit of 12 MP images would be 9 GB: stay close to the detector
+        self, shard_id: str, items: Sequence[Item], keep: Sequence[str]
+    ) -> Iterator[tuple[_Ready | Row, float] | None]:
+        """Decoded images in the order of the items; None before one that is waited for."""
+        ahead = 2 * self.images_per_batch  # a decoded unit of 12 MP images would be 9 GB: stay close to the detector
         waiting: deque[Future[tuple[_Ready | Row, float]]] = deque()
         source = iter(items)
         for item in islice(source, ahead):
             waiting.append(self._decoders.submit(self._prepare, shard_id, item, keep))
         while waiting:
             if not waiting[0].done():
-                turn.close()  # nothing to detect on just now: let another unit go on
+                yield None
             outcome = waiting.popleft().result()
             for item in islice(source, 1):
                 waiting.append(self._decoders.submit(self._prepare, shard_id, item, keep))
@@ -210,34 +214,25 @@ class UnitLabeler:
         prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
         return _Ready(row, prepared, for_masks), time.perf_counter() - start
 
-    def _label_batch(
+    def _rows(
         self,
-        batch: Sequence[_Ready],
+        detected: Iterator[tuple[_Ready, Any]],
         seconds: StageSeconds,
-        turn: _Turn,
         drawing: deque[Future[tuple[Row, float]]],
     ) -> list[Row]:
         """Rows that are finished: those without detections, and earlier ones whose masks are drawn by now."""
-        if not batch:
-            return []
-        turn.take()
-        start = time.perf_counter()
-        prepared = [ready.prepared for ready in batch]
-        found = self.detector.detect_prepared(prepared) if self.detector else prepared
-        seconds.detect += time.perf_counter() - start
-        self._watchdog.beat()
-        rows = [_finish(ready.row, result) for ready, result in zip(batch, found, strict=True)]
-        if self.segmenter is None:
-            return rows
-        finished = [row for row in rows if not len(row.detections)]
-        for ready, row in zip(batch, rows, strict=True):
-            if len(row.detections):
-                start = time.perf_counter()
-                sketch = self.segmenter.sketch(ready.for_masks, row.detections)
-                seconds.mask += time.perf_counter() - start
-                self._watchdog.beat()
-                drawing.append(self._decoders.submit(self._draw, row, sketch))
-                finished += _drawn(drawing, self._draw_ahead, seconds)
+        finished = []
+        for ready, result in detected:
+            self._watchdog.beat()
+            row = _finish(ready.row, result)
+            if self.segmenter is None or not len(row.detections):
+                finished.append(row)
+                continue
+            start = time.perf_counter()
+            sketch = self.segmenter.sketch(ready.for_masks, row.detections)
+            seconds.mask += time.perf_counter() - start
+            drawing.append(self._decoders.submit(self._draw, row, sketch))
+            finished += _drawn(drawing, self._draw_ahead, seconds)
         return finished
 
     def _draw(self, row: Row, sketch: Any) -> tuple[Row, float]:

@@ -33,7 +33,7 @@ def preview(job: Job, *, sample: int, threshold: float, columns: int = 5) -> Pre
     labeler = UnitLabeler(
         detector,
         decode_threads=threads,
-        images_per_batch=config.detect.images_per_batch or (1 if detector.description["device"] == "cpu" else 8),
+        images_per_batch=config.detect.images_per_batch,
         max_pixels=config.detect.max_pixels,
         segmenter=make_segmenter() if make_segmenter else None,
     )

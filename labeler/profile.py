@@ -85,8 +85,9 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
         operations = Ranges(meter)
         _label_in_parts(detector, items, job, operations)
     if trace:
+        batch = items[: _labeler(detector, job, 0).images_per_batch]
         with traced(trace) as mark:
-            _label_in_parts(detector, items[: _batch(detector, job)], job, Ranges(time.perf_counter, mark=mark))
+            _label_in_parts(detector, batch, job, Ranges(time.perf_counter, mark=mark))
     return Profile(
         len(items),
         len(job.prompts.chunks),
@@ -100,15 +101,11 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     )
 
 
-def _batch(detector: GroundingDino, job: Job) -> int:
-    return job.config.detect.images_per_batch or (1 if detector.device.type == "cpu" else 8)
-
-
 def _labeler(detector: GroundingDino, job: Job, decode_threads: int) -> UnitLabeler:
     return UnitLabeler(
         detector,
         decode_threads=decode_threads,
-        images_per_batch=_batch(detector, job),
+        images_per_batch=job.config.detect.images_per_batch,
         max_pixels=job.config.detect.max_pixels,
     )
 
@@ -116,7 +113,7 @@ def _labeler(detector: GroundingDino, job: Job, decode_threads: int) -> UnitLabe
 def _pipelined_seconds(detector: GroundingDino, items: Sequence[Item], job: Job, threads: int) -> float:
     """Seconds as a worker runs, after a first batch that loads kernels."""
     labeler = _labeler(detector, job, threads)
-    labeler.label("000000", items[: _batch(detector, job)])
+    labeler.label("000000", items[: labeler.images_per_batch])
     start = time.perf_counter()
     labeler.label("000000", items, job.config.input.keep)
     return time.perf_counter() - start

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import calibration_table, export_scale, feeding, masks, merging, plot
+from benchmarks import batching, calibration_table, export_scale, feeding, masks, merging, plot
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
 from labeler.records import rows_to_table, table_to_parquet
 from labeler.runs import read_plan, read_progress, read_tables
@@ -34,6 +34,21 @@ def test_export_scale_prints_a_line_a_step(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9
     assert all(line.endswith("MB peak") for line in lines[1:])
+
+
+def test_forwards_are_fuller_when_images_of_one_shape_go_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [(480, 640), (640, 480), (426, 640), (500, 375)]
+    images = [{"id": n, "height": height, "width": width} for n, (height, width) in enumerate(sizes)]
+    (tmp_path / "gt.json").write_text(json.dumps({"images": images}))
+    output = tmp_path / "batching.json"
+    monkeypatch.setattr(sys, "argv", ["batching", str(tmp_path / "gt.json"), "--units", "3", "--output", str(output)])
+    batching.main()
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["batch"] for row in rows] == [8, 16, 32]
+    assert all(row["pooled"] > 1.5 * row["in order"] for row in rows)
+    assert capsys.readouterr().out.count("\n") == 1 + len(rows)
 
 
 def test_the_calibration_table_is_about_images_that_were_not_seen(

@@ -9,6 +9,7 @@ import torch
 from labeler.detectors import GroundingDino, engine_check, grounding_dino
 from labeler.detectors.engine_check import FLOAT32, HALF, compare
 from labeler.detectors.fast import FastForward
+from labeler.detectors.fast.sampling import sample
 from labeler.detectors.scratch import create_checkpoint
 from labeler.errors import Refused
 from labeler.shapes import draw_scene
@@ -70,6 +71,30 @@ def test_an_engine_that_computes_something_else_is_not_used(folder, monkeypatch,
     image = draw_scene(1, 0).image
     expected = load(folder, engine="transformers").detect([image])[0]
     assert np.array_equal(detector.detect([image])[0].boxes, expected.boxes)
+
+
+def broken_kernel(values, raw, references, grid):
+    raise RuntimeError("Failed to find C compiler\nPlease specify one")
+
+
+def test_a_kernel_that_cannot_be_built_here_is_replaced_and_named(folder, monkeypatch):
+    monkeypatch.setattr(grounding_dino, "samplers_for", lambda device: (broken_kernel, sample))
+    detector = load(folder)
+    description = detector.description
+    assert description["engine"] == "fast"
+    assert description["engine_check"].startswith("100.0% of ")
+    assert description["engine_check"].endswith("its GPU kernel failed with RuntimeError: Failed to find C compiler")
+    image = draw_scene(1, 0).image
+    monkeypatch.undo()
+    assert np.array_equal(detector.detect([image])[0].boxes, load(folder).detect([image])[0].boxes)
+
+
+def test_an_engine_that_fails_on_this_device_is_not_used(folder, monkeypatch, warnings):
+    monkeypatch.setattr(grounding_dino, "samplers_for", lambda device: (broken_kernel,))
+    assert load(folder).description["engine"] == "transformers"
+    assert "slower: the fast engine failed with RuntimeError: Failed to find C compiler" in warnings[0]
+    with pytest.raises(Refused, match=r"engine=fast does not run on cpu: .* Failed to find C compiler"):
+        load(folder, engine="fast")
 
 
 def test_a_model_that_is_not_understood_runs_on_transformers(folder, monkeypatch, warnings):

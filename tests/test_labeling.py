@@ -184,3 +184,38 @@ def test_the_same_bytes_give_the_same_row() -> None:
     (second,), _ = labeler().label("000000", [item(0, data)])
     assert (first.digest, first.phash) == (second.digest, second.phash)
     assert np.array_equal(first.detections.boxes, second.detections.boxes)
+
+
+def test_images_of_one_shape_are_put_together_and_rows_stay_in_item_order() -> None:
+    class Recording(StubDetector):
+        def __init__(self) -> None:
+            super().__init__()
+            self.batches: list[list[int]] = []
+
+        def detect_prepared(self, batch: Sequence[Any]) -> list[Detections]:
+            self.batches.append([pixels.shape[1] for pixels in batch])
+            return super().detect_prepared(batch)
+
+    detector = Recording()
+    items = [item(i, image_bytes(i, width=(40, 50, 60)[i % 3])) for i in range(12)]
+    rows, _ = labeler(detector, images_per_batch=4).label("000000", items)
+    assert sorted(detector.batches) == [[40] * 4, [50] * 4, [60] * 4]
+    assert [row.index for row in rows] == list(range(12))
+    assert [row.width for row in rows] == [40, 50, 60] * 4
+    assert [row.detections.boxes[0, 2] for row in rows] == [20, 25, 30] * 4
+
+
+def test_a_gpu_detector_says_how_many_images_are_worth_a_batch_and_a_cpu_takes_one() -> None:
+    class Gpu(StubDetector):
+        images_per_forward = 16
+
+        @property
+        def description(self) -> dict[str, str]:
+            return {"device": "NVIDIA"}
+
+    assert UnitLabeler(StubDetector(), decode_threads=0).images_per_batch == 1
+    gpu = Gpu()
+    for per_forward, expected in ((1, 8), (16, 16), (64, 32)):
+        gpu.images_per_forward = per_forward
+        assert UnitLabeler(gpu, decode_threads=0).images_per_batch == expected
+    assert UnitLabeler(gpu, decode_threads=0, images_per_batch=3).images_per_batch == 3

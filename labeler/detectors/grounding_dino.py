@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from labeler.checkpoints import Checkpoint
 from labeler.detections import Detections
 from labeler.detectors.batch_size import find_pairs
 from labeler.detectors.engine_check import check_engine
-from labeler.detectors.fast import FastForward, why_unsupported
+from labeler.detectors.fast import FastForward, samplers_for, why_unsupported
 from labeler.detectors.host_copy import HostCopy, one_ahead
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
@@ -141,15 +142,24 @@ class GroundingDino:
         if unsupported:
             log.warning("%s runs on transformers' own forward, which is slower: %s", self.checkpoint.name, unsupported)
             return reference, f"the fast engine does not understand it: {unsupported}"
-        fast = FastForward(reference.detector, half=reference.half)
-        check = check_engine(fast, self.preprocessing, self._text)
-        if check.passed or engine == "fast":
-            return fast, str(check)
-        log.warning(
-            "%s runs on transformers' own forward, which is slower: the fast engine differs from it on this device: %s",
-            *(self.checkpoint.name, check),
-        )
-        return reference, f"the fast engine had {check}"
+        problems = []
+        for sampler in samplers_for(self.device):
+            fast = FastForward(reference.detector, half=reference.half, sampler=sampler)
+            try:
+                check = check_engine(fast, self.preprocessing, self._text)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # a kernel that cannot be built here: no compiler, an older GPU
+                problems.append(f"failed with {type(error).__name__}: {(str(error) or '?').splitlines()[0]}")
+                continue
+            if check.passed or engine == "fast":
+                return fast, "; ".join([str(check), *(f"its GPU kernel {problem}" for problem in problems)])
+            problems.append(f"had {check}")
+        what = f"the fast engine {', then '.join(problems)}"
+        if engine == "fast":
+            raise Refused(f"model.engine=fast does not run on {self.device}: {what}")
+        log.warning("%s runs on transformers' own forward, which is slower: %s", self.checkpoint.name, what)
+        return reference, what
 
     @property
     def description(self) -> dict[str, str]:
@@ -216,31 +226,40 @@ class GroundingDino:
 
         Images of one resized shape may share a forward; none is ever padded, because that changes its detections.
         """
-        self._take_threads()
         results: dict[int, Detections | DetectError] = {}
-        with torch.inference_mode():
-            for places, started in one_ahead(self._start_all(batch)):
-                results.update(zip(places, self._results(started), strict=True))
+        for places, found in one_ahead(self.begin(batch)):
+            results.update(zip(places, found(), strict=True))
         return [results[place] for place in range(len(batch))]
 
-    def _start_all(self, batch: Sequence[Prepared]) -> Iterator[tuple[list[int], _Started]]:
-        """Forwards of images of one shape, and the images' places in the batch; on a GPU they are only under way."""
+    def begin(
+        self, batch: Sequence[Prepared]
+    ) -> Iterator[tuple[list[int], Callable[[], list[Detections | DetectError]]]]:
+        """As `detect_prepared`, one forward a step: its images' places in the batch, and what waits for their results.
+
+        On a GPU a forward is only under way when it is given, so the next one may be begun before it is waited for.
+        """
+        self._take_threads()
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(batch):
-            groups.setdefault(image.pixels.shape, []).append(place)
+            groups.setdefault(image.shape, []).append(place)
         for places in groups.values():
             while places:
-                together = places[: max(1, self.pairs_per_batch // len(self.prompts.chunks))]
+                together = places[: self.images_per_forward]
                 try:
                     started = self._start([batch[place] for place in together])
                 except torch.OutOfMemoryError:
                     if self.pairs_per_batch == 1:
                         raise
                 else:
-                    yield together, started
+                    yield together, partial(self._results, started)
                     places = places[len(together) :]
                     continue
                 self._halve_batch()  # out here: in there the error still holds the memory of what failed
+
+    @property
+    def images_per_forward(self) -> int:
+        """How many images of one shape share a forward, each with all of its chunks."""
+        return max(1, self.pairs_per_batch // len(self.prompts.chunks))
 
     def _halve_batch(self) -> None:
         self.pairs_per_batch //= 2
@@ -248,6 +267,7 @@ class GroundingDino:
         torch.cuda.empty_cache()
         log.warning("the GPU's memory %s", self._memory)
 
+    @torch.inference_mode()
     def _start(self, images: Sequence[Prepared]) -> _Started:
         """Images of one shape through the backbone together, then through all chunks."""
         encoded = self._forward.encode_image(self._normalized(images))
@@ -258,6 +278,7 @@ class GroundingDino:
             return _Started(images, refused=reason)
         return _Started(images, HostCopy(self._candidates(encoded)))
 
+    @torch.inference_mode()
     def _results(self, started: _Started) -> list[Detections | DetectError]:
         """Waits for a forward, and makes its images' detections of it."""
         if started.rows is None:

@@ -38,6 +38,11 @@ class Prepared:
     height: int
     width: int
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Images of one shape can share a forward."""
+        return self.pixels.shape
+
 
 @dataclass(frozen=True)
 class Preprocessing:

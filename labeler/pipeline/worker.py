@@ -127,11 +127,10 @@ def make_labeler(settings: WorkerSettings) -> UnitLabeler:
     segmenter = settings.make_segmenter() if settings.make_segmenter else None
     # The detector comes second: it tries how much of the GPU's memory it can use.
     detector = settings.make_detector() if settings.make_detector else None
-    on_gpu = detector is not None and detector.description.get("device", "cpu") != "cpu"
     return UnitLabeler(
         detector,
         decode_threads=settings.decode_threads,
-        images_per_batch=settings.images_per_batch or (8 if on_gpu else 1),
+        images_per_batch=settings.images_per_batch,
         max_pixels=settings.max_pixels,
         watchdog=Watchdog(settings.stall_timeout_s),
         segmenter=segmenter,

@@ -77,7 +77,7 @@ class FastForward(SplitForward):
     def __init__(self, detector: Any, *, half: torch.dtype | None = None, sampler: Sampler | None = None) -> None:
         super().__init__(detector, half=half)
         self.dtype = half or torch.float32
-        sampler = sampler or _default_sampler(self.device)
+        sampler = sampler or samplers_for(self.device)[0]
         encoder, decoder = self.model.encoder, self.model.decoder
         self._encoder = [_EncoderLayer.of(layer, self.dtype, sampler) for layer in encoder.layers]
         self._decoder = [_DecoderLayer.of(layer, self.dtype, sampler) for layer in decoder.layers]
@@ -219,10 +219,10 @@ def _grid(shapes: LevelShapes, points: int, device: torch.device) -> Grid:
     return Grid.of(shapes, points, device)
 
 
-def _default_sampler(device: torch.device) -> Sampler:
-    """The kernel on a GPU, where triton is there; torch's CUDA builds bring it along."""
+def samplers_for(device: torch.device) -> tuple[Sampler, ...]:
+    """The best first: on a GPU the kernel, where triton is there (torch's CUDA builds bring it along)."""
     if device.type == "cuda" and find_spec("triton") is not None:
         from labeler.detectors.fast.sampling_triton import sample_triton
 
-        return sample_triton
-    return sample
+        return sample_triton, sample
+    return (sample,)

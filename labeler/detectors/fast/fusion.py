@@ -89,7 +89,7 @@ class Fusion:
             bias = bias.masked_fill(padding.repeat(1, heads), float("-inf"))
         image = vision.to(keys.dtype)
         scores = torch.baddbmm(bias[:, None], image, keys.transpose(1, 2))  # (batch, positions, h tokens)
-        over_tokens = torch.softmax(unflatten(scores, -1, (heads, tokens)), -1, dtype=torch.float32).to(scores.dtype)
+        over_tokens = torch.softmax(unflatten(scores, -1, (heads, tokens)), -1)  # sums in float32 in any dtype
         seen_by_vision = torch.baddbmm(self.out_bias[None, None], over_tokens.flatten(2), values)
         gathered = _average(scores, image, padding if padding is None else padding.repeat(1, heads))
         seen_by_text = (unflatten(gathered, 1, (heads, tokens)) @ self.absorbed_value).sum(1) + self.text_bias

@@ -1,0 +1,80 @@
+"""One unit's forwards on a detector that units share: one is under way while the host makes rows of the one before."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+Begun = Iterator[tuple[Sequence[int], Callable[[], Sequence[Any]]]]
+
+
+class HasPrepared(Protocol):
+    @property
+    def prepared(self) -> Any:
+        """What the detector takes."""
+
+
+Image = TypeVar("Image", bound=HasPrepared)
+T = TypeVar("T")
+
+
+def begin_on(detector: Any, batch: Sequence[Any]) -> Begun:
+    """(places in the batch, what waits for their results) of each forward, when it has begun.
+
+    Of a detector without a method `begin` there is one, and it is over by then; without a detector, every image comes
+    with its result.
+    """
+    begin = getattr(detector, "begin", None)
+    if begin is not None:
+        yield from begin(batch)
+        return
+    found = batch if detector is None else detector.detect_prepared(batch)
+    yield range(len(batch)), lambda: found
+
+
+class Forwards:
+    """A unit keeps the detector from batch to batch, until it is closed.
+
+    Units that took turns batch by batch would all be finished late, and a crash would cost all of them.
+
+    Attributes:
+        seconds: spent on beginning forwards and waiting for them.
+    """
+
+    def __init__(self, detector: Any, detector_lock: threading.Lock) -> None:
+        self.seconds = 0.0
+        self._detector, self._lock = detector, detector_lock
+        self._held = False
+        self._under_way: tuple[Sequence[Any], Callable[[], Sequence[Any]]] | None = None
+
+    def begin(self, batch: Sequence[Image]) -> Iterator[tuple[Image, Any]]:
+        """Begins a batch; gives each image of what was under way until then, with its result."""
+        if not self._held:
+            self._lock.acquire()
+            self._held = True
+        begun = begin_on(self._detector, [image.prepared for image in batch])
+        while (forward := self._timed(lambda: next(begun, None))) is not None:
+            places, results = forward
+            yield from self.rest()
+            self._under_way = [batch[place] for place in places], results
+
+    def rest(self) -> Iterator[tuple[Any, Any]]:
+        """Each image of what is still under way, with its result."""
+        if self._under_way is not None:
+            (images, results), self._under_way = self._under_way, None
+            yield from zip(images, self._timed(results), strict=True)
+
+    def close(self) -> None:
+        """Lets another unit go on; whoever wants what is under way takes the `rest` first."""
+        if self._held:
+            self._held = False
+            self._lock.release()
+
+    def _timed(self, call: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        try:
+            return call()
+        finally:
+            self.seconds += time.perf_counter() - start
