@@ -1,11 +1,14 @@
 """How time and memory of exports grow with a run: synthetic rows through the real writer, exports in child processes.
 
-`python -m benchmarks.export_scale FOLDER --images 250000 1000000` prints a line for each size and step.
+    python -m benchmarks.export_scale FOLDER --images 1000000 --output benchmarks/results/export-scale.json
+
+It prints a line for each size and step.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine
 from labeler import storage
 from labeler.detections import Detections
 from labeler.prompts import Prompts
@@ -93,12 +97,15 @@ def in_child(*arguments: str) -> tuple[float, float, float]:
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def measure(folder: Path, images: int, arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Write a run of that many images, export it, read the exports; a line each."""
+Taken = dict[str, int | float | str]
+
+
+def measure(folder: Path, images: int, arguments: argparse.Namespace, say: Callable[[Taken], None]) -> None:
+    """Write a run of that many images, export it, read the exports; a row each."""
     run_folder = folder / f"run-{images}"
     start = time.perf_counter()
     write_run(run_folder, images=images, boxes=arguments.boxes, vocabulary=arguments.vocabulary)
-    say(f"{images:>9,} images  {'write the run':28} {time.perf_counter() - start:8.1f} s")
+    say({"images": images, "step": "write the run", "seconds": time.perf_counter() - start})
     plain = ["-m", "labeler.cli", "export", str(run_folder), "--threshold", str(arguments.threshold)]
     shard = max(1, images // 10)
     exports = {
@@ -110,7 +117,7 @@ def measure(folder: Path, images: int, arguments: argparse.Namespace, say: Calla
         "parquet tables": [*plain, "--to", "parquet", "--output", str(folder / "tables")],
     }  # fmt: skip
     for name, command in exports.items():
-        _line(say, images, name, in_child(*command))
+        say(_row_of(images, name, in_child(*command)))
     reads = {
         "pycocotools, one shard": (
             f"from pycocotools.coco import COCO; COCO({str(folder / 'coco' / 'labels-00000.json')!r})"
@@ -126,14 +133,21 @@ def measure(folder: Path, images: int, arguments: argparse.Namespace, say: Calla
         ),
     }
     for name, program in reads.items():
-        _line(say, images, name, in_child("-c", program))
+        say(_row_of(images, name, in_child("-c", program)))
     for path in (run_folder, *(folder / name for name in ("coco", "split", "tables", "cache"))):
         shutil.rmtree(path, ignore_errors=True)
     (folder / "coco.json").unlink()
 
 
-def _line(say: Callable[[str], None], images: int, name: str, taken: tuple[float, float, float]) -> None:
-    say(f"{images:>9,} images  {name:28} {taken[0]:8.1f} s {taken[1]:8.1f} s CPU {taken[2]:8.0f} MB peak")
+def _row_of(images: int, name: str, taken: tuple[float, float, float]) -> Taken:
+    return {"images": images, "step": name, "seconds": taken[0], "cpu_seconds": taken[1], "peak_mb": taken[2]}
+
+
+def _print(row: Taken) -> None:
+    text = f"{row['images']:>9,} images  {row['step']:28} {row['seconds']:8.1f} s"
+    if "peak_mb" in row:
+        text += f" {row['cpu_seconds']:8.1f} s CPU {row['peak_mb']:8.0f} MB peak"
+    print(text, flush=True)
 
 
 def main() -> int:
@@ -143,10 +157,20 @@ def main() -> int:
     parser.add_argument("--boxes", type=int, default=30, help="stored boxes an image (default 30)")
     parser.add_argument("--threshold", type=float, default=0.3, help="of the exports (default 0.3)")
     parser.add_argument("--vocabulary", default="lvis_v1")
+    parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    rows: list[Taken] = []
+
+    def say(row: Taken) -> None:
+        rows.append(row)
+        _print(row)
+
     for images in arguments.images:
-        measure(arguments.folder, images, arguments, lambda line: print(line, flush=True))
+        measure(arguments.folder, images, arguments, say)
+    if arguments.output:
+        asked = {"boxes": arguments.boxes, "threshold": arguments.threshold, "vocabulary": arguments.vocabulary}
+        arguments.output.write_text(json.dumps({"machine": machine(), **asked, "rows": rows}, indent=1) + "\n")
     return 0
 
 

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.errors import Refused
-from labeler.records import Row, complete_table, parquet_to_table, table_to_parquet
+from labeler.records import Row, complete_table, table_to_parquet
 from labeler.report import build_report
-from labeler.runs import Run, UnitKey, iterate_units, layout, open_run, read_plan, read_progress
+from labeler.runs import Run, UnitKey, iterate_units, layout, open_run, read_plan, read_progress, read_unit_file
 from labeler.runs.excluded import Excluded, name_digest, write_excluded
 from labeler.runs.manifest import readable_json
 from labeler.runs.plan import file_name_prefix
@@ -124,7 +124,7 @@ def _rewrite(run: Run, places: dict[UnitKey, set[int]]) -> int:
 
 def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int]) -> bool:
     uri = run.path(layout.unit_file(*unit))
-    table = parquet_to_table(storage.read_bytes(uri))
+    table = read_unit_file(uri)
     named = pc.is_in(table["index"], value_set=pa.array(sorted(indices), pa.int64()))
     left = pc.and_(named, pc.not_equal(table["status"], "removed"))
     if not pc.any(left).as_py():

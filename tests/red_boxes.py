@@ -73,12 +73,19 @@ class RedFinder:
         return found
 
 
-def label_folder(folder: Path | str, run: Path, *, keep: Sequence[str] = ("json.group",), segmenter: Any = None) -> Run:
+def label_folder(
+    folder: Path | str,
+    run: Path,
+    *,
+    keep: Sequence[str] = ("json.group",),
+    segmenter: Any = None,
+    max_bytes: int = 1 << 20,
+) -> Run:
     """Read all shards of a folder, label them, write the run."""
     labeler = UnitLabeler(RedFinder(), decode_threads=1, images_per_batch=4, segmenter=segmenter)
     shards = find_shards(str(folder))
     units: dict[tuple[int, int], list[Row]] = {}
-    limits = {"max_images": 4, "max_bytes": 1 << 20, "max_image_bytes": 1 << 20}
+    limits = {"max_images": 4, "max_bytes": max_bytes, "max_image_bytes": 1 << 20}
     for number, shard in enumerate(shards):
         for work in read_units(shard, keep=keep, **limits):
             if isinstance(work, Unit):

@@ -265,6 +265,37 @@ def test_hugging_face_rows_have_images_and_named_classes(run: Run, tmp_path: Pat
         assert sample["objects"]["category"] == [0]
 
 
+def test_a_split_that_stays_empty_is_said(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export(run, tmp_path / "out", "yolo", "--split", "train=0.99999,val=0.00001")
+    assert "no image fell into val: give it a larger share" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("row_group_size", [60, 5])
+def test_a_parquet_file_is_gone_through_once_however_many_units_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group_size: int
+) -> None:
+    """Its row groups are larger than a unit, so no part of it can be passed over."""
+    pictures = [picture(seed, 1) for seed in range(60)]
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "images.parquet"
+    pq.write_table(pa.table({"image": pa.array(pictures, pa.binary())}), file, row_group_size=row_group_size)
+    run = label_folder(tmp_path / "in", tmp_path / "run", keep=(), max_bytes=3 * len(pictures[0]))
+    units = len(list(Path(run.uri, "labels").rglob("*.parquet")))
+    assert units >= 15
+    read, real = [0], storage.read_bytes
+
+    def counted(uri: str, **options: Any) -> bytes:
+        data = real(uri, **options)
+        read[0] += len(data) if uri.endswith("images.parquet") else 0
+        return data
+
+    monkeypatch.setattr(storage, "read_bytes", counted)
+    out = export(run, tmp_path / "out", "webdataset")
+    assert 0 < read[0] < 2 * file.stat().st_size
+    with tarfile.open(next(out.glob("*.tar"))) as tar:
+        assert sum(name.endswith(".jpg") for name in tar.getnames()) == 60
+
+
 def test_images_in_parquet_rows_are_exported_too(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     table = pa.table({"image": [picture(i) for i in range(9)], "group": ["a"] * 9})

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from labeler.cli import main
 from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.exports.near_copies import group
-from labeler.exports.selection import suppress
+from labeler.exports.picks import pick
+from labeler.exports.selection import ChosenImage, Selection, suppress
 from labeler.exports.splits import key_of, parse_splits
 from labeler.exports.sql import Where
 from labeler.merge import suppress_across_categories
@@ -92,7 +94,18 @@ def test_images_without_boxes_stay_unless_they_are_not_wanted(tmp_path: Path) ->
         (["--split", "a=0.5,a=0.5"], "must differ"),
         (["--group-by", "film"], "give --split"),
         (["--split", "a=0.5,b=0.5", "--group-by", "film"], "is no column that the run kept"),
+        (["--where", ""], "--where"),
+        (["--where", "cast(image_key as integer) > 3"], "Could not convert"),
+        (["--where", "error('x')"], "--where"),
         (["--area", "big"], "--area is MIN..MAX"),
+        (["--area", "nan.."], "--area"),
+        (["--area", "..inf"], "leave an end out"),
+        (["--boxes", "inf.."], "of whole numbers"),
+        (["--boxes", "1.7.."], "of whole numbers"),
+        (["--min-side", "nan"], "--min-side is a number of pixels"),
+        (["--score-below", "nan"], "--score-below is a score"),
+        (["--score-below", "-3"], "--score-below is a score"),
+        (["--to", "lvis", "--negatives", "-70"], "--negatives must be 0 or more"),
         (["--boxes", "5..2"], "in order"),
         (["--suppress", "2"], "--suppress"),
         (["--near-copies", "30"], "from 0 to 7"),
@@ -109,6 +122,35 @@ def test_what_makes_no_sense_is_refused_in_a_line(
     assert main(["export", run.uri, "--to", "coco", "--output", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("output", ["", "  ", "foo://bucket/x.json", "s3:///x.json"])
+def test_an_output_that_is_none_is_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    run = run_of(tmp_path, [row(0, FOUR)])
+    assert main(["export", run.uri, "--to", "coco", "--output", output]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--output" in line
+
+
+def test_what_is_held_of_an_image_is_small() -> None:
+    """Of 300,000 images; the table of chosen ones would be kilobytes each."""
+    count, empty, rng = 300_000, Detections.empty(), np.random.default_rng(0)
+    hashes = rng.integers(-(2**63), 2**63, count)
+
+    def chosen() -> Iterator[ChosenImage]:
+        for n in range(count):
+            image_row = {"digest": f"{n * 7919:032x}", "phash": int(hashes[n])}
+            yield ChosenImage(n + 1, image_row, "x.jpg", empty, empty)
+
+    split = Selection(splits=parse_splits("train=0.9,val=0.1"), near_copies=3)
+    for selection, most in ((split, 220), (Selection(images_per_category=100), 60)):
+        tracemalloc.start()
+        pick(chosen(), lambda: count, selection)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak / count < most
 
 
 def test_an_unfinished_run_is_refused_without_partial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

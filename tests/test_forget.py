@@ -104,6 +104,19 @@ def test_what_was_made_from_the_run_is_named(run: Run, tmp_path: Path, capsys: p
     assert "older versions that the bucket" in printed
 
 
+def test_an_export_of_before_is_not_taken_for_one_of_now(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", run.uri, "--to", "parquet", "--output"]
+    assert main([*command, str(tmp_path / "before")]) == 0
+    (tmp_path / "names.txt").write_text("part-0.tar/1.jpg\n")
+    assert main(["forget", run.uri, "--keys", str(tmp_path / "names.txt")]) == 0
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "before")]) == 2
+    assert "holds an export of something else (another images_forgotten)" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "after")]) == 0
+
+
 def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")

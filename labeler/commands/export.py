@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands import export_options as options
 from labeler.commands.arguments import Verbs, require_complete, require_run
+from labeler.errors import Refused, StorageError
 
 if TYPE_CHECKING:
     from labeler.exports.export import ExportSummary
@@ -35,10 +37,25 @@ def _export(arguments: argparse.Namespace) -> int:
     selection, format_ = options.read_selection(arguments, run), options.read_format(arguments)
     single = options.is_single_file(arguments)
     extension = f".{options.SINGLE_FILES[arguments.to]}" if single else ""
-    target = arguments.output or run.path(f"exports/{arguments.to}{extension}")
+    target = _target(arguments.output, run.path(f"exports/{arguments.to}{extension}"))
     summary = export_run(run, plan, progress, selection, format_, target.rstrip("/"), single_file=single)
     print("\n".join(_describe(summary)))
+    if empty := [name for name in selection.splits.names if not summary.totals.images.get(name)]:
+        print(f"labeler: warning: no image fell into {', '.join(empty)}: give it a larger share", file=sys.stderr)
     return 0
+
+
+def _target(asked: str | None, default: str) -> str:
+    """Where to write; refused where that cannot even be asked for."""
+    if asked is None:
+        return default
+    try:
+        if not asked.strip():
+            raise StorageError("it is empty")
+        storage.head(asked)
+    except StorageError as error:
+        raise Refused(f"--output {storage.redact(asked)!r} cannot be used: {error}") from error
+    return asked
 
 
 def _describe(summary: ExportSummary) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 from typing import TYPE_CHECKING
 
 from labeler.errors import Refused
@@ -70,13 +71,16 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     from labeler.exports.selection import Selection
     from labeler.exports.thresholds import Thresholds, thresholds_for
 
-    if not 0 <= arguments.threshold <= 1:
-        raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
+    for option, score in (("--threshold", arguments.threshold), ("--score-below", arguments.score_below)):
+        if score is not None and not 0 <= score <= 1:
+            raise Refused(f"{option} is a score from 0 to 1, got {score}")
+    if not 0 <= arguments.min_side < math.inf:
+        raise Refused(f"--min-side is a number of pixels, got {arguments.min_side}")
     thresholds = Thresholds(arguments.threshold)
     if arguments.thresholds:
         thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
     min_area, max_area = _bounds(arguments.area, "--area")
-    min_boxes, max_boxes = _bounds(arguments.boxes, "--boxes")
+    min_boxes, max_boxes = _bounds(arguments.boxes, "--boxes", whole=True)
     if arguments.images_per_category is not None and arguments.images_per_category < 1:
         raise Refused(f"--images-per-category must be 1 or more, got {arguments.images_per_category}")
     return Selection(
@@ -111,6 +115,8 @@ def read_format(arguments: argparse.Namespace) -> Format:
         raise Refused(f"--images-per-shard must be 1 or more, got {limit}")
     if limit is not None and to in ("yolo", "parquet", "hf"):
         raise Refused(f"--images-per-shard is for coco, lvis, odvg and webdataset; {to} files are cut by themselves")
+    if arguments.negatives < 0:
+        raise Refused(f"--negatives must be 0 or more, got {arguments.negatives}")
     if to in ("coco", "lvis"):
         return CocoFormat(to == "lvis", copy, limit, arguments.negatives)
     if to == "odvg":
@@ -157,14 +163,17 @@ def _categories(wanted: list[str] | None, vocabulary: Vocabulary) -> frozenset[i
     return frozenset(ids[word] for word in words)
 
 
-def _bounds(text: str | None, option: str) -> tuple[float | None, float | None]:
-    """`MIN..MAX`, either end left out."""
+def _bounds(text: str | None, option: str, *, whole: bool = False) -> tuple[float | None, float | None]:
+    """`MIN..MAX`, either end left out; `whole` numbers only where asked."""
     if text is None:
         return None, None
     try:
-        low, high = (float(part) if part else None for part in text.split(".."))
-    except ValueError:
-        raise Refused(f"{option} is MIN..MAX, MIN.. or ..MAX, got {text!r}") from None
+        low, high = (float(int(part) if whole else part) if part else None for part in text.split(".."))
+    except (ValueError, OverflowError):
+        kind = "whole numbers" if whole else "numbers"
+        raise Refused(f"{option} is MIN..MAX, MIN.. or ..MAX, of {kind}; got {text!r}") from None
+    if not all(math.isfinite(bound or 0) for bound in (low, high)):
+        raise Refused(f"{option} {text!r}: leave an end out for no bound")
     if (low is not None and low < 0) or (high is not None and high < (low or 0)):
         raise Refused(f"{option} {text!r}: the bounds must be 0 or more, and in order")
     return low, high

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, require_run
+from labeler.errors import StorageError
+
+if TYPE_CHECKING:
+    from labeler.runs import PlannedShard, Progress, Run
 
 
 def add(verbs: Verbs) -> None:
@@ -18,9 +24,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from labeler.report import build_report
-    from labeler.runs import layout, read_plan, read_progress
-    from labeler.runs.manifest import readable_json
+    from labeler.runs import read_plan, read_progress
 
     run = require_run(arguments.run_uri)
     plan, progress = read_plan(run), read_progress(run)
@@ -32,13 +36,24 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"over     {storage.redact(run.parent.uri)}, {pending:,} units still to be made anew")
     print(f"shards   {finished:,} of {len(plan):,} finished, {progress.committed_units:,} units committed")
     print(f"images   {'' if exact else '≥ '}{images:,} planned")
-    complete = finished == len(plan)
-    if arguments.verify:
-        report = build_report(run, plan, progress)
-        storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
-        print(f"rows     {report.images:,}: {', '.join(f'{s} {n:,}' for s, n in report.statuses.items()) or 'none'}")
-        for problem in report.problems:
-            print(f"problem  {problem}")
-        complete = report.complete
+    complete = _verify(run, plan, progress) if arguments.verify else finished == len(plan)
     print("complete" if complete else "incomplete: run the same label command again")
     return 0 if complete else 1
+
+
+def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
+    """Reads every row, and says what it finds; whether all is there and sound."""
+    from labeler.report import build_report
+    from labeler.runs import layout
+    from labeler.runs.manifest import readable_json
+
+    try:
+        report = build_report(run, plan, progress)
+    except StorageError as error:  # a unit file that is damaged, or cannot be read
+        print(f"problem  {error}")
+        return False
+    storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
+    print(f"rows     {report.images:,}: {', '.join(f'{s} {n:,}' for s, n in report.statuses.items()) or 'none'}")
+    for problem in report.problems:
+        print(f"problem  {problem}")
+    return report.complete

@@ -14,7 +14,7 @@ from labeler.boxes import xyxy_to_xywh
 from labeler.evaluation.alignment import Positions
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.exports.thresholds import Thresholds
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
+from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, only_units
 
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
 
@@ -37,12 +37,9 @@ def read_detections(
         thresholds: detections below them are left out, too.
         masks: read them, too; a detection may have none.
     """
-    needed: dict[str, frozenset[int]] = {}
-    for shard_id, number in rows:
-        needed[shard_id] = needed.get(shard_id, frozenset()) | {number}
     ids = np.array(sorted(category_of), np.int64)
     positions = np.array([category_of[int(id_)] for id_ in ids], np.int32)
-    for unit, table in iterate_units(plan, replace(progress, units=needed), ("detections",)):
+    for unit, table in iterate_units(plan, only_units(progress, rows), ("detections",)):
         yield _to_table(table, rows[unit], ids, positions, thresholds, masks=masks)
 
 

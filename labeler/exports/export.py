@@ -17,7 +17,7 @@ from labeler.exports.picks import Picks, needs_picks, pick, require_group_column
 from labeler.exports.pixels import PixelReader, Pixels
 from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoice
 from labeler.exports.totals import Totals
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, units_in_order
+from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, only_units, units_in_order
 from labeler.runs.plan import file_name_prefix
 
 Ready = tuple[list[tuple[ChosenImage, Pixels | None]], UnitChoice]
@@ -57,10 +57,8 @@ class _Source:
         self, chooser: Chooser, *, masks: bool, units_done: int = 0, rows_done: int = 0
     ) -> Iterator[tuple[UnitKey, UnitChoice]]:
         """Unit after unit, judged, its boxes with their `masks` or without; those that are done are not read."""
-        left: dict[str, frozenset[int]] = {}
-        for shard_id, number in self.units()[units_done:]:
-            left[shard_id] = left.get(shard_id, frozenset()) | {number}
-        for unit, table in iterate_units(self.plan, replace(self.progress, units=left), chooser.columns):
+        left = only_units(self.progress, self.units()[units_done:])
+        for unit, table in iterate_units(self.plan, left, chooser.columns):
             choice = chooser.choose(table, rows_done + 1, masks=masks)
             rows_done += choice.rows
             yield unit, choice
@@ -78,9 +76,9 @@ def export_run(
 ) -> ExportSummary:
     """Write the selected images and boxes of a run.
 
-    Rows are streamed in key order; memory holds some units, one part's row groups, and with `Picks` 30 bytes an image.
-    Each finished part is noted under `parts/` in the target; an export that stopped goes on after it, if it is asked
-    for the same thing. Equal exports write equal files.
+    Rows are streamed in key order; memory holds some units, one part's row groups, and with `Picks` some 45 to 150
+    bytes an image. Each finished part is noted under `parts/` in the target; an export that stopped goes on after it,
+    if it is asked for the same thing. Equal exports write equal files.
 
     Args:
         target: a folder or URI; with `single_file` the one file that the format writes (COCO, LVIS, ODVG), which is
@@ -101,7 +99,9 @@ def export_run(
         if not category.negative and (selection.categories is None or category.id in selection.categories)
     )
     frame = Frame(run, categories, selection.splits.names, target)
-    asked = state.describe(run, source.units(), selection, format_)
+    asked = state.describe(run, source.units(), progress, selection, format_)
+    if selection.where is not None:  # what DuckDB says only of rows it says now, before anything is written
+        next(source.choices(chooser, masks=False), None)
     totals, number = (Totals(), 0) if single_file else state.begin(target, asked)
     writer = _Writer(frame, format_, totals, number, single_file=single_file)
     try:

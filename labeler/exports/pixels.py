@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image as pillow
 
@@ -15,7 +15,7 @@ from labeler import image_headers, images, storage
 from labeler.errors import InputChanged
 from labeler.exports.selection import ChosenImage
 from labeler.runs import PlannedShard, Run
-from labeler.shards import Unit, read_units
+from labeler.shards import Shard, Unit, read_units
 
 IN_FLIGHT = 32  # requests; single images are bound by latency, not by bandwidth
 _JPEG_QUALITY = 95
@@ -54,13 +54,14 @@ class PixelReader:
     """Owns the threads that fetch images.
 
     An image in a tar, a file or behind a URI is one ranged read of its own bytes. Images in the rows of a Parquet file
-    have no address: their unit's row groups are read again.
+    have no address: their file is gone through once more, but for row groups of which nothing is selected.
     """
 
     def __init__(self, run: Run, plan: Sequence[PlannedShard]) -> None:
         self._run = run
         self._shards = {planned.shard_id: planned.shard for planned in plan}
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="pixels")
+        self._rows: _UnitsForward | None = None
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -100,16 +101,38 @@ class PixelReader:
 
     def _from_parquet(self, unit: int, chosen: Sequence[ChosenImage]) -> dict[int, bytes]:
         shard = self._shards[chosen[0].row["shard_id"]]
-        fields = self._run.manifest.fingerprint_fields
-        limits = {name: fields[f"unit.{name}"] for name in ("max_images", "max_bytes", "max_image_bytes")}
+        if self._rows is None or self._rows.shard is not shard or not self._rows.comes(unit):
+            fields = self._run.manifest.fingerprint_fields
+            limits = {name: fields[f"unit.{name}"] for name in ("max_images", "max_bytes", "max_image_bytes")}
+            self._rows = _UnitsForward(shard, image_column=fields.get("input.image_column"), **limits)
+        found = self._rows.read(unit)
+        if found is None:
+            uri = storage.redact(shard.uri)
+            raise InputChanged(f"{uri} ends before unit {unit}: it is not the file that was labeled")
         wanted = {image.row["index"] for image in chosen}
-        works = read_units(
-            shard, skip=lambda number: number != unit, image_column=fields.get("input.image_column"), **limits
-        )
-        for work in works:
-            if isinstance(work, Unit):
-                return {item.index: item.data for item in work.items if item.index in wanted and item.data is not None}
-        raise InputChanged(f"{storage.redact(shard.uri)} ends before unit {unit}: it is not the file that was labeled")
+        return {item.index: item.data for item in found.items if item.index in wanted and item.data is not None}
+
+
+class _UnitsForward:
+    """One shard's units, asked for in order: the file is gone through once, and what nobody asks for is passed over."""
+
+    def __init__(self, shard: Shard, **options: Any) -> None:
+        self.shard = shard
+        self._next = 0
+        self._units = read_units(shard, skip=lambda number: number < self._next, **options)
+
+    def comes(self, unit: int) -> bool:
+        """Whether the unit is still ahead."""
+        return unit >= self._next
+
+    def read(self, unit: int) -> Unit | None:
+        """The unit; None where the shard has none of that number."""
+        self._next = unit
+        for work in self._units:
+            if isinstance(work, Unit) and work.unit == unit:
+                self._next = unit + 1
+                return work
+        return None
 
 
 def _ready(

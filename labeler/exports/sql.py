@@ -27,24 +27,34 @@ class Where:
     """
 
     def __init__(self, condition: str, keep: Sequence[str] = ()) -> None:
+        self._condition = condition
         self._connection = duckdb.connect(config={"enable_external_access": False, "threads": 1})
         self._query = f'select "{_ROW}" from rows where (\n{condition}\n)'
         try:
             if len(duckdb.extract_statements(self._query)) != 1:
                 raise Refused(f"--where takes one condition, got several statements: {condition}")
-            self.rows(schema(keep).empty_table())
         except duckdb.Error as error:
-            said = " ".join(str(error).partition("LINE")[0].split())
-            raise Refused(f"--where {condition!r} cannot be evaluated: {said}") from None
+            raise self._refusal(error) from None
+        self.rows(schema(keep).empty_table())
 
     def rows(self, table: pa.Table) -> npt.NDArray[np.bool_]:
-        """(rows,) where the condition is true; null counts as false."""
+        """(rows,) where the condition is true; null counts as false.
+
+        Raises:
+            Refused: it makes no sense for some row, such as a name that is to be a number.
+        """
         numbered = table.append_column(_ROW, pa.array(np.arange(len(table)), pa.int64()))
         self._connection.register("rows", numbered)
         try:
             found = self._connection.execute(self._query).fetchnumpy()[_ROW]
+        except duckdb.Error as error:
+            raise self._refusal(error) from None
         finally:
             self._connection.unregister("rows")
         true = np.zeros(len(table), np.bool_)
         true[np.asarray(found, np.int64)] = True
         return true
+
+    def _refusal(self, error: duckdb.Error) -> Refused:
+        said = " ".join(str(error).partition("LINE")[0].split())
+        return Refused(f"--where {self._condition!r} cannot be evaluated: {said}")

@@ -12,16 +12,20 @@ from labeler.errors import Refused
 from labeler.exports.formats import Format
 from labeler.exports.selection import Selection
 from labeler.exports.totals import Totals
-from labeler.runs import Run
+from labeler.runs import Progress, Run, UnitKey, layout
 from labeler.runs.manifest import canonical_json, digest_of, readable_json
 
-EXPORT_VERSION = 1  # raise when the same request would write other files
+EXPORT_VERSION = 2  # raise when the same request would write other files
 _MANIFEST = "export.json"
 _PARTS = "parts"
 
 
-def describe(run: Run, units: Sequence[tuple[str, int]], selection: Selection, format_: Format) -> dict[str, Any]:
-    """Everything that decides what an export writes, as plain data."""
+def describe(
+    run: Run, units: Sequence[UnitKey], progress: Progress, selection: Selection, format_: Format
+) -> dict[str, Any]:
+    """Everything that decides what an export writes, as plain data: also what may change in the run meanwhile."""
+    pending = sorted((shard_id, sorted(numbers)) for shard_id, numbers in progress.pending.items())
+    forgotten = [storage.basename(info.uri) for info in storage.list_objects(run.root.path(layout.EXCLUDED_FOLDER))]
     asked = asdict(selection)
     asked["categories"] = None if selection.categories is None else sorted(selection.categories)
     asked["thresholds"]["by_category"] = {str(id_): t for id_, t in sorted(selection.thresholds.by_category.items())}
@@ -31,6 +35,8 @@ def describe(run: Run, units: Sequence[tuple[str, int]], selection: Selection, f
         "fingerprint": run.manifest.fingerprint,
         "units": len(units),
         "units_digest": digest_of(canonical_json([list(unit) for unit in units])),
+        "units_pending": digest_of(canonical_json(pending)),
+        "images_forgotten": digest_of(canonical_json(forgotten)),
         "format": format_.name,
         "settings": asdict(format_),  # type: ignore[call-overload]
         "selection": asked,

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.errors import LabelerError
-from labeler.records import Row, parquet_to_table, table_to_rows
-from labeler.runs import layout
+from labeler.records import Row, table_to_rows
+from labeler.runs import layout, read_unit_file
 from labeler.shards import Unit
 
 
@@ -59,7 +59,7 @@ class Redo:
         Raises:
             LabelerError: an image is not where its row says.
         """
-        rows = parquet_to_table(self._read(unit))
+        rows = read_unit_file(self._uri(unit))
         again = pc.is_in(rows["status"], value_set=pa.array(self.statuses, pa.string()))
         earlier = {row.index: row for row in table_to_rows(rows.filter(again))}
         keys = {index: row.image_key for index, row in earlier.items()}
@@ -74,7 +74,7 @@ class Redo:
         items = tuple(replace(item, found=earlier[item.index].detections) for item in items)
         return Todo(replace(unit, items=items), others, earlier)
 
-    def _read(self, unit: Unit) -> bytes:
+    def _uri(self, unit: Unit) -> str:
         relative = layout.unit_file(unit.shard_id, unit.unit)
         *nearer, root = (storage.join(folder, relative) for folder in self.folders)
-        return storage.read_bytes(next((uri for uri in nearer if storage.head(uri) is not None), root))
+        return next((uri for uri in nearer if storage.head(uri) is not None), root)

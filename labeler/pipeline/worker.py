@@ -17,8 +17,8 @@ from labeler.errors import LabelerError
 from labeler.labeling import Detector, Segmenter, StageSeconds, UnitLabeler
 from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
 from labeler.pipeline.redo import Redo, Todo
-from labeler.records import Row, complete_table, parquet_to_table, table_to_parquet
-from labeler.runs import layout
+from labeler.records import Row, complete_table, table_to_parquet
+from labeler.runs import layout, read_unit_file
 from labeler.shards import Unit
 from labeler.watchdog import Watchdog
 
@@ -111,7 +111,7 @@ class LabelUnits:
         try:
             if storage.head(uri) is None:
                 return None
-            table = parquet_to_table(storage.read_bytes(uri), ("status",))
+            table = read_unit_file(uri, ("status",))
         except LabelerError:
             return None  # label it: put-if-absent decides
         return Receipt("unit", shard_id, number, counts=dict(Counter(table["status"].to_pylist())))

@@ -15,14 +15,14 @@ from labeler.contact_sheet import colour_of
 from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.exports.thresholds import Thresholds
-from labeler.records import detections_of, parquet_to_table
+from labeler.records import detections_of
 from labeler.review import page
 from labeler.review.differences import KINDS, PAIR_IOU, SAME_IOU, Difference, compare_boxes
 from labeler.review.image_bytes import ImageReader
 from labeler.review.join import Join, Pair, Place, Side
 from labeler.review.pictures import shortest, thumbnails
 from labeler.review.reservoir import Reservoir
-from labeler.runs import Progress, Run, UnitKey, read_plan, read_progress
+from labeler.runs import Progress, Run, UnitKey, read_plan, read_progress, read_unit_file
 from labeler.runs.plan import file_name_prefix
 from labeler.vocabulary import Category, Vocabulary
 from labeler.vocabulary_files import clean_phrase, phrase_key
@@ -299,7 +299,7 @@ def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_by
 
 
 def _row(progress: Progress, unit: UnitKey, number: int) -> tuple[dict[str, Any], Detections]:
-    table = parquet_to_table(storage.read_bytes(progress.unit_uri(*unit))).slice(number, 1)
+    table = read_unit_file(progress.unit_uri(*unit)).slice(number, 1)
     plain: dict[str, Any] = table.drop_columns(["detections"]).to_pylist()[0]
     return plain, detections_of(table)[0]
 

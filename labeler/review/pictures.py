@@ -16,9 +16,8 @@ from PIL import Image
 
 from labeler import images, storage
 from labeler.errors import LabelerError
-from labeler.records import parquet_to_table
 from labeler.review.image_bytes import ImageReader
-from labeler.runs import Progress, UnitKey
+from labeler.runs import Progress, UnitKey, read_unit_file
 
 THUMBNAIL_PX = 384  # the longer side
 MASK_PX = 96  # the longer side of a drawn mask
@@ -53,7 +52,7 @@ def read_rows(progress: Progress, picks: Sequence[Pick]) -> dict[tuple[UnitKey, 
 
     def load(job: tuple[UnitKey, list[int]]) -> list[Row]:
         unit, rows = job
-        table = parquet_to_table(storage.read_bytes(progress.unit_uri(*unit)))
+        table = read_unit_file(progress.unit_uri(*unit))
         picked: list[Row] = table.take(rows).to_pylist()
         return picked
 

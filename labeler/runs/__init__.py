@@ -3,7 +3,7 @@
 from labeler.runs.manifest import Manifest, Run, fingerprint_of, open_run
 from labeler.runs.plan import PlannedShard, read_plan
 from labeler.runs.progress import Progress, read_progress
-from labeler.runs.rows import UnitKey, iterate_units, read_tables, units_in_order
+from labeler.runs.rows import UnitKey, iterate_units, only_units, read_tables, read_unit_file, units_in_order
 
 __all__ = [
     "Manifest",
@@ -13,9 +13,11 @@ __all__ = [
     "UnitKey",
     "fingerprint_of",
     "iterate_units",
+    "only_units",
     "open_run",
     "read_plan",
     "read_progress",
     "read_tables",
+    "read_unit_file",
     "units_in_order",
 ]

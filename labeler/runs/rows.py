@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -22,13 +23,37 @@ def units_in_order(plan: Sequence[PlannedShard], progress: Progress) -> list[Uni
     return [(p.shard_id, unit) for p in plan for unit in sorted(progress.units.get(p.shard_id, NOTHING))]
 
 
+def only_units(progress: Progress, wanted: Iterable[UnitKey]) -> Progress:
+    """As if no other units than these were committed."""
+    numbers: dict[str, set[int]] = {}
+    for shard_id, unit in wanted:
+        numbers.setdefault(shard_id, set()).add(unit)
+    return replace(progress, units={shard_id: frozenset(found) for shard_id, found in numbers.items()})
+
+
+def read_unit_file(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one unit file: all columns, or the named ones.
+
+    Raises:
+        StorageError: it cannot be read, or is damaged.
+    """
+    data = storage.read_bytes(uri)
+    try:
+        return parquet_to_table(data, columns)
+    except (pa.ArrowException, OSError) as error:
+        said = (str(error).splitlines() or ["?"])[0]
+        raise storage.StorageError(
+            f"{storage.redact(uri)} is damaged ({said}); restore it, or delete it and label again: that makes it anew"
+        ) from error
+
+
 def iterate_units(
     plan: Sequence[PlannedShard], progress: Progress, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[UnitKey, pa.Table]]:
     """Each committed unit's rows, in key order (shard id, index); memory holds only a few units at a time."""
 
     def load(key: UnitKey) -> tuple[UnitKey, pa.Table]:
-        return key, parquet_to_table(storage.read_bytes(progress.unit_uri(*key)), columns)
+        return key, read_unit_file(progress.unit_uri(*key), columns)
 
     with ThreadPoolExecutor(PREFETCH_FILES) as pool:
         waiting = []
