@@ -15,6 +15,7 @@ from labeler.records import Row, complete_table, table_to_parquet
 from labeler.report import build_report
 from labeler.runs import Run, UnitKey, iterate_units, layout, open_run, read_plan, read_progress, read_unit_file
 from labeler.runs.excluded import Excluded, name_digest, write_excluded
+from labeler.runs.made import read_made
 from labeler.runs.manifest import readable_json
 from labeler.runs.plan import file_name_prefix
 
@@ -137,9 +138,9 @@ def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int]) -> bool:
 
 
 def _made_from(run: Run) -> list[str]:
-    """Exports and pages in the run's folder: they may still show what was forgotten."""
+    """Exports and pages: they may still show what was forgotten."""
     exports = run.path("exports")
     made = {info.uri[: len(exports) + 1] + info.uri[len(exports) + 1 :].split("/")[0]
             for info in storage.list_objects(exports)}  # fmt: skip
     pages = {info.uri for info in storage.list_objects(run.uri, recursive=False) if info.uri.endswith(".html")}
-    return sorted(made | pages)
+    return [*sorted(made | pages), *read_made(run)]

@@ -117,6 +117,23 @@ def test_an_export_of_before_is_not_taken_for_one_of_now(
     assert main([*command, str(tmp_path / "after")]) == 0
 
 
+def test_what_was_made_elsewhere_is_named_while_it_is_there(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "names.txt").write_text("part-0.tar/1.jpg\n")
+    file, folder, page = tmp_path / "x.json", tmp_path / "tables", tmp_path / "r.html"
+    assert main(["export", run.uri, "--to", "coco", "--output", str(file)]) == 0
+    assert main(["export", run.uri, "--to", "parquet", "--output", str(folder)]) == 0
+    assert main(["report", run.uri, "--output", str(page)]) == 0
+    file.unlink()
+    capsys.readouterr()
+    assert main(["forget", run.uri, "--keys", str(tmp_path / "names.txt")]) == 0
+    printed = capsys.readouterr().out
+    assert f"not changed, make it anew: {folder}\n" in printed
+    assert f"not changed, make it anew: {page}\n" in printed
+    assert str(file) not in printed
+
+
 def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")

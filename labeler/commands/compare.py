@@ -34,7 +34,9 @@ def add(verbs: Verbs) -> None:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
+    from labeler.job import absolute_uri
     from labeler.review.comparison import compare_runs
+    from labeler.runs.made import note_made
 
     if not 0 <= arguments.threshold <= 1:
         raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
@@ -48,6 +50,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     target = arguments.output or runs[1].path(f"compare-{runs[0].manifest.run_id[:8]}.html")
     if not target.endswith(".html"):
         raise Refused(f"--output is the name of an .html file, got {storage.redact(target)}")
+    for run in runs:
+        note_made(run, absolute_uri(target))
     found = compare_runs(runs, thresholds, target, partial=arguments.partial, max_images=arguments.images)
     print("\n".join([*_lines(found, runs[0].vocabulary()), storage.redact(target)]))
     return 0

@@ -36,5 +36,5 @@ def _forget(arguments: argparse.Namespace) -> int:
     for uri in outcome.untouched:
         print(f"not changed, make it anew: {storage.redact(uri)}")
     print("not reached: the images themselves, their keys in the rows and in groups/, older versions that the bucket")
-    print("  keeps, copies and exports elsewhere, and a job that is running now (forget again when it has ended)")
+    print("  keeps, copies of exports, and a job that is running now (forget again when it has ended)")
     return 0

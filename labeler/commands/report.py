@@ -27,8 +27,10 @@ def add(verbs: Verbs) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
     from labeler.exports.thresholds import Thresholds, thresholds_for
+    from labeler.job import absolute_uri
     from labeler.review import write_report
     from labeler.runs import read_plan, read_progress
+    from labeler.runs.made import note_made
 
     run = require_run(arguments.run_uri)
     plan, progress = read_plan(run), read_progress(run)
@@ -46,6 +48,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.thresholds:
         thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
     target = arguments.output or run.path("report.html")
+    note_made(run, absolute_uri(target))
     summary = write_report(
         run,
         plan,

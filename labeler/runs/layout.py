@@ -16,6 +16,7 @@ SHARDS_FOLDER = "shards"
 ATTEMPTS_FOLDER = "attempts"
 DERIVED_FOLDER = "derived"
 EXCLUDED_FOLDER = "excluded"
+MADE_FOLDER = "made"
 TEMPORARY_FOLDER = ".tmp"
 
 UNIT_FILE = re.compile(r"(\d{6,})/(\d{6,})\.parquet")
@@ -48,3 +49,7 @@ def excluded_file(digest: str) -> str:
 
 def derived_file(run_id: str) -> str:
     return f"{DERIVED_FOLDER}/{run_id}"
+
+
+def made_file(digest: str) -> str:
+    return f"{MADE_FOLDER}/{digest}"

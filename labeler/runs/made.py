@@ -1,0 +1,37 @@
+"""What was made from a run outside of its folder: exports and pages that a deletion request has to name."""
+
+from __future__ import annotations
+
+import logging
+
+from labeler import storage
+from labeler.runs import layout
+from labeler.runs.manifest import Run, digest_of
+
+log = logging.getLogger(__name__)
+
+
+def note_made(run: Run, uri: str) -> None:
+    """Note a file or folder that is about to be made from the run; what lies in the run's folder needs no note.
+
+    A run that cannot be written to may still be exported; that is then said in the log.
+    """
+    if uri.startswith(run.uri.rstrip("/") + "/"):
+        return
+    try:
+        storage.put(run.path(layout.made_file(digest_of(uri.encode()))), uri.encode())
+    except storage.StorageError as error:
+        log.warning("labeler forget will not name %s: %s", storage.redact(uri), error)
+
+
+def read_made(run: Run) -> list[str]:
+    """What was noted and is still there, as far as one can tell."""
+    noted = [info.uri for info in storage.list_objects(run.path(layout.MADE_FOLDER))]
+    return sorted(uri for uri in (storage.read_bytes(note).decode() for note in noted) if _is_there(uri))
+
+
+def _is_there(uri: str) -> bool:
+    try:
+        return storage.head(uri) is not None or next(iter(storage.list_objects(uri)), None) is not None
+    except storage.StorageError:
+        return True
