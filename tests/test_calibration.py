@@ -12,6 +12,7 @@ import yaml
 
 from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
 from labeler.calibration.evidence import MarkEvidence
+from labeler.calibration.fit import fit
 from labeler.calibration.intervals import two_sided, wilson
 from labeler.calibration.marks import read_marks
 from labeler.cli import main
@@ -181,6 +182,42 @@ def test_marks_taken_evenly_over_the_scores_are_weighed_by_the_boxes_there_are()
     assert curve.precision[place] == pytest.approx(0.55)
     assert curve.support[place] < 200
     assert curve.precision[89] == 1.0
+
+
+def spread(right: Any, boxes: int, *, marks: int = 24) -> tuple[Any, Any]:
+    """Marks evenly over the scores, and as many boxes as there are, evenly too."""
+    scores = np.linspace(0.06, 0.99, marks)
+    found = np.array([(score, float(right(place))) for place, score in enumerate(scores)])
+    return found, (boxes * (1 - np.maximum(SCORE_THRESHOLDS - 0.05, 0) / 0.95)).astype(np.int64)
+
+
+def test_a_frequent_category_weighs_by_its_boxes_in_the_fallback() -> None:
+    """24 marks a category, as galleries show: one of 100,000 boxes with 1 in 5 right, 40 of 200 with nearly all."""
+    kinds = {1: spread(lambda place: place % 5 == 0, 100_000)}
+    kinds |= {id_: spread(lambda place, id_=id_: (place + id_) % 33 > 0, 200) for id_ in range(2, 42)}
+    evidence = MarkEvidence({i: m for i, (m, _) in kinds.items()}, {i: b for i, (_, b) in kinds.items()})
+    together = evidence.curve(evidence.category_ids)
+    assert together.precision[4] == pytest.approx((100_000 * 5 / 24 + 8_000 * 0.97) / 108_000, abs=0.06)
+    assert together.support[4] < 35, "nearly all the weight is on one category's 24 marks"
+
+    found = fit(evidence, parse_target("precision=0.9"), floor=0.05)
+    frequent, *others = found.choices
+    assert (frequent.status, frequent.threshold) == ("refuted", 1.0)
+    assert {c.status for c in others} == {"rare"}
+    assert found.fallback.precision is not None
+    assert found.fallback.threshold < 0.1
+    assert 0.95 < found.fallback.precision.value < 0.99
+
+
+def test_a_category_without_marks_where_the_others_have_some_is_not_taken_for_better_than_it_is() -> None:
+    good, few = spread(lambda place: True, 1000), spread(lambda place: place % 2, 1000)
+    high_only = few[0][few[0][:, 0] > 0.5]
+    curve = MarkEvidence({1: good[0], 2: high_only}, {1: good[1], 2: few[1]}).curve([1, 2])
+    assert curve.precision[4] == pytest.approx(0.75, abs=0.02), "its own marks say less than the other's do"
+    bad = spread(lambda place: place % 4 == 0, 1000)
+    curve = MarkEvidence({1: bad[0], 2: high_only}, {1: bad[1], 2: few[1]}).curve([1, 2])
+    assert curve.precision[4] == pytest.approx((0.25 + (0.25 + 0.5) / 2) / 2, abs=0.03), "the other's say less"
+    assert np.isnan(MarkEvidence({2: high_only}, {2: few[1]}).curve([2]).precision[4])
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,8 @@ def _row(choice: Choice) -> str:
 def _why(choice: Choice, min_judged: int) -> str:
     if choice.status == "rare":
         return f"  rare (fewer than {min_judged}): the fallback"
+    if choice.status == "refuted":
+        return f"  rare (fewer than {min_judged}), and by these surely below it at the fallback: left out"
     return "  reaches it nowhere: left out" if choice.status == "unreachable" else ""
 
 
