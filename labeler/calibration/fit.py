@@ -68,7 +68,7 @@ def fit(evidence: Evidence, target: Target, *, floor: float) -> Calibration:
     estimate instead would choose where luck was best, and miss the target on new images about every other time.
 
     The fallback is fitted in the same way on all rare categories' detections together; if those are never good enough,
-    without the ones that by themselves surely are not; on everything's, if that is too little or not good enough either.
+    without the ones that by themselves surely are not; on everything's, if that is too little or not good enough.
 
     Args:
         floor: the run's score floor: nothing is known below it.
