@@ -25,6 +25,7 @@ from labeler.exports.coco import export_coco
 from labeler.exports.thresholds import Thresholds
 from labeler.review import write_report
 from labeler.review.pictures import shortest
+from labeler.review.truth import judge_run
 from labeler.runs import Run, read_plan, read_progress
 from tests.evaluation_runs import add_masks
 from tests.review_runs import CAP, HOSTILE, SIZE, data_of, write_input, write_run
@@ -187,6 +188,43 @@ def test_suspicious_images_are_found(tmp_path: Path) -> None:
     assert "0005.jpg" in by_reason["many"]
     assert by_reason["repeated"] <= {f"{i:04d}.jpg" for i in range(10, 24)} | {"<b>&amp;.jpg"}
     assert by_reason["repeated"]
+
+
+def one_each(rng: np.random.Generator, item: Any) -> Detections:
+    """A cat over the whole image and a dog in a corner, the same everywhere."""
+    return Detections.of([[0, 0, *SIZE], [100, 80, 150, 110]], [0.9, 0.5], [3, 8])
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "reasons"),
+    [
+        (Thresholds(1.0, {3: 0.6, 8: 0.4}), {"many", "whole", "repeated"}),
+        (Thresholds(1.0, {8: 0.4}), {"many", "repeated"}),
+        (Thresholds(1.0, {3: 0.6}), {"many", "whole"}),
+        (Thresholds(1.0, {3: 1.0}), {"many", "whole", "repeated"}),
+        (Thresholds(0.3, {3: 1.0, 8: 1.0}), set()),
+    ],
+)
+def test_suspicions_follow_each_categorys_threshold(tmp_path: Path, thresholds: Thresholds, reasons: set[str]) -> None:
+    run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"), detect=one_each)
+    data = report(run, tmp_path / "r.html", thresholds=thresholds)
+    assert {reason for image in data["images"] for reason in image["reasons"]} == reasons
+    assert data["thresholds"]["default"] == thresholds.default, "the sliders are where the file says"
+
+
+def test_errors_follow_each_categorys_threshold(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"), detect=one_each)
+    export_coco(run, read_plan(run), read_progress(run), str(tmp_path / "gt.json"))
+    truth = json.loads((tmp_path / "gt.json").read_text())
+    truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] == 8]  # dogs are right, cats wrong
+
+    def errors(thresholds: Thresholds) -> set[int]:
+        judged = judge_run(run, read_plan(run), read_progress(run), truth, thresholds=thresholds)
+        return set(judged.errors[0].tolist())  # category position * 2, + 1 for misses
+
+    places = {id_: place for place, id_ in enumerate(sorted(category["id"] for category in truth["categories"]))}
+    assert errors(Thresholds(1.0, {3: 0.6, 8: 0.4})) == {2 * places[3]}
+    assert errors(Thresholds(1.0, {8: 0.6})) == {2 * places[8] + 1}
 
 
 def truth_of(run: Run, path: Path, *, drop: int = 4) -> Path:

@@ -25,6 +25,7 @@ from labeler.runs.plan import file_name_prefix
 
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
 _TIMELINE_BARS = 96
+_WHERE_NOTHING_IS_KEPT = 0.3  # with thresholds of 1 every object would be a miss, and nothing could be suspicious
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def write_report(
     not grow with the number of images, but with annotations as `evaluate_run` says.
 
     Args:
-        thresholds: where the sliders start; below its default no box makes an image suspicious.
+        thresholds: where the sliders start; a box below its own makes no image suspicious and is no error.
         max_images: thumbnails; the file ends earlier where `max_bytes` is reached.
         annotations: COCO or LVIS json of some of the run's images.
         by_name, partial: about the annotations, see `evaluate_run`.
@@ -71,13 +72,14 @@ def write_report(
     Raises:
         Refused: the annotations do not fit the run, or nothing is committed yet.
     """
-    survey = survey_run(run, plan, progress, threshold=thresholds.default, seed=seed)
+    judged_at = thresholds if thresholds.keep_any else Thresholds(_WHERE_NOTHING_IS_KEPT)
+    survey = survey_run(run, plan, progress, thresholds=judged_at, seed=seed)
     if not survey.units:
         raise Refused(f"run {storage.redact(run.uri)} has no committed unit yet; there is nothing to report")
     truth = None
     if annotations is not None:
         truth = judge_run(
-            run, plan, progress, annotations, threshold=thresholds.default, by_name=by_name, partial=partial, seed=seed
+            run, plan, progress, annotations, thresholds=judged_at, by_name=by_name, partial=partial, seed=seed
         )
     picks = pick_images(survey, truth, max_images, seed=seed)
     data = describe_run(run, plan, progress, survey, thresholds)

@@ -12,6 +12,7 @@ from labeler.boxes import iou
 from labeler.evaluation import Evaluation, GroundTruth, evaluate_run, operating_points, read_ground_truth
 from labeler.evaluation.alignment import Positions, match_categories, match_images
 from labeler.evaluation.ground_truth import Annotations
+from labeler.exports.thresholds import Thresholds
 from labeler.records import detections_of
 from labeler.review.pairing import pair_by_score
 from labeler.review.reservoir import Ints, Reservoir
@@ -101,12 +102,12 @@ def judge_run(
     progress: Progress,
     annotations: Annotations,
     *,
-    threshold: float,
+    thresholds: Thresholds,
     by_name: bool = False,
     partial: bool = False,
     seed: int = 0,
 ) -> Truth:
-    """Evaluate the run, and look for its worst errors at a threshold. Holds what `evaluate_run` holds.
+    """Evaluate the run, and look for its worst errors at these thresholds. Holds what `evaluate_run` holds.
 
     Raises:
         Refused: as `evaluate_run` does.
@@ -116,7 +117,7 @@ def judge_run(
     position_of = match_categories(run.vocabulary(), truth, by_name=by_name, partial=partial).position_of
     objects = _Objects.of(truth, position_of)
     rows = match_images(run, plan, progress, truth).rows
-    miner = _Miner(objects, threshold, seed)
+    miner = _Miner(objects, thresholds, seed)
     units: list[UnitKey] = []
     for unit, table in iterate_units(plan, progress, ("detections",)):
         if unit in rows:
@@ -164,13 +165,13 @@ def _points(points: operating_points.OperatingPoints) -> list[list[float | None]
 class _Miner:
     """Looks for errors image by image; keeps a category's most confident false positives, and misses at random."""
 
-    def __init__(self, objects: _Objects, threshold: float, seed: int) -> None:
-        self._objects, self._threshold, self._rng = objects, threshold, np.random.default_rng(seed)
+    def __init__(self, objects: _Objects, thresholds: Thresholds, seed: int) -> None:
+        self._objects, self._thresholds, self._rng = objects, thresholds, np.random.default_rng(seed)
         self._position_of = {id_: position for position, id_ in objects.category_id_of.items()}
         self.errors = Reservoir(2 * len(objects.truth.categories), _EACH, 3)
 
     def add(self, unit: int, row: int, image: int, detections: Any) -> None:
-        found = detections.above(self._threshold)
+        found = self._thresholds.apply(detections)
         objects = self._objects.rows_of(image)
         truth = self._objects.truth
         known = np.array([self._position_of.get(int(id_), -1) for id_ in found.category_ids], np.int64)
