@@ -228,11 +228,14 @@ def test_errors_follow_each_categorys_threshold(tmp_path: Path) -> None:
 
 
 def truth_of(run: Run, path: Path, *, drop: int = 4) -> Path:
-    """The run's own export without every `drop`-th object, and with an object nobody found."""
+    """The run's own export without every `drop`-th object, with crowds, and with an object nobody found."""
     export_coco(run, read_plan(run), read_progress(run), str(path), thresholds=Thresholds(0.4))
     values = json.loads(path.read_text())
     values["annotations"] = [a for i, a in enumerate(values["annotations"]) if i % drop]
     first = values["images"][0]["id"]
+    for place, image in enumerate(values["images"][::2]):  # a crowd of cats over most of the image
+        crowd = {"id": 10**7 + place, "image_id": image["id"], "category_id": 3, "bbox": [0, 0, 90, 80], "iscrowd": 1}
+        values["annotations"].append(crowd)
     values["annotations"].append({"id": 10**6, "image_id": first, "category_id": 6, "bbox": [1, 1, 9, 9], "iscrowd": 0})
     path.write_text(json.dumps(values))
     return path
@@ -249,6 +252,26 @@ def test_curves_are_those_of_evaluate(tmp_path: Path) -> None:
     assert data["truth"]["categories"]["6"]["objects"] == 1
     shown = next(image for image in data["images"] if image["key"] == "000000/0")
     assert [6, 1, 1, 10, 10, 0] in shown["truth"], "an image with a miss is shown"
+
+
+@pytest.mark.parametrize("federated", [False, True])
+def test_errors_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, federated: bool) -> None:
+    monkeypatch.setattr("labeler.review.truth._EACH", 10**6)
+    run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"))
+    truth = json.loads(truth_of(run, tmp_path / "gt.json").read_text())
+    if federated:
+        for image in truth["images"]:
+            image |= {"neg_category_ids": [8], "not_exhaustive_category_ids": [5]}
+        for annotation in truth["annotations"][::3]:
+            annotation["ignore"] = 1
+    for threshold in (0.1, 0.3, 0.6):
+        judged = judge_run(run, read_plan(run), read_progress(run), truth, thresholds=Thresholds(threshold))
+        score, place = evaluate_run(run.uri, truth).scores[0], round(threshold * 100) - 1
+        assert score.rules.federated == federated
+        groups = np.bincount(judged.errors[0], minlength=2 * len(score.objects))
+        assert groups[::2].tolist() == score.false_positives[:, place].tolist()
+        assert groups[1::2].tolist() == (score.objects - score.true_positives[:, place]).tolist()
+        assert groups[::2].sum() > 0 or threshold > 0.1, "there is something to count"
 
 
 @pytest.mark.parametrize(
