@@ -66,6 +66,7 @@ def describe(calibration: Calibration, run: Run) -> list[str]:
     if unknown:
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         lines.append(f"{len(unknown):,} categories were not judged at all and take the fallback: {some}")
+    lines.append("before suppression across categories, which export does on top: it drops boxes, right and wrong ones")
     return [line.rstrip() for line in lines]
 
 

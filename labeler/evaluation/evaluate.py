@@ -33,6 +33,7 @@ def evaluate_run(
     partial: bool = False,
     masks: bool | None = None,
     thresholds: str | None = None,
+    suppress_iou: float | None = None,
 ) -> Evaluation:
     """Judge a run's stored detections by ground truth; nothing is written.
 
@@ -50,6 +51,8 @@ def evaluate_run(
         partial: evaluate the images and categories that both sides have, and say what that leaves out.
         masks: evaluate masks too; None: if the run and the annotations have them.
         thresholds: a threshold file: only detections at or above their category's threshold count.
+        suppress_iou: with `thresholds`: precision, recall and F1 are those of what an export that suppresses across
+            categories would keep; AP, which looks at all categories by themselves, is not changed.
 
     Raises:
         Refused: not a run, other images or categories, thresholds of another model or vocabulary, or what `fixed_ap`
@@ -73,15 +76,24 @@ def evaluate_run(
     _require_all_images(run, whole, images, complete=progress.is_complete(plan), partial=partial)
     part = _Part.of(whole, images, categories)
     collector = Collector(part.truth, chosen, fixed=chosen is LVIS and not why_not, masks=with_masks)
+    kept = Collector(part.truth, chosen, fixed=False, masks=with_masks)
+    if thresholds is None:
+        suppress_iou = None
     cap = int(run.manifest.config["detect"]["max_detections"])
     at_cap = 0
-    for found, lengths in read_detections(run, plan, progress, part.rows, part.category_of, limits, masks=with_masks):
+    detections = read_detections(
+        run, plan, progress, part.rows, part.category_of, limits, suppress_iou=suppress_iou, masks=with_masks
+    )
+    for found, survives, lengths in detections:
         collector.add(found)
+        if suppress_iou is not None:
+            kept.add(found[survives])
         at_cap += int(np.count_nonzero(lengths == cap)) if cap else 0
     protocol = protocol_of(run, whole, part.truth, images, categories)
     protocol["images"] |= {"at_cap": at_cap, "run_complete": progress.is_complete(plan)}
     protocol["notes"] = collector.notes()
     protocol["thresholds"] = None if thresholds is None else storage.redact(thresholds)
+    protocol["suppress_iou"] = suppress_iou
     kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)
     return Evaluation(
         protocol,
@@ -89,6 +101,7 @@ def evaluate_run(
         collector.scores(kinds),
         {LVIS_FIXED.name: why_not} if why_not else {},
         part.moved(wanted) | (frequency_groups(part.truth) if chosen is LVIS else {}),
+        kept.scores(kinds) if suppress_iou is not None else (),
     )
 
 
