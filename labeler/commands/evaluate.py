@@ -30,7 +30,9 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--fixed-ap", action="store_true", help="refuse a run unfit for LVIS's Fixed AP")
     parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
-    parser.add_argument("--partial", action="store_true", help="leave out images and categories that the run has not")
+    parser.add_argument(
+        "--partial", action="store_true", help="an unfinished run; leave out images and categories it has not"
+    )
     parser.add_argument("--output", metavar="URI", help="JSON to write (default RUN/evaluation.json)")
     parser.set_defaults(run=_evaluate)
 
