@@ -37,16 +37,42 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Any]
     return noisy_run(tmp_path_factory.mktemp("noisy") / "run", SHARPNESS, images=300)
 
 
-def test_no_detection_at_all_leaves_every_category_to_a_fallback_that_keeps_nothing(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", {(0, 0): [row(0)]})
+@pytest.mark.parametrize(
+    ("detections", "objects", "message"),
+    [
+        (0, 1, "the run found nothing that annotations"),
+        (1, 0, "have no object of the run's categories"),
+        (0, 0, "have no object of the run's categories"),
+    ],
+)
+def test_where_nothing_is_judged_there_is_nothing_to_calibrate_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], detections: int, objects: int, message: str
+) -> None:
+    found = Detections.of([[0, 0, 9, 9]] * detections, [0.9] * detections, [3] * detections)
+    run = write_run(tmp_path / "run", {(0, 0): [row(0, found)]})
     truth = {
         "images": [{"id": 1, "file_name": "part-0.tar/0.jpg", "width": 640, "height": 480}],
         "categories": [{"id": 3, "name": "cat"}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9]}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9]}] * objects,
     }
-    found = calibrate_by_annotations(run, truth, parse_target("precision=0.9"))
-    assert [(c.category_id, c.status, c.threshold) for c in found.choices] == [(3, "rare", 1.0)]
-    assert (found.fallback.status, found.fallback.threshold) == ("unreachable", 1.0)
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    command = ["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--target", "precision=0.9"]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "run" / "thresholds.yaml").exists()
+
+
+def test_a_file_that_keeps_nothing_is_said_to(
+    noisy: tuple[Run, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, truth = noisy
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    command = ["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--output", str(tmp_path / "t.yaml")]
+    assert main([*command, "--target", "precision=0.9999"]) == 0
+    assert "warning: nothing reaches the target, every threshold is 1" in capsys.readouterr().out
+    assert main([*command, "--target", "precision=0.8"]) == 0
+    assert "warning" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("asked", [0.7, 0.8, 0.9])

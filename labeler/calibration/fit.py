@@ -60,6 +60,11 @@ class Calibration:
     fallback: Choice
     fallback_of: Literal["rare categories", "all categories"]
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether every category is left out, also those that nothing is known of."""
+        return all(choice.threshold >= NEVER for choice in (*self.choices, self.fallback))
+
 
 def fit(evidence: Evidence, target: Target, *, floor: float) -> Calibration:
     """A threshold for each category: the lowest that is surely precise enough (for recall, the highest).

@@ -67,6 +67,11 @@ def describe(calibration: Calibration, run: Run) -> list[str]:
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         lines.append(f"{len(unknown):,} categories were not judged at all and take the fallback: {some}")
     lines.append("before suppression across categories, which export does on top: it drops boxes, right and wrong ones")
+    if calibration.keeps_nothing:
+        lines.append(
+            "warning: nothing reaches the target, every threshold is 1, and an export with this file keeps no box: "
+            "ask for less, or have more boxes judged"
+        )
     return [line.rstrip() for line in lines]
 
 

@@ -56,8 +56,8 @@ def evaluate_run(
             categories would keep; AP, which looks at all categories by themselves, is not changed.
 
     Raises:
-        Refused: not a run, an unfinished one, other images or categories, thresholds of another model or vocabulary, or what `fixed_ap`
-            and `partial` say.
+        Refused: not a run, an unfinished one, other images or categories, thresholds of another model or vocabulary,
+            or what `fixed_ap` and `partial` say.
         StorageError: something cannot be read.
     """
     run = open_run(run_uri)
