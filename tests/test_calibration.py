@@ -270,6 +270,32 @@ def test_marks_about_something_else_are_refused(tmp_path: Path, change: Any, mes
         calibrate()
 
 
+def a_mark(*, image: str = "000000/0", score: str = "0.9") -> str:
+    mark = f'{{"image": "{image}", "box": 0, "category_id": 3, "score": {score}, "right": true}}'
+    return f'{{"run": "r", "marks": [{mark}]}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "are no JSON"),
+        ('{"run": "r", "marks": ' + "[" * 100_000 + "]" * 100_000 + "}", "are no JSON"),
+        (a_mark(score="1" * 400), "1 bad entries of 1"),
+        (a_mark(score="1" * 5000), "are no JSON"),
+        (a_mark(score="NaN"), "1 bad entries of 1"),
+        (a_mark(score="-0.1"), "1 bad entries of 1"),
+        (a_mark(image="000000/" + "1" * 5000), "1 bad entries of 1"),
+    ],
+)
+def test_hostile_marks_are_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): [row(0, Detections.of([[0, 0, 9, 9]], [0.9], [3]))]})
+    (tmp_path / "marks.json").write_text(text)
+    assert main(["calibrate", run.uri, "--marks", str(tmp_path / "marks.json"), "--target", "precision=0.9"]) == 2
+    assert message in capsys.readouterr().err.splitlines()[0]
+
+
 def test_marks_know_no_recall(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {(0, 0): [row(0, Detections.of([[0, 0, 9, 9]], [0.9], [3]))]})
     marks = read(marks_of(run, lambda *_: True), tmp_path)
