@@ -8,11 +8,14 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pycocotools.mask
 import pytest
 from PIL import Image
@@ -20,10 +23,12 @@ from PIL import Image
 from labeler import storage
 from labeler.cli import main
 from labeler.detections import Detections
+from labeler.errors import LabelerError
 from labeler.evaluation import evaluate_run, operating_points
 from labeler.exports.coco import export_coco
 from labeler.exports.thresholds import Thresholds
 from labeler.review import write_report
+from labeler.review.image_bytes import ImageReader
 from labeler.review.pictures import shortest
 from labeler.review.truth import judge_run
 from labeler.runs import Run, read_plan, read_progress
@@ -116,6 +121,57 @@ def test_only_the_shown_images_are_read_from_the_shards(tmp_path: Path) -> None:
     shown = sum(length for shard, index, length in rows if f"{shard}/{index}" in keys)
     assert shown <= read <= shown + 3 * labels, "labels are read a few times, shards by the range of an image"
     assert read < sum(path.stat().st_size for path in source.iterdir())
+
+
+def test_row_groups_are_read_once_whatever_images_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labeler.storage.ranged_file.BLOCK_BYTES", 4096)  # as small beside this file as usual
+    source = write_input(tmp_path / "in", "parquet")
+    (path,) = source.iterdir()
+    run = write_run(tmp_path / "run", source, format="parquet")
+    labels = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
+
+    def read_for(images: int) -> tuple[int, list[int]]:
+        before = storage.traffic().bytes_read
+        shown = report(run, tmp_path / "r.html", max_images=images)["images"]
+        return storage.traffic().bytes_read - before, [int(image["key"].partition("/")[2]) for image in shown]
+
+    footer = 1 << 16  # Arrow reads so much of a file's end
+    everything, shown = read_for(24)
+    assert len(shown) > 15
+    assert shown != sorted(shown), "picks are in no order"
+    assert everything <= path.stat().st_size + 3 * labels + footer
+    one, (index,) = read_for(1)
+    group = pq.read_metadata(path).row_group(index // 5).total_byte_size
+    assert one <= group + 3 * labels + footer + 4096
+
+
+def test_parquet_rows_that_are_gone_or_changed_are_said_and_the_others_shown(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "in", "parquet")
+    (path,) = source.iterdir()
+    run = write_run(tmp_path / "run", source, format="parquet")
+    rows = pq.read_table(path).column("image").to_pylist()[:18]
+    rows[2]["bytes"], rows[7] = None, rows[8]
+    data = bytearray(pa_bytes(rows))
+    reader = ImageReader(run, [replace(p, shard=replace(p.shard, size=len(data), etag=None)) for p in read_plan(run)])
+    path.write_bytes(data)
+    labels = (
+        duckdb.sql(f"select * from '{tmp_path}/run/labels/*/*.parquet' order by index").to_arrow_table().to_pylist()
+    )
+    found = list(reader.read([labels[index] for index in (1, 2, 7, 8, 17, 20)]))
+    assert [str(one) if isinstance(one, LabelerError) else "" for one in found] == [
+        "",
+        "the row has no image",
+        "the image is no longer the one that was labeled",
+        "",
+        "",
+        "the Parquet file has fewer rows than when it was labeled",
+    ]
+
+
+def pa_bytes(rows: list[Any]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image": pa.array(rows)}), buffer, row_group_size=5)
+    return buffer.getvalue()
 
 
 def test_the_file_keeps_to_its_size_and_says_what_is_left_out(tmp_path: Path) -> None:
