@@ -89,10 +89,14 @@ class Detections:
         masks = None if self.masks is None else self.masks[index]
         return Detections(self.boxes[index], self.scores[index], self.category_ids[index], self.chunks[index], masks)
 
-    def sorted(self) -> Detections:
-        """By falling score; ties by category id, then by box, so that the order never depends on the batch."""
+    def order(self) -> npt.NDArray[np.intp]:
+        """(n,) places by falling score; ties by category id, then by box: the order never depends on the batch."""
         x = self.boxes
-        return self[np.lexsort((x[:, 3], x[:, 2], x[:, 1], x[:, 0], self.category_ids, -self.scores))]
+        return np.lexsort((x[:, 3], x[:, 2], x[:, 1], x[:, 0], self.category_ids, -self.scores))
+
+    def sorted(self) -> Detections:
+        """In `order`."""
+        return self[self.order()]
 
     def top(self, n: int) -> Detections:
         """The `n` best by score, sorted; `n` = 0 keeps all."""

@@ -82,8 +82,16 @@ def suppress_across_categories(detections: Detections, *, iou_above: float) -> D
 
     For exports, where one object should carry one category; never applied to what a run stores. Sorted result.
     """
-    ordered = detections.sorted()
-    return ordered[_greedy(ordered.boxes, np.zeros(len(ordered), np.int32), iou_above)]
+    order = detections.order()
+    return detections[order[survive_across_categories(detections, iou_above=iou_above)[order]]]
+
+
+def survive_across_categories(detections: Detections, *, iou_above: float) -> npt.NDArray[np.bool_]:
+    """(n,) which of them `suppress_across_categories` leaves, in the order they came."""
+    order = detections.order()
+    stays = np.empty(len(order), np.bool_)
+    stays[order] = _greedy(detections.boxes[order], np.zeros(len(order), np.int32), iou_above)
+    return stays
 
 
 def _greedy(

@@ -12,6 +12,7 @@ import yaml
 
 from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
 from labeler.calibration.evidence import MarkEvidence
+from labeler.calibration.fit import fit
 from labeler.calibration.intervals import two_sided, wilson
 from labeler.calibration.marks import read_marks
 from labeler.cli import main
@@ -36,16 +37,42 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Any]
     return noisy_run(tmp_path_factory.mktemp("noisy") / "run", SHARPNESS, images=300)
 
 
-def test_no_detection_at_all_leaves_every_category_to_a_fallback_that_keeps_nothing(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", {(0, 0): [row(0)]})
+@pytest.mark.parametrize(
+    ("detections", "objects", "message"),
+    [
+        (0, 1, "the run found nothing that annotations"),
+        (1, 0, "have no object of the run's categories"),
+        (0, 0, "have no object of the run's categories"),
+    ],
+)
+def test_where_nothing_is_judged_there_is_nothing_to_calibrate_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], detections: int, objects: int, message: str
+) -> None:
+    found = Detections.of([[0, 0, 9, 9]] * detections, [0.9] * detections, [3] * detections)
+    run = write_run(tmp_path / "run", {(0, 0): [row(0, found)]})
     truth = {
         "images": [{"id": 1, "file_name": "part-0.tar/0.jpg", "width": 640, "height": 480}],
         "categories": [{"id": 3, "name": "cat"}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9]}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9]}] * objects,
     }
-    found = calibrate_by_annotations(run, truth, parse_target("precision=0.9"))
-    assert [(c.category_id, c.status, c.threshold) for c in found.choices] == [(3, "rare", 1.0)]
-    assert (found.fallback.status, found.fallback.threshold) == ("unreachable", 1.0)
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    command = ["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--target", "precision=0.9"]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "run" / "thresholds.yaml").exists()
+
+
+def test_a_file_that_keeps_nothing_is_said_to(
+    noisy: tuple[Run, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, truth = noisy
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    command = ["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--output", str(tmp_path / "t.yaml")]
+    assert main([*command, "--target", "precision=0.9999"]) == 0
+    assert "warning: nothing reaches the target, every threshold is 1" in capsys.readouterr().out
+    assert main([*command, "--target", "precision=0.8"]) == 0
+    assert "warning" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("asked", [0.7, 0.8, 0.9])
@@ -183,6 +210,42 @@ def test_marks_taken_evenly_over_the_scores_are_weighed_by_the_boxes_there_are()
     assert curve.precision[89] == 1.0
 
 
+def spread(right: Any, boxes: int, *, marks: int = 24) -> tuple[Any, Any]:
+    """Marks evenly over the scores, and as many boxes as there are, evenly too."""
+    scores = np.linspace(0.06, 0.99, marks)
+    found = np.array([(score, float(right(place))) for place, score in enumerate(scores)])
+    return found, (boxes * (1 - np.maximum(SCORE_THRESHOLDS - 0.05, 0) / 0.95)).astype(np.int64)
+
+
+def test_a_frequent_category_weighs_by_its_boxes_in_the_fallback() -> None:
+    """24 marks a category, as galleries show: one of 100,000 boxes with 1 in 5 right, 40 of 200 with nearly all."""
+    kinds = {1: spread(lambda place: place % 5 == 0, 100_000)}
+    kinds |= {id_: spread(lambda place, id_=id_: (place + id_) % 33 > 0, 200) for id_ in range(2, 42)}
+    evidence = MarkEvidence({i: m for i, (m, _) in kinds.items()}, {i: b for i, (_, b) in kinds.items()})
+    together = evidence.curve(evidence.category_ids)
+    assert together.precision[4] == pytest.approx((100_000 * 5 / 24 + 8_000 * 0.97) / 108_000, abs=0.06)
+    assert together.support[4] < 35, "nearly all the weight is on one category's 24 marks"
+
+    found = fit(evidence, parse_target("precision=0.9"), floor=0.05)
+    frequent, *others = found.choices
+    assert (frequent.status, frequent.threshold) == ("refuted", 1.0)
+    assert {c.status for c in others} == {"rare"}
+    assert found.fallback.precision is not None
+    assert found.fallback.threshold < 0.1
+    assert 0.95 < found.fallback.precision.value < 0.99
+
+
+def test_a_category_without_marks_where_the_others_have_some_is_not_taken_for_better_than_it_is() -> None:
+    good, few = spread(lambda place: True, 1000), spread(lambda place: place % 2, 1000)
+    high_only = few[0][few[0][:, 0] > 0.5]
+    curve = MarkEvidence({1: good[0], 2: high_only}, {1: good[1], 2: few[1]}).curve([1, 2])
+    assert curve.precision[4] == pytest.approx(0.75, abs=0.02), "its own marks say less than the other's do"
+    bad = spread(lambda place: place % 4 == 0, 1000)
+    curve = MarkEvidence({1: bad[0], 2: high_only}, {1: bad[1], 2: few[1]}).curve([1, 2])
+    assert curve.precision[4] == pytest.approx((0.25 + (0.25 + 0.5) / 2) / 2, abs=0.03), "the other's say less"
+    assert np.isnan(MarkEvidence({2: high_only}, {2: few[1]}).curve([2]).precision[4])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -205,6 +268,32 @@ def test_marks_about_something_else_are_refused(tmp_path: Path, change: Any, mes
 
     with pytest.raises(Refused, match=message):
         calibrate()
+
+
+def a_mark(*, image: str = "000000/0", score: str = "0.9") -> str:
+    mark = f'{{"image": "{image}", "box": 0, "category_id": 3, "score": {score}, "right": true}}'
+    return f'{{"run": "r", "marks": [{mark}]}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "are no JSON"),
+        ('{"run": "r", "marks": ' + "[" * 100_000 + "]" * 100_000 + "}", "are no JSON"),
+        (a_mark(score="1" * 400), "1 bad entries of 1"),
+        (a_mark(score="1" * 5000), "are no JSON"),
+        (a_mark(score="NaN"), "1 bad entries of 1"),
+        (a_mark(score="-0.1"), "1 bad entries of 1"),
+        (a_mark(image="000000/" + "1" * 5000), "1 bad entries of 1"),
+    ],
+)
+def test_hostile_marks_are_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): [row(0, Detections.of([[0, 0, 9, 9]], [0.9], [3]))]})
+    (tmp_path / "marks.json").write_text(text)
+    assert main(["calibrate", run.uri, "--marks", str(tmp_path / "marks.json"), "--target", "precision=0.9"]) == 2
+    assert message in capsys.readouterr().err.splitlines()[0]
 
 
 def test_marks_know_no_recall(tmp_path: Path) -> None:

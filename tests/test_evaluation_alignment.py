@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from labeler.cli import main
 from labeler.errors import Refused
 from labeler.evaluation import evaluate_run
 from tests.evaluation_runs import CAT, UNITS, ap, row, truth_of, write_run
@@ -83,11 +85,17 @@ def test_images_that_the_run_does_not_have_are_refused_or_left_out(run_uri: str,
     assert "1 annotated images are not in the run: left out" in "\n".join(evaluation.lines())
 
 
-def test_an_incomplete_run_is_named_as_the_reason(tmp_path: Path, truth: dict[str, Any]) -> None:
+def test_an_unfinished_run_is_refused_or_evaluated_in_part(
+    tmp_path: Path, truth: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     part = {unit: rows for unit, rows in UNITS.items() if unit[0] == 0}
     uri = write_run(tmp_path / "part", part, unfinished=[1])
-    with pytest.raises(Refused, match="the run is incomplete: finish it"):
-        evaluate_run(uri, truth)
+    there = truth | {"images": truth["images"][:1], "annotations": truth["annotations"][:1]}
+    (tmp_path / "there.json").write_text(json.dumps(there))
+    assert main(["evaluate", uri, "--annotations", str(tmp_path / "there.json")]) == 2, "also if all images are there"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is incomplete (1 of 2 shards unfinished); finish it with the label command, or evaluate" in line
+    assert main(["evaluate", uri, "--annotations", str(tmp_path / "there.json"), "--partial"]) == 0
     evaluation = evaluate_run(uri, truth, partial=True)
     assert ap(evaluation) == pytest.approx(1.0)
     assert evaluation.protocol["images"]["run_complete"] is False

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from labeler.cli import main
 from labeler.commands import evaluate
 from labeler.detections import Detections
 from labeler.errors import Refused
@@ -63,6 +64,50 @@ def test_a_run_scores_as_its_export_does_as_a_results_file(tmp_path: Path) -> No
     results = evaluate_results(exported["annotations"], truth).scores[0].summary()
     assert evaluate_run(uri, truth).scores[0].summary() == pytest.approx(results, abs=1e-9)
     assert 0.1 < (results["AP"] or 0) < 0.9
+
+
+@pytest.mark.parametrize("suppress", ["0.5", "off"])
+def test_precision_and_recall_at_thresholds_are_those_of_the_export(tmp_path: Path, suppress: str) -> None:
+    """Two names for each object, one of them not annotated everywhere: suppression takes the weaker."""
+    rng = np.random.default_rng(1)
+
+    def twice() -> Detections:
+        corners = np.arange(4)[:, None] * 90.0 + rng.uniform(0, 5, (4, 2))
+        boxes = np.concatenate([corners, corners + 60], 1)
+        other = boxes + rng.uniform(-4, 4, (4, 4))
+        names = rng.permutation([[3, 8, 7, 3], [8, 7, 3, 8]])
+        return Detections.of(np.concatenate([boxes, other]), rng.uniform(0.1, 1, 8), names.reshape(-1))
+
+    categories = [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}, {"id": 7, "name": "cow"}]
+    units = {(s, 0): [row(s, i, twice()) for i in range(8)] for s in (0, 1)}
+    uri = write_run(tmp_path / "run", units, categories=categories)
+    truth = truth_of(uri, tmp_path)
+    truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] != 7 and a["id"] % 2]
+    truth["categories"] = [c for c in truth["categories"] if c["id"] != 7]
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "t.yaml").write_text("default: 0.3\ncategories: {dog: 0.5}\n")
+    export = ["export", uri, "--to", "coco", "--thresholds", str(tmp_path / "t.yaml"), "--suppress", suppress]
+    assert main([*export, "--output", str(tmp_path / "kept.json")]) == 0
+    kept = json.loads((tmp_path / "kept.json").read_text())["annotations"]
+    results = evaluate_results([a for a in kept if a["category_id"] != 7], truth).scores[0]
+
+    evaluate = ["evaluate", uri, "--annotations", str(tmp_path / "gt.json"), "--thresholds", str(tmp_path / "t.yaml")]
+    assert main([*evaluate, "--suppress", suppress, "--output", str(tmp_path / "e.json")]) == 0
+    written = json.loads((tmp_path / "e.json").read_text())
+    for place, one in enumerate(written["operating_points"][0]["categories"]):
+        right, wrong = results.true_positives[place, 5], results.false_positives[place, 5]  # at 0.06, below all
+        assert one["at"][0]["detections"] == right + wrong
+        assert one["at"][0]["precision"] == pytest.approx(right / (right + wrong), abs=1e-6)
+    without = evaluate_run(uri, truth, thresholds=str(tmp_path / "t.yaml"))
+    assert written["scores"][0]["AP"] == without.scores[0].summary()["AP"], "AP is of each category by itself"
+    counts = without.to_dict()["operating_points"][0]["micro"][0]["detections"]
+    assert (written["operating_points"][0]["micro"][0]["detections"] < counts) == (suppress != "off")
+
+
+def test_suppression_without_thresholds_is_refused(run_uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", run_uri, "--annotations", "gt.json", "--suppress", "0.5"]) == 2
+    assert main(["evaluate", run_uri, "--annotations", "gt.json", "--thresholds", "t", "--suppress", "x"]) == 2
+    assert "--suppress is an overlap from 0 to 1, or off; got 'x'" in capsys.readouterr().err
 
 
 def test_groups_have_their_own_ap(tmp_path: Path, truth: dict[str, Any]) -> None:

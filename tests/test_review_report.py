@@ -8,11 +8,14 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pycocotools.mask
 import pytest
 from PIL import Image
@@ -20,11 +23,14 @@ from PIL import Image
 from labeler import storage
 from labeler.cli import main
 from labeler.detections import Detections
+from labeler.errors import LabelerError
 from labeler.evaluation import evaluate_run, operating_points
 from labeler.exports.coco import export_coco
 from labeler.exports.thresholds import Thresholds
 from labeler.review import write_report
+from labeler.review.image_bytes import ImageReader
 from labeler.review.pictures import shortest
+from labeler.review.truth import judge_run
 from labeler.runs import Run, read_plan, read_progress
 from tests.evaluation_runs import add_masks
 from tests.review_runs import CAP, HOSTILE, SIZE, data_of, write_input, write_run
@@ -117,6 +123,57 @@ def test_only_the_shown_images_are_read_from_the_shards(tmp_path: Path) -> None:
     assert read < sum(path.stat().st_size for path in source.iterdir())
 
 
+def test_row_groups_are_read_once_whatever_images_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labeler.storage.ranged_file.BLOCK_BYTES", 4096)  # as small beside this file as usual
+    source = write_input(tmp_path / "in", "parquet")
+    (path,) = source.iterdir()
+    run = write_run(tmp_path / "run", source, format="parquet")
+    labels = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
+
+    def read_for(images: int) -> tuple[int, list[int]]:
+        before = storage.traffic().bytes_read
+        shown = report(run, tmp_path / "r.html", max_images=images)["images"]
+        return storage.traffic().bytes_read - before, [int(image["key"].partition("/")[2]) for image in shown]
+
+    footer = 1 << 16  # Arrow reads so much of a file's end
+    everything, shown = read_for(24)
+    assert len(shown) > 15
+    assert shown != sorted(shown), "picks are in no order"
+    assert everything <= path.stat().st_size + 3 * labels + footer
+    one, (index,) = read_for(1)
+    group = pq.read_metadata(path).row_group(index // 5).total_byte_size
+    assert one <= group + 3 * labels + footer + 4096
+
+
+def test_parquet_rows_that_are_gone_or_changed_are_said_and_the_others_shown(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "in", "parquet")
+    (path,) = source.iterdir()
+    run = write_run(tmp_path / "run", source, format="parquet")
+    rows = pq.read_table(path).column("image").to_pylist()[:18]
+    rows[2]["bytes"], rows[7] = None, rows[8]
+    data = bytearray(pa_bytes(rows))
+    reader = ImageReader(run, [replace(p, shard=replace(p.shard, size=len(data), etag=None)) for p in read_plan(run)])
+    path.write_bytes(data)
+    labels = (
+        duckdb.sql(f"select * from '{tmp_path}/run/labels/*/*.parquet' order by index").to_arrow_table().to_pylist()
+    )
+    found = list(reader.read([labels[index] for index in (1, 2, 7, 8, 17, 20)]))
+    assert [str(one) if isinstance(one, LabelerError) else "" for one in found] == [
+        "",
+        "the row has no image",
+        "the image is no longer the one that was labeled",
+        "",
+        "",
+        "the Parquet file has fewer rows than when it was labeled",
+    ]
+
+
+def pa_bytes(rows: list[Any]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image": pa.array(rows)}), buffer, row_group_size=5)
+    return buffer.getvalue()
+
+
 def test_the_file_keeps_to_its_size_and_says_what_is_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"))
     target = tmp_path / "r.html"
@@ -189,12 +246,52 @@ def test_suspicious_images_are_found(tmp_path: Path) -> None:
     assert by_reason["repeated"]
 
 
+def one_each(rng: np.random.Generator, item: Any) -> Detections:
+    """A cat over the whole image and a dog in a corner, the same everywhere."""
+    return Detections.of([[0, 0, *SIZE], [100, 80, 150, 110]], [0.9, 0.5], [3, 8])
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "reasons"),
+    [
+        (Thresholds(1.0, {3: 0.6, 8: 0.4}), {"many", "whole", "repeated"}),
+        (Thresholds(1.0, {8: 0.4}), {"many", "repeated"}),
+        (Thresholds(1.0, {3: 0.6}), {"many", "whole"}),
+        (Thresholds(1.0, {3: 1.0}), {"many", "whole", "repeated"}),
+        (Thresholds(0.3, {3: 1.0, 8: 1.0}), set()),
+    ],
+)
+def test_suspicions_follow_each_categorys_threshold(tmp_path: Path, thresholds: Thresholds, reasons: set[str]) -> None:
+    run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"), detect=one_each)
+    data = report(run, tmp_path / "r.html", thresholds=thresholds)
+    assert {reason for image in data["images"] for reason in image["reasons"]} == reasons
+    assert data["thresholds"]["default"] == thresholds.default, "the sliders are where the file says"
+
+
+def test_errors_follow_each_categorys_threshold(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"), detect=one_each)
+    export_coco(run, read_plan(run), read_progress(run), str(tmp_path / "gt.json"))
+    truth = json.loads((tmp_path / "gt.json").read_text())
+    truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] == 8]  # dogs are right, cats wrong
+
+    def errors(thresholds: Thresholds) -> set[int]:
+        judged = judge_run(run, read_plan(run), read_progress(run), truth, thresholds=thresholds)
+        return set(judged.errors[0].tolist())  # category position * 2, + 1 for misses
+
+    places = {id_: place for place, id_ in enumerate(sorted(category["id"] for category in truth["categories"]))}
+    assert errors(Thresholds(1.0, {3: 0.6, 8: 0.4})) == {2 * places[3]}
+    assert errors(Thresholds(1.0, {8: 0.6})) == {2 * places[8] + 1}
+
+
 def truth_of(run: Run, path: Path, *, drop: int = 4) -> Path:
-    """The run's own export without every `drop`-th object, and with an object nobody found."""
+    """The run's own export without every `drop`-th object, with crowds, and with an object nobody found."""
     export_coco(run, read_plan(run), read_progress(run), str(path), thresholds=Thresholds(0.4))
     values = json.loads(path.read_text())
     values["annotations"] = [a for i, a in enumerate(values["annotations"]) if i % drop]
     first = values["images"][0]["id"]
+    for place, image in enumerate(values["images"][::2]):  # a crowd of cats over most of the image
+        crowd = {"id": 10**7 + place, "image_id": image["id"], "category_id": 3, "bbox": [0, 0, 90, 80], "iscrowd": 1}
+        values["annotations"].append(crowd)
     values["annotations"].append({"id": 10**6, "image_id": first, "category_id": 6, "bbox": [1, 1, 9, 9], "iscrowd": 0})
     path.write_text(json.dumps(values))
     return path
@@ -211,6 +308,26 @@ def test_curves_are_those_of_evaluate(tmp_path: Path) -> None:
     assert data["truth"]["categories"]["6"]["objects"] == 1
     shown = next(image for image in data["images"] if image["key"] == "000000/0")
     assert [6, 1, 1, 10, 10, 0] in shown["truth"], "an image with a miss is shown"
+
+
+@pytest.mark.parametrize("federated", [False, True])
+def test_errors_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, federated: bool) -> None:
+    monkeypatch.setattr("labeler.review.truth._EACH", 10**6)
+    run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"))
+    truth = json.loads(truth_of(run, tmp_path / "gt.json").read_text())
+    if federated:
+        for image in truth["images"]:
+            image |= {"neg_category_ids": [8], "not_exhaustive_category_ids": [5]}
+        for annotation in truth["annotations"][::3]:
+            annotation["ignore"] = 1
+    for threshold in (0.1, 0.3, 0.6):
+        judged = judge_run(run, read_plan(run), read_progress(run), truth, thresholds=Thresholds(threshold))
+        score, place = evaluate_run(run.uri, truth).scores[0], round(threshold * 100) - 1
+        assert score.rules.federated == federated
+        groups = np.bincount(judged.errors[0], minlength=2 * len(score.objects))
+        assert groups[::2].tolist() == score.false_positives[:, place].tolist()
+        assert groups[1::2].tolist() == (score.objects - score.true_positives[:, place]).tolist()
+        assert groups[::2].sum() > 0 or threshold > 0.1, "there is something to count"
 
 
 @pytest.mark.parametrize(

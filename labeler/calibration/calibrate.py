@@ -7,7 +7,7 @@ from labeler.calibration.fit import Calibration, fit
 from labeler.calibration.marks import Marks, collect_marks
 from labeler.calibration.target import Target
 from labeler.errors import Refused
-from labeler.evaluation import evaluate_run
+from labeler.evaluation import Evaluation, evaluate_run
 from labeler.evaluation.alignment import match_categories
 from labeler.evaluation.ground_truth import Annotations
 from labeler.runs import PlannedShard, Progress, Run
@@ -24,12 +24,27 @@ def calibrate_by_annotations(
         annotations, by_name, partial: see `evaluate_run`.
 
     Raises:
-        Refused: other images or categories.
+        Refused: other images or categories, or nothing to calibrate by.
     """
     evaluation = evaluate_run(run.uri, annotations, by_name=by_name, partial=partial, masks=False)
     matched = match_categories(run.vocabulary(), evaluation.truth, by_name=by_name, partial=True)
+    _require_evidence(evaluation)
     evidence = TruthEvidence(evaluation.truth, evaluation.scores[0], matched.position_of)
     return fit(evidence, target, floor=evaluation.floor)
+
+
+def _require_evidence(evaluation: Evaluation) -> None:
+    """Refused without objects, or without detections that were judged: all thresholds would be 1, and keep nothing."""
+    score, source = evaluation.scores[0], evaluation.truth.source
+    if not score.objects.any():
+        raise Refused(
+            f"annotations {source} have no object of the run's categories in the run's images, so every box would be "
+            "wrong; give annotations with objects"
+        )
+    if not (score.true_positives + score.false_positives).any():
+        raise Refused(
+            f"the run found nothing that annotations {source} can judge: no box of their categories in their images"
+        )
 
 
 def calibrate_by_marks(

@@ -68,15 +68,17 @@ class TruthEvidence:
         return Curve(precision, judged, int(judged.max(initial=0)), true, objects)
 
 
-_BANDS = np.floor(SCORE_THRESHOLDS * 10 + 1e-9).astype(int)  # (t,) 0..9: tenths
+_TENTHS = np.floor(SCORE_THRESHOLDS * 10 + 1e-9).astype(int)  # (t,) 0..9
 
 
 class MarkEvidence:
-    """Some boxes were marked right or wrong, perhaps not evenly over the scores.
+    """Some boxes were marked right or wrong, perhaps not evenly over categories and scores.
 
-    Reports show as many boxes of a low score as of a high one, though a run has far more low ones. So the share of
-    right boxes is taken tenth by tenth of the score, and weighed by how many boxes the run has there; within a tenth,
-    marked boxes stand for the others. A tenth without marks is counted with the next lower one.
+    Reports show as many boxes of a low score as of a high one, and of a rare category as of a frequent one, though a
+    run has far more of some. So the share of right boxes is taken stratum by stratum, a category's tenth of the score,
+    and weighed by how many boxes the run has there; within a stratum, marked boxes stand for the others. A tenth
+    without marks is counted with the category's next lower one. Where that has none either, the other categories'
+    boxes of the tenth stand for it, or all marks of its own, whichever say less.
 
     Args:
         marks: by category id: (n, 2) float64, score and 1.0 for right.
@@ -93,49 +95,71 @@ class MarkEvidence:
         return sorted(self._marks)
 
     def curve(self, category_ids: Sequence[int]) -> Curve:
-        marks = np.concatenate([self._marks[id_] for id_ in category_ids] or [np.zeros((0, 2))])
         nothing = np.zeros(len(SCORE_THRESHOLDS), np.int64)
-        boxes = sum((self._boxes.get(id_, nothing) for id_ in category_ids), nothing)
-        estimates = [self._estimate(marks, boxes, place) for place in range(len(SCORE_THRESHOLDS))]
+        known = [id_ for id_ in category_ids if id_ in self._marks]
+        marked = np.array([_at_least(self._marks[id_][:, 0]) for id_ in known]).reshape(-1, len(SCORE_THRESHOLDS))
+        right = np.array([_at_least(m[m[:, 1] > 0, 0]) for m in map(self._marks.__getitem__, known)])
+        stored = np.array([self._boxes.get(id_, nothing) for id_ in known]).reshape(marked.shape)
+        counts = np.stack([marked, right.reshape(marked.shape), stored]).astype(np.float64)
+        estimates = [_estimate(counts, place) for place in range(len(SCORE_THRESHOLDS))]
         precision, support = np.array(estimates, np.float64).T
-        return Curve(precision, support, len(marks))
-
-    def _estimate(self, marks: Floats, boxes: npt.NDArray[np.int64], place: int) -> tuple[float, float]:
-        """(precision, effective number of marks) at one threshold; (NaN, 0) where too little was marked."""
-        strata = _strata(marks, boxes, place)
-        if not strata:
-            return np.nan, 0.0
-        count, right, weight = np.array(strata, np.float64).T
-        weight = weight / weight.sum()
-        precision = float((weight * right / count).sum())
-        # All right in a small tenth does not mean certainty: variances come from one more right and one more wrong.
-        smooth = (right + 1) / (count + 2)
-        variance = float((weight**2 * smooth * (1 - smooth) / count).sum())
-        overall = float((weight * smooth).sum())
-        return precision, min(overall * (1 - overall) / variance, float(count.sum()))
+        return Curve(precision, support, sum(len(self._marks[id_]) for id_ in known))
 
 
-def _strata(marks: Floats, boxes: npt.NDArray[np.int64], place: int) -> list[tuple[float, float, float]]:
-    """(marks, right ones, stored boxes) tenth by tenth of the score from a threshold upward; [] where none is marked.
+def _at_least(scores: Floats) -> npt.NDArray[np.int64]:
+    """(t,) how many scores are at or above each threshold, compared as exports do."""
+    ordered = np.sort(scores.astype(np.float32))
+    return len(ordered) - np.searchsorted(ordered, SCORE_THRESHOLDS.astype(np.float32), side="left")
 
-    The lowest stratum begins at the threshold itself. It must have marks of its own: boxes just above a threshold are
-    those that better ones say least about.
+
+def _estimate(counts: Floats, place: int) -> tuple[float, float]:
+    """(precision, effective number of marks) at one threshold; (NaN, 0) where too little was marked.
+
+    Args:
+        counts: (3, categories, t) marks, right ones and stored boxes with at least each score.
     """
-    strata: list[tuple[float, float, float]] = []
-    scores = marks[:, 0]
-    start = place
-    while start < len(SCORE_THRESHOLDS):
-        later = np.flatnonzero(_BANDS[start] < _BANDS)
-        stop = int(later[0]) if len(later) else len(SCORE_THRESHOLDS)
-        upper = SCORE_THRESHOLDS[stop] if stop < len(SCORE_THRESHOLDS) else np.inf
-        inside = (scores >= SCORE_THRESHOLDS[start]) & (scores < upper)
-        stored = float(boxes[start] - (boxes[stop] if stop < len(SCORE_THRESHOLDS) else 0))
-        count, right = float(inside.sum()), float(marks[inside, 1].sum())
-        if count and stored:
-            strata.append((count, right, stored))
-        elif stored and strata:
-            strata[-1] = (strata[-1][0], strata[-1][1], strata[-1][2] + stored)
-        elif stored:
-            return []
-        start = stop
-    return strata
+    # A tenth that the threshold parts is two; those below the threshold only stand in for others.
+    starts = np.unique([*np.searchsorted(_TENTHS, range(10)), place])
+    ends = np.concatenate([counts, np.zeros((*counts.shape[:2], 1))], 2)[..., [*starts[1:], -1]]
+    marked, right, stored = counts[..., starts] - ends  # (categories, strata) each
+    stored[:, starts < place] = 0
+    kept = np.flatnonzero(stored.sum(0))
+    # The lowest boxes must be marked: they are those that better ones say least about.
+    if not len(kept) or not marked[:, kept[0]].any():
+        return np.nan, 0.0
+    weight = _weigh(marked, right, stored)
+    weight, count, right = weight[weight > 0] / weight.sum(), marked[weight > 0], right[weight > 0]
+    precision = float((weight * right / count).sum())
+    # All right in a small stratum does not mean certainty: variances come from one more right and one more wrong.
+    smooth = (right + 1) / (count + 2)
+    variance = float((weight**2 * smooth * (1 - smooth) / count).sum())
+    overall = float((weight * smooth).sum())
+    return precision, min(overall * (1 - overall) / variance, float(count.sum()))
+
+
+def _weigh(marked: Floats, right: Floats, stored: Floats) -> Floats:
+    """(categories, strata) stored boxes that the marks of each stratum stand for: 0 where there are no marks."""
+    weight = np.zeros_like(stored)
+    own = _last_marked(marked)
+    anyone = _last_marked(marked.sum(0, keepdims=True))[0]
+    rows, strata = np.nonzero(stored * (own >= 0))
+    np.add.at(weight, (rows, own[rows, strata]), stored[rows, strata])
+    for category, stratum in zip(*np.nonzero(stored * (own < 0)), strict=True):
+        boxes, total = stored[category, stratum], marked[category].sum()
+        # Weighed by their boxes, but for strata that only stand in: these lie below the threshold and have no weight.
+        there = anyone[stratum]
+        others = np.where(marked[:, there] > 0, np.maximum(stored[:, there], 1), 0)
+        share = others / others.sum()
+        theirs = float((share * np.divide(right[:, there], marked[:, there], where=share > 0, out=share * 0)).sum())
+        if total and right[category].sum() / total < theirs:
+            weight[category] += boxes * marked[category] / total
+        else:
+            weight[:, there] += boxes * share
+    return weight
+
+
+def _last_marked(marked: Floats) -> npt.NDArray[np.int64]:
+    """(categories, strata) the highest stratum with marks at or below each; -1 where there is none."""
+    places = np.where(marked > 0, np.arange(marked.shape[1]), -1)
+    found: npt.NDArray[np.int64] = np.maximum.accumulate(places, 1)
+    return found

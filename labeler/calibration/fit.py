@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +13,8 @@ from labeler.calibration.intervals import one_sided, two_sided, wilson
 from labeler.calibration.target import Target
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
 
-Status = Literal["fitted", "rare", "unreachable"]
-NEVER = 1.0  # the threshold of a category that reaches the target nowhere: it is left out
+Status = Literal["fitted", "rare", "refuted", "unreachable"]
+NEVER = 1.0  # the threshold of a category that is left out
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Choice:
     """One category's threshold (or, without id, the fallback's), and what was seen above it.
 
     Attributes:
-        status: "fitted"; "rare", too little was judged, and `threshold` is the fallback; "unreachable", enough was
-            judged and no threshold reaches the target, so `threshold` is 1 and the category is left out.
+        status: "fitted"; "rare", too little was judged, and `threshold` is the fallback; "refuted", too little, but
+            enough to say that at the fallback the category surely misses the target; "unreachable", enough was judged
+            and no threshold reaches the target. The last two are left out: `threshold` is 1.
         judged: detections that were judged, from the score floor up.
         precision, recall: above the threshold; None where nothing is known.
     """
@@ -59,6 +60,11 @@ class Calibration:
     fallback: Choice
     fallback_of: Literal["rare categories", "all categories"]
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether every category is left out, also those that nothing is known of."""
+        return all(choice.threshold >= NEVER for choice in (*self.choices, self.fallback))
+
 
 def fit(evidence: Evidence, target: Target, *, floor: float) -> Calibration:
     """A threshold for each category: the lowest that is surely precise enough (for recall, the highest).
@@ -66,20 +72,22 @@ def fit(evidence: Evidence, target: Target, *, floor: float) -> Calibration:
     "Surely": the one-sided lower bound of Wilson's interval at `target.confidence` reaches the target. Taking the plain
     estimate instead would choose where luck was best, and miss the target on new images about every other time.
 
-    The fallback is fitted in the same way on all rare categories' detections together; on everything's, if those are
-    too few or never good enough.
+    The fallback is fitted in the same way on all rare categories' detections together; if those are never good enough,
+    without the ones that by themselves surely are not; on everything's, if that is too little or not good enough.
 
     Args:
         floor: the run's score floor: nothing is known below it.
     """
     curves = {id_: evidence.curve([id_]) for id_ in evidence.category_ids}
     found = {id_: _threshold(curve, target, floor) for id_, curve in curves.items()}
-    rare = [id_ for id_, curve in curves.items() if _seen(curve, target) < target.min_judged]
+    rare = {id_: curve for id_, curve in curves.items() if _seen(curve, target) < target.min_judged}
     fallback, of = _fallback(evidence, rare, target, floor)
     choices = []
     for id_, curve in curves.items():
         own = found[id_]
-        if id_ in rare:
+        if id_ in rare and fallback.threshold < NEVER and _is_refuted(curve, target, fallback.threshold):
+            choices.append(_choice(id_, "refuted", NEVER, curve))
+        elif id_ in rare:
             choices.append(_choice(id_, "rare", fallback.threshold, curve))
         elif own is None:
             choices.append(_choice(id_, "unreachable", NEVER, curve))
@@ -89,17 +97,30 @@ def fit(evidence: Evidence, target: Target, *, floor: float) -> Calibration:
 
 
 def _fallback(
-    evidence: Evidence, rare: Sequence[int], target: Target, floor: float
+    evidence: Evidence, rare: Mapping[int, Curve], target: Target, floor: float
 ) -> tuple[Choice, Literal["rare categories", "all categories"]]:
-    together = evidence.curve(rare)
-    threshold = _threshold(together, target, floor) if _seen(together, target) >= target.min_judged else None
-    if threshold is not None:
-        return _choice(None, "fitted", threshold, together), "rare categories"
+    likely = [id_ for id_, curve in rare.items() if not _is_refuted(curve, target, floor)]
+    for some in (list(rare), likely):
+        together = evidence.curve(some)
+        threshold = _threshold(together, target, floor) if _seen(together, target) >= target.min_judged else None
+        if threshold is not None:
+            return _choice(None, "fitted", threshold, together), "rare categories"
     everything = evidence.curve(evidence.category_ids)
     threshold = _threshold(everything, target, floor)
     if threshold is None:
         return _choice(None, "unreachable", NEVER, everything), "all categories"
     return _choice(None, "fitted", threshold, everything), "all categories"
+
+
+def _is_refuted(curve: Curve, target: Target, threshold: float) -> bool:
+    """Whether what was judged from a threshold up surely misses the target: the upper bound lies below it.
+
+    Where nothing is known exactly there, the next threshold above speaks for it. Of recalls only what is kept counts:
+    leaving a category out would not raise it.
+    """
+    _, high = wilson(curve.precision, curve.support, one_sided(target.confidence))
+    known = np.flatnonzero(~np.isnan(high) & (threshold - 1e-9 <= SCORE_THRESHOLDS))
+    return target.measure == "precision" and len(known) > 0 and bool(high[known[0]] < target.value)
 
 
 def _seen(curve: Curve, target: Target) -> int:

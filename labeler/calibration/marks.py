@@ -18,7 +18,7 @@ from labeler.evaluation.average_precision import SCORE_THRESHOLDS
 from labeler.records import detections_of
 from labeler.runs import PlannedShard, Progress, Run, read_tables
 
-_ROW_ID = re.compile(r"(\d{6,})[/:-](\d+)")  # shard id and index
+_ROW_ID = re.compile(r"(\d{6,18})[/:-](\d{1,18})")  # shard id and index
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _SCORE_TOLERANCE = 1e-4  # browsers round
 _MAX_PROBLEMS = 20
@@ -72,7 +72,7 @@ def read_marks(uri: str) -> Marks:
     shown = storage.redact(uri)
     try:
         values = json.loads(storage.read_bytes(uri))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second by brackets in brackets
         raise Refused(f"marks {shown} are no JSON: {error}") from None
     if not isinstance(values, dict) or not isinstance(values.get("marks"), list) or not values.get("run"):
         raise Refused(f'marks {shown} must be an object with "run" and a list "marks", as a report writes them')
@@ -97,7 +97,7 @@ def _parse(value: Any) -> Mark | None:
     score, right = value.get("score"), value.get("right")
     if not isinstance(image, str) or type(box) is not int or type(category_id) is not int or type(right) is not bool:
         return None
-    if isinstance(score, bool) or not isinstance(score, int | float):
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:  # NaN is not, either
         return None
     row = _ROW_ID.fullmatch(image)
     if row is None and not _DIGEST.fullmatch(image):

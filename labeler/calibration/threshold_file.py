@@ -66,6 +66,12 @@ def describe(calibration: Calibration, run: Run) -> list[str]:
     if unknown:
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         lines.append(f"{len(unknown):,} categories were not judged at all and take the fallback: {some}")
+    lines.append("before suppression across categories, which export does on top: it drops boxes, right and wrong ones")
+    if calibration.keeps_nothing:
+        lines.append(
+            "warning: nothing reaches the target, every threshold is 1, and an export with this file keeps no box: "
+            "ask for less, or have more boxes judged"
+        )
     return [line.rstrip() for line in lines]
 
 
@@ -77,6 +83,8 @@ def _row(choice: Choice) -> str:
 def _why(choice: Choice, min_judged: int) -> str:
     if choice.status == "rare":
         return f"  rare (fewer than {min_judged}): the fallback"
+    if choice.status == "refuted":
+        return f"  rare (fewer than {min_judged}), and by these surely below it at the fallback: left out"
     return "  reaches it nowhere: left out" if choice.status == "unreachable" else ""
 
 

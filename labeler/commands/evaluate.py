@@ -6,6 +6,7 @@ import argparse
 
 from labeler import storage
 from labeler.commands.arguments import Verbs
+from labeler.commands.export_options import SUPPRESS_IOU, read_suppress
 from labeler.errors import Refused
 
 
@@ -22,9 +23,16 @@ def add(verbs: Verbs) -> None:
         help="segm: masks, too (auto: where there are any)",
     )
     parser.add_argument("--thresholds", metavar="FILE", help="judge only what an export with this file would keep")
+    parser.add_argument(
+        "--suppress",
+        metavar="IOU",
+        help=f"with --thresholds: precision and recall of what export --suppress keeps (default {SUPPRESS_IOU}; off)",
+    )
     parser.add_argument("--fixed-ap", action="store_true", help="refuse a run unfit for LVIS's Fixed AP")
     parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
-    parser.add_argument("--partial", action="store_true", help="leave out images and categories that the run has not")
+    parser.add_argument(
+        "--partial", action="store_true", help="an unfinished run; leave out images and categories it has not"
+    )
     parser.add_argument("--output", metavar="URI", help="JSON to write (default RUN/evaluation.json)")
     parser.set_defaults(run=_evaluate)
 
@@ -35,6 +43,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from labeler.job import absolute_uri
 
     groups, rules = arguments.groups, arguments.rules
+    if arguments.suppress is not None and not arguments.thresholds:
+        raise Refused("--suppress goes with --thresholds: AP is of all boxes")
     if arguments.run_uri.lower().endswith(".json"):
         of_runs = arguments.partial or arguments.categories_by_name or arguments.fixed_ap or arguments.thresholds
         if of_runs or arguments.iou != "auto":
@@ -54,6 +64,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             partial=arguments.partial,
             masks={"auto": None, "bbox": False, "segm": True}[arguments.iou],
             thresholds=arguments.thresholds,
+            suppress_iou=read_suppress(arguments.suppress or str(SUPPRESS_IOU)),
         )
         target = arguments.output or storage.join(run_uri, "evaluation.json")
     lines = evaluation.lines()

@@ -86,7 +86,7 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     return Selection(
         where=arguments.where,
         thresholds=thresholds,
-        suppress_iou=_suppress(arguments.suppress),
+        suppress_iou=read_suppress(arguments.suppress),
         score_below=arguments.score_below,
         categories=_categories(arguments.categories, run.vocabulary()),
         min_side=arguments.min_side,
@@ -179,7 +179,8 @@ def _bounds(text: str | None, option: str, *, whole: bool = False) -> tuple[floa
     return low, high
 
 
-def _suppress(text: str) -> float | None:
+def read_suppress(text: str) -> float | None:
+    """The overlap, None for off. Raises Refused."""
     if text == "off":
         return None
     try:

@@ -33,6 +33,7 @@ def evaluate_run(
     partial: bool = False,
     masks: bool | None = None,
     thresholds: str | None = None,
+    suppress_iou: float | None = None,
 ) -> Evaluation:
     """Judge a run's stored detections by ground truth; nothing is written.
 
@@ -47,13 +48,16 @@ def evaluate_run(
         rules: "auto" is LVIS where images carry `neg_category_ids`, else COCO.
         fixed_ap: refuse the run when Fixed AP cannot be measured on it; else that is only said.
         by_name: match categories by name alone.
-        partial: evaluate the images and categories that both sides have, and say what that leaves out.
+        partial: evaluate the images and categories that both sides have, of an unfinished run too, and say what that
+            leaves out.
         masks: evaluate masks too; None: if the run and the annotations have them.
         thresholds: a threshold file: only detections at or above their category's threshold count.
+        suppress_iou: with `thresholds`: precision, recall and F1 are those of what an export that suppresses across
+            categories would keep; AP, which looks at all categories by themselves, is not changed.
 
     Raises:
-        Refused: not a run, other images or categories, thresholds of another model or vocabulary, or what `fixed_ap`
-            and `partial` say.
+        Refused: not a run, an unfinished one, other images or categories, thresholds of another model or vocabulary,
+            or what `fixed_ap` and `partial` say.
         StorageError: something cannot be read.
     """
     run = open_run(run_uri)
@@ -62,6 +66,11 @@ def evaluate_run(
         raise Refused(f"{shown} is no run: it has no run.json; give the output folder of a label command")
     limits = thresholds_for(run, thresholds) if thresholds is not None else Thresholds()
     plan, progress = read_plan(run), read_progress(run)
+    if (left := progress.left(plan)) and not partial:
+        raise Refused(
+            f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
+            "finish it with the label command, or evaluate what there is with --partial"
+        )
     whole, with_masks = _read_truth(annotations, run, masks)
     chosen = choose_rules(whole, rules)
     why_not = why_not_fixed(run.manifest.config["detect"]) if chosen is LVIS else ""
@@ -70,18 +79,27 @@ def evaluate_run(
     wanted = read_groups(groups, whole) if groups is not None else {}
     categories = match_categories(run.vocabulary(), whole, by_name=by_name, partial=partial)
     images = match_images(run, plan, progress, whole)
-    _require_all_images(run, whole, images, complete=progress.is_complete(plan), partial=partial)
+    _require_all_images(run, whole, images, partial=partial)
     part = _Part.of(whole, images, categories)
     collector = Collector(part.truth, chosen, fixed=chosen is LVIS and not why_not, masks=with_masks)
+    kept = Collector(part.truth, chosen, fixed=False, masks=with_masks)
+    if thresholds is None:
+        suppress_iou = None
     cap = int(run.manifest.config["detect"]["max_detections"])
     at_cap = 0
-    for found, lengths in read_detections(run, plan, progress, part.rows, part.category_of, limits, masks=with_masks):
+    detections = read_detections(
+        run, plan, progress, part.rows, part.category_of, limits, suppress_iou=suppress_iou, masks=with_masks
+    )
+    for found, survives, lengths in detections:
         collector.add(found)
+        if suppress_iou is not None:
+            kept.add(found[survives])
         at_cap += int(np.count_nonzero(lengths == cap)) if cap else 0
     protocol = protocol_of(run, whole, part.truth, images, categories)
     protocol["images"] |= {"at_cap": at_cap, "run_complete": progress.is_complete(plan)}
     protocol["notes"] = collector.notes()
     protocol["thresholds"] = None if thresholds is None else storage.redact(thresholds)
+    protocol["suppress_iou"] = suppress_iou
     kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)
     return Evaluation(
         protocol,
@@ -89,6 +107,7 @@ def evaluate_run(
         collector.scores(kinds),
         {LVIS_FIXED.name: why_not} if why_not else {},
         part.moved(wanted) | (frequency_groups(part.truth) if chosen is LVIS else {}),
+        kept.scores(kinds) if suppress_iou is not None else (),
     )
 
 
@@ -105,15 +124,14 @@ def _read_truth(annotations: Annotations, run: Run, masks: bool | None) -> tuple
     return read_ground_truth(annotations, masks=bool(masks)), bool(masks)
 
 
-def _require_all_images(run: Run, truth: GroundTruth, images: ImageMatch, *, complete: bool, partial: bool) -> None:
+def _require_all_images(run: Run, truth: GroundTruth, images: ImageMatch, *, partial: bool) -> None:
     missing = np.flatnonzero(~images.present)
     if not len(missing) or partial:
         return
     first = ", ".join(truth.file_names[image] for image in missing[:3])
-    why = "" if complete else "; the run is incomplete: finish it with the label command"
     raise Refused(
         f"{len(missing):,} of {len(truth.file_names):,} images of annotations {truth.source} are not in run "
-        f"{run.manifest.run_id} ({first}{', ...' if len(missing) > 3 else ''}){why}; --partial evaluates the others"
+        f"{run.manifest.run_id} ({first}{', ...' if len(missing) > 3 else ''}); --partial evaluates the others"
     )
 
 

@@ -27,6 +27,7 @@ class Evaluation:
         scores: one for each rules and kind: boxes first, then masks.
         refused: name of rules -> why the run cannot be judged by them.
         groups: positions of the categories of each named group.
+        kept: scores of what survives suppression across categories at the thresholds; their counts alone matter.
     """
 
     protocol: dict[str, Any]
@@ -34,6 +35,7 @@ class Evaluation:
     scores: tuple[Score, ...]
     refused: dict[str, str] = field(default_factory=dict)
     groups: Groups = field(default_factory=dict)
+    kept: tuple[Score, ...] = ()
 
     @property
     def floor(self) -> float:
@@ -53,7 +55,7 @@ class Evaluation:
             "scores": [self._score_to_dict(one) for one in self.scores],
             "operating_points": [
                 operating_points.to_dict(one, self.truth, floor=self.floor)
-                for one in self.scores
+                for one in self.kept or self.scores
                 if one.rules is not LVIS_FIXED
             ],
         }

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler.boxes import xyxy_to_xywh
+from labeler.detections import Detections
 from labeler.evaluation.alignment import Positions
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.exports.thresholds import Thresholds
+from labeler.merge import survive_across_categories
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, only_units
 
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
@@ -27,20 +29,23 @@ def read_detections(
     category_of: Mapping[int, int],
     thresholds: Thresholds,
     *,
+    suppress_iou: float | None = None,
     masks: bool = False,
-) -> Iterator[tuple[DetectionTable, npt.NDArray[np.int64]]]:
-    """For each unit that matters: its detections, and how many each of its images of the ground truth has in all.
+) -> Iterator[tuple[DetectionTable, npt.NDArray[np.bool_], npt.NDArray[np.int64]]]:
+    """For each unit that matters: its detections, which of them survive, and how many each image has stored.
 
     Args:
         rows: see `ImageMatch`; positions must be those of the ground truth that is evaluated.
         category_of: category id -> position; detections of other categories are left out.
         thresholds: detections below them are left out, too.
+        suppress_iou: of boxes above their thresholds that overlap more, whatever their categories, only the best
+            survives, as in exports; None: all do.
         masks: read them, too; a detection may have none.
     """
     ids = np.array(sorted(category_of), np.int64)
     positions = np.array([category_of[int(id_)] for id_ in ids], np.int32)
     for unit, table in iterate_units(plan, only_units(progress, rows), ("detections",)):
-        yield _to_table(table, rows[unit], ids, positions, thresholds, masks=masks)
+        yield _to_table(table, rows[unit], ids, positions, thresholds, suppress_iou, masks=masks)
 
 
 def _to_table(
@@ -49,23 +54,29 @@ def _to_table(
     ids: npt.NDArray[np.int64],
     positions: npt.NDArray[np.int32],
     thresholds: Thresholds,
+    suppress_iou: float | None,
     *,
     masks: bool,
-) -> tuple[DetectionTable, npt.NDArray[np.int64]]:
+) -> tuple[DetectionTable, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     lengths = pc.list_value_length(table["detections"]).to_numpy().astype(np.int64)
     values = pc.list_flatten(table["detections"])
     column = {name: pc.struct_field(values, name).to_numpy() for name in ("category_id", "score", *_SIDES)}
     image = np.repeat(image_of_row, lengths)
     place = np.minimum(np.searchsorted(ids, column["category_id"]), len(ids) - 1)
-    kept = (image >= 0) & (ids[place] == column["category_id"])
-    kept &= column["score"] >= thresholds.limits(column["category_id"])
-    boxes_xyxy = np.stack([column[side][kept] for side in _SIDES], 1)
+    above = (image >= 0) & (column["score"] >= thresholds.limits(column["category_id"]))
+    kept = above & (ids[place] == column["category_id"])
+    boxes_xyxy = np.stack([column[side] for side in _SIDES], 1)
+    survives = above if suppress_iou is None else above.copy()
+    if suppress_iou is not None:  # by boxes of categories that are not annotated, too
+        every = Detections.of(boxes_xyxy, column["score"], column["category_id"])
+        for mine in np.split(np.flatnonzero(above), np.flatnonzero(np.diff(image[above])) + 1):
+            survives[mine] = survive_across_categories(every[mine], iou_above=suppress_iou)
     found = DetectionTable(
-        image[kept], positions[place[kept]], column["score"][kept].astype(np.float32), xyxy_to_xywh(boxes_xyxy)
+        image[kept], positions[place[kept]], column["score"][kept].astype(np.float32), xyxy_to_xywh(boxes_xyxy[kept])
     )
     if masks:
         found = replace(found, masks=_masks(pc.struct_field(values, "mask"), kept))
-    return found, lengths[image_of_row >= 0]
+    return found, survives[kept], lengths[image_of_row >= 0]
 
 
 def _masks(column: pa.ChunkedArray, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:

@@ -24,7 +24,7 @@ def describe(evaluation: Evaluation) -> list[str]:
     main = evaluation.scores[0]
     lines += ["", *_categories(evaluation, main)]
     if evaluation.protocol.get("thresholds"):
-        return [*lines, "", *_at_file(evaluation, main)]
+        return [*lines, "", *_at_file(evaluation, (evaluation.kept or evaluation.scores)[0])]
     for score in evaluation.scores:
         if score.rules is not LVIS_FIXED:
             lines += ["", *_thresholds(evaluation, score)]
@@ -136,8 +136,10 @@ def _at_file(evaluation: Evaluation, score: Score) -> list[str]:
     found = [p.at(0) for p in operating_points.per_category(score, floor=0.0)]
     names = [category.name for category in evaluation.truth.categories]
     width = max(len("(together)"), *map(len, names))
+    suppress = evaluation.protocol["suppress_iou"]
+    how = "nothing suppressed across categories" if suppress is None else f"suppressed across categories at {suppress}"
     lines = [
-        f"at the thresholds of {evaluation.protocol['thresholds']} (boxes, IoU 0.5)",
+        f"at the thresholds of {evaluation.protocol['thresholds']} (boxes, IoU 0.5, {how})",
         f"{'category':{width}}  precision  recall     F1  detections",
     ]
     for name, point in [*zip(names, found, strict=True), ("(together)", points)]:

@@ -33,6 +33,11 @@ class Thresholds:
     by_category: Mapping[int, float] = field(default_factory=dict)
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def keep_any(self) -> bool:
+        """Whether any category can keep a box: calibration says 1 of those it leaves out."""
+        return min([self.default, *self.by_category.values()]) < 1
+
     def limits(self, category_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         """(n,) the threshold of each detection; float32, as scores are, so that a stored 0.3 is at least 0.3."""
         known, place = np.unique(category_ids, return_inverse=True)

@@ -22,6 +22,7 @@ from labeler.review.image_bytes import ImageReader
 from labeler.review.join import Join, Pair, Place, Side
 from labeler.review.pictures import shortest, thumbnails
 from labeler.review.reservoir import Reservoir
+from labeler.review.turns import in_turns
 from labeler.runs import Progress, Run, UnitKey, read_plan, read_progress, read_unit_file
 from labeler.runs.plan import file_name_prefix
 from labeler.vocabulary import Category, Vocabulary
@@ -253,17 +254,18 @@ def _tally(join: Join, ids: Sequence[int], seed: int, max_images: int) -> tuple[
         "without_digest": join.without_digest,
     }
     renamings = tuple((*pair, boxes) for pair, boxes in tally.renamings.most_common(_RENAMINGS))
-    return Comparison(tally.images, tally.identical, tally.counts(), renamings, facts), _pick(tally.drawn, max_images)
+    return Comparison(tally.images, tally.identical, tally.counts(), renamings, facts), _pick(
+        tally.drawn, max_images, seed
+    )
 
 
-def _pick(drawn: Reservoir, max_images: int) -> _Sample:
-    """In turns one of each category and kind of difference."""
+def _pick(drawn: Reservoir, max_images: int, seed: int) -> _Sample:
+    """In turns one of each kind of difference, and of each kind one of each category."""
     groups, entries = drawn.result()
-    queues: dict[int, list[tuple[int, ...]]] = {}
+    queues: dict[tuple[int, int], list[tuple[int, ...]]] = {}
     for group, entry in zip(groups.tolist(), entries.tolist(), strict=True):
-        queues.setdefault(group, []).append(tuple(entry))
-    order = sorted(queues, key=lambda group: (group % len(_SHOWN_KINDS), group))
-    wanted = dict.fromkeys(queues[group][turn] for turn in range(_EACH) for group in order if turn < len(queues[group]))
+        queues.setdefault((group % len(_SHOWN_KINDS), group // len(_SHOWN_KINDS)), []).append(tuple(entry))
+    wanted = dict.fromkeys(in_turns(queues, seed=seed))
     return _Sample(tuple((Place(a, b), Place(c, d)) for a, b, c, d in list(wanted)[:max_images]))
 
 

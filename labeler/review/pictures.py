@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ MAX_BOXES = 120  # of one image, best first; the drawn ones always
 _QUALITY = 74
 _READS = 8
 _AT_ONCE = 32  # thumbnails made before the budget is looked at again
+_EMBEDDED_AT_ONCE = 1024  # of images inside Parquet rows, so that each row group is read once: more hardly fit a page
 
 Row = dict[str, Any]  # a row of labels/, as Arrow gives it
 
@@ -63,20 +64,31 @@ def read_rows(progress: Progress, picks: Sequence[Pick]) -> dict[tuple[UnitKey, 
         return found
 
 
-def thumbnails(reader: ImageReader, rows: Iterable[Row], *, max_pixels: int) -> Iterator[dict[str, Any]]:
+def thumbnails(reader: ImageReader, rows: Sequence[Row], *, max_pixels: int) -> Iterator[dict[str, Any]]:
     """For each row, in order: {jpeg: base64, width, height of the image}, or {problem: why there is none}.
 
-    A few are made ahead.
+    Some are made ahead; of images inside Parquet rows all that a page can hold, file by file.
     """
-    rows = iter(rows)
+
+    def make(together: Sequence[Row]) -> list[dict[str, Any]]:
+        return [_thumbnail(data, max_pixels) for data in reader.read(together)]
+
+    at_once = _EMBEDDED_AT_ONCE if any(map(reader.is_embedded, rows)) else _AT_ONCE
     with ThreadPoolExecutor(_READS) as pool:
-        while chunk := list(islice(rows, _AT_ONCE)):
-            yield from pool.map(lambda row: _thumbnail(reader, row, max_pixels), chunk)
+        for start in range(0, len(rows), at_once):
+            chunk = rows[start : start + at_once]
+            lists = reader.together(chunk)
+            found: dict[int, dict[str, Any]] = {}
+            for places, made in zip(lists, pool.map(make, [[chunk[i] for i in one] for one in lists]), strict=True):
+                found.update(zip(places, made, strict=True))
+            yield from (found[place] for place in range(len(chunk)))
 
 
-def _thumbnail(reader: ImageReader, row: Row, max_pixels: int) -> dict[str, Any]:
+def _thumbnail(data: bytes | LabelerError, max_pixels: int) -> dict[str, Any]:
     try:
-        pixels = images.decode(reader.read(row), max_pixels=max_pixels).pixels
+        if isinstance(data, LabelerError):
+            raise data
+        pixels = images.decode(data, max_pixels=max_pixels).pixels
     except LabelerError as error:
         return {"problem": storage.redact(str(error))}
     picture = Image.fromarray(pixels)

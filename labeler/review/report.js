@@ -367,26 +367,33 @@ function openLarge(image, main) {
 
 // ---- ground truth ----
 
-function overlap(a, b) {
+const area = (box) => Math.max(0, box[2] - box[0]) * Math.max(0, box[3] - box[1]);
+
+function shared(a, b) {
   const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]), height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
-  if (width <= 0 || height <= 0) return 0;
-  const area = (c) => Math.max(0, c[2] - c[0]) * Math.max(0, c[3] - c[1]);
-  return width * height / (area(a) + area(b) - width * height);
+  return width > 0 && height > 0 ? width * height : 0;
 }
 
-// Greedy, best score first, within a category, at IoU 0.5: what is right, false and missed in an image now.
+const overlap = (a, b) => (shared(a, b) ? shared(a, b) / (area(a) + area(b) - shared(a, b)) : 0);
+const partInside = (a, b) => (shared(a, b) ? shared(a, b) / area(a) : 0);
+
+// Greedy, best score first, within a category, at IoU 0.5: what is right, false and missed in an image now. Objects that do
+// not count excuse: a crowd whatever lies in it for the most part, an ignored object the one that is matched to it.
+const EXCUSES = ['none', 'crowd', 'ignored'];
+
 function judge(image, wanted) {
-  const objects = image.truth.map((object) => ({ category: object[0], box: object.slice(1, 5), crowd: object[5] === 1, kind: 'missed' }));
+  const objects = image.truth.map((object) => ({ category: object[0], box: object.slice(1, 5), excuse: EXCUSES[object[5]], kind: object[5] ? 'unjudged' : 'missed' }));
   const found = image.boxes.filter(kept).sort((a, b) => b[2] - a[2]).map((box) => ({ category: box[1], box: box.slice(3), score: box[2], kind: 'false' }));
   for (const one of found) {
     const same = objects.filter((object) => object.category === one.category);
-    const best = same.filter((object) => !object.crowd && object.kind === 'missed')
-      .map((object) => [overlap(one.box, object.box), object]).sort((a, b) => b[0] - a[0])[0];
-    if (best && best[0] >= data.truth.iou) best[1].kind = one.kind = 'matched';
+    const nearest = (objects) => objects.map((object) => [overlap(one.box, object.box), object]).filter(([iou]) => iou >= data.truth.iou).sort((a, b) => b[0] - a[0])[0];
+    const best = nearest(same.filter((object) => object.kind === 'missed'));
+    const ignored = nearest(same.filter((object) => object.excuse === 'ignored' && !object.taken));
+    if (best) best[1].kind = one.kind = 'matched';
+    else if (ignored) { ignored[1].taken = true; one.kind = 'unjudged'; }
     else if ((image.judged && !image.judged.includes(one.category)) || !(one.category in data.truth.categories || data.truth.known.includes(one.category))
-      || objects.some((object) => object.crowd && overlap(one.box, object.box) >= data.truth.iou)) one.kind = 'unjudged';
+      || same.some((object) => object.excuse === 'crowd' && partInside(one.box, object.box) >= data.truth.iou)) one.kind = 'unjudged';
   }
-  for (const object of objects) if (object.crowd) object.kind = 'unjudged';
   for (const one of [...objects, ...found]) if (wanted !== null && one.category !== wanted) one.kind = 'unjudged';
   return { objects, found };
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,13 @@ from labeler.review.pictures import Pick, describe_boxes, read_rows, thumbnails
 from labeler.review.reservoir import Ints
 from labeler.review.survey import BANDS, SUSPICIONS, Survey, survey_run
 from labeler.review.truth import Truth, judge_run
+from labeler.review.turns import in_turns, interleave
 from labeler.runs import PlannedShard, Progress, Run, UnitKey
 from labeler.runs.plan import file_name_prefix
 
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
 _TIMELINE_BARS = 96
+_WHERE_NOTHING_IS_KEPT = 0.3  # with thresholds of 1 every object would be a miss, and nothing could be suspicious
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def write_report(
     not grow with the number of images, but with annotations as `evaluate_run` says.
 
     Args:
-        thresholds: where the sliders start; below its default no box makes an image suspicious.
+        thresholds: where the sliders start; a box below its own makes no image suspicious and is no error.
         max_images: thumbnails; the file ends earlier where `max_bytes` is reached.
         annotations: COCO or LVIS json of some of the run's images.
         by_name, partial: about the annotations, see `evaluate_run`.
@@ -70,15 +72,16 @@ def write_report(
     Raises:
         Refused: the annotations do not fit the run, or nothing is committed yet.
     """
-    survey = survey_run(run, plan, progress, threshold=thresholds.default, seed=seed)
+    judged_at = thresholds if thresholds.keep_any else Thresholds(_WHERE_NOTHING_IS_KEPT)
+    survey = survey_run(run, plan, progress, thresholds=judged_at, seed=seed)
     if not survey.units:
         raise Refused(f"run {storage.redact(run.uri)} has no committed unit yet; there is nothing to report")
     truth = None
     if annotations is not None:
         truth = judge_run(
-            run, plan, progress, annotations, threshold=thresholds.default, by_name=by_name, partial=partial, seed=seed
+            run, plan, progress, annotations, thresholds=judged_at, by_name=by_name, partial=partial, seed=seed
         )
-    picks = pick_images(survey, truth, max_images)
+    picks = pick_images(survey, truth, max_images, seed=seed)
     data = describe_run(run, plan, progress, survey, thresholds)
     if truth is not None:
         data["truth"] = truth.curves
@@ -135,36 +138,38 @@ class _Images:
         }
 
 
-def pick_images(survey: Survey, truth: Truth | None, max_images: int) -> list[Pick]:
-    """The images to show, the most wanted first: in turns one of each kind of suspicion, of each category's errors,
-    and of each category and score band, rare categories too. An image that is wanted twice is taken once."""
-    queues: dict[tuple[Any, ...], list[tuple[UnitKey, int, int]]] = defaultdict(list)
-    for kind, entry in _entries(survey.suspicious, survey.units):
-        queues["suspicious", kind].append(entry)
-    if truth is not None:
-        for group, entry in _entries(truth.errors, truth.units):
-            queues["error", group].append(entry)
-    for cell, entry in _entries(survey.drawn, survey.units):
-        queues["cell", cell % len(BANDS), cell // len(BANDS)].append(entry)  # bands first: all have a turn early
+def pick_images(survey: Survey, truth: Truth | None, max_images: int, *, seed: int = 0) -> list[Pick]:
+    """The images to show, the most wanted first: a quarter for suspicions, a quarter for errors, half for galleries.
+
+    Each kind of suspicion, each category's errors, and each category and score band has its turns, rare categories
+    too; what one does not use is the others'. An image that is wanted twice is taken once.
+    """
+    suspicious = _queue(survey.suspicious, survey.units, lambda kind: (kind, 0), "suspicious")
+    errors = _queue(truth.errors, truth.units, lambda group: (group % 2, group // 2), "error") if truth else {}
+    cells = _queue(survey.drawn, survey.units, lambda cell: (cell % len(BANDS), cell // len(BANDS)), "cell")
+    wanted = [(weight, in_turns(queues, seed=seed)) for weight, queues in ((1, suspicious), (1, errors), (2, cells))]
     picks: dict[tuple[UnitKey, int], Pick] = {}
-    for turn in range(max((len(queue) for queue in queues.values()), default=0)):
-        for name, queue in queues.items():
-            if turn < len(queue):
-                unit, row, box = queue[turn]
-                if (unit, row) not in picks and len(picks) >= max_images:
-                    continue
-                pick = picks.setdefault((unit, row), Pick(unit, row))
-                pick.boxes |= {box} if box >= 0 else set()
-                if name[0] == "suspicious":
-                    pick.reasons.add(SUSPICIONS[name[1]])
-                elif name[0] == "error":
-                    pick.reasons.add("truth")
+    for why, kind, (unit, row, box) in interleave(wanted):
+        if (unit, row) not in picks and len(picks) >= max_images:
+            continue
+        pick = picks.setdefault((unit, row), Pick(unit, row))
+        pick.boxes |= {box} if box >= 0 else set()
+        if why != "cell":
+            pick.reasons.add(SUSPICIONS[kind] if why == "suspicious" else "truth")
     return list(picks.values())
 
 
-def _entries(sample: tuple[Ints, Ints], units: Sequence[UnitKey]) -> Iterable[tuple[int, tuple[UnitKey, int, int]]]:
+_Wanted = tuple[str, int, tuple[UnitKey, int, int]]  # why, kind within it, and what
+
+
+def _queue(
+    sample: tuple[Ints, Ints], units: Sequence[UnitKey], name: Callable[[int], tuple[int, int]], why: str
+) -> dict[tuple[int, int], list[_Wanted]]:
+    """A sample's entries by the (kind, member) that `name` makes of their group."""
+    queues: dict[tuple[int, int], list[_Wanted]] = defaultdict(list)
     for group, (unit, row, box) in zip(sample[0].tolist(), sample[1].tolist(), strict=True):
-        yield group, (units[unit], row, box)
+        queues[name(group)].append((why, name(group)[0], (units[unit], row, box)))
+    return queues
 
 
 def describe_run(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler import storage
+from labeler.exports.thresholds import Thresholds
 from labeler.records import STATUSES
 from labeler.review.reservoir import Ints, Reservoir
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
@@ -60,15 +61,15 @@ class Survey:
 
 
 def survey_run(
-    run: Run, plan: Sequence[PlannedShard], progress: Progress, *, threshold: float, each: int = 12, seed: int = 0
+    run: Run, plan: Sequence[PlannedShard], progress: Progress, *, thresholds: Thresholds, each: int = 12, seed: int = 0
 ) -> Survey:
     """Read every row once; memory does not grow with the number of images, but 100 bytes a unit.
 
     Args:
-        threshold: boxes below it make no image suspicious.
+        thresholds: boxes below theirs make no image suspicious.
         each: boxes drawn of a category in a band, and images of a kind of suspicion.
     """
-    surveyor = _Surveyor(run, threshold, each, seed)
+    surveyor = _Surveyor(run, thresholds, each, seed)
     times = commit_times(progress)
     units: list[UnitKey] = []
     for unit, table in iterate_units(plan, progress, _COLUMNS):
@@ -107,13 +108,14 @@ class _Boxes:
 class _Surveyor:
     """Takes units one by one."""
 
-    def __init__(self, run: Run, threshold: float, each: int, seed: int) -> None:
+    def __init__(self, run: Run, thresholds: Thresholds, each: int, seed: int) -> None:
         self._categories = tuple(c for c in run.vocabulary().categories if not c.negative)
         self._ids = np.array(sorted(c.id for c in self._categories), np.int64)
         position = {c.id: i for i, c in enumerate(self._categories)}
         self._position = np.array([position[int(id_)] for id_ in self._ids], np.int64)
         self._cap = int(run.manifest.config["detect"]["max_detections"])
-        self._threshold, self._seed = np.float32(threshold), seed
+        self._limits = thresholds.limits(np.array([c.id for c in self._categories], np.int32))  # by position
+        self._seed = seed
         self._statuses: Counter[str] = Counter()
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._histograms = np.zeros(len(self._categories) * STEPS, np.int64)
@@ -135,7 +137,7 @@ class _Surveyor:
         cell = boxes.category * len(BANDS) + np.maximum(band, 0)
         entries = np.stack([np.full(len(boxes.row), number), boxes.row, boxes.box], 1)
         self._drawn.add(cell, rng.random(len(cell)), entries)
-        self._suspect(number, lengths, boxes[boxes.scores >= self._threshold], rng)
+        self._suspect(number, lengths, boxes[boxes.scores >= self._limits[boxes.category]], rng)
 
     def _count_statuses(self, table: pa.Table) -> None:
         counted = table.select(["status", "error"]).group_by(["status", "error"]).aggregate([([], "count_all")])

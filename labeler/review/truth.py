@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from labeler.boxes import iou
+from labeler.boxes import part_inside
 from labeler.evaluation import Evaluation, GroundTruth, evaluate_run, operating_points, read_ground_truth
 from labeler.evaluation.alignment import Positions, match_categories, match_images
 from labeler.evaluation.ground_truth import Annotations
+from labeler.exports.thresholds import Thresholds
 from labeler.records import detections_of
 from labeler.review.pairing import pair_by_score
 from labeler.review.reservoir import Ints, Reservoir
@@ -19,6 +20,9 @@ from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
 
 IOU = 0.5
 _EACH = 6  # images of a category's false positives, and of its misses
+# What an object excuses that the rules do not count: COCO's crowd every detection that lies in it for the most part,
+# LVIS's ignored object the one that is matched to it.
+COUNTED, CROWD, IGNORED = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Truth:
     _rows: Mapping[UnitKey, Positions]
 
     def objects_in(self, unit: UnitKey, row: int) -> dict[str, Any]:
-        """{truth: [category id, x_min, y_min, x_max, y_max, crowd], judged: category ids or null} of an image;
+        """{truth: [category id, x_min, y_min, x_max, y_max, excuse], judged: category ids or null} of an image;
         empty for an image that is not annotated. Where `judged` is not null, nothing is known of other categories."""
         positions = self._rows.get(unit)
         image = -1 if positions is None else int(positions[row])
@@ -47,18 +51,20 @@ class Truth:
 
 @dataclass(frozen=True)
 class _Objects:
-    """The annotated objects, by image."""
+    """The annotated objects, by image; `excuse` says of each which of COUNTED, CROWD and IGNORED it is."""
 
     truth: GroundTruth
     category_id_of: Mapping[int, int]  # position in the ground truth -> id in the run
+    excuse: Any  # (objects,) int8
     order: Any  # (objects,) rows by image
     bounds: Any  # (images + 1,) where each image begins in `order`
 
     @staticmethod
-    def of(truth: GroundTruth, position_of: Mapping[int, int]) -> _Objects:
+    def of(truth: GroundTruth, position_of: Mapping[int, int], *, federated: bool) -> _Objects:
         order = np.argsort(truth.image, kind="stable")
         bounds = np.searchsorted(truth.image[order], np.arange(len(truth.image_ids) + 1))
-        return _Objects(truth, {position: id_ for id_, position in position_of.items()}, order, bounds)
+        excuse = np.where(truth.ignore, IGNORED, COUNTED) if federated else np.where(truth.crowd, CROWD, COUNTED)
+        return _Objects(truth, {position: id_ for id_, position in position_of.items()}, excuse, order, bounds)
 
     def rows_of(self, image: int) -> Any:
         rows = self.order[self.bounds[image] : self.bounds[image + 1]]
@@ -85,10 +91,9 @@ class _Objects:
 
     def describe(self, image: int) -> dict[str, Any]:
         rows = self.rows_of(image)
-        crowd = self.truth.crowd | self.truth.ignore
         described = [
             [self.category_id_of[int(self.truth.category[row])], *(round(float(side), 1) for side in box),
-             int(crowd[row])]
+             int(self.excuse[row])]
             for row, box in zip(rows, self.boxes_xyxy(rows), strict=True)
         ]  # fmt: skip
         judged = self.judged(image)
@@ -101,12 +106,12 @@ def judge_run(
     progress: Progress,
     annotations: Annotations,
     *,
-    threshold: float,
+    thresholds: Thresholds,
     by_name: bool = False,
     partial: bool = False,
     seed: int = 0,
 ) -> Truth:
-    """Evaluate the run, and look for its worst errors at a threshold. Holds what `evaluate_run` holds.
+    """Evaluate the run, and look for its worst errors at these thresholds. Holds what `evaluate_run` holds.
 
     Raises:
         Refused: as `evaluate_run` does.
@@ -114,9 +119,9 @@ def judge_run(
     evaluation = evaluate_run(run.uri, annotations, by_name=by_name, partial=partial, masks=False)
     truth = read_ground_truth(annotations)
     position_of = match_categories(run.vocabulary(), truth, by_name=by_name, partial=partial).position_of
-    objects = _Objects.of(truth, position_of)
+    objects = _Objects.of(truth, position_of, federated=evaluation.scores[0].rules.federated)
     rows = match_images(run, plan, progress, truth).rows
-    miner = _Miner(objects, threshold, seed)
+    miner = _Miner(objects, thresholds, seed)
     units: list[UnitKey] = []
     for unit, table in iterate_units(plan, progress, ("detections",)):
         if unit in rows:
@@ -164,40 +169,47 @@ def _points(points: operating_points.OperatingPoints) -> list[list[float | None]
 class _Miner:
     """Looks for errors image by image; keeps a category's most confident false positives, and misses at random."""
 
-    def __init__(self, objects: _Objects, threshold: float, seed: int) -> None:
-        self._objects, self._threshold, self._rng = objects, threshold, np.random.default_rng(seed)
+    def __init__(self, objects: _Objects, thresholds: Thresholds, seed: int) -> None:
+        self._objects, self._thresholds, self._rng = objects, thresholds, np.random.default_rng(seed)
         self._position_of = {id_: position for position, id_ in objects.category_id_of.items()}
         self.errors = Reservoir(2 * len(objects.truth.categories), _EACH, 3)
 
     def add(self, unit: int, row: int, image: int, detections: Any) -> None:
-        found = detections.above(self._threshold)
+        found = self._thresholds.apply(detections)
         objects = self._objects.rows_of(image)
         truth = self._objects.truth
         known = np.array([self._position_of.get(int(id_), -1) for id_ in found.category_ids], np.int64)
         boxes = self._objects.boxes_xyxy(objects)
-        excused = truth.crowd[objects] | truth.ignore[objects]
-        free = (known[:, None] == truth.category[objects][None]) & ~excused[None]
-        pairs = pair_by_score(found.boxes, boxes, at_least=IOU, free=free)
-        false = self._is_false(image, found, known, boxes[excused], {one for one, _, _ in pairs})
+        excuse = self._objects.excuse[objects]
+        same = known[:, None] == truth.category[objects][None]  # (detections, objects)
+        matched, missed = _match(found.boxes, boxes, same, excuse)
+        false = self._is_false(image, found, known, matched)
         self.errors.add(
             2 * known[false],
             -found.scores[false].astype(np.float64),
             np.stack([np.full(len(false), unit), np.full(len(false), row), false], 1),
         )
-        matched = {other for _, other, _ in pairs}
-        missed = [place for place in range(len(objects)) if place not in matched and not excused[place]]
         groups = 2 * truth.category[objects[missed]].astype(np.int64) + 1
         self.errors.add(groups, self._rng.random(len(missed)), np.tile([unit, row, -1], (len(missed), 1)))
 
-    def _is_false(self, image: int, found: Any, known: Any, excused_xyxy: Any, matched: set[int]) -> Any:
+    def _is_false(self, image: int, found: Any, known: Any, matched: Any) -> Any:
         judged = self._objects.judged(image)
-        in_crowd = iou(found.boxes, excused_xyxy).max(1, initial=0.0) >= IOU
         wrong = [
             place
             for place in range(len(found))
-            if place not in matched
-            and known[place] >= 0
-            and not in_crowd[place]
-            and (judged is None or int(found.category_ids[place]) in judged)
+            if not matched[place] and known[place] >= 0 and (judged is None or int(found.category_ids[place]) in judged)
         ]
         return np.array(wrong, np.int64)
+
+
+def _match(found_xyxy: Any, objects_xyxy: Any, same: Any, excuse: Any) -> tuple[Any, Any]:
+    """((detections,) bool: matched or excused, places of the objects missed); objects that count come first."""
+    counted = pair_by_score(found_xyxy, objects_xyxy, at_least=IOU, free=same & (excuse == COUNTED))
+    matched = np.zeros(len(found_xyxy), np.bool_)
+    matched[[place for place, _, _ in counted]] = True
+    ignored = same & (excuse == IGNORED) & ~matched[:, None]
+    matched[[place for place, _, _ in pair_by_score(found_xyxy, objects_xyxy, at_least=IOU, free=ignored)]] = True
+    inside = part_inside(found_xyxy, objects_xyxy) >= IOU
+    matched |= (inside & same & (excuse == CROWD)).any(1)
+    hit = {other for _, other, _ in counted}
+    return matched, [place for place in np.flatnonzero(excuse == COUNTED).tolist() if place not in hit]
