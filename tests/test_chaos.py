@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from labeler.runs import read_unit_file
 from tests.chaos_cluster import (
     POISON_WIDTH,
     ChaosCluster,
@@ -22,6 +23,7 @@ from tests.chaos_cluster import (
     write_images,
 )
 from tests.processes import ray_processes
+from tests.small_disk import small_disk
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -142,6 +144,34 @@ def test_two_jobs_on_one_run(tmp_path: Path, checkpoint: Path, cluster: ChaosClu
     assert [process.wait(timeout=500) for process in both] == [0, 0]
     require_exact(job, images, {"labeled": images})
     say(job, images, "two jobs at the same time", started)
+
+
+def test_a_disk_that_is_read_only_full_and_read_only_again(
+    tmp_path: Path, checkpoint: Path, cluster: ChaosCluster
+) -> None:
+    images, started = write_images(tmp_path, shards=10, images=100), time.time()
+    job = Job(tmp_path, checkpoint, cluster.address, {"seconds": 0.05})
+    errors = tmp_path / "job.err"
+    with small_disk(job.output, "200k") as disk:
+        disk.remount("ro")
+        assert job.start().wait(timeout=200) == 2
+        assert "Read-only file system" in errors.read_text().splitlines()[-1]
+        disk.remount("rw")
+        assert job.start().wait(timeout=300) == 1
+        assert "no space left" in errors.read_text().splitlines()[-1]
+        whole = job.units_committed()
+        assert whole, "filled before anything was committed"
+        assert sum(len(read_unit_file(str(file))) for file in job.output.glob("labels/*/*.parquet")) >= whole
+        disk.remount("size=64m")
+        process = job.start()
+        wait_for(lambda: job.units_committed() > whole, process)
+        disk.remount("ro")
+        assert process.wait(timeout=300) == 1
+        assert "Read-only file system" in errors.read_text().splitlines()[-1]
+        disk.remount("rw")
+        job.finish()
+        require_exact(job, images, {"labeled": images})
+        say(job, images, "output read-only, full, and read-only again", started)
 
 
 def test_everything_at_once(tmp_path: Path, checkpoint: Path, cluster: ChaosCluster) -> None:
