@@ -16,9 +16,11 @@ from labeler.config import Config, make_config
 from labeler.errors import Incomplete, Refused
 from labeler.forget import forget
 from labeler.pipeline.label import Outcome, label
+from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
 from labeler.runs import open_run, read_plan, read_progress, read_tables
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
+from tests.small_disk import small_disk
 from tests.stub_detector import MakeStub
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -288,3 +290,18 @@ def test_images_and_parquet_are_labeled_like_tars(tmp_path: Path, checkpoint: Pa
     assert found[0] == found[1] == found[2]
     assert len(found[0]) == 6
     assert all(detections for _, detections in found[0].values())
+
+
+def test_a_full_disk_ends_labeling_before_all_is_labeled_for_nothing(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=20, images=20)  # 100 units
+    log = tmp_path / "detected"
+    with small_disk(tmp_path / "out", "200k") as disk:
+        config = config_of(source, tmp_path / "out", checkpoint, "ray.workers=1")
+        with pytest.raises(Incomplete, match=r"takes no more units, so labeling stopped: .* no space left"):
+            run_quietly(config, make_detector=MakeStub(log=str(log)))
+        committed = len(list((tmp_path / "out").glob("labels/*/*.parquet")))
+        assert 0 < committed < 50
+        assert log.stat().st_size // 2 <= (committed + LEAST_UNWRITTEN + 4 * CONCURRENT_UNITS) * 4
+        disk.remount("size=64m")
+        assert run_quietly(config).report.complete
+        assert len(rows_of(tmp_path / "out")) == 400

@@ -82,6 +82,7 @@ class Receipt:
     written: bool = False  # False: another worker had committed it already
     engine: str = ""  # of the detector that labeled it, in words
     error: str | None = None
+    unwritten: bool = False  # it was labeled, and storage did not take it
 
     @property
     def images(self) -> int:
@@ -107,6 +108,7 @@ RECEIPT = pa.schema(
         pa.field("written", pa.bool_()),
         pa.field("engine", pa.string()),
         pa.field("error", pa.string()),
+        pa.field("unwritten", pa.bool_()),
     ]
 )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,12 @@ from labeler.runs.progress import NOTHING, Progress, read_progress
 CONCURRENT_UNITS = 3  # a worker fetches and commits two units while a third is in the forward
 SMALL_IMAGE_BYTES = 32 * 1024  # to guess units from bytes where counts are unknown: rather too many than too few
 MAX_IDLE_WAVES = 2
+LEAST_UNWRITTEN = 8  # units in a row that storage does not take, after all its own retries, before labeling stops
 LEDGER_THREADS = 256  # callers that may wait for one write of its journal together
+
+
+class _OutputClosed(Exception):
+    """Storage took none of many units in a row."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ def run_waves(
     """Work the plan until every shard is finished; returns the final listing.
 
     Raises:
-        Incomplete: two waves in a row committed nothing; the message and `reasons` name what is left and why.
+        Incomplete: two waves in a row committed nothing, or storage took none of many units in a row; the message names
+            what is left and why.
     """
     progress = read_progress(run)
     ledger = _start_ledger(run, progress)
@@ -66,21 +72,21 @@ def run_waves(
     while left := progress.left(plan):
         wave = _next_wave(left, progress, tried, seed, wave_units, read.max_images, careful=careful)
         reasons: dict[str, str] = {}
+        most_unwritten = max(LEAST_UNWRITTEN, 2 * CONCURRENT_UNITS * workers.count)
         try:
-            for receipt in _stream(wave, read, worker, workers, read_cpus, read_tasks, ledger):
-                if receipt.error:
-                    reasons[_name_of(receipt)] = receipt.error
-                on_receipt(receipt)
+            with closing(_stream(wave, read, worker, workers, read_cpus, read_tasks, ledger)) as receipts:
+                _take(receipts, reasons, on_receipt, most_unwritten)
         except KeyboardInterrupt:
             _close(ledger)
             raise
+        except _OutputClosed as error:  # a full disk: every unit more would be labeled for nothing
+            _close(ledger)
+            raise Incomplete(f"the output takes no more units, so labeling stopped: {error}") from None
         except Exception as error:  # workers that cannot start, a lost cluster: what was committed stays committed
             reasons["workers"] = last_line(error)
         begun = ray.get(ledger.unfinished.remote())
-        for receipt in label_suspects(_suspects(left, begun), read, worker, workers):
-            if receipt.error:
-                reasons[_name_of(receipt)] = receipt.error
-            on_receipt(receipt)
+        suspects = _suspects(left, begun)
+        _take(label_suspects(suspects, read, worker, workers), reasons, on_receipt, most_unwritten=len(suspects) + 1)
         ray.get(ledger.reset.remote())
         before, progress = progress, read_progress(run)
         idle = 0 if progress.commits > before.commits else idle + 1
@@ -89,6 +95,30 @@ def run_waves(
             raise Incomplete(_explain(progress.left(plan), reasons))
     _close(ledger)
     return progress
+
+
+def _take(
+    receipts: Iterable[Receipt],
+    reasons: dict[str, str],
+    on_receipt: Callable[[Receipt], None],
+    most_unwritten: int,
+) -> None:
+    """Hand all receipts on, and note what their errors say.
+
+    Raises:
+        _OutputClosed: so many units in a row were labeled and not written.
+    """
+    unwritten = 0
+    for receipt in receipts:
+        if receipt.error:
+            reasons[_name_of(receipt)] = receipt.error
+        on_receipt(receipt)
+        if receipt.unwritten:
+            unwritten += 1
+            if unwritten >= most_unwritten:
+                raise _OutputClosed(receipt.error)
+        elif receipt.kind == "unit" and not receipt.error:
+            unwritten = 0
 
 
 def _start_ledger(run: Run, progress: Progress) -> Any:
@@ -158,7 +188,7 @@ def _stream(
     read_cpus: float,
     read_tasks: int,
     ledger: Any,
-) -> Iterator[Receipt]:
+) -> Generator[Receipt, None, None]:
     """Receipts of one wave as they come in."""
     dataset = ray.data.read_datasource(
         UnitSource(wave.work, read),

@@ -13,7 +13,7 @@ import pyarrow as pa
 import ray
 
 from labeler import storage
-from labeler.errors import LabelerError
+from labeler.errors import LabelerError, StorageError
 from labeler.labeling import Detector, Segmenter, StageSeconds, UnitLabeler
 from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
 from labeler.pipeline.redo import Redo, Todo
@@ -119,7 +119,10 @@ class LabelUnits:
     def _label_and_commit(self, unit: Unit) -> Receipt:
         todo = todo_of(self._settings, unit)
         rows, seconds = self._labeler.label(unit.shard_id, todo.unit.items, self._settings.keep)
-        return commit(self._settings, todo, rows, seconds, self._labeler.description)
+        try:
+            return commit(self._settings, todo, rows, seconds, self._labeler.description)
+        except StorageError as error:
+            return Receipt("unit", unit.shard_id, unit.unit, error=str(error), unwritten=True)
 
 
 def make_labeler(settings: WorkerSettings) -> UnitLabeler:
