@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,10 @@ def run(tmp_path: Path) -> Run:
         for unit in (0, 1)
     }
     return write_run(tmp_path / "run", units, uris=URIS, keep=["tag"])
+
+
+def _killed(*_: object) -> bool:
+    raise MemoryError
 
 
 def rows_of(run: Run) -> list[dict[str, object]]:
@@ -113,8 +118,32 @@ def test_an_export_of_before_is_not_taken_for_one_of_now(
     assert main(["forget", run.uri, "--keys", str(tmp_path / "names.txt")]) == 0
     capsys.readouterr()
     assert main([*command, str(tmp_path / "before")]) == 2
-    assert "holds an export of something else (another images_forgotten)" in capsys.readouterr().err
+    refused = "holds an export of something else (another images_forgotten, units_bytes); choose another --output"
+    assert refused in capsys.readouterr().err
     assert main([*command, str(tmp_path / "after")]) == 0
+
+
+def test_an_export_from_between_two_tries_to_forget_is_not_taken_for_one_of_now(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is written before the units are; whoever exports then still has the image."""
+    export = ["export", run.uri, "--to", "parquet", "--output", str(tmp_path / "between")]
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr("labeler.forget._rewrite_unit", _killed)
+        forget(run, ["part-0.tar/1.jpg"])
+    assert main(export) == 0
+    assert main(export) == 0, "nothing has changed"
+    assert forget(run, ["part-0.tar/1.jpg"]).units == 1
+    capsys.readouterr()
+    assert main(export) == 2
+    assert "(another units_bytes); choose another --output, or delete it first" in capsys.readouterr().err
+
+
+def test_a_run_that_was_copied_is_the_same_to_an_export(run: Run, tmp_path: Path) -> None:
+    export = ["--to", "parquet", "--output", str(tmp_path / "out")]
+    assert main(["export", run.uri, *export]) == 0
+    shutil.copytree(run.uri, tmp_path / "copy")
+    assert main(["export", str(tmp_path / "copy"), *export]) == 0
 
 
 def test_what_was_made_elsewhere_is_named_while_it_is_there(

@@ -37,10 +37,23 @@ def describe(
         "units_digest": digest_of(canonical_json([list(unit) for unit in units])),
         "units_pending": digest_of(canonical_json(pending)),
         "images_forgotten": digest_of(canonical_json(forgotten)),
+        "units_bytes": digest_of(canonical_json(_sizes(units, progress))),
         "format": format_.name,
         "settings": asdict(format_),  # type: ignore[call-overload]
         "selection": asked,
     }
+
+
+def _sizes(units: Sequence[UnitKey], progress: Progress) -> list[int | None]:
+    """Bytes of each unit file: what `labeler forget` noted before it was cut off, it rewrites only when it is repeated.
+
+    Sizes, not ETags: a unit that is committed twice, or a run that was copied, is still the same.
+    """
+    sizes: dict[str, int] = {}
+    for folder, _ in progress.folders:
+        listed = storage.list_objects(storage.join(folder, layout.LABELS_FOLDER))
+        sizes.update((info.uri, info.size) for info in listed)
+    return [sizes.get(progress.unit_uri(*unit)) for unit in units]
 
 
 def begin(target: str, asked: dict[str, Any]) -> tuple[Totals, int]:
