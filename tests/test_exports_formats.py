@@ -270,6 +270,12 @@ def test_a_split_that_stays_empty_is_said(run: Run, tmp_path: Path, capsys: pyte
     assert "no image fell into val: give it a larger share" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("to", ["yolo", "parquet"])
+def test_an_export_of_nothing_is_said(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str) -> None:
+    export(run, tmp_path / "out", to, "--boxes", "300..")
+    assert capsys.readouterr().err == "labeler: warning: no image is selected, the export is empty\n"
+
+
 @pytest.mark.parametrize("row_group_size", [60, 5])
 def test_a_parquet_file_is_gone_through_once_however_many_units_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group_size: int

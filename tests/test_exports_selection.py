@@ -109,6 +109,8 @@ def test_images_without_boxes_stay_unless_they_are_not_wanted(tmp_path: Path) ->
         (["--boxes", "5..2"], "in order"),
         (["--suppress", "2"], "--suppress"),
         (["--near-copies", "30"], "from 0 to 7"),
+        (["--near-copies", "²"], "from 0 to 7"),
+        (["--near-copies", "3" * 5000], "from 0 to 7"),
         (["--threshold", "7"], "--threshold"),
         (["--images-per-category", "0"], "1 or more"),
         (["--to", "yolo", "--split", "train=0.9,test=0.1"], "YOLO needs a train and a val"),
@@ -124,14 +126,19 @@ def test_what_makes_no_sense_is_refused_in_a_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("output", ["", "  ", "foo://bucket/x.json", "s3:///x.json"])
+@pytest.mark.parametrize(
+    "output", ["", "  ", "/", "s3://", "file:///", "foo://bucket/x.json", "s3:///x.json", "/tmp/\udcff.json"]
+)
 def test_an_output_that_is_none_is_refused_in_a_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
     run = run_of(tmp_path, [row(0, FOUR)])
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
     assert main(["export", run.uri, "--to", "coco", "--output", output]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--output" in line
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_what_is_held_of_an_image_is_small() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from labeler import storage
@@ -43,8 +44,8 @@ def _export(arguments: argparse.Namespace) -> int:
     note_made(run, absolute_uri(target))
     summary = export_run(run, plan, progress, selection, format_, target.rstrip("/"), single_file=single)
     print("\n".join(_describe(summary)))
-    if empty := [name for name in selection.splits.names if not summary.totals.images.get(name)]:
-        print(f"labeler: warning: no image fell into {', '.join(empty)}: give it a larger share", file=sys.stderr)
+    if warning := _warning(selection.splits.names, summary.totals.images):
+        print(f"labeler: warning: {warning}", file=sys.stderr)
     return 0
 
 
@@ -53,12 +54,22 @@ def _target(asked: str | None, default: str) -> str:
     if asked is None:
         return default
     try:
-        if not asked.strip():
-            raise StorageError("it is empty")
+        if not asked.rpartition("://")[2].strip("/ "):
+            raise StorageError("it names no file or folder")
+        if asked.encode("utf-8", "replace").decode() != asked:
+            raise StorageError("it is no UTF-8 text")
         storage.head(asked)
     except StorageError as error:
         raise Refused(f"--output {storage.redact(asked)!r} cannot be used: {error}") from error
     return asked
+
+
+def _warning(splits: Sequence[str], images: Mapping[str, int]) -> str | None:
+    """What is surely not meant: nothing at all, or a split that data.yaml or a trainer names and that has no image."""
+    if not any(images.values()):
+        return "no image is selected, the export is empty"
+    empty = ", ".join(name for name in splits if not images.get(name))
+    return f"no image fell into {empty}: give it a larger share" if empty else None
 
 
 def _describe(summary: ExportSummary) -> list[str]:

@@ -197,6 +197,6 @@ def _near_copies(text: str) -> int:
 
     if text == "off":
         return -1
-    if not text.isdigit() or int(text) > MAX_BITS:
+    if text not in map(str, range(MAX_BITS + 1)):
         raise Refused(f"--near-copies is a number of bits from 0 to {MAX_BITS}, or off; got {text!r}")
     return int(text)
