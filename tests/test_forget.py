@@ -163,6 +163,25 @@ def test_what_was_made_elsewhere_is_named_while_it_is_there(
     assert str(file) not in printed
 
 
+def test_a_folder_that_an_export_was_refused_is_not_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_text("!")
+    before = sorted(Path(run.uri).rglob("*"))
+    for to, more in (("parquet", []), ("coco", ["--where", "error('x')"]), ("coco", ["--split", "a=1", "--group-by", "x"])):
+        assert main(["export", run.uri, "--to", to, "--output", str(tmp_path / "mine"), *more]) == 2
+    assert sorted(Path(run.uri).rglob("*")) == before, "refused: nothing is written"
+    assert forget(run, ["part-0.tar/1.jpg"]).untouched == []
+
+
+def test_a_run_that_cannot_be_written_to_is_exported_all_the_same(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(run.path("made")).write_text("no folder can be made here")
+    assert main(["export", run.uri, "--to", "coco", "--output", str(tmp_path / "x.json")]) == 0
+    assert (tmp_path / "x.json").exists()
+    assert f"labeler forget will not name {tmp_path / 'x.json'}" in capsys.readouterr().err
+
+
 def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")

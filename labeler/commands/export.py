@@ -29,9 +29,7 @@ def add(verbs: Verbs) -> None:
 
 def _export(arguments: argparse.Namespace) -> int:
     from labeler.exports.export import export_run
-    from labeler.job import absolute_uri
     from labeler.runs import read_plan, read_progress
-    from labeler.runs.made import note_made
 
     run = require_run(arguments.run_uri)
     plan, progress = read_plan(run), read_progress(run)
@@ -41,7 +39,6 @@ def _export(arguments: argparse.Namespace) -> int:
     single = options.is_single_file(arguments)
     extension = f".{options.SINGLE_FILES[arguments.to]}" if single else ""
     target = _target(arguments.output, run.path(f"exports/{arguments.to}{extension}"))
-    note_made(run, absolute_uri(target))
     summary = export_run(run, plan, progress, selection, format_, target.rstrip("/"), single_file=single)
     print("\n".join(_describe(summary)))
     if warning := _warning(selection.splits.names, summary.totals.images):
