@@ -9,6 +9,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +149,12 @@ def test_what_is_held_of_an_image_is_small() -> None:
 
     def chosen() -> Iterator[ChosenImage]:
         for n in range(count):
-            image_row = {"digest": f"{n * 7919:032x}", "phash": int(hashes[n])}
+            image_row = {"digest": f"{n * 7919:032x}", "phash": int(hashes[n]), "film": str(n // 3)}
             yield ChosenImage(n + 1, image_row, "x.jpg", empty, empty)
 
     split = Selection(splits=parse_splits("train=0.9,val=0.1"), near_copies=3)
-    for selection, most in ((split, 220), (Selection(images_per_category=100), 60)):
+    grouped, balanced = replace(split, group_by="film"), Selection(images_per_category=100)
+    for selection, most in ((split, 220), (grouped, 260), (balanced, 60)):
         tracemalloc.start()
         pick(chosen(), lambda: count, selection)
         peak = tracemalloc.get_traced_memory()[1]

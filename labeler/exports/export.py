@@ -78,7 +78,7 @@ def export_run(
 ) -> ExportSummary:
     """Write the selected images and boxes of a run.
 
-    Rows are streamed in key order; memory holds some units, one part's row groups, and with `Picks` some 45 to 150
+    Rows are streamed in key order; memory holds some units, one part's row groups, and with `Picks` some 45 to 225
     bytes an image. Each finished part is noted under `parts/` in the target; an export that stopped goes on after it,
     if it is asked for the same thing. Equal exports write equal files.
 

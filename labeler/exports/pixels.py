@@ -54,7 +54,8 @@ class PixelReader:
     """Owns the threads that fetch images.
 
     An image in a tar, a file or behind a URI is one ranged read of its own bytes. Images in the rows of a Parquet file
-    have no address: their file is gone through once more, but for row groups of which nothing is selected.
+    have no address: their file is gone through once more, but for row groups of which nothing is selected, if they fit
+    into a unit: where units begin in larger ones only their rows say.
     """
 
     def __init__(self, run: Run, plan: Sequence[PlannedShard]) -> None:
