@@ -1,10 +1,16 @@
-"""A vocabulary with a negative, images, and how equal two results are."""
+"""A small model, a vocabulary with a negative, images, and how equal two results are."""
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import transformers
+
+from labeler import checkpoints
 from labeler.detections import Detections
+from labeler.detectors.scratch import create_checkpoint
 from labeler.prompts import Prompts, pack
 from labeler.tokenizer import Tokenizer
 from labeler.vocabulary import Category, Vocabulary
@@ -22,6 +28,20 @@ VOCABULARY = Vocabulary(
         Category(50, "shadow", ("shadow",), negative=True),
     ),
 )
+
+
+def tiny_model(folder: Path, kind: str) -> Any:
+    """transformers' model, every parameter redrawn; `.folder` is its checkpoint."""
+    create_checkpoint(folder, words=["cat", "dog", "red"], kind=kind, redraw=True)
+    model = getattr(transformers, checkpoints.resolve(folder).architecture).from_pretrained(folder).eval()
+    model.folder = folder
+    return model
+
+
+def one_chunk(model: Any, *phrases: str) -> tuple[int, ...]:
+    """Token ids of a prompt of these phrases."""
+    words = Tokenizer.load(model.folder)
+    return (101, *(token for phrase in phrases for token in (*words.word_ids(phrase), 1012)), 102)
 
 
 def photo(seed: int, height: int = 90, width: int = 120) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from labeler.detectors import GroundingDino, engine_check, grounding_dino
 from labeler.detectors.engine_check import FLOAT32, HALF, compare
 from labeler.detectors.fast import FastForward
-from labeler.detectors.fast.sampling import sample
+from labeler.detectors.fast.kernels import PLAIN
 from labeler.detectors.scratch import create_checkpoint
 from labeler.errors import Refused
 from labeler.shapes import draw_scene
@@ -73,24 +75,27 @@ def test_an_engine_that_computes_something_else_is_not_used(folder, monkeypatch,
     assert np.array_equal(detector.detect([image])[0].boxes, expected.boxes)
 
 
-def broken_kernel(values, raw, references, grid):
+def broken(values, raw, references, grid):
     raise RuntimeError("Failed to find C compiler\nPlease specify one")
 
 
+BROKEN = replace(PLAIN, sample=broken)
+
+
 def test_a_kernel_that_cannot_be_built_here_is_replaced_and_named(folder, monkeypatch):
-    monkeypatch.setattr(grounding_dino, "samplers_for", lambda device: (broken_kernel, sample))
+    monkeypatch.setattr(grounding_dino, "kernels_for", lambda device: (BROKEN, PLAIN))
     detector = load(folder)
     description = detector.description
     assert description["engine"] == "fast"
     assert description["engine_check"].startswith("100.0% of ")
-    assert description["engine_check"].endswith("its GPU kernel failed with RuntimeError: Failed to find C compiler")
+    assert description["engine_check"].endswith("its GPU kernels failed with RuntimeError: Failed to find C compiler")
     image = draw_scene(1, 0).image
     monkeypatch.undo()
     assert np.array_equal(detector.detect([image])[0].boxes, load(folder).detect([image])[0].boxes)
 
 
 def test_an_engine_that_fails_on_this_device_is_not_used(folder, monkeypatch, warnings):
-    monkeypatch.setattr(grounding_dino, "samplers_for", lambda device: (broken_kernel,))
+    monkeypatch.setattr(grounding_dino, "kernels_for", lambda device: (BROKEN,))
     assert load(folder).description["engine"] == "transformers"
     assert "slower: the fast engine failed with RuntimeError: Failed to find C compiler" in warnings[0]
     with pytest.raises(Refused, match=r"engine=fast does not run on cpu: .* Failed to find C compiler"):

@@ -19,7 +19,7 @@ from labeler.checkpoints import Checkpoint
 from labeler.detections import Detections
 from labeler.detectors.batch_size import find_pairs
 from labeler.detectors.engine_check import check_engine
-from labeler.detectors.fast import FastForward, samplers_for, why_unsupported
+from labeler.detectors.fast import FastForward, kernels_for, why_unsupported
 from labeler.detectors.host_copy import HostCopy, one_ahead
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
@@ -143,8 +143,8 @@ class GroundingDino:
             log.warning("%s runs on transformers' own forward, which is slower: %s", self.checkpoint.name, unsupported)
             return reference, f"the fast engine does not understand it: {unsupported}"
         problems = []
-        for sampler in samplers_for(self.device):
-            fast = FastForward(reference.detector, half=reference.half, sampler=sampler)
+        for kernels in kernels_for(self.device):
+            fast = FastForward(reference.detector, half=reference.half, kernels=kernels)
             try:
                 check = check_engine(fast, self.preprocessing, self._text)
             except torch.OutOfMemoryError:
@@ -153,7 +153,7 @@ class GroundingDino:
                 problems.append(f"failed with {type(error).__name__}: {(str(error) or '?').splitlines()[0]}")
                 continue
             if check.passed or engine == "fast":
-                return fast, "; ".join([str(check), *(f"its GPU kernel {problem}" for problem in problems)])
+                return fast, "; ".join([str(check), *(f"its GPU kernels {problem}" for problem in problems)])
             problems.append(f"had {check}")
         what = f"the fast engine {', then '.join(problems)}"
         if engine == "fast":

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labeler.detectors.fast.kernels import Kernels
 from labeler.detectors.fast.layers import Linear, unflatten
-from labeler.detectors.fast.sampling import Grid, Sampler
+from labeler.detectors.fast.sampling import Grid
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,9 @@ class Deformable:
     out: Linear
     heads: int
     points: int  # of each level
-    sample: Sampler
 
     @staticmethod
-    def of(module: Any, dtype: torch.dtype, sample: Sampler) -> Deformable:
+    def of(module: Any, dtype: torch.dtype) -> Deformable:
         heads, offsets = module.n_heads, module.sampling_offsets
 
         def planes(tensor: Tensor) -> Tensor:  # (heads levels points 2, ...) -> (2 heads levels points, ...)
@@ -38,17 +38,16 @@ class Deformable:
             Linear.of(module.output_proj, dtype),
             heads,
             module.n_points,
-            sample,
         )
 
-    def __call__(self, hidden: Tensor, source: Tensor, references: Tensor, grid: Grid) -> Tensor:
+    def __call__(self, placed: Tensor, source: Tensor, references: Tensor, grid: Grid, kernels: Kernels) -> Tensor:
         """(batch, queries, d).
 
         Args:
-            hidden: (batch, queries, d), position embeddings added.
+            placed: (batch, queries, d), position embeddings added.
             source: (batch, positions, d), what is sampled from.
             references: (batch or 1, queries, 2 or 4) float32.
         """
         values = unflatten(self.value(source), -1, (self.heads, -1))
-        raw = unflatten(self.raw(hidden), -1, (3, self.heads, -1))
-        return self.out(self.sample(values, raw, references, grid))
+        raw = unflatten(self.raw(placed), -1, (3, self.heads, -1))
+        return self.out(kernels.sample(values, raw, references, grid))

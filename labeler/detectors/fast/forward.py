@@ -6,7 +6,6 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from torch.nn import functional
 
 from labeler.detectors.fast.deformable import Deformable
 from labeler.detectors.fast.fusion import Fusion
-from labeler.detectors.fast.layers import Attention, FeedForward, LayerNorm
-from labeler.detectors.fast.sampling import Grid, LevelShapes, Sampler, sample
+from labeler.detectors.fast.kernels import Features, Kernels, LayerNorm, kernels_for
+from labeler.detectors.fast.layers import Attention, FeedForward
+from labeler.detectors.fast.sampling import Grid, LevelShapes
 from labeler.detectors.split_forward import ImageFeatures, SplitForward, TextFeatures
 
 
@@ -31,14 +31,14 @@ class _EncoderLayer:
     feed: FeedForward
 
     @staticmethod
-    def of(layer: Any, dtype: torch.dtype, sampler: Sampler) -> _EncoderLayer:
+    def of(layer: Any, dtype: torch.dtype) -> _EncoderLayer:
         text, vision = layer.text_enhancer_layer, layer.deformable_layer
         return _EncoderLayer(
             Fusion.of(layer.fusion_layer, dtype),
             Attention.of(text.self_attn, dtype),
             LayerNorm.of(text.layer_norm_before),
             FeedForward.of(text, text.activation, text.layer_norm_after, dtype),
-            Deformable.of(vision.self_attn, dtype, sampler),
+            Deformable.of(vision.self_attn, dtype),
             LayerNorm.of(vision.self_attn_layer_norm),
             FeedForward.of(vision, vision.activation_fn, vision.final_layer_norm, dtype),
         )
@@ -55,13 +55,13 @@ class _DecoderLayer:
     feed: FeedForward
 
     @staticmethod
-    def of(layer: Any, dtype: torch.dtype, sampler: Sampler) -> _DecoderLayer:
+    def of(layer: Any, dtype: torch.dtype) -> _DecoderLayer:
         return _DecoderLayer(
             Attention.of(layer.self_attn, dtype),
             LayerNorm.of(layer.self_attn_layer_norm),
             Attention.of(layer.encoder_attn_text, dtype),
             LayerNorm.of(layer.encoder_attn_text_layer_norm),
-            Deformable.of(layer.encoder_attn, dtype, sampler),
+            Deformable.of(layer.encoder_attn, dtype),
             LayerNorm.of(layer.encoder_attn_layer_norm),
             FeedForward.of(layer, layer.activation_fn, layer.final_layer_norm, dtype),
         )
@@ -74,13 +74,13 @@ class FastForward(SplitForward):
     logits are float32 always. (Features in half precision would save little time and cost far more of the detections.)
     """
 
-    def __init__(self, detector: Any, *, half: torch.dtype | None = None, sampler: Sampler | None = None) -> None:
+    def __init__(self, detector: Any, *, half: torch.dtype | None = None, kernels: Kernels | None = None) -> None:
         super().__init__(detector, half=half)
         self.dtype = half or torch.float32
-        sampler = sampler or samplers_for(self.device)[0]
+        self.kernels = kernels or kernels_for(self.device)[0]
         encoder, decoder = self.model.encoder, self.model.decoder
-        self._encoder = [_EncoderLayer.of(layer, self.dtype, sampler) for layer in encoder.layers]
-        self._decoder = [_DecoderLayer.of(layer, self.dtype, sampler) for layer in decoder.layers]
+        self._encoder = [_EncoderLayer.of(layer, self.dtype) for layer in encoder.layers]
+        self._decoder = [_DecoderLayer.of(layer, self.dtype) for layer in decoder.layers]
         self._decoder_norm = LayerNorm.of(decoder.layer_norm)
         self._sine = sys.modules[type(detector).__module__].encode_sinusoidal_position_embedding
         self._levels_of = lru_cache(maxsize=64)(self._make_levels)  # images come in few shapes
@@ -93,8 +93,9 @@ class FastForward(SplitForward):
         levels = self._levels_of(image.level_shapes)
         vision, language = self._encode(image, text, levels)
         with self._float32():
-            references = self._propose(vision, language, text, levels)
-        hidden, references = self._decode(vision, language, text, references, levels)
+            references = self._propose(vision.full, language, text, levels)
+        words = language.to(self.dtype)
+        hidden, references = self._decode(vision.product, words, text, references, levels)
         with self._float32():
             logits = self._logits(self.detector.class_embed[-1], hidden, language)
             logits = logits.masked_fill(~text.token_mask[:, None], float("-inf"))
@@ -113,17 +114,24 @@ class FastForward(SplitForward):
             text.position_ids[:, :longest],
         )
 
-    def _encode(self, image: ImageFeatures, text: TextFeatures, levels: _Levels) -> tuple[Tensor, Tensor]:
-        vision, language, position = image.features, text.features, image.position_embedding
+    def _encode(self, image: ImageFeatures, text: TextFeatures, levels: _Levels) -> tuple[Features, Tensor]:
+        language, position, kernels = text.features, image.position_embedding, self.kernels
         text_position = self._sine(text.position_ids[..., None].float(), num_pos_feats=language.shape[-1])
         padding = None if self.device.type == "cpu" and bool(text.token_mask.all()) else ~text.token_mask
         mask = text.self_mask[:, None]
-        for layer in self._encoder:
-            vision, language = layer.fusion(vision, language, padding)
-            language = layer.text_norm(language + layer.text_attention.to_itself(language, text_position, mask))
-            language = layer.text_feed(language)
-            moved = layer.deformable(vision + position, vision, levels.centres, levels.grid(layer.deformable.points))
-            vision = layer.feed(layer.norm(vision + moved))
+        norms = [layer.fusion.norm_vision for layer in self._encoder]
+        full = norms[0](image.features)
+        vision = Features(full, full.to(self.dtype))
+        for number, layer in enumerate(self._encoder):
+            seen, language = layer.fusion(vision.product, language, padding, kernels)
+            vision = kernels.combine(vision.full, seen, (), position)
+            read = layer.text_attention.to_itself(language + text_position, language, mask)
+            words = layer.text_feed(kernels.combine(language, read, (layer.text_norm,), None), kernels)
+            language = words.full
+            grid = levels.grid(layer.deformable.points)
+            moved = layer.deformable(_placed(vision), vision.product, levels.centres, grid, kernels)
+            vision = kernels.combine(vision.full, moved, (layer.norm,), None)
+            vision = layer.feed(vision, kernels, tuple(norms[number + 1 : number + 2]))  # what the next one begins with
         return vision, language
 
     def _propose(self, vision: Tensor, language: Tensor, text: TextFeatures, levels: _Levels) -> Tensor:
@@ -143,25 +151,31 @@ class FastForward(SplitForward):
     def _decode(
         self, vision: Tensor, language: Tensor, text: TextFeatures, references: Tensor, levels: _Levels
     ) -> tuple[Tensor, Tensor]:
-        """The last layer's normalised features (pairs, queries, d) and the references (pairs, queries, 4) it read."""
-        decoder = self.model.decoder
+        """The last layer's normalised features (pairs, queries, d) and the references (pairs, queries, 4) it read.
+
+        Args:
+            vision, language: in the dtype of the products.
+        """
+        decoder, kernels = self.model.decoder, self.kernels
         width = vision.shape[-1]
-        hidden = self.model.query_position_embeddings.weight.expand(len(vision), -1, -1)
+        full = self.model.query_position_embeddings.weight.expand(len(vision), -1, -1)
+        hidden = Features(full, full.to(self.dtype))
         mask = text.token_mask[:, None, None]
         for number, layer in enumerate(self._decoder):
             sine = self._sine(references, num_pos_feats=width // 2)
             with self._float32():
                 position = decoder.reference_points_head(sine)
-            hidden = layer.self_norm(hidden + layer.self_attention.to_itself(hidden, position))
-            seen = layer.text_attention.to_others(hidden + position, language, mask)
-            hidden = layer.text_norm(hidden + seen)
+            moved = layer.self_attention.to_itself(hidden.full + position, hidden.product)
+            hidden = kernels.combine(hidden.full, moved, (layer.self_norm,), position)
+            moved = layer.text_attention.to_others(_placed(hidden), language, mask)
+            hidden = kernels.combine(hidden.full, moved, (layer.text_norm,), position)
             grid = levels.grid(layer.deformable.points)
-            hidden = layer.deformable_norm(hidden + layer.deformable(hidden + position, vision, references, grid))
-            hidden = layer.feed(hidden)
+            moved = layer.deformable(_placed(hidden), vision, references, grid, kernels)
+            hidden = layer.feed(kernels.combine(hidden.full, moved, (layer.deformable_norm,), None), kernels)
             if number + 1 < len(self._decoder):
                 with self._float32():
-                    references = self._refine(decoder.bbox_embed[number], hidden, references)
-        return self._decoder_norm(hidden), references
+                    references = self._refine(decoder.bbox_embed[number], hidden.full, references)
+        return self._decoder_norm(hidden.full), references
 
     def _refine(self, head: Any, hidden: Tensor, references: Tensor) -> Tensor:
         """(pairs, queries, 4) in 0..1: the references, moved."""
@@ -219,10 +233,6 @@ def _grid(shapes: LevelShapes, points: int, device: torch.device) -> Grid:
     return Grid.of(shapes, points, device)
 
 
-def samplers_for(device: torch.device) -> tuple[Sampler, ...]:
-    """The best first: on a GPU the kernel, where triton is there (torch's CUDA builds bring it along)."""
-    if device.type == "cuda" and find_spec("triton") is not None:
-        from labeler.detectors.fast.sampling_triton import sample_triton
-
-        return sample_triton, sample
-    return (sample,)
+def _placed(features: Features) -> Tensor:
+    assert features.placed is not None  # it was asked for
+    return features.placed

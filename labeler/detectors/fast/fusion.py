@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labeler.detectors.fast.layers import LayerNorm, Linear, unflatten
+from labeler.detectors.fast.kernels import Kernels, LayerNorm
+from labeler.detectors.fast.layers import Linear, unflatten
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,16 @@ class Fusion:
             kept(text_bias * text_gate),
         )
 
-    def __call__(self, vision: Tensor, text: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both, normalised and with what they saw of each other added.
+    def __call__(self, vision: Tensor, text: Tensor, padding: Tensor | None, kernels: Kernels) -> tuple[Tensor, Tensor]:
+        """What the image saw of the text (batch, positions, d), and the text (batch, tokens, d), normalised and with
+        what it saw of the image added.
 
         Args:
-            vision: (batch, positions, d) float32, every position real.
+            vision: (batch, positions, d), every position real; normalised by `norm_vision`, in the dtype of products.
             text: (batch, tokens, d) float32.
             padding: (batch, tokens) bool, True for padding; None where there is none.
         """
-        vision, text = self.norm_vision(vision), self.norm_text(text)
+        text = self.norm_text(text)
         heads, tokens = len(self.absorbed_query), text.shape[1]
         key, value = (
             unflatten(linear(text), -1, (heads, -1)).transpose(1, 2)  # (batch, h, tokens, width)
@@ -87,29 +89,10 @@ class Fusion:
         bias = (key @ self.query_bias[:, :, None]).flatten(1)  # (batch, h tokens)
         if padding is not None:
             bias = bias.masked_fill(padding.repeat(1, heads), float("-inf"))
-        image = vision.to(keys.dtype)
-        scores = torch.baddbmm(bias[:, None], image, keys.transpose(1, 2))  # (batch, positions, h tokens)
-        over_tokens = torch.softmax(unflatten(scores, -1, (heads, tokens)), -1)  # sums in float32 in any dtype
-        seen_by_vision = torch.baddbmm(self.out_bias[None, None], over_tokens.flatten(2), values)
-        gathered = _average(scores, image, padding if padding is None else padding.repeat(1, heads))
+        scores = torch.baddbmm(bias[:, None], vision, keys.transpose(1, 2))  # (batch, positions, h tokens)
+        over_tokens, weights, total = kernels.two_softmaxes(scores, heads)
+        seen_by_vision = torch.baddbmm(self.out_bias[None, None], over_tokens, values)
+        gathered = weights.transpose(1, 2) @ vision
+        gathered = (gathered / total[..., None].clamp(min=1.0)).to(gathered.dtype)  # a column of padding has no sum
         seen_by_text = (unflatten(gathered, 1, (heads, tokens)) @ self.absorbed_value).sum(1) + self.text_bias
-        return vision + seen_by_vision, text + seen_by_text
-
-
-def _average(scores: Tensor, vision: Tensor, padding: Tensor | None) -> Tensor:
-    """Means over all positions, weighted by the softmax of the scores over the positions: (batch, columns, d).
-
-    A softmax along the first axis is slow on every device, so it is written out; `scores` are used up.
-
-    Args:
-        scores: (batch, positions, columns); -inf throughout in a column that is padding.
-        vision: (batch, positions, d).
-        padding: (batch, columns) bool; None where there is none.
-    """
-    highest = scores.amax(1, keepdim=True)
-    if padding is not None:
-        highest = highest.masked_fill(padding[:, None], 0.0)
-    weights = scores.sub_(highest).exp_()
-    total = weights.sum(1, dtype=torch.float32)[..., None]  # (batch, columns, 1)
-    found = weights.transpose(1, 2) @ vision
-    return (found / total.clamp(min=1.0)).to(found.dtype)  # a real column has a 1 in it, one of padding nothing
+        return seen_by_vision, text + seen_by_text

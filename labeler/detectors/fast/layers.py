@@ -1,6 +1,6 @@
 """The plain parts of the layers, over the checkpoint's own weights.
 
-Features travel in float32; products are in the dtype of their weights, and come out in it.
+Features travel in float32 (`Features`); products are in the dtype of their weights, and come out in it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from labeler.detectors.fast.kernels import Features, Kernels, LayerNorm
 
 _CPU_ROWS = 384  # of a feed-forward at once: its hidden layer then stays in the cache and costs no fresh pages
 
@@ -44,22 +46,6 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class LayerNorm:
-    """Normalisation over the last axis, float32."""
-
-    weight: Tensor
-    bias: Tensor
-    eps: float
-
-    @staticmethod
-    def of(module: nn.LayerNorm) -> LayerNorm:
-        return LayerNorm(module.weight.detach().float(), module.bias.detach().float(), module.eps)
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        return functional.layer_norm(hidden, self.weight.shape, self.weight, self.bias, self.eps)
-
-
-@dataclass(frozen=True)
 class FeedForward:
     """Residual, two linear layers, normalisation: LN(x + W2 f(W1 x))."""
 
@@ -74,15 +60,31 @@ class FeedForward:
         act = torch.relu_ if isinstance(activation, nn.ReLU) else activation
         return FeedForward(Linear.of(layer.fc1, dtype), Linear.of(layer.fc2, dtype), LayerNorm.of(norm), act)
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        if hidden.device.type != "cpu":
-            return self.norm(hidden + self.second(self.activation(self.first(hidden))))
-        rows = hidden.flatten(0, -2)
+    def __call__(self, hidden: Features, kernels: Kernels, then: tuple[LayerNorm, ...] = ()) -> Features:
+        """
+        Args:
+            then: a norm that follows its own, if any.
+        """
+        norms = (self.norm, *then)
+        if hidden.full.device.type != "cpu":
+            return kernels.combine(hidden.full, self.second(self._hidden(hidden.product)), norms, None)
+        rows, products = hidden.full.flatten(0, -2), hidden.product.flatten(0, -2)
         out = torch.empty_like(rows)
         for start in range(0, len(rows), _CPU_ROWS):
             part = slice(start, start + _CPU_ROWS)
-            torch.add(rows[part], self.second(self.activation(self.first(rows[part]))), out=out[part])
-        return self.norm(out).view(hidden.shape)
+            torch.add(rows[part], self.second(self._hidden(products[part])), out=out[part])
+        out = out.view(hidden.full.shape)
+        for norm in norms:
+            out = norm(out)
+        return Features(out, out.to(products.dtype))
+
+    def _hidden(self, rows: Tensor) -> Tensor:
+        """f(W1 x). On a GPU a ReLU is done by the product itself, as long as torch has that."""
+        fused = getattr(torch, "_addmm_activation", None) if self.activation is torch.relu_ else None
+        if fused is None or rows.device.type == "cpu":
+            return self.activation(self.first(rows))
+        found: Tensor = fused(self.first.bias, rows.flatten(0, -2), self.first.weight.t())
+        return found.view(*rows.shape[:-1], -1)
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,19 @@ class Attention:
             module.num_attention_heads,
         )
 
-    def to_itself(self, hidden: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(batch, n, d): attention among `hidden`; mask (batch, 1, n, n), True where one may look."""
-        query, key = self.query_key(hidden + position).chunk(2, -1)
+    def to_itself(self, placed: Tensor, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, n, d): attention among `hidden`, found by `placed`, which is `hidden` with its positions.
+
+        Args:
+            mask: (batch, 1, n, n), True where one may look.
+        """
+        query, key = self.query_key(placed).chunk(2, -1)
         return self._attend(query, key, self.value(hidden), mask)
 
-    def to_others(self, hidden: Tensor, others: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(batch, n, d): attention of `hidden` to others (batch, m, d); mask (batch, 1, 1, m)."""
+    def to_others(self, placed: Tensor, others: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, n, d): attention of `placed` to others (batch, m, d); mask (batch, 1, 1, m)."""
         (weight, key_weight), (bias, key_bias) = self.query_key.weight.chunk(2), self.query_key.bias.chunk(2)
-        query, key = Linear(weight, bias)(hidden), Linear(key_weight, key_bias)(others)
+        query, key = Linear(weight, bias)(placed), Linear(key_weight, key_bias)(others)
         return self._attend(query, key, self.value(others), mask)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

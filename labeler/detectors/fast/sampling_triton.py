@@ -18,7 +18,7 @@ _QUERIES = 32  # of one program
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _kernel(  # type: ignore[no-untyped-def]
+def sample_kernel(  # type: ignore[no-untyped-def]
     values,  # (batch, positions, heads, width)
     raw,  # (batch, queries, 3, heads, samples)
     references,  # (batch or 1, queries, sides) float32
@@ -36,53 +36,69 @@ def _kernel(  # type: ignore[no-untyped-def]
     sides: tl.constexpr,
     block: tl.constexpr,
 ):
-    """A block of queries, one head, one pair; coordinates, weights and the sum are float32."""
-    head, pair = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    query = tl.program_id(0) * block + tl.arange(0, block)
-    real = query < queries
-    channel = tl.arange(0, width)
+    """A block of queries, one head, one pair; coordinates, weights and the sum are float32.
 
-    row = raw + (pair * queries + query) * (3 * heads * samples) + head * samples
-    plane = heads * samples
-    every = tl.arange(0, samples)
-    logits = tl.load(row[:, None] + 2 * plane + every[None, :], mask=real[:, None], other=0.0).to(tl.float32)
-    highest = tl.max(logits, 1)
-    total = tl.sum(tl.exp(logits - highest[:, None]), 1)
+    The loops are not unrolled: the compiler would fetch ahead for every sample, and keep it all in memory of its own
+    for want of registers. Everything of a query has two axes, so that it is laid out as the channels are.
+    """
+    head, pair = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    query = tl.program_id(0) * block + tl.arange(0, block)[:, None]
+    real = query < queries
+    channel = tl.arange(0, width)[None, :]
+    plane: tl.constexpr = heads * samples
+
+    row = raw + pair * queries * (3 * plane) + (query * (3 * plane) + head * samples)
+    logits = tl.load(row + 2 * plane + tl.arange(0, samples)[None, :], mask=real, other=0.0).to(tl.float32)
+    highest = tl.max(logits, 1)[:, None]
+    share = 1.0 / tl.sum(tl.exp(logits - highest), 1)[:, None]
 
     reference = references + pair * reference_stride + query * sides
     centre_x = tl.load(reference, mask=real, other=0.0)
     centre_y = tl.load(reference + 1, mask=real, other=0.0)
-    reach_x = tl.full((block,), 1.0, tl.float32)
-    reach_y = tl.full((block,), 1.0, tl.float32)
+    reach_x, reach_y = centre_x, centre_y
     if sides == 4:
         reach_x = tl.load(reference + 2, mask=real, other=0.0) * (0.5 / points)
         reach_y = tl.load(reference + 3, mask=real, other=0.0) * (0.5 / points)
 
     source = values + (pair * positions * heads + head) * width
     found = tl.zeros((block, width), tl.float32)
-    for one in tl.static_range(samples):
-        across, down = tl.load(level_widths + one), tl.load(level_heights + one)
-        start = tl.load(level_starts + one)
-        offset_x = tl.load(row + one, mask=real, other=0.0).to(tl.float32)
-        offset_y = tl.load(row + plane + one, mask=real, other=0.0).to(tl.float32)
-        weight = tl.exp(tl.load(row + 2 * plane + one, mask=real, other=0.0).to(tl.float32) - highest) / total
-        if sides == 4:
-            offset_x, offset_y = offset_x * reach_x * across, offset_y * reach_y * down
-        x, y = centre_x * across - 0.5 + offset_x, centre_y * down - 0.5 + offset_y
-        left, top = tl.floor(x), tl.floor(y)
-        for corner in tl.static_range(4):
-            column, line = left + corner % 2, top + corner // 2
-            share_x = x - left if corner % 2 else 1.0 - (x - left)
-            share_y = y - top if corner // 2 else 1.0 - (y - top)
-            inside = real & (column >= 0) & (column < across) & (line >= 0) & (line < down)
-            # Made an integer only where it is inside: a wild offset would overflow.
-            place = start + tl.where(inside, line * across + column, 0.0).to(tl.int32)
-            at = source + place.to(tl.int64)[:, None] * (heads * width) + channel[None, :]
-            seen = tl.load(at, mask=inside[:, None], other=0.0).to(tl.float32)
-            found += seen * (weight * share_x * share_y)[:, None]
+    for level in range(samples // points):
+        across, down = tl.load(level_widths + level * points), tl.load(level_heights + level * points)
+        start = tl.load(level_starts + level * points)
+        columns, lines = across.to(tl.int32), down.to(tl.int32)
+        for point in range(points):
+            one = level * points + point
+            x = tl.load(row + one, mask=real, other=0.0).to(tl.float32)
+            y = tl.load(row + (plane + one), mask=real, other=0.0).to(tl.float32)
+            logit = tl.load(row + (2 * plane + one), mask=real, other=0.0).to(tl.float32)
+            weight = tl.exp(logit - highest) * share
+            if sides == 4:
+                x, y = x * reach_x * across, y * reach_y * down
+            x, y = centre_x * across - 0.5 + x, centre_y * down - 0.5 + y
+            # Nothing is lost further out, and a wild offset would overflow as an integer.
+            x = tl.minimum(tl.maximum(x, -2.0), across + 1.0)
+            y = tl.minimum(tl.maximum(y, -2.0), down + 1.0)
+            left, top = tl.floor(x), tl.floor(y)
+            column, line = left.to(tl.int32), top.to(tl.int32)
+            at_left = real & (column >= 0) & (column < columns)
+            at_right = real & (column >= -1) & (column < columns - 1)
+            at_top = (line >= 0) & (line < lines)
+            at_bottom = (line >= -1) & (line < lines - 1)
+            upper = source + ((start + line * columns + column) * (heads * width) + channel)
+            lower = upper + columns * (heads * width)
+            upper_left = tl.load(upper, mask=at_top & at_left, other=0.0).to(tl.float32)
+            upper_right = tl.load(upper + heads * width, mask=at_top & at_right, other=0.0).to(tl.float32)
+            lower_left = tl.load(lower, mask=at_bottom & at_left, other=0.0).to(tl.float32)
+            lower_right = tl.load(lower + heads * width, mask=at_bottom & at_right, other=0.0).to(tl.float32)
+            to_right, below = x - left, weight * (y - top)
+            above = weight - below
+            found += upper_left * (above - above * to_right)  # one by one, which is one instruction each
+            found += upper_right * (above * to_right)
+            found += lower_left * (below - below * to_right)
+            found += lower_right * (below * to_right)
 
-    target = out + ((pair * queries + query) * heads + head)[:, None] * width + channel[None, :]
-    tl.store(target, found.to(out.dtype.element_ty), mask=real[:, None])
+    target = out + pair * queries * (heads * width) + ((query * heads + head) * width + channel)
+    tl.store(target, found.to(out.dtype.element_ty), mask=real)
 
 
 def sample_triton(values: Tensor, raw: Tensor, references: Tensor, grid: Grid) -> Tensor:
@@ -94,7 +110,7 @@ def sample_triton(values: Tensor, raw: Tensor, references: Tensor, grid: Grid) -
     out = torch.empty((batch, queries, heads * width), dtype=values.dtype, device=values.device)
     references = references.contiguous()
     blocks: Any = (triton.cdiv(queries, _QUERIES), heads, batch)
-    _kernel[blocks](
+    sample_kernel[blocks](
         values.contiguous(),
         raw.contiguous(),
         references,
@@ -111,6 +127,7 @@ def sample_triton(values: Tensor, raw: Tensor, references: Tensor, grid: Grid) -
         width=width,
         sides=references.shape[-1],
         block=_QUERIES,
+        enable_fp_fusion=True,  # triton's default is about to change
     )
     return out
 

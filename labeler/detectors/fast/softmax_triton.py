@@ -1,0 +1,104 @@
+"""`kernels.two_softmaxes` in two GPU kernels, which go over the scores once each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_ROWS = 16  # positions at once
+_TURNS = 4  # of one program, so that fewer maxima and sums are left to put together
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def over_tokens_kernel(  # type: ignore[no-untyped-def]
+    scores,  # (batch, positions, heads tokens)
+    over_tokens,  # (batch, positions, heads tokens)
+    highest,  # (batch, blocks, heads tokens) float32: the highest of each block of positions
+    positions,
+    tokens,
+    heads: tl.constexpr,
+    rows: tl.constexpr,
+    turns: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Some rows of one head; `block` is the power of two that holds its tokens."""
+    part, head, pair = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    columns = heads * tokens
+    token = tl.arange(0, block)[None, :]
+    inside = token < tokens
+    at_pair = pair * positions * columns + head * tokens
+    most = tl.full((block,), float("-inf"), tl.float32)
+    for turn in range(turns):
+        row = (part * turns + turn) * rows + tl.arange(0, rows)[:, None]
+        real = (row < positions) & inside
+        at = at_pair + row.to(tl.int64) * columns + token
+        score = tl.load(scores + at, mask=real, other=float("-inf")).to(tl.float32)
+        best = tl.max(score, 1)
+        best = tl.where(best == float("-inf"), 0.0, best)  # a row beyond the last
+        share = tl.exp(score - best[:, None])
+        share = share / tl.maximum(tl.sum(share, 1), 1e-30)[:, None]
+        tl.store(over_tokens + at, share.to(over_tokens.dtype.element_ty), mask=real)
+        most = tl.maximum(most, tl.max(score, 0))
+    target = highest + (pair * tl.num_programs(0) + part) * columns + head * tokens + tl.arange(0, block)
+    tl.store(target, most, mask=tl.arange(0, block) < tokens)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def over_positions_kernel(  # type: ignore[no-untyped-def]
+    scores,  # (batch, positions, columns); becomes the weights
+    highest,  # (batch, columns) float32, nowhere -inf
+    sums,  # (batch, blocks, columns) float32: of each block of positions
+    positions,
+    columns,
+    rows: tl.constexpr,
+    turns: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Some rows of a block of columns."""
+    part, pair = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    column = tl.program_id(1) * block + tl.arange(0, block)
+    inside = column < columns
+    top = tl.load(highest + pair * columns + column, mask=inside, other=0.0)
+    total = tl.zeros((block,), tl.float32)
+    for turn in range(turns):
+        row = (part * turns + turn) * rows + tl.arange(0, rows)[:, None]
+        real = (row < positions) & inside[None, :]
+        at = pair * positions * columns + row.to(tl.int64) * columns + column[None, :]
+        score = tl.load(scores + at, mask=real, other=float("-inf")).to(tl.float32)
+        weight = tl.exp(score - top[None, :]).to(scores.dtype.element_ty)
+        tl.store(scores + at, weight, mask=real)
+        total += tl.sum(weight.to(tl.float32), 0)  # of what the product will read
+    target = sums + (pair * tl.num_programs(0) + part) * columns + column
+    tl.store(target, total, mask=inside)
+
+
+def two_softmaxes_triton(scores: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As `kernels.two_softmaxes`."""
+    batch, positions, columns = scores.shape
+    tokens = columns // heads
+    scores = scores.contiguous()
+    over_tokens = torch.empty_like(scores)
+    blocks = triton.cdiv(positions, _ROWS * _TURNS)
+    parts = torch.empty((batch, blocks, columns), dtype=torch.float32, device=scores.device)
+    shape: dict[str, Any] = {"rows": _ROWS, "turns": _TURNS, "enable_fp_fusion": True}
+    grid: Any = (blocks, heads, batch)
+    over_tokens_kernel[grid](
+        scores,
+        over_tokens,
+        parts,
+        positions,
+        tokens,
+        heads=heads,
+        block=triton.next_power_of_2(tokens),
+        **shape,
+    )
+    highest = parts.amax(1)
+    highest = highest.masked_fill(highest == float("-inf"), 0.0)  # a column of padding
+    width = min(256, triton.next_power_of_2(columns))
+    grid = (blocks, triton.cdiv(columns, width), batch)
+    over_positions_kernel[grid](scores, highest, parts, positions, columns, block=width, **shape)
+    return over_tokens, scores, parts.sum(1)
