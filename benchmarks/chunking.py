@@ -49,8 +49,9 @@ def measured(
     detector = GroundingDino(model, prompts, device="cpu", threads=torch.get_num_threads())
     if word_level:
         with torch.inference_mode():
-            detector._forward = WordLevel(detector._forward.detector)
-            detector._text = detector._forward.encode_text([chunk.input_ids for chunk in prompts.chunks])
+            passes = detector._passes
+            passes.forward = WordLevel(passes.forward.detector)
+            passes.text = passes.forward.encode_text([chunk.input_ids for chunk in prompts.chunks])
     start = time.perf_counter()
     found = detector.detect([image.pixels for image in data.images])
     seconds = time.perf_counter() - start

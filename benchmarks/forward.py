@@ -94,7 +94,7 @@ def ways(
     single = pack(Vocabulary.load(names[:TIMED_NAMES]), tokenizer, max_categories=1).chunks
 
     def preprocess(image: np.ndarray) -> Any:
-        return ours._normalized([ours.prepare(image)])
+        return ours._passes.normalize(ours._passes.upload([ours.prepare(image)]))
 
     def label(image: np.ndarray) -> None:
         ours.detect_prepared([Prepared(image, *image.shape[:2])])

@@ -184,6 +184,6 @@ def test_the_picture_is_large_enough_for_every_query(tmp_path):
     from labeler.detectors.scratch import Size
 
     detector = load(create_checkpoint(tmp_path, words=NAMES, size=Size(**size), redraw=True))
-    picture = engine_check._encode_picture(detector._forward, detector.preprocessing)
+    picture = engine_check._encode_picture(detector._passes.forward, detector.preprocessing)
     assert picture.features.shape[1] >= 400
     assert detector.description["engine"] == "fast"

@@ -229,6 +229,6 @@ def test_the_detector_prepares_pixels_equal_to_the_bit_to_the_pillow_processor(f
     generator = np.random.default_rng(5)
     for height, width in [(90, 120), (300, 100), (128, 150), (77, 500)]:
         image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        ours = detector._normalized([detector.prepare(image)])
+        ours = detector._passes.normalize(detector._passes.upload([detector.prepare(image)]))
         theirs = GroundingDinoImageProcessorPil.from_pretrained(folder)(image)["pixel_values"][0]
         assert np.array_equal(ours[0].numpy(), theirs)

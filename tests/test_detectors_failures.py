@@ -31,7 +31,7 @@ def poison(detector: GroundingDino, *, only_in_half: bool = False) -> None:
             return None
         return pixel_values.masked_fill(black[:, None, None, None], float("nan")), mask
 
-    detector._forward.model.backbone.conv_encoder.register_forward_pre_hook(hook)
+    detector._passes.forward.model.backbone.conv_encoder.register_forward_pre_hook(hook)
 
 
 def black(seed: int) -> np.ndarray:
@@ -97,14 +97,14 @@ def little_memory(monkeypatch):
     """Make a detector run out of memory above so many pairs in a forward."""
 
     def limit(detector, pairs):
-        forward = detector._forward.detect
+        forward = detector._passes.forward.detect
 
         def detect(image, text):
             if len(image.features) > pairs:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return forward(image, text)
 
-        monkeypatch.setattr(detector._forward, "detect", detect)
+        monkeypatch.setattr(detector._passes.forward, "detect", detect)
 
     return limit
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from labeler import checkpoints
 from labeler.checkpoints import Checkpoint
@@ -22,9 +21,10 @@ from labeler.detectors.engine_check import check_engine
 from labeler.detectors.fast import FastForward, kernels_for, why_unsupported
 from labeler.detectors.host_copy import HostCopy, one_ahead
 from labeler.detectors.loading import choose_device, choose_half, load_model
+from labeler.detectors.passes import Passes
 from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
 from labeler.detectors.scoring import Scorer, check_choices
-from labeler.detectors.split_forward import ImageFeatures, SplitForward
+from labeler.detectors.split_forward import SplitForward, TextFeatures
 from labeler.errors import Refused
 from labeler.merge import merge
 from labeler.prompts import MAX_TOKENS, Prompts, pack
@@ -51,7 +51,6 @@ class GroundingDino:
 
     Attributes:
         prompts: the chunks it looks for.
-        pairs_per_batch: (image, chunk) pairs per forward; halved when the GPU's memory runs out.
         device, dtype: what is really used.
         engine_check: in words, how the engine compares with transformers' own forward.
     """
@@ -118,21 +117,25 @@ class GroundingDino:
         self.score_floor, self.max_detections, self.nms_iou = score_floor, max_detections, nms_iou
         with torch.inference_mode():
             reference = SplitForward(loaded, half=half)
-            self._text = reference.encode_text([chunk.input_ids for chunk in self.prompts.chunks])
-            self._forward, self.engine_check = self._choose_engine(engine, reference)
-        candidates = max(self._forward.num_queries, max_detections) if max_detections else 0
-        width = self._text.token_mask.shape[1]
-        self._score = Scorer(
-            self.prompts, width, self.device, score=score, assignment=assignment, candidates=candidates
-        )
-        self.pairs_per_batch, self._memory = pairs_per_batch or 1, ""
-        self._scale = torch.tensor(self.preprocessing.scale, dtype=torch.float64)
-        self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
-        self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
+            text = reference.encode_text([chunk.input_ids for chunk in self.prompts.chunks])
+            forward, self.engine_check = self._choose_engine(engine, reference, text)
+        candidates = max(forward.num_queries, max_detections) if max_detections else 0
+        width = text.token_mask.shape[1]
+        scorer = Scorer(self.prompts, width, self.device, score=score, assignment=assignment, candidates=candidates)
+        self._passes, self._memory = Passes(forward, text, scorer, self.preprocessing, pairs_per_batch or 1), ""
         if pairs_per_batch is None and self.device.type == "cuda":
             self.pairs_per_batch = find_pairs(self._seconds_of)
 
-    def _choose_engine(self, engine: str, reference: SplitForward) -> tuple[SplitForward, str]:
+    @property
+    def pairs_per_batch(self) -> int:
+        """(image, chunk) pairs per forward; halved when the GPU's memory runs out."""
+        return self._passes.pairs_per_batch
+
+    @pairs_per_batch.setter
+    def pairs_per_batch(self, pairs: int) -> None:
+        self._passes.pairs_per_batch = pairs
+
+    def _choose_engine(self, engine: str, reference: SplitForward, text: TextFeatures) -> tuple[SplitForward, str]:
         """The forward to use, and in a few words what is known of its equality with the reference."""
         if engine == "transformers":
             return reference, ""
@@ -146,7 +149,7 @@ class GroundingDino:
         for kernels in kernels_for(self.device):
             fast = FastForward(reference.detector, half=reference.half, kernels=kernels)
             try:
-                check = check_engine(fast, self.preprocessing, self._text)
+                check = check_engine(fast, self.preprocessing, text)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # a kernel that cannot be built here: no compiler, an older GPU
@@ -169,7 +172,7 @@ class GroundingDino:
         """
         on_gpu = self.device.type == "cuda"
         return {
-            "engine": "fast" if isinstance(self._forward, FastForward) else "transformers",
+            "engine": "fast" if isinstance(self._passes.forward, FastForward) else "transformers",
             "engine_check": self.engine_check,
             "dtype": self.dtype,
             "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
@@ -181,14 +184,14 @@ class GroundingDino:
         short, long = self.preprocessing.image_size
         empty = np.zeros((short, min(long, short * 4 // 3), 3), np.uint8)
         with torch.inference_mode():
-            which = torch.arange(pairs, device=self.device)
-            encoded = self._forward.encode_image(self._normalized([Prepared(empty, *empty.shape[:2])]))
-            image, text = encoded.take(which * 0), self._text.take(which % len(self.prompts.chunks))
+            encoded = self._passes.encode(self._passes.upload([Prepared(empty, *empty.shape[:2])]))
+            image = encoded.take(torch.zeros(pairs, dtype=torch.long, device=self.device))
+            text = self._passes.text.take(torch.arange(pairs, device=self.device) % len(self.prompts.chunks))
             for _ in range(2):  # the first one also loads kernels
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
                 start = time.perf_counter()
-                self._forward.detect(image, text)
+                self._passes.forward.detect(image, text)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             return time.perf_counter() - start
@@ -270,13 +273,14 @@ class GroundingDino:
     @torch.inference_mode()
     def _start(self, images: Sequence[Prepared]) -> _Started:
         """Images of one shape through the backbone together, then through all chunks."""
-        encoded = self._forward.encode_image(self._normalized(images))
-        positions, queries = encoded.features.shape[1], self._forward.num_queries
-        if positions < queries:
+        pixels = self._passes.upload(images)
+        rows = self._passes(pixels)
+        if rows is None:
             height, width = images[0].pixels.shape[:2]
+            queries, positions = self._passes.forward.num_queries, self._passes.encode(pixels).features.shape[1]
             reason = f"too narrow: at {width} x {height} it has {positions} positions, and the model asks for {queries}"
             return _Started(images, refused=reason)
-        return _Started(images, HostCopy(self._candidates(encoded)))
+        return _Started(images, HostCopy(rows))
 
     @torch.inference_mode()
     def _results(self, started: _Started) -> list[Detections | DetectError]:
@@ -284,7 +288,7 @@ class GroundingDino:
         if started.rows is None:
             return [DetectError(started.refused) for _ in started.images]
         found = [self._finish(image, rows) for image, rows in zip(started.images, started.rows.numpy(), strict=True)]
-        if len(found) == 1 and self._forward.half is None:
+        if len(found) == 1 and self._passes.forward.half is None:
             return found
         return [
             self._try_alone(image) if isinstance(result, DetectError) else result
@@ -296,39 +300,18 @@ class GroundingDino:
 
         (The fusion layers subtract the maximum over the whole batch.)
         """
-        half, self._forward.half = self._forward.half, None
+        forward = self._passes.forward
+        half, forward.half = forward.half, None
         try:
             return self._results(self._start([image]))[0]
         finally:
-            self._forward.half = half
-
-    def _normalized(self, images: Sequence[Prepared]) -> Tensor:
-        """(images, 3, h, w) float32 on the device, equal to the bit to what the checkpoint's Pillow processor makes."""
-        stacked = torch.from_numpy(np.stack([image.pixels for image in images]))
-        if self.device.type == "cuda":  # from pinned memory, so that the copy runs beside what the GPU still has to do
-            stacked = stacked.pin_memory()
-        pixels = stacked.to(self.device, non_blocking=True)
-        scaled = (pixels.permute(0, 3, 1, 2).double() * self._scale).float()  # it, too, scales in float64
-        return ((scaled - self._mean) / self._std).contiguous()
-
-    def _candidates(self, encoded: ImageFeatures) -> Tensor:
-        """All pairs of the images with all chunks, `pairs_per_batch` at a time: (images, chunks, candidates, 6)."""
-        images, chunks = len(encoded.features), len(self.prompts.chunks)
-        parts = []
-        for start in range(0, images * chunks, self.pairs_per_batch):
-            pairs = torch.arange(start, min(start + self.pairs_per_batch, images * chunks), device=self.device)
-            which = pairs % chunks
-            text = self._text.take(which)
-            logits, boxes = self._forward.detect(encoded.take(pairs // chunks), text)
-            parts.append(self._score(logits, boxes, text.token_mask, which))
-        rows = torch.cat(parts)
-        return rows.view(images, chunks, *rows.shape[1:])
+            forward.half = half
 
     def _finish(self, image: Prepared, rows: npt.NDArray[np.float32]) -> Detections | DetectError:
         if not np.isfinite(rows).all():
             return DetectError("the model's scores or boxes are not finite")
         found = [
-            self._score.detections(part, chunk, floor=self.score_floor, height=image.height, width=image.width)
+            self._passes.score.detections(part, chunk, floor=self.score_floor, height=image.height, width=image.width)
             for chunk, part in enumerate(rows)
         ]
         return merge(

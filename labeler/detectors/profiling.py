@@ -114,9 +114,9 @@ def replaced(owner: Any, attribute: str, value: Any) -> Iterator[None]:
 @contextmanager
 def instrumented(detector: GroundingDino, ranges: Ranges) -> Iterator[None]:
     """The detector's parts are ranges meanwhile, named as in `PER_IMAGE`, `PER_PASS` and `MERGE`."""
-    forward = detector._forward
+    passes, forward = detector._passes, detector._passes.forward
     with ExitStack() as stack:
-        stack.enter_context(replaced(detector, "_score", _Within(detector._score, "scoring", ranges)))
+        stack.enter_context(replaced(passes, "score", _Within(passes.score, "scoring", ranges)))
         for owner, method, name in _methods(detector):
             stack.enter_context(replaced(owner, method, ranges.within(name, getattr(owner, method))))
         if isinstance(forward, FastForward):
@@ -127,9 +127,9 @@ def instrumented(detector: GroundingDino, ranges: Ranges) -> Iterator[None]:
 
 def _methods(detector: GroundingDino) -> Iterator[tuple[Any, str, str]]:
     """(object, its method, the part it is) of either engine."""
-    forward = detector._forward
+    forward = detector._passes.forward
     yield detector, "prepare", "resize"
-    yield detector, "_normalized", "normalize"
+    yield detector._passes, "normalize", "normalize"
     yield detector, "_finish", MERGE
     yield forward, "encode_image", "image backbone"
     yield forward, "detect", "decoder"  # with the heads; the ranges inside are taken out of it
@@ -193,13 +193,13 @@ def time_text(detector: GroundingDino) -> float:
     clock = seconds_on(detector.device)
     with torch.inference_mode():
         start = clock()
-        detector._forward.encode_text([chunk.input_ids for chunk in detector.prompts.chunks])
+        detector._passes.forward.encode_text([chunk.input_ids for chunk in detector.prompts.chunks])
         return clock() - start
 
 
 def reached_rate(detector: GroundingDino) -> float:
     """`matmul_rate` on the detector's device, in the dtype of its products."""
-    return matmul_rate(detector.device, detector._forward.half)
+    return matmul_rate(detector.device, detector._passes.forward.half)
 
 
 def matmul_rate(device: torch.device, half: torch.dtype | None = None) -> float:

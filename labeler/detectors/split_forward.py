@@ -48,7 +48,8 @@ class ImageFeatures:
     """Images of one size after the backbone, all feature levels flattened into one row of positions.
 
     Attributes:
-        features, position_embedding: (images, positions, d) float32.
+        features: (images, positions, d) float32.
+        position_embedding: (1, positions, d) float32, the same for all of them.
         mask: (images, positions) bool, True for a real position: always, as images are never padded.
         valid_ratios: (images, levels, 2) float32, for the same reason all 1.
         level_shapes: (height, width) of each level.
@@ -64,7 +65,7 @@ class ImageFeatures:
         """The images at these indices, repeats allowed."""
         return ImageFeatures(
             self.features.index_select(0, images),
-            self.position_embedding.index_select(0, images),
+            self.position_embedding,
             self.mask.index_select(0, images),
             self.valid_ratios.index_select(0, images),
             self.level_shapes,
@@ -128,7 +129,7 @@ class SplitForward:
         for level, feature_map in enumerate(maps):
             height, width = feature_map.shape[-2:]
             mask = functional.interpolate(pixel_mask[None].float(), size=(height, width)).to(torch.bool)[0]
-            position = self.model.backbone.position_embedding(feature_map, mask)
+            position = self.model.backbone.position_embedding(feature_map[:1], mask[:1])
             features.append(feature_map.flatten(2).transpose(1, 2))
             positions.append(position.flatten(2).transpose(1, 2) + self.model.level_embed[level].view(1, 1, -1))
             masks.append(mask.flatten(1))
@@ -162,7 +163,7 @@ class SplitForward:
             encoded = self.model.encoder(
                 vision_features=image.features,
                 vision_attention_mask=~image.mask,
-                vision_position_embedding=image.position_embedding,
+                vision_position_embedding=image.position_embedding.expand_as(image.features),
                 text_features=text.features,
                 text_attention_mask=~text.token_mask,
                 text_position_embedding=None,
