@@ -103,6 +103,7 @@ class DetectConfig(_Section):
     jpeg_draft: bool = False  # decode large JPEGs at 1/2, 1/4 or 1/8 where the detector needs no more; not bit-equal
     max_pixels: int = Field(178_956_970, gt=0)  # larger images become rows with status too_large
     pairs_per_batch: int | None = Field(None, gt=0)  # (image, chunk) pairs in one forward; None: by device
+    cuda_graphs: bool = False  # record shapes that come often, and replay them, where a trial finds that faster
     stall_timeout_s: float = Field(900.0, gt=0)  # a worker that decodes and detects nothing for so long is replaced
     images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
 

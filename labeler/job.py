@@ -226,6 +226,7 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
             "resize": detect.resize,
             "jpeg_draft": detect.jpeg_draft,
             "pairs_per_batch": detect.pairs_per_batch,
+            "cuda_graphs": detect.cuda_graphs,
             "threads": threads,
         },
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labeler import storage
+from labeler.detectors.clock import seconds_on
 from labeler.detectors.grounding_dino import GroundingDino
 from labeler.detectors.profiling import (
     MERGE,
@@ -21,7 +22,6 @@ from labeler.detectors.profiling import (
     instrumented,
     reached_rate,
     replaced,
-    seconds_on,
     time_text,
     traced,
 )

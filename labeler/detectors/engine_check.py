@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -111,8 +112,13 @@ def _largest_difference(scores: Tensor, others: Tensor) -> Tensor:
     return (scores[:, None] - others[None]).abs().amax(-1)
 
 
+def drawn_picture() -> npt.NDArray[np.uint8]:
+    """(240, 320, 3) RGB: a dozen objects, the same each time."""
+    return draw_scene(*_SCENE, sizes=((320, 240),)).image
+
+
 def _encode_picture(engine: SplitForward, preprocessing: Preprocessing) -> ImageFeatures:
-    scene = Image.fromarray(draw_scene(*_SCENE, sizes=((320, 240),)).image)
+    scene = Image.fromarray(drawn_picture())
     for edge in _EDGES:
         pixels = np.array(scene.resize((edge * 4 // 3, edge), Image.Resampling.BILINEAR))
         batch = torch.from_numpy(pixels[None]).to(engine.device).permute(0, 3, 1, 2).float() * preprocessing.scale

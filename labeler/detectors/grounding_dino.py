@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +16,10 @@ from labeler import checkpoints
 from labeler.checkpoints import Checkpoint
 from labeler.detections import Detections
 from labeler.detectors.batch_size import find_pairs
-from labeler.detectors.engine_check import check_engine
+from labeler.detectors.clock import seconds_on
+from labeler.detectors.engine_check import check_engine, drawn_picture
 from labeler.detectors.fast import FastForward, kernels_for, why_unsupported
+from labeler.detectors.graphs import GraphRecorder, Recorded, try_out
 from labeler.detectors.host_copy import HostCopy, one_ahead
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.passes import Passes
@@ -73,6 +74,7 @@ class GroundingDino:
         resize: str = "pillow",
         jpeg_draft: bool = False,
         pairs_per_batch: int | None = None,
+        cuda_graphs: bool = False,
         threads: int | None = None,
     ) -> None:
         """Load the model and encode the vocabulary, once.
@@ -96,6 +98,8 @@ class GroundingDino:
             resize: "pillow", equal to the checkpoint's own processor, or "torch", faster and up to one level off.
             jpeg_draft: whether large JPEGs may be decoded at 1/2, 1/4 or 1/8, see `least_shape`.
             pairs_per_batch: None for 1 on a CPU, and on a GPU what a trial at the start finds fastest.
+            cuda_graphs: whether shapes that come often are recorded and replayed on a GPU, where a trial at the start
+                finds that faster and equal; only the fast engine can be.
             threads: torch's threads on a CPU; None leaves them.
 
         Raises:
@@ -125,6 +129,7 @@ class GroundingDino:
         self._passes, self._memory = Passes(forward, text, scorer, self.preprocessing, pairs_per_batch or 1), ""
         if pairs_per_batch is None and self.device.type == "cuda":
             self.pairs_per_batch = find_pairs(self._seconds_of)
+        self._recorded, self._graphs = self._record() if cuda_graphs else (None, "")
 
     @property
     def pairs_per_batch(self) -> int:
@@ -164,11 +169,28 @@ class GroundingDino:
         log.warning("%s runs on transformers' own forward, which is slower: %s", self.checkpoint.name, what)
         return reference, what
 
+    def _record(self) -> tuple[Recorded | None, str]:
+        """What replays the passes, if that is worth it here; and in a few words why, or why not."""
+        if self.device.type != "cuda" or not isinstance(self._passes.forward, FastForward):
+            return None, "not used: they are for the fast engine on a GPU"
+        record = GraphRecorder(lambda: self._passes.kept)
+        picture = self.prepare(drawn_picture())
+        try:
+            with torch.inference_mode():
+                pixels = self._passes.upload([picture] * self.images_per_forward)
+                trial = try_out(self._passes, record, pixels, seconds_on(self.device))
+        except RuntimeError as error:  # torch.OutOfMemoryError, too
+            torch.cuda.empty_cache()
+            return None, f"not used: {type(error).__name__}: {(str(error) or '?').splitlines()[0]}"
+        if not trial.passed:
+            return None, f"not used: {trial}"
+        return Recorded(self._passes, record), f"used: {trial}"
+
     @property
     def description(self) -> dict[str, str]:
         """What is really used, for a run's file metadata: `engine` ("fast" or "transformers") and `engine_check`, how
         it compares with transformers' own forward in float32; `dtype`; `device`, "cpu" or the GPU's name; `memory`
-        once the GPU's ran out.
+        once the GPU's ran out; `cuda_graphs` where they were asked for.
         """
         on_gpu = self.device.type == "cuda"
         return {
@@ -177,24 +199,27 @@ class GroundingDino:
             "dtype": self.dtype,
             "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
             **({"memory": self._memory} if self._memory else {}),
+            **({"cuda_graphs": self._graphs_in_words} if self._graphs else {}),
         }
+
+    @property
+    def _graphs_in_words(self) -> str:
+        problem = self._recorded.problem if self._recorded else ""
+        return f"given up: {problem}" if problem else self._graphs
 
     def _seconds_of(self, pairs: int) -> float:
         """How long so many pairs take, on an empty image of 4:3; may raise torch.OutOfMemoryError."""
         short, long = self.preprocessing.image_size
         empty = np.zeros((short, min(long, short * 4 // 3), 3), np.uint8)
+        clock = seconds_on(self.device)
         with torch.inference_mode():
             encoded = self._passes.encode(self._passes.upload([Prepared(empty, *empty.shape[:2])]))
             image = encoded.take(torch.zeros(pairs, dtype=torch.long, device=self.device))
             text = self._passes.text.take(torch.arange(pairs, device=self.device) % len(self.prompts.chunks))
             for _ in range(2):  # the first one also loads kernels
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)
-                start = time.perf_counter()
+                start = clock()
                 self._passes.forward.detect(image, text)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            return time.perf_counter() - start
+            return clock() - start
 
     @property
     def least_shape(self) -> Callable[[int, int], tuple[int, int]] | None:
@@ -266,15 +291,17 @@ class GroundingDino:
 
     def _halve_batch(self) -> None:
         self.pairs_per_batch //= 2
+        if self._recorded:
+            self._recorded.forget()  # they are of the larger batch
         self._memory = f"ran out: {self.pairs_per_batch} (image, chunk) pairs in a forward from now on"
         torch.cuda.empty_cache()
         log.warning("the GPU's memory %s", self._memory)
 
     @torch.inference_mode()
-    def _start(self, images: Sequence[Prepared]) -> _Started:
+    def _start(self, images: Sequence[Prepared], *, replay: bool = True) -> _Started:
         """Images of one shape through the backbone together, then through all chunks."""
         pixels = self._passes.upload(images)
-        rows = self._passes(pixels)
+        rows = (self._recorded if replay and self._recorded else self._passes)(pixels)
         if rows is None:
             height, width = images[0].pixels.shape[:2]
             queries, positions = self._passes.forward.num_queries, self._passes.encode(pixels).features.shape[1]
@@ -303,7 +330,7 @@ class GroundingDino:
         forward = self._passes.forward
         half, forward.half = forward.half, None
         try:
-            return self._results(self._start([image]))[0]
+            return self._results(self._start([image], replay=False))[0]
         finally:
             forward.half = half
 

@@ -61,6 +61,11 @@ class Passes:
         rows = torch.cat(parts)
         return rows.view(len(pixels), chunks, *rows.shape[1:])
 
+    @property
+    def kept(self) -> object:
+        """What the last call read of what is kept between calls, and may be dropped."""
+        return getattr(self.forward, "last_levels", None)
+
     def run(self, encoded: ImageFeatures, pairs: Tensor) -> Tensor:
         """(pairs, candidates, 6) of one forward; pair number p is image p // chunks with chunk p % chunks."""
         chunks = len(self.text.features)

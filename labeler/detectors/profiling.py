@@ -5,7 +5,6 @@ While `instrumented`, the detector's parts are replaced by ones that note when t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from labeler.detectors.clock import seconds_on
 from labeler.detectors.fast import FastForward
 from labeler.detectors.grounding_dino import GroundingDino
 
@@ -116,6 +116,7 @@ def instrumented(detector: GroundingDino, ranges: Ranges) -> Iterator[None]:
     """The detector's parts are ranges meanwhile, named as in `PER_IMAGE`, `PER_PASS` and `MERGE`."""
     passes, forward = detector._passes, detector._passes.forward
     with ExitStack() as stack:
+        stack.enter_context(replaced(detector, "_recorded", None))  # a replay has no parts
         stack.enter_context(replaced(passes, "score", _Within(passes.score, "scoring", ranges)))
         for owner, method, name in _methods(detector):
             stack.enter_context(replaced(owner, method, ranges.within(name, getattr(owner, method))))
@@ -157,17 +158,6 @@ def _fast_layer(layer: Any, ranges: Ranges) -> Any:
         "feed": "encoder: feed-forward",
     }
     return replace(layer, **{field: _Within(getattr(layer, field), name, ranges) for field, name in names.items()})
-
-
-def seconds_on(device: torch.device) -> Callable[[], float]:
-    """A clock that is read when the device has done all that it was asked to do."""
-
-    def read() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return read
 
 
 @contextmanager

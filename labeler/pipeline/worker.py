@@ -179,6 +179,8 @@ def _in_words(description: Mapping[str, str]) -> str:
         words += f", masks by {description['segmenter']} in {description.get('segmenter_dtype', '')}"
     if "memory" in description:
         words += f", memory {description['memory']}"
+    if "cuda_graphs" in description:
+        words += f", CUDA graphs {description['cuda_graphs']}"
     check = description.get("engine_check")
     return f"{words}; against transformers' own forward: {check}" if check else words
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -84,13 +85,14 @@ class FastForward(SplitForward):
         self._decoder_norm = LayerNorm.of(decoder.layer_norm)
         self._sine = sys.modules[type(detector).__module__].encode_sinusoidal_position_embedding
         self._levels_of = lru_cache(maxsize=64)(self._make_levels)  # images come in few shapes
+        self.last_levels: object = None  # what the last forward read of these, and may be dropped
 
     def detect(self, image: ImageFeatures, text: TextFeatures) -> tuple[Tensor, Tensor]:
         if self.half is None and self.dtype != torch.float32:  # once more in float32, of which there is no fast copy
             return super().detect(image, text)
         width = text.token_mask.shape[1]
         text = self._trimmed(text)
-        levels = self._levels_of(image.level_shapes)
+        levels = self.last_levels = self._levels_of(image.level_shapes)
         vision, language = self._encode(image, text, levels)
         with self._float32():
             references = self._propose(vision.full, language, text, levels)
@@ -128,7 +130,7 @@ class FastForward(SplitForward):
             read = layer.text_attention.to_itself(language + text_position, language, mask)
             words = layer.text_feed(kernels.combine(language, read, (layer.text_norm,), None), kernels)
             language = words.full
-            grid = levels.grid(layer.deformable.points)
+            grid = levels.grids[layer.deformable.points]
             moved = layer.deformable(_placed(vision), vision.product, levels.centres, grid, kernels)
             vision = kernels.combine(vision.full, moved, (layer.norm,), None)
             vision = layer.feed(vision, kernels, tuple(norms[number + 1 : number + 2]))  # what the next one begins with
@@ -169,7 +171,7 @@ class FastForward(SplitForward):
             hidden = kernels.combine(hidden.full, moved, (layer.self_norm,), position)
             moved = layer.text_attention.to_others(_placed(hidden), language, mask)
             hidden = kernels.combine(hidden.full, moved, (layer.text_norm,), position)
-            grid = levels.grid(layer.deformable.points)
+            grid = levels.grids[layer.deformable.points]
             moved = layer.deformable(_placed(hidden), vision, references, grid, kernels)
             hidden = layer.feed(kernels.combine(hidden.full, moved, (layer.deformable_norm,), None), kernels)
             if number + 1 < len(self._decoder):
@@ -189,7 +191,9 @@ class FastForward(SplitForward):
         return products if bias is None else products / math.sqrt(hidden.shape[-1]) + bias
 
     def _make_levels(self, level_shapes: LevelShapes) -> _Levels:
-        return _Levels.of(level_shapes, self.device)
+        modules = [layer.deformable for layer in self._encoder] + [layer.deformable for layer in self._decoder]
+        points = {deformable.points for deformable in modules}
+        return _Levels.of(level_shapes, points, self.device)
 
 
 @dataclass(frozen=True)
@@ -200,16 +204,16 @@ class _Levels:
         centres: (1, positions, 2) float32, x and y of every position in parts of the image.
         proposals: (positions, 4) float32, the logits of the box that each position stands for, +inf if not valid.
         valid: (positions, 1) bool: no side of that box is within 0.01 of 0 or 1.
+        grids: for each number of points that a layer samples from a level.
     """
 
-    shapes: LevelShapes
-    device: torch.device
     centres: Tensor
     proposals: Tensor
     valid: Tensor
+    grids: Mapping[int, Grid]
 
     @staticmethod
-    def of(shapes: LevelShapes, device: torch.device) -> _Levels:
+    def of(shapes: LevelShapes, points: Collection[int], device: torch.device) -> _Levels:
         centres, sides = [], []
         for level, (height, width) in enumerate(shapes):
             y, x = torch.meshgrid(
@@ -222,15 +226,8 @@ class _Levels:
         boxes = torch.cat([torch.cat(centres), torch.cat(sides)], -1)
         valid = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
         proposals = torch.log(boxes / (1 - boxes)).masked_fill(~valid, float("inf"))
-        return _Levels(shapes, device, torch.cat(centres)[None], proposals, valid)
-
-    def grid(self, points: int) -> Grid:
-        return _grid(self.shapes, points, self.device)
-
-
-@lru_cache(maxsize=256)
-def _grid(shapes: LevelShapes, points: int, device: torch.device) -> Grid:
-    return Grid.of(shapes, points, device)
+        grids = {number: Grid.of(shapes, number, device) for number in points}
+        return _Levels(torch.cat(centres)[None], proposals, valid, grids)
 
 
 def _placed(features: Features) -> Tensor:
