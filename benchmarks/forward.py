@@ -6,6 +6,7 @@ a  transformers' model, one pass a name as its zero-shot pipeline does (a few ar
 b  transformers' model, 40 names a chunk, one at a time (MMDetection's protocol for LVIS)
 c  transformers' model, full chunks, in batches; in half precision and compiled on a GPU: what a careful user gets
 d  labeler
+e  labeler with CUDA graphs, on a GPU
 Images are random and of one size; weights are random, at full size, unless --model names a checkpoint.
 """
 
@@ -19,19 +20,19 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import machine
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.preprocess import Prepared
-from labeler.detectors.profiling import matmul_rate
+from labeler.detectors.profiling import counted_operations, matmul_rate
 from labeler.detectors.scratch import create_checkpoint
 from labeler.prompts import PromptChunk, pack
 from labeler.tokenizer import Tokenizer
@@ -39,15 +40,17 @@ from labeler.vocabulary import Vocabulary
 
 NAMES_OF_MMDETECTION = 40
 TIMED_NAMES = 4
+WARM = 3
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run: `run` takes an image and returns after all of its passes, or after the timed ones."""
+    """One way to run: `run` takes images and returns after all of their passes, or after the timed ones."""
 
-    passes: int
+    passes: int  # of an image
     timed_passes: int
-    run: Callable[[np.ndarray], None]
+    run: Callable[[Sequence[np.ndarray]], None]
+    counted: Callable[[Sequence[np.ndarray]], None] | None = None  # the same operations, where `run` hides them
 
 
 class Stock:
@@ -56,19 +59,20 @@ class Stock:
     def __init__(self, model: Any, device: torch.device, half: torch.dtype | None, preprocess: Any) -> None:
         self.model, self.device, self.half, self.preprocess = model, device, half, preprocess
 
-    def run(self, image: np.ndarray, chunks: Sequence[PromptChunk], together: int) -> None:
-        pixels = self.preprocess(image)
-        for start in range(0, len(chunks), together):
-            part = chunks[start : start + together]
-            longest = max(len(chunk.input_ids) for chunk in part)
+    def run(self, images: Sequence[np.ndarray], chunks: Sequence[PromptChunk], together: int) -> None:
+        pixels = self.preprocess(images)
+        pairs = [(image, chunk) for image in range(len(images)) for chunk in chunks]
+        for start in range(0, len(pairs), together):
+            part = pairs[start : start + together]
+            # In half precision one length for all: the compiled model is compiled anew for each other one.
+            longest = max(len(chunk.input_ids) for _, chunk in (pairs if self.half else part))
             ids = torch.zeros((len(part), longest), dtype=torch.long)
-            for row, chunk in enumerate(part):
+            for row, (_, chunk) in enumerate(part):
                 ids[row, : len(chunk.input_ids)] = torch.tensor(chunk.input_ids)
             ids = ids.to(self.device)
+            which = torch.tensor([image for image, _ in part], device=self.device)
             with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
-                found = self.model(
-                    pixel_values=pixels.expand(len(part), -1, -1, -1), input_ids=ids, attention_mask=(ids != 0).long()
-                )
+                found = self.model(pixel_values=pixels[which], input_ids=ids, attention_mask=(ids != 0).long())
             found.logits.sigmoid().amax(-1).cpu()
 
 
@@ -82,35 +86,54 @@ def prefix(names: Sequence[str], tokenizer: Tokenizer, chunks: int) -> list[str]
     return list(names[:low])
 
 
+class StockModels:
+    """transformers' model as it comes and as a careful user has it, loaded once: compiling takes minutes."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.device, self.half = device, torch.float16 if device.type == "cuda" else None
+        self.exact: Any = load_model(checkpoints.resolve(folder), device)
+        self.careful = torch.compile(self.exact) if self.half else self.exact
+
+
 def ways(
-    folder: Path, names: list[str], size: tuple[int, int], device: torch.device, only: str, pairs: int | None
+    folder: Path, names: list[str], size: tuple[int, int], stock: StockModels, only: str, pairs: int | None, images: int
 ) -> dict[str, Way]:
     """The ways asked for, loaded. The ones of transformers share one model."""
-    tokenizer, vocabulary = Tokenizer.load(folder), Vocabulary.load(names)
-    ours = GroundingDino(
-        folder, vocabulary, device=str(device), image_size=size, pairs_per_batch=pairs, threads=torch.get_num_threads()
-    )
+    tokenizer, vocabulary, device = Tokenizer.load(folder), Vocabulary.load(names), stock.device
+    options: dict[str, Any] = {"device": str(device), "image_size": size, "pairs_per_batch": pairs}
+    # Random weights show every rounding: whether the engine would be chosen is for real ones to say.
+    options["engine"] = "fast"
+    ours = GroundingDino(folder, vocabulary, threads=torch.get_num_threads(), **options)
     full, small = ours.prompts.chunks, pack(vocabulary, tokenizer, max_categories=NAMES_OF_MMDETECTION).chunks
     single = pack(Vocabulary.load(names[:TIMED_NAMES]), tokenizer, max_categories=1).chunks
 
-    def preprocess(image: np.ndarray) -> Any:
-        return ours._passes.normalize(ours._passes.upload([ours.prepare(image)]))
+    def preprocess(images: Sequence[np.ndarray]) -> Any:
+        return ours._passes.normalize(ours._passes.upload([ours.prepare(image) for image in images]))
 
-    def label(image: np.ndarray) -> None:
-        ours.detect_prepared([Prepared(image, *image.shape[:2])])
+    def label(detector: GroundingDino, images: Sequence[np.ndarray]) -> None:
+        detector.detect_prepared([Prepared(image, *image.shape[:2]) for image in images])
 
-    model: Any = load_model(checkpoints.resolve(folder), device)
-    exact = Stock(model, device, None, preprocess)
-    half = torch.float16 if device.type == "cuda" else None
-    careful = Stock(torch.compile(model) if half else model, device, half, preprocess)
-    together = min(8, len(full)) if half else 1
+    exact = Stock(stock.exact, device, None, preprocess)
+    careful = Stock(stock.careful, device, stock.half, preprocess)
+    # All batches of one size: each other one is compiled anew.
+    together = max(size for size in range(1, 9) if len(full) * images % size == 0) if stock.half else 1
     found = {
-        "a": Way(len(names), len(single), lambda image: exact.run(image, single, 1)),
-        "b": Way(len(small), len(small), lambda image: exact.run(image, small, 1)),
-        "c": Way(len(full), len(full), lambda image: careful.run(image, full, together)),
-        "d": Way(len(full), len(full), label),
+        "a": Way(len(names), len(single), lambda images: exact.run(images, single, 1)),
+        "b": Way(len(small), len(small), lambda images: exact.run(images, small, 1)),
+        "c": Way(
+            len(full),
+            len(full),
+            lambda images: careful.run(images, full, together),
+            lambda images: exact.run(images, full, 1),
+        ),
+        "d": Way(len(full), len(full), partial(label, ours)),
     }
-    print(f"   d: {ours.description}")
+    print(f"   d: {ours.description}, {ours.pairs_per_batch} pairs in a forward")
+    if device.type == "cuda" and "e" in only:
+        options["pairs_per_batch"] = ours.pairs_per_batch
+        replaying = GroundingDino(folder, vocabulary, cuda_graphs=True, **options)
+        print(f"   e: {replaying.description}")
+        found["e"] = Way(len(full), len(full), partial(label, replaying), partial(label, ours))
     return {name: way for name, way in found.items() if name in only}
 
 
@@ -130,21 +153,28 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(found: dict[str, Way], images: Sequence[np.ndarray], device: torch.device) -> dict[str, Any]:
-    """Seconds an image of each way, one after the other in every round, so that noise meets all alike."""
+def measure(found: dict[str, Way], batches: Sequence[Sequence[np.ndarray]], device: torch.device) -> dict[str, Any]:
+    """Seconds an image of each way, one after the other in every round, so that noise meets all alike.
+
+    Args:
+        batches: what goes in at once; the first is to warm up.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in found}
     with torch.inference_mode():
-        for way in found.values():
-            way.run(images[0])  # warm up, and compile
-        for image in images[1:]:
+        for name, way in found.items():
+            taken = timed(device, partial(way.run, batches[0]))  # compiles, where it does
+            print(f"   {name}: {taken:.1f} s at first", flush=True)
+            for _ in range(WARM if device.type == "cuda" else 0):  # recordings begin with the third
+                way.run(batches[0])
+        for batch in batches[1:]:
             for name, way in found.items():
-                taken = timed(device, lambda way=way, image=image: way.run(image))  # type: ignore[misc]
-                seconds[name].append(taken * way.passes / way.timed_passes)
+                taken = timed(device, partial(way.run, batch))
+                seconds[name].append(taken * way.passes / way.timed_passes / len(batch))
         counted = {}
         for name, way in found.items():
-            with FlopCounterMode(display=False) as counter:
-                way.run(images[0])
-            counted[name] = counter.get_total_flops() * way.passes / way.timed_passes
+            with counted_operations() as operations:
+                (way.counted or way.run)(batches[0][:1])
+                counted[name] = operations() * way.passes / way.timed_passes
     return {
         name: {
             "passes": found[name].passes,
@@ -163,8 +193,9 @@ def main() -> None:
     parser.add_argument("--bert-vocabulary", type=Path, help="vocab.txt for the random checkpoint")
     parser.add_argument("--chunks", type=int, nargs="+", default=[1, 4, 15], help="of LVIS names")
     parser.add_argument("--edges", type=int, nargs=2, default=None, help="height and width; default by device")
+    parser.add_argument("--images", type=int, default=1, help="given to a way at once")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="abcd", help="which ways")
+    parser.add_argument("--only", default="abcde", help="which ways")
     parser.add_argument("--pairs", type=int, help="(image, chunk) pairs in one forward of d")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="JSON to write")
@@ -173,9 +204,16 @@ def main() -> None:
     device = choose_device("auto")
     height, width = arguments.edges or ((800, 1066) if device.type == "cuda" else (256, 341))
     generator = np.random.default_rng(0)
-    images = [generator.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(arguments.rounds + 1)]
+    count = (arguments.rounds + 1) * arguments.images
+    images = [generator.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
+    batches = [images[start : start + arguments.images] for start in range(0, count, arguments.images)]
     roof = matmul_rate(device, choose_half("auto", device))
-    result: dict[str, Any] = {"machine": machine(), "image": [height, width], "matmul_flops": roof}
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "image": [height, width],
+        "images_at_once": arguments.images,
+        "matmul_flops": roof,
+    }
     print(
         f"{result['machine']}\nimages of {width} x {height}; a product reaches {result['matmul_flops'] / 1e9:.0f} GF/s"
     )
@@ -185,11 +223,12 @@ def main() -> None:
         if arguments.model is None:
             vocab = arguments.bert_vocabulary
             create_checkpoint(folder, words=names, vocab_file=vocab, kind="original", size="full", redraw=True)
+        stock = StockModels(folder, device)
         for chunks in arguments.chunks:
             asked = prefix(names, Tokenizer.load(folder), chunks)
             print(f"\n{len(asked)} LVIS names in {chunks} chunks")
-            found = ways(folder, asked, (height, width), device, arguments.only, arguments.pairs)
-            rows = measure(found, images, device)
+            found = ways(folder, asked, (height, width), stock, arguments.only, arguments.pairs, arguments.images)
+            rows = measure(found, batches, device)
             result[f"{chunks} chunks"] = {"names": len(asked), "peak_bytes": peak_bytes(device), "ways": rows}
             _print(rows, result["matmul_flops"])
             if arguments.output:
@@ -205,8 +244,8 @@ def _print(rows: dict[str, Any], roof: float) -> None:
         by = f"{median / ours['median_s']:.2f}" if ours else ""
         mark = "*" if row["extrapolated"] else " "
         print(
-            f"{name:3}{mark}{row['passes']:8}{median:10.2f}{min(row['seconds']):9.2f}{max(row['seconds']):9.2f}"
-            f"{1000 * median / row['passes']:9.0f}{row['flop'] / median / roof:9.1%}{by:>16}",
+            f"{name:3}{mark}{row['passes']:8}{median:10.4f}{min(row['seconds']):9.4f}{max(row['seconds']):9.4f}"
+            f"{1000 * median / row['passes']:9.1f}{row['flop'] / median / roof:9.1%}{by:>16}",
             flush=True,
         )
     if any(row["extrapolated"] for row in rows.values()):

@@ -75,6 +75,26 @@ def test_an_engine_that_computes_something_else_is_not_used(folder, monkeypatch,
     assert np.array_equal(detector.detect([image])[0].boxes, expected.boxes)
 
 
+def test_half_precision_that_costs_either_engine_as_many_detections_keeps_the_faster_one(tmp_path, warnings):
+    """Weights at random let every rounding be seen; going back to transformers' forward would not be more exact."""
+    folder = create_checkpoint(tmp_path, words=NAMES, redraw=True)
+    detector = load(folder, dtype="float16")
+    assert detector.description["engine"] == "fast"
+    assert "in this precision its own has" in detector.description["engine_check"]
+    assert "of the detections that it has in float32: model.dtype=float32 is exact" in warnings[0]
+
+
+def test_half_precision_hides_no_engine_that_computes_something_else(folder, monkeypatch, warnings):
+    class Wrong(FastForward):
+        def detect(self, image, text):
+            logits, boxes = super().detect(image, text)
+            return logits, boxes + 0.02
+
+    monkeypatch.setattr(grounding_dino, "FastForward", Wrong)
+    assert load(folder, dtype="float16").description["engine"] == "transformers"
+    assert "runs on transformers' own forward" in warnings[0]
+
+
 def broken(values, raw, references, grid):
     raise RuntimeError("Failed to find C compiler\nPlease specify one")
 

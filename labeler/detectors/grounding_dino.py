@@ -161,6 +161,13 @@ class GroundingDino:
                 problems.append(f"failed with {type(error).__name__}: {(str(error) or '?').splitlines()[0]}")
                 continue
             if check.passed or engine == "fast":
+                if check.theirs is not None:
+                    log.warning(
+                        "%s in %s has %.0f%% of the detections that it has in float32: model.dtype=float32 is exact",
+                        self.checkpoint.name,
+                        self.dtype,
+                        100 * check.matched,
+                    )
                 return fast, "; ".join([str(check), *(f"its GPU kernels {problem}" for problem in problems)])
             problems.append(f"had {check}")
         what = f"the fast engine {', then '.join(problems)}"
