@@ -101,6 +101,7 @@ class DetectConfig(_Section):
     image_size: ImageSize | None = None  # None: the checkpoint's own
     resize: Literal["pillow", "torch"] = "pillow"  # torch: faster, up to one level of 255 off
     jpeg_draft: bool = False  # decode large JPEGs at 1/2, 1/4 or 1/8 where the detector needs no more; not bit-equal
+    jpeg_decoder: Literal["pillow", "nvimgcodec"] = "pillow"  # the other on the GPU, or on a CPU with the same pixels
     max_pixels: int = Field(178_956_970, gt=0)  # larger images become rows with status too_large
     pairs_per_batch: int | None = Field(None, gt=0)  # (image, chunk) pairs in one forward; None: by device
     cuda_graphs: bool = False  # record shapes that come often, and replay them, where a trial finds that faster

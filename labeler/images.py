@@ -87,9 +87,16 @@ class Image:
 
 
 LeastShape = Callable[[int, int], tuple[int, int]]
+JpegDecoder = Callable[[bytes, bool], npt.NDArray[np.uint8] | None]
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, least_shape: LeastShape | None = None) -> Image:
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    least_shape: LeastShape | None = None,
+    jpeg_decoder: JpegDecoder | None = None,
+) -> Image:
     """The first frame of JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or AVIF bytes as upright RGB.
 
     - Strict: a truncated file is an error, not a half grey image. Damage that the format cannot notice (a flipped bit
@@ -113,6 +120,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, least_shape: LeastShape
             decoded at 1/2, 1/4 or 1/8 of their size, from part of their frequencies, if that is no smaller; everything
             else in full. Where the size is no multiple of 2, 4 or 8, so that the last column and row stand for only
             part of a pixel, what is scaled back from there is off by at most half a pixel of those decoded.
+        jpeg_decoder: asked first for grey and YCbCr JPEGs whose header is sound: of the file without metadata, and
+            whether it is stored on its side, it makes (h, w, 3) RGB as stored, of any size; or None, and Pillow does.
 
     Returns:
         pixels (height, width, 3) uint8, writable, with the orientation found.
@@ -124,7 +133,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, least_shape: LeastShape
     if name is None:
         raise ImageError(image_headers.describe_unknown(data))
     with _named(name, "header"):
-        source, exif = _open(data, name, max_pixels)
+        source, exif, data = _open(data, name, max_pixels)
     _check_size(source.size, max_pixels)
     if isinstance(source, TiffImagePlugin.TiffImageFile):
         _check_tiles(source)
@@ -132,6 +141,10 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, least_shape: LeastShape
     else:
         orientation = turn = image_headers.exif_orientation(exif)
     with _named(name, "data", source.size):
+        if jpeg_decoder is not None and _is_plain_jpeg(source):
+            quick = jpeg_decoder(data, turn >= 5)
+            if quick is not None:
+                return _quick(quick, source.size, turn)
         drafted = _draft(source, turn, least_shape) if least_shape else None
         source.load()
         if drafted is None:
@@ -174,8 +187,8 @@ def _dct(n: int, rows: int) -> npt.NDArray[np.float64]:
 _DCT = _dct(32, 8)
 
 
-def _open(data: bytes, name: str, max_pixels: int) -> tuple[pillow_file.ImageFile, bytes]:
-    """(the file with its header read and no pixel decoded, its EXIF block).
+def _open(data: bytes, name: str, max_pixels: int) -> tuple[pillow_file.ImageFile, bytes, bytes]:
+    """(the file with its header read and no pixel decoded, its EXIF block, the bytes that are read).
 
     The plugin is called directly: `PIL.Image.open` would warn and raise by its own process-wide pixel limit.
     """
@@ -194,9 +207,9 @@ def _open(data: bytes, name: str, max_pixels: int) -> tuple[pillow_file.ImageFil
         if pillow_avif is None or not pillow_avif.SUPPORTED:
             raise ImageError("AVIF files are not read by this build of Pillow")
         image = pillow_avif.AvifImageFile(io.BytesIO(data))
-        return image, image.info.get("exif", b"")
+        return image, image.info.get("exif", b""), data
     source = _OPENERS[name](io.BytesIO(data))
-    return source, source.info.get("exif", b"") if exif is None else exif
+    return source, source.info.get("exif", b"") if exif is None else exif, data
 
 
 def _check_tags(data: bytes) -> None:
@@ -244,6 +257,18 @@ def _check_tiles(source: TiffImagePlugin.TiffImageFile) -> None:
 def _tiff_orientation(source: TiffImagePlugin.TiffImageFile) -> int:
     value = source.tag_v2.get(0x0112, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _is_plain_jpeg(source: pillow_file.ImageFile) -> bool:
+    """Grey or YCbCr; Adobe's marker may say that the three colours are RGB itself."""
+    return source.format == "JPEG" and source.mode in ("L", "RGB") and source.info.get("adobe_transform") != 0
+
+
+def _quick(pixels: npt.NDArray[np.uint8], stored: tuple[int, int], orientation: int) -> Image:
+    """Of another decoder's pixels of a file of (width, height)."""
+    full_size = stored if orientation >= 5 else stored[::-1]
+    upright = pixels if orientation == 1 else upright_rgb(pillow.fromarray(pixels), orientation)
+    return Image(upright, orientation, None if upright.shape[:2] == full_size else full_size)
 
 
 @dataclass(frozen=True)
