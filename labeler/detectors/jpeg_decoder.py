@@ -67,8 +67,7 @@ class NvImageCodec:
                 decoded = decoder.decode(self._codec.CodeStream(data), params=self._params, **options)
                 if decoded is None:
                     return None
-                on_host = stream is None
-                pixels: Tensor = torch.from_numpy(np.array(decoded.cpu())) if on_host else from_dlpack(decoded)
+                pixels: Tensor = torch.from_numpy(np.asarray(decoded)) if stream is None else from_dlpack(decoded)
                 if pixels.dtype != torch.uint8 or pixels.dim() != 3 or pixels.shape[2] != 3:
                     return None
                 if self._target_shape is not None:
