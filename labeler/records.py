@@ -69,6 +69,12 @@ LABELS = pa.schema(
 )
 
 
+_DETECTIONS = LABELS.field("detections").type
+_DETECTIONS_1 = pa.list_(  # schema version 1: masks without a quality
+    pa.field("element", pa.struct([*list(DETECTION)[:-1], pa.field("mask", pa.struct(list(MASK)[:2]))]), nullable=False)
+)
+
+
 @dataclass(frozen=True)
 class Row:
     """One input image's outcome: exactly one per image, whatever happened to it."""
@@ -151,16 +157,37 @@ def mask_value(mask: Mask) -> dict[str, Any]:
 
 
 def table_to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
-    """One unit's file: zstd Parquet, with the file metadata (run id, model digest, versions, ...) in the schema."""
+    """One unit's file: zstd Parquet, with the file metadata (run id, model digest, versions, ...) in the schema.
+
+    Its pages have checksums: without, most flipped bits would be read as other boxes and scores.
+    """
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_statistics=["shard_id", "index", "status"])
+    statistics = ["shard_id", "index", "status"]
+    pq.write_table(table, sink, compression="zstd", write_statistics=statistics, write_page_checksum=True)
     return bytes(sink.getvalue())
 
 
 def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """The unit file's rows (all columns, or the named ones)."""
-    return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None)
+    """The unit file's rows (all columns, or the named ones).
+
+    Raises:
+        pyarrow.ArrowException, OSError: it is damaged: cut off, or a page is not what its checksum says, or the columns
+            are not those of labels. (What is neither, such as a bit of the file's metadata, is not noticed.)
+    """
+    names = list(columns) if columns else None
+    table = pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
+    for wanted in LABELS:
+        if names is None or wanted.name in names:
+            at = table.schema.get_field_index(wanted.name)
+            if at < 0 or not _holds(table.schema.field(at).type, wanted.type):
+                raise pa.ArrowInvalid(f"it has no column {wanted.name} of type {wanted.type}")
+    return table
+
+
+def _holds(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of a type are read as those of another."""
+    return bool(found.equals(wanted)) or (wanted.equals(_DETECTIONS) and bool(found.equals(_DETECTIONS_1)))
 
 
 def detections_of(table: pa.Table, *, masks: bool = True) -> list[Detections]:

@@ -40,7 +40,7 @@ def read_unit_file(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     data = storage.read_bytes(uri)
     try:
         return parquet_to_table(data, columns)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         said = (str(error).splitlines() or ["?"])[0]
         raise storage.StorageError(
             f"{storage.redact(uri)} is damaged ({said}); restore it, or delete it and label again: that makes it anew"
