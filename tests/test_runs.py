@@ -13,6 +13,7 @@ from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or
 from labeler.runs.manifest import Manifest
 from labeler.runs.plan import PlannedShard, with_members
 from labeler.shards import Member, Shard
+from labeler.storage import StorageError
 from labeler.vocabulary import Vocabulary
 
 CONFIG = {"input": {"keep": []}}
@@ -144,3 +145,30 @@ def test_an_edited_vocabulary_file_is_refused(tmp_path: Path) -> None:
 def test_a_manifest_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(Refused):
         Manifest.from_json(text.encode(), uri="s3://b/run")
+
+
+def test_a_damaged_plan_is_one_line_and_never_another_plan(tmp_path: Path) -> None:
+    members = tuple(Member(f"{n}.jpg", f"s3://b/{n}.jpg", 10, "e") for n in range(20))
+    plan = [PlannedShard(Shard("000000", "s3://b/", None, None, "images", members=members), 20)]
+    run = create_run(str(tmp_path), dataclasses.replace(new_run(), plan=plan))
+    (planned,) = read_plan(run)
+    assert with_members(planned.shard, run.uri).members == members
+    for name in ("plan/00000.parquet", "groups/000000.parquet"):
+        whole = (tmp_path / name).read_bytes()
+        refused = 0
+        for position in range(0, len(whole), 23):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << position % 8
+            (tmp_path / name).write_bytes(bytes(damaged))
+            try:
+                (found,) = read_plan(run)
+                assert with_members(found.shard, run.uri).members == members
+            except StorageError as error:
+                refused += 1
+                said = str(error)
+            else:
+                assert found == planned
+        assert refused > 0.5 * len(whole) / 23
+        assert f"{name} is damaged" in said
+        assert "\n" not in said
+        (tmp_path / name).write_bytes(whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,8 +79,31 @@ def plan_bytes(shards: Iterable[PlannedShard]) -> bytes:
 
 def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
+
+
+def _rows(uri: str, schema: pa.Schema, digest: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a plan's file.
+
+    Args:
+        digest: of its bytes, where it is known.
+
+    Raises:
+        StorageError: it cannot be read, or is damaged.
+    """
+    data = storage.read_bytes(uri)
+    try:
+        if digest is not None and digest_of(data) != digest:
+            raise pa.ArrowInvalid("its bytes are not those that the plan has the digest of")
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        if not table.schema.equals(schema):
+            raise pa.ArrowInvalid("its columns are not those of a plan")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        said = (str(error).splitlines() or ["?"])[0]
+        raise storage.StorageError(f"{storage.redact(uri)} is damaged ({said}); restore it") from error
+    found: list[dict[str, Any]] = table.to_pylist()
+    return found
 
 
 def read_plan(run: Run) -> list[PlannedShard]:
@@ -91,7 +115,7 @@ def read_plan(run: Run) -> list[PlannedShard]:
     files = sorted(o.uri for o in storage.list_objects(folder) if o.uri.endswith(".parquet"))
     planned = []
     for uri in files:
-        for row in pq.read_table(pa.BufferReader(storage.read_bytes(uri))).to_pylist():
+        for row in _rows(uri, PLAN):
             images = row.pop("images")
             planned.append(PlannedShard(Shard(**row), images))
     return planned
@@ -110,5 +134,5 @@ def with_members(shard: Shard, run_uri: str) -> Shard:
     """
     if shard.format != "images":
         return shard
-    rows = pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(run_uri, layout.group_file(shard.shard_id)))))
-    return replace(shard, members=tuple(Member(**row) for row in rows.to_pylist()))
+    rows = _rows(storage.join(run_uri, layout.group_file(shard.shard_id)), GROUP, shard.etag)
+    return replace(shard, members=tuple(Member(**row) for row in rows))
