@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow chaos fuzz check fix lock clean
+.PHONY: install demo test test-slow chaos fuzz gpu check fix lock clean
 
 install: $(READY)
 
@@ -43,6 +43,11 @@ chaos: $(READY)
 # Ten minutes of made-up and damaged bytes against all that reads strangers' files.
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes 10
+
+# What only a GPU can show: kernels, half precision and graphs on it, then the table of docs/speed.md (15 minutes or so).
+gpu: $(READY)
+	$(BIN)/python -m pytest --noconftest -s tests/gpu_checks.py
+	$(BIN)/python -m benchmarks.forward --output benchmarks/results/forward-gpu.json
 
 check: $(READY)
 	$(BIN)/ruff check .
