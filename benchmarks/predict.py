@@ -3,9 +3,10 @@
     python -m benchmarks.predict --output benchmarks/results/predict.json
 
 The forward runs on torch's "meta" device, which has shapes and no data. Every operation that would be a kernel there is
-counted with what it reads, writes and multiplies; it cannot take less than the larger of bytes over bandwidth and
-operations over rate. The sum is a floor for what runs one kernel after the other, not a prediction of the time: it
-leaves out launches, gathers that miss the cache, and products that do not reach the rate.
+counted with what it reads, writes and multiplies: as long as nothing stays in the cache from kernel to kernel, it takes
+no less than the larger of bytes over bandwidth and operations over rate. The sum is such a floor for what runs one
+kernel after the other, not a prediction of the time: it leaves out launches, gathers that miss the cache, and products
+that do not reach the rate.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def test_an_engine_that_computes_something_else_is_not_used(folder, monkeypatch,
 
 def test_half_precision_that_costs_either_engine_as_many_detections_keeps_the_faster_one(tmp_path, warnings):
     """Weights at random let every rounding be seen; going back to transformers' forward would not be more exact."""
-    folder = create_checkpoint(tmp_path, words=NAMES, redraw=True)
+    folder = create_checkpoint(tmp_path, words=NAMES, kind="original", redraw=True)
     detector = load(folder, dtype="float16")
     assert detector.description["engine"] == "fast"
     assert "in this precision its own has" in detector.description["engine_check"]

@@ -74,6 +74,15 @@ def test_fusion_of_scores_beyond_what_exp_can_hold(detector):
     torch.testing.assert_close(got_read, read, atol=1e-3, rtol=0)
 
 
+def test_fusion_in_half_precision_of_tokens_that_look_everywhere(detector):
+    """Their sum over the positions, before it is divided, is beyond what a half can hold."""
+    layer = detector.model.encoder.layers[0].fusion_layer
+    vision, text = torch.full((1, 30_000, width(detector)), 3.0), torch.zeros(1, 2, width(detector))
+    exact, half = (Fusion.of(layer, dtype)(vision.to(dtype), text, None, PLAIN)[1] for dtype in (FLOAT32, torch.half))
+    assert half.isfinite().all()
+    torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0.02)
+
+
 @pytest.mark.parametrize("sides", [2, 4])
 def test_deformable_attention_equals_the_module(detector, sides):
     module = detector.model.decoder.layers[0].encoder_attn

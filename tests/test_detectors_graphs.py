@@ -57,12 +57,14 @@ def test_a_shape_is_recorded_when_it_has_come_three_times_and_replayed_from_then
     assert record.recorded == [(1, 2)]
 
 
-def test_the_shape_that_was_not_seen_for_longest_makes_room():
+def test_the_first_shapes_that_come_often_are_recorded_and_stay():
+    """To make room for each other, shapes that come in turns would be recorded every time and never replayed."""
     record = Recorder()
-    passes = Recorded(doubled, record, after=1, most=2)
-    for width in (1, 2, 1, 3, 1, 2):
-        passes(torch.ones(1, width))
-    assert record.recorded == [(1, 1), (1, 2), (1, 3), (1, 2)]
+    passes = Recorded(doubled, record, after=2, most=2)
+    for width in [1, 2, 3] * 10:
+        assert torch.equal(passes(torch.ones(1, width)), torch.full((1, width), 2.0))
+    assert record.recorded == [(1, 1), (1, 2)]
+    assert passes.replayed == 16
 
 
 @pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError])
@@ -81,7 +83,8 @@ def test_what_gives_nothing_is_not_recorded_and_a_batch_that_changed_is_forgotte
     assert passes(torch.ones(0, 1)) is None
     assert not record.recorded
     passes(torch.ones(1, 1))
-    passes.forget()
+    assert passes.forget()
+    assert not passes.forget()
     passes(torch.ones(1, 1))
     assert record.recorded == [(1, 1), (1, 1)]
 
@@ -126,14 +129,28 @@ def test_a_trial_says_what_is_faster_and_whether_it_is_equal(launching, replayin
     assert trial.passed == passed
 
 
+def test_a_recording_that_always_gives_the_first_result_is_not_equal():
+    """As an empty one does: it was made of this batch, so that on this batch it comes out right."""
+
+    def forward(pixels):
+        return pixels.float().mean((1, 2)).view(1, 1, 1, 3).expand(1, 1, 4, 3) + torch.arange(3)
+
+    def record(forward, pixels):
+        rows = forward(pixels[:, :, :2])
+        return lambda pixels: rows
+
+    pixels = torch.rand(1, 3, 4, 3)
+    assert try_out(lambda pixels: forward(pixels[:, :, :2]), record, pixels, Clock()).equal == 0.0
+
+
 def test_candidates_that_are_not_finite_both_times_are_equal():
     def forward(pixels):
         return torch.full((1, 1, 2, 6), float("nan"))
 
-    assert try_out(forward, lambda forward, pixels: forward, torch.zeros(1), Clock()).equal == 1.0
-    one = iter([torch.zeros(1, 1, 2, 6)])
-    trial = try_out(lambda pixels: next(one, forward(pixels)), lambda forward, pixels: forward, torch.zeros(1), Clock())
-    assert trial.equal == 0.0
+    pixels = torch.zeros(1, 2, 2, 3)
+    assert try_out(forward, lambda forward, pixels: forward, pixels, Clock()).equal == 1.0
+    finite = torch.zeros(1, 1, 2, 6)
+    assert try_out(forward, lambda forward, pixels: lambda pixels: finite, pixels, Clock()).equal == 0.0
 
 
 class OnTheDevice(TorchDispatchMode):
@@ -191,9 +208,28 @@ def test_a_detector_that_replays_gives_the_same(mm_folder):
         assert_same(detector.detect([image])[0], exact.detect([image])[0])
         assert detector._recorded.replayed == max(0, min(one, 4) - 1)
     assert record.recorded == [(1, 128, 170, 3)]
-    detector._halve_batch()
-    assert_same(detector.detect(images[:1])[0], exact.detect(images[:1])[0])
-    assert len(record.recorded) == 1  # begun anew
+
+
+def test_memory_that_runs_out_drops_the_recordings_before_it_halves_the_batch(mm_folder):
+    """They hold the memory of a second forward: even a batch of one may run without them."""
+    detector = GroundingDino(mm_folder, ["cat", "house"], threads=1, pairs_per_batch=1)
+    exact = detector.detect([photo(0)])[0]
+    forward, used = detector._passes.forward.detect, []
+
+    def detect(image, text):
+        if detector._recorded and used:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        used.append(1)
+        return forward(image, text)
+
+    detector._passes.forward.detect = detect
+    detector._recorded = Recorded(detector._passes, Recorder(), after=9)
+    detector._graphs = f"used: {Trial(2, 1)}"
+    assert_same(detector.detect([photo(0)])[0], exact)
+    assert_same(detector.detect([photo(0)])[0], exact)
+    assert detector.pairs_per_batch == 1
+    assert detector.description["cuda_graphs"] == "given up: the GPU's memory ran out"
+    assert "memory" not in detector.description
 
 
 def test_without_a_gpu_there_are_none_and_the_files_say_so(mm_folder):

@@ -23,7 +23,7 @@ _EDGES = (256, 384, 512, 800, 1200)  # shortest edges of the picture; the first 
 _SCENE = (7, 3)  # seed and index: a dozen objects
 _LEAST = 100  # so many detections are compared at least, however low they score
 _SCORE = 0.05  # and all above this
-_CHANCE = 2.0  # over the root of the number: how far two parts of the same number of detections are apart by chance
+_CHANCE = 1.0  # over the root of the number: how far two parts of the same number of detections are apart by chance
 _ROWS = 32  # compared with all others at once: 30 MB for the largest models
 
 

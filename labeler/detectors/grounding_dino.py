@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from labeler.detectors.batch_size import find_pairs
 from labeler.detectors.clock import seconds_on
 from labeler.detectors.engine_check import check_engine, drawn_picture
 from labeler.detectors.fast import FastForward, kernels_for, why_unsupported
-from labeler.detectors.graphs import GraphRecorder, Recorded, try_out
+from labeler.detectors.graphs import GraphRecorder, Recorded, in_a_line, try_out
 from labeler.detectors.host_copy import HostCopy, one_ahead
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.passes import Passes
@@ -123,11 +125,13 @@ class GroundingDino:
             raise Refused(f"jpeg_decoder is one of {', '.join(JPEG_DECODERS)}; got {jpeg_decoder}")
         self.jpeg_decoder = self._nvimgcodec() if jpeg_decoder == "nvimgcodec" else None
         half = choose_half(dtype, self.device)
+        if half is None and self.device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # float32 is float32: convolutions would be rounded to 10 bits
         loaded = load_model(self.checkpoint, self.device)
         self.dtype = str(half or torch.float32).removeprefix("torch.")
         self.prompts = _prompts(vocabulary, self.checkpoint, loaded.config.max_text_len)
         self.score_floor, self.max_detections, self.nms_iou = score_floor, max_detections, nms_iou
-        with torch.inference_mode():
+        with torch.inference_mode(), self._here():
             reference = SplitForward(loaded, half=half)
             text = reference.encode_text([chunk.input_ids for chunk in self.prompts.chunks])
             forward, self.engine_check = self._choose_engine(engine, reference, text)
@@ -135,9 +139,10 @@ class GroundingDino:
         width = text.token_mask.shape[1]
         scorer = Scorer(self.prompts, width, self.device, score=score, assignment=assignment, candidates=candidates)
         self._passes, self._memory = Passes(forward, text, scorer, self.preprocessing, pairs_per_batch or 1), ""
-        if pairs_per_batch is None and self.device.type == "cuda":
-            self.pairs_per_batch = find_pairs(self._seconds_of)
-        self._recorded, self._graphs = self._record() if cuda_graphs else (None, "")
+        with self._here():
+            if pairs_per_batch is None and self.device.type == "cuda":
+                self.pairs_per_batch = find_pairs(self._seconds_of)
+            self._recorded, self._graphs = self._record() if cuda_graphs else (None, "")
 
     @property
     def pairs_per_batch(self) -> int:
@@ -165,8 +170,10 @@ class GroundingDino:
                 check = check_engine(fast, self.preprocessing, text)
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # a kernel that cannot be built here: no compiler, an older GPU
-                problems.append(f"failed with {type(error).__name__}: {(str(error) or '?').splitlines()[0]}")
+            except Exception as error:
+                # A kernel that cannot be built here: no compiler, an older GPU. (After an illegal access nothing runs
+                # in this process any more: then all of them fail, and another process has to begin.)
+                problems.append(f"failed with {in_a_line(error)}")
                 continue
             if check.passed or engine == "fast":
                 if check.theirs is not None:
@@ -194,12 +201,13 @@ class GroundingDino:
             with torch.inference_mode():
                 pixels = self._passes.upload([picture] * self.images_per_forward)
                 trial = try_out(self._passes, record, pixels, seconds_on(self.device))
+            words = str(trial)
+            if trial.passed:
+                return Recorded(self._passes, record), f"used: {words}"
         except RuntimeError as error:  # torch.OutOfMemoryError, too
-            torch.cuda.empty_cache()
-            return None, f"not used: {type(error).__name__}: {(str(error) or '?').splitlines()[0]}"
-        if not trial.passed:
-            return None, f"not used: {trial}"
-        return Recorded(self._passes, record), f"used: {trial}"
+            words = in_a_line(error)
+        torch.cuda.empty_cache()  # out here: in there the error still holds the memory of what failed
+        return None, f"not used: {words}"
 
     @property
     def description(self) -> dict[str, str]:
@@ -255,6 +263,10 @@ class GroundingDino:
         """
         return self.preprocessing.prepare(image_rgb, full_size)
 
+    def _here(self) -> AbstractContextManager[Any]:
+        """The detector's GPU is this thread's current one: triton and recordings ask for no other."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
     def _take_threads(self) -> None:
         """Each thread has its own number of torch threads, and one that is new gets whatever was set last anywhere."""
         if self._threads is not None and torch.get_num_threads() != self._threads:
@@ -297,23 +309,28 @@ class GroundingDino:
                 try:
                     started = self._start([batch[place] for place in together])
                 except torch.OutOfMemoryError:
-                    if self.pairs_per_batch == 1:
+                    if self.pairs_per_batch == 1 and not self._recorded:
                         raise
                 else:
                     yield together, partial(self._results, started)
                     places = places[len(together) :]
                     continue
-                self._halve_batch()  # out here: in there the error still holds the memory of what failed
+                self._make_room()  # out here: in there the error still holds the memory of what failed
 
     @property
     def images_per_forward(self) -> int:
         """How many images of one shape share a forward, each with all of its chunks."""
         return max(1, self.pairs_per_batch // len(self.prompts.chunks))
 
-    def _halve_batch(self) -> None:
+    def _make_room(self) -> None:
+        """Go on without recordings, which hold the memory of a second forward; else with half a batch."""
+        recorded, self._recorded = self._recorded, None
+        if recorded:
+            recorded.forget()
+            self._graphs = "given up: the GPU's memory ran out"
+            log.warning("CUDA graphs are %s", self._graphs)
+            return
         self.pairs_per_batch //= 2
-        if self._recorded:
-            self._recorded.forget()  # they are of the larger batch
         self._memory = f"ran out: {self.pairs_per_batch} (image, chunk) pairs in a forward from now on"
         torch.cuda.empty_cache()
         log.warning("the GPU's memory %s", self._memory)
@@ -321,6 +338,10 @@ class GroundingDino:
     @torch.inference_mode()
     def _start(self, images: Sequence[Prepared], *, replay: bool = True) -> _Started:
         """Images of one shape through the backbone together, then through all chunks."""
+        with self._here():
+            return self._start_here(images, replay)
+
+    def _start_here(self, images: Sequence[Prepared], replay: bool) -> _Started:
         pixels = self._passes.upload(images)
         rows = (self._recorded if replay and self._recorded else self._passes)(pixels)
         if rows is None:

@@ -22,6 +22,8 @@ from torch import Tensor
 from labeler.detectors.fast.kernels import Kernels, LayerNorm
 from labeler.detectors.fast.layers import Linear, unflatten
 
+_PART = 2.0**-5  # exact in every dtype
+
 
 @dataclass(frozen=True)
 class Fusion:
@@ -92,7 +94,10 @@ class Fusion:
         scores = torch.baddbmm(bias[:, None], vision, keys.transpose(1, 2))  # (batch, positions, h tokens)
         over_tokens, weights, total = kernels.two_softmaxes(scores, heads)
         seen_by_vision = torch.baddbmm(self.out_bias[None, None], over_tokens, values)
-        gathered = weights.transpose(1, 2) @ vision
-        gathered = (gathered / total[..., None].clamp(min=1.0)).to(gathered.dtype)  # a column of padding has no sum
+        # Before it is divided this is a sum over thousands of positions, for which a half has no room: so part of it.
+        bias, columns = self.text_bias[None, None], weights.transpose(1, 2)
+        gathered = torch.baddbmm(bias, columns, vision, beta=0, alpha=_PART)
+        rest = total[..., None].clamp(min=1.0) * _PART  # a column of padding has no sum
+        gathered = (gathered / rest).to(gathered.dtype)
         seen_by_text = (unflatten(gathered, 1, (heads, tokens)) @ self.absorbed_value).sum(1) + self.text_bias
         return seen_by_vision, text + seen_by_text

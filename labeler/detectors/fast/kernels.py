@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -99,8 +98,10 @@ PLAIN = Kernels(sample, combine, two_softmaxes)
 
 def kernels_for(device: torch.device) -> tuple[Kernels, ...]:
     """The best first: on a GPU triton's, where triton is there (torch's CUDA builds bring it along)."""
-    if device.type == "cuda" and find_spec("triton") is not None:
+    if device.type != "cuda":
+        return (PLAIN,)
+    try:
         from labeler.detectors.fast.kernels_triton import TRITON
-
-        return TRITON, PLAIN
-    return (PLAIN,)
+    except Exception:  # not there, or there and broken, which an import may say in any way
+        return (PLAIN,)
+    return TRITON, PLAIN
