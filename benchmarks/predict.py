@@ -1,4 +1,4 @@
-"""What a pair of image and chunk costs a GPU at least, by arithmetic alone: operations, bytes and kernels.
+"""What an image and its pairs with chunks cost a GPU at least, by arithmetic alone: operations, bytes and kernels.
 
     python -m benchmarks.predict --output benchmarks/results/predict.json
 
@@ -153,7 +153,7 @@ _NAMES = ("sample", "combine", "softmax over tokens", "softmax over positions")
 def on_meta(counted: Counted) -> Iterator[None]:
     """torch.autocast knows no "meta", and attention would be taken apart there; a GPU does it in one kernel."""
 
-    def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Tensor:
         known = len(counted.rows)
         out = torch.empty_like(query)
         del counted.rows[known:]
@@ -207,6 +207,22 @@ def count(
     return counted.rows
 
 
+def count_backbone(height: int, width: int) -> list[tuple[str, str, float, float, bool]]:
+    """The kernels of one image's backbone, all of it in halves. (Autocast keeps norms and softmaxes in float32.)"""
+    with torch.device("meta"):
+        model = transformers.GroundingDinoForObjectDetection(transformers.GroundingDinoConfig()).eval().to("meta")
+        pixels = torch.empty(1, 3, height, width, dtype=torch.float16)
+    model.model.backbone.conv_encoder.half()
+    model.model.input_proj_vision.half()
+    counted = Counted()
+    counted.part = "image backbone"
+    with on_meta(counted), torch.no_grad():
+        forward = FastForward(model, half=torch.float16)
+        with counted:
+            forward.encode_image(pixels)
+    return counted.rows
+
+
 class _Part:
     """A layer's part whose calls are counted as such."""
 
@@ -245,6 +261,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON to write")
     asked = parser.parse_args()
     result: dict[str, Any] = {"machine": machine(), "gpus": {name: asdict(gpu) for name, gpu in GPUS.items()}}
+    backbone = count_backbone(*asked.edges)
+    for gpu in GPUS:
+        found = result[f"image backbone, {gpu}"] = floor_of(backbone, GPUS[gpu], 1)
+        print(
+            f"{gpu}, image backbone: at least {found['ms_a_pair']:.2f} ms an image "
+            f"({found['ms_of_products_alone']:.2f} for products alone), {found['kernels']} kernels"
+        )
     for name, fused in (("torch's operations", False), ("kernels", True)):
         rows = count(asked.pairs, *asked.edges, asked.tokens, fused=fused)
         for gpu in GPUS:

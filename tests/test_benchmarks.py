@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import batching, calibration_table, export_scale, feeding, masks, merging, plot
+from benchmarks import batching, calibration_table, export_scale, feeding, masks, merging, plot, predict
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
 from labeler.records import rows_to_table, table_to_parquet
 from labeler.runs import read_plan, read_progress, read_tables
@@ -166,3 +166,13 @@ def test_commits_are_read_from_the_runs_own_files(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_bytes(table_to_parquet(rows_to_table([]), {WORKER: "w", BEGUN: "12.5"}))
     assert read_commits(tmp_path) == [Commit("w", 12.5, file.stat().st_mtime)]
+
+
+def test_the_kernels_save_memory_and_no_arithmetic() -> None:
+    """By counting on a device without data: a small image at the published models' size."""
+    plain, fused = (predict.count(1, 160, 224, 32, fused=fused) for fused in (False, True))
+    floors = [predict.floor_of(rows, predict.GPUS["H200"], 1) for rows in (plain, fused)]
+    assert floors[0]["gigaflop_a_pair"] == floors[1]["gigaflop_a_pair"] > 10
+    assert floors[1]["gigabytes_a_pair"] < 0.8 * floors[0]["gigabytes_a_pair"]
+    assert floors[1]["kernels"] < floors[0]["kernels"]
+    assert sum(floors[1]["parts"].values()) == pytest.approx(floors[1]["ms_a_pair"], abs=0.01)
