@@ -12,6 +12,7 @@ from typing import Any
 
 from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
+from labeler.checkpoints.library import check_transformers
 from labeler.config import Config, DetectConfig
 from labeler.errors import LabelerError, Refused
 from labeler.labeling import Detector, Segmenter
@@ -111,6 +112,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
     Raises:
         Refused: anything is missing, unreadable or contradictory; nothing has been written.
     """
+    check_transformers()
     model_name = _model_uri(config.model_name)
     clash = sorted(set(config.input.keep) & set(LABELS.names))
     if clash:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -189,3 +190,10 @@ def test_prompts_longer_than_the_model_reads_are_refused(tmp_path):
     with pytest.raises(Refused, match="longer than the 6 tokens"):
         GroundingDino(folder, prompts)
     assert len(GroundingDino(folder, ["red fox", "house", "cat"]).prompts.chunks) == 2  # packed to fit
+
+
+@pytest.mark.parametrize("version", ["5.22.0", "4.57.1", "5.0.0rc1"])
+def test_a_transformers_that_computes_positions_wrongly_is_refused(mm_folder, monkeypatch, version):
+    monkeypatch.setattr(metadata, "version", lambda package: version)
+    with pytest.raises(Refused, match=rf"transformers {version} is installed, .* pip install 'transformers>=5.23'"):
+        GroundingDino(mm_folder, ["cat"], threads=1)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from labeler.checkpoints import Checkpoint
+from labeler.checkpoints.library import check_transformers
 from labeler.errors import Refused
 
 DTYPES = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -92,6 +93,7 @@ def _model_class(architecture: str) -> Any:
     try:
         import transformers
 
+        check_transformers()
         return getattr(transformers, architecture)
     except (ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
