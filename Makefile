@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow chaos fuzz gpu check fix lock clean
+.PHONY: install demo test test-slow test-lowest chaos fuzz gpu check fix lock clean
 
 install: $(READY)
 
@@ -35,6 +35,13 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# The same with the oldest versions that pyproject.toml admits, in an environment of its own.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install -q --upgrade pip==26.3
+	.venv-lowest/bin/python -m pip install -q -c requirements.lowest -e . --group dev
+	.venv-lowest/bin/python -m pytest -m "not slow and not chaos" -n 2 --dist loadgroup
 
 # A job on a cluster of several nodes, killed in every way; each test prints a line with what it found.
 chaos: $(READY)

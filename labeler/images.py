@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import AvifImagePlugin as pillow_avif
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, PpmImagePlugin, TiffImagePlugin
 from PIL import Image as pillow
 from PIL import ImageFile as pillow_file
@@ -19,11 +20,6 @@ from PIL import WebPImagePlugin as pillow_webp
 from labeler import image_headers
 from labeler.errors import LabelerError
 from labeler.image_pixels import upright_rgb
-
-try:
-    from PIL import AvifImagePlugin as pillow_avif
-except ImportError:  # Pillow < 11.3
-    pillow_avif = None  # type: ignore[assignment]
 
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb: 1.3 GB while decoding, 3 GB as WebP
 
@@ -204,7 +200,7 @@ def _open(data: bytes, name: str, max_pixels: int) -> tuple[pillow_file.ImageFil
     elif name == "TIFF":
         _check_tags(data)
     elif name == "AVIF":
-        if pillow_avif is None or not pillow_avif.SUPPORTED:
+        if not pillow_avif.SUPPORTED:
             raise ImageError("AVIF files are not read by this build of Pillow")
         image = pillow_avif.AvifImageFile(io.BytesIO(data))
         return image, image.info.get("exif", b""), data
