@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from ray.data import DataContext
 
 from labeler.config import RayConfig
 from labeler.errors import Refused
-from labeler.pipeline.cluster import Workers, require_capacity, size_workers
+from labeler.pipeline.cluster import Workers, limit_waiting, require_capacity, size_workers
 
 BIG = {"CPU": 16.0, "GPU": 2.0}
 
@@ -43,3 +44,13 @@ def test_workers_fit_the_nodes_and_leave_readers_room(
 def test_a_worker_that_fits_nowhere_is_refused() -> None:
     with pytest.raises(Refused, match=r"no node can hold a worker of 1 GPU.*2 CPU, 0 GPU"):
         require_capacity(Workers(1, 1.0, 1.0), [{"CPU": 2.0}])
+
+
+def test_a_unit_on_a_cpu_may_take_long_and_capacity_for_gpus_is_waited_for_as_asked() -> None:
+    """256 images of a large vocabulary take more than an hour on two cores: given up after half of one, no pass ever
+    finished a unit."""
+    context = DataContext.get_current()
+    limit_waiting(RayConfig(start_timeout_s=600), Workers(2, 1.0, 4.0))
+    assert context.execution_no_progress_timeout_s == 600
+    limit_waiting(RayConfig(start_timeout_s=600), Workers(2, 0.0, 4.0))
+    assert context.execution_no_progress_timeout_s == 86_400

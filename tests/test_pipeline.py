@@ -187,6 +187,14 @@ def test_extend_adds_new_shards_only(tmp_path: Path, checkpoint: Path) -> None:
     assert "plan/00002.parquet" not in files_of(tmp_path / "out")
 
 
+def test_a_plan_that_a_limit_cut_is_not_extended(tmp_path: Path, checkpoint: Path) -> None:
+    """Its last shard is planned in part, and the rest of it would be left out without a word."""
+    source = write_tars(tmp_path / "in", shards=2, images=3)
+    run_quietly(config_of(source, tmp_path / "out", checkpoint, "input.limit=4"))
+    with pytest.raises(Refused, match=r"input.limit ended the plan within .*1\.tar"):
+        run_quietly(config_of(source, tmp_path / "out", checkpoint), extend=True)
+
+
 def test_extend_finds_new_images_of_a_folder(tmp_path: Path, checkpoint: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()

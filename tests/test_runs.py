@@ -107,6 +107,48 @@ def test_an_extension_is_a_generation_of_its_own(tmp_path: Path) -> None:
     assert [p.shard_id for p in read_plan(run)] == ["000000", "000001"]
 
 
+def grouped(*names: str) -> PlannedShard:
+    members = tuple(Member(name, f"s3://b/{name}", 10, "e") for name in names)
+    return PlannedShard(Shard("000001", "s3://b/", None, None, "images", members=members), len(members))
+
+
+def test_of_two_extensions_at_once_the_second_is_refused_and_no_image_is_planned_twice(tmp_path: Path) -> None:
+    """Both listed the input when the plan had one generation, and numbered what was new after it."""
+    run = create_run(str(tmp_path), new_run("s3://b/a.tar"))
+    extend_plan(run, [grouped("1.png", "2.png")], generation=1)
+    with pytest.raises(Refused, match="another job extended"):
+        extend_plan(run, [grouped("1.png", "2.png", "3.png")], generation=1)
+    _, added = read_plan(run)
+    assert [member.key for member in with_members(added.shard, run.uri).members or ()] == ["1.png", "2.png"]
+
+
+def test_what_an_extension_that_was_killed_left_behind_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Its groups are written before the plan; by the next try there are more images."""
+    run = create_run(str(tmp_path), new_run("s3://b/a.tar"))
+    extend_plan(run, [grouped("1.png")], generation=1)
+    (tmp_path / "plan" / "00001.parquet").unlink()
+    extend_plan(run, [grouped("1.png", "2.png")], generation=1)
+    _, added = read_plan(run)
+    assert len(with_members(added.shard, run.uri).members or ()) == 2
+
+
+def test_groups_of_runs_from_before_they_were_named_by_digest_are_read(tmp_path: Path) -> None:
+    run = create_run(str(tmp_path), new_run("s3://b/a.tar"))
+    extend_plan(run, [grouped("1.png")])
+    (group,) = (tmp_path / "groups").iterdir()
+    group.rename(tmp_path / "groups" / "000001.parquet")
+    _, added = read_plan(run)
+    assert len(with_members(added.shard, run.uri).members or ()) == 1
+
+
+def test_the_run_of_a_faster_job_over_another_input_is_not_taken(tmp_path: Path) -> None:
+    """Its fingerprint says nothing of the input."""
+    create_run(str(tmp_path), dataclasses.replace(new_run("s3://b/a.tar"), config={"input": {"uri": "s3://b"}}))
+    other = dataclasses.replace(new_run("s3://c/a.tar"), config={"input": {"uri": "s3://c"}})
+    with pytest.raises(Refused, match=r"holds a run over another input.uri \('s3://b', the config gives 's3://c'\)"):
+        create_run(str(tmp_path), other)
+
+
 def test_a_shard_is_finished_with_its_marker_and_as_many_units_as_it_says(tmp_path: Path) -> None:
     run = create_run(str(tmp_path), new_run("s3://b/a.tar"))
     plan = read_plan(run)
@@ -153,7 +195,8 @@ def test_a_damaged_plan_is_one_line_and_never_another_plan(tmp_path: Path) -> No
     run = create_run(str(tmp_path), dataclasses.replace(new_run(), plan=plan))
     (planned,) = read_plan(run)
     assert with_members(planned.shard, run.uri).members == members
-    for name in ("plan/00000.parquet", "groups/000000.parquet"):
+    (group,) = (tmp_path / "groups").iterdir()
+    for name in ("plan/00000.parquet", f"groups/{group.name}"):
         whole = (tmp_path / name).read_bytes()
         refused = 0
         for position in range(0, len(whole), 23):

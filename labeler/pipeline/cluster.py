@@ -17,6 +17,7 @@ from labeler.config import RayConfig
 from labeler.errors import Refused
 
 MAX_DECODE_THREADS = 8  # a worker's share of a big node; decode beside the detector rarely needs more
+_SLOWEST_UNIT_S = 86_400.0
 MAX_START_DEATHS = 4  # in a row over all nodes, none starting well between; each costs the time to load a model
 
 
@@ -94,7 +95,6 @@ def _configure_ray_data(config: RayConfig) -> None:
     context.max_errored_blocks = -1  # a lost block is work left over; the listing of commits is the truth
     context.max_consecutive_actor_init_deaths = MAX_START_DEATHS  # one node where workers cannot start is no end
     context.actor_init_retry_on_errors = False  # a fresh process, perhaps on another node, beats the same one again
-    context.execution_no_progress_timeout_s = int(config.start_timeout_s)  # spot capacity may take a while
     context.enable_progress_bars = False  # the run prints its own
     context.print_on_execution_start = False
 
@@ -116,6 +116,16 @@ def size_workers(config: RayConfig, nodes: Sequence[Mapping[str, float]]) -> Wor
         share = (min(node["CPU"] for node in nodes) - 1) / math.ceil(count / len(nodes))
     whole_or_part = float(math.floor(share)) if share >= 1 else max(0.25, math.floor(share * 20) / 20)
     return Workers(count, gpus, config.cpus_per_worker or whole_or_part)
+
+
+def limit_waiting(config: RayConfig, workers: Workers) -> None:
+    """How long nothing may be finished before the pass is given up: what it waits for may never come.
+
+    On GPUs that is `ray.start_timeout_s`, long enough for spot capacity. A CPU takes minutes for an image of a large
+    vocabulary, and an hour for a unit: there it is a day, or no unit would ever be finished.
+    """
+    seconds = config.start_timeout_s if workers.gpus else max(config.start_timeout_s, _SLOWEST_UNIT_S)
+    DataContext.get_current().execution_no_progress_timeout_s = int(seconds)
 
 
 def alive_nodes() -> list[dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
@@ -19,9 +20,9 @@ from labeler.job import (
 )
 from labeler.labeling import Detector
 from labeler.pipeline.session import Outcome, carry_out, refusals
-from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours
+from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
-from labeler.runs.plan import PlannedShard, read_plan, with_members
+from labeler.runs.plan import PlannedShard, generations, read_plan, with_members
 from labeler.runs.progress import read_progress
 
 
@@ -47,15 +48,28 @@ def label(
     output = absolute_uri(config.output.uri)
     with refusals():
         run = open_run(output)
-        work = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)
+        todo = _Todo(_plan_new(output, config)) if run is None else _plan_rest(run, job, extend)
     return carry_out(
         job,
         run,
-        work,
-        create=lambda: _write_plan(run, output, work, job, extend, console),
+        todo.work,
+        create=lambda: _write_plan(run, output, todo, job, console),
         make_detector=make_detector,
         console=console,
     )
+
+
+@dataclass(frozen=True)
+class _Todo:
+    """Shards to work on.
+
+    Attributes:
+        new_since: they are to be added to the plan, and were found when it had so many generations; None: they are in
+            it, or are the first.
+    """
+
+    work: Sequence[PlannedShard]
+    new_since: int | None = None
 
 
 def _plan_new(output: str, config: Config) -> list[PlannedShard]:
@@ -63,28 +77,26 @@ def _plan_new(output: str, config: Config) -> list[PlannedShard]:
     return plan_input(config)
 
 
-def _plan_rest(run: Run, job: Job, extend: bool) -> list[PlannedShard]:
+def _plan_rest(run: Run, job: Job, extend: bool) -> _Todo:
     """What is left of a run, or with `extend` what its input holds beyond the plan (if anything, else what is left)."""
     run.require_fingerprint(job.fields)
     if not extend:
-        _require_same_input(run, job.config)
+        require_same_input(run, public_config(job.config)["input"])
+    before = generations(run)  # before the plan: one that comes in between is noticed when it is added to
     plan = read_plan(run)
-    return (_new_shards(run, plan, job.config) if extend else []) or read_progress(run).left(plan)
+    fresh = _new_shards(run, plan, job.config) if extend else []
+    return _Todo(fresh, before) if fresh else _Todo(read_progress(run).left(plan))
 
 
-def _write_plan(
-    run: Run | None, output: str, work: Sequence[PlannedShard], job: Job, extend: bool, console: Console
-) -> Run:
+def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Console) -> Run:
     """The first thing that is written: a new run, or another generation of the plan."""
     single_writer = job.config.output.single_writer
     if run is None:
-        run = create_run(output, _new_run(job, work), single_writer=single_writer)
+        run = create_run(output, _new_run(job, todo.work), single_writer=single_writer)
         console.print(f"run {run.manifest.run_id} in {storage.redact(output)}", markup=False, soft_wrap=True)
-    elif extend:
-        known = {planned.shard_id for planned in read_plan(run)}
-        fresh = [planned for planned in work if planned.shard_id not in known]
-        extend_plan(run, fresh, single_writer=single_writer)
-        console.print(f"plan extended by {len(fresh):,} shards", markup=False)
+    elif todo.new_since is not None:
+        extend_plan(run, todo.work, generation=todo.new_since, single_writer=single_writer)
+        console.print(f"plan extended by {len(todo.work):,} shards", markup=False)
     return run
 
 
@@ -96,20 +108,14 @@ def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config) -> list[
     """What the input holds now and the plan does not: whole shards, or image files in groups of their own."""
     if config.input.limit is not None:
         raise Refused("--extend adds all that is new, input.limit wants only the first images; leave one of them out")
+    cut = next((planned for planned in plan if planned.shard.max_images is not None), None)
+    if cut is not None:
+        raise Refused(
+            f"input.limit ended the plan within {storage.redact(cut.shard.uri)}, and --extend would leave the rest of "
+            "that out for ever; label the whole input into another output"
+        )
     known: set[str] = set()
     for planned in plan:
         members = with_members(planned.shard, run.uri).members
         known |= {planned.shard.uri} if members is None else {member.uri for member in members}
     return plan_input(config, known=known, first_id=len(plan))
-
-
-def _require_same_input(run: Run, config: Config) -> None:
-    """Resume never lists the input again, so another one would silently be ignored: refuse it instead."""
-    public, recorded = public_config(config)["input"], run.manifest.config["input"]
-    for name in ("uri", "format", "limit", "images_per_shard"):
-        if public[name] != recorded[name]:
-            raise Refused(
-                f"output {storage.redact(run.uri)} holds a run over another input.{name} "
-                f"({recorded[name]!r}, the config gives {public[name]!r}); choose another output, set it back, "
-                "or add new shards with --extend"
-            )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,55 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from labeler import storage
 from labeler.errors import LabelerError, Refused
 from labeler.pipeline.cluster import last_line
+from labeler.runs.plan import PlannedShard, with_members
+
+_LOOKED_AT = 20  # objects of the input, before it is held for gone
 
 
-def preflight(output_uri: str, input_uri: str, *, single_writer: bool, timeout_s: float) -> None:
+def readable_uri(work: Sequence[PlannedShard], plan_uri: str) -> str | None:
+    """An object of the input that is there, for workers to find; None where the few that are left are gone.
+
+    An image that has vanished is a row like any other, so one must not stand for all.
+
+    Args:
+        plan_uri: of the run that has the plan.
+
+    Raises:
+        Refused: none of many is there.
+        StorageError: storage does not answer.
+    """
+    tried = []
+    for uri in islice(_objects(work, plan_uri), _LOOKED_AT):
+        tried.append(uri)
+        with suppress(storage.Unreadable):
+            if storage.head(uri) is not None:
+                return uri
+    if len(tried) == _LOOKED_AT:
+        raise Refused(
+            f"input {storage.redact(tried[0])} is not there, nor are {len(tried) - 1} others that were planned"
+        )
+    return None
+
+
+def _objects(work: Sequence[PlannedShard], plan_uri: str) -> Iterator[str]:
+    for planned in work:
+        shard = planned.shard
+        if shard.format == "images":
+            yield from (member.uri for member in shard.members or with_members(shard, plan_uri).members or ())
+        else:
+            yield shard.uri
+
+
+def preflight(output_uri: str, input_uri: str | None, *, single_writer: bool, timeout_s: float) -> None:
     """Try storage on a worker, and on every node where a path is local: each node would mean its own disk by it.
+
+    Args:
+        input_uri: an object of the input; None where there is none left to look for.
 
     Raises:
         Refused: in one line, what cannot be read, written or committed, and from where.
     """
-    everywhere = storage.is_local(output_uri) or storage.is_local(input_uri)
+    everywhere = storage.is_local(output_uri) or (input_uri is not None and storage.is_local(input_uri))
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if everywhere else [None]
     with _mark_of_driver(output_uri) as mark:
         probes = [_start_probe(node, output_uri, input_uri, single_writer, mark) for node in nodes]
@@ -65,20 +106,22 @@ def _mark_of_driver(output_uri: str) -> Iterator[str | None]:
         mark.unlink(missing_ok=True)
 
 
-def _start_probe(node: str | None, output_uri: str, input_uri: str, single_writer: bool, mark: str | None) -> Any:
+def _start_probe(
+    node: str | None, output_uri: str, input_uri: str | None, single_writer: bool, mark: str | None
+) -> Any:
     options: dict[str, Any] = {"num_cpus": 0, "max_retries": 2}
     if node is not None:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(_probe).options(**options).remote(output_uri, input_uri, single_writer, mark)
 
 
-def _probe(output_uri: str, input_uri: str, single_writer: bool, mark: str | None) -> str | None:
+def _probe(output_uri: str, input_uri: str | None, single_writer: bool, mark: str | None) -> str | None:
     """On a worker: one line about what is wrong, or None."""
     here = f"on node {ray.util.get_node_ip_address()}"
     if mark is not None and not os.path.exists(mark):
         return f"output {output_uri} is another disk {here}; use object storage, or a file system all nodes share"
     try:
-        if storage.head(input_uri) is None:
+        if input_uri is not None and storage.head(input_uri) is None:
             return f"input {storage.redact(input_uri)} is not there {here}; all nodes must see the same storage"
         storage.check_put_if_absent(output_uri, single_writer=single_writer)
     except LabelerError as error:

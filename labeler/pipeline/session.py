@@ -26,7 +26,7 @@ from labeler.job import (
 )
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
-from labeler.pipeline.preflight import preflight
+from labeler.pipeline.preflight import preflight, readable_uri
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
 from labeler.pipeline.worker import WorkerSettings
@@ -34,7 +34,7 @@ from labeler.report import Report, build_report
 from labeler.runs import layout
 from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run, readable_json
-from labeler.runs.plan import PlannedShard, read_plan, with_members
+from labeler.runs.plan import PlannedShard, read_plan
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.selection import read_selection
 
@@ -77,11 +77,12 @@ def carry_out(
         with refusals():
             nodes = cluster.alive_nodes()
             workers = cluster.size_workers(job.config.ray, nodes)
+            cluster.limit_waiting(job.config.ray, workers)
             if started_here:
                 cluster.require_capacity(workers, nodes)
             preflight(
                 output,
-                _first_uri(work[0], redo.folders[-1] if redo else output),
+                readable_uri(work, redo.folders[-1] if redo else output),
                 single_writer=single_writer,
                 timeout_s=job.config.ray.start_timeout_s,
             )
@@ -101,15 +102,6 @@ def refusals() -> Iterator[None]:
         raise
     except StorageError as error:
         raise Refused(str(error)) from error
-
-
-def _first_uri(planned: PlannedShard, plan_uri: str) -> str:
-    """An object of the input that a worker can try to read."""
-    shard = planned.shard
-    if shard.format == "images":
-        members = shard.members or with_members(shard, plan_uri).members or ()
-        return members[0].uri
-    return shard.uri
 
 
 def _work(

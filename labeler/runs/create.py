@@ -11,7 +11,7 @@ from labeler.errors import Refused
 from labeler.prompts import Prompts
 from labeler.runs import layout
 from labeler.runs.manifest import Manifest, Run, digest_of, open_run, readable_json
-from labeler.runs.plan import PlannedShard, generations, group_bytes, plan_bytes
+from labeler.runs.plan import PlannedShard, generations, group_files, plan_bytes
 from labeler.runs.selection import Selection, selection_bytes
 from labeler.vocabulary import Vocabulary
 
@@ -46,8 +46,7 @@ class NewRun:
         }
         if self.parent is not None:
             return {layout.SELECTION: selection_bytes(self.selection), **common}
-        groups = {layout.group_file(p.shard_id): group_bytes(p.shard) for p in self.plan if p.shard.members is not None}
-        return {**groups, layout.plan_file(0): plan_bytes(self.plan), **common}
+        return {**dict(group_files(self.plan)), layout.plan_file(0): plan_bytes(self.plan), **common}
 
 
 def require_free_or_ours(uri: str) -> None:
@@ -102,17 +101,42 @@ def _adopt(uri: str, new: NewRun, *, differing: str) -> Run:
             "and it has no run.json, so nothing was labeled there); delete the folder or choose another output"
         )
     run.require_fingerprint(new.fields)
+    if new.parent is None:
+        require_same_input(run, new.config["input"])
     return run
 
 
-def extend_plan(run: Run, fresh: Sequence[PlannedShard], *, single_writer: bool = False) -> None:
-    """Append shards to the plan as a new generation; what is in the plan stays as it was planned."""
+def require_same_input(run: Run, public: Mapping[str, Any]) -> None:
+    """A run never lists its input again, so another one would silently be ignored: refuse it instead.
+
+    Args:
+        public: the section of the config as runs record it.
+    """
+    recorded = run.manifest.config["input"]
+    for name in ("uri", "format", "limit", "images_per_shard"):
+        if public.get(name) != recorded.get(name):
+            raise Refused(
+                f"output {storage.redact(run.uri)} holds a run over another input.{name} "
+                f"({recorded.get(name)!r}, the config gives {public.get(name)!r}); choose another output, set it back, "
+                "or add new shards with --extend"
+            )
+
+
+def extend_plan(
+    run: Run, fresh: Sequence[PlannedShard], *, generation: int | None = None, single_writer: bool = False
+) -> None:
+    """Append shards to the plan as a new generation; what is in the plan stays as it was planned.
+
+    Args:
+        generation: the number of those that `fresh` was found with, and numbered after; None for those there are now.
+
+    Raises:
+        Refused: another job has extended the plan since, perhaps by some of the same.
+    """
     if not fresh:
         return
-    for p in fresh:
-        if p.shard.members is not None:
-            target = run.path(layout.group_file(p.shard_id))
-            storage.put_if_absent(target, group_bytes(p.shard), single_writer=single_writer)
-    target = run.path(layout.plan_file(generations(run)))
+    for relative, data in group_files(fresh):
+        storage.put_if_absent(run.path(relative), data, single_writer=single_writer)
+    target = run.path(layout.plan_file(generations(run) if generation is None else generation))
     if not storage.put_if_absent(target, plan_bytes(fresh), single_writer=single_writer):
         raise Refused(f"another job extended run {storage.redact(run.uri)} at the same moment; run the command again")

@@ -27,7 +27,13 @@ def plan_file(generation: int) -> str:
     return f"{PLAN_FOLDER}/{generation:05d}.parquet"
 
 
-def group_file(shard_id: str) -> str:
+def group_file(shard_id: str, digest: str) -> str:
+    """Named by what it holds, too: two jobs that extend a plan at once must not write over each other's."""
+    return f"{GROUPS_FOLDER}/{shard_id}-{digest[:16]}.parquet"
+
+
+def group_file_before(shard_id: str) -> str:
+    """As runs had it before their groups had digests in their names."""
     return f"{GROUPS_FOLDER}/{shard_id}.parquet"
 
 

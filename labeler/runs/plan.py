@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +51,14 @@ class PlannedShard:
 def file_name_prefix(planned: PlannedShard) -> str:
     """What a file name has before the image key: "<shard basename>/" for tars and Parquet, else nothing."""
     return "" if planned.shard.format == "images" else f"{storage.basename(planned.shard.uri)}/"
+
+
+def group_files(plan: Iterable[PlannedShard]) -> Iterator[tuple[str, bytes]]:
+    """Path in the run folder and bytes of each group of image files."""
+    for planned in plan:
+        if planned.shard.members is not None:
+            data = group_bytes(planned.shard)
+            yield layout.group_file(planned.shard_id, digest_of(data)), data
 
 
 def group_bytes(shard: Shard) -> bytes:
@@ -134,5 +142,9 @@ def with_members(shard: Shard, run_uri: str) -> Shard:
     """
     if shard.format != "images":
         return shard
-    rows = _rows(storage.join(run_uri, layout.group_file(shard.shard_id)), GROUP, shard.etag)
+    assert shard.etag is not None  # the plan has the digest of a group
+    uri = storage.join(run_uri, layout.group_file(shard.shard_id, shard.etag))
+    if storage.head(uri) is None:
+        uri = storage.join(run_uri, layout.group_file_before(shard.shard_id))
+    rows = _rows(uri, GROUP, shard.etag)
     return replace(shard, members=tuple(Member(**row) for row in rows))

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from labeler.errors import InputChanged
 from labeler.shards.fetching import Job, fetch, in_order
 from labeler.shards.units import Item, Member, Placed, Shard, Skip, UnitCutter, too_large
+
+CHANGED = "changed since it was planned"
 
 
 def read_group(
     shard: Shard, cutter: UnitCutter, *, keep: Sequence[str], skip: Skip, max_image_bytes: int
 ) -> Iterator[Placed]:
-    """Every member, in order; one that vanished or is forbidden becomes an item with an error.
-
-    Raises:
-        InputChanged: a member has another ETag or size than planned.
-    """
+    """Every member, in order; one that vanished, is forbidden or has changed becomes an item with an error."""
     if shard.members is None:
         raise ValueError(f"shard {shard.shard_id} is a group of image files: load its members first")
     yield from in_order(_jobs(shard.members, cutter, dict.fromkeys(keep), skip, max_image_bytes))
@@ -40,4 +39,7 @@ def _jobs(
 
 
 def _fetch(unit: int, item: Item, member: Member, max_image_bytes: int) -> Placed:
-    return Placed(unit, fetch(item, size=member.size, etag=member.etag, max_bytes=max_image_bytes))
+    try:
+        return Placed(unit, fetch(item, size=member.size, etag=member.etag, max_bytes=max_image_bytes))
+    except InputChanged:  # an image of its own: unlike in a tar, nothing else is in question
+        return Placed(unit, Item(item.key, item.index, item.uri, 0, None, None, CHANGED, item.kept))
