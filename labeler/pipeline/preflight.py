@@ -23,7 +23,7 @@ _LOOKED_AT = 20  # objects of the input, before it is held for gone
 
 
 def readable_uri(work: Sequence[PlannedShard], plan_uri: str) -> str | None:
-    """An object of the input that is there, for workers to find; None where the few that are left are gone.
+    """An object of the input that is there, for workers to find; None where the few images that are left are gone.
 
     An image that has vanished is a row like any other, so one must not stand for all.
 
@@ -31,29 +31,31 @@ def readable_uri(work: Sequence[PlannedShard], plan_uri: str) -> str | None:
         plan_uri: of the run that has the plan.
 
     Raises:
-        Refused: none of many is there.
+        Refused: none of many is there, or no whole shard that is left.
         StorageError: storage does not answer.
     """
-    tried = []
-    for uri in islice(_objects(work, plan_uri), _LOOKED_AT):
-        tried.append(uri)
+    tried, images, first = 0, True, ""
+    for uri, of_images in islice(_objects(work, plan_uri), _LOOKED_AT):
         with suppress(storage.Unreadable):
             if storage.head(uri) is not None:
                 return uri
-    if len(tried) == _LOOKED_AT:
-        raise Refused(
-            f"input {storage.redact(tried[0])} is not there, nor are {len(tried) - 1} others that were planned"
-        )
+        first = uri if not tried else first
+        tried, images = tried + 1, images and of_images
+    if tried == _LOOKED_AT or not images:
+        others = f", nor are {tried - 1} others that were planned" if tried > 1 else ""
+        raise Refused(f"input {storage.redact(first)} is not there{others}")
     return None
 
 
-def _objects(work: Sequence[PlannedShard], plan_uri: str) -> Iterator[str]:
+def _objects(work: Sequence[PlannedShard], plan_uri: str) -> Iterator[tuple[str, bool]]:
+    """URIs, and whether they are of single images."""
     for planned in work:
         shard = planned.shard
         if shard.format == "images":
-            yield from (member.uri for member in shard.members or with_members(shard, plan_uri).members or ())
+            members = shard.members or with_members(shard, plan_uri).members or ()
+            yield from ((member.uri, True) for member in members)
         else:
-            yield shard.uri
+            yield shard.uri, False
 
 
 def preflight(output_uri: str, input_uri: str | None, *, single_writer: bool, timeout_s: float) -> None:
