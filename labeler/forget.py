@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler import storage
-from labeler.errors import Refused
+from labeler.errors import Refused, StorageError
 from labeler.records import Row, complete_table, table_to_parquet
 from labeler.report import build_report
-from labeler.runs import Run, UnitKey, iterate_units, layout, open_run, read_plan, read_progress, read_unit_file
-from labeler.runs.excluded import Excluded, name_digest, write_excluded
+from labeler.runs import (
+    PlannedShard,
+    Progress,
+    Run,
+    UnitKey,
+    iterate_units,
+    layout,
+    open_run,
+    read_plan,
+    read_progress,
+    read_unit_file,
+)
+from labeler.runs.excluded import Excluded, name_digest, read_excluded, write_excluded
 from labeler.runs.made import read_made
 from labeler.runs.manifest import readable_json
 from labeler.runs.plan import file_name_prefix
 
 _WRITES = 16
+_ROUNDS = 20  # each but the first answers another `labeler forget` of the very same moment
 _COLUMNS = ("image_key", "index", "digest", "status")
 
 
@@ -33,6 +45,7 @@ class Forgotten:
         units: unit files that were written anew, those of derived runs included.
         runs: folders that were looked through.
         untouched: files made from these runs that were not changed.
+        unreached: folder of a derived run -> why it was not looked through.
     """
 
     images: int = 0
@@ -40,15 +53,40 @@ class Forgotten:
     units: int = 0
     runs: list[str] = field(default_factory=list)
     untouched: list[str] = field(default_factory=list)
+    unreached: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
-class _Found:
-    """Images that are named: their places, what else names them, and which names were used."""
+class _Image:
+    """An image that is named; `digests` are those that any run's row has of it: none where it could not be read."""
 
-    places: dict[UnitKey, set[int]] = field(default_factory=dict)
-    excluded: set[str] = field(default_factory=set)
-    used: dict[str, int] = field(default_factory=dict)  # name -> images, by image key alone
+    key: str
+    file_name: str
+    digests: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """A run, what it derives from, and what derives from any of them.
+
+    Attributes:
+        members: a run comes before what derives from it, so the first has the plan.
+        own: commits of each member, of those that lie in its own folder.
+        unreached: as `Forgotten`.
+    """
+
+    members: Sequence[Run]
+    own: Sequence[Progress]
+    unreached: dict[str, str]
+    plan: Sequence[PlannedShard]
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """Shard id -> what a file name has before the image key."""
+        return {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
+
+
+_Images = Mapping[tuple[UnitKey, int], _Image]  # by unit and index
 
 
 def forget(run: Run, names: Sequence[str]) -> Forgotten:
@@ -59,81 +97,142 @@ def forget(run: Run, names: Sequence[str]) -> Forgotten:
 
     Raises:
         Refused: an image key alone names several images; nothing was changed.
+        StorageError: a run cannot be read or written.
     """
-    root = run.root
-    found = _find(root, names)
-    outcome = Forgotten(sum(map(len, found.places.values())), [name for name in names if name not in found.used])
-    write_excluded(root, Excluded(frozenset(found.excluded) | {name_digest(name) for name in outcome.unknown}))
-    for one in _with_derived(root):
+    family = _family_of(run)
+    images = _find(family, names)
+    known = _names_used(images, frozenset(names))
+    outcome = Forgotten(len(images), [name for name in names if name not in known], unreached=family.unreached)
+    found = {name_digest(name) for image in images.values() for name in (image.file_name, *image.digests)}
+    write_excluded(run.root, Excluded(frozenset(found) | {name_digest(name) for name in outcome.unknown}))
+    # What derives comes first: a row that was rewritten has no digest any more, and a repeat after a kill looks for it.
+    for one, own in reversed(list(zip(family.members, family.own, strict=True))):
+        outcome.units += _rewrite(one, own, images, family)
+    for one in family.members:  # only now: the reports of derived runs count rows of the others, too
         outcome.runs.append(one.uri)
-        outcome.units += _rewrite(one, found.places)
-        plan, progress = read_plan(one), read_progress(one)
-        storage.put(one.path(layout.REPORT), readable_json(build_report(one, plan, progress).to_dict()))
+        storage.put(
+            one.path(layout.REPORT), readable_json(build_report(one, family.plan, read_progress(one)).to_dict())
+        )
         outcome.untouched += _made_from(one)
     return outcome
 
 
-def _find(root: Run, names: Sequence[str]) -> _Found:
-    plan, progress = read_plan(root), read_progress(root)
-    prefixes = {planned.shard_id: file_name_prefix(planned) for planned in plan}
-    wanted, found = pa.array(names, pa.string()), _Found()
-    for unit, table in iterate_units(plan, progress, _COLUMNS):
-        prefix = prefixes[unit[0]]
-        file_names = pc.binary_join_element_wise(prefix, table["image_key"].cast(pa.string()), "")
-        ways = (file_names, table["digest"], table["image_key"])
-        hits = [pc.is_in(way, value_set=wanted) for way in ways]
-        named = table.filter(pc.or_(pc.or_(*hits[:2]), hits[2])).to_pylist()
-        if named:
-            _note(found, unit, prefix, named, frozenset(names))
-    doubled = [f"{name}: {count:,} images" for name, count in found.used.items() if count > 1]
-    if doubled:
+def _family_of(run: Run) -> _Family:
+    """The family of a run; one that was moved belongs to it still when it is the run that was asked for."""
+    unreached: dict[str, tuple[str, str]] = {}  # folder -> (run id as noted, why)
+    members: dict[str, Run] = {}
+    line = [run]
+    while (above := line[0].parent) is not None:
+        line.insert(0, above)
+    for start in line:
+        for one in _with_derived(start, unreached):
+            members.setdefault(one.uri.rstrip("/"), one)
+    ids = {one.manifest.run_id for one in members.values()}
+    left = {uri: why for uri, (run_id, why) in unreached.items() if run_id not in ids and uri not in members}
+    everyone = list(members.values())
+    progress = [read_progress(one) for one in everyone]
+    own = [replace(each, units=each.folders[0][1]) for each in progress]
+    return _Family(everyone, own, left, read_plan(run))
+
+
+def _with_derived(run: Run, unreached: dict[str, tuple[str, str]]) -> Iterator[Run]:
+    yield run
+    for info in storage.list_objects(run.path(layout.DERIVED_FOLDER)):
+        uri = storage.read_bytes(info.uri).decode()
+        try:
+            derived = open_run(uri)
+            why = "there is no run in that folder any more"
+        except Refused as error:
+            derived, why = None, str(error)
+        if derived and (derived.parent is None or derived.parent.manifest.run_id != run.manifest.run_id):
+            derived, why = None, "that folder holds another run now"
+        if derived is None:
+            unreached[uri.rstrip("/")] = (storage.basename(info.uri), why)
+        else:
+            yield from _with_derived(derived, unreached)
+
+
+def _find(family: _Family, names: Sequence[str]) -> _Images:
+    """The images that are named, by the rows of any run: one that was read only at a retry has its digest there."""
+    prefixes, wanted = family.prefixes, pa.array(names, pa.string())
+    images: dict[tuple[UnitKey, int], _Image] = {}
+    for own in family.own:
+        for unit, table in iterate_units(family.plan, own, _COLUMNS):
+            prefix = prefixes[unit[0]]
+            file_names = pc.binary_join_element_wise(prefix, table["image_key"].cast(pa.string()), "")
+            ways = (file_names, table["digest"], table["image_key"])
+            hits = [pc.is_in(way, value_set=wanted) for way in ways]
+            for row in table.filter(pc.or_(pc.or_(*hits[:2]), hits[2])).to_pylist():
+                key = row["image_key"]
+                image = images.setdefault((unit, row["index"]), _Image(key, prefix + key))
+                image.digests |= {row["digest"]} - {None}
+    return images
+
+
+def _names_used(images: _Images, names: frozenset[str]) -> set[str]:
+    """Those of the names that name an image.
+
+    Raises:
+        Refused: an image key alone names several.
+    """
+    used: set[str] = set()
+    by_key: dict[str, int] = {}  # image key -> images that nothing else names
+    for image in images.values():
+        exact = ({image.file_name} | image.digests) & names
+        used |= exact
+        if not exact:
+            by_key[image.key] = by_key.get(image.key, 0) + 1
+    if doubled := [f"{key}: {count:,} images" for key, count in by_key.items() if count > 1]:
         raise Refused(
             "an image key names several images; give the file name with its shard, or the image's digest", doubled
         )
-    return found
+    return used | set(by_key)
 
 
-def _note(found: _Found, unit: UnitKey, prefix: str, rows: Sequence[dict[str, object]], names: frozenset[str]) -> None:
-    for row in rows:
-        key, digest = str(row["image_key"]), row["digest"]
-        file_name = prefix + key
-        found.places.setdefault(unit, set()).add(int(str(row["index"])))
-        found.excluded.add(name_digest(file_name))
-        if digest:
-            found.excluded.add(name_digest(str(digest)))
-        for name in {file_name, str(digest)} & names:
-            found.used.setdefault(name, 0)
-        if key in names and key != file_name and file_name not in names and digest not in names:
-            found.used[key] = found.used.get(key, 0) + 1
+def _rewrite(run: Run, own: Progress, images: _Images, family: _Family) -> int:
+    """Write those unit files anew that lie in this run's own folder; how many had something to forget.
+
+    What was written is read again, until nothing is left in it of all that was ever forgotten: of two `labeler forget`
+    at once the one that writes last may have read before the other wrote. It finds the other's images in the lists,
+    which are written before any unit is.
+
+    Raises:
+        StorageError: images keep coming back.
+    """
+    places: dict[UnitKey, set[int]] = {}
+    for unit, index in images:
+        if unit[1] in own.units.get(unit[0], ()):
+            places.setdefault(unit, set()).add(index)
+    written: set[UnitKey] = set()
+    left, prefixes = list(places), family.prefixes
+    for _ in range(_ROUNDS):
+        listed = read_excluded(family.members[0])
+        jobs = [(run, unit, places[unit], prefixes[unit[0]], listed) for unit in left]
+        with ThreadPoolExecutor(_WRITES) as pool:
+            changed = list(pool.map(lambda job: _rewrite_unit(*job), jobs))
+        left = [unit for unit, was in zip(left, changed, strict=True) if was]
+        written.update(left)
+        if not left:
+            return len(written)
+    uri = storage.redact(run.path(layout.unit_file(*left[0])))
+    raise StorageError(f"{uri}: images that were forgotten keep coming back; see what else writes there, and repeat")
 
 
-def _with_derived(run: Run) -> Iterator[Run]:
-    yield run
-    for info in storage.list_objects(run.path(layout.DERIVED_FOLDER)):
-        derived = open_run(storage.read_bytes(info.uri).decode())
-        if derived is not None:  # else it was deleted, and its rows with it
-            yield from _with_derived(derived)
-
-
-def _rewrite(run: Run, places: dict[UnitKey, set[int]]) -> int:
-    """Write those unit files anew that lie in this run's own folder; how many had something to forget."""
-    own = read_progress(run).folders[0][1]
-    mine = [(unit, indices) for unit, indices in places.items() if unit[1] in own.get(unit[0], ())]
-    with ThreadPoolExecutor(_WRITES) as pool:
-        return sum(pool.map(lambda job: _rewrite_unit(run, *job), mine))
-
-
-def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int]) -> bool:
+def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, listed: Excluded) -> bool:
+    """Whether the unit had rows left that are named by index, or whose file names are in the lists."""
     uri = run.path(layout.unit_file(*unit))
     table = read_unit_file(uri)
-    named = pc.is_in(table["index"], value_set=pa.array(sorted(indices), pa.int64()))
+    by_name = [name_digest(prefix + key) in listed.names for key in table["image_key"].to_pylist()]
+    named = pc.or_(
+        pc.is_in(table["index"], value_set=pa.array(sorted(indices), pa.int64())), pa.array(by_name, pa.bool_())
+    )
     left = pc.and_(named, pc.not_equal(table["status"], "removed"))
     if not pc.any(left).as_py():
         return False
-    places = table.filter(named).select(["image_key", "shard_id", "index", "uri"]).to_pylist()
+    places = table.filter(left).select(["image_key", "shard_id", "index", "uri"]).to_pylist()
     rows = [Row(**place, status="removed") for place in places]
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    storage.put(uri, table_to_parquet(complete_table(rows, run.keep, table.filter(pc.invert(named))), metadata))
+    storage.put(uri, table_to_parquet(complete_table(rows, run.keep, table.filter(pc.invert(left))), metadata))
     return True
 
 

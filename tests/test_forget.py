@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from labeler import forget as forget_module
 from labeler.cli import main
 from labeler.detections import Detections
-from labeler.errors import Refused
+from labeler.errors import Refused, StorageError
 from labeler.forget import forget
-from labeler.runs import Run, open_run, read_plan, read_progress, read_tables
+from labeler.records import Row, rows_to_table, table_to_parquet
+from labeler.runs import Run, layout, open_run, read_plan, read_progress, read_tables
+from labeler.runs.create import NewRun, create_run
 from labeler.runs.excluded import Excluded, load_excluded, name_digest, read_excluded
 from labeler.shards import Item, Unit
 from tests.label_runs import row, write_run
@@ -30,6 +35,28 @@ def run(tmp_path: Path) -> Run:
         for unit in (0, 1)
     }
     return write_run(tmp_path / "run", units, uris=URIS, keep=["tag"])
+
+
+def derive(parent: Run, folder: Path, units: Mapping[tuple[int, int], Sequence[Row]]) -> Run:
+    """A run that made these units of its parent anew, by (shard, unit)."""
+    chosen: dict[str, dict[int, int]] = {}
+    for (shard, number), rows in units.items():
+        chosen.setdefault(f"{shard:06d}", {})[number] = len(rows)
+    made = parent.manifest
+    fields = {**made.fingerprint_fields, "parent": made.run_id}
+    new = NewRun(fields, made.config, {}, parent.vocabulary(), parent.prompts(), parent=parent, selection=chosen)
+    run = create_run(str(folder), new)
+    for (shard, number), rows in units.items():
+        path = folder / layout.unit_file(f"{shard:06d}", number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(table_to_parquet(rows_to_table(rows, parent.keep), {}))
+    return run
+
+
+def unit_rows(*missing: int) -> list[Row]:
+    """Shard 0's first unit; images that could not be read have neither digest nor labels."""
+    lost: dict[str, Any] = {"digest": None, "status": "read_error", "error": "truncated"}
+    return [row(i, **lost) if i in missing else row(i, FOUND, kept={"tag": "t"}) for i in range(3)]
 
 
 def _killed(*_: object) -> bool:
@@ -95,6 +122,100 @@ def test_excluded_images_of_a_unit_leave_only_their_places() -> None:
     assert left.items[2] == Item("2.jpg", 2, "u", None, None, None, removed=True)
     assert excluded.without(unit, "b.tar/").items[2].data == b"2", "another shard's image of that key"
     assert Excluded().without(unit, "a.tar/") is unit
+
+
+def test_killed_between_two_runs_a_repeat_by_digest_forgets_the_image_in_both(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = derive(run, tmp_path / "again", {(0, 0): unit_rows()})
+    third = derive(again, tmp_path / "third", {(0, 0): unit_rows()})
+    digest, real, done = f"{1:032x}", forget_module._rewrite_unit, []
+
+    def one_and_no_more(one: Run, *job: Any) -> bool:
+        if done:
+            _killed()
+        done.append(one.uri)
+        return real(one, *job)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("labeler.forget._rewrite_unit", one_and_no_more)
+        with pytest.raises(MemoryError):
+            forget(run, [digest])
+    assert done == [third.uri], "what derives from others is first"
+    outcome = forget(run, [digest])
+    assert (outcome.images, outcome.units, outcome.unknown) == (1, 2, [])
+    assert outcome.runs == [run.uri, again.uri, third.uri]
+    for one in (run, again, third):
+        assert removed(one) == [("000000", 1)]
+        assert '"removed": 1' in Path(one.path("report.json")).read_text()
+
+
+@pytest.mark.parametrize("name", [f"{1:032x}", "part-0.tar/1.jpg"])
+def test_a_digest_that_only_a_retry_has_seen_names_the_image(tmp_path: Path, name: str) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): unit_rows(1)}, keep=["tag"])
+    again = derive(run, tmp_path / "again", {(0, 0): unit_rows()})
+    outcome = forget(run, [name])
+    assert (outcome.images, outcome.units, outcome.unknown) == (1, 2, [])
+    assert removed(run) == removed(again) == [("000000", 1)]
+    assert read_excluded(run) == Excluded(frozenset(map(name_digest, (f"{1:032x}", "part-0.tar/1.jpg"))))
+
+
+def test_two_at_once_on_one_unit_both_forget_their_image(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second runs from beginning to end after the first has read the unit and before it writes it."""
+    real, nested = forget_module.table_to_parquet, []
+
+    def meanwhile(*arguments: Any) -> bytes:
+        if not nested:
+            nested.append(True)
+            assert forget(run, ["part-0.tar/2.jpg"]).units == 1
+        return real(*arguments)
+
+    monkeypatch.setattr("labeler.forget.table_to_parquet", meanwhile)
+    assert forget(run, ["part-0.tar/1.jpg"]).units == 1
+    assert removed(run) == [("000000", 1), ("000000", 2)]
+
+
+def test_images_that_keep_coming_back_are_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labeler.forget.storage.put", lambda uri, data: None)
+    with pytest.raises(StorageError, match=r"labels/000000/000000.parquet: images .* keep coming back"):
+        forget(run, ["part-0.tar/1.jpg"])
+
+
+def test_a_derived_run_that_was_moved_is_named_and_reached_where_it_is_now(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    derive(run, tmp_path / "again", {(0, 0): unit_rows()})
+    (tmp_path / "again").rename(tmp_path / "moved")
+    (tmp_path / "names.txt").write_text(f"{1:032x}\n")
+    assert main(["forget", run.uri, "--keys", str(tmp_path / "names.txt")]) == 0
+    said = f"derived run {tmp_path / 'again'} (there is no run in that folder any more)"
+    assert f"not reached, forget in it where it lies now: {said}\n" in capsys.readouterr().out
+    moved = open_run(str(tmp_path / "moved"))
+    assert moved is not None
+    assert removed(moved) == []
+    outcome = forget(moved, [f"{1:032x}"])
+    assert (outcome.images, outcome.units, outcome.unreached) == (1, 1, {})
+    assert removed(moved) == removed(run) == [("000000", 1)]
+
+
+def test_another_run_in_a_derived_runs_folder_is_left_alone(run: Run, tmp_path: Path) -> None:
+    derive(run, tmp_path / "again", {(0, 0): unit_rows()})
+    shutil.rmtree(tmp_path / "again")
+    other = write_run(tmp_path / "again", {(0, 0): unit_rows()}, keep=["tag"])
+    outcome = forget(run, ["part-0.tar/1.jpg"])
+    assert outcome.unreached == {other.uri: "that folder holds another run now"}
+    assert (removed(run), removed(other)) == ([("000000", 1)], [])
+
+
+def test_a_derived_run_that_misses_its_parent_is_named_with_the_reason(run: Run, tmp_path: Path) -> None:
+    derive(run, tmp_path / "again", {(0, 0): unit_rows()})
+    Path(run.uri).rename(tmp_path / "moved")
+    moved = open_run(str(tmp_path / "moved"))
+    assert moved is not None
+    outcome = forget(moved, ["part-0.tar/1.jpg"])
+    (why,) = outcome.unreached.values()
+    assert "derives from run" in why
+    assert removed(moved) == [("000000", 1)]
 
 
 def test_what_was_made_from_the_run_is_named(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

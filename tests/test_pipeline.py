@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 from rich.console import Console
 
 from labeler.config import Config, make_config
-from labeler.errors import Incomplete, Refused
+from labeler.errors import Incomplete, Refused, StorageError
 from labeler.forget import forget
 from labeler.pipeline.label import Outcome, label
+from labeler.pipeline.session import _images_committed
 from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
 from labeler.runs import open_run, read_plan, read_progress, read_tables
+from tests import label_runs
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.small_disk import small_disk
@@ -113,6 +116,44 @@ def test_resume_does_only_what_is_left(tmp_path: Path, checkpoint: Path) -> None
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"labels/000001/000001.parquet", "report.json"}
     assert rows_of(tmp_path / "out") == whole
+
+
+def test_a_damaged_unit_of_an_unfinished_shard_costs_a_line_and_no_other_image(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    config = config_of(write_tars(tmp_path / "in", shards=2, images=10), tmp_path / "out", checkpoint)
+    run_quietly(config)
+    whole, labels = rows_of(tmp_path / "out"), tmp_path / "out/labels"
+    (labels / "000001/000001.parquet").unlink()
+    damaged, intact = labels / "000001/000000.parquet", (labels / "000001/000000.parquet").read_bytes()
+    damaged.write_bytes(intact[:100])
+    said = io.StringIO()
+    with pytest.raises(StorageError, match=r"is damaged .*restore it, or delete it and label again"):
+        label(config, console=Console(file=said, width=1000), make_detector=MakeStub())
+    assert (
+        f"warning: 1 units of earlier sessions are not counted in what is done: {damaged} is damaged" in said.getvalue()
+    )
+    assert (labels / "000001/000001.parquet").exists(), "the session did all that was left"
+    damaged.write_bytes(intact)
+    assert run_quietly(config).report.complete
+    assert rows_of(tmp_path / "out") == whole
+
+
+def test_images_of_earlier_sessions_are_counted_as_far_as_they_can_be_read(tmp_path: Path) -> None:
+    units = {
+        (shard, unit): [label_runs.row(3 * unit + i, shard=shard) for i in range(3)]
+        for shard in (0, 1)
+        for unit in (0, 1)
+    }
+    run = label_runs.write_run(
+        tmp_path / "run", units, uris=("s3://b/in/part-0.tar", "s3://b/in/part-1.tar"), unfinished=[1]
+    )
+    plan, progress, said = read_plan(run), read_progress(run), io.StringIO()
+    console = Console(file=said, width=1000)
+    assert (_images_committed(plan, progress, console), said.getvalue()) == (12, "")
+    (tmp_path / "run/labels/000001/000001.parquet").write_bytes(b"")
+    assert _images_committed(plan, progress, console) == 9
+    assert said.getvalue().count("warning: 1 units") == 1
 
 
 def test_a_lost_end_marker_is_put_again(tmp_path: Path, checkpoint: Path) -> None:

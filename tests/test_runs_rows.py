@@ -49,6 +49,22 @@ def test_a_damaged_unit_file_is_named_in_one_line(
         assert "delete it and label again" in line
 
 
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_run_that_can_only_be_read_is_verified_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sound: bool
+) -> None:
+    run, _ = noisy_run(tmp_path / "run", {3: 1.0}, images=40)
+    (tmp_path / "run" / "report.json").mkdir()  # nothing can be written under this name; permissions do not stop root
+    if not sound:
+        (marker,) = (tmp_path / "run" / "shards").iterdir()
+        marker.rename(marker.with_name(marker.name.rpartition("-")[0] + "-39"))
+    assert main(["status", run.uri, "--verify"]) == (0 if sound else 1)
+    printed = capsys.readouterr().out
+    assert "rows     40: " in printed
+    assert ("has 40 rows, its end marker says 39" in printed) != sound
+    assert f"note     the report was not written: {run.uri}/report.json cannot be written" in printed
+
+
 def test_no_flipped_bit_is_read_as_other_rows(tmp_path: Path) -> None:
     """Without checksums six of ten were. Most of the rest lies in what nobody reads, such as statistics."""
     noisy_run(tmp_path / "run", {3: 1.0}, images=40)

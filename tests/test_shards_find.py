@@ -290,6 +290,28 @@ def test_what_an_earlier_plan_knows_is_left_out(tmp_path: Path) -> None:
     assert find_shards(f"{tmp_path}/t/1.tar", known=known) == []
 
 
+@pytest.mark.parametrize("pattern", [["x", "y"], ["{x,y}"], ["x/*.png", "y/*"], ["x", "y/1.png", "y/2.png"]])
+def test_new_images_of_several_inputs_have_keys_like_those_planned_before(tmp_path: Path, pattern: list[str]) -> None:
+    touch(tmp_path, "x/1.png", "y/1.png")
+    uris, planned = [f"{tmp_path}/{each}" for each in pattern], {f"{tmp_path}/x/1.png", f"{tmp_path}/y/1.png"}
+    assert keys_of(find_shards(uris)) == ["x/1.png", "y/1.png"]
+    for folder in "xy":
+        touch(tmp_path, f"{folder}/2.png")
+        (shard,) = find_shards(uris, known=planned)
+        assert (keys_of([shard]), shard.uri) == ([f"{folder}/2.png"], str(tmp_path))
+        planned.add(f"{tmp_path}/{folder}/2.png")
+
+
+def test_an_input_that_is_empty_yet_has_its_part_in_the_keys(tmp_path: Path) -> None:
+    touch(tmp_path, "x/1.png")
+    for empty in ("y", "y/*.png", "y/1.png"):
+        assert keys_of(find_shards([f"{tmp_path}/x", f"{tmp_path}/{empty}"])) == ["x/1.png"]
+    touch(tmp_path, "y/1.png")
+    known = {f"{tmp_path}/x/1.png"}
+    for given in ("y", "y/*.png", "y/1.png"):
+        assert keys_of(find_shards([f"{tmp_path}/x", f"{tmp_path}/{given}"], known=known)) == ["y/1.png"]
+
+
 def test_a_parquet_input_without_images_is_refused_at_once(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": [1]}), tmp_path / "a.parquet")
     with pytest.raises(Refused, match="no column of images"):

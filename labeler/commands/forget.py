@@ -35,6 +35,8 @@ def _forget(arguments: argparse.Namespace) -> int:
             print(f"  {line}")
     for uri in outcome.untouched:
         print(f"not changed, make it anew: {storage.redact(uri)}")
+    for uri, why in outcome.unreached.items():
+        print(f"not reached, forget in it where it lies now: derived run {storage.redact(f'{uri} ({why})')}")
     print("not reached: the images themselves, their keys in the rows and in groups/, older versions that the bucket")
     print("  keeps, copies of exports, and a job that is running now (forget again when it has ended)")
     return 0

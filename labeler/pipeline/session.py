@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from labeler import storage
@@ -36,6 +35,7 @@ from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run, readable_json
 from labeler.runs.plan import PlannedShard, read_plan
 from labeler.runs.progress import NOTHING, Progress, read_progress
+from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.selection import read_selection
 
 
@@ -114,7 +114,7 @@ def _work(
 ) -> Progress:
     config = job.config
     progress = read_progress(run)
-    images_per_shard, done = _images(run, plan, progress)
+    images_per_shard, done = _images(run, plan, progress, console)
     console.print(f"{len(progress.left(plan)):,} of {len(plan):,} shards to do on {workers}", markup=False)
     with Display(done=done, images_per_shard=images_per_shard, console=console) as display:
         return waves.run_waves(
@@ -175,26 +175,41 @@ def _worker_settings(
     )
 
 
-def _images(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> tuple[Mapping[str, int | None], int]:
+def _images(
+    run: Run, plan: Sequence[PlannedShard], progress: Progress, console: Console
+) -> tuple[Mapping[str, int | None], int]:
     """(images to label of each shard, how many of all earlier sessions did)."""
     if run.parent is None:
-        return progress.images_per_shard(plan), _images_committed(plan, progress)
+        return progress.images_per_shard(plan), _images_committed(plan, progress, console)
     chosen = read_selection(run)
     done = sum(n for shard, units in chosen.items() for unit, n in units.items() if progress.has(shard, unit))
     return {shard: sum(units.values()) for shard, units in chosen.items()}, done
 
 
-def _images_committed(plan: Sequence[PlannedShard], progress: Progress) -> int:
-    """Images of earlier sessions: from end markers, and from the footers of the units of unfinished shards."""
-    done = 0
-    for planned in plan:
-        if progress.is_finished(planned.shard_id):
-            done += progress.ends[planned.shard_id][1]
-            continue
-        for unit in progress.units.get(planned.shard_id, NOTHING):
-            data = storage.read_bytes(progress.unit_uri(planned.shard_id, unit))
-            done += pq.ParquetFile(pa.BufferReader(data)).metadata.num_rows
-    return done
+def _images_committed(plan: Sequence[PlannedShard], progress: Progress, console: Console) -> int:
+    """Images of earlier sessions: from end markers, and from the units of unfinished shards.
+
+    The number is for the display alone, so a unit that cannot be read counts 0, in a line of warning.
+    """
+    finished = [p.shard_id for p in plan if progress.is_finished(p.shard_id)]
+    begun = {p.shard_id for p in plan}.difference(finished)
+    uris = [progress.unit_uri(id_, unit) for id_ in sorted(begun) for unit in progress.units.get(id_, NOTHING)]
+    with ThreadPoolExecutor(PREFETCH_FILES) as pool:
+        counts = list(pool.map(_images_of_unit, uris))
+    unread = [count for count in counts if isinstance(count, StorageError)]
+    if unread:
+        console.print(
+            f"warning: {len(unread):,} units of earlier sessions are not counted in what is done: {unread[0]}",
+            markup=False,
+        )
+    return sum(progress.ends[id_][1] for id_ in finished) + sum(n for n in counts if isinstance(n, int))
+
+
+def _images_of_unit(uri: str) -> int | StorageError:
+    try:
+        return int(read_unit_file(uri, ("status",)).num_rows)
+    except StorageError as error:
+        return error
 
 
 def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outcome:

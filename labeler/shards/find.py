@@ -64,11 +64,15 @@ def find_shards(
         raise Refused(f"input.limit is {limit}; it must be 1 or more")
     uris = [uri] if isinstance(uri, str) else list(uri)
     try:
-        found, planned = _unique(_list_all(uris)), frozenset(known)
+        listed, roots = _list_all(uris)
+        found, planned = _unique(listed), frozenset(known)
         kind = _choose_format(found, format, uris)
         chosen = [each for each in _of_kind(found, kind, format, uris) if each.info.uri not in planned]
         _refuse_unprintable(chosen)
-        shards = _groups(chosen, images_per_group) if kind == "images" else [_shard(each.info, kind) for each in chosen]
+        if kind == "images":
+            shards = _groups(chosen, images_per_group, _common_folder(roots))
+        else:
+            shards = [_shard(each.info, kind) for each in chosen]
         shards = [replace(shard, shard_id=f"{first_id + i:06d}") for i, shard in enumerate(shards)]
         if kind == "parquet" and shards:
             parquet.check_image_column(shards[0], image_column)
@@ -77,15 +81,25 @@ def find_shards(
         raise Refused(f"input cannot be read: {error}") from error
 
 
-def _list_all(uris: Iterable[str]) -> Iterator[_Found]:
+def _list_all(uris: Iterable[str]) -> tuple[list[_Found], list[str]]:
+    """(what is there, the folders that all of the input lies in, where nothing is found yet, too)."""
+    found: list[_Found] = []
+    roots: list[str] = []
     for uri in uris:
         if not uri.strip():
             raise Refused("input.uri is empty; give a folder, a pattern or a file")
         names = [_absolute(name) for name in expand_braces(uri)]
-        if len(names) == 1:
-            yield from _list_one(names[0])
-        else:
-            yield from _list_expansion(uri, names)
+        listed = list(_list_one(names[0]) if len(names) == 1 else _list_expansion(uri, names))
+        found += listed
+        roots += dict.fromkeys(each.root for each in listed) or [_folder_of(names[0])]
+    return found, roots
+
+
+def _folder_of(name: str) -> str:
+    """What keys would be relative to if there were something of that name."""
+    if is_glob(name):
+        return static_folder(name)
+    return storage.parent(name) if kind_of(name) else name
 
 
 def _list_one(uri: str) -> Iterator[_Found]:
@@ -200,9 +214,13 @@ def _shard(info: ObjectInfo, kind: Format) -> Shard:
     return Shard("", info.uri, info.size, info.etag, kind)
 
 
-def _groups(found: Sequence[_Found], images_per_group: int) -> list[Shard]:
-    """Groups of image files; keys are relative to the folder that all of the input lies in."""
-    root = _common_folder([each.root for each in found])
+def _groups(found: Sequence[_Found], images_per_group: int, root: str) -> list[Shard]:
+    """Groups of image files; keys are relative to the folder that all of the input lies in.
+
+    Args:
+        found: those to label: of a grown input only the new ones, whose keys must not be those of earlier ones.
+        root: that folder, of the whole input; "" where there is none.
+    """
     members = [
         Member(each.info.uri.removeprefix(root).lstrip("/"), each.info.uri, each.info.size, each.info.etag)
         for each in found
