@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +35,19 @@ class CannotStart:
         raise LabelerError("the checkpoint is gone")
 
 
+@dataclass(frozen=True)
+class NeverReady:
+    """A detector that hangs while it is made; `log` gets a line with the process id each time."""
+
+    log: str
+
+    def __call__(self) -> StubDetector:
+        with open(self.log, "a") as log:
+            log.write(f"{os.getpid()}\n")
+        time.sleep(600)
+        raise AssertionError("nobody waits so long")
+
+
 def settings(make: object) -> WorkerSettings:
     return WorkerSettings("unused", make, {}, ("tag",), 10**6, 300, decode_threads=1)  # type: ignore[arg-type]
 
@@ -43,6 +58,26 @@ def items(poison: set[int], count: int = 8) -> list[Item]:
         return Item(f"{index}.png", index, f"u#{index}", 0, len(data), data, None, {"tag": f"t{index}"})
 
     return [one(index) for index in range(count)]
+
+
+def python_path() -> dict[str, str]:
+    """The environment of a Python that imports what this one can."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def wait_until(true: Callable[[], bool], limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < deadline, f"not so after {limit_s:g} s"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.fixture
@@ -111,3 +146,38 @@ def test_the_child_ends_with_its_parent(child: Isolated) -> None:
     assert process.poll() is None
     child._stop()
     assert process.poll() == 0
+
+
+def test_a_child_that_hangs_while_it_loads_is_a_failed_start(tmp_path: Path) -> None:
+    log = tmp_path / "started"
+    start = time.monotonic()
+    hanging, expected = settings(NeverReady(str(log))), "cannot start: not ready after 6 s"
+    with Isolated(hanging, start_limit_s=6.0) as child, pytest.raises(LabelerError, match=expected):
+        label_isolated("000000", items(set(), 1), (), child)
+    assert time.monotonic() - start < 30
+    pids = [int(line) for line in log.read_text().split()]
+    assert len(pids) == 2, "it is tried once more"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+_PARENT = """
+import sys
+from labeler.pipeline.isolation import Isolated
+from tests.test_isolation import NeverReady, items, settings
+with Isolated(settings(NeverReady(sys.argv[1]))) as child:
+    child.label("000000", items(set(), 1))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_child_that_hangs_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    log = tmp_path / "started"
+    with subprocess.Popen([sys.executable, "-c", _PARENT, str(log)], env=python_path()) as parent:
+        wait_until(lambda: log.exists() and log.read_text().endswith("\n"), 60)
+        pid = int(log.read_text())
+        parent.kill()
+    try:
+        wait_until(lambda: not alive(pid), 10)
+    finally:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)

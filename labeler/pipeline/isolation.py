@@ -6,7 +6,9 @@ of other processes (a lost node, a preemption, a killed driver) never reach it.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ray import cloudpickle
 
@@ -28,7 +30,11 @@ from labeler.records import Row
 from labeler.shards import Item
 
 SOLO_DEATHS = 2  # an image is to blame when it killed the child this often with nothing beside it
-_START_DEATHS = 2
+START_LIMIT_S = (
+    1800.0  # to import, read a checkpoint from slow storage and warm up; only a child that hangs takes longer
+)
+_KILLED_WITHIN_S = 10.0  # a process that waits for a device or a lost mount does not even die
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Died(Exception):
@@ -36,10 +42,17 @@ class Died(Exception):
 
 
 class Isolated:
-    """A child process with a detector, started when first needed and anew after each death. Use with `with`."""
+    """A child process with a detector, started when first needed and anew after each death. Use with `with`.
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    The child dies with the thread that called `label` first: that of a Ray task lasts as long as its process.
+
+    Args:
+        start_limit_s: a child that is not ready to label after so long has failed to start.
+    """
+
+    def __init__(self, settings: WorkerSettings, *, start_limit_s: float = START_LIMIT_S) -> None:
         self._settings = settings
+        self._start_limit_s = start_limit_s
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self.description: dict[str, str] = {}
@@ -78,27 +91,52 @@ class Isolated:
                 return
             try:
                 self._launch()
+            except TimeoutError:
+                self._stop(kill=True)
+                how = f"not ready after {self._start_limit_s:g} s"
             except (EOFError, OSError):
                 how = self._stop()
-                if last:
-                    raise LabelerError(f"a worker in a process of its own cannot start: {how}") from None
+            else:
+                return
+            if last:
+                raise LabelerError(f"a worker in a process of its own cannot start: {how}")
 
     def _launch(self) -> None:
+        """Starts a child and hears whether it can label.
+
+        Raises:
+            TimeoutError: it says nothing for too long.
+            EOFError, OSError: it died.
+            LabelerError: it said why it cannot.
+        """
+        deadline = time.monotonic() + self._start_limit_s
         self._pipe, theirs = Pipe()
         with theirs:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "labeler.pipeline.isolation", str(theirs.fileno())],
+                [sys.executable, "-m", "labeler.pipeline.isolation", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # what Ray has put there, too
             )
+        self._hear(deadline)  # it reads now: nothing that is sent to it can get stuck
         self._pipe.send_bytes(cloudpickle.dumps(self._settings))
-        self.description, error = self._pipe.recv()
+        self.description, error = self._hear(deadline)
         if error is not None:
             self._stop()
             raise LabelerError(error)
 
-    def _stop(self) -> str:
-        """Ends the child; how it had ended if it was dead already."""
+    def _hear(self, deadline: float) -> Any:
+        """What the child says next; `deadline` is on the monotonic clock."""
+        assert self._pipe is not None
+        if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+        return self._pipe.recv()
+
+    def _stop(self, *, kill: bool = False) -> str:
+        """Ends the child; how it had ended if it was dead already.
+
+        Args:
+            kill: at once; else it has ten seconds to end by itself.
+        """
         child, self._child = self._child, None
         if self._pipe is not None:
             self._pipe.close()
@@ -106,10 +144,13 @@ class Isolated:
         if child is None:
             return "it never ran"
         try:
-            code = child.wait(timeout=10)  # it ends by itself when its pipe is closed
+            code = child.wait(timeout=0 if kill else 10)  # it ends by itself when its pipe is closed
         except subprocess.TimeoutExpired:
             child.kill()
-            code = child.wait()
+            try:
+                code = child.wait(timeout=_KILLED_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                return "it cannot even be killed"
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
@@ -144,6 +185,7 @@ def label_isolated(
 
 def serve(pipe: Connection) -> None:
     """The child: makes the detector, then labels what comes through the pipe until that is closed."""
+    pipe.send(None)
     settings: WorkerSettings = cloudpickle.loads(pipe.recv_bytes())
     _die_first()
     try:
@@ -171,5 +213,15 @@ def _die_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
+def _die_with(parent: int) -> None:
+    """End when the process `parent` does, whatever this one does then: an orphan would hold the GPU for nobody."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before this was asked for
+        os._exit(1)
+
+
 if __name__ == "__main__":
+    _die_with(int(sys.argv[2]))
     serve(Connection(int(sys.argv[1])))
