@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,15 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from labeler.errors import LabelerError
+from labeler.detections import Detections
+from labeler.errors import LabelerError, StorageError
 from labeler.pipeline.isolation import Isolated, label_isolated
-from labeler.pipeline.worker import WorkerSettings
+from labeler.pipeline.worker import Unlabeled, WorkerSettings, label_items, make_labeler
 from labeler.shards import Item
 from tests.inputs import image_bytes
-from tests.stub_detector import MakeStub, StubDetector
+from tests.mask_parts import Filling
+from tests.stub_detector import MakeStub, Raises, StubDetector
 
 POISON = 77
 
@@ -33,6 +37,21 @@ class CannotStart:
         if self.dies:
             os._exit(3)
         raise LabelerError("the checkpoint is gone")
+
+
+class BadSegmenter(Filling):
+    """Raises at images of a poisonous width, or with `always` at all."""
+
+    always = False
+
+    def sketch(self, image: Any, detections: Detections) -> Any:
+        if self.always or image[1] == POISON:
+            raise MemoryError
+        return super().sketch(image, detections)
+
+
+class BrokenSegmenter(BadSegmenter):
+    always = True
 
 
 @dataclass(frozen=True)
@@ -146,6 +165,58 @@ def test_the_child_ends_with_its_parent(child: Isolated) -> None:
     assert process.poll() is None
     child._stop()
     assert process.poll() == 0
+
+
+def test_exactly_the_images_that_raise_have_a_reason_and_all_others_are_labeled() -> None:
+    with Isolated(settings(MakeStub(raise_on_width=POISON))) as child:
+        rows, _ = label_isolated("000003", items({0, 3}, 5), ("tag",), child)
+    assert [row.index for row in rows] == list(range(5))
+    assert [row.status for row in rows] == ["detect_error", "labeled", "labeled", "detect_error", "labeled"]
+    for guilty in (rows[0], rows[3]):
+        assert guilty.error == "RuntimeError: no such kernel at 0x..."
+        assert guilty.digest
+        assert guilty.kept == {"tag": f"t{guilty.index}"}
+
+
+def test_a_unit_of_nothing_but_an_image_that_raises_has_its_row() -> None:
+    """Where nothing else is labeled, a plain image shows that the child can."""
+    with Isolated(replace(settings(MakeStub()), make_segmenter=BadSegmenter)) as child:
+        rows, _ = label_isolated("000003", items({0}, 1), (), child)
+    assert [(row.status, row.error) for row in rows] == [("detect_error", "MemoryError")]
+
+
+@pytest.mark.parametrize("broken", ["detector", "segmenter"])
+def test_a_machine_where_every_image_raises_blames_none(broken: str) -> None:
+    always = settings(Raises(RuntimeError("no kernel image is available")))
+    if broken == "segmenter":
+        always = replace(settings(MakeStub()), make_segmenter=BrokenSegmenter)
+    with Isolated(always) as child, pytest.raises(LabelerError, match="cannot label any image"):
+        label_isolated("000000", items(set(), 2), (), child)
+
+
+def test_what_an_image_damages_is_not_held_against_the_next() -> None:
+    with Isolated(settings(Raises(RuntimeError("damaged"), POISON))) as child:
+        rows, _ = label_isolated("000000", items({0}, 3), (), child)
+    assert [row.status for row in rows] == ["detect_error", "labeled", "labeled"]
+
+
+@pytest.mark.parametrize("error", [StorageError("access denied"), OSError(errno.ENOSPC, "no space left on device")])
+def test_errors_of_storage_and_of_the_machine_never_become_rows(error: Exception) -> None:
+    with Isolated(settings(Raises(error, POISON))) as child, pytest.raises(LabelerError) as raised:
+        label_isolated("000000", items({0}, 1), (), child)
+    assert type(raised.value) is LabelerError
+    assert str(error) in str(raised.value)
+
+
+def test_a_reason_is_one_line_that_is_the_same_each_time() -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As torch calls it."""
+
+    said = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 79.1 GiB of which 1.2 GiB is free. Process 4711"
+    labeler = make_labeler(settings(Raises(OutOfMemoryError(said))))
+    with pytest.raises(Unlabeled) as raised:
+        label_items(labeler, "000000", items(set(), 1), ())
+    assert str(raised.value) == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
 def test_a_child_that_hangs_while_it_loads_is_a_failed_start(tmp_path: Path) -> None:

@@ -33,6 +33,27 @@ def test_a_finished_unit_is_forgotten_and_reset_forgets_all() -> None:
     assert ledger.unfinished() == []
 
 
+def test_a_unit_that_raised_in_two_passes_is_named_unless_it_ended_well() -> None:
+    ledger = Ledger()
+    for unit in (1, 2):
+        ledger.begin("000000", unit)
+        ledger.unlabeled("000000", unit)
+        ledger.begin("000000", unit)
+        ledger.unlabeled("000000", unit)
+    assert ledger.unlabeled_again() == [], "twice in one pass may be one worker"
+    assert ledger.unfinished() == []
+    ledger.reset()
+    assert ledger.unlabeled_again() == []
+    for unit in (1, 2, 3):
+        ledger.begin("000000", unit)
+        ledger.unlabeled("000000", unit)
+    ledger.begin("000000", 2)
+    ledger.finish("000000", 2)
+    assert ledger.unlabeled_again() == [("000000", 1)]
+    ledger.reset()
+    assert ledger.unlabeled_again() == [], "it did not raise in this pass"
+
+
 def test_starts_of_earlier_sessions_count(tmp_path: Path) -> None:
     """One session after the other dies with its driver, always in the same unit."""
     run = write_run(tmp_path, {}, unfinished=[0])

@@ -21,7 +21,7 @@ from labeler.runs import open_run, read_plan, read_progress, read_tables
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.small_disk import small_disk
-from tests.stub_detector import MakeStub
+from tests.stub_detector import MakeStub, Raises
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -146,6 +146,26 @@ def test_images_that_kill_their_process_are_quarantined_and_all_others_labeled(
     assert [(row["shard_id"], row["index"]) for row in killers] == [("000001", 5)]
     assert all("2 times with nothing beside it (exit code 1)" in row["error"] for row in killers)
     assert all(row["digest"] for row in rows)
+
+
+def test_images_that_raise_are_rows_with_a_reason_and_all_others_labeled(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=1, images=4)
+    members = {f"{i}.png": image_bytes(i, width=77 if i == 5 else 40) for i in range(8)}
+    (source / "00001.tar").write_bytes(tar_bytes(members))
+    config = config_of(source, tmp_path / "out", checkpoint)
+    outcome = run_quietly(config, make_detector=MakeStub(raise_on_width=77))
+    assert outcome.report.complete
+    assert outcome.report.statuses == {"labeled": 11, "detect_error": 1}
+    (guilty,) = [row for row in rows_of(tmp_path / "out") if row["status"] == "detect_error"]
+    assert (guilty["shard_id"], guilty["index"]) == ("000001", 5)
+    assert guilty["error"] == "RuntimeError: no such kernel at 0x..."
+
+
+def test_a_detector_that_raises_at_everything_gives_no_rows(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=1, images=8)
+    with pytest.raises(Incomplete, match="cannot label any image: RuntimeError: broken"):
+        run_quietly(config_of(source, tmp_path / "out", checkpoint), make_detector=Raises(RuntimeError("broken")))
+    assert not list((tmp_path / "out").glob("labels/*/*.parquet"))
 
 
 def test_a_shard_that_vanished_is_named_and_the_others_are_labeled(tmp_path: Path, checkpoint: Path) -> None:

@@ -1,12 +1,14 @@
-"""Label suspected images in a child process, and find those that kill it by halving.
+"""Label suspected images in a child process, and find those that kill it or raise in it by halving.
 
 The parent touches neither the model nor a GPU, so what it sees is sure: a death of this child, on these images. Deaths
-of other processes (a lost node, a preemption, a killed driver) never reach it.
+of other processes (a lost node, a preemption, a killed driver) never reach it. An error says less, because a broken
+machine raises it at every image: it counts where the child labels a plain image all the same.
 """
 
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
 import subprocess
@@ -21,15 +23,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from PIL import Image
 from ray import cloudpickle
 
+from labeler.detections import Detections
 from labeler.errors import LabelerError
-from labeler.labeling import StageSeconds, undetected_row
-from labeler.pipeline.worker import WorkerSettings, make_labeler
+from labeler.labeling import StageSeconds, UnitLabeler, undetected_row
+from labeler.pipeline.worker import Unlabeled, WorkerSettings, label_items, make_labeler
 from labeler.records import Row
 from labeler.shards import Item
+from labeler.watchdog import Watchdog
 
-SOLO_DEATHS = 2  # an image is to blame when it killed the child this often with nothing beside it
+SOLO_FAILURES = 2  # an image is to blame when the child died of it, or raised, this often with nothing beside it
 START_LIMIT_S = (
     1800.0  # to import, read a checkpoint from slow storage and warm up; only a child that hangs takes longer
 )
@@ -70,19 +75,42 @@ class Isolated:
 
         Raises:
             Died: the child did; the next call starts another.
-            LabelerError: the child cannot start, or said why it cannot label them.
+            Unlabeled: it raised something unexpected, in the words of `label_items`.
+            LabelerError: it cannot start, or storage or the machine failed.
         """
+        return self._ask((shard_id, list(items)))
+
+    def prove(self) -> None:
+        """See to it that the child labels a plain image; one that does not is replaced.
+
+        Raises:
+            LabelerError: a new one does not either, so that no image is to blame.
+        """
+        for last in (False, True):
+            try:
+                self._ask(None)
+                return
+            except (Died, Unlabeled) as error:
+                self.renew()
+                if last:
+                    raise LabelerError(f"a worker in a process of its own cannot label any image: {error}") from None
+
+    def renew(self) -> None:
+        """End the child; the next call starts another."""
+        self._stop()
+
+    def _ask(self, what: tuple[str, list[Item]] | None) -> tuple[list[Row], StageSeconds]:
         self._start()
         start = time.monotonic()
         try:
             assert self._pipe is not None
-            self._pipe.send((shard_id, list(items)))
-            rows, seconds, error = self._pipe.recv()
+            self._pipe.send(what)
+            rows, seconds, error, perhaps_an_image = self._pipe.recv()
         except (EOFError, OSError):
             how, limit = self._stop(), self._settings.stall_timeout_s
             raise Died(how if time.monotonic() - start < limit else f"stood still for {limit:g} s") from None
         if error is not None:
-            raise LabelerError(error)
+            raise (Unlabeled if perhaps_an_image else LabelerError)(error)
         return rows, seconds
 
     def _start(self) -> None:
@@ -157,30 +185,45 @@ class Isolated:
 def label_isolated(
     shard_id: str, items: Sequence[Item], keep: Sequence[str], child: Isolated
 ) -> tuple[list[Row], StageSeconds]:
-    """One row for each item, in item order; those that killed the child alone, twice, are `quarantined`."""
+    """One row for each item, in item order.
+
+    Those that killed the child alone, twice, are `quarantined`; those that raised in it alone, twice, `detect_error`.
+
+    Raises:
+        LabelerError: the child cannot start or cannot label any image, or storage or the machine failed.
+    """
     rows: list[Row] = []
     total = StageSeconds()
-    deaths: Counter[int] = Counter()
+    failures: Counter[tuple[int, type[Exception]]] = Counter()
     groups = [list(items)]
     while groups:
         group = groups.pop()
         try:
             found, seconds = child.label(shard_id, group)
-        except Died as death:
+        except (Died, Unlabeled) as error:
+            if isinstance(error, Unlabeled):
+                child.prove()  # what was damaged by one image must not be held against the next
             if len(group) > 1:
                 middle = len(group) // 2
                 groups += [group[middle:], group[:middle]]
                 continue
-            deaths[group[0].index] += 1
-            if deaths[group[0].index] < SOLO_DEATHS:
+            failures[group[0].index, type(error)] += 1
+            if failures[group[0].index, type(error)] < SOLO_FAILURES:
+                child.renew()  # the last try is in a process that has seen no other image
                 groups.append(group)
                 continue
-            reason = f"it ended the process that labeled it, {SOLO_DEATHS} times with nothing beside it ({death})"
-            rows.append(replace(undetected_row(shard_id, group[0], keep), status="quarantined", error=reason))
+            rows.append(_guilty(undetected_row(shard_id, group[0], keep), error))
             continue
         rows += found
         total.add(seconds)
     return sorted(rows, key=lambda row: row.index), total
+
+
+def _guilty(row: Row, error: Exception) -> Row:
+    if isinstance(error, Unlabeled):
+        return replace(row, status="detect_error", error=str(error))
+    reason = f"it ended the process that labeled it, {SOLO_FAILURES} times with nothing beside it ({error})"
+    return replace(row, status="quarantined", error=reason)
 
 
 def serve(pipe: Connection) -> None:
@@ -196,15 +239,45 @@ def serve(pipe: Connection) -> None:
     pipe.send((dict(labeler.description), None))
     while True:
         try:
-            shard_id, items = pipe.recv()
+            asked = pipe.recv()
         except EOFError:
             return
-        try:
-            rows, seconds = labeler.label(shard_id, items, settings.keep)
-        except Exception as error:
-            pipe.send(([], StageSeconds(), f"{type(error).__name__}: {error}"))
-            continue
-        pipe.send((rows, seconds, None))
+        pipe.send(_answer(labeler, settings, asked))
+
+
+def _answer(
+    labeler: UnitLabeler, settings: WorkerSettings, asked: tuple[str, list[Item]] | None
+) -> tuple[list[Row], StageSeconds, str | None, bool]:
+    """Rows and seconds; or an error, and whether an image may be to blame. None asks for a plain image."""
+    try:
+        if asked is None:
+            _label_plain_image(labeler, settings)
+            return [], StageSeconds(), None, False
+        shard_id, items = asked
+        return *label_items(labeler, shard_id, items, settings.keep), None, False
+    except LabelerError as error:
+        return [], StageSeconds(), str(error), isinstance(error, Unlabeled)
+
+
+def _label_plain_image(labeler: UnitLabeler, settings: WorkerSettings) -> None:
+    """Try each model on an image that nothing can be wrong with.
+
+    Raises:
+        Unlabeled: that does not work either.
+        LabelerError: storage or the machine failed.
+    """
+    png = io.BytesIO()
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(png, "PNG")  # detectors enlarge it to what every image has
+    box = Detections.of([[16, 16, 48, 48]], [0.5], [1])
+    item = Item("plain.png", 0, "", None, None, png.getvalue(), found=box)
+    labelers = [labeler]
+    if labeler.detector is not None and labeler.segmenter is not None:  # it may find nothing to make a mask for
+        watchdog = Watchdog(settings.stall_timeout_s)
+        labelers.append(UnitLabeler(None, decode_threads=0, watchdog=watchdog, segmenter=labeler.segmenter))
+    for each in labelers:
+        ((row,), _) = label_items(each, "", [item], ())
+        if row.status not in ("labeled", "empty"):
+            raise Unlabeled(f"a plain image comes out as {row.status}: {row.error}")
 
 
 def _die_first() -> None:
