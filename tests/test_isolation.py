@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from labeler.detections import Detections
 from labeler.errors import LabelerError, StorageError
 from labeler.pipeline.isolation import Isolated, label_isolated
+from labeler.pipeline.node_memory import MemoryLimits, memory_in_use
 from labeler.pipeline.worker import Unlabeled, WorkerSettings, label_items, make_labeler
 from labeler.shards import Item
 from tests.inputs import image_bytes
@@ -25,6 +27,7 @@ from tests.mask_parts import Filling
 from tests.stub_detector import MakeStub, Raises, StubDetector
 
 POISON = 77
+HUNGER = 800 * 2**20  # bytes, beside 200 MB of a process with a stub
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,17 @@ class CannotStart:
         if self.dies:
             os._exit(3)
         raise LabelerError("the checkpoint is gone")
+
+
+class HungryDetector(StubDetector):
+    """Holds `HUNGER` bytes for a while at images of a poisonous width."""
+
+    def detect_prepared(self, batch: Sequence[Any]) -> list[Detections | str]:
+        if any(pixels.shape[1] == POISON for pixels in batch):
+            held = np.ones(HUNGER, np.uint8)
+            time.sleep(5)
+            assert held.all()
+        return super().detect_prepared(batch)
 
 
 class BadSegmenter(Filling):
@@ -217,6 +231,30 @@ def test_a_reason_is_one_line_that_is_the_same_each_time() -> None:
     with pytest.raises(Unlabeled) as raised:
         label_items(labeler, "000000", items(set(), 1), ())
     assert str(raised.value) == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is watched on Linux only")
+def test_an_image_that_takes_the_node_s_memory_is_quarantined_before_ray_ends_its_task() -> None:
+    own_share = 600 * 2**20 / max(total for _, total in memory_in_use())
+    with Isolated(settings(HungryDetector), memory=MemoryLimits(0.0, own_share)) as child:
+        rows, _ = label_isolated("000003", items({1}, 2), (), child)
+    assert [row.status for row in rows] == ["labeled", "quarantined"]
+    assert "of its node's memory, which ran out" in str(rows[1].error)
+
+
+def test_a_node_whose_memory_others_hold_blames_nobody() -> None:
+    with Isolated(settings(MakeStub(seconds=0.5)), memory=MemoryLimits(0.0, 0.9)) as child:
+        rows, _ = label_isolated("000003", items(set(), 2), (), child)
+    assert [row.status for row in rows] == ["labeled"] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is watched on Linux only")
+def test_memory_that_is_full_before_anything_is_labeled_blames_nobody() -> None:
+    with (
+        Isolated(settings(MakeStub()), memory=MemoryLimits(0.0, 0.0)) as child,
+        pytest.raises(LabelerError, match="full before"),
+    ):
+        label_isolated("000003", items(set(), 1), (), child)
 
 
 def test_a_child_that_hangs_while_it_loads_is_a_failed_start(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from ray import cloudpickle
 from labeler.detections import Detections
 from labeler.errors import LabelerError
 from labeler.labeling import StageSeconds, UnitLabeler, undetected_row
+from labeler.pipeline.node_memory import MemoryLimits
 from labeler.pipeline.worker import Unlabeled, WorkerSettings, label_items, make_labeler
 from labeler.records import Row
 from labeler.shards import Item
@@ -39,6 +40,7 @@ START_LIMIT_S = (
     1800.0  # to import, read a checkpoint from slow storage and warm up; only a child that hangs takes longer
 )
 _KILLED_WITHIN_S = 10.0  # a process that waits for a device or a lost mount does not even die
+_LOOK_EVERY_S = 0.2  # at memory; Ray looks four times a second
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -53,11 +55,16 @@ class Isolated:
 
     Args:
         start_limit_s: a child that is not ready to label after so long has failed to start.
+        memory: a child that passes these limits while it labels is killed, or else Ray would end this process for it,
+            which blames nobody, and repeat the task for ever.
     """
 
-    def __init__(self, settings: WorkerSettings, *, start_limit_s: float = START_LIMIT_S) -> None:
+    def __init__(
+        self, settings: WorkerSettings, *, start_limit_s: float = START_LIMIT_S, memory: MemoryLimits | None = None
+    ) -> None:
         self._settings = settings
         self._start_limit_s = start_limit_s
+        self._memory = memory or MemoryLimits()
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self.description: dict[str, str] = {}
@@ -100,11 +107,12 @@ class Isolated:
         self._stop()
 
     def _ask(self, what: tuple[str, list[Item]] | None) -> tuple[list[Row], StageSeconds]:
-        self._start()
+        self._start_with_memory()
         start = time.monotonic()
         try:
             assert self._pipe is not None
             self._pipe.send(what)
+            self._watch_memory()
             rows, seconds, error, perhaps_an_image = self._pipe.recv()
         except (EOFError, OSError):
             how, limit = self._stop(), self._settings.stall_timeout_s
@@ -112,6 +120,30 @@ class Isolated:
         if error is not None:
             raise (Unlabeled if perhaps_an_image else LabelerError)(error)
         return rows, seconds
+
+    def _start_with_memory(self) -> None:
+        """A child that is over the limits before it labels says nothing about the images that it gets."""
+        for last in (False, True):
+            self._start()
+            assert self._child is not None
+            if not self._memory.passed_by(self._child.pid):
+                return
+            self.renew()  # it may be what earlier images left behind
+            if last:
+                raise LabelerError("the node's memory is full before a worker in a process of its own labels anything")
+
+    def _watch_memory(self) -> None:
+        """Until the child says something. From here and not from there: code of its own could keep a thread waiting.
+
+        Raises:
+            Died: it held too much memory and was killed.
+        """
+        assert self._pipe is not None
+        assert self._child is not None
+        while not self._pipe.poll(_LOOK_EVERY_S):
+            if self._memory.passed_by(self._child.pid):
+                self._stop(kill=True)
+                raise Died(f"it held more than {self._memory.own_share:.0%} of its node's memory, which ran out")
 
     def _start(self) -> None:
         for last in (False, True):
