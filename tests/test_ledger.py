@@ -124,6 +124,33 @@ def test_a_journal_that_cannot_be_written_or_read_stops_nothing(
     assert Ledger(run.path("attempts/s.json")).begin("000000", 1)
 
 
+def test_one_write_that_fails_answers_all_who_waited_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[bytes] = []
+    gate = threading.Event()
+    fails = True
+
+    def put(uri: str, data: bytes) -> None:
+        writes.append(data)
+        gate.wait(5)
+        if fails:
+            raise StorageError("no space left")
+
+    monkeypatch.setattr(storage, "put", put)
+    ledger = Ledger("anywhere")
+    threads = [threading.Thread(target=ledger.begin, args=("000000", unit)) for unit in range(30)]
+    for thread in threads:
+        thread.start()
+    while len(ledger.unfinished()) < 30:
+        pass
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert len(writes) == 1
+    fails = False
+    ledger.begin("000000", 30)
+    assert len(json.loads(writes[-1])) == 31, "the next start tries again, and takes along what was not written"
+
+
 def test_a_worker_that_cannot_start_keeps_still_while_another_may() -> None:
     ledger = Ledger()
     ledger.worker_is_down("a")

@@ -37,7 +37,7 @@ class Ledger:
         self._unlabeled_before: set[UnitKey] = set()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._version = self._written = 0
+        self._version = self._answered = 0
         self._up: set[str] = set()
         self._down: set[str] = set()
         self._last_sign = time.monotonic()
@@ -121,19 +121,20 @@ class Ledger:
                 storage.delete(self._journal_uri)
 
     def _write(self, version: int) -> None:
-        """One write at a time; starts that came while one was under way share the next."""
+        """One write at a time; starts that came while one was under way share the next, or its failure."""
         if self._journal_uri is None:
             return
         with self._writing:
-            if self._written >= version:
+            if self._answered >= version:
                 return
             with self._lock:
                 at, starts = self._version, {f"{shard_id}/{unit}": n for (shard_id, unit), n in self._open.items()}
             try:
                 storage.put(self._journal_uri, json.dumps(starts).encode())
-            except LabelerError:
-                return  # the journal helps a later session; whether a unit is committed does not depend on it
-            self._written = at
+            except LabelerError:  # the journal helps a later session; whether a unit is committed does not depend on it
+                with self._lock:
+                    at = self._version  # all who waited meanwhile: each would wait for all of storage's retries again
+            self._answered = at
 
 
 def read_attempts(run: Run) -> Counter[UnitKey]:
