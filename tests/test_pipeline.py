@@ -15,9 +15,14 @@ from rich.console import Console
 from labeler.config import Config, make_config
 from labeler.errors import Incomplete, Refused
 from labeler.forget import forget
+from labeler.pipeline.blocks import Receipt
+from labeler.pipeline.cluster import Workers
 from labeler.pipeline.label import Outcome, label
+from labeler.pipeline.suspects import Suspect, label_suspects
 from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
 from labeler.runs import open_run, read_plan, read_progress, read_tables
+from labeler.runs.plan import PlannedShard
+from labeler.shards import Shard
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.small_disk import small_disk
@@ -166,6 +171,19 @@ def test_a_detector_that_raises_at_everything_gives_no_rows(tmp_path: Path, chec
     with pytest.raises(Incomplete, match="cannot label any image: RuntimeError: broken"):
         run_quietly(config_of(source, tmp_path / "out", checkpoint), make_detector=Raises(RuntimeError("broken")))
     assert not list((tmp_path / "out").glob("labels/*/*.parquet"))
+
+
+def test_where_nothing_can_be_labeled_apart_either_not_all_suspects_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_vain(suspect: Suspect, read: Any, worker: Any) -> Receipt:
+        return Receipt("unit", suspect.planned.shard_id, suspect.unit, error="cannot label any image")
+
+    monkeypatch.setattr("labeler.pipeline.suspects._label_suspect", in_vain)
+    planned = PlannedShard(Shard("000000", "a.tar", 1, None, "webdataset"), 4)
+    suspects = [Suspect(planned, unit) for unit in range(20)]
+    few = list(label_suspects(suspects, None, None, Workers(1, 0, 1), most_in_vain=3))  # type: ignore[arg-type]
+    assert 3 <= len(few) <= 3 + 2
+    every = list(label_suspects(suspects, None, None, Workers(1, 0, 1)))  # type: ignore[arg-type]
+    assert {receipt.unit for receipt in every} == set(range(20))
 
 
 def test_a_shard_that_vanished_is_named_and_the_others_are_labeled(tmp_path: Path, checkpoint: Path) -> None:
