@@ -23,7 +23,7 @@ STATUSES = (
     "decode_error",
     "too_large",
     "read_error",  # missing, null, duplicate or truncated member
-    "detect_error",  # non-finite scores
+    "detect_error",  # non-finite scores, or labeling it raises
     "quarantined",  # it kills the process
     "removed",  # reserved for deletion requests
 )

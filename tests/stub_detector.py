@@ -25,6 +25,7 @@ class MakeStub:
         die_once: path of a flag file; the first call anywhere kills its process.
         die_rate: share of calls that kill the process, whatever the images.
         hang_on_width: never comes back from images of this width.
+        raise_on_width: raises something unexpected at images of this width.
         fail_on_width: has no answer for images of this width.
         log: path of a file that gets a line for each image.
         broken_node: id of a Ray node where no detector can be made.
@@ -35,6 +36,7 @@ class MakeStub:
     die_once: str | None = None
     die_rate: float = 0.0
     hang_on_width: int | None = None
+    raise_on_width: int | None = None
     fail_on_width: int | None = None
     log: str | None = None
     broken_node: str | None = None
@@ -75,6 +77,8 @@ class StubDetector:
         height, width, _ = pixels.shape
         if width == mischief.die_on_width:
             os._exit(1)
+        if width == mischief.raise_on_width:
+            raise RuntimeError(f"no such kernel at {id(pixels):#x}\nand more")
         while width == mischief.hang_on_width:
             time.sleep(1)
         time.sleep(mischief.seconds)
@@ -85,3 +89,27 @@ class StubDetector:
             return "scores are not finite"
         score = 0.1 + 0.8 * float(np.asarray(pixels, np.float64).mean()) / 255
         return Detections.of([[0, 0, width / 2, height / 2]], [score], [1])
+
+
+@dataclass(frozen=True)
+class Raises:
+    """A detector that raises from the first image of a width on, None: always."""
+
+    error: Exception
+    from_width: int | None = None
+
+    def __call__(self) -> RaisingDetector:
+        return RaisingDetector(raises=self)
+
+
+@dataclass
+class RaisingDetector(StubDetector):
+    raises: Raises = field(kw_only=True)
+    damaged: bool = False
+
+    def detect_prepared(self, batch: Sequence[Any]) -> list[Detections | str]:
+        from_width = self.raises.from_width
+        self.damaged |= from_width is None or any(pixels.shape[1] == from_width for pixels in batch)
+        if self.damaged:
+            raise self.raises.error
+        return super().detect_prepared(batch)

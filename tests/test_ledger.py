@@ -33,6 +33,27 @@ def test_a_finished_unit_is_forgotten_and_reset_forgets_all() -> None:
     assert ledger.unfinished() == []
 
 
+def test_a_unit_that_raised_in_two_passes_is_named_unless_it_ended_well() -> None:
+    ledger = Ledger()
+    for unit in (1, 2):
+        ledger.begin("000000", unit)
+        ledger.unlabeled("000000", unit)
+        ledger.begin("000000", unit)
+        ledger.unlabeled("000000", unit)
+    assert ledger.unlabeled_again() == [], "twice in one pass may be one worker"
+    assert ledger.unfinished() == []
+    ledger.reset()
+    assert ledger.unlabeled_again() == []
+    for unit in (1, 2, 3):
+        ledger.begin("000000", unit)
+        ledger.unlabeled("000000", unit)
+    ledger.begin("000000", 2)
+    ledger.finish("000000", 2)
+    assert ledger.unlabeled_again() == [("000000", 1)]
+    ledger.reset()
+    assert ledger.unlabeled_again() == [], "it did not raise in this pass"
+
+
 def test_starts_of_earlier_sessions_count(tmp_path: Path) -> None:
     """One session after the other dies with its driver, always in the same unit."""
     run = write_run(tmp_path, {}, unfinished=[0])
@@ -101,6 +122,33 @@ def test_a_journal_that_cannot_be_written_or_read_stops_nothing(
 
     monkeypatch.setattr(storage, "put", full)
     assert Ledger(run.path("attempts/s.json")).begin("000000", 1)
+
+
+def test_one_write_that_fails_answers_all_who_waited_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[bytes] = []
+    gate = threading.Event()
+    fails = True
+
+    def put(uri: str, data: bytes) -> None:
+        writes.append(data)
+        gate.wait(5)
+        if fails:
+            raise StorageError("no space left")
+
+    monkeypatch.setattr(storage, "put", put)
+    ledger = Ledger("anywhere")
+    threads = [threading.Thread(target=ledger.begin, args=("000000", unit)) for unit in range(30)]
+    for thread in threads:
+        thread.start()
+    while len(ledger.unfinished()) < 30:
+        pass
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert len(writes) == 1
+    fails = False
+    ledger.begin("000000", 30)
+    assert len(json.loads(writes[-1])) == 31, "the next start tries again, and takes along what was not written"
 
 
 def test_a_worker_that_cannot_start_keeps_still_while_another_may() -> None:

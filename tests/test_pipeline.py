@@ -16,15 +16,25 @@ from rich.console import Console
 from labeler.config import Config, make_config
 from labeler.errors import Incomplete, Refused, StorageError
 from labeler.forget import forget
+from labeler.pipeline.blocks import Receipt
+from labeler.pipeline.cluster import Workers
 from labeler.pipeline.label import Outcome, label
+<<<<<<< HEAD
 from labeler.pipeline.session import _images_committed
 from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
 from labeler.runs import open_run, read_plan, read_progress, read_tables
 from tests import label_runs
+=======
+from labeler.pipeline.suspects import Suspect, label_suspects
+from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
+from labeler.runs import open_run, read_plan, read_progress, read_tables
+from labeler.runs.plan import PlannedShard
+from labeler.shards import Shard
+>>>>>>> fix-isolation
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.small_disk import small_disk
-from tests.stub_detector import MakeStub
+from tests.stub_detector import MakeStub, Raises
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -187,6 +197,39 @@ def test_images_that_kill_their_process_are_quarantined_and_all_others_labeled(
     assert [(row["shard_id"], row["index"]) for row in killers] == [("000001", 5)]
     assert all("2 times with nothing beside it (exit code 1)" in row["error"] for row in killers)
     assert all(row["digest"] for row in rows)
+
+
+def test_images_that_raise_are_rows_with_a_reason_and_all_others_labeled(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=1, images=4)
+    members = {f"{i}.png": image_bytes(i, width=77 if i == 5 else 40) for i in range(8)}
+    (source / "00001.tar").write_bytes(tar_bytes(members))
+    config = config_of(source, tmp_path / "out", checkpoint)
+    outcome = run_quietly(config, make_detector=MakeStub(raise_on_width=77))
+    assert outcome.report.complete
+    assert outcome.report.statuses == {"labeled": 11, "detect_error": 1}
+    (guilty,) = [row for row in rows_of(tmp_path / "out") if row["status"] == "detect_error"]
+    assert (guilty["shard_id"], guilty["index"]) == ("000001", 5)
+    assert guilty["error"] == "RuntimeError: no such kernel at 0x..."
+
+
+def test_a_detector_that_raises_at_everything_gives_no_rows(tmp_path: Path, checkpoint: Path) -> None:
+    source = write_tars(tmp_path / "in", shards=1, images=8)
+    with pytest.raises(Incomplete, match="cannot label any image: RuntimeError: broken"):
+        run_quietly(config_of(source, tmp_path / "out", checkpoint), make_detector=Raises(RuntimeError("broken")))
+    assert not list((tmp_path / "out").glob("labels/*/*.parquet"))
+
+
+def test_where_nothing_can_be_labeled_apart_either_not_all_suspects_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_vain(suspect: Suspect, read: Any, worker: Any) -> Receipt:
+        return Receipt("unit", suspect.planned.shard_id, suspect.unit, error="cannot label any image")
+
+    monkeypatch.setattr("labeler.pipeline.suspects._label_suspect", in_vain)
+    planned = PlannedShard(Shard("000000", "a.tar", 1, None, "webdataset"), 4)
+    suspects = [Suspect(planned, unit) for unit in range(20)]
+    few = list(label_suspects(suspects, None, None, Workers(1, 0, 1), most_in_vain=3))  # type: ignore[arg-type]
+    assert 3 <= len(few) <= 3 + 2
+    every = list(label_suspects(suspects, None, None, Workers(1, 0, 1)))  # type: ignore[arg-type]
+    assert {receipt.unit for receipt in every} == set(range(20))
 
 
 def test_a_shard_that_vanished_is_named_and_the_others_are_labeled(tmp_path: Path, checkpoint: Path) -> None:

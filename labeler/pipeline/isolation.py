@@ -1,12 +1,16 @@
-"""Label suspected images in a child process, and find those that kill it by halving.
+"""Label suspected images in a child process, and find those that kill it or raise in it by halving.
 
 The parent touches neither the model nor a GPU, so what it sees is sure: a death of this child, on these images. Deaths
-of other processes (a lost node, a preemption, a killed driver) never reach it.
+of other processes (a lost node, a preemption, a killed driver) never reach it. An error says less, because a broken
+machine raises it at every image: it counts where the child labels a plain image all the same.
 """
 
 from __future__ import annotations
 
+import ctypes
+import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,18 +21,27 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from PIL import Image
 from ray import cloudpickle
 
+from labeler.detections import Detections
 from labeler.errors import LabelerError
-from labeler.labeling import StageSeconds, undetected_row
-from labeler.pipeline.worker import WorkerSettings, make_labeler
+from labeler.labeling import StageSeconds, UnitLabeler, undetected_row
+from labeler.pipeline.node_memory import MemoryLimits
+from labeler.pipeline.worker import Unlabeled, WorkerSettings, label_items, make_labeler
 from labeler.records import Row
 from labeler.shards import Item
+from labeler.watchdog import Watchdog
 
-SOLO_DEATHS = 2  # an image is to blame when it killed the child this often with nothing beside it
-_START_DEATHS = 2
+SOLO_FAILURES = 2  # an image is to blame when the child died of it, or raised, this often with nothing beside it
+START_LIMIT_S = (
+    1800.0  # to import, read a checkpoint from slow storage and warm up; only a child that hangs takes longer
+)
+_KILLED_WITHIN_S = 10.0  # a process that waits for a device or a lost mount does not even die
+_LOOK_EVERY_S = 0.2  # at memory; Ray looks four times a second
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Died(Exception):
@@ -36,10 +49,22 @@ class Died(Exception):
 
 
 class Isolated:
-    """A child process with a detector, started when first needed and anew after each death. Use with `with`."""
+    """A child process with a detector, started when first needed and anew after each death. Use with `with`.
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    The child dies with the thread that called `label` first: that of a Ray task lasts as long as its process.
+
+    Args:
+        start_limit_s: a child that is not ready to label after so long has failed to start.
+        memory: a child that passes these limits while it labels is killed, or else Ray would end this process for it,
+            which blames nobody, and repeat the task for ever.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, *, start_limit_s: float = START_LIMIT_S, memory: MemoryLimits | None = None
+    ) -> None:
         self._settings = settings
+        self._start_limit_s = start_limit_s
+        self._memory = memory or MemoryLimits()
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self.description: dict[str, str] = {}
@@ -57,20 +82,68 @@ class Isolated:
 
         Raises:
             Died: the child did; the next call starts another.
-            LabelerError: the child cannot start, or said why it cannot label them.
+            Unlabeled: it raised something unexpected, in the words of `label_items`.
+            LabelerError: it cannot start, or storage or the machine failed.
         """
-        self._start()
+        return self._ask((shard_id, list(items)))
+
+    def prove(self) -> None:
+        """See to it that the child labels a plain image; one that does not is replaced.
+
+        Raises:
+            LabelerError: a new one does not either, so that no image is to blame.
+        """
+        for last in (False, True):
+            try:
+                self._ask(None)
+                return
+            except (Died, Unlabeled) as error:
+                self.renew()
+                if last:
+                    raise LabelerError(f"a worker in a process of its own cannot label any image: {error}") from None
+
+    def renew(self) -> None:
+        """End the child; the next call starts another."""
+        self._stop()
+
+    def _ask(self, what: tuple[str, list[Item]] | None) -> tuple[list[Row], StageSeconds]:
+        self._start_with_memory()
         start = time.monotonic()
         try:
             assert self._pipe is not None
-            self._pipe.send((shard_id, list(items)))
-            rows, seconds, error = self._pipe.recv()
+            self._pipe.send(what)
+            self._watch_memory()
+            rows, seconds, error, perhaps_an_image = self._pipe.recv()
         except (EOFError, OSError):
             how, limit = self._stop(), self._settings.stall_timeout_s
             raise Died(how if time.monotonic() - start < limit else f"stood still for {limit:g} s") from None
         if error is not None:
-            raise LabelerError(error)
+            raise (Unlabeled if perhaps_an_image else LabelerError)(error)
         return rows, seconds
+
+    def _start_with_memory(self) -> None:
+        """A child that is over the limits before it labels says nothing about the images that it gets."""
+        for last in (False, True):
+            self._start()
+            assert self._child is not None
+            if not self._memory.passed_by(self._child.pid):
+                return
+            self.renew()  # it may be what earlier images left behind
+            if last:
+                raise LabelerError("the node's memory is full before a worker in a process of its own labels anything")
+
+    def _watch_memory(self) -> None:
+        """Until the child says something. From here and not from there: code of its own could keep a thread waiting.
+
+        Raises:
+            Died: it held too much memory and was killed.
+        """
+        assert self._pipe is not None
+        assert self._child is not None
+        while not self._pipe.poll(_LOOK_EVERY_S):
+            if self._memory.passed_by(self._child.pid):
+                self._stop(kill=True)
+                raise Died(f"it held more than {self._memory.own_share:.0%} of its node's memory, which ran out")
 
     def _start(self) -> None:
         for last in (False, True):
@@ -78,27 +151,52 @@ class Isolated:
                 return
             try:
                 self._launch()
+            except TimeoutError:
+                self._stop(kill=True)
+                how = f"not ready after {self._start_limit_s:g} s"
             except (EOFError, OSError):
                 how = self._stop()
-                if last:
-                    raise LabelerError(f"a worker in a process of its own cannot start: {how}") from None
+            else:
+                return
+            if last:
+                raise LabelerError(f"a worker in a process of its own cannot start: {how}")
 
     def _launch(self) -> None:
+        """Starts a child and hears whether it can label.
+
+        Raises:
+            TimeoutError: it says nothing for too long.
+            EOFError, OSError: it died.
+            LabelerError: it said why it cannot.
+        """
+        deadline = time.monotonic() + self._start_limit_s
         self._pipe, theirs = Pipe()
         with theirs:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "labeler.pipeline.isolation", str(theirs.fileno())],
+                [sys.executable, "-m", "labeler.pipeline.isolation", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # what Ray has put there, too
             )
+        self._hear(deadline)  # it reads now: nothing that is sent to it can get stuck
         self._pipe.send_bytes(cloudpickle.dumps(self._settings))
-        self.description, error = self._pipe.recv()
+        self.description, error = self._hear(deadline)
         if error is not None:
             self._stop()
             raise LabelerError(error)
 
-    def _stop(self) -> str:
-        """Ends the child; how it had ended if it was dead already."""
+    def _hear(self, deadline: float) -> Any:
+        """What the child says next; `deadline` is on the monotonic clock."""
+        assert self._pipe is not None
+        if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+        return self._pipe.recv()
+
+    def _stop(self, *, kill: bool = False) -> str:
+        """Ends the child; how it had ended if it was dead already.
+
+        Args:
+            kill: at once; else it has ten seconds to end by itself.
+        """
         child, self._child = self._child, None
         if self._pipe is not None:
             self._pipe.close()
@@ -106,44 +204,63 @@ class Isolated:
         if child is None:
             return "it never ran"
         try:
-            code = child.wait(timeout=10)  # it ends by itself when its pipe is closed
+            code = child.wait(timeout=0 if kill else 10)  # it ends by itself when its pipe is closed
         except subprocess.TimeoutExpired:
             child.kill()
-            code = child.wait()
+            try:
+                code = child.wait(timeout=_KILLED_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                return "it cannot even be killed"
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def label_isolated(
     shard_id: str, items: Sequence[Item], keep: Sequence[str], child: Isolated
 ) -> tuple[list[Row], StageSeconds]:
-    """One row for each item, in item order; those that killed the child alone, twice, are `quarantined`."""
+    """One row for each item, in item order.
+
+    Those that killed the child alone, twice, are `quarantined`; those that raised in it alone, twice, `detect_error`.
+
+    Raises:
+        LabelerError: the child cannot start or cannot label any image, or storage or the machine failed.
+    """
     rows: list[Row] = []
     total = StageSeconds()
-    deaths: Counter[int] = Counter()
+    failures: Counter[tuple[int, type[Exception]]] = Counter()
     groups = [list(items)]
     while groups:
         group = groups.pop()
         try:
             found, seconds = child.label(shard_id, group)
-        except Died as death:
+        except (Died, Unlabeled) as error:
+            if isinstance(error, Unlabeled):
+                child.prove()  # what was damaged by one image must not be held against the next
             if len(group) > 1:
                 middle = len(group) // 2
                 groups += [group[middle:], group[:middle]]
                 continue
-            deaths[group[0].index] += 1
-            if deaths[group[0].index] < SOLO_DEATHS:
+            failures[group[0].index, type(error)] += 1
+            if failures[group[0].index, type(error)] < SOLO_FAILURES:
+                child.renew()  # the last try is in a process that has seen no other image
                 groups.append(group)
                 continue
-            reason = f"it ended the process that labeled it, {SOLO_DEATHS} times with nothing beside it ({death})"
-            rows.append(replace(undetected_row(shard_id, group[0], keep), status="quarantined", error=reason))
+            rows.append(_guilty(undetected_row(shard_id, group[0], keep), error))
             continue
         rows += found
         total.add(seconds)
     return sorted(rows, key=lambda row: row.index), total
 
 
+def _guilty(row: Row, error: Exception) -> Row:
+    if isinstance(error, Unlabeled):
+        return replace(row, status="detect_error", error=str(error))
+    reason = f"it ended the process that labeled it, {SOLO_FAILURES} times with nothing beside it ({error})"
+    return replace(row, status="quarantined", error=reason)
+
+
 def serve(pipe: Connection) -> None:
     """The child: makes the detector, then labels what comes through the pipe until that is closed."""
+    pipe.send(None)
     settings: WorkerSettings = cloudpickle.loads(pipe.recv_bytes())
     _die_first()
     try:
@@ -154,15 +271,45 @@ def serve(pipe: Connection) -> None:
     pipe.send((dict(labeler.description), None))
     while True:
         try:
-            shard_id, items = pipe.recv()
+            asked = pipe.recv()
         except EOFError:
             return
-        try:
-            rows, seconds = labeler.label(shard_id, items, settings.keep)
-        except Exception as error:
-            pipe.send(([], StageSeconds(), f"{type(error).__name__}: {error}"))
-            continue
-        pipe.send((rows, seconds, None))
+        pipe.send(_answer(labeler, settings, asked))
+
+
+def _answer(
+    labeler: UnitLabeler, settings: WorkerSettings, asked: tuple[str, list[Item]] | None
+) -> tuple[list[Row], StageSeconds, str | None, bool]:
+    """Rows and seconds; or an error, and whether an image may be to blame. None asks for a plain image."""
+    try:
+        if asked is None:
+            _label_plain_image(labeler, settings)
+            return [], StageSeconds(), None, False
+        shard_id, items = asked
+        return *label_items(labeler, shard_id, items, settings.keep), None, False
+    except LabelerError as error:
+        return [], StageSeconds(), str(error), isinstance(error, Unlabeled)
+
+
+def _label_plain_image(labeler: UnitLabeler, settings: WorkerSettings) -> None:
+    """Try each model on an image that nothing can be wrong with.
+
+    Raises:
+        Unlabeled: that does not work either.
+        LabelerError: storage or the machine failed.
+    """
+    png = io.BytesIO()
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(png, "PNG")  # detectors enlarge it to what every image has
+    box = Detections.of([[16, 16, 48, 48]], [0.5], [1])
+    item = Item("plain.png", 0, "", None, None, png.getvalue(), found=box)
+    labelers = [labeler]
+    if labeler.detector is not None and labeler.segmenter is not None:  # it may find nothing to make a mask for
+        watchdog = Watchdog(settings.stall_timeout_s)
+        labelers.append(UnitLabeler(None, decode_threads=0, watchdog=watchdog, segmenter=labeler.segmenter))
+    for each in labelers:
+        ((row,), _) = label_items(each, "", [item], ())
+        if row.status not in ("labeled", "empty"):
+            raise Unlabeled(f"a plain image comes out as {row.status}: {row.error}")
 
 
 def _die_first() -> None:
@@ -171,5 +318,15 @@ def _die_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
+def _die_with(parent: int) -> None:
+    """End when the process `parent` does, whatever this one does then: an orphan would hold the GPU for nobody."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before this was asked for
+        os._exit(1)
+
+
 if __name__ == "__main__":
+    _die_with(int(sys.argv[2]))
     serve(Connection(int(sys.argv[1])))

@@ -33,9 +33,11 @@ class Ledger:
         self._journal_uri = journal_uri
         self._earlier = Counter(earlier or {})
         self._open: Counter[UnitKey] = Counter()
+        self._unlabeled: set[UnitKey] = set()  # in this pass
+        self._unlabeled_before: set[UnitKey] = set()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._version = self._written = 0
+        self._version = self._answered = 0
         self._up: set[str] = set()
         self._down: set[str] = set()
         self._last_sign = time.monotonic()
@@ -59,6 +61,18 @@ class Ledger:
             self._last_sign = time.monotonic()
             self._open.pop((shard_id, unit), None)
             self._earlier.pop((shard_id, unit), None)
+            self._unlabeled.discard((shard_id, unit))
+
+    def unlabeled(self, shard_id: str, unit: int) -> None:
+        """A unit ended because labeling it raised."""
+        self.finish(shard_id, unit)
+        with self._lock:
+            self._unlabeled.add((shard_id, unit))
+
+    def unlabeled_again(self) -> list[UnitKey]:
+        """Units that labeling raised in, in this pass and in one before: twice on one worker may be the worker."""
+        with self._lock:
+            return sorted(self._unlabeled & self._unlabeled_before)
 
     def unfinished(self) -> list[tuple[str, int, int]]:
         """(shard id, unit, starts) of everything begun and not finished, in this session or before."""
@@ -66,8 +80,10 @@ class Ledger:
             return sorted((*key, starts) for key, starts in (self._open + self._earlier).items())
 
     def reset(self) -> None:
-        """Forget all; between passes, when nothing is running."""
+        """Forget all but which units labeling raised in; between passes, when nothing is running."""
         with self._lock:
+            self._unlabeled_before |= self._unlabeled
+            self._unlabeled.clear()
             self._open.clear()
             self._earlier.clear()
             self._up.clear()
@@ -105,19 +121,20 @@ class Ledger:
                 storage.delete(self._journal_uri)
 
     def _write(self, version: int) -> None:
-        """One write at a time; starts that came while one was under way share the next."""
+        """One write at a time; starts that came while one was under way share the next, or its failure."""
         if self._journal_uri is None:
             return
         with self._writing:
-            if self._written >= version:
+            if self._answered >= version:
                 return
             with self._lock:
                 at, starts = self._version, {f"{shard_id}/{unit}": n for (shard_id, unit), n in self._open.items()}
             try:
                 storage.put(self._journal_uri, json.dumps(starts).encode())
-            except LabelerError:
-                return  # the journal helps a later session; whether a unit is committed does not depend on it
-            self._written = at
+            except LabelerError:  # the journal helps a later session; whether a unit is committed does not depend on it
+                with self._lock:
+                    at = self._version  # all who waited meanwhile: each would wait for all of storage's retries again
+            self._answered = at
 
 
 def read_attempts(run: Run) -> Counter[UnitKey]:

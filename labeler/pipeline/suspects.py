@@ -1,12 +1,15 @@
-"""Suspects: units whose start was often left unfinished. Each is labeled alone, in isolation, and committed as always.
+"""Suspects: units that often ended their worker or raised in it. Each is labeled in isolation, committed as always.
 
-Three unfinished starts make a unit suspect, never guilty: lost nodes and killed workers leave them, too.
+Three unfinished starts, or an unexpected error in two passes, make a unit suspect, never guilty: lost nodes and killed
+workers leave such starts, a broken machine raises such errors.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -29,18 +32,36 @@ class Suspect:
 
 
 def label_suspects(
-    suspects: Sequence[Suspect], read: ReadSettings, worker: WorkerSettings, workers: Workers
+    suspects: Sequence[Suspect],
+    read: ReadSettings,
+    worker: WorkerSettings,
+    workers: Workers,
+    *,
+    most_in_vain: int | None = None,
 ) -> Iterator[Receipt]:
-    """Receipts of the suspects, as they come in. A lost node only repeats the task: nothing was counted yet."""
+    """Receipts of the suspects, as they come in. A lost node only repeats the task: nothing was counted yet.
+
+    Args:
+        most_in_vain: when so many in a row could not be labeled, the rest is left as it is: where nothing works, each
+            would load the model twice to find that out. None: all are tried.
+    """
     task = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=-1)(_label_suspect)
-    running = {task.remote(suspect, read, worker): suspect for suspect in suspects}
-    while running:
+    ahead = len(suspects) if most_in_vain is None else max(1, 2 * workers.count)
+    waiting, running, in_vain = deque(suspects), dict[Any, Suspect](), 0
+    while waiting or running:
+        while waiting and len(running) < ahead:
+            suspect = waiting.popleft()
+            running[task.remote(suspect, read, worker)] = suspect
         (done,), _ = ray.wait(list(running), num_returns=1)
         suspect = running.pop(done)
         try:
-            yield ray.get(done)
+            receipt = ray.get(done)
         except Exception as error:
-            yield Receipt("unit", suspect.planned.shard_id, suspect.unit, error=last_line(error))
+            receipt = Receipt("unit", suspect.planned.shard_id, suspect.unit, error=last_line(error))
+        in_vain = in_vain + 1 if receipt.error else 0
+        if in_vain == most_in_vain:
+            waiting.clear()
+        yield receipt
 
 
 def _label_suspect(suspect: Suspect, read: ReadSettings, worker: WorkerSettings) -> Receipt:

@@ -21,7 +21,7 @@ from labeler.pipeline.ledger import MAX_STARTS, Ledger, read_attempts
 from labeler.pipeline.source import ReadSettings, ShardWork, UnitSource
 from labeler.pipeline.suspects import Suspect, label_suspects
 from labeler.pipeline.worker import LabelUnits, WorkerSettings
-from labeler.runs import layout
+from labeler.runs import UnitKey, layout
 from labeler.runs.manifest import Run
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
@@ -30,6 +30,7 @@ CONCURRENT_UNITS = 3  # a worker fetches and commits two units while a third is 
 SMALL_IMAGE_BYTES = 32 * 1024  # to guess units from bytes where counts are unknown: rather too many than too few
 MAX_IDLE_WAVES = 2
 LEAST_UNWRITTEN = 8  # units in a row that storage does not take, after all its own retries, before labeling stops
+MOST_IN_VAIN = 8  # units in a row that raise in isolation, too, without an image to blame: it is the machines or model
 LEDGER_THREADS = 256  # callers that may wait for one write of its journal together
 
 
@@ -84,9 +85,13 @@ def run_waves(
             raise Incomplete(f"the output takes no more units, so labeling stopped: {error}") from None
         except Exception as error:  # workers that cannot start, a lost cluster: what was committed stays committed
             reasons["workers"] = last_line(error)
-        begun = ray.get(ledger.unfinished.remote())
-        suspects = _suspects(left, begun)
-        _take(label_suspects(suspects, read, worker, workers), reasons, on_receipt, most_unwritten=len(suspects) + 1)
+        begun, raised = ray.get([ledger.unfinished.remote(), ledger.unlabeled_again.remote()])
+        killers = _suspects(left, [(shard_id, unit) for shard_id, unit, starts in begun if starts >= MAX_STARTS])
+        raisers = _suspects(left, raised)
+        most_unwritten = len(killers) + len(raisers) + 1
+        _take(label_suspects(killers, read, worker, workers), reasons, on_receipt, most_unwritten)
+        apart = label_suspects(raisers, read, worker, workers, most_in_vain=MOST_IN_VAIN)
+        _take(apart, reasons, on_receipt, most_unwritten)
         ray.get(ledger.reset.remote())
         before, progress = progress, read_progress(run)
         idle = 0 if progress.commits > before.commits else idle + 1
@@ -135,11 +140,10 @@ def _close(ledger: Any) -> None:
         ray.get(ledger.close.remote(), timeout=2)
 
 
-def _suspects(left: Sequence[PlannedShard], begun: Sequence[tuple[str, int, int]]) -> list[Suspect]:
-    """The units that this pass gave up."""
+def _suspects(left: Sequence[PlannedShard], units: Iterable[UnitKey]) -> list[Suspect]:
+    """The units that this pass gave up, of shards that are not finished."""
     shards = {planned.shard_id: planned for planned in left}
-    often = [(shard_id, unit) for shard_id, unit, starts in begun if starts >= MAX_STARTS and shard_id in shards]
-    return [Suspect(shards[shard_id], unit) for shard_id, unit in often]
+    return [Suspect(shards[shard_id], unit) for shard_id, unit in units if shard_id in shards]
 
 
 def _next_wave(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +20,18 @@ from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
 from labeler.pipeline.redo import Redo, Todo
 from labeler.records import Row, complete_table, table_to_parquet
 from labeler.runs import layout, read_unit_file
-from labeler.shards import Unit
+from labeler.shards import Item, Unit
 from labeler.watchdog import Watchdog
 
 OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
 _STILL_S = 2.0  # how often a worker that cannot start asks whether others work
 CUDA_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "CUDA error")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+_MAX_REASON = 300  # characters
+
+
+class Unlabeled(LabelerError):
+    """Labeling raised something that storage and the machine are not known for: an image may be to blame."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +103,12 @@ class LabelUnits:
             return Receipt("unit", shard_id, number, error=OFTEN_BEGUN)
         try:
             receipt = self._label_and_commit(unit_of(block))
+        except Unlabeled as error:
+            ray.get(self._ledger.unlabeled.remote(shard_id, number))
+            return Receipt("unit", shard_id, number, error=str(error))
         except LabelerError as error:
             receipt = Receipt("unit", shard_id, number, error=str(error))
         except Exception as error:
-            if any(sign in str(error) for sign in CUDA_LOST) and "out of memory" not in str(error):
-                os._exit(1)  # a CUDA context does not recover; Ray starts the actor anew and repeats the unit
             receipt = Receipt("unit", shard_id, number, error=storage.redact(f"{type(error).__name__}: {error}"))
         ray.get(self._ledger.finish.remote(shard_id, number))
         return receipt
@@ -118,7 +126,7 @@ class LabelUnits:
 
     def _label_and_commit(self, unit: Unit) -> Receipt:
         todo = todo_of(self._settings, unit)
-        rows, seconds = self._labeler.label(unit.shard_id, todo.unit.items, self._settings.keep)
+        rows, seconds = label_items(self._labeler, unit.shard_id, todo.unit.items, self._settings.keep)
         try:
             return commit(self._settings, todo, rows, seconds, self._labeler.description)
         except StorageError as error:
@@ -138,6 +146,41 @@ def make_labeler(settings: WorkerSettings) -> UnitLabeler:
         watchdog=Watchdog(settings.stall_timeout_s),
         segmenter=segmenter,
     )
+
+
+def label_items(
+    labeler: UnitLabeler, shard_id: str, items: Sequence[Item], keep: Sequence[str]
+) -> tuple[list[Row], StageSeconds]:
+    """One row for each item. A process whose CUDA context is lost ends here: that does not recover.
+
+    Raises:
+        Unlabeled: an image may be to blame; the message is one line, the same each time.
+        LabelerError: storage, the network or the operating system failed.
+    """
+    try:
+        return labeler.label(shard_id, items, keep)
+    except StorageError:
+        raise
+    except Exception as error:
+        if any(sign in str(error) for sign in CUDA_LOST) and "out of memory" not in str(error):
+            os._exit(1)  # Ray starts the actor anew and repeats the unit
+        kind = LabelerError if _is_of_the_machine(error) else Unlabeled
+        raise kind(_reason_of(error)) from error
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether it is a system call's answer (a full disk, too many open files): decoders' OSErrors have no number."""
+    return isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, OSError) and error.errno is not None)
+
+
+def _reason_of(error: Exception) -> str:
+    """An unexpected error as one line that is the same each time: its type, and the first line of what it says."""
+    kind = type(error).__name__
+    said = next(iter(str(error).strip().splitlines()), "")
+    if kind == "OutOfMemoryError":
+        said = said.partition(" GPU ")[0]  # what follows is what other processes hold just now
+    said = storage.redact(_ADDRESS.sub("0x...", said))
+    return f"{kind}: {said}"[:_MAX_REASON] if said else kind
 
 
 def todo_of(settings: WorkerSettings, unit: Unit) -> Todo:

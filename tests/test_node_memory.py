@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from labeler.pipeline.node_memory import MemoryLimits, memory_in_use
+
+
+def write_node(root: Path, *, available_kb: int, own_pages: int, container_max: str = "max", current: int = 0) -> None:
+    """A machine of 1000 kB with process 7, and a container on it that has 90 kB of files in its memory."""
+    for folder in ("proc/7", "sys/fs/cgroup"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "proc/meminfo").write_text(f"MemTotal: 1000 kB\nMemAvailable: {available_kb} kB\nHugePages_Total: 0\n")
+    (root / "proc/7/statm").write_text(f"9999 {own_pages} 1 1 0 1 0\n")
+    (root / "sys/fs/cgroup/memory.max").write_text(f"{container_max}\n")
+    (root / "sys/fs/cgroup/memory.current").write_text(f"{current}\n")
+    (root / "sys/fs/cgroup/memory.stat").write_text("anon 5\ninactive_file 30720\nactive_file 61440\n")
+
+
+@pytest.fixture(autouse=True)
+def _page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", lambda name: 4096)
+
+
+def test_who_fills_the_machine_has_passed_the_limits_and_its_neighbour_has_not(tmp_path: Path) -> None:
+    limits = MemoryLimits(0.92, 0.25, tmp_path)
+    write_node(tmp_path, available_kb=70, own_pages=80)
+    assert limits.passed_by(7)
+    assert not limits.passed_by(8), "there is no such process"
+    write_node(tmp_path, available_kb=70, own_pages=60)
+    assert not limits.passed_by(7), "others hold it"
+    write_node(tmp_path, available_kb=90, own_pages=80)
+    assert not limits.passed_by(7), "there is enough"
+
+
+def test_the_limit_of_a_container_counts_without_the_files_it_has_read(tmp_path: Path) -> None:
+    limits = MemoryLimits(0.92, 0.25, tmp_path)
+    write_node(tmp_path, available_kb=500, own_pages=80, container_max=str(400 * 1024), current=480 * 1024)
+    assert list(memory_in_use(tmp_path)) == [(500 * 1024, 1000 * 1024), (390 * 1024, 400 * 1024)]
+    assert limits.passed_by(7)
+    write_node(tmp_path, available_kb=500, own_pages=80, container_max=str(400 * 1024), current=390 * 1024)
+    assert not limits.passed_by(7)
+
+
+def test_where_nothing_can_be_read_nothing_is_too_much(tmp_path: Path) -> None:
+    assert list(memory_in_use(tmp_path)) == []
+    assert not MemoryLimits(0.0, 0.0, tmp_path).passed_by(7)
+
+
+@pytest.mark.parametrize(("setting", "share"), [(None, 0.92), ("0.8", 0.77), ("much", 0.92)])
+def test_the_limit_is_below_that_of_ray(setting: str | None, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_memory_usage_threshold", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("RAY_memory_usage_threshold", setting)
+    assert MemoryLimits().node_share == pytest.approx(share)
