@@ -19,18 +19,13 @@ from labeler.forget import forget
 from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.cluster import Workers
 from labeler.pipeline.label import Outcome, label
-<<<<<<< HEAD
 from labeler.pipeline.session import _images_committed
-from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
-from labeler.runs import open_run, read_plan, read_progress, read_tables
-from tests import label_runs
-=======
 from labeler.pipeline.suspects import Suspect, label_suspects
 from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
 from labeler.runs import open_run, read_plan, read_progress, read_tables
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Shard
->>>>>>> fix-isolation
+from tests import label_runs
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.small_disk import small_disk
