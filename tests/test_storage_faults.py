@@ -134,9 +134,16 @@ def test_an_answer_with_a_wrong_etag_is_never_used(bucket: str, proxy: Proxy) ->
 def test_an_object_that_shrank_is_input_changed_and_not_a_short_read(bucket: str, proxy: Proxy) -> None:
     storage.put(bucket + "/x.jpg", b"0123456789")
     (shard,) = find_shards(bucket)
+    (planned,) = storage.list_objects(bucket)
     storage.put(bucket + "/x.jpg", b"01234")
-    with pytest.raises(InputChanged, match="changed"):
-        list(read_units(shard))
+    with (
+        pytest.raises(InputChanged, match="changed"),
+        storage.open_stream(planned.uri, size=planned.size, etag=planned.etag) as stream,
+    ):
+        stream.read(stream.size)
+    (unit, _) = read_units(shard)
+    assert isinstance(unit, Unit)
+    assert [(item.data, item.error) for item in unit.items] == [(None, "changed since it was planned")]
 
 
 # ---- credentials
