@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from labeler.detectors import GroundingDino, engine_check, grounding_dino
+from labeler.detectors import GroundingDino, engine, engine_check
 from labeler.detectors.engine_check import FLOAT32, HALF, compare
 from labeler.detectors.fast import FastForward
 from labeler.detectors.fast.kernels import PLAIN
@@ -31,7 +31,7 @@ def load(folder, **options) -> GroundingDino:
 @pytest.fixture
 def warnings(monkeypatch) -> list[str]:
     said: list[str] = []
-    monkeypatch.setattr(grounding_dino.log, "warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(engine.log, "warning", lambda text, *values: said.append(text % values))
     return said
 
 
@@ -65,7 +65,7 @@ def test_an_engine_that_computes_something_else_is_not_used(folder, monkeypatch,
             logits, boxes = super().detect(image, text)
             return logits, boxes + 0.01
 
-    monkeypatch.setattr(grounding_dino, "FastForward", Wrong)
+    monkeypatch.setattr(engine, "FastForward", Wrong)
     detector = load(folder)
     assert "runs on transformers' own forward, which is slower" in warnings[0]
     assert detector.description["engine"] == "transformers"
@@ -90,7 +90,7 @@ def test_half_precision_hides_no_engine_that_computes_something_else(folder, mon
             logits, boxes = super().detect(image, text)
             return logits, boxes + 0.02
 
-    monkeypatch.setattr(grounding_dino, "FastForward", Wrong)
+    monkeypatch.setattr(engine, "FastForward", Wrong)
     assert load(folder, dtype="float16").description["engine"] == "transformers"
     assert "runs on transformers' own forward" in warnings[0]
 
@@ -103,7 +103,7 @@ BROKEN = replace(PLAIN, sample=broken)
 
 
 def test_a_kernel_that_cannot_be_built_here_is_replaced_and_named(folder, monkeypatch):
-    monkeypatch.setattr(grounding_dino, "kernels_for", lambda device: (BROKEN, PLAIN))
+    monkeypatch.setattr(engine, "kernels_for", lambda device: (BROKEN, PLAIN))
     detector = load(folder)
     description = detector.description
     assert description["engine"] == "fast"
@@ -115,7 +115,7 @@ def test_a_kernel_that_cannot_be_built_here_is_replaced_and_named(folder, monkey
 
 
 def test_an_engine_that_fails_on_this_device_is_not_used(folder, monkeypatch, warnings):
-    monkeypatch.setattr(grounding_dino, "kernels_for", lambda device: (BROKEN,))
+    monkeypatch.setattr(engine, "kernels_for", lambda device: (BROKEN,))
     assert load(folder).description["engine"] == "transformers"
     assert "slower: the fast engine failed with RuntimeError: Failed to find C compiler" in warnings[0]
     with pytest.raises(Refused, match=r"engine=fast does not run on cpu: .* Failed to find C compiler"):
@@ -123,7 +123,7 @@ def test_an_engine_that_fails_on_this_device_is_not_used(folder, monkeypatch, wa
 
 
 def test_a_model_that_is_not_understood_runs_on_transformers(folder, monkeypatch, warnings):
-    monkeypatch.setattr(grounding_dino, "why_unsupported", lambda model: "its layers are made of cheese")
+    monkeypatch.setattr(engine, "why_unsupported", lambda model: "its layers are made of cheese")
     assert load(folder).description["engine"] == "transformers"
     assert "made of cheese" in warnings[0]
     with pytest.raises(Refused, match="made of cheese"):

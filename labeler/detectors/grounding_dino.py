@@ -19,15 +19,16 @@ from labeler.checkpoints import Checkpoint
 from labeler.detections import Detections
 from labeler.detectors.batch_size import find_pairs
 from labeler.detectors.clock import seconds_on
-from labeler.detectors.engine_check import check_engine, drawn_picture
-from labeler.detectors.fast import FastForward, kernels_for, why_unsupported
+from labeler.detectors.engine import ENGINES, choose_engine
+from labeler.detectors.engine_check import drawn_picture
+from labeler.detectors.fast import FastForward
 from labeler.detectors.graphs import GraphRecorder, Recorded, in_a_line, try_out
 from labeler.detectors.host_copy import HostCopy, one_ahead
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.passes import Passes
 from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
 from labeler.detectors.scoring import Scorer, check_choices
-from labeler.detectors.split_forward import SplitForward, TextFeatures
+from labeler.detectors.split_forward import SplitForward
 from labeler.errors import Refused
 from labeler.images import JpegDecoder
 from labeler.merge import merge
@@ -36,7 +37,6 @@ from labeler.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
-ENGINES = ("auto", "fast", "transformers")
 JPEG_DECODERS = ("pillow", "nvimgcodec")
 
 
@@ -134,7 +134,8 @@ class GroundingDino:
         with torch.inference_mode(), self._here():
             reference = SplitForward(loaded, half=half)
             text = reference.encode_text([chunk.input_ids for chunk in self.prompts.chunks])
-            forward, self.engine_check = self._choose_engine(engine, reference, text)
+            name = self.checkpoint.name
+            forward, self.engine_check = choose_engine(engine, reference, text, self.preprocessing, name)
         candidates = max(forward.num_queries, max_detections) if max_detections else 0
         width = text.token_mask.shape[1]
         scorer = Scorer(self.prompts, width, self.device, score=score, assignment=assignment, candidates=candidates)
@@ -152,44 +153,6 @@ class GroundingDino:
     @pairs_per_batch.setter
     def pairs_per_batch(self, pairs: int) -> None:
         self._passes.pairs_per_batch = pairs
-
-    def _choose_engine(self, engine: str, reference: SplitForward, text: TextFeatures) -> tuple[SplitForward, str]:
-        """The forward to use, and in a few words what is known of its equality with the reference."""
-        if engine == "transformers":
-            return reference, ""
-        unsupported = why_unsupported(reference.detector)
-        if unsupported and engine == "fast":
-            raise Refused(f"model.engine=fast does not understand {self.checkpoint.name}: {unsupported}")
-        if unsupported:
-            log.warning("%s runs on transformers' own forward, which is slower: %s", self.checkpoint.name, unsupported)
-            return reference, f"the fast engine does not understand it: {unsupported}"
-        problems = []
-        for kernels in kernels_for(self.device):
-            fast = FastForward(reference.detector, half=reference.half, kernels=kernels)
-            try:
-                check = check_engine(fast, self.preprocessing, text)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                # A kernel that cannot be built here: no compiler, an older GPU. (After an illegal access nothing runs
-                # in this process any more: then all of them fail, and another process has to begin.)
-                problems.append(f"failed with {in_a_line(error)}")
-                continue
-            if check.passed or engine == "fast":
-                if check.theirs is not None:
-                    log.warning(
-                        "%s in %s has %.0f%% of the detections that it has in float32: model.dtype=float32 is exact",
-                        self.checkpoint.name,
-                        self.dtype,
-                        100 * check.matched,
-                    )
-                return fast, "; ".join([str(check), *(f"its GPU kernels {problem}" for problem in problems)])
-            problems.append(f"had {check}")
-        what = f"the fast engine {', then '.join(problems)}"
-        if engine == "fast":
-            raise Refused(f"model.engine=fast does not run on {self.device}: {what}")
-        log.warning("%s runs on transformers' own forward, which is slower: %s", self.checkpoint.name, what)
-        return reference, what
 
     def _record(self) -> tuple[Recorded | None, str]:
         """What replays the passes, if that is worth it here; and in a few words why, or why not."""
