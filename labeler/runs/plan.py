@@ -143,8 +143,8 @@ def with_members(shard: Shard, run_uri: str) -> Shard:
     if shard.format != "images":
         return shard
     assert shard.etag is not None  # the plan has the digest of a group
-    uri = storage.join(run_uri, layout.group_file(shard.shard_id, shard.etag))
-    if storage.head(uri) is None:
-        uri = storage.join(run_uri, layout.group_file_before(shard.shard_id))
-    rows = _rows(uri, GROUP, shard.etag)
+    try:
+        rows = _rows(storage.join(run_uri, layout.group_file(shard.shard_id, shard.etag)), GROUP, shard.etag)
+    except storage.Unreadable:
+        rows = _rows(storage.join(run_uri, layout.group_file_before(shard.shard_id)), GROUP, shard.etag)
     return replace(shard, members=tuple(Member(**row) for row in rows))
