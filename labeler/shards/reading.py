@@ -11,7 +11,7 @@ from labeler.shards.parquet import count_rows, read_parquet
 from labeler.shards.units import Placed, Shard, ShardEnd, Skip, Unit, UnitCutter, assemble
 from labeler.shards.webdataset import read_tar
 
-READER_VERSION = 2  # changes whenever the same bytes would give other items or other units
+READER_VERSION = 3  # changes whenever the same bytes would give other items or other units
 
 MAX_IMAGES = 256
 MAX_BYTES = 64 << 20

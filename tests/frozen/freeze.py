@@ -1,8 +1,8 @@
 """Label a small bucket with the labeler of this checkout and freeze it: `python -m tests.frozen.freeze NAME`.
 
-Run it in a checkout of the version to freeze, and commit tests/frozen/NAME.tar.xz. The bucket holds tars and image files,
-drawn checkpoints, and these runs: `run` (extended by a third tar, with an image that cannot be decoded and one that was
-removed on request), `run-retry` and `run-masks` derived from it, `part` (stopped half-way) and `files` (image files).
+Run it in a checkout of the version to freeze, and commit tests/frozen/NAME.tar.xz. The bucket holds tars, image files,
+drawn checkpoints, and these runs: `run` (extended by a third tar, with an image that cannot be decoded and one that
+was removed on request), `run-retry` and `run-masks` derived from it, `part` (half labeled) and `files` (image files).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _fill(work: Path, server: S3Server) -> None:
     for i in range(6):
         client.put_object(Bucket=BUCKET, Key=f"pictures/{i % 2}/{i}.png", Body=image_bytes(50 + i))
     _put_annotations(client)
-    config = _config(work, "run", "s3://frozen/in")
+    config = config_file(work, "run", "s3://frozen/in")
     _labeler("label", config)
     _put_tar(client, 2)
     _labeler("label", config, "--extend")
@@ -64,7 +64,7 @@ def _fill(work: Path, server: S3Server) -> None:
     _labeler("forget", "s3://frozen/run", "--keys", str(work / "forget.txt"))
     _labeler("retry", "s3://frozen/run", "--status", "decode_error")
     _labeler("mask", "s3://frozen/run", "masks.model=s3://frozen/sam", "masks.max_masks=3")
-    part = _config(work, "part", "s3://frozen/in")
+    part = config_file(work, "part", "s3://frozen/in")
     _labeler("label", part)
     for key in ("labels/000001/000001.parquet", "labels/000002/000000.parquet"):
         client.delete_object(Bucket=BUCKET, Key=f"part/{key}")
@@ -73,7 +73,7 @@ def _fill(work: Path, server: S3Server) -> None:
             if not entry["Key"].startswith("part/shards/000000-"):
                 client.delete_object(Bucket=BUCKET, Key=entry["Key"])
     client.delete_object(Bucket=BUCKET, Key="part/report.json")
-    _labeler("label", _config(work, "files", "s3://frozen/pictures"))
+    _labeler("label", config_file(work, "files", "s3://frozen/pictures"))
 
 
 def _upload_checkpoints(work: Path, client: Any) -> None:
@@ -119,7 +119,7 @@ def _put_annotations(client: Any) -> None:
     client.put_object(Bucket=BUCKET, Key="truth.json", Body=json.dumps(truth).encode())
 
 
-def _config(work: Path, run: str, source: str) -> str:
+def config_file(work: Path, run: str, source: str) -> str:
     config = {
         "input": {"uri": source, "keep": ["txt"] if source.endswith("in") else []},
         "output": f"s3://{BUCKET}/{run}",
