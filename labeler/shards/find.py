@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -14,9 +15,11 @@ from labeler.shards import parquet
 from labeler.shards.names import is_compressed_tar, is_hidden, kind_of
 from labeler.shards.patterns import crosses_folders, expand_braces, glob_regex, is_glob, static_folder
 from labeler.shards.reading import count_images, count_tar_images
+from labeler.shards.spellings import repeated
 from labeler.shards.units import Format, Member, Shard
-from labeler.storage import ObjectInfo
+from labeler.storage import ObjectInfo, OnSkipped
 
+log = logging.getLogger(__name__)
 IMAGES_PER_GROUP = 2048
 _FEW_PER_FOLDER = 8  # more explicit names than this in one folder are looked up by listing it once
 _NOUNS = {"webdataset": "tars", "parquet": "Parquet files", "images": "image files"}
@@ -64,8 +67,11 @@ def find_shards(
         raise Refused(f"input.limit is {limit}; it must be 1 or more")
     uris = [uri] if isinstance(uri, str) else list(uri)
     try:
-        listed, roots = _list_all(uris)
-        found, planned = _unique(listed), frozenset(known)
+        skipped: dict[str, str] = {}
+        listed, roots = _list_all(uris, skipped.__setitem__)
+        _warn_of_skipped(skipped)
+        planned = frozenset(known)
+        found = _unique(listed, planned)
         kind = _choose_format(found, format, uris)
         chosen = [each for each in _of_kind(found, kind, format, uris) if each.info.uri not in planned]
         _refuse_unprintable(chosen)
@@ -81,7 +87,7 @@ def find_shards(
         raise Refused(f"input cannot be read: {error}") from error
 
 
-def _list_all(uris: Iterable[str]) -> tuple[list[_Found], list[str]]:
+def _list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[_Found], list[str]]:
     """(what is there, the folders that all of the input lies in, where nothing is found yet, too)."""
     found: list[_Found] = []
     roots: list[str] = []
@@ -89,7 +95,7 @@ def _list_all(uris: Iterable[str]) -> tuple[list[_Found], list[str]]:
         if not uri.strip():
             raise Refused("input.uri is empty; give a folder, a pattern or a file")
         names = [_absolute(name) for name in expand_braces(uri)]
-        listed = list(_list_one(names[0]) if len(names) == 1 else _list_expansion(uri, names))
+        listed = list(_list_one(names[0], on_skipped) if len(names) == 1 else _list_expansion(uri, names, on_skipped))
         found += listed
         roots += dict.fromkeys(each.root for each in listed) or [_folder_of(names[0])]
     return found, roots
@@ -102,39 +108,43 @@ def _folder_of(name: str) -> str:
     return storage.parent(name) if kind_of(name) else name
 
 
-def _list_one(uri: str) -> Iterator[_Found]:
+def _list_one(uri: str, on_skipped: OnSkipped) -> Iterator[_Found]:
     """A pattern, a file or a folder. A file whose name holds pattern characters is taken at its word."""
     if is_glob(uri) and not (storage.is_local(uri) and os.path.isdir(uri.removeprefix("file://"))):
         info = storage.head(uri)
         if info is None:
-            yield from _match(uri)
+            yield from _match(uri, on_skipped)
             return
     else:
         info = storage.head(uri)
     if info is not None and (info.size or kind_of(info.uri)):
         yield _Found(info, storage.parent(uri), True)
         return
-    yield from (_Found(each, uri, False) for each in storage.list_objects(uri))
+    yield from (_Found(each, uri, False) for each in storage.list_objects(uri, on_skipped=on_skipped))
 
 
-def _match(glob: str) -> Iterator[_Found]:
+def _match(glob: str, on_skipped: OnSkipped) -> Iterator[_Found]:
     folder, pattern = static_folder(glob), glob_regex(glob)
-    for info in storage.list_objects(folder, recursive=crosses_folders(glob)):
+    for info in storage.list_objects(folder, recursive=crosses_folders(glob), on_skipped=on_skipped):
         if pattern.fullmatch(info.uri):
             yield _Found(info, folder, False)
 
 
-def _list_expansion(pattern: str, names: Sequence[str]) -> Iterator[_Found]:
+def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -> Iterator[_Found]:
     """What a brace pattern stands for; each of its names must exist."""
     per_folder = Counter(storage.parent(name) for name in names if not is_glob(name))
     crowded = {folder for folder, count in per_folder.items() if count > _FEW_PER_FOLDER}
-    listed = {info.uri: info for folder in sorted(crowded) for info in storage.list_objects(folder, recursive=False)}
+    listed = {
+        info.uri: info
+        for folder in sorted(crowded)
+        for info in storage.list_objects(folder, recursive=False, on_skipped=on_skipped)
+    }
     missing = []
     for name in names:
         if name in listed:
             yield _Found(listed[name], storage.parent(name), True)
             continue
-        found = [] if storage.parent(name) in crowded and kind_of(name) else list(_list_one(name))
+        found = [] if storage.parent(name) in crowded and kind_of(name) else list(_list_one(name, on_skipped))
         if not found:
             missing.append(storage.redact(name))
         yield from found
@@ -154,15 +164,26 @@ def _absolute(uri: str) -> str:
     return scheme + os.path.abspath(os.path.expanduser(uri.removeprefix(scheme)))
 
 
-def _unique(found: Iterable[_Found]) -> list[_Found]:
-    """Sorted by URI; an object that several patterns name stands once."""
+def _warn_of_skipped(skipped: Mapping[str, str]) -> None:
+    """Log one line about the entries of the input that could not be listed."""
+    if skipped:
+        uri, reason = min(skipped.items())
+        entries = "entry" if len(skipped) == 1 else "entries"
+        example = storage.printable(f"{storage.redact(uri)} ({reason})")
+        log.warning("skipped %d unreadable %s of the input, for example %s", len(skipped), entries, example)
+
+
+def _unique(found: Iterable[_Found], planned: Collection[str]) -> list[_Found]:
+    """Sorted by URI; an object that several patterns name, or links lead to in several ways, stands once."""
     by_uri: dict[str, _Found] = {}
     for each in found:
         before = by_uri.setdefault(each.info.uri, each)
         if each.is_named and not before.is_named:
             by_uri[each.info.uri] = each
-    visible = (each for each in by_uri.values() if each.is_named or not is_hidden(each.relative))
-    return sorted(visible, key=lambda each: each.info.uri)
+    visible = {uri: each for uri, each in by_uri.items() if each.is_named or not is_hidden(each.relative)}
+    kept = {uri for uri, each in visible.items() if each.is_named or uri in planned}
+    again = repeated(visible, kept)
+    return sorted((each for uri, each in visible.items() if uri not in again), key=lambda each: each.info.uri)
 
 
 def _choose_format(found: Sequence[_Found], format: str | None, uris: Sequence[str]) -> Format:

@@ -10,15 +10,16 @@ from importlib import import_module
 
 from labeler.errors import InputChanged, Refused, StorageError
 from labeler.storage.failures import Unreadable
-from labeler.storage.objects import ObjectInfo, Store
+from labeler.storage.objects import ObjectInfo, OnSkipped, Store
 from labeler.storage.retries import METER, Traffic, retrying
 from labeler.storage.streams import ByteStream
-from labeler.storage.uris import basename, is_local, join, parent, redact, scheme
+from labeler.storage.uris import basename, is_local, join, parent, printable, redact, scheme
 
 __all__ = [
     "ByteStream",
     "InputChanged",
     "ObjectInfo",
+    "OnSkipped",
     "StorageError",
     "Traffic",
     "Unreadable",
@@ -31,6 +32,7 @@ __all__ = [
     "list_objects",
     "open_stream",
     "parent",
+    "printable",
     "put",
     "put_file",
     "put_if_absent",
@@ -41,15 +43,23 @@ __all__ = [
 ]
 
 
-def list_objects(uri_prefix: str, *, recursive: bool = True) -> Iterator[ObjectInfo]:
+def list_objects(
+    uri_prefix: str, *, recursive: bool = True, on_skipped: OnSkipped | None = None
+) -> Iterator[ObjectInfo]:
     """Every object below a folder (not in its subfolders unless recursive), by URI; nothing without such a folder.
 
-    Pages are streamed on S3. Names below a local `.tmp/` are unfinished writes and never listed.
+    Pages are streamed on S3. Names below a local `.tmp/` are unfinished writes and never listed. A local folder that
+    several links lead to is listed under each of their paths.
+
+    Args:
+        on_skipped: called with the URI and a short reason for each local entry that cannot be listed (a link to
+            nothing or to itself, an unreadable subfolder). Without it, such an entry is an error: a listing is never
+            short without a word.
 
     Raises:
         StorageError: no such bucket, no permission, or no answer.
     """
-    return _store(uri_prefix).list_objects(uri_prefix, recursive=recursive)
+    return _store(uri_prefix).list_objects(uri_prefix, recursive=recursive, on_skipped=on_skipped)
 
 
 def head(uri: str) -> ObjectInfo | None:

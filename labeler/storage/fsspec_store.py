@@ -14,7 +14,7 @@ import fsspec
 
 from labeler.errors import InputChanged, LabelerError, StorageError
 from labeler.storage.failures import DENIED, INVALID, MISSING, Transient, Unreadable
-from labeler.storage.objects import Body, ObjectInfo
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped
 from labeler.storage.retries import retrying
 from labeler.storage.uris import one_line, parent, redact, scheme
 
@@ -31,7 +31,9 @@ class FsspecStore:
 
     reopen_gap = 1 << 20
 
-    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+    def list_objects(
+        self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
+    ) -> Iterator[ObjectInfo]:
         fs, root = _open_file_system(uri_prefix)
         base, root = uri_prefix.rstrip("/"), root.rstrip("/")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
+
+OnSkipped = Callable[[str, str], None]  # (URI of an entry that cannot be listed, short reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,9 @@ class Store(Protocol):
 
     reopen_gap: int  # bytes; a longer skip is cheaper by a new request than by reading through
 
-    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]: ...
+    def list_objects(
+        self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
+    ) -> Iterator[ObjectInfo]: ...
 
     def head(self, uri: str) -> ObjectInfo | None: ...
 

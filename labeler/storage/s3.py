@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from labeler.errors import InputChanged, StorageError
 from labeler.storage.failures import INVALID, Transient, Unreadable
-from labeler.storage.objects import Body, ObjectInfo
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped
 from labeler.storage.retries import Patience, retrying
 from labeler.storage.s3_failures import code_of, explain, has_expired
 from labeler.storage.uris import one_line, redact
@@ -81,7 +81,9 @@ class S3Store:
 
     reopen_gap = 1 << 20
 
-    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+    def list_objects(
+        self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
+    ) -> Iterator[ObjectInfo]:
         scheme, bucket, key = _split(uri_prefix)
         prefix = key.rstrip("/") + "/" if key.rstrip("/") else ""
         request = {"Bucket": bucket, "Prefix": prefix, **({} if recursive else {"Delimiter": "/"})}
