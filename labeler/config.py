@@ -56,6 +56,7 @@ class InputConfig(_Section):
     limit: int | None = Field(None, gt=0)  # only the first so many images, in plan order
     exclude: tuple[str, ...] = ()  # runs whose forgotten images, and files whose images, are not labeled
     image_column: str | None = None  # Parquet: which column holds the image
+    skip_without_images: bool = False  # Parquet: go on without files that have no image column
     images_per_shard: int = Field(2048, gt=0)  # folders of image files: how many make one shard
 
 

@@ -25,6 +25,7 @@ _WITH_RAY = {
     "test_end_to_end",
     "test_pipeline",
     "test_pipeline_derived",
+    "test_pipeline_input",
     "test_preflight",
     "test_training_on_ray",
 }

@@ -37,6 +37,7 @@ from labeler.runs.plan import PlannedShard, read_plan
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.selection import read_selection
+from labeler.shards import skipped
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,11 @@ def _images_of_unit(uri: str) -> int | StorageError:
 def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outcome:
     report = build_report(run, plan, progress)
     storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
+    if not report.images:
+        raise Incomplete(
+            f"run {storage.redact(run.uri)} ended without an image"
+            + (f"; its input holds {skipped.describe(report.skipped_files)}" if report.skipped_files else "")
+        )
     if report.problems:
         raise Incomplete(f"run {storage.redact(run.uri)} is not sound: {'; '.join(report.problems[:3])}")
     return Outcome(run, report)

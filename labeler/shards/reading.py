@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -46,8 +47,9 @@ def read_units(
         Refused: a Parquet file has no image column.
     """
     cutter = UnitCutter(max_images, max_bytes)
+    skipped = Counter[str]()
     if shard.format == "webdataset":
-        placed = read_tar(shard, cutter, keep=keep, skip=skip, max_image_bytes=max_image_bytes)
+        placed = read_tar(shard, cutter, keep=keep, skip=skip, max_image_bytes=max_image_bytes, counts=skipped)
     elif shard.format == "images":
         placed = read_group(shard, cutter, keep=keep, skip=skip, max_image_bytes=max_image_bytes)
     else:
@@ -62,7 +64,7 @@ def read_units(
             image_column=image_column,
         )
     with closing(_closable(placed)) as images:
-        yield from assemble(shard.shard_id, islice(images, shard.max_images))
+        yield from assemble(shard.shard_id, islice(images, shard.max_images), skipped)
 
 
 def _closable(placed: Iterator[Placed]) -> Generator[Placed, None, None]:
