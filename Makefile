@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow test-lowest chaos fuzz gpu check fix lock check-lock clean
+.PHONY: install demo test test-slow test-lowest test-package chaos fuzz gpu check fix lock check-lock clean
 
 install: $(READY)
 
@@ -44,6 +44,10 @@ test-lowest:
 	.venv-lowest/bin/python -m pip install -q --upgrade pip==26.3
 	.venv-lowest/bin/python -m pip install -q -c requirements.lowest -e . --group dev
 	.venv-lowest/bin/python -m pytest -m "not slow and not chaos" -n 2 --dist loadgroup
+
+# Wheel and sdist as a stranger gets them: built, looked into, installed outside the repository, and used there.
+test-package: $(UV)
+	$(BIN)/python -m tests.package --uv $(abspath $(UV))
 
 # A job on a cluster of several nodes, killed in every way; each test prints a line with what it found.
 chaos: $(READY)
