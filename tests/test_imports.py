@@ -28,7 +28,7 @@ LAYERS = [
     {"estimate", "preview", "profile", "review"},
     {"training", "pipeline", "display"},
     {"commands"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 RAY_ROOMS = {"pipeline", "training"}
 TORCH_ROOMS = {"detectors", "segmenters", "training"}
