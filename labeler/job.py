@@ -27,7 +27,7 @@ from labeler.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 # Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 # Raise when the same image, boxes and model would give other masks: resizing, margins, thresholds.
 MASKS_VERSION = 1
 RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
