@@ -235,6 +235,8 @@ def test_gs_writes_conditionally_without_a_promise() -> None:
 class _Body:
     """A body that breaks off after `good` bytes."""
 
+    is_whole = False
+
     def __init__(self, data: bytes, start: int, good: int) -> None:
         self.size, self.etag = len(data), "tag"
         self._rest = data[start : start + good]

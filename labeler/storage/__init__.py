@@ -1,4 +1,4 @@
-"""The only door to storage: list, read, ranged read, put-if-absent. Local paths, s3:// by boto3, the rest by fsspec."""
+"""The only door to storage: list, read, ranged read, put-if-absent. Backends: local, s3, http, fsspec."""
 
 from __future__ import annotations
 
@@ -170,6 +170,8 @@ def _store(uri: str) -> Store:
         return _load("labeler.storage.local", "LocalStore")
     if scheme(uri) in ("s3", "s3a") and "::" not in uri:
         return _load("labeler.storage.s3", "S3Store")
+    if scheme(uri) in ("http", "https") and "::" not in uri.partition("?")[0]:
+        return _load("labeler.storage.http_store", "HttpStore")
     return _load("labeler.storage.fsspec_store", "FsspecStore")
 
 

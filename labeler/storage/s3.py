@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from labeler.errors import InputChanged, StorageError
 from labeler.storage.failures import INVALID, Transient, Unreadable
-from labeler.storage.objects import Body, ObjectInfo
+from labeler.storage.objects import Body, ObjectInfo, bare_etag
 from labeler.storage.retries import Patience, retrying
 from labeler.storage.s3_failures import code_of, explain, has_expired
 from labeler.storage.uris import one_line, redact
@@ -89,7 +89,7 @@ class S3Store:
             for found in page:
                 if not found["Key"].endswith("/"):  # a console's placeholder for a folder
                     uri = f"{scheme}://{bucket}/{found['Key']}"
-                    yield ObjectInfo(uri, found["Size"], _bare(found.get("ETag")), _seconds(found.get("LastModified")))
+                    yield _info(uri, found["Size"], found)
 
     def _pages(self, uri: str, request: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
         patience = Patience(uri)
@@ -124,7 +124,7 @@ class S3Store:
             raise _explain(uri, error) from error
         except _FAILURES as error:
             raise _explain(uri, error) from error
-        return ObjectInfo(uri, found["ContentLength"], _bare(found.get("ETag")), _seconds(found.get("LastModified")))
+        return _info(uri, found["ContentLength"], found)
 
     def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
         _, bucket, key = _object(uri)
@@ -203,6 +203,8 @@ class S3Store:
 
 
 class _S3Body:
+    is_whole = False
+
     def __init__(self, uri: str, response: dict[str, Any], start: int) -> None:
         self._uri = uri
         self._body = response["Body"]
@@ -211,7 +213,7 @@ class _S3Body:
             self._body.close()
             raise Transient(f"asked for bytes from {start} on, storage sent {response.get('ContentRange') or 'all'}")
         self.size = int(in_range[2]) if in_range else int(response["ContentLength"])
-        self.etag = _bare(response.get("ETag"))
+        self.etag = bare_etag(response.get("ETag"))
 
     def read(self, n: int) -> bytes:
         try:
@@ -225,6 +227,8 @@ class _S3Body:
 
 
 class _EmptyBody(io.BytesIO):
+    is_whole = False
+
     def __init__(self, found: ObjectInfo) -> None:
         super().__init__(b"")
         self.size, self.etag = found.size, found.etag
@@ -247,12 +251,9 @@ def _transient(uri: str, error: Exception) -> Transient:
     raise explained from error
 
 
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
-
-
-def _bare(etag: str | None) -> str | None:
-    return etag.removeprefix("W/").strip('"') if etag else None  # gateways that compress make them weak
+def _info(uri: str, size: int, found: Mapping[str, Any]) -> ObjectInfo:
+    written: datetime | None = found.get("LastModified")
+    return ObjectInfo(uri, size, bare_etag(found.get("ETag")), None if written is None else written.timestamp())
 
 
 def _split(uri: str) -> tuple[str, str, str]:
