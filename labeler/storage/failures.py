@@ -42,6 +42,10 @@ class Unreadable(StorageError):
         return type(self), (str(self), self.reason)
 
 
+class Unconditional(StorageError):
+    """Storage refused a conditional write: it has no put-if-absent, or does not take writes of this form at all."""
+
+
 MISSING = "missing object"
 DENIED = "access denied"
 ARCHIVED = "archived object"

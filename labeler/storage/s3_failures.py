@@ -70,6 +70,8 @@ def _explain_answer(shown: str, error: ClientError) -> Exception:
     answer = error.response.get("ResponseMetadata", {})
     status = int(answer.get("HTTPStatusCode", 0))
     bucket = shown.partition("://")[2].partition("/")[0]
+    if code == "NotImplemented" or status == 501:
+        return StorageError(f"{shown}: storage lacks what this request needs: {one_line(error)} (HTTP {status})")
     if code in _PASSING or status >= 500 or status in (408, 409, 429):
         return Transient(f"{code} (HTTP {status})", after_s=asked_pause_s(answer.get("HTTPHeaders", {})))
     if code in _EXPIRED:
