@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_server import bucket, proxy, s3_server
+from tests.certificates import certificate
+from tests.http_server import web
+from tests.s3_server import bucket, proxy, s3_server, tls_proxy
 
-__all__ = ["bucket", "proxy", "s3_server"]  # fixtures for everybody
+__all__ = ["bucket", "certificate", "proxy", "s3_server", "tls_proxy", "web"]  # fixtures for everybody
 
 # These start Ray, which takes both cores of a small machine: with `pytest -n` one process has all of them. They run by
 # name: files whose commands start a Ray of their own must come before those that share one (`local_ray`), because a

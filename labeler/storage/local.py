@@ -94,6 +94,8 @@ class LocalStore:
 
 
 class _FileBody:
+    is_whole = False
+
     def __init__(self, uri: str, start: int, etag: str | None) -> None:
         self._uri = uri
         self._file = open(local_path(uri), "rb", buffering=0)  # noqa: SIM115 - closed by close()
