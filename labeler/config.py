@@ -131,7 +131,7 @@ class UnitConfig(_Section):
 class RayConfig(_Section):
     """What the run takes from the Ray cluster."""
 
-    address: str | None = None  # None: the cluster this job runs in, else a local one
+    address: str | None = None  # HOST:PORT, auto (one on this machine) or local; None: RAY_ADDRESS, else local
     workers: int | None = Field(None, gt=0)  # detector actors; None: one for each GPU (or one for the node's CPUs)
     gpus_per_worker: float | None = Field(None, ge=0)  # None: 1 where the cluster has GPUs, else 0
     cpus_per_worker: float | None = Field(None, gt=0)  # None: by the cluster; its decode threads

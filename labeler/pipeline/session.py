@@ -25,6 +25,7 @@ from labeler.job import (
 )
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
+from labeler.pipeline.connection import connect
 from labeler.pipeline.preflight import preflight, readable_uri
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
@@ -73,7 +74,8 @@ def carry_out(
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
-    started_here = cluster.connect(job.config.ray)
+    started_here = connect(job.config.ray.address, console)
+    cluster.configure_ray_data()
     with _stop_signals():
         with refusals():
             nodes = cluster.alive_nodes()

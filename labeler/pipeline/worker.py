@@ -78,7 +78,7 @@ class LabelUnits:
         ray.get(ledger.worker_is_up.remote(me))
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        assert block.num_rows == 1, "one row is one block is one call; see cluster._configure_ray_data"
+        assert block.num_rows == 1, "one row is one block is one call; see cluster.configure_ray_data"
         kind, shard_id = block["kind"][0].as_py(), block["shard_id"][0].as_py()
         if kind == "error":
             return receipt_block(Receipt("error", shard_id, error=block["error"][0].as_py()))
