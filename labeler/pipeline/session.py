@@ -34,10 +34,11 @@ from labeler.report import Report, build_report
 from labeler.runs import layout
 from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run, readable_json
-from labeler.runs.plan import PlannedShard, read_plan
+from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.selection import read_selection
+from labeler.runs.snapshot import read_snapshot
 from labeler.shards import skipped
 
 
@@ -70,7 +71,7 @@ def carry_out(
     output, single_writer = absolute_uri(job.config.output.uri), job.config.output.single_writer
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
-        return _finish(run, read_plan(run), read_progress(run))
+        return _finish(run, *read_snapshot(run))
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
@@ -91,7 +92,7 @@ def carry_out(
             )
             run = create()
             write_excluded(run, excluded)
-        plan = read_plan(run)
+        plan, _ = read_snapshot(run)
         progress = _work(run, plan, job, workers, _worker_settings(run, job, workers, make_detector, redo), console)
         return _finish(run, plan, progress)
 

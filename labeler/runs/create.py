@@ -148,6 +148,8 @@ def extend_plan(
         return
     for relative, data in group_files(fresh):
         storage.put_if_absent(run.path(relative), data, single_writer=single_writer)
-    target = run.path(layout.plan_file(generations(run) if generation is None else generation))
-    if not storage.put_if_absent(target, plan_bytes(fresh, skipped_files), single_writer=single_writer):
+    number = generations(run) if generation is None else generation
+    previous = digest_of(storage.read_bytes(run.path(layout.plan_file(number - 1))))
+    data = plan_bytes(fresh, skipped_files, previous=previous)
+    if not storage.put_if_absent(run.path(layout.plan_file(number)), data, single_writer=single_writer):
         raise Refused(f"another job extended run {storage.redact(run.uri)} at the same moment; run the command again")
