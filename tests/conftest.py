@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.certificates import certificate
 from tests.http_server import web
@@ -30,6 +31,10 @@ _WITH_RAY = {
     "test_preflight",
     "test_training_on_ray",
 }
+
+# An example may take as long as the machine needs; pytest ends what hangs.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 NAMES = ["cat", "dog", "traffic light", "red circle", "blue square", "bus"]
 
