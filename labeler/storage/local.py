@@ -15,6 +15,7 @@ from labeler.storage.failures import Transient
 from labeler.storage.local_failures import GONE, reading, said, writing
 from labeler.storage.local_walk import TEMPORARY_FOLDER, LocalWalk
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped
+from labeler.storage.regular_file import NOT_REGULAR, open_regular
 from labeler.storage.retries import retrying
 from labeler.storage.uris import local_path, redact
 
@@ -67,7 +68,7 @@ class LocalStore:
             raise StorageError(f"{redact(uri)} cannot be written: there is no file {local_path}")
 
         def copy(file: int) -> None:
-            with open(local_path, "rb") as source, open(file, "wb", closefd=False) as target:
+            with open_regular(local_path) as source, open(file, "wb", closefd=False) as target:
                 shutil.copyfileobj(source, target, 1 << 20)
 
         _write(uri, copy, _replace)
@@ -96,7 +97,7 @@ class LocalStore:
 class _FileBody:
     def __init__(self, uri: str, start: int, etag: str | None) -> None:
         self._uri = uri
-        self._file = open(local_path(uri), "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._file = open_regular(local_path(uri)).detach()  # unbuffered; closed by close()
         found = os.fstat(self._file.fileno())
         self.size = found.st_size
         self.etag: str | None = _etag(found)
@@ -131,6 +132,7 @@ def _write(uri: str, fill: Callable[[int], None], publish: _Publish) -> bool:
     path = os.path.abspath(local_path(uri))
 
     def attempt() -> bool:
+        _refuse_special(path)
         try:
             return _write_once(path, fill, publish)
         except FileNotFoundError as error:  # a neighbour tidied a folder away between two of our steps
@@ -140,6 +142,14 @@ def _write(uri: str, fill: Callable[[int], None], publish: _Publish) -> bool:
             raise writing(uri, os_error) from error
 
     return retrying(uri, attempt)
+
+
+def _refuse_special(path: str) -> None:
+    """A write replaces what has the name: that must not be /dev/null, or a pipe that somebody reads."""
+    with contextlib.suppress(OSError, ValueError):
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise StorageError(f"{redact(path)} cannot be written: it is {NOT_REGULAR}; choose another name")
 
 
 def _write_once(path: str, fill: Callable[[int], None], publish: _Publish) -> bool:

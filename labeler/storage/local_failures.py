@@ -6,6 +6,7 @@ import errno
 
 from labeler.errors import StorageError
 from labeler.storage.failures import DENIED, INVALID, MISSING, Transient, Unreadable
+from labeler.storage.regular_file import NOT_REGULAR, NotRegularError
 from labeler.storage.uris import redact
 
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
@@ -21,6 +22,8 @@ def reading(uri: str, error: Exception) -> Exception:
     code = error.errno if isinstance(error, OSError) else errno.EINVAL
     if code in PASSING:
         return Transient(said(error))
+    if isinstance(error, NotRegularError):
+        return Unreadable(f"{shown}: {NOT_REGULAR} but a pipe, socket or device; give a file", NOT_REGULAR)
     if code in GONE:
         return Unreadable(f"{shown}: no such file", MISSING)
     if code in _DENIED:
