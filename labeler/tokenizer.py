@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labeler.errors import Refused
+from labeler.storage import read_regular
 
 CLS_ID, SEP_ID, PERIOD_ID, QUESTION_ID = 101, 102, 1012, 1029
 # Grounding DINO's sub-sentence mask is built from these very numbers, whatever the tokenizer says
@@ -51,7 +52,7 @@ class Tokenizer:
         whole, words = Path(folder) / "tokenizer.json", Path(folder) / "vocab.txt"
         path = whole if whole.is_file() else words
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
             if path == whole:
                 backend: Any = Backend.from_str(data.decode())
             else:

@@ -11,11 +11,13 @@ from importlib import import_module
 from labeler.errors import InputChanged, Refused, StorageError
 from labeler.storage.failures import Unconditional, Unreadable
 from labeler.storage.objects import ObjectInfo, OnSkipped, Store
+from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
 from labeler.storage.retries import METER, Traffic, retrying
 from labeler.storage.streams import ByteStream
 from labeler.storage.uris import basename, is_local, join, parent, printable, redact, scheme
 
 __all__ = [
+    "NOT_REGULAR",
     "ByteStream",
     "InputChanged",
     "ObjectInfo",
@@ -30,6 +32,7 @@ __all__ = [
     "is_local",
     "join",
     "list_objects",
+    "open_regular",
     "open_stream",
     "parent",
     "printable",
@@ -37,6 +40,7 @@ __all__ = [
     "put_file",
     "put_if_absent",
     "read_bytes",
+    "read_regular",
     "redact",
     "scheme",
     "traffic",
