@@ -198,6 +198,8 @@ def test_exactly_the_images_that_raise_have_a_reason_and_all_others_are_labeled(
     for guilty in (rows[0], rows[3]):
         assert guilty.error == "RuntimeError: no such kernel at 0x..."
         assert guilty.digest
+        assert (guilty.width, guilty.height, guilty.orientation) == (POISON, rows[1].height, 1)
+        assert guilty.phash is not None
         assert guilty.kept == {"tag": f"t{guilty.index}"}
 
 
