@@ -138,7 +138,7 @@ def _family_of(run: Run) -> _Family:
 def _with_derived(run: Run, unreached: dict[str, tuple[str, str]]) -> Iterator[Run]:
     yield run
     for info in storage.list_objects(run.path(layout.DERIVED_FOLDER)):
-        uri = storage.read_bytes(info.uri).decode()
+        uri = storage.restore_user(storage.read_bytes(info.uri).decode(), run.uri)
         try:
             derived = open_run(uri)
             why = "there is no run in that folder any more"

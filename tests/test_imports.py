@@ -18,7 +18,7 @@ LAYERS = [
     {"boxes", "masks", "image_headers", "tiff_tags", "image_pixels", "images", "image_copies", "storage", "tokenizer"},
     {"vocabulary_files", "wordpiece"},
     {"detections"},
-    {"contact_sheet", "vocabulary", "config"},
+    {"contact_sheet", "vocabulary", "config", "output"},
     {"prompts", "merge", "records", "shards", "checkpoints"},
     {"vocabulary_text", "detectors", "segmenters", "runs", "labeling", "shapes"},
     {"job", "report"},

@@ -11,6 +11,7 @@ from labeler.config import Config, make_config
 from labeler.errors import Refused
 from labeler.job import Job, package_versions, public_config
 from labeler.labeling import Detector
+from labeler.output import message_console
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs import Run, open_run, read_progress, read_snapshot
@@ -63,7 +64,7 @@ def derive(
         work,
         create=lambda: run or create_run(output, new, single_writer=job.config.output.single_writer),
         make_detector=make_detector,
-        console=console or Console(stderr=True, highlight=False),
+        console=console or message_console(),
         redo=Redo(tuple(folder for folder, _ in below.folders), tuple(sorted(statuses)), keep_detections),
     )
 

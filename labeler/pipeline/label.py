@@ -20,6 +20,7 @@ from labeler.job import (
     resolve_job,
 )
 from labeler.labeling import Detector
+from labeler.output import message_console
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
@@ -45,7 +46,7 @@ def label(
         Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
         Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
     """
-    console = console or Console(stderr=True, highlight=False)
+    console = console or message_console()
     job = resolve_job(config)
     output = absolute_uri(config.output.uri)
     with refusals():

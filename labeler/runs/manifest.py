@@ -77,7 +77,7 @@ class Manifest:
             versions=dict(versions),
             digests=dict(digests),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            parent={"uri": parent.uri, "run_id": parent.manifest.run_id} if parent else None,
+            parent={"uri": storage.redact(parent.uri), "run_id": parent.manifest.run_id} if parent else None,
         )
 
     def to_json(self) -> bytes:
@@ -186,10 +186,10 @@ def open_run(uri: str) -> Run | None:
 
 
 def _open_parent(uri: str, named: Mapping[str, str]) -> Run:
-    parent = open_run(named["uri"])
+    parent = open_run(storage.restore_user(named["uri"], uri))
     if parent is None or parent.manifest.run_id != named["run_id"]:
         raise Refused(
             f"run {storage.redact(uri)} derives from run {named['run_id']}, which is not in "
-            f"{storage.redact(named['uri'])} any more; put it back there"
+            f"{named['uri']} any more; put it back there"
         )
     return parent

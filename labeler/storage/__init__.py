@@ -11,10 +11,11 @@ from importlib import import_module
 from labeler.errors import InputChanged, Refused, StorageError
 from labeler.storage.failures import Unconditional, Unreadable
 from labeler.storage.objects import ObjectInfo, OnSkipped, Store
+from labeler.storage.redaction import redact, restore_user
 from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
 from labeler.storage.retries import METER, Traffic, retrying
 from labeler.storage.streams import ByteStream
-from labeler.storage.uris import basename, is_local, join, parent, printable, redact, scheme
+from labeler.storage.uris import basename, is_local, join, parent, printable, scheme
 
 __all__ = [
     "NOT_REGULAR",
@@ -42,6 +43,7 @@ __all__ = [
     "read_bytes",
     "read_regular",
     "redact",
+    "restore_user",
     "scheme",
     "traffic",
 ]

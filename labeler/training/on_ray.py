@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from labeler.errors import Incomplete, LabelerError
+from labeler.output import message_console
 from labeler.training.config import TrainingJob, make_training_job
 from labeler.training.outputs import print_record
 
@@ -30,7 +29,7 @@ def run_on_ray(job: TrainingJob) -> None:
 
     check_job(job)
     mine = not ray.is_initialized()
-    connect(job.ray.address, Console(stderr=True, highlight=False), log_to_driver=True)
+    connect(job.ray.address, message_console(), log_to_driver=True)
     resources = {"CPU": job.ray.cpus_per_worker, **({"GPU": 1.0} if job.ray.use_gpu else {})}
     try:
         with tempfile.TemporaryDirectory() as folder:  # Ray keeps its own notes; ours are in the job's output
