@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from labeler import storage
+from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.prompts import Prompts
 from labeler.records import READABLE_VERSIONS, SCHEMA_VERSION
@@ -86,7 +86,7 @@ class Manifest:
     @staticmethod
     def from_json(data: bytes, *, uri: str) -> Manifest:
         try:
-            values = json.loads(data)
+            values = plain_json.parse(data)
             version = values["schema_version"]
             if version not in READABLE_VERSIONS:
                 known = ", ".join(map(str, sorted(READABLE_VERSIONS)))
@@ -120,10 +120,10 @@ class Run:
         return storage.join(self.uri, relative)
 
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.from_json(json.loads(self.verified(layout.VOCABULARY)))
+        return Vocabulary.from_json(plain_json.parse(self.verified(layout.VOCABULARY)))
 
     def prompts(self) -> Prompts:
-        return Prompts.from_json(json.loads(self.verified(layout.PROMPTS)))
+        return Prompts.from_json(plain_json.parse(self.verified(layout.PROMPTS)))
 
     @property
     def keep(self) -> tuple[str, ...]:
