@@ -19,12 +19,14 @@ __all__ = ["bucket", "proxy", "s3_server"]  # fixtures for everybody
 
 # These start Ray, which takes both cores of a small machine: with `pytest -n` one process has all of them.
 _WITH_RAY = {
+    "test_capacity",
     "test_cli",
     "test_connection",
     "test_end_to_end",
     "test_pipeline",
     "test_pipeline_derived",
     "test_preflight",
+    "test_ray_watch",
     "test_training_on_ray",
 }
 
