@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import ray
 from rich.console import Console
 
-_EVERY_S = 1.0
-_DEAD_AFTER_S = 3.0  # of refused connections to a process of this machine: nobody starts it again
-_RAYS_PATIENCE_S = 60.0  # Ray's default for a control process that may be restarted elsewhere
+_EVERY_S = 0.25  # Ray may end the driver half a second after its raylet
 _CONNECT_TIMEOUT_S = 5.0
+_SILENT_S = 50.0  # a process that is stopped, or behind a broken network, may come back
+_RAYS_PATIENCE_S = 60.0  # Ray's default for a control process that may be restarted elsewhere
 _EARLIER_S = 5.0  # than Ray, whose exit leaves no time for a line
 
 
@@ -27,7 +28,7 @@ class Watched:
     """A process that accepts connections as long as it lives.
 
     Attributes:
-        patience_s: how long it may not, before it is gone.
+        patience_s: how long it may refuse them before it is gone.
     """
 
     name: str
@@ -64,28 +65,30 @@ def watching_ray(console: Console, *, started_here: bool) -> Iterator[None]:
 
 
 def watch(processes: list[Watched], end: Callable[[Watched], None], stopped: threading.Event) -> None:
-    """Call `end` with the first of these processes that accepts no connection for its time; return when stopped."""
+    """Call `end` with the first of these processes that is gone; return then, or when stopped."""
     last_seen = dict.fromkeys(processes, time.monotonic())
     while not stopped.wait(_EVERY_S):
         for process in processes:
-            asked = time.monotonic()
-            if not _refuses(process.address):
+            asked, failure = time.monotonic(), _failure(process.address)
+            patience_s = process.patience_s if failure == "refused" else max(process.patience_s, _SILENT_S)
+            if not failure:
                 last_seen[process] = time.monotonic()
-            elif asked - last_seen[process] > process.patience_s:
+            elif asked - last_seen[process] > patience_s:
                 end(process)
                 return
 
 
-def _refuses(address: str) -> bool:
-    """Whether nothing accepts connections there. A failure of this process (too many open files) is not that."""
+def _failure(address: str) -> Literal["", "refused", "silent"]:
+    """How a connection fails; empty where it does not, or where this process is to blame (too many open files)."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
-    except (ConnectionError, TimeoutError):
-        return True
+    except ConnectionError:
+        return "refused"
     except OSError as error:
-        return error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
-    return False
+        unanswered = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
+        return "silent" if isinstance(error, TimeoutError) or error.errno in unanswered else ""
+    return ""
 
 
 def _processes(started_here: bool) -> list[Watched]:
@@ -93,8 +96,8 @@ def _processes(started_here: bool) -> list[Watched]:
         return []  # they are behind a server that Ray Client knows alone
     context = ray.get_runtime_context()
     rays = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", _RAYS_PATIENCE_S))  # noqa: SIM112
-    patience_s = _DEAD_AFTER_S if started_here else max(rays / 2, rays - _EARLIER_S)
+    patience_s = 0.0 if started_here else max(rays / 2, rays - _EARLIER_S)
     control = Watched("Ray's control process (GCS)", context.gcs_address, patience_s)
     node = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
     address = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
-    return [control, Watched("Ray's process of this node (raylet)", address, _DEAD_AFTER_S)]
+    return [control, Watched("Ray's process of this node (raylet)", address, 0.0)]
