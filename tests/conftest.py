@@ -22,6 +22,7 @@ __all__ = ["bucket", "certificate", "proxy", "s3_server", "tls_proxy", "web"]  #
 
 # These start Ray, which takes both cores of a small machine: with `pytest -n` one process has all of them.
 _WITH_RAY = {
+    "test_capacity",
     "test_cli",
     "test_connection",
     "test_end_to_end",
@@ -29,6 +30,7 @@ _WITH_RAY = {
     "test_pipeline_derived",
     "test_pipeline_input",
     "test_preflight",
+    "test_ray_watch",
     "test_training_on_ray",
 }
 

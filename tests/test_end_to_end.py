@@ -215,7 +215,15 @@ def test_ray_job_submit_on_a_head_node(tmp_path: Path, checkpoint: Path) -> None
     config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint)
     with head_node() as address:
         submit = [*RAY, "job", "submit", f"--address={address}", "--working-dir", str(slim_clone(tmp_path))]
-        entry = ["--", sys.executable, "-m", "jobs.label", str(config), "ray.cpus_per_worker=1"]
+        entry = [
+            "--",
+            sys.executable,
+            "-m",
+            "jobs.label",
+            str(config),
+            "ray.cpus_per_worker=1",
+            "ray.gpus_per_worker=0",
+        ]
         for _ in range(150):
             result = subprocess.run([*submit, *entry], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
             if "No available agent" not in result.stderr:

@@ -17,6 +17,7 @@ from labeler import storage
 from labeler.errors import LabelerError, StorageError
 from labeler.labeling import Detector, Segmenter, StageSeconds, UnitLabeler
 from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
+from labeler.pipeline.gpus import require_cuda
 from labeler.pipeline.redo import Redo, Todo
 from labeler.records import Row, complete_table, table_to_parquet
 from labeler.runs import layout, read_unit_file
@@ -45,6 +46,7 @@ class WorkerSettings:
         redo: of a derived run: which rows are made anew.
         stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
         make_segmenter: loads what makes masks; None where none are made.
+        needs_cuda: GPUs are reserved for its models: one whose torch cannot use them does not start.
     """
 
     run_uri: str
@@ -59,6 +61,7 @@ class WorkerSettings:
     redo: Redo | None = None
     stall_timeout_s: float = 900.0
     make_segmenter: Callable[[], Segmenter] | None = None
+    needs_cuda: bool = False
 
 
 class LabelUnits:
@@ -136,6 +139,8 @@ class LabelUnits:
 
 def make_labeler(settings: WorkerSettings) -> UnitLabeler:
     """Load the detector and what works around it, in this process."""
+    if settings.needs_cuda:
+        require_cuda()
     segmenter = settings.make_segmenter() if settings.make_segmenter else None
     # The detector comes second: it tries how much of the GPU's memory it can use.
     detector = settings.make_detector() if settings.make_detector else None
