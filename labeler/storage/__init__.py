@@ -12,14 +12,18 @@ from labeler.errors import InputChanged, Refused, StorageError
 from labeler.storage.failures import Unconditional, Unreadable
 from labeler.storage.objects import ObjectInfo, OnSkipped, Store
 from labeler.storage.retries import METER, Traffic, retrying
+from labeler.storage.s3_access import NO_S3_RULES, S3Access, S3Rules, input_rules
 from labeler.storage.streams import ByteStream
 from labeler.storage.uris import basename, is_local, join, parent, printable, redact, scheme
 
 __all__ = [
+    "NO_S3_RULES",
     "ByteStream",
     "InputChanged",
     "ObjectInfo",
     "OnSkipped",
+    "S3Access",
+    "S3Rules",
     "StorageError",
     "Traffic",
     "Unreadable",
@@ -27,6 +31,7 @@ __all__ = [
     "check_put_if_absent",
     "delete",
     "head",
+    "input_rules",
     "is_local",
     "join",
     "list_objects",

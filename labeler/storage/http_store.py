@@ -30,7 +30,7 @@ from labeler.storage.failures import INVALID, MISSING, UNREACHABLE, Transient, U
 from labeler.storage.fsspec_store import FsspecStore
 from labeler.storage.http_bodies import Streamed, Whole
 from labeler.storage.http_index import links_below
-from labeler.storage.objects import Body, ObjectInfo, bare_etag
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped, bare_etag
 from labeler.storage.retries import retrying
 from labeler.storage.uris import one_line, redact
 
@@ -125,7 +125,9 @@ class HttpStore(FsspecStore):
             raise explain_status(uri, refused.status, refused.headers, host_is_named=True)
         return Whole(uri, refused, start, _etag(refused))
 
-    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+    def list_objects(
+        self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
+    ) -> Iterator[ObjectInfo]:
         """The objects that index pages link to below the address; the size of each is asked for."""
         uris = iter(sorted(_linked(uri_prefix.rstrip("/") + "/", recursive)))
         with ThreadPoolExecutor(_HEADS, thread_name_prefix="head") as pool:
