@@ -14,7 +14,7 @@ from labeler.storage.objects import ObjectInfo, OnSkipped, Store
 from labeler.storage.retries import METER, Traffic, retrying
 from labeler.storage.s3_access import NO_S3_RULES, S3Access, S3Rules, input_rules
 from labeler.storage.streams import ByteStream
-from labeler.storage.uris import basename, is_local, join, parent, printable, redact, scheme
+from labeler.storage.uris import basename, is_local, is_web, join, parent, path_of, printable, redact, scheme
 
 __all__ = [
     "NO_S3_RULES",
@@ -33,10 +33,12 @@ __all__ = [
     "head",
     "input_rules",
     "is_local",
+    "is_web",
     "join",
     "list_objects",
     "open_stream",
     "parent",
+    "path_of",
     "printable",
     "put",
     "put_file",
@@ -202,7 +204,7 @@ def _store(uri: str) -> Store:
         return _load("labeler.storage.local", "LocalStore")
     if scheme(uri) in ("s3", "s3a") and "::" not in uri:
         return _load("labeler.storage.s3", "S3Store")
-    if scheme(uri) in ("http", "https") and "::" not in uri.partition("?")[0]:
+    if is_web(uri) and "::" not in uri.partition("?")[0]:
         return _load("labeler.storage.http_store", "HttpStore")
     return _load("labeler.storage.fsspec_store", "FsspecStore")
 
