@@ -47,7 +47,8 @@ def check_ray_folder() -> Path:
     if disk.free < LEAST_FREE_BYTES or disk.free < (1 - MAX_USED) * disk.total:
         raise Refused(
             f"the disk of Ray's folder {shown} is nearly full "
-            f"({disk.free / 2**20:,.0f} of {disk.total / 2**20:,.0f} MiB are free); make room, or {_ELSEWHERE} on another disk"
+            f"({disk.free / 2**20:,.0f} of {disk.total / 2**20:,.0f} MiB are free); make room, or {_ELSEWHERE} on "
+            "another disk"
         )
     return folder
 

@@ -21,6 +21,7 @@ from labeler.job import (
     absolute_uri,
     detector_recipe,
     package_versions,
+    s3_rules,
     segmenter_recipe,
 )
 from labeler.labeling import Detector
@@ -90,6 +91,7 @@ def carry_out(
                 readable_uri(work, redo.folders[-1] if redo else output),
                 single_writer=single_writer,
                 patience=patience,
+                s3=s3_rules(job.config),
             )
             run = create()
             write_excluded(run, excluded)
@@ -166,6 +168,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
         config.input.keep,
         config.input.image_column,
         read_excluded(run),
+        s3_rules(config),
     )
 
 

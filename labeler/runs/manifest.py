@@ -119,6 +119,13 @@ class Run:
     def path(self, relative: str) -> str:
         return storage.join(self.uri, relative)
 
+    def s3_rules(self, *own: str) -> storage.S3Rules:
+        """How the run's images are read where they are on S3; `own` are URIs of the caller's other objects."""
+        source = self.manifest.config.get("input", {})
+        parent = self.parent.s3_rules().rules if self.parent else ()
+        mine = storage.input_rules(source.get("uri", ()), source.get("s3", {}), own=(self.uri, *own))
+        return storage.S3Rules(parent + mine.rules)
+
     def vocabulary(self) -> Vocabulary:
         return Vocabulary.from_json(plain_json.parse(self.verified(layout.VOCABULARY)))
 

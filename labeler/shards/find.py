@@ -14,7 +14,15 @@ from labeler.errors import Refused, StorageError
 from labeler.shards import skipped
 from labeler.shards.nameless import images_among
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of
-from labeler.shards.patterns import crosses_folders, expand_braces, glob_regex, is_glob, static_folder
+from labeler.shards.patterns import (
+    crosses_folders,
+    escape,
+    expand_braces,
+    glob_regex,
+    has_braces,
+    is_glob,
+    static_folder,
+)
 from labeler.shards.reading import count_images, count_tar_images
 from labeler.shards.shard_names import name_shards
 from labeler.shards.spellings import repeated
@@ -39,7 +47,7 @@ class _Found:
 
     @property
     def relative(self) -> str:
-        return self.info.uri.removeprefix(self.root).lstrip("/")
+        return _below(self.root, self.info.uri)
 
 
 def find_shards(
@@ -109,11 +117,24 @@ def _list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[_Found],
     for uri in uris:
         if not uri.strip():
             raise Refused("input.uri is empty; give a folder, a pattern or a file")
-        names = [_absolute(name) for name in expand_braces(uri)]
-        listed = list(_list_one(names[0], on_skipped) if len(names) == 1 else _list_expansion(uri, names, on_skipped))
+        listed = _list_literal(_absolute(uri), on_skipped) if has_braces(uri) else []
+        names = [_absolute(uri)] if listed else [_absolute(name) for name in expand_braces(uri)]
+        if not listed:
+            one = len(names) == 1
+            listed = list(_list_one(names[0], on_skipped) if one else _list_expansion(uri, names, on_skipped))
         found += listed
         roots += dict.fromkeys(each.root for each in listed) or [_folder_of(names[0])]
     return found, roots
+
+
+def _list_literal(uri: str, on_skipped: OnSkipped) -> list[_Found]:
+    """What is there under exactly this name, pattern characters and all."""
+    try:
+        if kind_of(uri) and storage.head(uri) is None:  # no folder has such a name
+            return []
+        return list(_list_named(uri, on_skipped))
+    except storage.Unreadable:  # storage may forbid to ask for what is not there
+        return []
 
 
 def _folder_of(name: str) -> str:
@@ -124,18 +145,39 @@ def _folder_of(name: str) -> str:
 
 
 def _list_one(uri: str, on_skipped: OnSkipped) -> Iterator[_Found]:
-    """A pattern, a file or a folder. A file whose name holds pattern characters is taken at its word."""
-    if is_glob(uri) and not (storage.is_local(uri) and os.path.isdir(uri.removeprefix("file://"))):
-        info = storage.head(uri)
-        if info is None:
-            yield from _match(uri, on_skipped)
-            return
-    else:
-        info = storage.head(uri)
-    if info is not None and (info.size or kind_of(info.uri)):
+    """A pattern, a file or a folder; what is there under exactly this name is taken at its word."""
+    if not is_glob(uri):
+        yield from _list_named(uri, on_skipped)
+        return
+    yield from _list_literal(uri, on_skipped) or _match(_with_literal_folders(uri), on_skipped)
+
+
+def _list_named(uri: str, on_skipped: OnSkipped) -> Iterator[_Found]:
+    """A file, or a folder with all below it; an index page of a web server is a folder if it links to anything."""
+    info = storage.head(uri)
+    is_page = storage.is_web(uri) and kind_of(uri) is None and "?" not in uri
+    if info is not None and (info.size or kind_of(info.uri)) and not is_page:
         yield _Found(info, storage.parent(uri), True)
         return
-    yield from (_Found(each, uri, False) for each in storage.list_objects(uri, on_skipped=on_skipped))
+    below = [_Found(each, uri, False) for each in storage.list_objects(uri, on_skipped=on_skipped)]
+    yield from below or ([_Found(info, storage.parent(uri), True)] if info is not None and info.size else [])
+
+
+def _with_literal_folders(glob: str) -> str:
+    """The pattern with the folders escaped that are there under exactly their names."""
+    segments = glob.split("/")
+    escaped = [
+        escape(segment) if is_glob(segment) and _is_folder("/".join(segments[: number + 1])) else segment
+        for number, segment in enumerate(segments[:-1])
+    ]
+    return "/".join([*escaped, segments[-1]])
+
+
+def _is_folder(uri: str) -> bool:
+    try:
+        return next(iter(storage.list_objects(uri)), None) is not None
+    except storage.Unreadable:
+        return False
 
 
 def _match(glob: str, on_skipped: OnSkipped) -> Iterator[_Found]:
@@ -148,7 +190,7 @@ def _match(glob: str, on_skipped: OnSkipped) -> Iterator[_Found]:
 def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -> Iterator[_Found]:
     """What a brace pattern stands for; each of its names must exist."""
     per_folder = Counter(storage.parent(name) for name in names if not is_glob(name))
-    crowded = {folder for folder, count in per_folder.items() if count > _FEW_PER_FOLDER}
+    crowded = {folder for folder, count in per_folder.items() if count > _FEW_PER_FOLDER and _lists_names(folder)}
     listed = {
         info.uri: info
         for folder in sorted(crowded)
@@ -169,6 +211,16 @@ def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -
             f"{missing[0]} for example; correct the pattern",
             missing,
         )
+
+
+def _lists_names(folder: str) -> bool:
+    """Whether a listing of the folder has all that could be asked for by name."""
+    return not storage.is_web(folder) and not folder.endswith("/")  # a name behind "//" is in a folder without a name
+
+
+def _below(root: str, uri: str) -> str:
+    """The path of an object below a folder. Only one slash is taken off: "/a.jpg" and "a.jpg" are two objects."""
+    return uri.removeprefix(root).removeprefix("/")
 
 
 def _absolute(uri: str) -> str:
@@ -290,8 +342,9 @@ def _groups(found: Sequence[_Found], images_per_group: int, root: str) -> list[S
         found: those to label: of a grown input only the new ones, whose keys must not be those of earlier ones.
         root: that folder, of the whole input; "" where there is none.
     """
+    paths = Counter(storage.path_of(each.info.uri) for each in found)
     members = [
-        Member(each.info.uri.removeprefix(root).lstrip("/"), each.info.uri, each.info.size, each.info.etag)
+        Member(_below(root, _unsigned(each.info.uri, paths)), each.info.uri, each.info.size, each.info.etag)
         for each in found
     ]
     groups = [tuple(members[i : i + images_per_group]) for i in range(0, len(members), images_per_group)]
@@ -299,6 +352,12 @@ def _groups(found: Sequence[_Found], images_per_group: int, root: str) -> list[S
         Shard("", root or found[0].root, sum(m.size or 0 for m in group), None, "images", members=group)
         for group in groups
     ]
+
+
+def _unsigned(uri: str, paths: Mapping[str, int]) -> str:
+    """A web address without its query, which may be a signature, unless only that tells it from another."""
+    path = storage.path_of(uri)
+    return path if paths[path] == 1 else uri
 
 
 def _common_folder(folders: Sequence[str]) -> str:

@@ -14,15 +14,19 @@ from labeler.storage.objects import ObjectInfo, OnSkipped, Store
 from labeler.storage.redaction import redact, restore_user
 from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
 from labeler.storage.retries import METER, Traffic, retrying
+from labeler.storage.s3_access import NO_S3_RULES, S3Access, S3Rules, input_rules
 from labeler.storage.streams import ByteStream
-from labeler.storage.uris import basename, is_local, join, parent, printable, scheme
+from labeler.storage.uris import basename, is_local, is_web, join, parent, path_of, printable, scheme
 
 __all__ = [
     "NOT_REGULAR",
+    "NO_S3_RULES",
     "ByteStream",
     "InputChanged",
     "ObjectInfo",
     "OnSkipped",
+    "S3Access",
+    "S3Rules",
     "StorageError",
     "Traffic",
     "Unreadable",
@@ -30,12 +34,15 @@ __all__ = [
     "check_put_if_absent",
     "delete",
     "head",
+    "input_rules",
     "is_local",
+    "is_web",
     "join",
     "list_objects",
     "open_regular",
     "open_stream",
     "parent",
+    "path_of",
     "printable",
     "put",
     "put_file",
@@ -203,7 +210,7 @@ def _store(uri: str) -> Store:
         return _load("labeler.storage.local", "LocalStore")
     if scheme(uri) in ("s3", "s3a") and "::" not in uri:
         return _load("labeler.storage.s3", "S3Store")
-    if scheme(uri) in ("http", "https") and "::" not in uri.partition("?")[0]:
+    if is_web(uri) and "::" not in uri.partition("?")[0]:
         return _load("labeler.storage.http_store", "HttpStore")
     return _load("labeler.storage.fsspec_store", "FsspecStore")
 

@@ -48,14 +48,24 @@ def join(uri: str, *parts: str) -> str:
     return joined
 
 
+def is_web(uri: str) -> bool:
+    """An http:// or https:// address."""
+    return scheme(uri) in ("http", "https")
+
+
+def path_of(uri: str) -> str:
+    """A web address without its query and fragment, which may be a signature; any other URI as it is."""
+    return re.split(r"[?#]", uri, maxsplit=1)[0] if is_web(uri) else uri
+
+
 def basename(uri: str) -> str:
     """The last segment of the path."""
-    return uri.rstrip("/").rsplit("/", 1)[-1]
+    return path_of(uri).rstrip("/").rsplit("/", 1)[-1]
 
 
 def parent(uri: str) -> str:
     """The folder that holds `uri`, without a slash at its end (except the root)."""
-    head, _, _ = uri.rstrip("/").rpartition("/")
+    head, _, _ = path_of(uri).rstrip("/").rpartition("/")
     return head or ("/" if uri.startswith("/") else "")
 
 

@@ -75,6 +75,7 @@ def read_run(run_uri: str, *, score_threshold: float) -> tuple[list[Record], Voc
     run = open_run(run_uri)
     if run is None:
         raise Refused(f"data.run: {shown} holds no run (no run.json); give the output folder of `labeler label`")
+    run.s3_rules().apply()
     records = _run_records(run, score_threshold, shown)
     if not records:
         raise Refused(f"data.run: {shown} has no labeled image; label it first")
