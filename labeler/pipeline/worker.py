@@ -14,10 +14,12 @@ import pyarrow as pa
 import ray
 
 from labeler import storage
+from labeler.byte_budget import DECODE_BYTES
 from labeler.errors import LabelerError, StorageError
 from labeler.labeling import Detector, Segmenter, StageSeconds, UnitLabeler
 from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
 from labeler.pipeline.gpus import require_cuda
+from labeler.pipeline.node_memory import memory_in_use
 from labeler.pipeline.redo import Redo, Todo
 from labeler.records import Row, complete_table, table_to_parquet
 from labeler.runs import layout, read_unit_file
@@ -29,6 +31,7 @@ _STILL_S = 2.0  # how often a worker that cannot start asks whether others work
 CUDA_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "CUDA error")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 _MAX_REASON = 300  # characters
+_DECODE_SHARE = 8  # a worker decodes in at most this part of its node's memory: nodes have up to eight GPUs
 
 
 class Unlabeled(LabelerError):
@@ -149,6 +152,7 @@ def make_labeler(settings: WorkerSettings) -> UnitLabeler:
         decode_threads=settings.decode_threads,
         images_per_batch=settings.images_per_batch,
         max_pixels=settings.max_pixels,
+        decode_bytes=min([DECODE_BYTES, *(total // _DECODE_SHARE for _, total in memory_in_use())]),
         watchdog=Watchdog(settings.stall_timeout_s),
         segmenter=segmenter,
     )
