@@ -23,7 +23,7 @@ from labeler.commands import (
     vocabulary,
 )
 from labeler.errors import LabelerError, StorageError
-from labeler.storage import redact
+from labeler.storage import printable, redact
 
 VERBS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, train, forget, vocabulary)
 REFUSED = 2
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _shown(message: str) -> str:
     """A message as one line of a terminal: without secrets, whoever wrote it, and names cannot steer the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in redact(message))
+    return printable(redact(message))
 
 
 def _exit_code(error: LabelerError, verb: str) -> int:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,11 +30,11 @@ from labeler.shards import Unit, find_shards, read_units
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.processes import kill_all_called_with
+from tests.ray_heads import RAY, free_port
 from tests.s3_server import S3Server
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
 def write_config(path: Path, source: str, output: str, model: object, **sections: object) -> Path:
@@ -209,12 +208,6 @@ def test_two_jobs_on_one_run_at_once(tmp_path: Path, checkpoint: Path) -> None:
         assert job.returncode == 0, err
     rows = [(row["shard_id"], row["index"]) for row in rows_of(str(tmp_path / "out"))]
     assert rows == [(f"{shard:06d}", i) for shard in range(3) for i in range(12)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_ray_job_submit_on_a_head_node(tmp_path: Path, checkpoint: Path) -> None:

@@ -25,6 +25,7 @@ from labeler.job import (
 )
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
+from labeler.pipeline.connection import connect
 from labeler.pipeline.preflight import preflight, readable_uri
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
@@ -37,6 +38,7 @@ from labeler.runs.plan import PlannedShard, read_plan
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.selection import read_selection
+from labeler.shards import skipped
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def carry_out(
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
-    started_here = cluster.connect(job.config.ray)
+    started_here = connect(job.config.ray.address, console)
+    cluster.configure_ray_data()
     with _stop_signals():
         with refusals():
             nodes = cluster.alive_nodes()
@@ -215,6 +218,11 @@ def _images_of_unit(uri: str) -> int | StorageError:
 def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outcome:
     report = build_report(run, plan, progress)
     storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
+    if not report.images:
+        raise Incomplete(
+            f"run {storage.redact(run.uri)} ended without an image"
+            + (f"; its input holds {skipped.describe(report.skipped_files)}" if report.skipped_files else "")
+        )
     if report.problems:
         raise Incomplete(f"run {storage.redact(run.uri)} is not sound: {'; '.join(report.problems[:3])}")
     return Outcome(run, report)

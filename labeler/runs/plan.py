@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from labeler import storage
 from labeler.runs import layout
 from labeler.runs.manifest import Run, digest_of
-from labeler.shards import Member, Shard
+from labeler.shards import Member, Shard, skipped
 
 PLAN = pa.schema(
     [
@@ -23,8 +24,11 @@ PLAN = pa.schema(
         pa.field("format", pa.string(), nullable=False),
         pa.field("images", pa.int64()),  # where known without reading the shard
         pa.field("max_images", pa.int64()),  # input.limit ends inside this shard
+        pa.field("name", pa.string()),  # what the file names of its images begin with; null for groups
     ]
 )
+_PLAN_BEFORE = PLAN.remove(PLAN.get_field_index("name"))  # of reader version 2
+_SKIPPED = b"skipped_files"  # metadata: what was listed beside the input, as shards.skipped writes it
 
 GROUP = pa.schema(
     [
@@ -49,8 +53,9 @@ class PlannedShard:
 
 
 def file_name_prefix(planned: PlannedShard) -> str:
-    """What a file name has before the image key: "<shard basename>/" for tars and Parquet, else nothing."""
-    return "" if planned.shard.format == "images" else f"{storage.basename(planned.shard.uri)}/"
+    """Return what a file name has before the image key: the shard's name and "/" for tars and Parquet, else nothing."""
+    shard = planned.shard
+    return "" if shard.format == "images" else f"{shard.name or storage.basename(shard.uri)}/"
 
 
 def group_files(plan: Iterable[PlannedShard]) -> Iterator[tuple[str, bytes]]:
@@ -68,8 +73,12 @@ def group_bytes(shard: Shard) -> bytes:
     return _parquet(pa.Table.from_arrays(columns, schema=GROUP))
 
 
-def plan_bytes(shards: Iterable[PlannedShard]) -> bytes:
-    """One generation of the plan as the bytes of its plan/ file; equal shards give equal bytes."""
+def plan_bytes(shards: Iterable[PlannedShard], skipped_files: Mapping[str, int] | None = None) -> bytes:
+    """Return one generation of the plan as the bytes of its plan/ file; equal shards give equal bytes.
+
+    Args:
+        skipped_files: what was listed beside them, by extension.
+    """
     rows = [
         {
             "shard_id": p.shard_id,
@@ -79,10 +88,12 @@ def plan_bytes(shards: Iterable[PlannedShard]) -> bytes:
             "format": p.shard.format,
             "images": p.images,
             "max_images": p.shard.max_images,
+            "name": p.shard.name,
         }
         for p in shards
     ]
-    return _parquet(pa.Table.from_pylist(rows, schema=PLAN))
+    metadata = {_SKIPPED: skipped.to_bytes(skipped_files)} if skipped_files else None
+    return _parquet(pa.Table.from_pylist(rows, schema=PLAN.with_metadata(metadata)))
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -91,8 +102,14 @@ def _parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _rows(uri: str, schema: pa.Schema, digest: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a plan's file.
+def _rows(uri: str, *schemas: pa.Schema, digest: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a plan's file, which has one of these schemas."""
+    found: list[dict[str, Any]] = _table(uri, *schemas, digest=digest).to_pylist()
+    return found
+
+
+def _table(uri: str, *schemas: pa.Schema, digest: str | None = None) -> pa.Table:
+    """A plan's file.
 
     Args:
         digest: of its bytes, where it is known.
@@ -105,13 +122,12 @@ def _rows(uri: str, schema: pa.Schema, digest: str | None = None) -> list[dict[s
         if digest is not None and digest_of(data) != digest:
             raise pa.ArrowInvalid("its bytes are not those that the plan has the digest of")
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-        if not table.schema.equals(schema):
+        if not any(table.schema.equals(schema) for schema in schemas):
             raise pa.ArrowInvalid("its columns are not those of a plan")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         said = (str(error).splitlines() or ["?"])[0]
         raise storage.StorageError(f"{storage.redact(uri)} is damaged ({said}); restore it") from error
-    found: list[dict[str, Any]] = table.to_pylist()
-    return found
+    return table
 
 
 def read_plan(run: Run) -> list[PlannedShard]:
@@ -119,14 +135,33 @@ def read_plan(run: Run) -> list[PlannedShard]:
 
     A derived run has the plan of the run that it derives from.
     """
-    folder = run.root.path(layout.PLAN_FOLDER)
-    files = sorted(o.uri for o in storage.list_objects(folder) if o.uri.endswith(".parquet"))
     planned = []
-    for uri in files:
-        for row in _rows(uri, PLAN):
+    for uri in _plan_files(run):
+        for row in _rows(uri, PLAN, _PLAN_BEFORE):
             images = row.pop("images")
             planned.append(PlannedShard(Shard(**row), images))
     return planned
+
+
+def _plan_files(run: Run) -> list[str]:
+    folder = run.root.path(layout.PLAN_FOLDER)
+    return sorted(o.uri for o in storage.list_objects(folder) if o.uri.endswith(".parquet"))
+
+
+def listed_beside(run: Run) -> Counter[str]:
+    """Return what was listed beside the input when it was planned or extended, by extension.
+
+    Raises:
+        StorageError: if a plan file cannot be read or is damaged.
+    """
+    found = Counter[str]()
+    for uri in _plan_files(run):
+        metadata = _table(uri, PLAN, _PLAN_BEFORE).schema.metadata or {}
+        try:
+            found = skipped.from_bytes(metadata.get(_SKIPPED, b""))  # each generation lists the whole input
+        except ValueError as error:
+            raise storage.StorageError(f"{storage.redact(uri)} is damaged ({error}); restore it") from error
+    return found
 
 
 def generations(run: Run) -> int:
@@ -144,7 +179,7 @@ def with_members(shard: Shard, run_uri: str) -> Shard:
         return shard
     assert shard.etag is not None  # the plan has the digest of a group
     try:
-        rows = _rows(storage.join(run_uri, layout.group_file(shard.shard_id, shard.etag)), GROUP, shard.etag)
+        rows = _rows(storage.join(run_uri, layout.group_file(shard.shard_id, shard.etag)), GROUP, digest=shard.etag)
     except storage.Unreadable:
-        rows = _rows(storage.join(run_uri, layout.group_file_before(shard.shard_id)), GROUP, shard.etag)
+        rows = _rows(storage.join(run_uri, layout.group_file_before(shard.shard_id)), GROUP, digest=shard.etag)
     return replace(shard, members=tuple(Member(**row) for row in rows))

@@ -11,20 +11,17 @@ import uuid
 from collections.abc import Callable, Iterator
 
 from labeler.errors import InputChanged, StorageError
-from labeler.storage.failures import DENIED, INVALID, MISSING, Transient, Unreadable
-from labeler.storage.objects import Body, ObjectInfo
+from labeler.storage.failures import Transient
+from labeler.storage.local_failures import GONE, reading, said, writing
+from labeler.storage.local_walk import TEMPORARY_FOLDER, LocalWalk
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped
 from labeler.storage.retries import retrying
 from labeler.storage.uris import local_path, redact
 
-TEMPORARY_FOLDER = ".tmp"
 _RUN_MARKER = "run.json"
 _FOLDER_TRIES = 100
 _RUN_DEPTH = 3  # a run's deepest file is labels/<shard>/<unit>.parquet
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-_PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE}
-_GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
-_MALFORMED = {errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
 
 
 class LocalStore:
@@ -32,18 +29,22 @@ class LocalStore:
 
     reopen_gap = 64 << 10
 
-    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+    def list_objects(
+        self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
+    ) -> Iterator[ObjectInfo]:
         base = uri_prefix.rstrip("/") or ("/" if uri_prefix else ".")
-        for relative, found in _walk(local_path(base), "", frozenset(), recursive):
+        scheme = base.removesuffix(local_path(base))
+        skipped = on_skipped and (lambda path, reason: on_skipped(scheme + path, reason))
+        for relative, found in LocalWalk(local_path(base), recursive=recursive, on_skipped=skipped).files():
             yield ObjectInfo(f"{base.rstrip('/')}/{relative}", found.st_size, _etag(found), found.st_mtime)
 
     def head(self, uri: str) -> ObjectInfo | None:
         try:
             found = os.stat(local_path(uri))
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in _GONE:
+            if isinstance(error, OSError) and error.errno in GONE:
                 return None
-            raise _reading(uri, error) from error
+            raise reading(uri, error) from error
         is_file = stat.S_ISREG(found.st_mode)
         return ObjectInfo(uri, found.st_size, _etag(found), found.st_mtime) if is_file else None
 
@@ -51,7 +52,7 @@ class LocalStore:
         try:
             return _FileBody(uri, start, etag)
         except (OSError, ValueError) as error:
-            raise _reading(uri, error) from error
+            raise reading(uri, error) from error
 
     def put(self, uri: str, data: bytes) -> None:
         _write(uri, lambda file: _write_all(file, data), _replace)
@@ -75,8 +76,8 @@ class LocalStore:
         try:
             os.unlink(local_path(uri))
         except OSError as error:
-            if error.errno not in _GONE - {errno.EISDIR}:
-                raise _writing(uri, error) from error
+            if error.errno not in GONE - {errno.EISDIR}:
+                raise writing(uri, error) from error
 
     def missing_folders(self, uri: str) -> list[str]:
         missing: list[str] = []
@@ -93,6 +94,8 @@ class LocalStore:
 
 
 class _FileBody:
+    is_whole = False
+
     def __init__(self, uri: str, start: int, etag: str | None) -> None:
         self._uri = uri
         self._file = open(local_path(uri), "rb", buffering=0)  # noqa: SIM115 - closed by close()
@@ -111,7 +114,7 @@ class _FileBody:
         try:
             return self._file.read(n) or b""
         except OSError as error:
-            raise _reading(self._uri, error) from error
+            raise reading(self._uri, error) from error
 
     def close(self) -> None:
         self._file.close()
@@ -119,61 +122,6 @@ class _FileBody:
 
 def _etag(found: os.stat_result) -> str:
     return f"{found.st_mtime_ns}-{found.st_size}"
-
-
-def _walk(
-    folder: str, relative: str, above: frozenset[tuple[int, int]], recursive: bool
-) -> Iterator[tuple[str, os.stat_result]]:
-    """(path below the first folder, stat) of every file, in order of that path; links are followed, not in circles."""
-    try:
-        own = os.stat(folder)
-        if (own.st_dev, own.st_ino) in above or not stat.S_ISDIR(own.st_mode):
-            return
-        with os.scandir(folder) as entries:
-            names = sorted((entry.name + "/" if entry.is_dir() else entry.name) for entry in entries)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in _GONE:
-            return
-        raise StorageError(f"{folder} cannot be listed: {_said(error)}; check the permissions") from error
-    for name in names:
-        path = os.path.join(folder, name)
-        if name == TEMPORARY_FOLDER + "/":
-            continue
-        if name.endswith("/"):
-            if recursive:
-                yield from _walk(path.rstrip("/"), relative + name, above | {(own.st_dev, own.st_ino)}, recursive)
-            continue
-        with contextlib.suppress(FileNotFoundError):  # deleted since, or a dangling link
-            found = os.stat(path)
-            if stat.S_ISREG(found.st_mode):
-                yield relative + name, found
-
-
-def _reading(uri: str, error: Exception) -> Exception:
-    shown = redact(uri)
-    code = error.errno if isinstance(error, OSError) else errno.EINVAL
-    if code in _PASSING:
-        return Transient(_said(error))
-    if code in _GONE:
-        return Unreadable(f"{shown}: no such file", MISSING)
-    if code in (errno.EACCES, errno.EPERM):
-        return Unreadable(f"{shown}: permission denied; check who may read it", DENIED)
-    if code in _MALFORMED:
-        return Unreadable(f"{shown}: {_said(error)}", INVALID)
-    return StorageError(f"{shown} cannot be read: {_said(error)}")
-
-
-def _writing(uri: str, error: OSError) -> StorageError:
-    shown = redact(uri)
-    if error.errno in _NO_SPACE:
-        return StorageError(f"{shown}: no space left ({_said(error)}); free some, then run again")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageError(f"{shown} cannot be written: {_said(error)}; check the permissions")
-    return StorageError(f"{shown} cannot be written: {_said(error)}")
-
-
-def _said(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 # ---- writing: a temporary file, then one step that makes it visible
@@ -188,10 +136,10 @@ def _write(uri: str, fill: Callable[[int], None], publish: _Publish) -> bool:
         try:
             return _write_once(path, fill, publish)
         except FileNotFoundError as error:  # a neighbour tidied a folder away between two of our steps
-            raise Transient(_said(error)) from error
+            raise Transient(said(error)) from error
         except (OSError, ValueError) as error:
             os_error = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
-            raise _writing(uri, os_error) from error
+            raise writing(uri, os_error) from error
 
     return retrying(uri, attempt)
 

@@ -53,6 +53,11 @@ def redact(text: str) -> str:
     return _QUERY.sub("?...", _WEB_QUERY.sub(r"\1?...", _USER.sub(r"\1***@", text)))
 
 
+def printable(text: str) -> str:
+    """`text` with control characters escaped, so that a name in it cannot steer the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def one_line(error: BaseException) -> str:
     """A foreign exception as a short line without secrets."""
     text = redact(" ".join(str(error).split())) or type(error).__name__

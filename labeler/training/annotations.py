@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,8 @@ from labeler.vocabulary import Vocabulary
 OUTSIDE_PX = 1.0  # boxes may reach so far out of the image: rounding, and COCO's own files do
 _MOST_PROBLEMS = 20  # that are listed
 _LABELED = ("labeled", "empty")
+
+log = logging.getLogger(__name__)
 
 
 def read_coco(annotations_uri: str, images_uri: str, vocabulary: Vocabulary) -> list[Record]:
@@ -154,7 +157,7 @@ def _record(image: Mapping[str, Any], location: Location, boxes: list[tuple[list
 def _find_images(uri: str) -> dict[str, Location]:
     """Location of every image by its name, and by the last part of it where that is unique."""
     single = storage.head(uri) if uri.endswith(".tar") else None
-    objects = [single] if single else list(storage.list_objects(uri))
+    objects = [single] if single else list(storage.list_objects(uri, on_skipped=_warn))
     found: dict[str, Location] = {}
     for info in objects:
         if info.uri.endswith(".tar"):
@@ -169,6 +172,10 @@ def _find_images(uri: str) -> dict[str, Location]:
     for name, location in found.items():
         by_last[storage.basename(name)].append(location)
     return {**{name: locations[0] for name, locations in by_last.items() if len(locations) == 1}, **found}
+
+
+def _warn(uri: str, reason: str) -> None:
+    log.warning("skipped %s: %s", storage.printable(storage.redact(uri)), reason)
 
 
 def _refuse(shown: str, problems: list[str]) -> Refused:
