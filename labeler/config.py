@@ -56,6 +56,7 @@ class InputConfig(_Section):
     limit: int | None = Field(None, gt=0)  # only the first so many images, in plan order
     exclude: tuple[str, ...] = ()  # runs whose forgotten images, and files whose images, are not labeled
     image_column: str | None = None  # Parquet: which column holds the image
+    skip_without_images: bool = False  # Parquet: go on without files that have no image column
     images_per_shard: int = Field(2048, gt=0)  # folders of image files: how many make one shard
 
 
@@ -130,7 +131,7 @@ class UnitConfig(_Section):
 class RayConfig(_Section):
     """What the run takes from the Ray cluster."""
 
-    address: str | None = None  # None: the cluster this job runs in, else a local one
+    address: str | None = None  # HOST:PORT, auto (one on this machine) or local; None: RAY_ADDRESS, else local
     workers: int | None = Field(None, gt=0)  # detector actors; None: one for each GPU (or one for the node's CPUs)
     gpus_per_worker: float | None = Field(None, ge=0)  # None: 1 where the cluster has GPUs, else 0
     cpus_per_worker: float | None = Field(None, gt=0)  # None: by the cluster; its decode threads

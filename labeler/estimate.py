@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from labeler.config import Config
@@ -12,7 +12,8 @@ from labeler.job import Job, detector_recipe, segmenter_recipe
 from labeler.labeling import UnitLabeler
 from labeler.records import rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard
-from labeler.sampling import sample_items
+from labeler.sampling import FIRST_IMAGES, sample_items, skipped_in_sample
+from labeler.shards import skipped
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,18 @@ def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
         segmenter = job.segmenter
         yield f"masks    {segmenter.name} ({segmenter.architecture}, digest {segmenter.digest})"
     yield f"resize   shortest edge {job.image_size[0]}, longest {job.image_size[1]} pixels"
+
+
+def describe_skipped(config: Config, plan: Sequence[PlannedShard], beside: Mapping[str, int]) -> Iterator[str]:
+    """Lines about what is not an image: files beside the input, as listed, and members of some tars."""
+    if beside:
+        yield f"skipped  files that are not part of the input: {skipped.describe(beside)}"
+    members, tars = skipped_in_sample(config, plan)
+    if members:
+        yield (
+            f"skipped  members that are not images, among the first {FIRST_IMAGES} images of "
+            f"{tars} tar{'s' if tars != 1 else ''}: {skipped.describe(members)}"
+        )
 
 
 def describe_estimate(

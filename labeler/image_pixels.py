@@ -45,8 +45,17 @@ def _value_range(source: pillow.Image) -> tuple[float, float]:
     values = np.asarray(source)
     finite = values[np.isfinite(values)] if source.mode == "F" else values
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    full = 65535.0 if source.mode == "I" else 1.0
-    return (0.0, full) if low >= 0 and high <= full else (low, high)
+    for full in _full_ranges(source):
+        if low >= 0 and high <= full:
+            return 0.0, full
+    return low, high
+
+
+def _full_ranges(source: pillow.Image) -> tuple[float, ...]:
+    """What may be white; the first that no sample exceeds. A PNM's header says it: Pillow has scaled it to 16 bits."""
+    if source.mode == "F":
+        return (1.0,)
+    return (65535.0,) if source.format == "PPM" else (255.0, 65535.0)
 
 
 def _strip_rgb(strip: pillow.Image, low: float, high: float) -> npt.NDArray[np.uint8]:

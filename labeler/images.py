@@ -17,7 +17,7 @@ from PIL import Image as pillow
 from PIL import ImageFile as pillow_file
 from PIL import WebPImagePlugin as pillow_webp
 
-from labeler import image_headers
+from labeler import image_headers, tiff_tags
 from labeler.errors import LabelerError
 from labeler.image_pixels import upright_rgb
 
@@ -100,8 +100,9 @@ def decode(
     - EXIF orientation is applied; a broken EXIF block counts as none. Other orientation hints (XMP) are not read.
     - Alpha is dropped, not composited, transparent palette entries likewise: that is what `convert("RGB")` and OpenCV
       do in the data loaders of those who will train on the labels, so they see what the detector saw.
-    - 16 bits per sample become 8 by their high byte. 32-bit integers within 16 bits likewise, beyond that stretched
-      from their least to their greatest value; floats within [0, 1] times 255, else stretched; NaN is black.
+    - 16 bits per sample become 8 by their high byte. 32-bit integers within 0..255 stay as they are; those within 16
+      bits become 8 by their high byte; all others are stretched from their least to their greatest value. Floats
+      within [0, 1] are multiplied by 255, others stretched; NaN is black.
     - CMYK as Pillow converts it (Adobe's inverted JPEGs included), without colour management; profiles are ignored.
 
     Memory: bounded by the size limit. Measured beside the encoded bytes, per pixel: 7 bytes, 8 for PNG, 10 for
@@ -135,7 +136,7 @@ def decode(
         _check_tiles(source)
         orientation, turn = _tiff_orientation(source), 1  # Pillow turns TIFF itself while loading
     else:
-        orientation = turn = image_headers.exif_orientation(exif)
+        orientation = turn = tiff_tags.exif_orientation(exif)
     with _named(name, "data", source.size):
         if jpeg_decoder is not None and _is_plain_jpeg(source):
             quick = jpeg_decoder(data, turn >= 5)
@@ -209,7 +210,7 @@ def _open(data: bytes, name: str, max_pixels: int) -> tuple[pillow_file.ImageFil
 
 
 def _check_tags(data: bytes) -> None:
-    claims = image_headers.tiff_claims(data)
+    claims = tiff_tags.tiff_claims(data)
     if claims.tag_bytes > len(data):
         raise ImageError("broken TIFF header: its tags claim more bytes than the file has")
     if claims.numbers > _MAX_TIFF_NUMBERS:

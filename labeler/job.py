@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from labeler.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 # Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 # Raise when the same image, boxes and model would give other masks: resizing, margins, thresholds.
 MASKS_VERSION = 1
 RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
@@ -266,8 +267,19 @@ def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe
     )
 
 
-def plan_input(config: Config, *, known: Collection[str] = (), first_id: int = 0) -> list[PlannedShard]:
+def plan_input(
+    config: Config,
+    *,
+    known: Collection[str] = (),
+    taken: Collection[str] = (),
+    first_id: int = 0,
+    counts: Counter[str] | None = None,
+) -> list[PlannedShard]:
     """List the input and cut it into shards, leaving out the `known` URIs of an earlier plan.
+
+    Args:
+        taken: names of that plan's shards.
+        counts: gets, by extension, the number of files that are not part of the input.
 
     Raises:
         Refused: there is no image in it, or it cannot be read.
@@ -279,8 +291,11 @@ def plan_input(config: Config, *, known: Collection[str] = (), first_id: int = 0
         limit=source.limit,
         images_per_group=source.images_per_shard,
         image_column=source.image_column,
+        skip_without_images=source.skip_without_images,
         known=known,
+        taken=taken,
         first_id=first_id,
+        counts=counts,
     )
     with ThreadPoolExecutor(_COUNTING_REQUESTS) as pool:  # Parquet footers are a request each
         return [PlannedShard(*pair) for pair in zip(found, pool.map(_count, found), strict=True)]

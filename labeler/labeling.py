@@ -192,13 +192,27 @@ class UnitLabeler:
                 waiting.append(self._decoders.submit(self._prepare, shard_id, item, keep))
             yield outcome
 
+    def describe(self, shard_id: str, item: Item, keep: Sequence[str]) -> Row:
+        """Return what is known of an image without detecting on it: its size and hash, or why it has none."""
+        return self._decode(shard_id, item, keep)[0]
+
     def _prepare(self, shard_id: str, item: Item, keep: Sequence[str]) -> tuple[_Ready | Row, float]:
         start = time.perf_counter()
+        row, image = self._decode(shard_id, item, keep)
+        if image is None:
+            return row, time.perf_counter() - start
+        for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
+        full_size = () if image.full_size is None else (image.full_size,)
+        prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
+        return _Ready(row, prepared, for_masks), time.perf_counter() - start
+
+    def _decode(self, shard_id: str, item: Item, keep: Sequence[str]) -> tuple[Row, images.Image | None]:
+        """(the row so far, the image; None where the row is finished)."""
         row = undetected_row(shard_id, item, keep)
         if item.removed:
-            return row, time.perf_counter() - start
+            return row, None
         if item.data is None or item.error is not None:
-            return replace(row, error=item.error or "no data"), time.perf_counter() - start
+            return replace(row, error=item.error or "no data"), None
         try:
             image = images.decode(
                 item.data,
@@ -207,18 +221,9 @@ class UnitLabeler:
                 jpeg_decoder=self._jpeg_decoder,
             )
         except images.ImageError as error:
-            return replace(row, status=error.status, error=str(error)), time.perf_counter() - start
-        row = replace(
-            row,
-            width=image.width,
-            height=image.height,
-            orientation=image.orientation,
-            phash=images.phash(image.pixels),
-        )
-        for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
-        full_size = () if image.full_size is None else (image.full_size,)
-        prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
-        return _Ready(row, prepared, for_masks), time.perf_counter() - start
+            return replace(row, status=error.status, error=str(error)), None
+        row = replace(row, width=image.width, height=image.height, orientation=image.orientation)
+        return replace(row, phash=images.phash(image.pixels)), image
 
     def _rows(
         self,

@@ -372,4 +372,4 @@ def test_fsspec_inputs_are_read_like_any_other(tmp_path: Path) -> None:
 
 def test_what_is_refused_is_a_labeler_error_with_exit_code_2() -> None:
     assert issubclass(Refused, LabelerError)
-    assert READER_VERSION == 2
+    assert READER_VERSION == 3

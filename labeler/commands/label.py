@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, add_config
 from labeler.errors import Refused
+from labeler.shards import skipped
 
 if TYPE_CHECKING:
     from labeler.config import Config
@@ -54,18 +56,23 @@ def describe(outcome: Outcome) -> list[str]:
         f"complete: {report.images:,} images in {report.shards:,} shards: {statuses}",
         f"{report.detections:,} detections in {storage.redact(outcome.run.uri)}",
     ]
+    if report.skipped_files:
+        lines.append(f"skipped, not images: {skipped.describe(report.skipped_files)}")
     if report.images_at_cap:
         lines.append(f"{report.images_at_cap:,} images reached detect.max_detections")
     return lines
 
 
 def _dry_run(arguments: argparse.Namespace, config: Config) -> int:
-    from labeler.estimate import describe_estimate, describe_plan, time_sample
+    from labeler.estimate import describe_estimate, describe_plan, describe_skipped, time_sample
     from labeler.job import plan_input, resolve_job
 
     job = resolve_job(config)
-    plan = plan_input(config)
+    counts = Counter[str]()
+    plan = plan_input(config, counts=counts)
     for line in describe_plan(job, plan):
+        print(line)
+    for line in describe_skipped(config, plan, counts):
         print(line)
     if arguments.time_images > 0:
         timing = time_sample(job, plan, images=arguments.time_images)

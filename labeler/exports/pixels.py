@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from PIL import Image as pillow
 
-from labeler import image_headers, images, storage
+from labeler import image_copies, image_headers, images, storage
 from labeler.errors import InputChanged
 from labeler.exports.selection import ChosenImage
 from labeler.runs import PlannedShard, Run
@@ -19,6 +19,7 @@ from labeler.shards import Shard, Unit, read_units
 
 IN_FLIGHT = 32  # requests; single images are bound by latency, not by bandwidth
 _JPEG_QUALITY = 95
+_ANY_SIZE = 1 << 62  # pixels: what has been labeled was within the run's own limit
 # What trainers' readers open without a plugin; other formats are written as PNG.
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
 T = TypeVar("T")
@@ -33,17 +34,20 @@ class Pixels:
 
 
 def upright(data: bytes, orientation: int | None) -> Pixels:
-    """The image as it is, where its rows are stored upright in a common format; else decoded and written anew.
+    """Return the image as it is if every reader sees in it what the detector saw; else write what the detector saw.
 
     Readers disagree about EXIF (OpenCV turns some formats, webdataset none, `datasets` all), so no turned image leaves:
-    a turned JPEG is written at quality 95 without subsampling, anything else as PNG.
+    a turned JPEG is written at quality 95 without subsampling. An upright JPEG or PNG whose metadata readers disagree
+    about leaves without that. Anything else is written as PNG, with the very pixels that the detector saw.
     """
     name = image_headers.sniff(data)
-    if orientation in (None, 1) and name in _EXTENSIONS:
-        return Pixels(data, _EXTENSIONS[name])
-    picture = pillow.fromarray(images.decode(data).pixels)
+    if name in _EXTENSIONS and orientation in (None, 1):
+        same = image_copies.same_for_every_reader(data, name)
+        if same is not None:
+            return Pixels(same, _EXTENSIONS[name])
+    picture = pillow.fromarray(images.decode(data, max_pixels=_ANY_SIZE).pixels)
     buffer = io.BytesIO()
-    if name == "JPEG":
+    if name == "JPEG" and orientation not in (None, 1):
         picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
         return Pixels(buffer.getvalue(), "jpg")
     picture.save(buffer, "PNG")

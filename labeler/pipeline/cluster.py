@@ -1,13 +1,9 @@
-"""The Ray cluster of a run: connect to it, size the workers for it, prove storage from it."""
+"""The resources of a Ray cluster, the workers sized for them, and the settings of Ray Data for a run."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -44,51 +40,7 @@ class Workers:
         return f"{self.count} worker{'s' if self.count != 1 else ''} ({each} each)"
 
 
-def connect(config: RayConfig) -> bool:
-    """Join the cluster of the job (`ray job submit`) or of `ray.address`; without either start one on this machine.
-
-    Returns whether it was started here, so that no autoscaler can ever add to it.
-    """
-    started_here = False
-    if not ray.is_initialized():
-        _quiet_logs()
-        address = config.address or os.environ.get("RAY_ADDRESS")
-        started_here = not address
-        options = {"address": address} if address else {"include_dashboard": False}
-        try:
-            with _silent_stderr():
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except Exception as error:  # among them a bare one, when a machine is too busy to start Ray in time
-            where = f"Ray cluster {address}" if address else "a local Ray"
-            raise Refused(f"{where} cannot be reached: {last_line(error)}; check ray.address") from None
-    _configure_ray_data(config)
-    return started_here
-
-
-def _quiet_logs() -> None:
-    """Ray's own lines are for Ray's developers; what a user needs comes with receipts."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):  # its file in the session folder keeps everything
-            handler.setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # fewer units than workers
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else each wave says that actor arguments may be lost
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Ray's core announces its log level on the descriptor itself; a failure comes as an exception anyway."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
-
-
-def _configure_ray_data(config: RayConfig) -> None:
+def configure_ray_data() -> None:
     """What the pipeline needs of Ray Data; each line has its reason."""
     context = DataContext.get_current()
     context.target_max_block_size = 1  # one row is one block: a crash costs one unit, a receipt is seen at once

@@ -13,7 +13,7 @@ from labeler.job import Job, package_versions, public_config
 from labeler.labeling import Detector
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, refusals
-from labeler.runs import Run, open_run, read_plan, read_progress
+from labeler.runs import Run, open_run, read_progress, read_snapshot
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.derived import select_units
 from labeler.runs.selection import Selection
@@ -43,7 +43,7 @@ def derive(
     """
     output = job.config.output.uri
     with refusals():
-        plan, below = read_plan(parent), read_progress(parent)
+        plan, below = read_snapshot(parent)
         if left := below.left(plan):
             raise Refused(f"run {storage.redact(parent.uri)} has {len(left)} unfinished shards; finish it first")
         run = open_run(output)

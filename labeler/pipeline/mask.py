@@ -32,6 +32,7 @@ def mask(parent: Run, output: str, *, overrides: Sequence[str], console: Console
     for override in overrides:
         if not override.strip().startswith(MAY_DIFFER):
             raise Refused(f"{override!r} decides nothing about masks; what can be set here: {', '.join(MAY_DIFFER)}")
+    parent.require_reader()
     config = config_of(parent, output, overrides)
     segmenter = resolve_masks(config)
     if segmenter is None:

@@ -25,6 +25,7 @@ from labeler.job import (
 )
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
+from labeler.pipeline.connection import connect
 from labeler.pipeline.preflight import preflight, readable_uri
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
@@ -33,10 +34,12 @@ from labeler.report import Report, build_report
 from labeler.runs import layout
 from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run, readable_json
-from labeler.runs.plan import PlannedShard, read_plan
+from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.selection import read_selection
+from labeler.runs.snapshot import read_snapshot
+from labeler.shards import skipped
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,12 @@ def carry_out(
     output, single_writer = absolute_uri(job.config.output.uri), job.config.output.single_writer
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
-        return _finish(run, read_plan(run), read_progress(run))
+        return _finish(run, *read_snapshot(run))
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
-    started_here = cluster.connect(job.config.ray)
+    started_here = connect(job.config.ray.address, console)
+    cluster.configure_ray_data()
     with _stop_signals():
         with refusals():
             nodes = cluster.alive_nodes()
@@ -88,7 +92,7 @@ def carry_out(
             )
             run = create()
             write_excluded(run, excluded)
-        plan = read_plan(run)
+        plan, _ = read_snapshot(run)
         progress = _work(run, plan, job, workers, _worker_settings(run, job, workers, make_detector, redo), console)
         return _finish(run, plan, progress)
 
@@ -215,6 +219,11 @@ def _images_of_unit(uri: str) -> int | StorageError:
 def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outcome:
     report = build_report(run, plan, progress)
     storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
+    if not report.images:
+        raise Incomplete(
+            f"run {storage.redact(run.uri)} ended without an image"
+            + (f"; its input holds {skipped.describe(report.skipped_files)}" if report.skipped_files else "")
+        )
     if report.problems:
         raise Incomplete(f"run {storage.redact(run.uri)} is not sound: {'; '.join(report.problems[:3])}")
     return Outcome(run, report)

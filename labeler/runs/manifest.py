@@ -15,6 +15,7 @@ from labeler.errors import Refused
 from labeler.prompts import Prompts
 from labeler.records import READABLE_VERSIONS, SCHEMA_VERSION
 from labeler.runs import layout
+from labeler.shards import READER_VERSION
 from labeler.vocabulary import Vocabulary
 
 
@@ -136,8 +137,23 @@ class Run:
             raise Refused(f"{storage.redact(self.path(relative))} was changed after the run was created; restore it")
         return data
 
+    def require_reader(self) -> None:
+        """Refuse to label more of a run whose images an earlier reader found.
+
+        Raises:
+            Refused: if this version reads shards differently, so that keys, indices or units would not match.
+        """
+        version = self.root.manifest.fingerprint_fields.get("reader_version", READER_VERSION)
+        if version != READER_VERSION:
+            raise Refused(
+                f"run {storage.redact(self.uri)} was started with reader version {version}, and this labeler reads its "
+                f"input by version {READER_VERSION}: you can export, evaluate, review and forget from the run, but to "
+                "label, retry, mask or extend it use the labeler that started it, or label into a new output"
+            )
+
     def require_fingerprint(self, fields: Mapping[str, Any]) -> None:
         """Refused, naming every differing field, unless `fields` are those of this run."""
+        self.require_reader()
         ours, theirs = dict(fields), self.manifest.fingerprint_fields
         differing = [
             f"{name}: the run has {_short(theirs.get(name))}, the config gives {_short(ours.get(name))}"

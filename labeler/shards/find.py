@@ -11,17 +11,21 @@ from typing import get_args
 
 from labeler import storage
 from labeler.errors import Refused, StorageError
-from labeler.shards import parquet
-from labeler.shards.names import is_compressed_tar, is_hidden, kind_of
+from labeler.shards import skipped
+from labeler.shards.nameless import images_among
+from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of
 from labeler.shards.patterns import crosses_folders, expand_braces, glob_regex, is_glob, static_folder
 from labeler.shards.reading import count_images, count_tar_images
+from labeler.shards.shard_names import name_shards
 from labeler.shards.spellings import repeated
 from labeler.shards.units import Format, Member, Shard
+from labeler.shards.without_images import with_images
 from labeler.storage import ObjectInfo, OnSkipped
 
 log = logging.getLogger(__name__)
 IMAGES_PER_GROUP = 2048
 _FEW_PER_FOLDER = 8  # more explicit names than this in one folder are looked up by listing it once
+_SHARDS = ("webdataset", "parquet")
 _NOUNS = {"webdataset": "tars", "parquet": "Parquet files", "images": "image files"}
 
 
@@ -45,8 +49,11 @@ def find_shards(
     limit: int | None = None,
     images_per_group: int = IMAGES_PER_GROUP,
     image_column: str | None = None,
+    skip_without_images: bool = False,
     known: Collection[str] = (),
+    taken: Collection[str] = (),
     first_id: int = 0,
+    counts: Counter[str] | None = None,
 ) -> list[Shard]:
     """The shards of an input, sorted by URI, numbered from `first_id`.
 
@@ -56,32 +63,40 @@ def find_shards(
         format: "webdataset", "images" or "parquet"; None decides by the names, which must be of one kind.
         limit: only the first so many images in the order of the shards.
         images_per_group: image files in one shard.
+        skip_without_images: go on without Parquet files that have no image column.
         known: URIs of shards, or of image files, that an earlier plan has: they are left out.
+        taken: names of shards that an earlier plan has.
+        counts: gets, by extension, the number of files that are not part of the input (`shards.skipped`).
 
     Raises:
         Refused: nothing found, mixed or unknown kinds, no such bucket or file, no permission; one line.
     """
+    counts = Counter() if counts is None else counts
     if format is not None and format not in get_args(Format):
         raise Refused(f"input.format {format!r} is unknown; choose one of {', '.join(get_args(Format))}")
     if limit is not None and limit < 1:
         raise Refused(f"input.limit is {limit}; it must be 1 or more")
     uris = [uri] if isinstance(uri, str) else list(uri)
     try:
-        skipped: dict[str, str] = {}
-        listed, roots = _list_all(uris, skipped.__setitem__)
-        _warn_of_skipped(skipped)
+        unreadable: dict[str, str] = {}
+        listed, roots = _list_all(uris, unreadable.__setitem__)
+        _warn_of_unreadable(unreadable)
         planned = frozenset(known)
         found = _unique(listed, planned)
-        kind = _choose_format(found, format, uris)
-        chosen = [each for each in _of_kind(found, kind, format, uris) if each.info.uri not in planned]
+        nameless = _images_without_names(found, format, planned)
+        kind = _choose_format(found, format, uris, nameless)
+        of_kind = _of_kind(found, kind, format, uris, nameless)
+        chosen = [each for each in of_kind if each.info.uri not in planned]
         _refuse_unprintable(chosen)
+        _count_others(listed, found, of_kind, len(unreadable), counts)
         if kind == "images":
             shards = _groups(chosen, images_per_group, _common_folder(roots))
         else:
             shards = [_shard(each.info, kind) for each in chosen]
+        if kind == "parquet":
+            shards = with_images(shards, image_column, counts, skip=skip_without_images)
         shards = [replace(shard, shard_id=f"{first_id + i:06d}") for i, shard in enumerate(shards)]
-        if kind == "parquet" and shards:
-            parquet.check_image_column(shards[0], image_column)
+        shards = name_shards(shards, planned=planned if kind != "images" else (), taken=taken)
         return shards if limit is None else list(_first_images(shards, limit))
     except StorageError as error:
         raise Refused(f"input cannot be read: {error}") from error
@@ -164,13 +179,13 @@ def _absolute(uri: str) -> str:
     return scheme + os.path.abspath(os.path.expanduser(uri.removeprefix(scheme)))
 
 
-def _warn_of_skipped(skipped: Mapping[str, str]) -> None:
+def _warn_of_unreadable(unreadable: Mapping[str, str]) -> None:
     """Log one line about the entries of the input that could not be listed."""
-    if skipped:
-        uri, reason = min(skipped.items())
-        entries = "entry" if len(skipped) == 1 else "entries"
+    if unreadable:
+        uri, reason = min(unreadable.items())
+        entries = "entry" if len(unreadable) == 1 else "entries"
         example = storage.printable(f"{storage.redact(uri)} ({reason})")
-        log.warning("skipped %d unreadable %s of the input, for example %s", len(skipped), entries, example)
+        log.warning("skipped %d unreadable %s of the input, for example %s", len(unreadable), entries, example)
 
 
 def _unique(found: Iterable[_Found], planned: Collection[str]) -> list[_Found]:
@@ -186,7 +201,33 @@ def _unique(found: Iterable[_Found], planned: Collection[str]) -> list[_Found]:
     return sorted((each for uri, each in visible.items() if uri not in again), key=lambda each: each.info.uri)
 
 
-def _choose_format(found: Sequence[_Found], format: str | None, uris: Sequence[str]) -> Format:
+def _images_without_names(found: Sequence[_Found], format: str | None, planned: Collection[str]) -> set[str]:
+    """URIs of image files whose names do not say so: those planned before, and those that begin like one."""
+    if format not in (None, "images") or (format is None and any(kind_of(e.info.uri) in _SHARDS for e in found)):
+        return set()
+    without = [each.info for each in found if not has_extension(each.info.uri)]
+    before = {info.uri for info in without if info.uri in planned}
+    return before | images_among([info for info in without if info.uri not in before])
+
+
+def _count_others(
+    listed: Iterable[_Found], found: Iterable[_Found], of_kind: Iterable[_Found], unreadable: int, counts: Counter[str]
+) -> None:
+    """Count what lies beside the input's own files."""
+    ours = {each.info.uri for each in of_kind}
+    hidden = {each.info.uri for each in listed if not each.is_named and is_hidden(each.relative)}
+    for each in found:
+        if each.info.uri not in ours:
+            skipped.count(counts, each.info.uri)
+    counts.update({skipped.HIDDEN: len(hidden - ours), skipped.UNREADABLE: unreadable})
+    for kind in (skipped.HIDDEN, skipped.UNREADABLE):
+        if not counts[kind]:
+            del counts[kind]
+
+
+def _choose_format(
+    found: Sequence[_Found], format: str | None, uris: Sequence[str], nameless: Collection[str]
+) -> Format:
     shown = _shown(uris)
     compressed = [each.info.uri for each in found if is_compressed_tar(each.info.uri)]
     if compressed and format in (None, "webdataset"):
@@ -198,6 +239,7 @@ def _choose_format(found: Sequence[_Found], format: str | None, uris: Sequence[s
         if kind == format:
             return kind  # type: ignore[no-any-return]
     kinds = Counter(kind for each in found if (kind := kind_of(each.info.uri)))
+    kinds.update({"images": len(nameless)} if nameless else {})
     if len(kinds) > 1:
         counts = ", ".join(f"{count} {_NOUNS[kind]}" for kind, count in sorted(kinds.items()))
         raise Refused(f"{shown} mixes {counts}; set input.format to one of {', '.join(sorted(kinds))}")
@@ -207,9 +249,15 @@ def _choose_format(found: Sequence[_Found], format: str | None, uris: Sequence[s
     return next(iter(kinds))
 
 
-def _of_kind(found: Sequence[_Found], kind: Format, format: str | None, uris: Sequence[str]) -> list[_Found]:
-    """Files of the kind by name, and those named in full when the user chose the format."""
-    chosen = [each for each in found if kind_of(each.info.uri) == kind or (format is not None and each.is_named)]
+def _of_kind(
+    found: Sequence[_Found], kind: Format, format: str | None, uris: Sequence[str], nameless: Collection[str]
+) -> list[_Found]:
+    """Files of the kind by name or content, and those named in full when the user chose the format."""
+    chosen = [
+        each
+        for each in found
+        if kind_of(each.info.uri) == kind or (format is not None and each.is_named) or each.info.uri in nameless
+    ]
     if not chosen:
         raise Refused(
             f"{_shown(uris)} has no {_NOUNS[kind]} among its {len(found)} files; check input.uri and input.format"

@@ -1,4 +1,4 @@
-"""The only door to storage: list, read, ranged read, put-if-absent. Local paths, s3:// by boto3, the rest by fsspec."""
+"""The only door to storage: list, read, ranged read, put-if-absent. Backends: local, s3, http, fsspec."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 
 from labeler.errors import InputChanged, Refused, StorageError
-from labeler.storage.failures import Unreadable
+from labeler.storage.failures import Unconditional, Unreadable
 from labeler.storage.objects import ObjectInfo, OnSkipped, Store
 from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
 from labeler.storage.retries import METER, Traffic, retrying
@@ -45,6 +45,8 @@ __all__ = [
     "scheme",
     "traffic",
 ]
+
+_PROBE = b"probe"
 
 
 def list_objects(
@@ -146,19 +148,20 @@ def delete(uri: str) -> None:
 
 
 def check_put_if_absent(root: str, *, single_writer: bool) -> None:
-    """Make sure that `root` can be written and that the second of two writes of one object is refused.
+    """Make sure that `root` keeps what is written there, and refuses the second of two writes of one object.
 
     Leaves nothing behind.
 
     Raises:
-        Refused: not writable, or no put-if-absent and not `single_writer`.
+        Refused: if it is not writable or gives back other bytes, or has no put-if-absent and not `single_writer`.
     """
     store = _store(root)
     probe = join(root, ".tmp", f"probe-{uuid.uuid4().hex}")
     try:
         new_folders = store.missing_folders(probe)
         try:
-            put_if_absent(probe, b"probe", single_writer=single_writer)
+            _write_probe(probe, single_writer)
+            came_back = read_bytes(probe)
             overwrote = put_if_absent(probe, b"again", single_writer=single_writer)
         finally:
             try:
@@ -167,11 +170,25 @@ def check_put_if_absent(root: str, *, single_writer: bool) -> None:
                 store.remove_empty_folders(new_folders)
     except StorageError as error:
         raise Refused(f"output cannot be used: {error}") from error
+    if came_back != _PROBE:
+        raise Refused(
+            f"output {redact(root)}: storage gave back {came_back[:60]!r} for {_PROBE!r}, so it does not keep what is "
+            "written; if AWS_REQUEST_CHECKSUM_CALCULATION is set, set it to when_required, or choose another output"
+        )
     if overwrote and not single_writer:
         raise Refused(
             f"output {redact(root)}: storage overwrites where it should put if absent, so two jobs could spoil each "
             "other; set output.single_writer=true if only this job writes there"
         )
+
+
+def _write_probe(probe: str, single_writer: bool) -> None:
+    """Put the probe if absent; when storage refuses that, find out whether it takes a plain write."""
+    try:
+        put_if_absent(probe, _PROBE, single_writer=single_writer)
+    except Unconditional:
+        put(probe, _PROBE)  # raises what is really wrong, if that is not the condition
+        raise
 
 
 def traffic() -> Traffic:
@@ -184,6 +201,8 @@ def _store(uri: str) -> Store:
         return _load("labeler.storage.local", "LocalStore")
     if scheme(uri) in ("s3", "s3a") and "::" not in uri:
         return _load("labeler.storage.s3", "S3Store")
+    if scheme(uri) in ("http", "https") and "::" not in uri.partition("?")[0]:
+        return _load("labeler.storage.http_store", "HttpStore")
     return _load("labeler.storage.fsspec_store", "FsspecStore")
 
 

@@ -92,6 +92,8 @@ class LocalStore:
 
 
 class _FileBody:
+    is_whole = False
+
     def __init__(self, uri: str, start: int, etag: str | None) -> None:
         self._uri = uri
         self._file = open_regular(local_path(uri)).detach()  # unbuffered; closed by close()

@@ -27,11 +27,17 @@ class ObjectInfo:
     modified: float | None = field(default=None, compare=False)
 
 
+def bare_etag(etag: str | None) -> str | None:
+    """An ETag header without its quotes; gateways that compress make them weak."""
+    return etag.removeprefix("W/").strip('"') if etag else None
+
+
 class Body(Protocol):
     """An open object, being read from some offset on. `read` may raise Transient; the stream above reopens."""
 
     size: int  # of the whole object, bytes
     etag: str | None
+    is_whole: bool  # the server sends all bytes whatever range is asked for: reading on is cheaper than reopening
 
     def read(self, n: int) -> bytes:
         """At most `n` bytes; b"" at the end of the body, whether that is where it should end or not."""

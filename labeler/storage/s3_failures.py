@@ -6,6 +6,7 @@ from botocore import exceptions
 from botocore.exceptions import ClientError
 
 from labeler.errors import StorageError
+from labeler.storage.causes import asked_pause_s
 from labeler.storage.failures import ARCHIVED, DENIED, MISSING, Transient, Unreadable
 from labeler.storage.uris import one_line, redact
 
@@ -66,10 +67,13 @@ def explain(uri: str, error: BaseException) -> Exception:
 
 def _explain_answer(shown: str, error: ClientError) -> Exception:
     code = code_of(error)
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    answer = error.response.get("ResponseMetadata", {})
+    status = int(answer.get("HTTPStatusCode", 0))
     bucket = shown.partition("://")[2].partition("/")[0]
+    if code == "NotImplemented" or status == 501:
+        return StorageError(f"{shown}: storage lacks what this request needs: {one_line(error)} (HTTP {status})")
     if code in _PASSING or status >= 500 or status in (408, 409, 429):
-        return Transient(f"{code} (HTTP {status})")
+        return Transient(f"{code} (HTTP {status})", after_s=asked_pause_s(answer.get("HTTPHeaders", {})))
     if code in _EXPIRED:
         return Transient(f"the AWS credentials have expired: {code} (HTTP {status})", _RENEW)
     if code == "NoSuchBucket":

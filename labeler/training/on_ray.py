@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from labeler.errors import Incomplete, LabelerError
 from labeler.training.config import TrainingJob, make_training_job
 from labeler.training.outputs import print_record
@@ -23,12 +25,12 @@ def run_on_ray(job: TrainingJob) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from labeler.pipeline.connection import connect
     from labeler.training.job import check_job
 
     check_job(job)
-    started = not ray.is_initialized()
-    if started:
-        ray.init(address=job.ray.address, log_to_driver=True, configure_logging=False)
+    mine = not ray.is_initialized()
+    connect(job.ray.address, Console(stderr=True, highlight=False), log_to_driver=True)
     resources = {"CPU": job.ray.cpus_per_worker, **({"GPU": 1.0} if job.ray.use_gpu else {})}
     try:
         with tempfile.TemporaryDirectory() as folder:  # Ray keeps its own notes; ours are in the job's output
@@ -46,7 +48,7 @@ def run_on_ray(job: TrainingJob) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise Incomplete(f"training stopped: {reason}; the same command goes on from the last save") from error
     finally:
-        if started:
+        if mine:
             ray.shutdown()
 
 
