@@ -23,7 +23,7 @@ from labeler.commands import (
     vocabulary,
 )
 from labeler.errors import LabelerError, StorageError
-from labeler.output import safe, safe_output
+from labeler.terminal import safe, safe_output
 
 VERBS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, train, forget, vocabulary)
 REFUSED = 2

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from labeler.output import message_console
 from labeler.pipeline.blocks import Receipt
 from labeler.records import STATUSES
+from labeler.terminal import message_console
 
 LINE_INTERVAL_S = 5.0
 MOST_REASONS = 10  # of what is repeated, each printed once

@@ -1,63 +1,60 @@
-"""What reaches a terminal: without secrets, and with control characters escaped, whoever wrote the text."""
+"""Standard output and error that cannot be written: a reader that went away, a full disk."""
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from typing import Any, TextIO, cast
+from contextlib import suppress
+from typing import TextIO
 
-from rich.console import Console
-
-from labeler.storage import printable, redact
+_FAILED = 1
 
 
-def safe(text: str) -> str:
-    """Return text of several lines as a terminal may show it: names in it can neither steer it nor hold a password."""
-    return "\n".join("\t".join(map(printable, redact(line).split("\t"))) for line in text.split("\n"))
+def after_output(code: int) -> int:
+    """Write out what was printed, and return the command's exit code: `code`, or 1 if not all could be written.
 
-
-class SafeConsole(Console):
-    """A rich console for messages, which come as plain text. Rich's own styles and cursor movements stay."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(safe(each) if isinstance(each, str) else each for each in objects), **options)
-
-
-def message_console() -> Console:
-    """The console for progress and messages: standard error."""
-    return SafeConsole(stderr=True, highlight=False)
-
-
-@contextmanager
-def safe_output() -> Iterator[None]:
-    """Make all that is printed or logged safe, while the block runs."""
-    last = logging.lastResort
-    formatter = last.formatter if last else None
-    if last:
-        last.setFormatter(_SafeFormatter())
+    A reader that went away (`| head`) has all it wanted. Nothing is left for the interpreter to write at its end, which
+    would print a traceback.
+    """
     try:
-        with redirect_stdout(cast("TextIO", _SafeStream())):
-            yield
-    finally:
-        if last:
-            last.setFormatter(formatter)
+        _flush(sys.stdout)
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    except OSError as error:
+        _discard(sys.stdout)
+        complain(f"labeler: the output cannot be written: {error.strerror}")
+        code = code or _FAILED
+    with suppress(OSError):
+        _flush(sys.stderr)
+        return code
+    _discard(sys.stderr)
+    return code
 
 
-class _SafeFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return safe(super().format(record))
+def is_output_broken() -> bool:
+    """Whether standard output takes nothing any more."""
+    try:
+        _flush(sys.stdout)
+    except OSError:
+        return True
+    return False
 
 
-class _SafeStream:
-    """Standard output, as it is when the block begins."""
+def complain(*lines: str) -> None:
+    """Print lines to standard error, if anybody can read them."""
+    with suppress(OSError):
+        for line in lines:
+            print(line, file=sys.stderr)
 
-    def __init__(self) -> None:
-        self._stream = sys.stdout
 
-    def write(self, text: str) -> int:
-        return self._stream.write(safe(text))
+def _flush(stream: TextIO | None) -> None:
+    if stream is not None and not stream.closed:  # `>&-` leaves none
+        stream.flush()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+
+def _discard(stream: TextIO) -> None:
+    """Let what the stream still holds go nowhere."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -14,11 +14,11 @@ from labeler.cli import main
 from labeler.config import make_config
 from labeler.errors import LabelerError
 from labeler.job import public_config
-from labeler.output import message_console, safe_output
 from labeler.runs.made import note_made, read_made
 from labeler.runs.manifest import Manifest
 from labeler.shards import find_shards, patterns
 from labeler.storage import retries
+from labeler.terminal import message_console, safe_output
 from labeler.vocabulary import Vocabulary
 from tests.label_runs import row, write_run
 

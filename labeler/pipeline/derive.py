@@ -11,13 +11,13 @@ from labeler.config import Config, make_config
 from labeler.errors import Refused
 from labeler.job import Job, package_versions, public_config
 from labeler.labeling import Detector
-from labeler.output import message_console
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs import Run, open_run, read_progress, read_snapshot
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.derived import select_units
 from labeler.runs.selection import Selection
+from labeler.terminal import message_console
 
 
 def derive(

@@ -20,13 +20,13 @@ from labeler.job import (
     resolve_job,
 )
 from labeler.labeling import Detector
-from labeler.output import message_console
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
 from labeler.runs.snapshot import read_snapshot
 from labeler.sampling import require_images
+from labeler.terminal import message_console
 
 
 def label(

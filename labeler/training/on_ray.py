@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from labeler.errors import Incomplete, LabelerError
-from labeler.output import message_console
+from labeler.terminal import message_console
 from labeler.training.config import RayConfig, TrainingJob, make_training_job
 from labeler.training.outputs import print_record
 
