@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from rich.console import Console
 
@@ -121,6 +120,8 @@ def test_a_ray_that_the_process_has_started_is_used_as_it_is(local_ray: None) ->
 def test_a_ray_that_was_started_here_listens_on_loopback_alone(local_ray: None) -> None:
     """Whoever reaches a port of Ray's can run code."""
     import ray
+
+    psutil = pytest.importorskip("psutil")  # ray brings it along, so it comes after ray
 
     class Worker:
         def process(self) -> int:
