@@ -30,6 +30,7 @@ _WITH_RAY = {
     "test_pipeline_derived",
     "test_pipeline_input",
     "test_preflight",
+    "test_ray_folder",
     "test_ray_watch",
     "test_training_on_ray",
 }
@@ -72,8 +73,11 @@ def local_ray() -> Iterator[None]:
 
     import ray
 
+    from labeler.pipeline.connection import on_loopback
+
     ray.shutdown()  # whatever a test before may have started
-    ray.init(address="local", num_cpus=3, object_store_memory=300 * 2**20, include_dashboard=False, log_to_driver=False,
-             logging_level=logging.WARNING)  # fmt: skip
+    with on_loopback():  # as the Ray that a job starts
+        ray.init(address="local", num_cpus=3, object_store_memory=300 * 2**20, include_dashboard=False,
+                 log_to_driver=False, logging_level=logging.WARNING)  # fmt: skip
     yield
     ray.shutdown()

@@ -57,8 +57,8 @@ def test_a_cluster_without_gpus_is_waited_for_aloud_and_never_labels_on_cpus(clu
     _, said = job.communicate(timeout=300)
     joined, waiting, refusal = said.splitlines()
     assert joined.endswith("1 node, 2 CPUs, 0 GPUs")
-    assert waiting.startswith("waiting for a node with a GPU")
-    assert "(ray.start_timeout_s=2)" in waiting
+    assert waiting.startswith("waiting until 2")
+    assert "(ray.start_timeout_s=2) for a node with a GPU: " in waiting
     assert "ray.gpus_per_worker=0" in waiting
     assert "room for a worker of 1 GPU, 1 CPU in vain; the cluster has 1 node of 2 CPU, 0 GPU" in refusal
     assert job.returncode == 2
@@ -68,7 +68,7 @@ def test_a_cluster_without_gpus_is_waited_for_aloud_and_never_labels_on_cpus(clu
 def test_a_worker_that_is_too_large_for_the_nodes_of_now_is_waited_for(cluster: Head, config: Path) -> None:
     job = start(cluster, "label", config, "ray.start_timeout_s=5", "ray.gpus_per_worker=0", "ray.cpus_per_worker=3")
     _, said = job.communicate(timeout=300)
-    assert "waiting for room for a worker of 3 CPU; the cluster has 1 node of 2 CPU, 0 GPU until " in said
+    assert "(ray.start_timeout_s=5) for room for a worker of 3 CPU; the cluster has 1 node of 2 CPU, 0 GPU" in said
     assert job.returncode == 2
 
 
@@ -85,7 +85,7 @@ def test_a_gpu_that_torch_cannot_use_is_refused_before_labeling_unless_the_cpu_i
 ) -> None:
     job = start(cluster, "label", config, "ray.start_timeout_s=600")
     assert job.stderr is not None
-    while "waiting for a node with a GPU" not in (line := job.stderr.readline()):
+    while "for a node with a GPU" not in (line := job.stderr.readline()):
         assert line, "ended before it waited"
     with ray_node(cluster, "--num-cpus=2", "--num-gpus=1"):  # what an autoscaler would do
         _, said = job.communicate(timeout=300)

@@ -31,7 +31,7 @@ class Patience:
     """
 
     def __init__(self, timeout_s: float, console: Console) -> None:
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._console = console
         self._deadline = time.monotonic() + timeout_s
         self._announced = False
@@ -45,7 +45,7 @@ class Patience:
         self._announced = True
         until = datetime.now() + timedelta(seconds=self.left_s)
         self._console.print(
-            f"waiting for {what} until {until:%Y-%m-%d %H:%M:%S} (ray.start_timeout_s={self._timeout_s:g})",
+            f"waiting until {until:%Y-%m-%d %H:%M:%S} (ray.start_timeout_s={self.timeout_s:g}) for {what}",
             markup=False,
             soft_wrap=True,
         )
@@ -64,7 +64,7 @@ class Patience:
         except ray.exceptions.GetTimeoutError:
             ray.cancel(task, force=True)
             raise Refused(
-                f"waited {self._timeout_s:g} s (ray.start_timeout_s) for {what} in vain; the cluster has "
+                f"waited {self.timeout_s:g} s (ray.start_timeout_s) for {what} in vain; the cluster has "
                 f"{describe_nodes(alive_nodes())}: add nodes, or lower ray.gpus_per_worker or ray.cpus_per_worker"
             ) from None
         except ray.exceptions.TaskUnschedulableError:

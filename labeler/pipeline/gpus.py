@@ -32,14 +32,13 @@ def require_gpus(workers: Workers, patience: Patience, console: Console) -> None
     problems: list[str] = []
     works = False
     while waiting and not works:
-        patience_left = patience.left_s
-        ready, waiting = ray.wait(waiting, timeout=patience_left)
+        ready, waiting = ray.wait(waiting, timeout=patience.left_s)
         if not ready:
             break
         works = not (problem := _answer(ready[0]))
         problems += [problem] if problem else []
     if not works:
-        raise Refused(problems[0] if problems else f"no GPU of the cluster was free within {patience_left:g} s")
+        raise Refused(problems[0] if problems else f"no GPU was free in {patience.timeout_s:g} s (ray.start_timeout_s)")
     late, unanswered = ray.wait(waiting, num_returns=len(waiting), timeout=_OTHERS_S) if waiting else ([], [])
     for task in unanswered:
         ray.cancel(task, force=True)

@@ -14,11 +14,8 @@ from ray._common.utils import get_default_ray_temp_dir
 
 from labeler.errors import Refused
 
-# A socket's path below the folder: session_2026-11-29_23-05-00_186617_4194304/sockets/plasma_store_1
-_BELOW_BYTES = 80
-_MAX_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
-LEAST_FREE_BYTES = 256 * 2**20  # its logs, and files of workers; measured: 2 MB for a job of minutes
-MAX_USED = 0.95  # of the disk: where Ray refuses to spill objects
+_MAX_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of its path, by the operating system
+LEAST_FREE_BYTES = 100 * 2**20  # for logs and what its processes leave there: a megabyte at its start, and more later
 _ELSEWHERE = "set RAY_TMPDIR to a folder"
 
 
@@ -32,7 +29,7 @@ def check_ray_folder() -> Path:
     shown = ascii(str(folder))[1:-1]
     if not folder.is_absolute() or not str(folder).isascii():
         raise Refused(f"Ray's folder {shown} is not an absolute path in plain ASCII; {_ELSEWHERE} that is")
-    too_long = len(str(folder)) + _BELOW_BYTES - _MAX_SOCKET_BYTES
+    too_long = len(str(folder)) + len(_longest_name()) - _MAX_SOCKET_BYTES
     if too_long > 0:
         raise Refused(
             f"Ray's folder {shown} is {too_long} characters too long for the sockets in it; {_ELSEWHERE} with a "
@@ -44,13 +41,17 @@ def check_ray_folder() -> Path:
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise Refused(f"Ray's folder {shown} cannot be used: {why}; {_ELSEWHERE} that you can write to") from None
-    if disk.free < LEAST_FREE_BYTES or disk.free < (1 - MAX_USED) * disk.total:
+    if disk.free < LEAST_FREE_BYTES:
         raise Refused(
-            f"the disk of Ray's folder {shown} is nearly full "
-            f"({disk.free / 2**20:,.0f} of {disk.total / 2**20:,.0f} MiB are free); make room, or {_ELSEWHERE} on "
-            "another disk"
+            f"the disk of Ray's folder {shown} is nearly full ({disk.free / 2**20:,.0f} MiB are free, "
+            f"{LEAST_FREE_BYTES / 2**20:,.0f} are needed); make room, or {_ELSEWHERE} on another disk"
         )
     return folder
+
+
+def _longest_name() -> str:
+    """Return the path of Ray's longest socket below its folder."""
+    return f"/session_2026-01-31_23-59-59_123456_{os.getpid()}/sockets/plasma_store"
 
 
 def _try(folder: Path) -> None:
