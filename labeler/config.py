@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from labeler import plain_yaml
 from labeler.errors import Refused
-from labeler.storage import redact
+from labeler.storage import read_regular, redact
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024  # a list of 100 thousand names is ~2 MB; anything larger is not a config
 
@@ -216,8 +216,7 @@ def validate(root: type[Model], values: Mapping[str, Any], overrides: Sequence[s
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; Refused when there is none. No aliases, no tags, bounded in size."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)  # whatever the name leads to, devices without end included
+        data = read_regular(path, MAX_CONFIG_BYTES + 1, or_shell_pipe=True)
         if len(data) > MAX_CONFIG_BYTES:
             raise Refused(f"config {path} is larger than {MAX_CONFIG_BYTES} bytes; a config is a small YAML file")
         values = plain_yaml.parse(data.decode("utf-8-sig"))[0]

@@ -24,6 +24,7 @@ import pytest
 from labeler.storage import retries
 from tests.certificates import Certificate
 from tests.s3_faults import Faults
+from tests.waiting import PATIENCE_S
 
 PAGE = 40  # keys on one page of a listing, so that small tests see several
 _LINE = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d{3})')
@@ -63,7 +64,7 @@ class S3Server:
 
     def create_bucket(self, name: str) -> str:
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=PATIENCE_S).close()
         return f"s3://{name}"
 
 
@@ -83,7 +84,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             yield S3Server(f"http://127.0.0.1:{port}", log)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -222,7 +223,7 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
             if fault == "timeout":
                 time.sleep(state.faults.silence_s if state.faults else 0)
                 return self._hang_up()
-            connection = http.client.HTTPConnection(upstream, timeout=30)
+            connection = http.client.HTTPConnection(upstream, timeout=PATIENCE_S)
             own = ("expect", "connection", "transfer-encoding", "content-length")
             headers = {k: v for k, v in self.headers.items() if k.lower() not in own}
             connection.request(self.command, self.path, body, headers)

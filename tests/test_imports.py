@@ -14,11 +14,11 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "plain_yaml", "watchdog", "batching", "forwards"},
+    {"errors", "byte_budget", "plain_json", "plain_yaml", "watchdog", "batching", "forwards", "cgroups", "cpus"},
     {"boxes", "masks", "image_headers", "tiff_tags", "image_pixels", "images", "image_copies", "storage", "tokenizer"},
     {"vocabulary_files", "wordpiece"},
     {"detections"},
-    {"contact_sheet", "vocabulary", "config"},
+    {"contact_sheet", "vocabulary", "config", "terminal", "output"},
     {"prompts", "merge", "records", "shards", "checkpoints"},
     {"vocabulary_text", "detectors", "segmenters", "runs", "labeling", "shapes"},
     {"job", "report"},

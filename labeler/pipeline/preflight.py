@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from labeler import storage
 from labeler.errors import LabelerError, Refused
-from labeler.pipeline.cluster import last_line
+from labeler.pipeline.capacity import Patience
 from labeler.runs.plan import PlannedShard, with_members
 
 _LOOKED_AT = 20  # objects of the input, before it is held for gone
@@ -63,13 +62,14 @@ def preflight(
     input_uri: str | None,
     *,
     single_writer: bool,
-    timeout_s: float,
+    patience: Patience,
     s3: storage.S3Rules = storage.NO_S3_RULES,
 ) -> None:
     """Try storage on a worker, and on every node where a path is local: each node would mean its own disk by it.
 
     Args:
         input_uri: an object of the input; None where there is none left to look for.
+        patience: for nodes that are slow to answer.
         s3: how buckets are read.
 
     Raises:
@@ -79,22 +79,17 @@ def preflight(
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if everywhere else [None]
     with _mark_of_driver(output_uri) as mark:
         probes = [_start_probe(node, output_uri, input_uri, single_writer, mark, s3) for node in nodes]
-        deadline = time.monotonic() + timeout_s
         gone = 0
         for probe in probes:
             try:
-                problem = ray.get(probe, timeout=max(0.0, deadline - time.monotonic()))
-            except ray.exceptions.GetTimeoutError:
-                raise Refused(f"no Ray worker answered within {timeout_s:g} s; is the cluster up?") from None
+                problem = patience.wait(probe, "a process of each node to try storage from")
             except ray.exceptions.TaskUnschedulableError:
                 gone += 1  # the node was lost just now, and is still on the list
                 continue
-            except ray.exceptions.RayError as error:
-                raise Refused(f"the preflight on a Ray worker failed: {last_line(error)}") from None
             if problem is not None:
                 raise Refused(problem)
         if gone == len(probes):
-            raise Refused("every node of the Ray cluster was lost just now; is the cluster up?")
+            raise Refused("all nodes of the Ray cluster are gone; check `ray status`")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from labeler import storage
+from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.prompts import Prompts
 from labeler.records import READABLE_VERSIONS, SCHEMA_VERSION
@@ -77,7 +77,7 @@ class Manifest:
             versions=dict(versions),
             digests=dict(digests),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            parent={"uri": parent.uri, "run_id": parent.manifest.run_id} if parent else None,
+            parent={"uri": storage.redact(parent.uri), "run_id": parent.manifest.run_id} if parent else None,
         )
 
     def to_json(self) -> bytes:
@@ -86,7 +86,7 @@ class Manifest:
     @staticmethod
     def from_json(data: bytes, *, uri: str) -> Manifest:
         try:
-            values = json.loads(data)
+            values = plain_json.parse(data)
             version = values["schema_version"]
             if version not in READABLE_VERSIONS:
                 known = ", ".join(map(str, sorted(READABLE_VERSIONS)))
@@ -127,10 +127,10 @@ class Run:
         return storage.S3Rules(parent + mine.rules)
 
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.from_json(json.loads(self.verified(layout.VOCABULARY)))
+        return Vocabulary.from_json(plain_json.parse(self.verified(layout.VOCABULARY)))
 
     def prompts(self) -> Prompts:
-        return Prompts.from_json(json.loads(self.verified(layout.PROMPTS)))
+        return Prompts.from_json(plain_json.parse(self.verified(layout.PROMPTS)))
 
     @property
     def keep(self) -> tuple[str, ...]:
@@ -193,10 +193,10 @@ def open_run(uri: str) -> Run | None:
 
 
 def _open_parent(uri: str, named: Mapping[str, str]) -> Run:
-    parent = open_run(named["uri"])
+    parent = open_run(storage.restore_user(named["uri"], uri))
     if parent is None or parent.manifest.run_id != named["run_id"]:
         raise Refused(
             f"run {storage.redact(uri)} derives from run {named['run_id']}, which is not in "
-            f"{storage.redact(named['uri'])} any more; put it back there"
+            f"{named['uri']} any more; put it back there"
         )
     return parent

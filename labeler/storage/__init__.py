@@ -11,12 +11,15 @@ from importlib import import_module
 from labeler.errors import InputChanged, Refused, StorageError
 from labeler.storage.failures import Unconditional, Unreadable
 from labeler.storage.objects import ObjectInfo, OnSkipped, Store
+from labeler.storage.redaction import redact, restore_user
+from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
 from labeler.storage.retries import METER, Traffic, retrying
 from labeler.storage.s3_access import NO_S3_RULES, S3Access, S3Rules, input_rules
 from labeler.storage.streams import ByteStream
-from labeler.storage.uris import basename, is_local, is_web, join, parent, path_of, printable, redact, scheme
+from labeler.storage.uris import basename, is_local, is_web, join, parent, path_of, printable, scheme
 
 __all__ = [
+    "NOT_REGULAR",
     "NO_S3_RULES",
     "ByteStream",
     "InputChanged",
@@ -36,6 +39,7 @@ __all__ = [
     "is_web",
     "join",
     "list_objects",
+    "open_regular",
     "open_stream",
     "parent",
     "path_of",
@@ -44,7 +48,9 @@ __all__ = [
     "put_file",
     "put_if_absent",
     "read_bytes",
+    "read_regular",
     "redact",
+    "restore_user",
     "scheme",
     "traffic",
 ]

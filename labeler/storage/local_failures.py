@@ -6,12 +6,14 @@ import errno
 
 from labeler.errors import StorageError
 from labeler.storage.failures import DENIED, INVALID, MISSING, Transient, Unreadable
+from labeler.storage.regular_file import NOT_REGULAR, NotRegularError
 from labeler.storage.uris import redact
 
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE}
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MALFORMED = {errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
+_ADVICE = "check the file system, then run again"
 _DENIED = {errno.EACCES, errno.EPERM}
 
 
@@ -20,7 +22,9 @@ def reading(uri: str, error: Exception) -> Exception:
     shown = redact(uri)
     code = error.errno if isinstance(error, OSError) else errno.EINVAL
     if code in PASSING:
-        return Transient(said(error))
+        return Transient(said(error), _ADVICE)
+    if isinstance(error, NotRegularError):
+        return Unreadable(f"{shown}: {NOT_REGULAR} but a pipe, socket or device; give a file", NOT_REGULAR)
     if code in GONE:
         return Unreadable(f"{shown}: no such file", MISSING)
     if code in _DENIED:
@@ -30,9 +34,11 @@ def reading(uri: str, error: Exception) -> Exception:
     return StorageError(f"{shown} cannot be read: {said(error)}")
 
 
-def writing(uri: str, error: OSError) -> StorageError:
+def writing(uri: str, error: OSError) -> Exception:
     """What `error`, met while a file was written or deleted, is to the rest of labeler."""
     shown = redact(uri)
+    if error.errno in PASSING:
+        return Transient(said(error), _ADVICE)
     if error.errno in _NO_SPACE:
         return StorageError(f"{shown}: no space left ({said(error)}); free some, then run again")
     if error.errno in _DENIED | {errno.EROFS}:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import re
 
+from labeler.storage.redaction import redact
+
+__all__ = [
+    "basename",
+    "is_local",
+    "join",
+    "local_path",
+    "one_line",
+    "parent",
+    "printable",
+    "redact",
+    "scheme",
+]
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_USER = re.compile(r"(:/{1,2})[^/\s\"']*@")  # up to the last "@"; pathlib makes "//" one "/"
-_WEB_QUERY = re.compile(r"(https?:/{1,2}[^\s\"'?]*)\?[^\s\"']+")  # elsewhere "?" may be a wildcard ...
-_QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")  # ... but for those with values
 _MAX_MESSAGE = 300  # characters of a foreign message that we repeat
 
 
@@ -56,11 +67,6 @@ def parent(uri: str) -> str:
     """The folder that holds `uri`, without a slash at its end (except the root)."""
     head, _, _ = path_of(uri).rstrip("/").rpartition("/")
     return head or ("/" if uri.startswith("/") else "")
-
-
-def redact(text: str) -> str:
-    """`text` (a URI, or a message with URIs in it) without user names, passwords and query values."""
-    return _QUERY.sub("?...", _WEB_QUERY.sub(r"\1?...", _USER.sub(r"\1***@", text)))
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from labeler import storage
 from labeler.errors import Refused, StorageError
 from labeler.records import detections_of
-from labeler.runs import Run, open_run, read_plan, read_progress, read_tables
+from labeler.runs import Run, open_run, read_snapshot, read_tables
 from labeler.shards.names import is_image
 from labeler.shards.tar_members import walk
 from labeler.training.stored import Location, Record
@@ -85,7 +85,7 @@ def read_run(run_uri: str, *, score_threshold: float) -> tuple[list[Record], Voc
 
 
 def _run_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
-    plan = read_plan(run)
+    plan, progress = read_snapshot(run)
     formats = {planned.shard_id: planned.shard.format for planned in plan}
     if "parquet" in formats.values():
         raise Refused(
@@ -93,7 +93,7 @@ def _run_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
         )
     columns = ("image_key", "shard_id", "uri", "offset", "length", "width", "height", "status", "detections")
     records = []
-    for table in read_tables(plan, read_progress(run), columns=columns):
+    for table in read_tables(plan, progress, columns=columns):
         rows = table.drop_columns(["detections"]).to_pylist()
         for row, found in zip(rows, detections_of(table, masks=False), strict=True):
             if row["status"] not in _LABELED:
