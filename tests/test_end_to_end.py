@@ -122,7 +122,7 @@ def test_buckets_of_somebody_else_are_read_by_workers_and_by_what_comes_later(
     for command in (["export", "--to", "webdataset", "--output", str(tmp_path / "out")], ["report"]):
         done = subprocess.run(
             [sys.executable, "-m", "labeler.cli", command[0], f"{bucket}/run", *command[1:]],
-            cwd=ROOT, env={**os.environ, **env}, text=True, capture_output=True, timeout=240,
+            cwd=ROOT, env={**os.environ, **env}, text=True, capture_output=True, timeout=PATIENCE_S,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").rglob("*.tar"))) == 1
