@@ -17,8 +17,7 @@ from labeler import storage
 from labeler.errors import LabelerError, Refused
 from labeler.pipeline.capacity import Patience
 from labeler.runs.plan import PlannedShard, with_members
-
-_LOOKED_AT = 20  # objects of the input, before it is held for gone
+from labeler.shards.neighbors import LOOKED_AT
 
 
 def readable_uri(work: Sequence[PlannedShard], plan_uri: str) -> str | None:
@@ -34,13 +33,13 @@ def readable_uri(work: Sequence[PlannedShard], plan_uri: str) -> str | None:
         StorageError: storage does not answer.
     """
     tried, images, first = 0, True, ""
-    for uri, of_images in islice(_objects(work, plan_uri), _LOOKED_AT):
+    for uri, of_images in islice(_objects(work, plan_uri), LOOKED_AT):
         with suppress(storage.Unreadable):
             if storage.head(uri) is not None:
                 return uri
         first = uri if not tried else first
         tried, images = tried + 1, images and of_images
-    if tried == _LOOKED_AT or not images:
+    if tried == LOOKED_AT or not images:
         others = f", nor are {tried - 1} others that were planned" if tried > 1 else ""
         raise Refused(f"input {storage.redact(first)} is not there{others}")
     return None

@@ -79,6 +79,12 @@ def carry_out(
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
+    if run is not None and (changed := run.changed_versions(package_versions())):
+        console.print(
+            f"warning: the run was started with {changed}; rows of both may differ a little",
+            markup=False,
+            soft_wrap=True,
+        )
     started_here = connect(job.config.ray.address, console)
     cluster.configure_ray_data()
     patience = Patience(job.config.ray.start_timeout_s, console)

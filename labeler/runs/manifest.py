@@ -99,6 +99,9 @@ class Manifest:
             raise Refused(f"{storage.redact(uri)}/{layout.MANIFEST} is no run manifest: {error}") from None
 
 
+_DECIDING = ("pillow", "torch", "transformers")
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder that has a manifest.
@@ -157,6 +160,15 @@ class Run:
                 f"input by version {READER_VERSION}: you can export, evaluate, review and forget from the run, but to "
                 "label, retry, mask or extend it use the labeler that started it, or label into a new output"
             )
+
+    def changed_versions(self, versions: Mapping[str, str]) -> str:
+        """Return which of the packages that decide pixels and scores are others now, "" if none is."""
+        changed = [
+            f"{name} {before} (now {versions[name]})"
+            for name, before in sorted(self.manifest.versions.items())
+            if name in _DECIDING and versions.get(name, before) != before
+        ]
+        return ", ".join(changed)
 
     def require_fingerprint(self, fields: Mapping[str, Any]) -> None:
         """Refused, naming every differing field, unless `fields` are those of this run."""
