@@ -14,7 +14,7 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "byte_budget", "plain_yaml", "watchdog", "batching", "forwards"},
+    {"errors", "byte_budget", "plain_json", "plain_yaml", "watchdog", "batching", "forwards", "cgroups", "cpus"},
     {
         "boxes",
         "masks",
@@ -29,7 +29,7 @@ LAYERS = [
     },
     {"vocabulary_files", "wordpiece"},
     {"detections"},
-    {"contact_sheet", "vocabulary", "config"},
+    {"contact_sheet", "vocabulary", "config", "terminal", "output"},
     {"prompts", "merge", "records", "shards", "checkpoints"},
     {"vocabulary_text", "detectors", "segmenters", "runs", "labeling", "shapes"},
     {"job", "report"},
@@ -40,7 +40,7 @@ LAYERS = [
     {"estimate", "preview", "profile", "review"},
     {"training", "pipeline", "display"},
     {"commands"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 RAY_ROOMS = {"pipeline", "training"}
 TORCH_ROOMS = {"detectors", "segmenters", "training"}

@@ -17,6 +17,7 @@ from labeler.shards import Member, Shard, ShardEnd, Unit, count_images, find_sha
 from labeler.shards.fetching import Job, in_order
 from labeler.shards.units import Placed
 from labeler.storage import retries
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -161,20 +162,24 @@ def test_members_read_back_from_a_plan_may_lack_size_and_etag(folder: Path) -> N
 def test_jobs_run_at_the_same_time_and_come_in_order() -> None:
     running, peak = 0, 0
     lock = threading.Lock()
+    together = threading.Event()
 
     def job(number: int) -> Placed:
         nonlocal running, peak
         with lock:
             running += 1
             peak = max(peak, running)
-        time.sleep(0.02 if number % 3 else 0.05)
+            if running == 4:
+                together.set()
+        together.wait(PATIENCE_S)  # nobody goes on before four are there
+        time.sleep(0.02 if number % 3 else 0.05)  # they end in another order
         with lock:
             running -= 1
         return Placed(number, None)
 
     jobs = [Job(1, lambda n=n: job(n)) if n % 5 else Placed(n, None) for n in range(40)]  # type: ignore[misc]
     assert [placed.unit for placed in in_order(jobs, in_flight=8)] == list(range(40))
-    assert 3 <= peak <= 8
+    assert 4 <= peak <= 8
 
 
 def test_what_waits_in_memory_is_bounded() -> None:
@@ -186,7 +191,8 @@ def test_what_waits_in_memory_is_bounded() -> None:
 
     reading = in_order(jobs(), in_flight=32, ahead_bytes=100)
     assert next(reading).unit == 0
-    time.sleep(0.1)
+    wait_until(lambda: len(started) == 2)
+    time.sleep(0.1)  # for a third to begin, which must not
     assert len(started) == 2, "two of 40 bytes fit into 100"
     assert [placed.unit for placed in reading] == list(range(1, 20))
 

@@ -24,10 +24,10 @@ def add(verbs: Verbs) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from labeler.runs import read_plan, read_progress
+    from labeler.runs import read_snapshot
 
     run = require_run(arguments.run_uri)
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     finished = len(plan) - len(progress.left(plan))
     images, exact = progress.images_known(plan)
     print(f"run      {run.manifest.run_id}, created {run.manifest.created}")

@@ -1,13 +1,10 @@
-"""The Ray cluster of a run: connect to it, size the workers for it, prove storage from it."""
+"""The resources of a Ray cluster, the workers sized for them, and the settings of Ray Data for a run."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -39,56 +36,16 @@ class Workers:
         """Shards read at the same time; left alone, Ray Data starts a process for each that finds a free CPU share."""
         return max(4, 2 * self.count)
 
+    @property
+    def each(self) -> str:
+        """What one takes, e.g. `1 GPU, 4 CPU`."""
+        return f"{self.gpus:g} GPU, {self.cpus:g} CPU" if self.gpus else f"{self.cpus:g} CPU"
+
     def __str__(self) -> str:
-        each = f"{self.gpus:g} GPU, {self.cpus:g} CPU" if self.gpus else f"{self.cpus:g} CPU"
-        return f"{self.count} worker{'s' if self.count != 1 else ''} ({each} each)"
+        return f"{self.count} worker{'s' if self.count != 1 else ''} ({self.each} each)"
 
 
-def connect(config: RayConfig) -> bool:
-    """Join the cluster of the job (`ray job submit`) or of `ray.address`; without either start one on this machine.
-
-    Returns whether it was started here, so that no autoscaler can ever add to it.
-    """
-    started_here = False
-    if not ray.is_initialized():
-        _quiet_logs()
-        address = config.address or os.environ.get("RAY_ADDRESS")
-        started_here = not address
-        options = {"address": address} if address else {"include_dashboard": False}
-        try:
-            with _silent_stderr():
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except Exception as error:  # among them a bare one, when a machine is too busy to start Ray in time
-            where = f"Ray cluster {address}" if address else "a local Ray"
-            raise Refused(f"{where} cannot be reached: {last_line(error)}; check ray.address") from None
-    _configure_ray_data(config)
-    return started_here
-
-
-def _quiet_logs() -> None:
-    """Ray's own lines are for Ray's developers; what a user needs comes with receipts."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):  # its file in the session folder keeps everything
-            handler.setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # fewer units than workers
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else each wave says that actor arguments may be lost
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Ray's core announces its log level on the descriptor itself; a failure comes as an exception anyway."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
-
-
-def _configure_ray_data(config: RayConfig) -> None:
+def configure_ray_data() -> None:
     """What the pipeline needs of Ray Data; each line has its reason."""
     context = DataContext.get_current()
     context.target_max_block_size = 1  # one row is one block: a crash costs one unit, a receipt is seen at once
@@ -136,11 +93,17 @@ def alive_nodes() -> list[dict[str, float]]:
 def require_capacity(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> None:
     """Refused when none of these nodes can ever hold one worker."""
     if not any(node.get("CPU", 0) >= workers.cpus and node.get("GPU", 0) >= workers.gpus for node in nodes):
-        have = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
         raise Refused(
-            f"no node can hold a worker of {workers.gpus:g} GPU and {workers.cpus:g} CPU (the nodes have: {have}); "
+            f"no node can hold a worker of {workers.each}, the cluster has {describe_nodes(nodes)}; "
             "lower ray.gpus_per_worker or ray.cpus_per_worker"
         )
+
+
+def describe_nodes(nodes: Sequence[Mapping[str, float]]) -> str:
+    """Return a line about nodes with these resources, e.g. "3 nodes of 16 CPU, 1 GPU; 1 node of 4 CPU, 0 GPU"."""
+    counts = Counter(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
+    kinds = [f"{count} node{'' if count == 1 else 's'} of {kind}" for kind, count in counts.most_common()]
+    return "; ".join(kinds) or "no node"
 
 
 def last_line(error: BaseException) -> str:

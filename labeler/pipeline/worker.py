@@ -17,12 +17,13 @@ from labeler import storage
 from labeler.byte_budget import DECODE_BYTES
 from labeler.errors import LabelerError, StorageError
 from labeler.labeling import Detector, Segmenter, StageSeconds, UnitLabeler
-from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
+from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
+from labeler.pipeline.gpus import require_cuda
 from labeler.pipeline.node_memory import memory_in_use
 from labeler.pipeline.redo import Redo, Todo
 from labeler.records import Row, complete_table, table_to_parquet
 from labeler.runs import layout, read_unit_file
-from labeler.shards import Item, Unit
+from labeler.shards import Item, ShardEnd, Unit, skipped
 from labeler.watchdog import Watchdog
 
 OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
@@ -48,6 +49,7 @@ class WorkerSettings:
         redo: of a derived run: which rows are made anew.
         stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
         make_segmenter: loads what makes masks; None where none are made.
+        needs_cuda: GPUs are reserved for its models: one whose torch cannot use them does not start.
     """
 
     run_uri: str
@@ -62,6 +64,7 @@ class WorkerSettings:
     redo: Redo | None = None
     stall_timeout_s: float = 900.0
     make_segmenter: Callable[[], Segmenter] | None = None
+    needs_cuda: bool = False
 
 
 class LabelUnits:
@@ -81,22 +84,23 @@ class LabelUnits:
         ray.get(ledger.worker_is_up.remote(me))
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        assert block.num_rows == 1, "one row is one block is one call; see cluster._configure_ray_data"
+        assert block.num_rows == 1, "one row is one block is one call; see cluster.configure_ray_data"
         kind, shard_id = block["kind"][0].as_py(), block["shard_id"][0].as_py()
         if kind == "error":
             return receipt_block(Receipt("error", shard_id, error=block["error"][0].as_py()))
         if kind == "end":
-            return receipt_block(self._end(shard_id, block["units"][0].as_py(), block["images"][0].as_py()))
+            return receipt_block(self._end(end_of(block)))
         return receipt_block(self._unit(block))
 
-    def _end(self, shard_id: str, units: int, images: int) -> Receipt:
+    def _end(self, end: ShardEnd) -> Receipt:
         """Put the shard's end marker, whether or not all of its units are committed yet."""
-        target = storage.join(self._settings.run_uri, layout.end_marker(shard_id, units, images))
+        marker = layout.end_marker(end.shard_id, end.units, end.images)
+        target, body = storage.join(self._settings.run_uri, marker), skipped.to_bytes(end.skipped)
         try:
-            written = storage.put_if_absent(target, b"", single_writer=self._settings.single_writer)
+            written = storage.put_if_absent(target, body, single_writer=self._settings.single_writer)
         except LabelerError as error:
-            return Receipt("end", shard_id, error=str(error))
-        return Receipt("end", shard_id, shard_images=images, written=written)
+            return Receipt("end", end.shard_id, error=str(error))
+        return Receipt("end", end.shard_id, shard_images=end.images, written=written)
 
     def _unit(self, block: pa.Table) -> Receipt:
         shard_id, number = block["shard_id"][0].as_py(), block["unit"][0].as_py()
@@ -138,6 +142,8 @@ class LabelUnits:
 
 def make_labeler(settings: WorkerSettings) -> UnitLabeler:
     """Load the detector and what works around it, in this process."""
+    if settings.needs_cuda:
+        require_cuda()
     segmenter = settings.make_segmenter() if settings.make_segmenter else None
     # The detector comes second: it tries how much of the GPU's memory it can use.
     detector = settings.make_detector() if settings.make_detector else None

@@ -149,9 +149,10 @@ class RayConfig(_Section):
     """What the job takes from the Ray cluster."""
 
     workers: int = Field(1, ge=0)  # 0: this process, without Ray
-    address: str | None = None
+    address: str | None = None  # as of a labeling run
     use_gpu: bool = False
     cpus_per_worker: float = Field(1.0, gt=0)
+    start_timeout_s: float = Field(1800.0, gt=0)  # how long to wait for capacity before giving up
 
 
 class TrainingJob(_Section):

@@ -1,0 +1,199 @@
+"""The connection to Ray: which cluster a job runs on, joined or started here, and the line that names it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._common.utils import get_ray_address_file
+from rich.console import Console
+
+from labeler.errors import Refused
+from labeler.pipeline.cluster import alive_nodes, last_line
+
+_LOCAL, _AUTO = "local", "auto"  # what Ray itself takes for an address, beside HOST:PORT and ray://HOST:PORT
+_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # `ray job submit` sets it, and RAY_ADDRESS, for the driver of a job
+_NOTE_TIMEOUT_S = 1.0  # the cluster of the note is on this machine
+_JOIN_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """A Ray address, and the setting that named it (empty: none did)."""
+
+    address: str
+    named_by: str = ""
+
+
+def choose_target(setting: str | None, environment: Mapping[str, str]) -> Target:
+    """Return the cluster to use: that of `ray.address`, of RAY_ADDRESS, of the job this is the driver of, or a new one.
+
+    A Ray that merely happens to run on this machine is never taken: `ray.init()` alone would join it.
+
+    Args:
+        setting: `ray.address` of the configuration.
+        environment: environment variables.
+    """
+    if setting and setting != _AUTO:
+        return Target(setting, "ray.address")
+    if address := environment.get("RAY_ADDRESS"):
+        return Target(address, "RAY_ADDRESS")
+    if setting:
+        return Target(setting, "ray.address")
+    if _JOB_VARIABLE in environment:
+        return Target(_AUTO, "the environment of this Ray job")
+    return Target(_LOCAL)
+
+
+def connect(setting: str | None, console: Console, *, log_to_driver: bool = False) -> bool:
+    """Join a Ray cluster or start one on this machine, and print one line that names it.
+
+    Args:
+        setting: `ray.address` of the configuration. A Ray that this process has initialized already is used as it is.
+        log_to_driver: whether what workers print comes out here.
+
+    Returns:
+        Whether the cluster was started by this process, so that no autoscaler can ever add to it.
+
+    Raises:
+        Refused: if the cluster cannot be reached or Ray cannot be started.
+    """
+    if ray.is_initialized():
+        started_here, how = _is_started_here(), f"using the Ray of this process at {_address()}"
+    else:
+        target = choose_target(setting, os.environ)
+        _quiet_logs()
+        started_here = target.address == _LOCAL
+        if started_here:
+            _start(target, console, log_to_driver)
+            how = f"started Ray on this machine at {_address()}"
+        else:
+            _join(target, log_to_driver)
+            how = f"joined the Ray cluster at {_address()} ({target.named_by})"
+    console.print(f"{how}: {_extent()}", markup=False, soft_wrap=True)
+    return started_here
+
+
+def _is_started_here() -> bool:
+    """Whether `ray.init` in this process started the cluster."""
+    from ray._private import worker
+
+    return bool(getattr(worker._global_node, "ray_init_cluster", False))
+
+
+def _start(target: Target, console: Console, log_to_driver: bool) -> None:
+    if not target.named_by and (running := noted_cluster()):
+        console.print(
+            f"a Ray cluster runs on this machine at {running}; to use it instead of a new one, set ray.address=auto",
+            markup=False,
+            soft_wrap=True,
+        )
+    try:
+        _initialize(_LOCAL, log_to_driver, include_dashboard=False)
+    except Exception as error:  # among them a bare one, when a machine is too busy to start Ray in time
+        raise Refused(f"Ray does not start on this machine: {last_line(error)}") from None
+
+
+def _join(target: Target, log_to_driver: bool) -> None:
+    address = _resolve(target)
+    problem = "" if address == _AUTO or "://" in address else unreachable(address, _JOIN_TIMEOUT_S)
+    if not problem:
+        try:
+            _initialize(address, log_to_driver)
+        except Exception as error:
+            problem = last_line(error)
+    if problem:
+        raise Refused(f"Ray cluster {address} cannot be reached: {problem}; check {target.named_by}")
+
+
+def _resolve(target: Target) -> str:
+    """Return the address to join; for `auto` that of Ray's own note, where there is one."""
+    if target.address.startswith(("http://", "https://")):
+        raise Refused(
+            f"{target.named_by}: {target.address} is the address of a Ray dashboard; use HOST:PORT of the cluster, "
+            "auto for the one on this machine, or local to start one"
+        )
+    if target.address != _AUTO or (noted := _note()) is None:
+        return target.address
+    if problem := unreachable(noted, _NOTE_TIMEOUT_S):
+        raise Refused(
+            f"{target.named_by}: auto means the Ray cluster at {noted} (see {get_ray_address_file(None)}), which "
+            f"cannot be reached: {problem}; start it again with `ray start --head`, or use ray.address=local"
+        )
+    return noted
+
+
+def noted_cluster() -> str | None:
+    """Return the address in Ray's own note of the last cluster that was started on this machine, if it answers."""
+    noted = _note()
+    return None if noted is None or unreachable(noted, _NOTE_TIMEOUT_S) else noted
+
+
+def _note() -> str | None:
+    try:
+        return Path(get_ray_address_file(None)).read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def unreachable(address: str, timeout_s: float) -> str:
+    """Return why nothing accepts connections at HOST:PORT; empty if something does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
+    except ValueError:
+        return "not an address, use HOST:PORT"
+    except OSError as error:
+        return error.strerror or str(error) or type(error).__name__
+    return ""
+
+
+def _initialize(address: str, log_to_driver: bool, **options: Any) -> None:
+    with _silent_stderr():
+        ray.init(address=address, log_to_driver=log_to_driver, logging_level=logging.ERROR, **options)
+
+
+def _address() -> str:
+    address = "an unknown address"
+    with suppress(Exception):  # a Ray Client does not know it
+        address = ray.get_runtime_context().gcs_address
+    return address
+
+
+def _extent() -> str:
+    """E.g. "2 nodes, 16 CPUs, 2 GPUs"."""
+    nodes = alive_nodes()
+    cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+    counts = ((len(nodes), "node"), (cpus, "CPU"), (gpus, "GPU"))
+    return ", ".join(f"{count:g} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+
+
+def _quiet_logs() -> None:
+    """Ray's own lines are for Ray's developers; what a user needs comes with receipts."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # its file in the session folder keeps everything
+            handler.setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # fewer units than workers
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else each wave says that actor arguments may be lost
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's core announces its log level on the descriptor itself; a failure comes as an exception anyway."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

@@ -1,0 +1,117 @@
+"""Which Ray cluster a job runs on."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from labeler.pipeline.connection import Target, choose_target, connect, noted_cluster, unreachable
+from tests.ray_heads import free_port, ray_folder, ray_head
+
+ROOT = Path(__file__).parent.parent
+JOB = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+
+
+def connected(*settings: str, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What a process says that connects with each of these for `ray.address`, one after the other."""
+    command = [sys.executable, "-m", "tests.connecting", *settings]
+    done = subprocess.run(command, cwd=ROOT, env=dict(environment), capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "expected"),
+    [
+        (None, {}, Target("local")),
+        (None, {"RAY_ADDRESS": ""}, Target("local")),
+        (None, {"RAY_ADDRESS": "h:1"}, Target("h:1", "RAY_ADDRESS")),
+        (None, {"RAY_ADDRESS": "h:1", **JOB}, Target("h:1", "RAY_ADDRESS")),
+        (None, JOB, Target("auto", "the environment of this Ray job")),
+        ("local", {"RAY_ADDRESS": "h:1", **JOB}, Target("local", "ray.address")),
+        ("g:2", {"RAY_ADDRESS": "h:1"}, Target("g:2", "ray.address")),
+        ("auto", {}, Target("auto", "ray.address")),
+        ("auto", {"RAY_ADDRESS": "h:1"}, Target("h:1", "RAY_ADDRESS")),  # as for Ray itself
+    ],
+)
+def test_the_configuration_comes_before_the_environment_and_both_before_a_new_cluster(
+    setting: str | None, environment: dict[str, str], expected: Target
+) -> None:
+    assert choose_target(setting, environment) == expected
+
+
+def test_a_cluster_that_happens_to_run_here_is_named_and_not_joined_unless_asked_for() -> None:
+    with ray_head("--num-cpus=1") as head:
+        noted = head.note.read_text()
+        alone, auto, local = connected("", "auto", "local", environment=head.environment)
+        named = connected("", environment={**head.environment, "RAY_ADDRESS": head.address})[0]
+    assert alone["started"]
+    assert alone["address"] != noted
+    assert f"a Ray cluster runs on this machine at {noted}" in alone["said"]
+    assert "ray.address=auto" in alone["said"]
+    assert f"started Ray on this machine at {alone['address']}: 1 node," in alone["said"]
+    assert local["started"]
+    assert local["address"] != noted
+    assert local["said"].count("\n") == 1, "who asks for a cluster of its own needs no hint"
+    assert (auto["started"], auto["address"]) == (False, noted)
+    assert auto["said"] == f"joined the Ray cluster at {noted} (ray.address): 1 node, 1 CPU, 0 GPUs\n"
+    assert (named["started"], named["address"]) == (False, noted)
+    assert "(RAY_ADDRESS)" in named["said"]
+
+
+def test_what_cannot_be_joined_is_one_line_that_names_who_asked_for_it() -> None:
+    gone = f"127.0.0.1:{free_port()}"
+    with ray_folder() as folder:
+        (folder / "ray").mkdir()
+        note = folder / "ray" / "ray_current_cluster"
+        note.write_text(gone)
+        environment = {**os.environ, "RAY_TMPDIR": str(folder)}
+        auto, address, words, client = connected("auto", gone, "a cluster", "ray://" + gone, environment=environment)
+        from_environment = connected("", environment={**environment, "RAY_ADDRESS": gone})[0]
+        dashboard = connected("", environment={**environment, "RAY_ADDRESS": "http://127.0.0.1:8265"})[0]
+        note.unlink()
+        none = connected("auto", environment=environment)[0]
+    assert f"the Ray cluster at {gone} (see {note})" in auto["refused"]
+    assert address["refused"] == f"Ray cluster {gone} cannot be reached: Connection refused; check ray.address"
+    assert "use HOST:PORT; check ray.address" in words["refused"]
+    assert "check ray.address" in client["refused"]
+    assert from_environment["refused"].endswith("Connection refused; check RAY_ADDRESS")
+    assert "RAY_ADDRESS: http://127.0.0.1:8265 is the address of a Ray dashboard" in dashboard["refused"]
+    assert "ray.address" in none["refused"]
+    for refusal in (auto, address, words, client, from_environment, dashboard, none):
+        assert "\n" not in refusal["refused"]
+
+
+def test_a_note_of_a_dead_cluster_names_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert noted_cluster() is None
+    (tmp_path / "ray").mkdir()
+    for text in (f"127.0.0.1:{free_port()}", "", "\n", "nonsense"):
+        (tmp_path / "ray" / "ray_current_cluster").write_text(text)
+        assert noted_cluster() is None
+    (tmp_path / "ray" / "ray_current_cluster").write_bytes(b"\xff\xfe")
+    assert noted_cluster() is None
+
+
+def test_an_address_that_nobody_can_connect_to_says_why() -> None:
+    assert unreachable("no-port", 1) == "not an address, use HOST:PORT"
+    assert unreachable(f"127.0.0.1:{free_port()}", 1) == "Connection refused"
+    assert unreachable(f"[::1]:{free_port()}", 1)
+    assert unreachable("no-such-host.invalid:6379", 1)
+
+
+def test_a_ray_that_the_process_has_started_is_used_as_it_is(local_ray: None) -> None:
+    import ray
+
+    said, address = io.StringIO(), ray.get_runtime_context().gcs_address
+    assert connect("127.0.0.1:1", Console(file=said, width=1000)), "no autoscaler can add to what `ray.init` started"
+    assert said.getvalue().startswith(f"using the Ray of this process at {address}: 1 node, 3 CPUs")
