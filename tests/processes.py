@@ -24,6 +24,16 @@ def kill_all_called_with(text: str) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+def with_environment(text: str) -> list[int]:
+    """Processes in whose environment this stands; children have it from their parents."""
+    found = []
+    for pid, _ in _calls():
+        with suppress(OSError):
+            if text.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+    return found
+
+
 def _calls() -> Iterator[tuple[int, bytes]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
