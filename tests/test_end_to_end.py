@@ -29,10 +29,10 @@ from labeler.runs import open_run, read_plan, read_progress, read_tables
 from labeler.shards import Unit, find_shards, read_units
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
-from tests.processes import kill_all_called_with
+from tests.processes import kill_all_called_with, with_environment
 from tests.ray_heads import RAY, free_port
 from tests.s3_server import Proxy, S3Server
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -142,10 +142,10 @@ def test_s3_in_and_out_with_a_killed_driver_and_new_shards(
     process = start_label(config, env=env)
     while not finished_shards(output):
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.5)
+        time.sleep(0.05)
     process.kill()
     process.communicate()
-    time.sleep(3)  # its local cluster notices and goes: nothing of it may still be writing
+    wait_until(lambda: not with_environment(env["LABELER_CACHE"]))  # its local cluster notices, and writes no more
     run = open_run(output)
     assert run is not None
     plan, before = read_plan(run), read_progress(run)
