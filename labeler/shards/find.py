@@ -176,7 +176,7 @@ def _absolute(uri: str) -> str:
     if not storage.is_local(uri):
         return uri.rstrip("/") if not uri.endswith("://") else uri
     scheme = "file://" if uri.startswith("file://") else ""
-    return scheme + os.path.abspath(os.path.expanduser(uri.removeprefix(scheme)))
+    return scheme + os.path.abspath(storage.expand_home(uri.removeprefix(scheme)))
 
 
 def _warn_of_unreadable(unreadable: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from labeler.storage.objects import ObjectInfo, OnSkipped, Store
 from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
 from labeler.storage.retries import METER, Traffic, retrying
 from labeler.storage.streams import ByteStream
-from labeler.storage.uris import basename, is_local, join, parent, printable, redact, scheme
+from labeler.storage.uris import basename, expand_home, is_local, join, parent, printable, redact, scheme
 
 __all__ = [
     "NOT_REGULAR",
@@ -28,6 +28,7 @@ __all__ = [
     "basename",
     "check_put_if_absent",
     "delete",
+    "expand_home",
     "head",
     "is_local",
     "join",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+
+from labeler.errors import Refused
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _USER = re.compile(r"(:/{1,2})[^/\s\"']*@")  # up to the last "@"; pathlib makes "//" one "/"
@@ -25,6 +28,18 @@ def is_local(uri: str) -> bool:
 def local_path(uri: str) -> str:
     """The path of a local URI, as the operating system takes it."""
     return uri[len("file://") :] if scheme(uri) == "file" else uri
+
+
+def expand_home(path: str) -> str:
+    """Return `path` with a leading `~` replaced by the user's home folder.
+
+    Raises:
+        Refused: if that folder is not known, as in a container whose user has no passwd entry.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded == "~" or expanded.startswith("~/"):
+        raise Refused(f"{redact(path)}: this user has no home folder (HOME is not set); write the path in full")
+    return expanded
 
 
 def join(uri: str, *parts: str) -> str:
