@@ -155,4 +155,4 @@ def _absolute(uri: str) -> str:
     if not storage.is_local(uri):
         return uri.rstrip("/") if not uri.endswith("://") else uri
     scheme = "file://" if uri.startswith("file://") else ""
-    return scheme + os.path.abspath(os.path.expanduser(uri.removeprefix(scheme)))
+    return scheme + os.path.abspath(storage.expand_home(uri.removeprefix(scheme)))
