@@ -51,7 +51,7 @@ def test_an_export_without_images_is_valid_in_every_format(tmp_path: Path) -> No
     empty = write_run(tmp_path / "run", {(0, 0): [row(0, status="decode_error", width=None, height=None)]})
     for to in ("coco", "lvis", "odvg", "yolo", "webdataset", "parquet", "hf"):
         out = export(empty, tmp_path / to, to)
-        assert json.loads((out / "export.json").read_text())["complete"] is True
+        assert json.loads((out / ".labeler/export.json").read_text())["complete"] is True
     assert COCO(str(tmp_path / "coco/labels.json")).imgs == {}
     assert COCO(str(tmp_path / "lvis/labels.json")).imgs == {}
     assert (tmp_path / "odvg/labels.jsonl").read_text() == ""
@@ -170,7 +170,10 @@ def test_only_the_bytes_of_selected_images_are_read(run: Run, tmp_path: Path) ->
     without_images = bytes_read("no such film")  # the run's own files
     assert bytes_read("film 2") - without_images == sum(wanted["length"].to_pylist())
     assert len(wanted) == 3
-    assert json.loads((tmp_path / "film 2/export.json").read_text())["totals"]["images"].keys() <= {"train", "val"}
+    assert json.loads((tmp_path / "film 2/.labeler/export.json").read_text())["totals"]["images"].keys() <= {
+        "train",
+        "val",
+    }
 
 
 def test_a_label_never_leaves_the_unit_square() -> None:
@@ -326,7 +329,13 @@ def test_from_s3_each_selected_image_is_one_request_and_the_others_none(
     after = [s3_server.gets(tar) + s3_server.ranged_gets(tar) for tar in tars]
     assert [now - then for now, then in zip(after, before, strict=True)] == [2, 0]
     written = sorted(info.uri.removeprefix(bucket) for info in storage.list_objects(f"{bucket}/out"))
-    assert written == ["/out/categories.json", "/out/export.json", "/out/labels-00000.tar", "/out/parts/00000.json"]
+    assert written == [
+        "/out/.labeler/export.json",
+        "/out/.labeler/parts/00000.json",
+        "/out/README.md",
+        "/out/categories.json",
+        "/out/labels-00000.tar",
+    ]
     with tarfile.open(fileobj=io.BytesIO(storage.read_bytes(f"{bucket}/out/labels-00000.tar"))) as tar:
         assert tar.getnames() == [f"000000-00000{i}.{e}" for i in (1, 5) for e in ("jpg", "json")]
 

@@ -22,6 +22,7 @@ __all__ = [
     "OnSkipped",
     "StorageError",
     "Traffic",
+    "Unconditional",
     "Unreadable",
     "basename",
     "check_put_if_absent",

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 from labeler.errors import InputChanged, StorageError
-from labeler.storage.failures import Transient
+from labeler.storage.failures import Transient, Unconditional
 from labeler.storage.local_failures import GONE, reading, said, writing
 from labeler.storage.local_walk import TEMPORARY_FOLDER, LocalWalk
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped
@@ -193,7 +193,7 @@ def _link(temporary: str, path: str) -> bool:
         return False
     except OSError as error:
         if error.errno in _NO_LINKS:
-            raise StorageError(
+            raise Unconditional(
                 f"{path}: this file system has no hard links, so it cannot put if absent; "
                 "set output.single_writer=true if only one job writes there"
             ) from error
