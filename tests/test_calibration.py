@@ -20,7 +20,7 @@ from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.evaluation import evaluate_run
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
-from labeler.exports.thresholds import thresholds_for
+from labeler.exports.thresholds import NEVER, thresholds_for
 from labeler.records import detections_of
 from labeler.runs import Run, read_plan, read_progress, read_tables
 from tests.label_runs import noisy_run, only_images, row, write_run
@@ -70,9 +70,64 @@ def test_a_file_that_keeps_nothing_is_said_to(
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     command = ["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--output", str(tmp_path / "t.yaml")]
     assert main([*command, "--target", "precision=0.9999"]) == 0
-    assert "warning: nothing reaches the target, every threshold is 1" in capsys.readouterr().out
+    assert "warning: nothing reaches the target, every category is left out" in capsys.readouterr().out
     assert main([*command, "--target", "precision=0.8"]) == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def certain_run(folder: Path) -> tuple[Run, Path]:
+    """A run whose cats are always wrong, one of them with a score of exactly 1, and whose dogs are always right."""
+    boxes = [[60 * i, 0, 60 * i + 40, 40] for i in range(8)]
+    found = Detections.of([*boxes, [0, 100, 40, 140]], [0.9] * 8 + [1.0], [8] * 8 + [3])
+    run = write_run(folder / "run", {(0, 0): [row(index, found) for index in range(10)]})
+    truth = {
+        "images": [{"id": i + 1, "file_name": f"part-0.tar/{i}.jpg", "width": 640, "height": 480} for i in range(10)],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}],
+        "annotations": [
+            {"id": 10 * i + n, "image_id": i + 1, "category_id": 8, "bbox": [60 * n, 0, 40, 40], "iscrowd": 0}
+            for i in range(10)
+            for n in range(8)
+        ],
+    }
+    (folder / "gt.json").write_text(json.dumps(truth))
+    return run, folder / "gt.json"
+
+
+def test_a_category_that_is_left_out_keeps_not_even_a_score_of_exactly_1(tmp_path: Path) -> None:
+    run, truth = certain_run(tmp_path)
+    file, out = tmp_path / "t.yaml", tmp_path / "out.json"
+    command = ["calibrate", run.uri, "--annotations", str(truth), "--output", str(file), "--min-judged", "10"]
+    assert main([*command, "--target", "precision=0.9"]) == 0
+    assert yaml.safe_load(file.read_text())["categories"]["cat"] == "never"
+    assert main(["export", run.uri, "--to", "coco", "--thresholds", str(file), "--output", str(out)]) == 0
+    assert {note["category_id"] for note in json.loads(out.read_text())["annotations"]} == {8}
+    assert "never" in file.read_text().partition("calibration:")[2]
+
+
+def test_a_file_of_an_earlier_calibrate_leaves_out_what_it_says_1_of(tmp_path: Path) -> None:
+    run, _ = certain_run(tmp_path)
+    file = tmp_path / "t.yaml"
+    file.write_text("default: 0.5\ncategories: {cat: 1.0, dog: 0.3}\ncalibration: {confidence: 0.9}\n")
+    assert thresholds_for(run, file).by_category == {3: NEVER, 8: 0.3}
+    file.write_text("default: 1\ncategories: {cat: 1.0, dog: never}\n")
+    by_hand = thresholds_for(run, file)
+    assert (by_hand.default, by_hand.by_category) == (1.0, {3: 1.0, 8: NEVER}), "by hand, 1 is a score"
+
+
+@pytest.mark.parametrize("text", ["default: never", "default: 1\ncategories: {cat: never}"])
+def test_thresholds_that_keep_nothing_are_warned_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    run, truth = certain_run(tmp_path)
+    (tmp_path / "t.yaml").write_text(text)
+    given = str(tmp_path / "t.yaml")
+    assert main(["export", run.uri, "--to", "coco", "--thresholds", given]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "warning: the thresholds keep no box" in line
+    assert main(["evaluate", run.uri, "--annotations", str(truth), "--thresholds", given]) == 0
+    assert "the thresholds keep no box" in capsys.readouterr().out
+    assert main(["compare", run.uri, run.uri, "--thresholds-b", given]) == 0
+    assert "B: the thresholds keep no box" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("asked", [0.7, 0.8, 0.9])
@@ -106,7 +161,7 @@ def test_a_rare_category_takes_the_fallback_and_a_hopeless_one_is_left_out(tmp_p
     dogs = [a for a in truth["annotations"] if a["category_id"] == 8]
     found = calibrate_by_annotations(run, truth, parse_target("precision=0.9", min_judged=100))
     cat, dog = found.choices
-    assert (cat.status, cat.threshold) == ("unreachable", 1.0)
+    assert (cat.status, cat.threshold) == ("unreachable", NEVER)
     assert dog.status == "fitted"
     assert len(dogs) > 500
     rare = calibrate_by_annotations(run, truth, parse_target("precision=0.9", min_judged=dog.judged + 1))
@@ -228,7 +283,7 @@ def test_a_frequent_category_weighs_by_its_boxes_in_the_fallback() -> None:
 
     found = fit(evidence, parse_target("precision=0.9"), floor=0.05)
     frequent, *others = found.choices
-    assert (frequent.status, frequent.threshold) == ("refuted", 1.0)
+    assert (frequent.status, frequent.threshold) == ("refuted", NEVER)
     assert {c.status for c in others} == {"rare"}
     assert found.fallback.precision is not None
     assert found.fallback.threshold < 0.1

@@ -279,6 +279,24 @@ def test_an_export_of_nothing_is_said(run: Run, tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().err == "labeler: warning: no image is selected, the export is empty\n"
 
 
+@pytest.mark.parametrize("options", [("--threshold", "0.95"), ("--min-side", "90"), ("--score-below", "0.2")])
+def test_an_export_without_a_box_is_said(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, str]
+) -> None:
+    export(run, tmp_path / "out", "webdataset", *options)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("labeler: warning: no box is kept")
+    export(run, tmp_path / "asked", "webdataset", *options, "--boxes", "..0")
+    assert capsys.readouterr().err == "", "backgrounds were asked for"
+
+
+def test_a_split_without_a_box_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = Detections.of([[0, 0, 9, 9]], [0.9], [3])
+    some = write_run(tmp_path / "run", {(0, 0): [row(0, found), *(row(n) for n in range(1, 40))]})
+    export(some, tmp_path / "out", "coco", "--split", "train=0.5,val=0.5")
+    assert "warning: no box fell into" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("row_group_size", [60, 5])
 def test_a_parquet_file_is_gone_through_once_however_many_units_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group_size: int

@@ -12,9 +12,9 @@ from labeler.calibration.evidence import Curve, Evidence
 from labeler.calibration.intervals import one_sided, two_sided, wilson
 from labeler.calibration.target import Target
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
+from labeler.exports.thresholds import NEVER
 
 Status = Literal["fitted", "rare", "refuted", "unreachable"]
-NEVER = 1.0  # the threshold of a category that is left out
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Choice:
     Attributes:
         status: "fitted"; "rare", too little was judged, and `threshold` is the fallback; "refuted", too little, but
             enough to say that at the fallback the category surely misses the target; "unreachable", enough was judged
-            and no threshold reaches the target. The last two are left out: `threshold` is 1.
+            and no threshold reaches the target. The last two are left out: `threshold` is NEVER.
         judged: detections that were judged, from the score floor up.
         precision, recall: above the threshold; None where nothing is known.
     """

@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from labeler.calibration.fit import NEVER, Calibration, Choice, Interval
+from labeler.calibration.fit import Calibration, Choice, Interval
 from labeler.exports.fitted_on import fitted_on
+from labeler.exports.thresholds import NEVER, as_written
 from labeler.runs import Run
 
 _HEAD = "# Fitted by `labeler calibrate`, for runs of the same model, prompts and vocabulary only.\n"
@@ -20,8 +21,8 @@ def to_yaml(calibration: Calibration, run: Run, *, source: str) -> bytes:
     """
     by_id, target = run.vocabulary().by_id, calibration.target
     document = {
-        "default": calibration.fallback.threshold,
-        "categories": {by_id[_id(c)].name: c.threshold for c in calibration.choices if c.status != "rare"},
+        "default": as_written(calibration.fallback.threshold),
+        "categories": {by_id[_id(c)].name: as_written(c.threshold) for c in calibration.choices if c.status != "rare"},
         "fitted_on": fitted_on(run),
         "calibration": {
             "target": {target.measure: target.value},
@@ -43,7 +44,11 @@ def _id(choice: Choice) -> int:
 
 
 def _numbers(choice: Choice) -> dict[str, Any]:
-    values: dict[str, Any] = {"status": choice.status, "threshold": choice.threshold, "judged": choice.judged}
+    values: dict[str, Any] = {
+        "status": choice.status,
+        "threshold": as_written(choice.threshold),
+        "judged": choice.judged,
+    }
     for name, interval in (("precision", choice.precision), ("recall", choice.recall)):
         if interval is not None:
             values[name] = [round(v, 4) for v in (interval.value, interval.low, interval.high)]
@@ -69,8 +74,8 @@ def describe(calibration: Calibration, run: Run) -> list[str]:
     lines.append("before suppression across categories, which export does on top: it drops boxes, right and wrong ones")
     if calibration.keeps_nothing:
         lines.append(
-            "warning: nothing reaches the target, every threshold is 1, and an export with this file keeps no box: "
-            "ask for less, or have more boxes judged"
+            "warning: nothing reaches the target, every category is left out, and an export with this file keeps no "
+            "box: ask for less, or have more boxes judged"
         )
     return [line.rstrip() for line in lines]
 

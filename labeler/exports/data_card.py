@@ -11,6 +11,7 @@ from labeler import __version__, storage
 from labeler.exports.formats import Frame
 from labeler.exports.selection import Selection
 from labeler.exports.splits import ALL
+from labeler.exports.thresholds import NEVER, as_written
 from labeler.exports.totals import Totals
 
 NAME = "README.md"
@@ -103,9 +104,10 @@ def _provenance(frame: Frame, totals: Totals) -> dict[str, str]:
 
 def _thresholds(asked: Selection) -> str:
     thresholds = asked.thresholds
-    parts = [f"{thresholds.default:g} by default"]
+    parts = [f"{as_written(thresholds.default)} by default"]
     if thresholds.by_category:
-        parts.append(f"own ones for {len(thresholds.by_category):,} categories")
+        never = sum(threshold == NEVER for threshold in thresholds.by_category.values())
+        parts.append(f"own ones for {len(thresholds.by_category):,} categories ({never:,} of them left out)")
     if "run" in thresholds.fitted_on:
         parts.append(f"fitted on run `{thresholds.fitted_on['run']}`")
     if asked.score_below is not None:

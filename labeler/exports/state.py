@@ -15,6 +15,7 @@ from labeler import __version__, storage
 from labeler.errors import Refused
 from labeler.exports.formats import Format
 from labeler.exports.selection import Selection
+from labeler.exports.thresholds import as_written
 from labeler.exports.totals import Totals
 from labeler.runs import Progress, Run, UnitKey, layout
 from labeler.runs.manifest import canonical_json, digest_of, readable_json
@@ -34,7 +35,9 @@ def describe(
     forgotten = [storage.basename(info.uri) for info in storage.list_objects(run.root.path(layout.EXCLUDED_FOLDER))]
     asked = asdict(selection)
     asked["categories"] = None if selection.categories is None else sorted(selection.categories)
-    asked["thresholds"]["by_category"] = {str(id_): t for id_, t in sorted(selection.thresholds.by_category.items())}
+    thresholds = selection.thresholds
+    asked["thresholds"]["default"] = as_written(thresholds.default)
+    asked["thresholds"]["by_category"] = {str(id_): as_written(t) for id_, t in sorted(thresholds.by_category.items())}
     return {
         "export_version": EXPORT_VERSION,
         "run": run.manifest.run_id,
