@@ -356,3 +356,107 @@ def test_marks_know_no_recall(tmp_path: Path) -> None:
     marks = read(marks_of(run, lambda *_: True), tmp_path)
     with pytest.raises(Refused, match="ask for a precision"):
         calibrate_by_marks(run, read_plan(run), read_progress(run), marks, parse_target("recall=0.9"))
+
+
+# ---- what is said where nothing is reached, and what is replaced
+
+
+def calibrate_by(run: Run, folder: Path, right: Any, *options: str, every: int = 1) -> int:
+    (folder / "marks.json").write_text(json.dumps(marks_of(run, right, every=every)))
+    return main(["calibrate", run.uri, "--marks", str(folder / "marks.json"), *options])
+
+
+def test_marks_that_reach_nothing_are_told_the_best_and_what_to_mark_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten dogs with a score of 0.9, all right: surely 0.859 by Wilson's bound; 0.9 needs 15 of them."""
+    run = write_run(tmp_path / "run", {(0, 0): [row(i, Detections.of([[0, 0, 9, 9]], [0.9], [8])) for i in range(10)]})
+    assert calibrate_by(run, tmp_path, lambda *_: True, "--target", "precision=0.9") == 0
+    out = capsys.readouterr().out
+    assert "warning: nothing reaches the target" in out
+    assert "best reached: precision 1.000, at 90% confidence at least 0.859" in out
+    assert "ask for precision=0.85" in out
+    assert "or judge next: about 5 more boxes with scores from 0.05 of dog, if as many are right" in out
+    assert calibrate_by(run, tmp_path, lambda *_: True, "--target", "precision=0.85") == 0
+    assert "warning" not in capsys.readouterr().out, "what it advised works"
+
+
+def test_marks_of_which_too_few_are_right_anywhere_are_not_told_to_mark_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): [row(i, Detections.of([[0, 0, 9, 9]], [0.9], [8])) for i in range(40)]})
+    assert calibrate_by(run, tmp_path, lambda index, *_: index % 2, "--target", "precision=0.9") == 0
+    out = capsys.readouterr().out
+    assert "best reached: precision 0.500" in out
+    assert "no category has a precision above 0.9 anywhere" in out
+    assert "judge next" not in out
+    assert "(best 0.500 from 0.05)" in out
+
+
+def test_a_recall_that_is_not_reached_says_the_best_recall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, truth = noisy_run(tmp_path / "run", SHARPNESS, images=20)
+    for note in truth["annotations"][::2]:
+        note["bbox"] = [600.0, 440.0, 39.0, 39.0]  # where nothing is found
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    assert main(["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--target", "recall=0.9"]) == 0
+    assert "best reached: recall 0." in capsys.readouterr().out
+
+
+def test_a_threshold_file_that_was_edited_is_not_replaced_without_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, truth = certain_run(tmp_path)
+    file = Path(run.uri) / "thresholds.yaml"
+    command = ["calibrate", run.uri, "--annotations", str(truth), "--min-judged", "10", "--target"]
+    assert main([*command, "precision=0.9"]) == 0
+    assert ", replaces the" not in capsys.readouterr().out
+    assert main([*command, "precision=0.8"]) == 0, "its own file it may replace"
+    assert f"replaces the file for precision=0.9 from {truth}" in capsys.readouterr().out
+    by_hand = file.read_text().replace("cat: never", "cat: 0.7")
+    for text in (by_hand, "default: 0.5\n", "not: [yaml"):
+        file.write_text(text)
+        assert main([*command, "precision=0.9"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(file) in line
+        assert "--force" in line
+        assert file.read_text() == text
+    assert main([*command, "precision=0.9", "--force"]) == 0
+    assert "replaces 10 bytes" in capsys.readouterr().out
+
+
+def test_an_evaluation_replaces_an_evaluation_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, truth = certain_run(tmp_path)
+    command = ["evaluate", run.uri, "--annotations", str(truth)]
+    assert main(command) == 0
+    assert ", replaces the" not in capsys.readouterr().out
+    assert main(command) == 0
+    assert f"evaluation.json, replaces the evaluation against {truth} (AP " in capsys.readouterr().out
+    before = truth.read_bytes()
+    assert main([*command, "--output", str(truth)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is not an evaluation by `labeler evaluate`" in line
+    assert truth.read_bytes() == before
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    assert main([*command, "--output", str(other), "--force"]) == 0
+    assert "replaces 4 bytes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("to", "suffix"), [("coco", "json"), ("lvis", "json"), ("odvg", "jsonl")])
+def test_a_one_file_export_replaces_an_export_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str, suffix: str
+) -> None:
+    run, truth = certain_run(tmp_path)
+    command = ["export", run.uri, "--to", to, "--output"]
+    assert main([*command, str(tmp_path / f"out.{suffix}")]) == 0
+    assert ", replaces the" not in capsys.readouterr().out
+    assert main([*command, str(tmp_path / f"out.{suffix}")]) == 0
+    assert "replaces: " in capsys.readouterr().out
+    mine = truth.rename(tmp_path / f"mine.{suffix}")
+    before = mine.read_bytes()
+    assert main([*command, str(mine)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"is not an export by `labeler export --to {to}`" in line
+    assert mine.read_bytes() == before

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from labeler import storage
 from labeler.commands import export_options as options
 from labeler.commands.arguments import Verbs, require_complete, require_run
+from labeler.commands.outputs import require_replaceable
 from labeler.errors import Refused, StorageError
 
 if TYPE_CHECKING:
@@ -43,11 +44,21 @@ def _export(arguments: argparse.Namespace) -> int:
     single = options.is_single_file(arguments)
     extension = f".{options.SINGLE_FILES[arguments.to]}" if single else ""
     target = _target(arguments.output, run.path(f"exports/{arguments.to}{extension}"))
+    replaced = _replaced(target, arguments.to) if single else None
     summary = export_run(run, plan, progress, selection, format_, target.rstrip("/"), single_file=single)
-    print("\n".join(_describe(summary)))
+    print("\n".join([*_describe(summary), *([f"replaces: {replaced}"] if replaced else [])]))
     if warning := _warning(selection, summary.totals):
         print(f"labeler: warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _replaced(target: str, to: str) -> str | None:
+    """Return what the one file of an export replaces. Raises Refused if that is not such a file."""
+    from labeler.exports import coco_files, odvg
+
+    describe = odvg.describe_written if to == "odvg" else coco_files.describe_written
+    what, or_else = f"an export by `labeler export --to {to}`", "delete it first"
+    return require_replaceable(target, describe, what, or_else=or_else, max_bytes=4096)
 
 
 def _target(asked: str | None, default: str) -> str:
