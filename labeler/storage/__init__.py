@@ -41,6 +41,7 @@ __all__ = [
     "S3Rules",
     "StorageError",
     "Traffic",
+    "Unconditional",
     "Unreadable",
     "basename",
     "check_put_if_absent",

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Collection
 
 from labeler.errors import StorageError
-from labeler.storage.failures import Transient
+from labeler.storage.failures import Transient, Unconditional
 from labeler.storage.local_failures import said, writing
 from labeler.storage.local_walk import TEMPORARY_FOLDER
 from labeler.storage.redaction import redact
@@ -130,7 +130,7 @@ def link(temporary: str, path: str) -> bool:
             raise
         if error.errno != errno.EXDEV and _can_link(temporary):
             raise  # this file system has hard links: it is the folder that takes no file
-        raise StorageError(
+        raise Unconditional(
             f"{redact(path)}: this file system makes no hard links there ({said(error)}), so it cannot put if absent; "
             "set output.single_writer=true if only one job writes there"
         ) from error
