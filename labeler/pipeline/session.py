@@ -73,11 +73,13 @@ def carry_out(
         redo: of a derived run.
     """
     output, single_writer = absolute_uri(job.config.output.uri), job.config.output.single_writer
+    with refusals():
+        excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
+        write_excluded(run, excluded)  # what is labeled by now is named at the end
         return _finish(run, *read_snapshot(run))
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
-        excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
     if run is not None and (changed := run.changed_versions(package_versions())):
         console.print(
