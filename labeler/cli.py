@@ -23,7 +23,7 @@ from labeler.commands import (
 )
 from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
-from labeler.storage import printable, redact
+from labeler.terminal import safe, safe_output
 
 VERBS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, train, forget, vocabulary)
 REFUSED = 2
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        code: int = arguments.run(arguments)
+        with safe_output():
+            code: int = arguments.run(arguments)
     except LabelerError as error:
         complain(f"labeler: {_shown(str(error))}", *(f"  {_shown(p)}" for p in getattr(error, "problems", ())))
         return _exit_code(error, arguments.verb)
@@ -55,8 +56,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _shown(message: str) -> str:
-    """A message as one line of a terminal: without secrets, whoever wrote it, and names cannot steer the terminal."""
-    return printable(redact(message))
+    """A message as one line of a terminal."""
+    return safe(message.replace("\n", "\\n").replace("\t", "\\t"))
 
 
 def _exit_code(error: LabelerError, verb: str) -> int:

@@ -126,6 +126,7 @@ class Proxy:
         framing: of bodies that come aws-chunked: "kept" stores the frames as if they were the object's bytes, as some
             gateways do; "refused" answers 501; None has the server take them off.
         framed: how many came so.
+        public, paying: buckets that refuse signed requests, and requests that do not agree to pay.
         is_conditional: False answers 501 to If-None-Match.
     """
 
@@ -140,6 +141,8 @@ class Proxy:
     framing: str | None = None
     framed: int = 0
     is_conditional: bool = True
+    public: set[str] = field(default_factory=set)
+    paying: set[str] = field(default_factory=set)
 
 
 @pytest.fixture
@@ -195,6 +198,15 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
                         del self.headers[name]
             if not state.is_conditional and self.headers.get("If-None-Match"):
                 return self._answer(501, "NotImplemented")
+            bucket = urlsplit(self.path).path.split("/")[1]
+            if bucket in state.public:
+                if self.headers.get("Authorization"):
+                    return self._answer(403, "AccessDenied")
+                self.headers["Authorization"] = (
+                    "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"  # the server's own rule
+                )
+            if bucket in state.paying and self.headers.get("x-amz-request-payer") != "requester":
+                return self._answer(403, "AccessDenied")
             for answer in state.answers:
                 if answer[0] == self.command:
                     state.answers.remove(answer)
@@ -209,7 +221,8 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
             if fault == "reset":
                 return self._hang_up()
             if fault == "timeout":
-                time.sleep(state.faults.silence_s if state.faults else 0)
+                self.connection.settimeout(PATIENCE_S)
+                self.connection.recv(1)  # nothing is said until the client has had enough
                 return self._hang_up()
             connection = http.client.HTTPConnection(upstream, timeout=PATIENCE_S)
             own = ("expect", "connection", "transfer-encoding", "content-length")

@@ -87,6 +87,35 @@ def test_a_vanished_file_is_a_row_and_the_others_go_on(folder: Path) -> None:
     assert (errors, end.images) == ({"0/004.jpg": "missing object"}, 10)
 
 
+@pytest.mark.parametrize("how", ["renamed", "emptied", "denied"])
+def test_an_input_that_is_gone_is_an_error_and_never_rows(tmp_path: Path, bucket: str, proxy: Proxy, how: str) -> None:
+    names = [f"{i:02d}.png" for i in range(40)]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).write_bytes(b"x")
+        storage.put(f"{bucket}/in/{name}", b"x")
+    (shard,) = find_shards(f"{bucket}/in" if how == "denied" else str(tmp_path / "in"))
+    if how == "renamed":
+        (tmp_path / "in").rename(tmp_path / "away")
+    elif how == "emptied":
+        for name in names:
+            (tmp_path / "in" / name).unlink()
+    else:
+        proxy.answers = [(method, 403, "AccessDenied") for method in ("GET", "HEAD")] * 1000
+    with pytest.raises(StorageError, match=r"seems to be gone|is not there any more"):
+        next(read_units(shard, max_images=4))
+
+
+def test_many_vanished_files_are_rows_while_others_are_there(tmp_path: Path) -> None:
+    for i in range(60):
+        (tmp_path / f"{i:02d}.png").write_bytes(b"x")
+    (shard,) = find_shards(str(tmp_path))
+    for i in range(30):
+        (tmp_path / f"{i:02d}.png").unlink()
+    items = [item for read in read_units(shard) if isinstance(read, Unit) for item in read.items]
+    assert [item.error for item in items] == ["missing object"] * 30 + [None] * 30
+
+
 def test_a_vanished_or_forbidden_object_is_a_row(bucket: str, proxy: Proxy) -> None:
     for number in range(3):
         storage.put(f"{bucket}/{number}.jpg", b"x")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from labeler import storage
+from labeler import plain_json, storage
 from labeler.checkpoints.files import CONFIG, IMAGE_PROCESSOR, TOKENIZER, WEIGHTS, WEIGHTS_INDEX
 from labeler.checkpoints.located import Located
 from labeler.errors import Refused
@@ -69,7 +68,7 @@ def _weight_files(folder: Path, name: str) -> list[str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(storage.read_regular(path).decode())
+        found = plain_json.parse(storage.read_regular(path))
     except (OSError, ValueError) as error:
         raise Refused(f"cannot read {path}: {error}") from None
     if not isinstance(found, dict):

@@ -59,4 +59,17 @@ def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
         storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
     except StorageError as error:  # whoever may only read the run can prove its counts all the same
         print(f"note     the report was not written: {error}")
-    return report.complete
+    return report.complete and not _is_unselected(run, plan)
+
+
+def _is_unselected(run: Run, plan: Sequence[PlannedShard]) -> bool:
+    """Say which units a derived run lacks, because they came after it was created."""
+    from labeler.runs import read_progress
+    from labeler.runs.derived import count_unselected, describe_unselected
+
+    if run.parent is None:
+        return False
+    count = count_unselected(run, plan, read_progress(run.parent))
+    if count:
+        print(f"problem  {describe_unselected(run, count)}")
+    return bool(count)

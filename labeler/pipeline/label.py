@@ -26,6 +26,7 @@ from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
 from labeler.runs.snapshot import read_snapshot
 from labeler.sampling import require_images
+from labeler.terminal import message_console
 
 
 def label(
@@ -45,7 +46,7 @@ def label(
         Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
         Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
     """
-    console = console or Console(stderr=True, highlight=False)
+    console = console or message_console()
     job = resolve_job(config)
     output = absolute_uri(config.output.uri)
     with refusals():

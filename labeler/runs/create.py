@@ -91,7 +91,7 @@ def create_run(uri: str, new: NewRun, *, single_writer: bool = False) -> Run:
         parent=new.parent,
     )
     if new.parent is not None:  # so that what must reach every copy of a row finds this one
-        storage.put(new.parent.path(layout.derived_file(manifest.run_id)), uri.encode())
+        storage.put(new.parent.path(layout.derived_file(manifest.run_id)), storage.redact(uri).encode())
     if not storage.put_if_absent(storage.join(uri, layout.MANIFEST), manifest.to_json(), single_writer=single_writer):
         return _adopt(uri, new, differing=layout.MANIFEST)
     return Run(uri, manifest, new.parent)

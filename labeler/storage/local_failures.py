@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from labeler.errors import StorageError
 from labeler.storage.failures import DENIED, INVALID, MISSING, Transient, Unreadable
@@ -41,9 +42,19 @@ def writing(uri: str, error: OSError) -> Exception:
         return Transient(said(error), _ADVICE)
     if error.errno in _NO_SPACE:
         return StorageError(f"{shown}: no space left ({said(error)}); free some, then run again")
-    if error.errno in _DENIED | {errno.EROFS}:
+    if error.errno == errno.EROFS:  # remounted because of a fault, and perhaps back in a moment
+        return Transient(said(error), "remount it for writing, then run again")
+    if error.errno in _DENIED:
         return StorageError(f"{shown} cannot be written: {said(error)}; check the permissions")
     return StorageError(f"{shown} cannot be written: {said(error)}")
+
+
+def is_read_only(path: str) -> bool:
+    """Whether the file system of a path, or of the nearest folder above it that exists, is mounted read-only."""
+    folder = os.path.abspath(path)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def said(error: Exception) -> str:
