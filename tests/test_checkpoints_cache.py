@@ -48,7 +48,9 @@ def the_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_user_without_a_home_is_told_what_to_set(bucket: str) -> None:
-    assert ADVICE in the_line(run_as_nobody_known(["vocabulary", "check", "coco", "--model", bucket]))
+    line = the_line(run_as_nobody_known(["vocabulary", "check", "coco", "--model", bucket]))
+    assert "this user has no home" in line
+    assert ADVICE in line
     assert ADVICE in the_line(
         run_as_nobody_known(["vocabulary", "check", "coco", "--model", bucket], XDG_CACHE_HOME="~/c")
     )
@@ -57,10 +59,16 @@ def test_a_user_without_a_home_is_told_what_to_set(bucket: str) -> None:
     )
 
 
-@pytest.mark.parametrize("argv", [["status", "~/run"], ["status", "~nobody-of-that-name/run"],
-                                  ["vocabulary", "check", "coco", "--model", "~/model"]], ids=" ".join)  # fmt: skip
-def test_a_path_from_a_home_that_is_not_known_is_one_line(argv: list[str]) -> None:
-    the_line(run_as_nobody_known(argv))
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["status", "~/run"], "~/run: this user has no home folder (HOME is not set); write the path in full"),
+        (["vocabulary", "check", "coco", "--model", "~/model"], "~/model: this user has no home folder"),
+        (["status", "~nobody-of-that-name/run"], "it has no run.json"),
+    ],
+)
+def test_a_path_from_a_home_that_is_not_known_is_one_line(argv: list[str], expected: str) -> None:
+    assert expected in the_line(run_as_nobody_known(argv))
 
 
 def test_a_home_that_cannot_be_written_is_told_the_same(bucket: str) -> None:

@@ -14,18 +14,8 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {
-        "errors",
-        "byte_budget",
-        "plain_json",
-        "plain_yaml",
-        "watchdog",
-        "batching",
-        "forwards",
-        "cgroups",
-        "cpus",
-        "output",
-    },
+    {"errors", "plain_json", "plain_yaml", "output"},
+    {"byte_budget", "watchdog", "batching", "forwards", "cgroups", "cpus"},
     {"boxes", "masks", "image_headers", "tiff_tags", "file_names", "storage", "tokenizer"},
     {"image_pixels", "images", "image_copies"},
     {"vocabulary_files", "wordpiece"},

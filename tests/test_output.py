@@ -37,7 +37,7 @@ COMMANDS = [
 def places(tmp_path: Path) -> Mapping[str, str]:
     write_run(tmp_path / "run", {(0, 0): [row(0), row(1)]})
     (tmp_path / "truth.json").write_text(TRUTH)
-    (tmp_path / "keys").write_text("part-0.tar/1\n")
+    (tmp_path / "keys").write_text("part-0.tar/1.jpg\n")
     return {"HERE": str(tmp_path), "RUN": str(tmp_path / "run")}
 
 

@@ -102,7 +102,7 @@ def _with_literal_folders(glob: str) -> str:
 
 def _is_folder(uri: str) -> bool:
     try:
-        return next(iter(storage.list_objects(uri)), None) is not None
+        return next(iter(storage.list_objects(uri, on_skipped=lambda uri, reason: None)), None) is not None
     except storage.Unreadable:
         return False
 
