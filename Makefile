@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+UV := $(BIN)/uv
+RESOLVE := env -u UV_FIND_LINKS $(UV) pip compile -q --universal --python-version 3.11
 
 # Oversubscribed threads make everything ten times slower on small machines.
 export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow test-lowest chaos fuzz gpu check fix lock clean
+.PHONY: install demo test test-slow test-lowest test-package chaos fuzz gpu check fix lock check-lock clean
 
 install: $(READY)
 
@@ -43,6 +45,10 @@ test-lowest:
 	.venv-lowest/bin/python -m pip install -q -c requirements.lowest -e . --group dev
 	.venv-lowest/bin/python -m pytest -m "not slow and not chaos" -n 2 --dist loadgroup
 
+# Wheel and sdist as a stranger gets them: built, looked into, installed outside the repository, and used there.
+test-package: $(UV)
+	$(BIN)/python -m tests.package --uv $(abspath $(UV))
+
 # A job on a cluster of several nodes, killed in every way; each test prints a line with what it found.
 chaos: $(READY)
 	$(BIN)/python -m pytest -m chaos -s tests/test_chaos.py
@@ -65,10 +71,25 @@ fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Versions of what is installed now become the versions that everybody installs.
-lock: $(READY)
-	(echo "# Exact versions that the tests pass with; the Makefile installs with these. Refresh: make lock"; \
-	 $(BIN)/python -m pip list --format=freeze | grep -viE '^(labeler|pip|setuptools)==' | sed 's/+cpu//' | sort -f) > requirements.lock
+$(UV): $(READY)
+	$(BIN)/python -m pip install -q uv==0.13.9
+
+# Resolved for the public index, every platform and Python: what is installed here does not matter, nor do local wheels.
+# Versions stay as they are where they can; `make lock UPGRADE=--upgrade` raises all, UPGRADE="-P NAME" one.
+lock: $(UV)
+	$(RESOLVE) --all-extras --group dev --no-annotate $(UPGRADE) \
+	  --custom-compile-command "make lock  (uv pip compile --universal; torch is held in pyproject.toml)" \
+	  pyproject.toml -o requirements.lock
+
+# Does the lock fit pyproject.toml, does a stranger's pip accept it, and has each of its lines a wheel on every platform?
+check-lock: $(UV)
+	cp requirements.lock $(VENV)/requirements.lock
+	$(RESOLVE) --all-extras --group dev --no-annotate --no-header pyproject.toml -o $(VENV)/requirements.lock
+	grep -v '^#' requirements.lock | diff - $(VENV)/requirements.lock
+	env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_CONSTRAINT PIP_CONFIG_FILE=/dev/null \
+	  $(BIN)/python -m pip install -q --dry-run --ignore-installed -c requirements.lock -e . --group dev
+	$(RESOLVE) --no-deps --format pylock.toml requirements.lock -o $(VENV)/pylock.toml
+	$(BIN)/python -m tests.lock_wheels $(VENV)/pylock.toml
 
 clean:
 	rm -rf demo .pytest_cache .mypy_cache .ruff_cache

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from labeler.config import Config
+from labeler.cpus import worker_threads
 from labeler.job import Job, detector_recipe, segmenter_recipe
 from labeler.labeling import UnitLabeler
 from labeler.records import rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard
-from labeler.sampling import sample_items
+from labeler.sampling import FIRST_IMAGES, sample_items, skipped_in_sample
+from labeler.shards import skipped
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Timing:
 
 def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int) -> Timing:
     """Label a seeded sample here, once to warm up (one image) and once on the clock."""
-    threads = max(1, (os.cpu_count() or 2) - 1)
+    threads = worker_threads(job.config.ray.cpus_per_worker)
     detector = detector_recipe(job, threads=threads)()
     device = detector.description["device"]
     config = job.config
@@ -68,6 +69,18 @@ def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
         segmenter = job.segmenter
         yield f"masks    {segmenter.name} ({segmenter.architecture}, digest {segmenter.digest})"
     yield f"resize   shortest edge {job.image_size[0]}, longest {job.image_size[1]} pixels"
+
+
+def describe_skipped(config: Config, plan: Sequence[PlannedShard], beside: Mapping[str, int]) -> Iterator[str]:
+    """Lines about what is not an image: files beside the input, as listed, and members of some tars."""
+    if beside:
+        yield f"skipped  files that are not part of the input: {skipped.describe(beside)}"
+    members, tars = skipped_in_sample(config, plan)
+    if members:
+        yield (
+            f"skipped  members that are not images, among the first {FIRST_IMAGES} images of "
+            f"{tars} tar{'s' if tars != 1 else ''}: {skipped.describe(members)}"
+        )
 
 
 def describe_estimate(

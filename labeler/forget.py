@@ -21,8 +21,8 @@ from labeler.runs import (
     iterate_units,
     layout,
     open_run,
-    read_plan,
     read_progress,
+    read_snapshot,
     read_unit_file,
 )
 from labeler.runs.excluded import Excluded, name_digest, read_excluded, write_excluded
@@ -132,13 +132,13 @@ def _family_of(run: Run) -> _Family:
     everyone = list(members.values())
     progress = [read_progress(one) for one in everyone]
     own = [replace(each, units=each.folders[0][1]) for each in progress]
-    return _Family(everyone, own, left, read_plan(run))
+    return _Family(everyone, own, left, read_snapshot(run)[0])
 
 
 def _with_derived(run: Run, unreached: dict[str, tuple[str, str]]) -> Iterator[Run]:
     yield run
     for info in storage.list_objects(run.path(layout.DERIVED_FOLDER)):
-        uri = storage.read_bytes(info.uri).decode()
+        uri = storage.restore_user(storage.read_bytes(info.uri).decode(), run.uri)
         try:
             derived = open_run(uri)
             why = "there is no run in that folder any more"

@@ -6,7 +6,6 @@ import codecs
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 # What `sniff` can answer. Raster formats whose decoders work in this process alone: EPS would start Ghostscript, and
 # the rest (PSD, ICNS, FITS, ...) is not worth its attack surface.
@@ -63,12 +62,6 @@ MAX_JPEG_SEGMENTS = 1 << 16  # 4 GB of full ones; a picture with maps of depth h
 MAX_JPEG_SCANS = 500  # each is a pass over all pixels; cameras write 1, progressive encoders about 10
 MAX_PNG_CHUNKS = 1 << 18  # a gigabyte in the smallest chunks that encoders write, 4 KB
 MAX_GIF_BLOCKS = 1 << 18
-_MAX_TIFF_ENTRIES = 1 << 16  # of one directory; a BigTIFF may claim 2^64
-
-_ORIENTATION = 0x0112
-_SUB_DIRECTORIES = (0x8769, 0x8825, 0xA005)  # EXIF, GPS and interoperability, followed by TIFF readers
-_RAW_TIFF_TYPES = (1, 2, 7)  # bytes and text stay what they are; all others become numbers one by one
-_TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 
 
 def sniff(data: bytes) -> str | None:
@@ -133,21 +126,20 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
-    """(the same JPEG without metadata, its EXIF block or b"").
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (marker, start, end) of each segment before the first scan, then (0, start, end) of all that follows.
 
-    Only JFIF (APP0) and Adobe (APP14) say something about colour; EXIF, ICC, XMP, thumbnails and comments only cost
-    memory, and a few megabytes of them can be made to claim gigabytes. Whatever lies between segments is dropped too.
+    Whatever lies between segments is skipped; so is what follows where no segment begins any more.
 
     Raises:
-        ValueError: more segments or scans than any encoder writes.
+        ValueError: more segments than any encoder writes.
     """
-    kept, exif, at, steps = [data[:2]], b"", 2, 0
+    at, steps = 2, 0
     while at + 4 <= len(data):
         if data[at] != 0xFF:
             at = data.find(b"\xff", at)
             if at < 0:
-                return b"".join(kept), exif
+                return
             continue
         steps += 1
         if steps > MAX_JPEG_SEGMENTS:
@@ -159,14 +151,56 @@ def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker in (0xDA, 0xD9) or end < at + 4 or end > len(data):  # the scan; or nothing that could be walked
             break
-        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0" and not exif:
+        yield marker, at, end
+        at = end
+    yield 0, at, len(data)
+
+
+def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
+    """(the same JPEG without metadata, its EXIF block or b"").
+
+    Only JFIF (APP0) and Adobe (APP14) say something about colour; EXIF, ICC, XMP, thumbnails and comments only cost
+    memory, and a few megabytes of them can be made to claim gigabytes. Whatever lies between segments is dropped too.
+
+    Raises:
+        ValueError: more segments or scans than any encoder writes.
+    """
+    kept, exif = [data[:2]], b""
+    for marker, at, end in jpeg_segments(data):
+        if marker == 0 and data.count(b"\xff\xda", at) > MAX_JPEG_SCANS:  # inside a scan this pair cannot stand
+            raise ValueError("too many scans")
+        if not exif and is_exif_segment(data, marker, at):
             exif = data[at + 10 : end]
         if not (0xE1 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
             kept.append(data[at:end])
+    return b"".join(kept), exif
+
+
+def is_exif_segment(data: bytes, marker: int, start: int) -> bool:
+    """Return whether a JPEG's segment is EXIF; its block begins 10 bytes after `start`."""
+    return marker == 0xE1 and data[start + 4 : start + 10] == b"Exif\0\0"
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (name, start, end) of each chunk to IEND, lengths and checksums included; b"" names an unwalkable rest.
+
+    Raises:
+        ValueError: more chunks than any encoder writes.
+    """
+    at, chunks = 8, 0
+    while at + 12 <= len(data):
+        chunks += 1
+        if chunks > MAX_PNG_CHUNKS:
+            raise ValueError("too many chunks")
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            break
+        name = data[at + 4 : at + 8]
+        yield name, at, end
         at = end
-    if data.count(b"\xff\xda", at) > MAX_JPEG_SCANS:  # inside a scan this pair of bytes cannot stand
-        raise ValueError("too many scans")
-    return b"".join([*kept, data[at:]]), exif
+        if name == b"IEND":
+            return
+    yield b"", at, len(data)
 
 
 def split_png(data: bytes) -> tuple[bytes, bytes]:
@@ -178,23 +212,13 @@ def split_png(data: bytes) -> tuple[bytes, bytes]:
     Raises:
         ValueError: more chunks than any encoder writes.
     """
-    kept, exif, at, chunks = [data[:8]], b"", 8, 0
-    while at + 12 <= len(data):
-        chunks += 1
-        if chunks > MAX_PNG_CHUNKS:
-            raise ValueError("too many chunks")
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if end > len(data):
-            break
-        name = data[at + 4 : at + 8]
+    kept, exif = [data[:8]], b""
+    for name, at, end in png_chunks(data):
         if name == b"eXIf" and not exif:
             exif = data[at + 8 : end - 4]
-        if name[:1].isupper():
+        if not name or name[:1].isupper():
             kept.append(data[at:end])
-        at = end
-        if name == b"IEND":
-            return b"".join(kept), exif
-    return b"".join([*kept, data[at:]]), exif
+    return b"".join(kept), exif
 
 
 def split_gif(data: bytes) -> bytes:
@@ -222,81 +246,3 @@ def split_gif(data: bytes) -> bytes:
         if data[start + 1 : start + 2] == b"\xf9":
             kept.append(data[start:at])
     return b"".join([*kept, data[at:]])
-
-
-def exif_orientation(exif: bytes) -> int:
-    """The orientation 1..8 of an EXIF block; 1 when there is none or the block is broken (it must not lose an image).
-
-    Only this one tag of the first directory is read, so no EXIF block costs more than its own bytes.
-    Source: EXIF 2.32, tag 0x0112.
-    """
-    block = exif.removeprefix(b"Exif\0\0")
-    try:
-        order, big, start = _tiff_header(block)
-        for tag, kind, count, where in _entries(block, order, big, start):
-            if tag == _ORIENTATION and count == 1 and kind in (1, 3, 4):
-                value = int(struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], block, where)[0])
-                return value if 1 <= value <= 8 else 1
-    except (struct.error, ValueError):
-        pass
-    return 1
-
-
-@dataclass(frozen=True)
-class TiffClaims:
-    """What the tags of a TIFF's first image claim, directories of EXIF and GPS included.
-
-    Attributes:
-        tag_bytes: bytes of all values. In an honest file that is less than the file. Tags may overlap, so that a
-            hostile one can claim its own size 65,535 times over; older Pillow versions would copy it as often.
-        numbers: how many of the values become numbers of the interpreter, at up to 160 bytes each. Honest files have
-            an offset and a size for each strip.
-    """
-
-    tag_bytes: int = 0
-    numbers: int = 0
-
-
-def tiff_claims(data: bytes) -> TiffClaims:
-    """What the tags claim, as far as the directories can be walked; what ends early is the decoder's to judge."""
-    tag_bytes = numbers = 0
-    try:
-        order, big, start = _tiff_header(data)
-        pointer, starts = order + ("Q" if big else "I"), [start]
-        for at in starts:  # grows while it is walked, by at most three directories
-            for tag, kind, count, where in _entries(data, order, big, at):
-                size = count * _TIFF_TYPE_BYTES.get(kind, 0)
-                if size > (8 if big else 4):
-                    (offset,) = struct.unpack_from(pointer, data, where)
-                    size = min(size, max(0, len(data) - offset))
-                    tag_bytes += size
-                elif size and tag in _SUB_DIRECTORIES and len(starts) < 4:
-                    starts.append(int(struct.unpack_from(order + ("Q" if size == 8 else "I"), data, where)[0]))
-                if size and kind not in _RAW_TIFF_TYPES:
-                    numbers += size // _TIFF_TYPE_BYTES[kind]
-    except (struct.error, ValueError):
-        pass
-    return TiffClaims(tag_bytes, numbers)
-
-
-def _tiff_header(block: bytes) -> tuple[str, bool, int]:
-    """(byte order for struct, whether it is a BigTIFF, where the first directory starts)."""
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None:
-        raise ValueError("no TIFF header")
-    big = struct.unpack_from(order + "H", block, 2)[0] == 43
-    (start,) = struct.unpack_from(order + ("Q" if big else "I"), block, 8 if big else 4)
-    return order, big, int(start)
-
-
-def _entries(block: bytes, order: str, big: bool, start: int) -> Iterator[tuple[int, int, int, int]]:
-    """(tag, type, count, where its value or offset stands) of one TIFF directory."""
-    if start > len(block):
-        raise ValueError("directory outside the block")
-    many, entry = (order + "Q", order + "HHQ") if big else (order + "H", order + "HHI")
-    (entries,) = struct.unpack_from(many, block, start)
-    at = start + struct.calcsize(many)
-    for _ in range(min(entries, _MAX_TIFF_ENTRIES)):
-        tag, kind, count = struct.unpack_from(entry, block, at)
-        yield tag, kind, count, at + struct.calcsize(entry)
-        at += 20 if big else 12

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
+from labeler import storage
 from labeler.records import STATUSES
 from labeler.runs.manifest import Run
-from labeler.runs.plan import PlannedShard
+from labeler.runs.plan import PlannedShard, listed_beside
 from labeler.runs.progress import Progress
-from labeler.runs.rows import read_tables
+from labeler.runs.rows import PREFETCH_FILES, read_tables
+from labeler.shards import skipped
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Report:
     Attributes:
         images: rows committed.
         images_planned: images of the plan as far as known; `images_planned_exact` says whether that is all.
+        skipped_files: files beside the input and members of tars that are not images, by extension.
         problems: rows missing or doubled inside what is committed; empty for a sound run.
     """
 
@@ -41,6 +45,7 @@ class Report:
     categories: dict[str, int]  # category id -> detections
     categories_never_found: int
     images_at_cap: int
+    skipped_files: dict[str, int]
     problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,8 +91,25 @@ def build_report(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> 
         categories={str(id_): n for id_, n in sorted(categories.items())},
         categories_never_found=sum(id_ not in categories for id_ in vocabulary),
         images_at_cap=at_cap,
+        skipped_files=_skipped_files(run, progress),
         problems=tuple(problems),
     )
+
+
+def _skipped_files(run: Run, progress: Progress) -> dict[str, int]:
+    """As listed when the input was planned, and as the end markers say of the shards that were read to their ends."""
+    with ThreadPoolExecutor(PREFETCH_FILES) as pool:
+        found = sum(pool.map(_in_marker, progress.marker_uris), listed_beside(run))
+    return dict(sorted(found.items(), key=lambda each: (-each[1], each[0])))
+
+
+def _in_marker(uri: str) -> Counter[str]:
+    try:
+        return skipped.from_bytes(storage.read_bytes(uri))
+    except ValueError as error:
+        raise storage.StorageError(
+            f"{storage.redact(uri)} is damaged ({error}); remove it and run the label command again"
+        ) from error
 
 
 def _check_indices(table: Any, next_index: dict[str, int], problems: list[str], progress: Progress) -> None:

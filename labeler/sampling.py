@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from labeler import storage
 from labeler.config import Config
-from labeler.errors import Refused
+from labeler.errors import LabelerError, Refused
 from labeler.job import absolute_uri
 from labeler.runs.excluded import Excluded, load_excluded, read_excluded
 from labeler.runs.manifest import open_run
 from labeler.runs.plan import PlannedShard, file_name_prefix
-from labeler.shards import Item, Unit, read_units
+from labeler.shards import Item, Shard, ShardEnd, Unit, read_units, skipped
+from labeler.shards.units import Skip
 
+LOOKED_AT = 20  # shards, before an input is held to have no image
+SAMPLED_TARS = 5
 FIRST_IMAGES = 64  # sample among a shard's first images only, so that a preview never reads whole shards
 
 
@@ -66,6 +71,68 @@ def first_items(config: Config, plan: Sequence[PlannedShard], *, images: int) ->
     return chosen
 
 
+def require_images(config: Config, plan: Sequence[PlannedShard]) -> None:
+    """Refuse an input that seems to hold no image, by reading through at most LOOKED_AT of its shards.
+
+    A shard that cannot be read now may hold images: that is found out, and named, when its turn comes.
+
+    Raises:
+        Refused: if those shards have been read to their ends and there was none.
+    """
+    counts, problem = Counter[str](), ""
+    looked_at = _spread(plan, LOOKED_AT)
+    for planned in looked_at:
+        if planned.images:
+            return
+        try:
+            for read in _read(config, planned.shard, max_images=1, skip=lambda unit: False):
+                if isinstance(read, ShardEnd):
+                    counts.update(read.skipped)
+                elif read.items[0].error is None:
+                    return
+                else:
+                    problem = problem or f"{storage.redact(planned.shard.uri)}: {read.items[0].error}"
+        except LabelerError:
+            return
+    held = f"; they hold {skipped.describe(counts)}" if counts else ""
+    raise Refused(
+        f"no image in the input: {len(looked_at):,} of {len(plan):,} shards were read to their ends{held}"
+        + (f" ({problem})" if problem else "")
+        + "; check input.uri and input.format"
+    )
+
+
+def skipped_in_sample(config: Config, plan: Sequence[PlannedShard]) -> tuple[Counter[str], int]:
+    """Return (what tars hold beside their images, by extension; how many tars), in the first images of a few tars."""
+    counts = Counter[str]()
+    tars = _spread([planned for planned in plan if planned.shard.format == "webdataset"], SAMPLED_TARS)
+    for planned in tars:
+        shard = replace(planned.shard, max_images=min(FIRST_IMAGES, planned.shard.max_images or FIRST_IMAGES))
+        for read in _read(config, shard, max_images=FIRST_IMAGES, skip=lambda unit: True):
+            if isinstance(read, ShardEnd):
+                counts.update(read.skipped)
+    return counts, len(tars)
+
+
+def _spread(plan: Sequence[PlannedShard], most: int) -> list[PlannedShard]:
+    """At most so many shards, evenly from the whole plan: an input often has folders of different kinds."""
+    count = min(most, len(plan))
+    return [plan[i * len(plan) // count] for i in range(count)]
+
+
+def _read(config: Config, shard: Shard, *, max_images: int, skip: Skip) -> Iterator[Unit | ShardEnd]:
+    unit = config.unit
+    return read_units(
+        shard,
+        max_images=max_images,
+        max_bytes=unit.max_bytes,
+        max_image_bytes=unit.max_image_bytes,
+        keep=config.input.keep,
+        image_column=config.input.image_column,
+        skip=skip,
+    )
+
+
 def _excluded(config: Config) -> Excluded:
     """What `labeler label` would not label: of `input.exclude`, and of the run that is at the output already."""
     excluded = load_excluded(map(absolute_uri, config.input.exclude))
@@ -81,16 +148,8 @@ def _no_image(excluded: Excluded) -> Refused:
 
 def _first_items(config: Config, planned: PlannedShard, excluded: Excluded, most: int = FIRST_IMAGES) -> list[Item]:
     limit = min(planned.shard.max_images or most, most)
-    unit = config.unit
-    for work in read_units(
-        replace(planned.shard, max_images=limit),
-        max_images=limit,
-        max_bytes=unit.max_bytes,
-        max_image_bytes=unit.max_image_bytes,
-        keep=config.input.keep,
-        image_column=config.input.image_column,
-        skip=lambda unit: unit > 0,
-    ):
+    shard = replace(planned.shard, max_images=limit)
+    for work in _read(config, shard, max_images=limit, skip=lambda unit: unit > 0):
         if isinstance(work, Unit):
             return [item for item in excluded.without(work, file_name_prefix(planned)).items if not item.removed]
     return []

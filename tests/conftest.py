@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-from tests.s3_server import bucket, proxy, s3_server
+from tests.certificates import certificate
+from tests.http_server import web
+from tests.s3_server import bucket, proxy, s3_server, tls_proxy
 
-__all__ = ["bucket", "proxy", "s3_server"]  # fixtures for everybody
+__all__ = ["bucket", "certificate", "proxy", "s3_server", "tls_proxy", "web"]  # fixtures for everybody
 
 # These start Ray, which takes both cores of a small machine: with `pytest -n` one process has all of them.
 _WITH_RAY = {
@@ -25,11 +28,16 @@ _WITH_RAY = {
     "test_end_to_end",
     "test_pipeline",
     "test_pipeline_derived",
+    "test_pipeline_input",
     "test_preflight",
     "test_ray_folder",
     "test_ray_watch",
     "test_training_on_ray",
 }
+
+# An example may take as long as the machine needs; pytest ends what hangs.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 NAMES = ["cat", "dog", "traffic light", "red circle", "blue square", "bus"]
 

@@ -15,12 +15,15 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from PIL import Image as pillow
 
-from labeler import image_headers
+from labeler import image_headers, tiff_tags
 from labeler.config import make_config, read_yaml
 from labeler.errors import Refused
+from labeler.exports.pixels import upright
 from labeler.images import ImageError, decode
 from labeler.shards.tar_members import TarMember, walk
 from labeler.storage import ByteStream
@@ -154,8 +157,8 @@ def image_header_check(data: bytes) -> None:
     assert len(said) < 100
     size = image_headers.webp_size(data)
     assert size is None or min(size) >= 0
-    assert 1 <= image_headers.exif_orientation(data) <= 8
-    claims = image_headers.tiff_claims(data)
+    assert 1 <= tiff_tags.exif_orientation(data) <= 8
+    claims = tiff_tags.tiff_claims(data)
     assert claims.numbers >= 0
     for split in (image_headers.split_jpeg, image_headers.split_png):
         kept, exif = split(data)
@@ -176,7 +179,15 @@ def _decoded(data: bytes) -> bytes | str:
         assert reason.isprintable()
         return reason
     assert image.width * image.height <= 100_000
+    pixels = upright(data, image.orientation).data
+    if image_headers.sniff(data) != "JPEG" or image.orientation == 1:
+        assert _pillow_sees(pixels, image.pixels)
     return image.pixels.tobytes()
+
+
+def _pillow_sees(data: bytes, expected: np.ndarray) -> bool:
+    with pillow.open(io.BytesIO(data)) as opened:
+        return np.array_equal(np.asarray(opened.convert("RGB")), expected)
 
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], st.SearchStrategy[bytes]]] = {

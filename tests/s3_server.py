@@ -22,7 +22,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from labeler.storage import retries
+from tests.certificates import Certificate
 from tests.s3_faults import Faults
+from tests.waiting import PATIENCE_S
 
 PAGE = 40  # keys on one page of a listing, so that small tests see several
 _LINE = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d{3})')
@@ -62,7 +64,7 @@ class S3Server:
 
     def create_bucket(self, name: str) -> str:
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=PATIENCE_S).close()
         return f"s3://{name}"
 
 
@@ -82,7 +84,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             yield S3Server(f"http://127.0.0.1:{port}", log)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -121,6 +123,11 @@ class Proxy:
         ranges: (path, Range header) of every GET.
         faults: what fails at random, None for nothing.
         key_id: requests signed with another access key are answered with ExpiredToken; None takes all.
+        framing: of bodies that come aws-chunked: "kept" stores the frames as if they were the object's bytes, as some
+            gateways do; "refused" answers 501; None has the server take them off.
+        framed: how many came so.
+        public, paying: buckets that refuse signed requests, and requests that do not agree to pay.
+        is_conditional: False answers 501 to If-None-Match.
     """
 
     endpoint: str = ""
@@ -131,16 +138,36 @@ class Proxy:
     ranges: list[tuple[str, str | None]] = field(default_factory=list)
     faults: Faults | None = None
     key_id: str | None = None
+    framing: str | None = None
+    framed: int = 0
+    is_conditional: bool = True
+    public: set[str] = field(default_factory=set)
+    paying: set[str] = field(default_factory=set)
 
 
 @pytest.fixture
 def proxy(s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A proxy before the server; this process's environment points at the proxy."""
+    yield from _proxied(s3_server, monkeypatch, None)
+
+
+@pytest.fixture
+def tls_proxy(
+    s3_server: S3Server, bucket: str, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Proxy]:
+    """The same over TLS, with a certificate of its own that this process is told to trust."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate.bundle))
+    yield from _proxied(s3_server, monkeypatch, certificate)
+
+
+def _proxied(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, certificate: Certificate | None) -> Iterator[Proxy]:
     state = Proxy()
     upstream = urlsplit(s3_server.endpoint).netloc
     server = _Server(("127.0.0.1", 0), _handler(state, upstream))
+    if certificate is not None:
+        server.socket = certificate.server.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    state.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    state.endpoint = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_address[1]}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", state.endpoint)
     monkeypatch.setattr(retries, "POLICY", retries.Policy(attempts=4, first_s=0.001, longest_s=0.002))
     yield state
@@ -161,7 +188,25 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def _forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self._body()
+            if "aws-chunked" in self.headers.get("Content-Encoding", ""):
+                state.framed += 1
+                if state.framing == "refused":
+                    return self._answer(501, "NotImplemented")
+                if state.framing == "kept":
+                    for name in ("Content-Encoding", "X-Amz-Content-SHA256", "X-Amz-Trailer"):
+                        del self.headers[name]
+            if not state.is_conditional and self.headers.get("If-None-Match"):
+                return self._answer(501, "NotImplemented")
+            bucket = urlsplit(self.path).path.split("/")[1]
+            if bucket in state.public:
+                if self.headers.get("Authorization"):
+                    return self._answer(403, "AccessDenied")
+                self.headers["Authorization"] = (
+                    "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"  # the server's own rule
+                )
+            if bucket in state.paying and self.headers.get("x-amz-request-payer") != "requester":
+                return self._answer(403, "AccessDenied")
             for answer in state.answers:
                 if answer[0] == self.command:
                     state.answers.remove(answer)
@@ -178,8 +223,9 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
             if fault == "timeout":
                 time.sleep(state.faults.silence_s if state.faults else 0)
                 return self._hang_up()
-            connection = http.client.HTTPConnection(upstream, timeout=30)
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("expect", "connection")}
+            connection = http.client.HTTPConnection(upstream, timeout=PATIENCE_S)
+            own = ("expect", "connection", "transfer-encoding", "content-length")
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in own}
             connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()
             data = response.read()
@@ -199,6 +245,17 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
                 data = data[: len(data) // 2]
                 self.close_connection = True
             self._send_body(data)
+
+        def _body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            pieces = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                pieces.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                continue
+            return b"".join(pieces)
 
         def _send_body(self, data: bytes) -> None:
             path = unquote(urlsplit(self.path).path)
@@ -240,4 +297,4 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-__all__ = ["PAGE", "Proxy", "S3Server", "bucket", "proxy", "s3_server"]
+__all__ = ["PAGE", "Proxy", "S3Server", "bucket", "proxy", "s3_server", "tls_proxy"]

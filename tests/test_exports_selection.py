@@ -309,7 +309,7 @@ def test_an_export_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(t
     command = ["export", run.uri, "--to", "webdataset", "--images-per-shard", "4", "--split", "a=0.5,b=0.5"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(
-        [sys.executable, "-m", "labeler.cli", *command, "--output", str(killed)], cwd=ROOT
+        [sys.executable, "-m", "labeler", *command, "--output", str(killed)], cwd=ROOT
     )  # fmt: skip
     while process.poll() is None and not (killed / "parts" / "00001.json").exists():
         time.sleep(0.002)

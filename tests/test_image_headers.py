@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as pillow
 
-from labeler import image_headers
+from labeler import image_headers, tiff_tags
 from labeler.images import decode
 from tests.image_parts import NOISE, encoded, exif, into_png, jpeg_segment, png_chunk, reason, tiff_block
 
@@ -136,7 +136,7 @@ def test_tiff_tags_that_claim_more_than_the_file_are_refused():
     size = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8)]
     data = tiff_block(size + [(60_000 + i, 7, 50_000, 8) for i in range(100)]) + bytes(60_000)
     assert reason(data) == "decode_error: broken TIFF header: its tags claim more bytes than the file has"
-    claims = image_headers.tiff_claims(encoded(NOISE, "TIFF", exif=exif(6), compression="tiff_lzw"))
+    claims = tiff_tags.tiff_claims(encoded(NOISE, "TIFF", exif=exif(6), compression="tiff_lzw"))
     assert 0 < claims.numbers < 1000
     assert 0 < claims.tag_bytes < 1000
-    assert image_headers.tiff_claims(b"MM\0+" + b"\xff" * 40) == image_headers.TiffClaims()
+    assert tiff_tags.tiff_claims(b"MM\0+" + b"\xff" * 40) == tiff_tags.TiffClaims()

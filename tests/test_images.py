@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as pillow
 from PIL import ImageOps
 
-from labeler import image_headers, images
+from labeler import images, tiff_tags
 from labeler.images import decode
 from tests.image_parts import NOISE, ORIENTATIONS, RNG, distance, encoded, exif, png_chunk, tiff_block
 
@@ -70,7 +70,7 @@ def test_every_exif_orientation_is_applied_once(format: str, orientation: int):
 def test_orientation_is_read_in_both_byte_orders(order: str):
     for value in ORIENTATIONS:
         entry = (0x0112, 3, 1, value if order == "<" else value << 16)
-        assert image_headers.exif_orientation(b"Exif\0\0" + tiff_block([entry], order)) == value
+        assert tiff_tags.exif_orientation(b"Exif\0\0" + tiff_block([entry], order)) == value
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,12 @@ def test_sixteen_bit_grey_is_scaled_not_clipped():
     assert decode(encoded(big_endian, "TIFF")).pixels[0, -1].tolist() == [255, 255, 255]
 
 
+def test_a_dark_picture_of_sixteen_bits_stays_dark():
+    dark = pillow.fromarray(np.arange(256, dtype=np.uint16).reshape(1, -1))
+    for format in ("PNG", "TIFF", "PPM"):
+        assert not decode(encoded(dark, format)).pixels.any(), format
+
+
 def test_sixteen_bit_colour_png_keeps_its_high_bytes():
     header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
     row = b"\0" + struct.pack(">6H", 0xFFFF, 0x8000, 0x0000, 0x12FF, 0x3400, 0x5678)
@@ -121,6 +127,9 @@ def test_sixteen_bit_colour_png_keeps_its_high_bytes():
         (np.array([[0.0, np.inf, 1.0]], np.float32), [0, 255, 255]),
         (np.array([[np.nan, np.nan]], np.float32), [0, 0]),
         (np.array([[7.0, 7.0]], np.float32), [0, 0]),
+        (np.array([[0, 128, 255]], np.int32), [0, 128, 255]),
+        (np.array([[0, 0, 1]], np.int32), [0, 0, 1]),
+        (np.array([[0, 128, 256]], np.int32), [0, 0, 1]),
         (np.array([[0, 32768, 65535]], np.int32), [0, 128, 255]),
         (np.array([[-100, 0, 100]], np.int32), [0, 128, 255]),
         (np.array([[0, 2**31 - 1]], np.int32), [0, 255]),

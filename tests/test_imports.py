@@ -14,11 +14,11 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "plain_yaml", "watchdog", "batching", "forwards"},
-    {"boxes", "masks", "image_headers", "image_pixels", "images", "storage", "tokenizer"},
+    {"errors", "byte_budget", "plain_json", "plain_yaml", "watchdog", "batching", "forwards", "cgroups", "cpus"},
+    {"boxes", "masks", "image_headers", "tiff_tags", "image_pixels", "images", "image_copies", "storage", "tokenizer"},
     {"vocabulary_files", "wordpiece"},
     {"detections"},
-    {"contact_sheet", "vocabulary", "config"},
+    {"contact_sheet", "vocabulary", "config", "terminal", "output"},
     {"prompts", "merge", "records", "shards", "checkpoints"},
     {"vocabulary_text", "detectors", "segmenters", "runs", "labeling", "shapes"},
     {"job", "report"},
@@ -28,7 +28,7 @@ LAYERS = [
     {"estimate", "preview", "profile", "review"},
     {"training", "pipeline", "display"},
     {"commands"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 RAY_ROOMS = {"pipeline", "training"}
 TORCH_ROOMS = {"detectors", "segmenters", "training"}

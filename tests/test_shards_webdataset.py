@@ -62,7 +62,9 @@ def padded(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("data", [b"", bytes(1024), bytes(300), tar_bytes({}), tar_bytes({"a.json": b"{}"})])
 def test_a_tar_without_images_is_only_an_end(tmp_path: Path, data: bytes) -> None:
-    assert list(read_units(shard_of(tmp_path / "x.tar", data))) == [ShardEnd("000000", 0, 0)]
+    (end,) = read_units(shard_of(tmp_path / "x.tar", data))
+    assert isinstance(end, ShardEnd)
+    assert (end.shard_id, end.units, end.images) == ("000000", 0, 0)
 
 
 def test_items_say_where_their_bytes_are(tmp_path: Path) -> None:
@@ -150,6 +152,30 @@ def test_duplicate_names_are_rows_of_their_own(tmp_path: Path) -> None:
         (1, None, "duplicate member name"),
         (2, None, "duplicate member name"),
     ]
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        pytest.param(lambda tars: b"".join(tars), id="cat a.tar b.tar"),
+        pytest.param(
+            lambda tars: bytes(512).join(tar.rstrip(b"\0").ljust(3 * 512, b"\0") for tar in tars),
+            id="a lone zero block",
+        ),
+        pytest.param(lambda tars: bytes(1 << 20).join(tars) + bytes(1 << 20), id="a megabyte of zeros"),
+    ],
+)
+def test_what_follows_an_end_of_archive_is_read(tmp_path: Path, join: Callable[[list[bytes]], bytes]) -> None:
+    tars = [tar_bytes({f"{i}.jpg": b"x" * 700}, format=tarfile.USTAR_FORMAT) for i in range(3)]
+    items = items_of(shard_of(tmp_path / "a.tar", join(tars)))
+    assert [(item.key, item.data) for item in items] == [(f"{i}.jpg", b"x" * 700) for i in range(3)]
+    assert all((tmp_path / "a.tar").read_bytes()[i.offset :][: i.length] == i.data for i in items if i.offset)
+
+
+def test_what_follows_an_end_of_archive_and_is_no_archive_is_a_row(tmp_path: Path) -> None:
+    first, junk = items_of(shard_of(tmp_path / "a.tar", tar_bytes({"a.jpg": b"a"}) + b"junk" * 128))
+    assert (first.key, first.error) == ("a.jpg", None)
+    assert junk.error == "corrupt tar header"
 
 
 def test_a_cut_anywhere_keeps_what_is_whole_and_names_the_rest(tmp_path: Path) -> None:

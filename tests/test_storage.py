@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import pickle
 import subprocess
@@ -212,6 +213,15 @@ class FakeGcs(fsspec.AbstractFileSystem):  # type: ignore[misc]
             raise FileExistsError(path)
         self.objects[path] = value
 
+    def info(self, path: str, **options: object) -> dict[str, object]:
+        return {"name": path, "size": len(self.objects[path]), "type": "file"}
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: object) -> bytes:
+        return self.objects[path][start:end]
+
+    def _open(self, path: str, mode: str = "rb", **options: object) -> io.BytesIO:
+        return io.BytesIO(self.objects[path])
+
     def rm_file(self, path: str) -> None:
         self.objects.pop(path)
 
@@ -234,6 +244,8 @@ def test_gs_writes_conditionally_without_a_promise() -> None:
 
 class _Body:
     """A body that breaks off after `good` bytes."""
+
+    is_whole = False
 
     def __init__(self, data: bytes, start: int, good: int) -> None:
         self.size, self.etag = len(data), "tag"

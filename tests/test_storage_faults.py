@@ -16,7 +16,7 @@ from labeler import storage
 from labeler.errors import InputChanged, StorageError
 from labeler.images import decode, digest
 from labeler.shards import Unit, find_shards, read_units
-from labeler.storage import retries, s3
+from labeler.storage import retries, s3_clients
 from tests.inputs import image_bytes, tar_bytes
 from tests.s3_faults import OF_A_GET, Faults
 from tests.s3_server import Proxy, S3Server
@@ -28,10 +28,10 @@ OLD_KEYS = "[default]\naws_access_key_id=OLDKEY\naws_secret_access_key=old\naws_
 @pytest.fixture(autouse=True)
 def impatient_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The same client with a read timeout that a test can wait for."""
-    monkeypatch.setattr(s3, "_SETTINGS", s3._SETTINGS.merge(Config(read_timeout=0.6 * SILENCE_S)))
-    s3._clients.clear()
+    monkeypatch.setattr(s3_clients, "SETTINGS", s3_clients.SETTINGS.merge(Config(read_timeout=0.6 * SILENCE_S)))
+    s3_clients.clients.clear()
     yield
-    s3._clients.clear()
+    s3_clients.clients.clear()
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def keys(monkeypatch: pytest.MonkeyPatch, bucket: str, proxy: Proxy, tmp_path: P
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setattr(s3, "_YOUNG_S", 0.0)
+    monkeypatch.setattr(s3_clients, "YOUNG_S", 0.0)
     (tmp_path / "credentials").write_text(OLD_KEYS)
     return tmp_path / "credentials"
 
@@ -197,9 +197,9 @@ def test_a_server_that_ignores_ranges_is_named_and_its_bytes_are_not_used(
 ) -> None:
     monkeypatch.setattr(retries, "POLICY", retries.Policy(attempts=2, first_s=0.001))
     storage.put(bucket + "/x", b"0123456789")
-    client = s3._client()
+    client = s3_clients.client()
     client.meta.events.register("before-sign.s3.GetObject", lambda request, **_: request.headers.__delitem__("Range"))
     with pytest.raises(StorageError, match="asked for bytes from 4 on, storage sent all"):
         storage.read_bytes(bucket + "/x", start=4, length=2)
-    s3._clients.clear()
+    s3_clients.clients.clear()
     assert storage.read_bytes(bucket + "/x", start=4, length=2) == b"45"

@@ -104,16 +104,6 @@ def test_a_file_in_the_way_of_a_folder_is_one_line(tmp_path: Path) -> None:
         storage.put(str(tmp_path / "a/b/c"), b"x")
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real/x").write_bytes(b"1")
-    (tmp_path / "real/again").symlink_to(tmp_path / "real")
-    (tmp_path / "linked").symlink_to(tmp_path / "real")
-    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
-    names = [found.uri.removeprefix(f"{tmp_path}/") for found in storage.list_objects(str(tmp_path))]
-    assert names == ["linked/x", "real/x"]
-
-
 def test_a_path_that_cannot_be_is_unreadable_not_a_crash(tmp_path: Path) -> None:
     for path in ("with\0null", "x" * 5000):
         with pytest.raises(Unreadable) as caught:

@@ -213,12 +213,23 @@ def test_a_conflict_is_tried_again_and_a_lost_race_is_success(bucket: str, proxy
 
 
 def test_storage_without_conditional_writes_needs_the_promise(bucket: str, proxy: Proxy) -> None:
-    proxy.answers = [("PUT", 501, "NotImplemented")] * 12  # more than boto3 tries by itself
-    with pytest.raises(Refused, match=r"no put-if-absent \(If-None-Match\); set output.single_writer=true"):
+    proxy.is_conditional = False
+    with pytest.raises(Refused, match=r"no put-if-absent \(If-None-Match\): .*NotImplemented.*single_writer=true"):
         storage.check_put_if_absent(bucket + "/run", single_writer=False)
-    proxy.answers = [("PUT", 501, "NotImplemented")]
+    assert list(storage.list_objects(bucket)) == []
     assert storage.put_if_absent(bucket + "/x", b"plain", single_writer=True)
     assert storage.read_bytes(bucket + "/x") == b"plain"
+
+
+def test_storage_that_refuses_plain_writes_too_is_not_told_that_it_lacks_put_if_absent(
+    bucket: str, proxy: Proxy
+) -> None:
+    for single_writer in (False, True):
+        proxy.answers = [("PUT", 501, "NotImplemented")] * 2
+        with pytest.raises(Refused, match=r"storage lacks what this request needs: .*\(HTTP 501\)") as caught:
+            storage.check_put_if_absent(bucket + "/run", single_writer=single_writer)
+        assert "put-if-absent" not in str(caught.value)
+        assert proxy.answers == []
 
 
 def test_a_long_skip_is_not_downloaded(bucket: str, proxy: Proxy) -> None:

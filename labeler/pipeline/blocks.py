@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from labeler.records import STATUSES
-from labeler.shards import Item, ShardEnd, Unit
+from labeler.shards import Item, ShardEnd, Unit, skipped
 
 ITEM = pa.struct(
     [
@@ -34,6 +34,7 @@ WORK = pa.schema(
         pa.field("items", pa.list_(ITEM)),
         pa.field("units", pa.int64()),
         pa.field("images", pa.int64()),
+        pa.field("skipped", pa.binary()),  # of an end, as shards.skipped writes it
         pa.field("error", pa.string()),
     ]
 )
@@ -43,7 +44,7 @@ def work_block(work: Unit | ShardEnd) -> pa.Table:
     """A unit or a shard's end as a one-row block."""
     if isinstance(work, ShardEnd):
         end = {"kind": "end", "shard_id": work.shard_id, "units": work.units, "images": work.images}
-        return _one_row(end, WORK)
+        return _one_row({**end, "skipped": skipped.to_bytes(work.skipped)}, WORK)
     plain = ITEM.names[:-1]
     items = [{**{name: getattr(item, name) for name in plain}, "kept": dict(item.kept)} for item in work.items]
     return _one_row({"kind": "unit", "shard_id": work.shard_id, "unit": work.unit, "items": items}, WORK)
@@ -52,6 +53,12 @@ def work_block(work: Unit | ShardEnd) -> pa.Table:
 def error_block(shard_id: str, error: str) -> pa.Table:
     """A reader's last word about a shard it could not finish."""
     return _one_row({"kind": "error", "shard_id": shard_id, "error": error}, WORK)
+
+
+def end_of(block: pa.Table) -> ShardEnd:
+    """The end of a shard in a block of kind `end`."""
+    row = block.to_pylist()[0]
+    return ShardEnd(row["shard_id"], row["units"], row["images"], skipped.from_bytes(row["skipped"] or b""))
 
 
 def unit_of(block: pa.Table) -> Unit:

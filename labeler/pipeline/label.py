@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
@@ -22,8 +23,10 @@ from labeler.labeling import Detector
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
-from labeler.runs.plan import PlannedShard, generations, read_plan, with_members
-from labeler.runs.progress import read_progress
+from labeler.runs.plan import PlannedShard, generations, with_members
+from labeler.runs.snapshot import read_snapshot
+from labeler.sampling import require_images
+from labeler.terminal import message_console
 
 
 def label(
@@ -43,12 +46,12 @@ def label(
         Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
         Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
     """
-    console = console or Console(stderr=True, highlight=False)
+    console = console or message_console()
     job = resolve_job(config)
     output = absolute_uri(config.output.uri)
     with refusals():
         run = open_run(output)
-        todo = _Todo(_plan_new(output, config)) if run is None else _plan_rest(run, job, extend)
+        todo = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)
     return carry_out(
         job,
         run,
@@ -66,15 +69,20 @@ class _Todo:
     Attributes:
         new_since: they are to be added to the plan, and were found when it had so many generations; None: they are in
             it, or are the first.
+        skipped_files: what was listed beside them, by extension.
     """
 
     work: Sequence[PlannedShard]
     new_since: int | None = None
+    skipped_files: Mapping[str, int] = field(default_factory=dict)
 
 
-def _plan_new(output: str, config: Config) -> list[PlannedShard]:
+def _plan_new(output: str, config: Config) -> _Todo:
     require_free_or_ours(output)
-    return plan_input(config)
+    counts = Counter[str]()
+    plan = plan_input(config, counts=counts)
+    require_images(config, plan)
+    return _Todo(plan, skipped_files=counts)
 
 
 def _plan_rest(run: Run, job: Job, extend: bool) -> _Todo:
@@ -83,28 +91,36 @@ def _plan_rest(run: Run, job: Job, extend: bool) -> _Todo:
     if not extend:
         require_same_input(run, public_config(job.config)["input"])
     before = generations(run)  # before the plan: one that comes in between is noticed when it is added to
-    plan = read_plan(run)
-    fresh = _new_shards(run, plan, job.config) if extend else []
-    return _Todo(fresh, before) if fresh else _Todo(read_progress(run).left(plan))
+    plan, progress = read_snapshot(run)
+    counts = Counter[str]()
+    fresh = _new_shards(run, plan, job.config, counts) if extend else []
+    return _Todo(fresh, before, counts) if fresh else _Todo(progress.left(plan))
 
 
 def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Console) -> Run:
     """The first thing that is written: a new run, or another generation of the plan."""
     single_writer = job.config.output.single_writer
     if run is None:
-        run = create_run(output, _new_run(job, todo.work), single_writer=single_writer)
+        run = create_run(output, _new_run(job, todo), single_writer=single_writer)
         console.print(f"run {run.manifest.run_id} in {storage.redact(output)}", markup=False, soft_wrap=True)
     elif todo.new_since is not None:
-        extend_plan(run, todo.work, generation=todo.new_since, single_writer=single_writer)
+        extend_plan(
+            run,
+            todo.work,
+            skipped_files=todo.skipped_files,
+            generation=todo.new_since,
+            single_writer=single_writer,
+        )
         console.print(f"plan extended by {len(todo.work):,} shards", markup=False)
     return run
 
 
-def _new_run(job: Job, plan: Sequence[PlannedShard]) -> NewRun:
-    return NewRun(job.fields, public_config(job.config), package_versions(), job.vocabulary, job.prompts, plan)
+def _new_run(job: Job, todo: _Todo) -> NewRun:
+    config, versions = public_config(job.config), package_versions()
+    return NewRun(job.fields, config, versions, job.vocabulary, job.prompts, todo.work, todo.skipped_files)
 
 
-def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config) -> list[PlannedShard]:
+def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config, counts: Counter[str]) -> list[PlannedShard]:
     """What the input holds now and the plan does not: whole shards, or image files in groups of their own."""
     if config.input.limit is not None:
         raise Refused("--extend adds all that is new, input.limit wants only the first images; leave one of them out")
@@ -118,4 +134,5 @@ def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config) -> list[
     for planned in plan:
         members = with_members(planned.shard, run.uri).members
         known |= {planned.shard.uri} if members is None else {member.uri for member in members}
-    return plan_input(config, known=known, first_id=len(plan))
+    taken = {planned.shard.name for planned in plan if planned.shard.name is not None}
+    return plan_input(config, known=known, taken=taken, first_id=len(plan), counts=counts)

@@ -43,6 +43,7 @@ def retry(
     unknown = sorted(set(statuses) - set(RETRIED))
     if unknown:
         raise Refused(f"status {unknown[0]!r} cannot be retried; known here: {', '.join(RETRIED)}")
+    parent.require_reader()
     job = resolve_job(config_of(parent, output, overrides), parent.vocabulary())
     recorded = parent.manifest.fingerprint_fields
     inherited = {name: value for name, value in recorded.items() if name not in job.fields}  # a derived parent's own

@@ -21,6 +21,7 @@ from labeler.job import (
     absolute_uri,
     detector_recipe,
     package_versions,
+    s3_rules,
     segmenter_recipe,
 )
 from labeler.labeling import Detector
@@ -37,10 +38,12 @@ from labeler.report import Report, build_report
 from labeler.runs import layout
 from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run, readable_json
-from labeler.runs.plan import PlannedShard, read_plan
+from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.selection import read_selection
+from labeler.runs.snapshot import read_snapshot
+from labeler.shards import skipped
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,16 @@ def carry_out(
     output, single_writer = absolute_uri(job.config.output.uri), job.config.output.single_writer
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
-        return _finish(run, read_plan(run), read_progress(run))
+        return _finish(run, *read_snapshot(run))
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
+    if run is not None and (changed := run.changed_versions(package_versions())):
+        console.print(
+            f"warning: the run was started with {changed}; rows of both may differ a little",
+            markup=False,
+            soft_wrap=True,
+        )
     started_here = connect(job.config.ray.address, console)
     cluster.configure_ray_data()
     patience = Patience(job.config.ray.start_timeout_s, console)
@@ -88,10 +97,11 @@ def carry_out(
                 readable_uri(work, redo.folders[-1] if redo else output),
                 single_writer=single_writer,
                 patience=patience,
+                s3=s3_rules(job.config),
             )
             run = create()
             write_excluded(run, excluded)
-        plan = read_plan(run)
+        plan, _ = read_snapshot(run)
         progress = _work(run, plan, job, workers, _worker_settings(run, job, workers, make_detector, redo), console)
         return _finish(run, plan, progress)
 
@@ -164,6 +174,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
         config.input.keep,
         config.input.image_column,
         read_excluded(run),
+        s3_rules(config),
     )
 
 
@@ -239,6 +250,11 @@ def _images_of_unit(uri: str) -> int | StorageError:
 def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outcome:
     report = build_report(run, plan, progress)
     storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
+    if not report.images:
+        raise Incomplete(
+            f"run {storage.redact(run.uri)} ended without an image"
+            + (f"; its input holds {skipped.describe(report.skipped_files)}" if report.skipped_files else "")
+        )
     if report.problems:
         raise Incomplete(f"run {storage.redact(run.uri)} is not sound: {'; '.join(report.problems[:3])}")
     return Outcome(run, report)

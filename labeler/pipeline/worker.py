@@ -14,14 +14,16 @@ import pyarrow as pa
 import ray
 
 from labeler import storage
+from labeler.byte_budget import DECODE_BYTES
 from labeler.errors import LabelerError, StorageError
 from labeler.labeling import Detector, Segmenter, StageSeconds, UnitLabeler
-from labeler.pipeline.blocks import Receipt, receipt_block, unit_of
+from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
 from labeler.pipeline.gpus import require_cuda
+from labeler.pipeline.node_memory import memory_in_use
 from labeler.pipeline.redo import Redo, Todo
 from labeler.records import Row, complete_table, table_to_parquet
 from labeler.runs import layout, read_unit_file
-from labeler.shards import Item, Unit
+from labeler.shards import Item, ShardEnd, Unit, skipped
 from labeler.watchdog import Watchdog
 
 OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
@@ -29,6 +31,7 @@ _STILL_S = 2.0  # how often a worker that cannot start asks whether others work
 CUDA_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "CUDA error")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 _MAX_REASON = 300  # characters
+_DECODE_SHARE = 8  # a worker decodes in at most this part of its node's memory: nodes have up to eight GPUs
 
 
 class Unlabeled(LabelerError):
@@ -86,17 +89,18 @@ class LabelUnits:
         if kind == "error":
             return receipt_block(Receipt("error", shard_id, error=block["error"][0].as_py()))
         if kind == "end":
-            return receipt_block(self._end(shard_id, block["units"][0].as_py(), block["images"][0].as_py()))
+            return receipt_block(self._end(end_of(block)))
         return receipt_block(self._unit(block))
 
-    def _end(self, shard_id: str, units: int, images: int) -> Receipt:
+    def _end(self, end: ShardEnd) -> Receipt:
         """Put the shard's end marker, whether or not all of its units are committed yet."""
-        target = storage.join(self._settings.run_uri, layout.end_marker(shard_id, units, images))
+        marker = layout.end_marker(end.shard_id, end.units, end.images)
+        target, body = storage.join(self._settings.run_uri, marker), skipped.to_bytes(end.skipped)
         try:
-            written = storage.put_if_absent(target, b"", single_writer=self._settings.single_writer)
+            written = storage.put_if_absent(target, body, single_writer=self._settings.single_writer)
         except LabelerError as error:
-            return Receipt("end", shard_id, error=str(error))
-        return Receipt("end", shard_id, shard_images=images, written=written)
+            return Receipt("end", end.shard_id, error=str(error))
+        return Receipt("end", end.shard_id, shard_images=end.images, written=written)
 
     def _unit(self, block: pa.Table) -> Receipt:
         shard_id, number = block["shard_id"][0].as_py(), block["unit"][0].as_py()
@@ -148,6 +152,7 @@ def make_labeler(settings: WorkerSettings) -> UnitLabeler:
         decode_threads=settings.decode_threads,
         images_per_batch=settings.images_per_batch,
         max_pixels=settings.max_pixels,
+        decode_bytes=min([DECODE_BYTES, *(total // _DECODE_SHARE for _, total in memory_in_use())]),
         watchdog=Watchdog(settings.stall_timeout_s),
         segmenter=segmenter,
     )

@@ -14,6 +14,7 @@ from labeler.errors import LabelerError
 from labeler.runs import PlannedShard, Run
 from labeler.shards.image_column import find_image_column
 from labeler.shards.parquet import open_parquet
+from labeler.shards.text_images import image_of
 
 Row = Mapping[str, Any]  # of labels/: `uri`, `offset`, `length`, `digest`, `shard_id`, `index` are used
 _BATCH_BYTES = 8 << 20  # of a row group's images that are held at once
@@ -29,6 +30,7 @@ class ImageReader:
     """
 
     def __init__(self, run: Run, plan: Sequence[PlannedShard]) -> None:
+        run.s3_rules().apply()
         self._shards = {planned.shard_id: planned.shard for planned in plan}
         self._column: str | None = run.manifest.config["input"].get("image_column")
 
@@ -101,6 +103,11 @@ def _read_group(file: pq.ParquetFile, name: str, group: int, rows: Sequence[int]
 
 def _bytes_of(value: Any) -> bytes | LabelerError:
     data = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(data, str):  # the rows that are read here have no other address, so the text is the image
+        try:
+            return image_of(data)
+        except ValueError as error:
+            return LabelerError(f"the row has no image: {error}")
     return LabelerError("the row has no image") if data is None else bytes(data)
 
 

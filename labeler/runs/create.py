@@ -35,6 +35,7 @@ class NewRun:
     vocabulary: Vocabulary
     prompts: Prompts
     plan: Sequence[PlannedShard] = ()
+    skipped_files: Mapping[str, int] = field(default_factory=dict)  # listed beside the input, by extension
     parent: Run | None = None
     selection: Selection = field(default_factory=dict)
 
@@ -46,7 +47,11 @@ class NewRun:
         }
         if self.parent is not None:
             return {layout.SELECTION: selection_bytes(self.selection), **common}
-        return {**dict(group_files(self.plan)), layout.plan_file(0): plan_bytes(self.plan), **common}
+        return {
+            **dict(group_files(self.plan)),
+            layout.plan_file(0): plan_bytes(self.plan, self.skipped_files),
+            **common,
+        }
 
 
 def require_free_or_ours(uri: str) -> None:
@@ -86,7 +91,7 @@ def create_run(uri: str, new: NewRun, *, single_writer: bool = False) -> Run:
         parent=new.parent,
     )
     if new.parent is not None:  # so that what must reach every copy of a row finds this one
-        storage.put(new.parent.path(layout.derived_file(manifest.run_id)), uri.encode())
+        storage.put(new.parent.path(layout.derived_file(manifest.run_id)), storage.redact(uri).encode())
     if not storage.put_if_absent(storage.join(uri, layout.MANIFEST), manifest.to_json(), single_writer=single_writer):
         return _adopt(uri, new, differing=layout.MANIFEST)
     return Run(uri, manifest, new.parent)
@@ -123,11 +128,17 @@ def require_same_input(run: Run, public: Mapping[str, Any]) -> None:
 
 
 def extend_plan(
-    run: Run, fresh: Sequence[PlannedShard], *, generation: int | None = None, single_writer: bool = False
+    run: Run,
+    fresh: Sequence[PlannedShard],
+    *,
+    skipped_files: Mapping[str, int] | None = None,
+    generation: int | None = None,
+    single_writer: bool = False,
 ) -> None:
     """Append shards to the plan as a new generation; what is in the plan stays as it was planned.
 
     Args:
+        skipped_files: what the input holds beside its shards now, by extension.
         generation: the number of those that `fresh` was found with, and numbered after; None for those there are now.
 
     Raises:
@@ -137,6 +148,8 @@ def extend_plan(
         return
     for relative, data in group_files(fresh):
         storage.put_if_absent(run.path(relative), data, single_writer=single_writer)
-    target = run.path(layout.plan_file(generations(run) if generation is None else generation))
-    if not storage.put_if_absent(target, plan_bytes(fresh), single_writer=single_writer):
+    number = generations(run) if generation is None else generation
+    previous = digest_of(storage.read_bytes(run.path(layout.plan_file(number - 1))))
+    data = plan_bytes(fresh, skipped_files, previous=previous)
+    if not storage.put_if_absent(run.path(layout.plan_file(number)), data, single_writer=single_writer):
         raise Refused(f"another job extended run {storage.redact(run.uri)} at the same moment; run the command again")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from labeler import storage
 from labeler.runs import layout
 from labeler.runs.manifest import Run, digest_of
-from labeler.shards import Member, Shard
+from labeler.shards import Member, Shard, skipped
 
 PLAN = pa.schema(
     [
@@ -23,8 +24,12 @@ PLAN = pa.schema(
         pa.field("format", pa.string(), nullable=False),
         pa.field("images", pa.int64()),  # where known without reading the shard
         pa.field("max_images", pa.int64()),  # input.limit ends inside this shard
+        pa.field("name", pa.string()),  # what the file names of its images begin with; null for groups
     ]
 )
+_PLAN_BEFORE = PLAN.remove(PLAN.get_field_index("name"))  # of reader version 2
+_PREVIOUS = b"previous_plan"  # metadata: the digest of the plan file before, of all but the first
+_SKIPPED = b"skipped_files"  # metadata: what was listed beside the input, as shards.skipped writes it
 
 GROUP = pa.schema(
     [
@@ -49,8 +54,9 @@ class PlannedShard:
 
 
 def file_name_prefix(planned: PlannedShard) -> str:
-    """What a file name has before the image key: "<shard basename>/" for tars and Parquet, else nothing."""
-    return "" if planned.shard.format == "images" else f"{storage.basename(planned.shard.uri)}/"
+    """Return what a file name has before the image key: the shard's name and "/" for tars and Parquet, else nothing."""
+    shard = planned.shard
+    return "" if shard.format == "images" else f"{shard.name or storage.basename(shard.uri)}/"
 
 
 def group_files(plan: Iterable[PlannedShard]) -> Iterator[tuple[str, bytes]]:
@@ -68,8 +74,15 @@ def group_bytes(shard: Shard) -> bytes:
     return _parquet(pa.Table.from_arrays(columns, schema=GROUP))
 
 
-def plan_bytes(shards: Iterable[PlannedShard]) -> bytes:
-    """One generation of the plan as the bytes of its plan/ file; equal shards give equal bytes."""
+def plan_bytes(
+    shards: Iterable[PlannedShard], skipped_files: Mapping[str, int] | None = None, *, previous: str | None = None
+) -> bytes:
+    """Return one generation of the plan as the bytes of its plan/ file; equal shards give equal bytes.
+
+    Args:
+        skipped_files: what was listed beside them, by extension.
+        previous: the digest of the plan file of the generation before; None for the first.
+    """
     rows = [
         {
             "shard_id": p.shard_id,
@@ -79,10 +92,13 @@ def plan_bytes(shards: Iterable[PlannedShard]) -> bytes:
             "format": p.shard.format,
             "images": p.images,
             "max_images": p.shard.max_images,
+            "name": p.shard.name,
         }
         for p in shards
     ]
-    return _parquet(pa.Table.from_pylist(rows, schema=PLAN))
+    metadata = {_SKIPPED: skipped.to_bytes(skipped_files)} if skipped_files else {}
+    metadata |= {_PREVIOUS: previous.encode()} if previous else {}
+    return _parquet(pa.Table.from_pylist(rows, schema=PLAN.with_metadata(metadata)))
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -91,8 +107,14 @@ def _parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _rows(uri: str, schema: pa.Schema, digest: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a plan's file.
+def _rows(uri: str, *schemas: pa.Schema, digest: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a plan's file, which has one of these schemas."""
+    found: list[dict[str, Any]] = _table(uri, *schemas, digest=digest).to_pylist()
+    return found
+
+
+def _table(uri: str, *schemas: pa.Schema, digest: str | None = None) -> pa.Table:
+    """A plan's file.
 
     Args:
         digest: of its bytes, where it is known.
@@ -100,33 +122,80 @@ def _rows(uri: str, schema: pa.Schema, digest: str | None = None) -> list[dict[s
     Raises:
         StorageError: it cannot be read, or is damaged.
     """
-    data = storage.read_bytes(uri)
+    return _parsed(uri, storage.read_bytes(uri), *schemas, digest=digest)
+
+
+def _parsed(uri: str, data: bytes, *schemas: pa.Schema, digest: str | None = None) -> pa.Table:
     try:
         if digest is not None and digest_of(data) != digest:
-            raise pa.ArrowInvalid("its bytes are not those that the plan has the digest of")
+            raise pa.ArrowInvalid("its bytes are not those that were written")
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-        if not table.schema.equals(schema):
+        if not any(table.schema.equals(schema) for schema in schemas):
             raise pa.ArrowInvalid("its columns are not those of a plan")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         said = (str(error).splitlines() or ["?"])[0]
         raise storage.StorageError(f"{storage.redact(uri)} is damaged ({said}); restore it") from error
-    found: list[dict[str, Any]] = table.to_pylist()
-    return found
+    return table
 
 
 def read_plan(run: Run) -> list[PlannedShard]:
     """Every generation's shards, in plan order; members of image groups are not loaded (see `with_members`).
 
     A derived run has the plan of the run that it derives from.
+
+    Raises:
+        StorageError: if a plan file cannot be read, is damaged, missing, or not the one that was written there.
     """
-    folder = run.root.path(layout.PLAN_FOLDER)
-    files = sorted(o.uri for o in storage.list_objects(folder) if o.uri.endswith(".parquet"))
-    planned = []
-    for uri in files:
-        for row in _rows(uri, PLAN):
+    planned: list[PlannedShard] = []
+    expected = run.root.manifest.digests.get(layout.plan_file(0))
+    for uri in _plan_files(run):
+        data = storage.read_bytes(uri)
+        table = _parsed(uri, data, PLAN, _PLAN_BEFORE, digest=expected if not planned else None)
+        before = (table.schema.metadata or {}).get(_PREVIOUS)
+        if planned and before is not None and before.decode("ascii", "replace") != expected:
+            raise _not_whole(uri, "it does not follow the plan file before it")
+        for row in table.to_pylist():
             images = row.pop("images")
+            if row["shard_id"] != f"{len(planned):06d}":
+                raise _not_whole(uri, f"it has shard {row['shard_id']} where shard {len(planned):06d} follows")
             planned.append(PlannedShard(Shard(**row), images))
+        expected = digest_of(data)
     return planned
+
+
+def _plan_files(run: Run) -> list[str]:
+    """The URIs of a run's plan files, in order, none left out."""
+    folder = run.root.path(layout.PLAN_FOLDER)
+    found = sorted(o.uri for o in storage.list_objects(folder) if o.uri.endswith(".parquet"))
+    wanted = [run.root.path(layout.plan_file(generation)) for generation in range(len(found))]
+    for uri, name in zip(found, wanted, strict=True):
+        if storage.basename(uri) != storage.basename(name):
+            raise _not_whole(uri, f"{storage.basename(name)} is missing before it")
+    if not found:
+        raise storage.StorageError(f"run {storage.redact(run.root.uri)} has no plan; restore its plan/ folder")
+    return found
+
+
+def _not_whole(uri: str, why: str) -> storage.StorageError:
+    return storage.StorageError(
+        f"the plan of the run is not as it was written: {storage.redact(uri)}: {why}; restore the plan/ folder"
+    )
+
+
+def listed_beside(run: Run) -> Counter[str]:
+    """Return what was listed beside the input when it was planned or extended, by extension.
+
+    Raises:
+        StorageError: if a plan file cannot be read or is damaged.
+    """
+    found = Counter[str]()
+    for uri in _plan_files(run):
+        metadata = _table(uri, PLAN, _PLAN_BEFORE).schema.metadata or {}
+        try:
+            found = skipped.from_bytes(metadata.get(_SKIPPED, b""))  # each generation lists the whole input
+        except ValueError as error:
+            raise storage.StorageError(f"{storage.redact(uri)} is damaged ({error}); restore it") from error
+    return found
 
 
 def generations(run: Run) -> int:
@@ -144,7 +213,7 @@ def with_members(shard: Shard, run_uri: str) -> Shard:
         return shard
     assert shard.etag is not None  # the plan has the digest of a group
     try:
-        rows = _rows(storage.join(run_uri, layout.group_file(shard.shard_id, shard.etag)), GROUP, shard.etag)
+        rows = _rows(storage.join(run_uri, layout.group_file(shard.shard_id, shard.etag)), GROUP, digest=shard.etag)
     except storage.Unreadable:
-        rows = _rows(storage.join(run_uri, layout.group_file_before(shard.shard_id)), GROUP, shard.etag)
+        rows = _rows(storage.join(run_uri, layout.group_file_before(shard.shard_id)), GROUP, digest=shard.etag)
     return replace(shard, members=tuple(Member(**row) for row in rows))

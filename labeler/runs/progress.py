@@ -26,12 +26,14 @@ class Progress:
         ends: shard id -> (units, images) of its end marker.
         folders: run folders and what lies there; of a unit that several have, the first one's counts.
         pending: units that a derived run has yet to make anew; always empty otherwise.
+        marker_uris: of the end markers that are not empty: they count what their shards hold beside images.
     """
 
     units: Units
     ends: Mapping[str, tuple[int, int]]
     folders: tuple[tuple[str, Units], ...]
     pending: Units = field(default_factory=dict)
+    marker_uris: tuple[str, ...] = ()
 
     def is_finished(self, shard_id: str) -> bool:
         """The shard has its end marker, as many unit files as it says, and nothing pending."""
@@ -80,17 +82,30 @@ def read_progress(run: Run) -> Progress:
 
     Raises:
         InputChanged: a shard has two end markers that disagree: its bytes changed between two readings.
+        StorageError: if a unit file is beyond its shard's end: it was put there by somebody else.
     """
-    units, ends = _list_units(run), _list_ends(run)
+    units, (ends, marker_uris) = _list_units(run), _list_ends(run)
     if run.parent is None:
-        return Progress(units, ends, ((run.uri, units),))
+        _require_within_ends(run, units, ends)
+        return Progress(units, ends, ((run.uri, units),), marker_uris=marker_uris)
     below = read_progress(run.parent)
+    _require_within_ends(run, units, below.ends)
     pending = {
         shard_id: left
         for shard_id, chosen in read_selection(run).items()
         if (left := frozenset(chosen) - units.get(shard_id, NOTHING))
     }
-    return Progress(below.units, below.ends, ((run.uri, units), *below.folders), pending)
+    return Progress(below.units, below.ends, ((run.uri, units), *below.folders), pending, below.marker_uris)
+
+
+def _require_within_ends(run: Run, units: Units, ends: Mapping[str, tuple[int, int]]) -> None:
+    """Such a file would keep the shard from ever being finished, or add rows to it."""
+    for shard_id, (count, _) in ends.items():
+        if (last := max(units.get(shard_id, NOTHING), default=-1)) >= count:
+            stray = run.path(layout.unit_file(shard_id, last))
+            raise storage.StorageError(
+                f"{storage.redact(stray)} is beyond the end of its shard, which has {count:,} units; remove the file"
+            )
 
 
 def _list_units(run: Run) -> Units:
@@ -103,11 +118,14 @@ def _list_units(run: Run) -> Units:
     return {shard_id: frozenset(numbers) for shard_id, numbers in units.items()}
 
 
-def _list_ends(run: Run) -> dict[str, tuple[int, int]]:
+def _list_ends(run: Run) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
+    """(units and images by shard, URIs of the markers with a body)."""
     ends: dict[str, tuple[int, int]] = {}
+    with_body: list[str] = []
     for info in storage.list_objects(run.path(layout.SHARDS_FOLDER)):
         match = layout.END_MARKER.fullmatch(storage.basename(info.uri))
         if match:
+            with_body += [info.uri] if info.size else []
             end = (int(match[2]), int(match[3]))
             if ends.setdefault(match[1], end) != end:
                 raise InputChanged(
@@ -115,4 +133,4 @@ def _list_ends(run: Run) -> dict[str, tuple[int, int]]:
                     f"{ends[match[1]]} and {end} (units, images): its bytes changed while it was read; "
                     "restore the input, or label it again into another output"
                 )
-    return ends
+    return ends, tuple(with_body)

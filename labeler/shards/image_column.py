@@ -11,32 +11,43 @@ from labeler.errors import Refused
 from labeler.storage import redact
 
 _USUAL_NAMES = ("image", "img", "jpg", "jpeg", "png", "picture", "photo", "pixels", "bytes", "image_bytes", "data")
-_ADDRESS_NAMES = ("image", "image_uri", "image_url", "image_path", "uri", "url", "path", "img", "img_path", "img_url",
-                  "file", "filename", "file_name", "filepath", "file_path")  # fmt: skip
+# Text columns, in this order: first those that hold an image itself by their name. What each cell holds is seen there.
+_ADDRESS_NAMES = ("image_base64", "image_b64", "img_base64", "img_b64", "base64", "b64",
+                  "image", "image_uri", "image_url", "image_path", "uri", "url", "path", "img", "img_path", "img_url",
+                  "file", "filename", "file_name", "filepath", "file_path",
+                  "jpg", "jpeg", "png", "webp", "picture", "photo", "image_bytes", "bytes", "data")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ImageColumn:
-    """`bytes`: encoded images; `struct`: {bytes, path} as in Hugging Face datasets; `uri`: where each image lies."""
+    """`bytes`: encoded images; `struct`: {bytes, path} as in Hugging Face datasets; `uri`: text, an image's address.
+
+    A cell of text may also hold the image itself, in base64 or as a `data:` URI (`text_images`).
+    """
 
     name: str
     kind: Literal["bytes", "struct", "uri"]
     has_path: bool = False
 
 
+class NoImageColumn(Refused):
+    """A Parquet file in which no column can hold images."""
+
+
 def find_image_column(schema: pa.Schema, wanted: str | None, uri: str) -> ImageColumn:
     """The column `wanted`, or the one that is clearly meant.
 
     Raises:
-        Refused: there is none, or several and none has a usual name.
+        NoImageColumn: if there is none.
+        Refused: if there are several and none has a usual name.
     """
     shown = redact(uri)
     if wanted is not None:
         if wanted not in schema.names:
-            raise Refused(f"{shown} has no column {wanted!r} (input.image_column); it has {_list(schema.names)}")
+            raise NoImageColumn(f"{shown} has no column {wanted!r} (input.image_column); it has {_list(schema.names)}")
         column = _as_image_column(wanted, schema.field(wanted).type) or _as_address_column(wanted, schema)
         if column is None:
-            raise Refused(
+            raise NoImageColumn(
                 f"{shown}: column {wanted!r} (input.image_column) is {schema.field(wanted).type}; "
                 "it must hold bytes, {bytes, path} or URIs"
             )
@@ -56,7 +67,7 @@ def find_image_column(schema: pa.Schema, wanted: str | None, uri: str) -> ImageC
         address = _as_address_column(lower[name], schema) if name in lower else None
         if address is not None:
             return address
-    raise Refused(
+    raise NoImageColumn(
         f"{shown} has no column of images (bytes, {{bytes, path}} or URIs), only {_list(schema.names)}; "
         "set input.image_column, or leave the file out"
     )

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labeler import storage
-from labeler.shards import kept
+from labeler.errors import Refused
+from labeler.shards import kept, text_images
 from labeler.shards.fetching import Job, fetch, in_order
 from labeler.shards.image_column import ImageColumn, find_image_column
 from labeler.shards.units import Item, Placed, Shard, Skip, UnitCutter, too_large
@@ -47,13 +48,15 @@ def count_rows(shard: Shard) -> int | None:
         return None
 
 
-def check_image_column(shard: Shard, wanted: str | None) -> None:
-    """Refused when the file has no image column, or several and none was chosen."""
+def image_column_problem(shard: Shard, wanted: str | None) -> Refused | None:
+    """Return why no image can be read from the file: a NoImageColumn, or a choice that is the user's; else None."""
     try:
-        schema = open_parquet(shard).schema_arrow
+        find_image_column(open_parquet(shard).schema_arrow, wanted, shard.uri)
     except _UNREADABLE:
-        return  # becomes a row of its own when it is read
-    find_image_column(schema, wanted, shard.uri)
+        return None  # becomes a row of its own when it is read
+    except Refused as problem:
+        return problem
+    return None
 
 
 def read_parquet(
@@ -232,15 +235,10 @@ class _RowReader:
         if (size := self._encoded_bytes(cell)) > self._max_image_bytes:  # said without a copy of it
             key = self._key(cell["path"].as_py() if self._column.has_path else None, index)
             return self._without_image(key, index, too_large(size, self._max_image_bytes), values)
-        value = cell.as_py()
-        path: str | None = None
-        data: bytes | None = None
-        if self._column.kind == "struct":
-            data, path = (value or {}).get("bytes"), (value or {}).get("path")
-        elif self._column.kind == "uri":
-            path = value
-        else:
-            data = value
+        try:
+            data, path = self._image_or_path(cell.as_py())
+        except ValueError:
+            return self._without_image(str(index), index, text_images.NOT_BASE64, values)
         key = path if self._column.kind == "uri" and path else self._key(path, index)
         if data is not None:
             item = Item(key, index, self._shard.uri, None, None, bytes(data), None, values)
@@ -252,9 +250,27 @@ class _RowReader:
             return self._without_image(key, index, "not a valid address", values)
         return _Row(Item(key, index, address, None, None, None, None, values), address, self._max_image_bytes)
 
+    def _image_or_path(self, value: Any) -> tuple[bytes | None, str | None]:
+        """The image that a cell holds, and the path that it names.
+
+        Raises:
+            ValueError: if a text begins like an image and cannot be decoded.
+        """
+        if self._column.kind == "struct":
+            return (value or {}).get("bytes"), (value or {}).get("path")
+        if self._column.kind == "bytes":
+            return value, None
+        if value and text_images.holds_image(value):
+            return text_images.image_of(value), None
+        return None, value
+
     def _encoded_bytes(self, cell: Any) -> int:
-        if self._column.kind == "uri" or not cell.is_valid:
+        """Bytes of the image in a cell, without a copy of it; of a long text those that its base64 stands for."""
+        if not cell.is_valid:
             return 0
+        if self._column.kind == "uri":
+            characters = kept.size_of(cell)
+            return characters // 4 * 3 if characters > text_images.MAX_ADDRESS else 0
         return kept.size_of(cell["bytes"] if self._column.kind == "struct" else cell)
 
     def _may_name(self, address: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -11,7 +12,7 @@ from labeler.shards.parquet import count_rows, read_parquet
 from labeler.shards.units import Placed, Shard, ShardEnd, Skip, Unit, UnitCutter, assemble
 from labeler.shards.webdataset import read_tar
 
-READER_VERSION = 2  # changes whenever the same bytes would give other items or other units
+READER_VERSION = 3  # changes whenever the same bytes would give other items or other units
 
 MAX_IMAGES = 256
 MAX_BYTES = 64 << 20
@@ -46,8 +47,9 @@ def read_units(
         Refused: a Parquet file has no image column.
     """
     cutter = UnitCutter(max_images, max_bytes)
+    skipped = Counter[str]()
     if shard.format == "webdataset":
-        placed = read_tar(shard, cutter, keep=keep, skip=skip, max_image_bytes=max_image_bytes)
+        placed = read_tar(shard, cutter, keep=keep, skip=skip, max_image_bytes=max_image_bytes, counts=skipped)
     elif shard.format == "images":
         placed = read_group(shard, cutter, keep=keep, skip=skip, max_image_bytes=max_image_bytes)
     else:
@@ -62,7 +64,7 @@ def read_units(
             image_column=image_column,
         )
     with closing(_closable(placed)) as images:
-        yield from assemble(shard.shard_id, islice(images, shard.max_images))
+        yield from assemble(shard.shard_id, islice(images, shard.max_images), skipped)
 
 
 def _closable(placed: Iterator[Placed]) -> Generator[Placed, None, None]:

@@ -53,19 +53,22 @@ class _Extensions:
 
 
 def walk(stream: ByteStream) -> Iterator[TarMember]:
-    """Every regular file, in order. When one is yielded the stream stands at its body, which may be read or left.
+    """Yield every regular file, in order. The stream is then at the file's body, which may be read or left.
 
-    Links, devices and folders are passed over. Format: POSIX.1-2001 ustar and pax, GNU long names, v7.
+    Zero blocks end an archive, but another may follow (`cat a.tar b.tar`), so they are skipped: the walk ends where the
+    stream does. Links, devices and folders are skipped. Format: POSIX.1-2001 ustar and pax, GNU long names, v7.
     """
     extensions = _Extensions()
     while True:
         start = stream.tell()
         try:
             block = stream.read(BLOCK)
-            if not any(block):  # the end-of-archive block, or no more bytes
+            if not any(block):  # an end-of-archive block, or no more bytes
                 if extensions != _Extensions():
                     raise _Truncated
-                return
+                if len(block) < BLOCK:
+                    return
+                continue
             if len(block) < BLOCK:
                 raise _Truncated
             header = _parse(block)

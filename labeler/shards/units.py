@@ -32,6 +32,8 @@ class Shard:
         etag: None for a group, whose members have their own.
         max_images: only the first so many of its images are in the run.
         members: of a group of image files, else None.
+        name: unique in the plan; the file names of its images begin with it. None for a group, and in plans of
+            earlier versions.
     """
 
     shard_id: str
@@ -41,6 +43,7 @@ class Shard:
     format: Format
     max_images: int | None = None
     members: tuple[Member, ...] | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,17 @@ class Unit:
 
 @dataclass(frozen=True)
 class ShardEnd:
-    """How many units and images the whole shard has, skipped ones included."""
+    """The end of a shard.
+
+    Attributes:
+        units, images: how many the whole shard has, units that were not asked for included.
+        skipped: what it holds beside images, by extension (`shards.skipped`).
+    """
 
     shard_id: str
     units: int
     images: int
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 class Placed(NamedTuple):
@@ -129,8 +138,12 @@ class UnitCutter:
         return (self._unit, self._unit + 1) if self._images else (self._unit,)
 
 
-def assemble(shard_id: str, placed: Iterable[Placed]) -> Iterator[Unit | ShardEnd]:
-    """Units that are not skipped, in order, and the shard's end."""
+def assemble(shard_id: str, placed: Iterable[Placed], skipped: Mapping[str, int]) -> Iterator[Unit | ShardEnd]:
+    """Yield the units that hold items, in order, and the shard's end.
+
+    Args:
+        skipped: the counts for the shard's end, complete when `placed` is at its end.
+    """
     items: list[Item] = []
     current = units = images = 0
     for unit, item in placed:
@@ -143,7 +156,7 @@ def assemble(shard_id: str, placed: Iterable[Placed]) -> Iterator[Unit | ShardEn
             items.append(item)
     if items:
         yield Unit(shard_id, current, tuple(items))
-    yield ShardEnd(shard_id, units, images)
+    yield ShardEnd(shard_id, units, images, dict(skipped))
 
 
 def too_large(length: int, max_bytes: int) -> str:

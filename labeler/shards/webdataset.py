@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from labeler import storage
-from labeler.shards import kept
-from labeler.shards.names import is_image
+from labeler.shards import kept, skipped
+from labeler.shards.names import SNIFFED_BYTES, is_image, looks_like_image
 from labeler.shards.tar_members import TarMember, walk
 from labeler.shards.units import Item, Placed, Shard, Skip, UnitCutter, too_large
 from labeler.storage import ByteStream
@@ -18,14 +19,26 @@ _ERRORS = {"truncated": "truncated member", "corrupt": "corrupt tar header", "sp
 
 
 def read_tar(
-    shard: Shard, cutter: UnitCutter, *, keep: Sequence[str], skip: Skip, max_image_bytes: int
+    shard: Shard,
+    cutter: UnitCutter,
+    *,
+    keep: Sequence[str],
+    skip: Skip,
+    max_image_bytes: int,
+    counts: Counter[str] | None = None,
 ) -> Iterator[Placed]:
-    """Every image of the tar, in order. Bodies of skipped units are passed over, the long ones without download.
+    """Yield every image of the tar, in order. Bodies of skipped units are not kept, the long ones not downloaded.
 
-    Bad members become items with an error; a truncated member or a corrupt header is the last item.
+    A member is an image by its name or, if that says nothing, by its first bytes. Bad members become items with an
+    error; a truncated member or a corrupt header is the last item.
+
+    Args:
+        counts: gets the other members by extension, but those that are kept.
     """
     with storage.open_stream(shard.uri, size=shard.size, etag=shard.etag) as stream:
-        yield from _TarReader(shard, cutter, keep, skip, max_image_bytes).read(stream)
+        yield from _TarReader(shard, cutter, keep, skip, max_image_bytes, Counter() if counts is None else counts).read(
+            stream
+        )
 
 
 @dataclass
@@ -40,13 +53,22 @@ class _Group:
 
 
 class _TarReader:
-    def __init__(self, shard: Shard, cutter: UnitCutter, keep: Sequence[str], skip: Skip, max_image_bytes: int) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        cutter: UnitCutter,
+        keep: Sequence[str],
+        skip: Skip,
+        max_image_bytes: int,
+        counts: Counter[str],
+    ) -> None:
         self._shard = shard
         self._cutter = cutter
         self._keep = tuple(keep)
         self._wanted = kept.extensions(keep)
         self._skip = skip
         self._max_image_bytes = max_image_bytes
+        self._counts = counts
         self._names: set[str] = set()
         self._images = 0
 
@@ -66,11 +88,23 @@ class _TarReader:
                 group.image_bytes += member.length
             elif extension in self._wanted and member.length <= kept.MAX_BYTES:
                 self._note_sidecar(group, extension, member, stream)
+            elif looks_like_image(head := self._head(member, stream)):
+                group.placed.append(self._place(member, stream, head))
+                group.image_bytes += member.length
+            else:
+                skipped.count(self._counts, member.name)
             if not self._wanted or group.image_bytes > MAX_GROUP_BYTES:
                 yield from self._flush(group, stream)
         yield from self._flush(group, stream)
 
-    def _place(self, member: TarMember, stream: ByteStream) -> Placed:
+    def _head(self, member: TarMember, stream: ByteStream) -> bytes:
+        """The first bytes of a member whose name does not make it an image; b"" of macOS's companion files."""
+        if member.state != "file" or member.name.rpartition("/")[2].startswith("._"):
+            return b""
+        return stream.read(min(SNIFFED_BYTES, member.length))
+
+    def _place(self, member: TarMember, stream: ByteStream, head: bytes = b"") -> Placed:
+        """The image in its unit; `head` is what was read of it already."""
         unit = self._cutter.place(member.length)
         index = self._images
         self._images += 1
@@ -85,7 +119,7 @@ class _TarReader:
             uri=self._shard.uri,
             offset=member.offset if addressable else None,
             length=member.length if addressable else None,
-            data=stream.read(member.length) if error is None else None,
+            data=head + stream.read(member.length - len(head)) if error is None else None,
             error=error,
             kept=dict.fromkeys(self._keep),
         )

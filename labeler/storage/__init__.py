@@ -1,4 +1,4 @@
-"""The only door to storage: list, read, ranged read, put-if-absent. Local paths, s3:// by boto3, the rest by fsspec."""
+"""The only door to storage: list, read, ranged read, put-if-absent. Backends: local, s3, http, fsspec."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from functools import cache
 from importlib import import_module
 
 from labeler.errors import InputChanged, Refused, StorageError
-from labeler.storage.failures import Unreadable
-from labeler.storage.objects import ObjectInfo, Store
+from labeler.storage.failures import Unconditional, Unreadable
+from labeler.storage.local_failures import is_read_only
+from labeler.storage.objects import ObjectInfo, OnSkipped, Store
+from labeler.storage.redaction import redact, restore_user
+from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
 from labeler.storage.retries import METER, Traffic, retrying
+from labeler.storage.s3_access import NO_S3_RULES, S3Access, S3Rules, input_rules
 from labeler.storage.streams import ByteStream
-from labeler.storage.uris import basename, is_local, join, parent, redact, scheme
+from labeler.storage.uris import basename, is_local, is_web, join, local_path, parent, path_of, printable, scheme
 
 __all__ = [
+    "NOT_REGULAR",
+    "NO_S3_RULES",
     "ByteStream",
     "InputChanged",
     "ObjectInfo",
+    "OnSkipped",
+    "S3Access",
+    "S3Rules",
     "StorageError",
     "Traffic",
     "Unreadable",
@@ -26,30 +35,47 @@ __all__ = [
     "check_put_if_absent",
     "delete",
     "head",
+    "input_rules",
     "is_local",
+    "is_web",
     "join",
     "list_objects",
+    "open_regular",
     "open_stream",
     "parent",
+    "path_of",
+    "printable",
     "put",
     "put_file",
     "put_if_absent",
     "read_bytes",
+    "read_regular",
     "redact",
+    "restore_user",
     "scheme",
     "traffic",
 ]
 
+_PROBE = b"probe"
 
-def list_objects(uri_prefix: str, *, recursive: bool = True) -> Iterator[ObjectInfo]:
+
+def list_objects(
+    uri_prefix: str, *, recursive: bool = True, on_skipped: OnSkipped | None = None
+) -> Iterator[ObjectInfo]:
     """Every object below a folder (not in its subfolders unless recursive), by URI; nothing without such a folder.
 
-    Pages are streamed on S3. Names below a local `.tmp/` are unfinished writes and never listed.
+    Pages are streamed on S3. Names below a local `.tmp/` are unfinished writes and never listed. A local folder that
+    several links lead to is listed under each of their paths.
+
+    Args:
+        on_skipped: called with the URI and a short reason for each local entry that cannot be listed (a link to
+            nothing or to itself, an unreadable subfolder). Without it, such an entry is an error: a listing is never
+            short without a word.
 
     Raises:
         StorageError: no such bucket, no permission, or no answer.
     """
-    return _store(uri_prefix).list_objects(uri_prefix, recursive=recursive)
+    return _store(uri_prefix).list_objects(uri_prefix, recursive=recursive, on_skipped=on_skipped)
 
 
 def head(uri: str) -> ObjectInfo | None:
@@ -132,19 +158,22 @@ def delete(uri: str) -> None:
 
 
 def check_put_if_absent(root: str, *, single_writer: bool) -> None:
-    """Make sure that `root` can be written and that the second of two writes of one object is refused.
+    """Make sure that `root` keeps what is written there, and refuses the second of two writes of one object.
 
     Leaves nothing behind.
 
     Raises:
-        Refused: not writable, or no put-if-absent and not `single_writer`.
+        Refused: if it is not writable or gives back other bytes, or has no put-if-absent and not `single_writer`.
     """
+    if is_local(root) and is_read_only(local_path(root)):
+        raise Refused(f"output {root} is on a file system that is mounted read-only; choose another output")
     store = _store(root)
     probe = join(root, ".tmp", f"probe-{uuid.uuid4().hex}")
     try:
         new_folders = store.missing_folders(probe)
         try:
-            put_if_absent(probe, b"probe", single_writer=single_writer)
+            _write_probe(probe, single_writer)
+            came_back = read_bytes(probe)
             overwrote = put_if_absent(probe, b"again", single_writer=single_writer)
         finally:
             try:
@@ -153,11 +182,25 @@ def check_put_if_absent(root: str, *, single_writer: bool) -> None:
                 store.remove_empty_folders(new_folders)
     except StorageError as error:
         raise Refused(f"output cannot be used: {error}") from error
+    if came_back != _PROBE:
+        raise Refused(
+            f"output {redact(root)}: storage gave back {came_back[:60]!r} for {_PROBE!r}, so it does not keep what is "
+            "written; if AWS_REQUEST_CHECKSUM_CALCULATION is set, set it to when_required, or choose another output"
+        )
     if overwrote and not single_writer:
         raise Refused(
             f"output {redact(root)}: storage overwrites where it should put if absent, so two jobs could spoil each "
             "other; set output.single_writer=true if only this job writes there"
         )
+
+
+def _write_probe(probe: str, single_writer: bool) -> None:
+    """Put the probe if absent; when storage refuses that, find out whether it takes a plain write."""
+    try:
+        put_if_absent(probe, _PROBE, single_writer=single_writer)
+    except Unconditional:
+        put(probe, _PROBE)  # raises what is really wrong, if that is not the condition
+        raise
 
 
 def traffic() -> Traffic:
@@ -170,6 +213,8 @@ def _store(uri: str) -> Store:
         return _load("labeler.storage.local", "LocalStore")
     if scheme(uri) in ("s3", "s3a") and "::" not in uri:
         return _load("labeler.storage.s3", "S3Store")
+    if is_web(uri) and "::" not in uri.partition("?")[0]:
+        return _load("labeler.storage.http_store", "HttpStore")
     return _load("labeler.storage.fsspec_store", "FsspecStore")
 
 

@@ -10,11 +10,21 @@ class Transient(Exception):
 
     Attributes:
         advice: what to do when trying again did not help.
+        after_s: how long the server asked to wait before the next try, seconds.
+        reason: as of `Unreadable`, which it becomes if trying again does not help; None if it is not about this one
+            object.
     """
 
-    def __init__(self, message: str, advice: str = "check the network and the endpoint, then run again") -> None:
+    def __init__(
+        self,
+        message: str,
+        advice: str = "check the network and the endpoint, then run again",
+        *,
+        after_s: float = 0.0,
+        reason: str | None = None,
+    ) -> None:
         super().__init__(message)
-        self.advice = advice
+        self.advice, self.after_s, self.reason = advice, after_s, reason
 
 
 class Unreadable(StorageError):
@@ -32,7 +42,12 @@ class Unreadable(StorageError):
         return type(self), (str(self), self.reason)
 
 
+class Unconditional(StorageError):
+    """Storage refused a conditional write: it has no put-if-absent, or does not take writes of this form at all."""
+
+
 MISSING = "missing object"
 DENIED = "access denied"
 ARCHIVED = "archived object"
 INVALID = "not a valid address"
+UNREACHABLE = "unreachable address"

@@ -11,10 +11,12 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 
 from labeler.errors import InputChanged, LabelerError, StorageError
-from labeler.storage.failures import DENIED, INVALID, MISSING, Transient, Unreadable
-from labeler.storage.objects import Body, ObjectInfo
+from labeler.storage.causes import explain
+from labeler.storage.failures import INVALID, MISSING, Transient, Unreadable
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped
 from labeler.storage.retries import retrying
 from labeler.storage.uris import one_line, parent, redact, scheme
 
@@ -31,19 +33,13 @@ class FsspecStore:
 
     reopen_gap = 1 << 20
 
-    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+    def list_objects(
+        self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
+    ) -> Iterator[ObjectInfo]:
         fs, root = _open_file_system(uri_prefix)
         base, root = uri_prefix.rstrip("/"), root.rstrip("/")
 
-        def find() -> dict[str, dict[str, Any]]:
-            try:
-                found = fs.find(root, detail=True, maxdepth=None if recursive else 1)
-            except FileNotFoundError:
-                return {}
-            return dict(found)
-
-        found = retrying(uri_prefix, lambda: _explained(uri_prefix, find))
-        for name, info in sorted(found.items()):
+        for name, info in sorted(_found(fs, uri_prefix, root, recursive).items()):
             if name.startswith(root + "/") and info.get("type", "file") == "file":
                 yield _info(base + name.removeprefix(root), info)
 
@@ -89,7 +85,7 @@ class FsspecStore:
                 f"{redact(uri)}: {scheme(uri)}:// has no put-if-absent here; "
                 "set output.single_writer=true if only one job writes there"
             )
-        if retrying(uri, lambda: _explained(uri, lambda: fs.exists(path))):
+        if retrying(uri, lambda: self.head(uri)) is not None:
             return False
         self.put(uri, data)
         return True
@@ -118,7 +114,7 @@ class FsspecStore:
         if scheme(uri) in _MOVES_ATOMICALLY:
             folder = parent(uri)
             fs, path = _open_file_system(folder)
-            while path.strip("/") and not _explained(folder, lambda path=path: fs.exists(path)):  # type: ignore[misc]
+            while path.strip("/") and not _is_there(fs, folder, path):
                 missing.insert(0, folder)
                 folder = parent(folder)
                 path = path.rpartition("/")[0]
@@ -148,19 +144,43 @@ def _explained(uri: str, call: Callable[[], T]) -> T:
     except (LabelerError, Transient):
         raise
     except Exception as error:
-        raise _explain(uri, error) from error
+        raise explain(uri, error) from error
 
 
-def _explain(uri: str, error: Exception) -> Exception:
-    shown = redact(uri)
-    status = getattr(error, "status", getattr(error, "code", None))
-    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or status in (404, 410):
-        return Unreadable(f"{shown}: no such object", MISSING)
-    if isinstance(error, PermissionError) or status in (401, 403):
-        return Unreadable(f"{shown}: access denied; check the credentials and their permissions", DENIED)
-    if isinstance(error, TypeError | ValueError | NotImplementedError | AttributeError):
-        return StorageError(f"{shown}: {scheme(uri)}:// cannot do this ({one_line(error)})")
-    return Transient(one_line(error))
+def _is_there(fs: Any, uri: str, path: str) -> bool:
+    """Whether a file or folder is there; fsspec's own `exists` takes every failure for a no."""
+    return _if_there(uri, lambda: fs.info(path)) is not None
+
+
+def _found(fs: Any, uri: str, root: str, recursive: bool) -> dict[str, dict[str, Any]]:
+    """Everything below a folder, by path; {} without such a folder. Retries by itself.
+
+    The walk of fsspec omits folders that it cannot list, silently: it is done here, but for stores that list at once.
+    """
+    walks = type(fs).find is fsspec.AbstractFileSystem.find or getattr(type(fs), "_find", None) is AsyncFileSystem._find
+    if walks:
+        return dict(_walk(fs, uri, root, recursive))
+    depth = None if recursive else 1
+    return dict(_if_there(uri, lambda: fs.find(root, detail=True, maxdepth=depth)) or {})
+
+
+def _walk(fs: Any, uri: str, folder: str, recursive: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    for info in _if_there(uri, lambda: fs.ls(folder, detail=True)) or ():
+        name = str(info["name"]).rstrip("/")
+        if info.get("type") != "directory":
+            yield name, info
+        elif recursive and name != folder:
+            yield from _walk(fs, uri, name, recursive)
+
+
+def _if_there(uri: str, call: Callable[[], T]) -> T | None:
+    """What `call` returns, after retries; None if nothing is there."""
+    try:
+        return retrying(uri, lambda: _explained(uri, call))
+    except Unreadable as error:
+        if error.reason == MISSING:
+            return None
+        raise
 
 
 def _info(uri: str, info: dict[str, Any]) -> ObjectInfo:
@@ -228,6 +248,8 @@ def _open(uri: str, start: int, length: int | None, etag: str | None) -> Body:
 
 
 class _FsspecBody:
+    is_whole = False
+
     def __init__(self, uri: str, file: Any, size: int, etag: str | None) -> None:
         self._uri, self._file, self.size, self.etag = uri, file, int(size), etag
 

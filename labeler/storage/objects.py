@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
+
+OnSkipped = Callable[[str, str], None]  # (URI of an entry that cannot be listed, short reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,17 @@ class ObjectInfo:
     modified: float | None = field(default=None, compare=False)
 
 
+def bare_etag(etag: str | None) -> str | None:
+    """An ETag header without its quotes; gateways that compress make them weak."""
+    return etag.removeprefix("W/").strip('"') if etag else None
+
+
 class Body(Protocol):
     """An open object, being read from some offset on. `read` may raise Transient; the stream above reopens."""
 
     size: int  # of the whole object, bytes
     etag: str | None
+    is_whole: bool  # the server sends all bytes whatever range is asked for: reading on is cheaper than reopening
 
     def read(self, n: int) -> bytes:
         """At most `n` bytes; b"" at the end of the body, whether that is where it should end or not."""
@@ -42,7 +50,9 @@ class Store(Protocol):
 
     reopen_gap: int  # bytes; a longer skip is cheaper by a new request than by reading through
 
-    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]: ...
+    def list_objects(
+        self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
+    ) -> Iterator[ObjectInfo]: ...
 
     def head(self, uri: str) -> ObjectInfo | None: ...
 

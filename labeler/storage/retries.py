@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from labeler.errors import StorageError
-from labeler.storage.failures import Transient
+from labeler.storage.failures import Transient, Unreadable
 from labeler.storage.uris import redact
 
 T = TypeVar("T")
@@ -20,14 +20,19 @@ logger = logging.getLogger("labeler.storage")
 
 @dataclass(frozen=True)
 class Policy:
-    """Pauses are first_s, twice that, and so on up to longest_s, each times a random number in [0.5, 1]."""
+    """Pauses are first_s, twice that, and so on up to longest_s, each times a random number in [0.5, 1].
+
+    A server that asks for a longer pause (Retry-After) gets it, up to longest_asked_s.
+    """
 
     attempts: int = 8  # in a row without a byte of progress: half a minute of pauses in all
     first_s: float = 0.25
     longest_s: float = 20.0
+    longest_asked_s: float = 60.0
 
-    def pause_s(self, failures: int) -> float:
-        return min(self.longest_s, self.first_s * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
+    def pause_s(self, failures: int, asked_s: float = 0.0) -> float:
+        own_s = min(self.longest_s, self.first_s * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
+        return max(own_s, min(asked_s, self.longest_asked_s))
 
 
 POLICY = Policy()
@@ -70,14 +75,13 @@ class Patience:
         """Pause before the next try.
 
         Raises:
-            StorageError: there were too many failures in a row.
+            StorageError: if there were too many failures in a row; Unreadable if they are about this object alone.
         """
         self._failures += 1
         if self._failures >= POLICY.attempts:
-            raise StorageError(
-                f"{redact(self._uri)}: storage failed {self._failures} times in a row ({error}); {error.advice}"
-            ) from error
-        pause_s = POLICY.pause_s(self._failures)
+            said = f"{redact(self._uri)}: storage failed {self._failures} times in a row ({error}); {error.advice}"
+            raise (StorageError(said) if error.reason is None else Unreadable(said, error.reason)) from error
+        pause_s = POLICY.pause_s(self._failures, error.after_s)
         logger.warning("%s: %s; trying again in %.1f s", redact(self._uri), error, pause_s)
         METER.add(retries=1)
         time.sleep(pause_s)

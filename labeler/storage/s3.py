@@ -5,74 +5,33 @@ from __future__ import annotations
 import io
 import os
 import re
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-import boto3
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from labeler.errors import InputChanged, StorageError
-from labeler.storage.failures import INVALID, Transient, Unreadable
-from labeler.storage.objects import Body, ObjectInfo
-from labeler.storage.retries import Patience, retrying
-from labeler.storage.s3_failures import code_of, explain, has_expired
+from labeler.storage.failures import INVALID, Transient, Unconditional, Unreadable
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped, bare_etag
+from labeler.storage.retries import retrying
+from labeler.storage.s3_access import access_to
+from labeler.storage.s3_clients import client, drop_expired
+from labeler.storage.s3_failures import code_of, explain
+from labeler.storage.s3_listing import contents_of
 from labeler.storage.uris import one_line, redact
 
 T = TypeVar("T")
 _FAILURES = (BotoCoreError, ClientError, HTTPError, OSError)  # a broken body shows urllib3's and the socket's own
-_SETTINGS = Config(
-    retries={"mode": "standard", "total_max_attempts": 3},  # ours, in retries.py, resume bodies and outlast them
-    max_pool_connections=64,
-    connect_timeout=10,
-    read_timeout=60,
-    user_agent_extra="labeler",
-)
-_ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-                "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CONFIG_FILE",
-                "AWS_SHARED_CREDENTIALS_FILE")  # fmt: skip
-
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
-_YOUNG_S = 1.0  # a client made so recently has read the credentials that there are
-
-_client_lock = threading.Lock()
-_clients: dict[tuple[object, ...], tuple[Any, float]] = {}  # (client, when it was made)
-
-
-def _renew_lock() -> None:
-    global _client_lock  # a fork may have copied it locked
-    _client_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)
-
-
-def _client() -> Any:
-    """This process's client; clients are thread-safe but do not survive a fork, and follow a changed environment."""
-    key = (os.getpid(), *(os.environ.get(name) for name in _ENVIRONMENT))
-    with _client_lock:
-        if key not in _clients:
-            _clients.clear()
-            try:
-                _clients[key] = boto3.session.Session().client("s3", config=_SETTINGS), time.monotonic()
-            except ValueError as error:  # an endpoint that is no URL
-                raise StorageError(f"s3: {one_line(error)}; check AWS_ENDPOINT_URL") from error
-        return _clients[key][0]
 
 
 def _explain(uri: str, error: BaseException) -> Exception:
-    """As `explain`; after credentials that ran out, the next request reads them anew."""
-    if has_expired(error):
-        with _client_lock:
-            for key, (_, made) in list(_clients.items()):
-                if time.monotonic() - made > _YOUNG_S:  # many threads see the same expiry; one new client is enough
-                    del _clients[key]
+    """As `explain`; after credentials that ran out, the next request reads them again."""
+    drop_expired(error)
     return explain(uri, error)
 
 
@@ -81,60 +40,51 @@ class S3Store:
 
     reopen_gap = 1 << 20
 
-    def list_objects(self, uri_prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+    def list_objects(
+        self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
+    ) -> Iterator[ObjectInfo]:
         scheme, bucket, key = _split(uri_prefix)
         prefix = key.rstrip("/") + "/" if key.rstrip("/") else ""
-        request = {"Bucket": bucket, "Prefix": prefix, **({} if recursive else {"Delimiter": "/"})}
-        for page in self._pages(uri_prefix, request):
+        request = {
+            "Bucket": bucket,
+            "Prefix": prefix,
+            **({} if recursive else {"Delimiter": "/"}),
+            **_payer(bucket, key),
+        }
+
+        def ask(where: dict[str, str]) -> Mapping[str, Any]:
+            page: Mapping[str, Any] = _reader(bucket, key).list_objects_v2(**request, **where)
+            return page
+
+        for page in contents_of(uri_prefix, lambda where: _explained(uri_prefix, lambda: ask(where))):
             for found in page:
                 if not found["Key"].endswith("/"):  # a console's placeholder for a folder
                     uri = f"{scheme}://{bucket}/{found['Key']}"
-                    yield ObjectInfo(uri, found["Size"], _bare(found.get("ETag")), _seconds(found.get("LastModified")))
-
-    def _pages(self, uri: str, request: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
-        patience = Patience(uri)
-        after = ""
-        while True:
-            try:
-                pages = iter(_client().get_paginator("list_objects_v2").paginate(**request, StartAfter=after))
-            except _FAILURES as error:
-                raise _explain(uri, error) from error
-            while True:
-                try:
-                    page = next(pages, None)
-                except _FAILURES as error:
-                    patience.wait(_transient(uri, error))
-                    break  # go on after the last key that came
-                if page is None:
-                    return
-                patience.reset()
-                contents = page.get("Contents", [])
-                after = contents[-1]["Key"] if contents else after
-                yield contents
+                    yield _info(uri, found["Size"], found)
 
     def head(self, uri: str) -> ObjectInfo | None:
         _, bucket, key = _split(uri)
         if not key or key.endswith("/"):
             return None
         try:
-            found = _client().head_object(Bucket=bucket, Key=key)
+            found = _reader(bucket, key).head_object(Bucket=bucket, Key=key, **_payer(bucket, key))
         except ClientError as error:
             if code_of(error) in ("404", "NoSuchKey", "NotFound"):
                 return None
             raise _explain(uri, error) from error
         except _FAILURES as error:
             raise _explain(uri, error) from error
-        return ObjectInfo(uri, found["ContentLength"], _bare(found.get("ETag")), _seconds(found.get("LastModified")))
+        return _info(uri, found["ContentLength"], found)
 
     def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
         _, bucket, key = _object(uri)
-        request: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        request: dict[str, Any] = {"Bucket": bucket, "Key": key, **_payer(bucket, key)}
         if start or length is not None:
             request["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
         if etag is not None:
             request["IfMatch"] = f'"{etag}"'
         try:
-            return _S3Body(uri, _client().get_object(**request), start)
+            return _S3Body(uri, _reader(bucket, key).get_object(**request), start)
         except ClientError as error:
             if code_of(error) in ("PreconditionFailed", "412"):
                 raise InputChanged(
@@ -156,22 +106,22 @@ class S3Store:
 
     def put(self, uri: str, data: bytes) -> None:
         _, bucket, key = _object(uri)
-        retrying(uri, lambda: _explained(uri, lambda: _client().put_object(Bucket=bucket, Key=key, Body=data)))
+        retrying(uri, lambda: _explained(uri, lambda: client().put_object(Bucket=bucket, Key=key, Body=data)))
 
     def put_if_absent(self, uri: str, data: bytes, *, single_writer: bool) -> bool:
         _, bucket, key = _object(uri)
 
         def attempt() -> bool:
             try:
-                _client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+                client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
             except ClientError as error:
                 if code_of(error) in ("PreconditionFailed", "412"):
                     return False
                 if code_of(error) not in ("NotImplemented", "501"):
                     raise _explain(uri, error) from error
                 if not single_writer:
-                    raise StorageError(
-                        f"{redact(uri)}: this storage has no put-if-absent (If-None-Match); "
+                    raise Unconditional(
+                        f"{redact(uri)}: this storage has no put-if-absent (If-None-Match): {one_line(error)}; "
                         "set output.single_writer=true if only one job writes there"
                     ) from error
                 self.put(uri, data)
@@ -188,12 +138,12 @@ class S3Store:
         parts = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=4)
         retrying(
             uri,
-            lambda: _explained(uri, lambda: _client().upload_file(os.fspath(local_path), bucket, key, Config=parts)),
+            lambda: _explained(uri, lambda: client().upload_file(os.fspath(local_path), bucket, key, Config=parts)),
         )
 
     def delete(self, uri: str) -> None:
         _, bucket, key = _object(uri)
-        retrying(uri, lambda: _explained(uri, lambda: _client().delete_object(Bucket=bucket, Key=key)))
+        retrying(uri, lambda: _explained(uri, lambda: client().delete_object(Bucket=bucket, Key=key)))
 
     def missing_folders(self, uri: str) -> list[str]:
         return []
@@ -203,6 +153,8 @@ class S3Store:
 
 
 class _S3Body:
+    is_whole = False
+
     def __init__(self, uri: str, response: dict[str, Any], start: int) -> None:
         self._uri = uri
         self._body = response["Body"]
@@ -211,7 +163,7 @@ class _S3Body:
             self._body.close()
             raise Transient(f"asked for bytes from {start} on, storage sent {response.get('ContentRange') or 'all'}")
         self.size = int(in_range[2]) if in_range else int(response["ContentLength"])
-        self.etag = _bare(response.get("ETag"))
+        self.etag = bare_etag(response.get("ETag"))
 
     def read(self, n: int) -> bytes:
         try:
@@ -225,9 +177,20 @@ class _S3Body:
 
 
 class _EmptyBody(io.BytesIO):
+    is_whole = False
+
     def __init__(self, found: ObjectInfo) -> None:
         super().__init__(b"")
         self.size, self.etag = found.size, found.etag
+
+
+def _reader(bucket: str, key: str) -> Any:
+    """The client for reading there, signed or not."""
+    return client(unsigned=access_to(bucket, key).unsigned)
+
+
+def _payer(bucket: str, key: str) -> dict[str, str]:
+    return {"RequestPayer": "requester"} if access_to(bucket, key).requester_pays else {}
 
 
 def _explained(uri: str, call: Callable[[], T]) -> T:
@@ -240,19 +203,9 @@ def _explained(uri: str, call: Callable[[], T]) -> T:
         raise (_explain(uri, cause) if cause else Transient(one_line(error))) from error
 
 
-def _transient(uri: str, error: Exception) -> Transient:
-    explained = _explain(uri, error)
-    if isinstance(explained, Transient):
-        return explained
-    raise explained from error
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
-
-
-def _bare(etag: str | None) -> str | None:
-    return etag.removeprefix("W/").strip('"') if etag else None  # gateways that compress make them weak
+def _info(uri: str, size: int, found: Mapping[str, Any]) -> ObjectInfo:
+    written: datetime | None = found.get("LastModified")
+    return ObjectInfo(uri, size, bare_etag(found.get("ETag")), None if written is None else written.timestamp())
 
 
 def _split(uri: str) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ from botocore import exceptions
 from botocore.exceptions import ClientError
 
 from labeler.errors import StorageError
+from labeler.storage.causes import asked_pause_s
 from labeler.storage.failures import ARCHIVED, DENIED, MISSING, Transient, Unreadable
 from labeler.storage.uris import one_line, redact
 
@@ -53,7 +54,8 @@ def explain(uri: str, error: BaseException) -> Exception:
     if isinstance(error, _NO_CREDENTIALS):
         return StorageError(
             f"{shown}: no usable AWS credentials ({one_line(error)}); set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role; "
+            "for a public bucket set input.s3.unsigned=true"
         )
     if isinstance(error, _NOT_RENEWED):
         return Transient(f"the AWS credentials could not be renewed: {one_line(error)}", _RENEW)
@@ -66,10 +68,13 @@ def explain(uri: str, error: BaseException) -> Exception:
 
 def _explain_answer(shown: str, error: ClientError) -> Exception:
     code = code_of(error)
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    answer = error.response.get("ResponseMetadata", {})
+    status = int(answer.get("HTTPStatusCode", 0))
     bucket = shown.partition("://")[2].partition("/")[0]
+    if code == "NotImplemented" or status == 501:
+        return StorageError(f"{shown}: storage lacks what this request needs: {one_line(error)} (HTTP {status})")
     if code in _PASSING or status >= 500 or status in (408, 409, 429):
-        return Transient(f"{code} (HTTP {status})")
+        return Transient(f"{code} (HTTP {status})", after_s=asked_pause_s(answer.get("HTTPHeaders", {})))
     if code in _EXPIRED:
         return Transient(f"the AWS credentials have expired: {code} (HTTP {status})", _RENEW)
     if code == "NoSuchBucket":
@@ -78,6 +83,12 @@ def _explain_answer(shown: str, error: ClientError) -> Exception:
         return Unreadable(f"{shown}: no such object", MISSING)
     if code in _BAD_CREDENTIALS:
         return StorageError(f"{shown}: the AWS credentials are refused ({code}); renew or correct them")
+    to = answer.get("HTTPHeaders", {}).get("location", "")
+    if 300 <= status < 400 and to and "x-amz-bucket-region" not in answer["HTTPHeaders"]:
+        return StorageError(
+            f"{shown}: the endpoint redirects to {redact(to)} (HTTP {status}), which is not followed; "
+            "set AWS_ENDPOINT_URL to the store itself"
+        )
     if code in _ELSEWHERE:
         return StorageError(f"{shown}: bucket {bucket} is in another region ({code}); set AWS_REGION to it")
     if code == "InvalidObjectState":

@@ -102,7 +102,7 @@ class ByteStream:
         buffered = min(n, len(self._ahead))
         self._ahead = self._ahead[buffered:]
         gap = n - buffered
-        if gap > self._reopen_gap:
+        if gap > self._reopen_gap and not (self._body is not None and self._body.is_whole):
             self._drop_body()
             self._at += gap
         else:

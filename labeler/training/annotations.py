@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from labeler import storage
 from labeler.errors import Refused, StorageError
 from labeler.records import detections_of
-from labeler.runs import Run, open_run, read_plan, read_progress, read_tables
+from labeler.runs import Run, open_run, read_snapshot, read_tables
 from labeler.shards.names import is_image
 from labeler.shards.tar_members import walk
 from labeler.training.stored import Location, Record
@@ -21,6 +22,8 @@ from labeler.vocabulary import Vocabulary
 OUTSIDE_PX = 1.0  # boxes may reach so far out of the image: rounding, and COCO's own files do
 _MOST_PROBLEMS = 20  # that are listed
 _LABELED = ("labeled", "empty")
+
+log = logging.getLogger(__name__)
 
 
 def read_coco(annotations_uri: str, images_uri: str, vocabulary: Vocabulary) -> list[Record]:
@@ -72,6 +75,7 @@ def read_run(run_uri: str, *, score_threshold: float) -> tuple[list[Record], Voc
     run = open_run(run_uri)
     if run is None:
         raise Refused(f"data.run: {shown} holds no run (no run.json); give the output folder of `labeler label`")
+    run.s3_rules().apply()
     records = _run_records(run, score_threshold, shown)
     if not records:
         raise Refused(f"data.run: {shown} has no labeled image; label it first")
@@ -81,7 +85,7 @@ def read_run(run_uri: str, *, score_threshold: float) -> tuple[list[Record], Voc
 
 
 def _run_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
-    plan = read_plan(run)
+    plan, progress = read_snapshot(run)
     formats = {planned.shard_id: planned.shard.format for planned in plan}
     if "parquet" in formats.values():
         raise Refused(
@@ -89,7 +93,7 @@ def _run_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
         )
     columns = ("image_key", "shard_id", "uri", "offset", "length", "width", "height", "status", "detections")
     records = []
-    for table in read_tables(plan, read_progress(run), columns=columns):
+    for table in read_tables(plan, progress, columns=columns):
         rows = table.drop_columns(["detections"]).to_pylist()
         for row, found in zip(rows, detections_of(table, masks=False), strict=True):
             if row["status"] not in _LABELED:
@@ -154,7 +158,7 @@ def _record(image: Mapping[str, Any], location: Location, boxes: list[tuple[list
 def _find_images(uri: str) -> dict[str, Location]:
     """Location of every image by its name, and by the last part of it where that is unique."""
     single = storage.head(uri) if uri.endswith(".tar") else None
-    objects = [single] if single else list(storage.list_objects(uri))
+    objects = [single] if single else list(storage.list_objects(uri, on_skipped=_warn))
     found: dict[str, Location] = {}
     for info in objects:
         if info.uri.endswith(".tar"):
@@ -169,6 +173,10 @@ def _find_images(uri: str) -> dict[str, Location]:
     for name, location in found.items():
         by_last[storage.basename(name)].append(location)
     return {**{name: locations[0] for name, locations in by_last.items() if len(locations) == 1}, **found}
+
+
+def _warn(uri: str, reason: str) -> None:
+    log.warning("skipped %s: %s", storage.printable(storage.redact(uri)), reason)
 
 
 def _refuse(shown: str, problems: list[str]) -> Refused:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from labeler.errors import Incomplete, LabelerError
+from labeler.terminal import message_console
 from labeler.training.config import RayConfig, TrainingJob, make_training_job
 from labeler.training.outputs import print_record
 
@@ -31,7 +32,7 @@ def run_on_ray(job: TrainingJob) -> None:
 
     check_job(job)
     mine = not ray.is_initialized()
-    console = Console(stderr=True, highlight=False)
+    console = message_console()
     started_here = connect(job.ray.address, console, log_to_driver=True)
     resources = {"CPU": job.ray.cpus_per_worker, **({"GPU": 1.0} if job.ray.use_gpu else {})}
     try:

@@ -1,0 +1,42 @@
+"""Parquet files without an image column: found while a run is planned, all at once, left out if the user says so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from labeler.errors import Refused
+from labeler.shards import skipped
+from labeler.shards.fetching import IN_FLIGHT
+from labeler.shards.image_column import NoImageColumn
+from labeler.shards.parquet import image_column_problem
+from labeler.shards.units import Shard
+
+
+def with_images(shards: Sequence[Shard], image_column: str | None, counts: Counter[str], *, skip: bool) -> list[Shard]:
+    """Return the Parquet files that have an image column.
+
+    Args:
+        counts: gets the number of those without one.
+        skip: go on without them.
+
+    Raises:
+        Refused: if there are some and they are not to be skipped, or if it is not clear which column of a file is
+            meant; `problems` has a line for each.
+    """
+    with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="footers") as pool:  # a request each
+        problems = list(pool.map(lambda shard: image_column_problem(shard, image_column), shards))
+    missing = [problem for problem in problems if isinstance(problem, NoImageColumn)]
+    grave = [problem for problem in problems if problem is not None and not (skip and problem in missing)]
+    if len(grave) == 1:
+        raise grave[0]
+    if grave:
+        raise Refused(
+            f"{len(grave)} of {len(shards)} Parquet files cannot be labeled; correct input.uri or input.image_column, "
+            "or set input.skip_without_images=true to leave out files without an image column",
+            [str(problem) for problem in grave],
+        )
+    if missing:
+        counts[skipped.WITHOUT_IMAGES] += len(missing)
+    return [shard for shard, problem in zip(shards, problems, strict=True) if problem is None]

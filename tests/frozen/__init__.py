@@ -1,0 +1,1 @@
+"""Runs that earlier versions wrote, and what reads and writes such archives."""

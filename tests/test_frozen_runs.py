@@ -1,0 +1,86 @@
+"""Runs that earlier versions wrote: they are read as before; what would add rows of another reader is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import boto3
+import pytest
+
+from labeler.cli import main
+from tests.frozen import archive
+from tests.frozen.freeze import BUCKET, config_file
+from tests.s3_server import S3Server
+
+VERSION_2 = "a15ad13"  # the last that read with reader version 2
+RUNS = ("run", "run-retry", "run-masks", "files")
+
+
+@pytest.fixture
+def frozen(bucket: str, s3_server: S3Server) -> str:
+    archive.restore(s3_server.endpoint, BUCKET, archive.FOLDER / f"{VERSION_2}.tar.xz")
+    return f"s3://{BUCKET}"
+
+
+def keys_of(server: S3Server) -> set[tuple[str, str]]:
+    pages = boto3.client("s3", endpoint_url=server.endpoint).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    return {(entry["Key"], entry["ETag"]) for page in pages for entry in page["Contents"]}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_of_reader_version_2_is_verified_and_exported(
+    frozen: str, tmp_path: Path, run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", f"{frozen}/{run}", "--verify"]) == 0
+    assert "complete" in capsys.readouterr().out
+    target = str(tmp_path / "coco.json")
+    assert main(["export", f"{frozen}/{run}", "--to", "coco", "--threshold", "0.1", "--output", target]) == 0
+    exported = json.loads(Path(target).read_text())
+    names = [image["file_name"] for image in exported["images"]]
+    assert exported["annotations"]
+    assert ("00001.tar/1_2.png" in names, "00001.tar/1_1.png" in names) == (False, run != "files")
+    assert (
+        main(["export", f"{frozen}/{run}", "--to", "yolo", "--threshold", "0.1", "--output", str(tmp_path / "y")]) == 0
+    )
+    assert len(list((tmp_path / "y").rglob("*.png"))) == len(names)
+
+
+def test_a_run_of_reader_version_2_is_evaluated_reviewed_and_forgotten_from(
+    frozen: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, truth = f"{frozen}/run", str(tmp_path / "truth.json")
+    body = boto3.client("s3").get_object(Bucket=BUCKET, Key="truth.json")["Body"].read()
+    Path(truth).write_bytes(body)
+    assert main(["evaluate", run, "--annotations", truth, "--partial"]) == 0
+    assert main(["report", run, "--output", str(tmp_path / "report.html")]) == 0
+    assert main(["compare", run, f"{frozen}/part", "--partial"]) == 0
+    (tmp_path / "names.txt").write_text("00000.tar/0_1.png\n")
+    assert main(["forget", run, "--keys", str(tmp_path / "names.txt")]) == 0
+    capsys.readouterr()
+    for each in ("run", "run-masks"):
+        assert main(["status", f"{frozen}/{each}", "--verify"]) == 0
+        assert "removed 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["label", "part"], id="label"),
+        pytest.param(["label", "run"], id="label a complete run"),
+        pytest.param(["label", "run", "--extend"], id="extend"),
+        pytest.param(["retry", "run", "--status", "decode_error"], id="retry"),
+        pytest.param(["mask", "run", "masks.model=s3://frozen/sam"], id="mask"),
+    ],
+)
+def test_what_would_read_the_input_of_a_run_of_reader_version_2_again_is_refused(
+    frozen: str, tmp_path: Path, s3_server: S3Server, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = keys_of(s3_server)
+    verb, run, *rest = command
+    named = config_file(tmp_path, run, f"{frozen}/in") if verb == "label" else f"{frozen}/{run}"
+    assert main([verb, named, *rest]) == 2
+    said = capsys.readouterr().err
+    assert f"run {frozen}/{run} was started with reader version 2" in said
+    assert len(said.splitlines()) == 1
+    assert keys_of(s3_server) == before
