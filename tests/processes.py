@@ -28,6 +28,16 @@ def pids_called_with(text: str) -> list[int]:
     return [pid for pid, call in _calls() if text.encode() in call and pid != os.getpid()]
 
 
+def with_environment(text: str) -> list[int]:
+    """Processes in whose environment this stands; children have it from their parents."""
+    found = []
+    for pid, _ in _calls():
+        with suppress(OSError):
+            if text.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+    return found
+
+
 def _calls() -> Iterator[tuple[int, bytes]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -221,7 +221,8 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
             if fault == "reset":
                 return self._hang_up()
             if fault == "timeout":
-                time.sleep(state.faults.silence_s if state.faults else 0)
+                self.connection.settimeout(PATIENCE_S)
+                self.connection.recv(1)  # nothing is said until the client has had enough
                 return self._hang_up()
             connection = http.client.HTTPConnection(upstream, timeout=PATIENCE_S)
             own = ("expect", "connection", "transfer-encoding", "content-length")

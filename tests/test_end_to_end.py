@@ -29,10 +29,10 @@ from labeler.runs import open_run, read_plan, read_progress, read_tables
 from labeler.shards import Unit, find_shards, read_units
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
-from tests.processes import kill_all_called_with
+from tests.processes import kill_all_called_with, with_environment
 from tests.ray_heads import RAY, free_port
-from tests.s3_server import S3Server
-from tests.waiting import PATIENCE_S
+from tests.s3_server import Proxy, S3Server
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -102,6 +102,32 @@ def put_tars(uri: str, *, shards: int, images: int, first: int = 0) -> list[str]
     return uris
 
 
+@pytest.mark.parametrize("option", ["unsigned", "requester_pays"])
+def test_buckets_of_somebody_else_are_read_by_workers_and_by_what_comes_later(
+    tmp_path: Path, checkpoint: Path, s3_server: S3Server, bucket: str, proxy: Proxy, option: str
+) -> None:
+    other = s3_server.create_bucket(f"other-{option.replace('_', '-')}")
+    put_tars(f"{other}/in", shards=2, images=3)
+    for file in checkpoint.iterdir():
+        storage.put(f"{other}/model/{file.name}", file.read_bytes())
+    (proxy.public if option == "unsigned" else proxy.paying).add(other.removeprefix("s3://"))
+    options, env = {option: True}, {**s3_server.env, "AWS_ENDPOINT_URL": proxy.endpoint}
+    env["LABELER_CACHE"] = str(tmp_path / "cache")
+    config = write_config(tmp_path / "c.yaml", "", f"{bucket}/run", "")
+    values = yaml.safe_load(config.read_text())
+    values |= {"input": {"uri": f"{other}/in", "s3": options}, "model": {"name": f"{other}/model", "s3": dict(options)}}
+    config.write_text(yaml.safe_dump(values))
+    assert "6 images" in run_label(config, env=env)
+    assert sorted(row["status"] for row in rows_of(f"{bucket}/run")) == ["labeled"] * 6
+    for command in (["export", "--to", "webdataset", "--output", str(tmp_path / "out")], ["report"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "labeler.cli", command[0], f"{bucket}/run", *command[1:]],
+            cwd=ROOT, env={**os.environ, **env}, text=True, capture_output=True, timeout=PATIENCE_S,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").rglob("*.tar"))) == 1
+
+
 def test_s3_in_and_out_with_a_killed_driver_and_new_shards(
     tmp_path: Path, checkpoint: Path, s3_server: S3Server, bucket: str
 ) -> None:
@@ -116,10 +142,10 @@ def test_s3_in_and_out_with_a_killed_driver_and_new_shards(
     process = start_label(config, env=env)
     while not finished_shards(output):
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.5)
+        time.sleep(0.05)
     process.kill()
     process.communicate()
-    time.sleep(3)  # its local cluster notices and goes: nothing of it may still be writing
+    wait_until(lambda: not with_environment(env["LABELER_CACHE"]))  # its local cluster notices, and writes no more
     run = open_run(output)
     assert run is not None
     plan, before = read_plan(run), read_progress(run)

@@ -17,7 +17,7 @@ from labeler.evaluation.average_precision import SCORE_THRESHOLDS
 from labeler.records import detections_of
 from labeler.runs import PlannedShard, Progress, Run, read_tables
 
-_ROW_ID = re.compile(r"(\d{6,18})[/:-](\d{1,18})")  # shard id and index
+_ROW_ID = re.compile(r"(\d{6,18})[/\\:-](\d{1,18})")  # shard id and index
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _SCORE_TOLERANCE = 1e-4  # browsers round
 _MAX_PROBLEMS = 20

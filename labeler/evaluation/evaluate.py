@@ -18,7 +18,7 @@ from labeler.evaluation.groups import Groups, GroupsSpec, frequency_groups, read
 from labeler.evaluation.matching import Kind
 from labeler.evaluation.protocol import protocol_of
 from labeler.evaluation.run_detections import read_detections
-from labeler.exports.thresholds import Thresholds, thresholds_for
+from labeler.exports.thresholds import NOTHING_KEPT, Thresholds, thresholds_for
 from labeler.runs import Run, open_run, read_snapshot
 
 
@@ -97,7 +97,7 @@ def evaluate_run(
         at_cap += int(np.count_nonzero(lengths == cap)) if cap else 0
     protocol = protocol_of(run, whole, part.truth, images, categories)
     protocol["images"] |= {"at_cap": at_cap, "run_complete": progress.is_complete(plan)}
-    protocol["notes"] = collector.notes()
+    protocol["notes"] = collector.notes() + ([] if limits.keep_any else [NOTHING_KEPT])
     protocol["thresholds"] = None if thresholds is None else storage.redact(thresholds)
     protocol["suppress_iou"] = suppress_iou
     kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)

@@ -94,3 +94,15 @@ class Evaluation:
         from labeler.evaluation.text import describe
 
         return describe(self)
+
+
+def describe_written(data: bytes) -> str | None:
+    """Return what an evaluation.json is about; None if it is not one."""
+    try:
+        values = json.loads(data)
+        protocol, first = values["protocol"], values["scores"][0]
+        ap = "-" if first["AP"] is None else f"{first['AP']:.3f}"
+        at = f" at thresholds {protocol['thresholds']}" if protocol.get("thresholds") else ""
+        return f"the evaluation against {protocol['annotations']['source']}{at} (AP {ap})"
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None

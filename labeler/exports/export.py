@@ -79,8 +79,8 @@ def export_run(
     """Write the selected images and boxes of a run.
 
     Rows are streamed in key order; memory holds some units, one part's row groups, and with `Picks` some 45 to 225
-    bytes an image. Each finished part is noted under `parts/` in the target; an export that stopped goes on after it,
-    if it is asked for the same thing. Equal exports write equal files.
+    bytes an image. Each finished part is noted under `.labeler/` in the target. An export that stopped continues after
+    the last one if it is asked for the same thing. Equal exports write equal files.
 
     Args:
         target: a folder or URI; with `single_file` the one file that the format writes (COCO, LVIS, ODVG), which is
@@ -101,7 +101,7 @@ def export_run(
         for category in run.vocabulary().categories
         if not category.negative and (selection.categories is None or category.id in selection.categories)
     )
-    frame = Frame(run, categories, selection.splits.names, target)
+    frame = Frame(run, categories, selection.splits.names, target, selection)
     asked = state.describe(run, source.units(), progress, selection, format_)
     if selection.where is not None:  # what DuckDB says only of rows it says now, before anything is written
         next(source.choices(chooser, masks=False), None)
@@ -181,8 +181,7 @@ class _Writer:
                 part = self._open()
                 for image, pixels in pairs:
                     part.add(image, pixels)
-                    self._totals.add(image)
-                    self._totals.bytes_read += (image.row["length"] or len(pixels.data)) if pixels is not None else 0
+                    self._totals.add(image, pixels)
                 self._totals.end_unit(choice, [image for image, _ in pairs])
                 if part.is_full:
                     self._end_part()

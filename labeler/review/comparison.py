@@ -14,7 +14,7 @@ from labeler import storage
 from labeler.contact_sheet import colour_of
 from labeler.detections import Detections
 from labeler.errors import Refused
-from labeler.exports.thresholds import Thresholds
+from labeler.exports.thresholds import Thresholds, as_written
 from labeler.records import detections_of
 from labeler.review import page
 from labeler.review.differences import KINDS, PAIR_IOU, SAME_IOU, Difference, compare_boxes
@@ -335,7 +335,7 @@ def _describe(
                 "id": run.manifest.run_id,
                 "uri": storage.redact(run.uri),
                 "model": run.manifest.config["model"]["name"],
-                "default_threshold": one.default,
+                "default_threshold": as_written(one.default),
                 "own_thresholds": len(one.by_category),
             }
             for run, one in zip(runs, thresholds, strict=True)

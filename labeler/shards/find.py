@@ -3,51 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import get_args
 
 from labeler import storage
 from labeler.errors import Refused, StorageError
 from labeler.shards import skipped
+from labeler.shards.listing import Found, list_all, path_below
 from labeler.shards.nameless import images_among
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of
-from labeler.shards.patterns import (
-    crosses_folders,
-    escape,
-    expand_braces,
-    glob_regex,
-    has_braces,
-    is_glob,
-    static_folder,
-)
 from labeler.shards.reading import count_images, count_tar_images
 from labeler.shards.shard_names import name_shards
 from labeler.shards.spellings import repeated
 from labeler.shards.units import Format, Member, Shard
 from labeler.shards.without_images import with_images
-from labeler.storage import ObjectInfo, OnSkipped
+from labeler.storage import ObjectInfo
 
 log = logging.getLogger(__name__)
 IMAGES_PER_GROUP = 2048
-_FEW_PER_FOLDER = 8  # more explicit names than this in one folder are looked up by listing it once
 _SHARDS = ("webdataset", "parquet")
 _NOUNS = {"webdataset": "tars", "parquet": "Parquet files", "images": "image files"}
-
-
-@dataclass(frozen=True)
-class _Found:
-    """An object of the input; `is_named` when the user wrote its whole name, `root` is what its key is relative to."""
-
-    info: ObjectInfo
-    root: str
-    is_named: bool
-
-    @property
-    def relative(self) -> str:
-        return _below(self.root, self.info.uri)
 
 
 def find_shards(
@@ -87,7 +64,7 @@ def find_shards(
     uris = [uri] if isinstance(uri, str) else list(uri)
     try:
         unreadable: dict[str, str] = {}
-        listed, roots = _list_all(uris, unreadable.__setitem__)
+        listed, roots = list_all(uris, unreadable.__setitem__)
         _warn_of_unreadable(unreadable)
         planned = frozenset(known)
         found = _unique(listed, planned)
@@ -110,127 +87,6 @@ def find_shards(
         raise Refused(f"input cannot be read: {error}") from error
 
 
-def _list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[_Found], list[str]]:
-    """(what is there, the folders that all of the input lies in, where nothing is found yet, too)."""
-    found: list[_Found] = []
-    roots: list[str] = []
-    for uri in uris:
-        if not uri.strip():
-            raise Refused("input.uri is empty; give a folder, a pattern or a file")
-        listed = _list_literal(_absolute(uri), on_skipped) if has_braces(uri) else []
-        names = [_absolute(uri)] if listed else [_absolute(name) for name in expand_braces(uri)]
-        if not listed:
-            one = len(names) == 1
-            listed = list(_list_one(names[0], on_skipped) if one else _list_expansion(uri, names, on_skipped))
-        found += listed
-        roots += dict.fromkeys(each.root for each in listed) or [_folder_of(names[0])]
-    return found, roots
-
-
-def _list_literal(uri: str, on_skipped: OnSkipped) -> list[_Found]:
-    """What is there under exactly this name, pattern characters and all."""
-    try:
-        if kind_of(uri) and storage.head(uri) is None:  # no folder has such a name
-            return []
-        return list(_list_named(uri, on_skipped))
-    except storage.Unreadable:  # storage may forbid to ask for what is not there
-        return []
-
-
-def _folder_of(name: str) -> str:
-    """What keys would be relative to if there were something of that name."""
-    if is_glob(name):
-        return static_folder(name)
-    return storage.parent(name) if kind_of(name) else name
-
-
-def _list_one(uri: str, on_skipped: OnSkipped) -> Iterator[_Found]:
-    """A pattern, a file or a folder; what is there under exactly this name is taken at its word."""
-    if not is_glob(uri):
-        yield from _list_named(uri, on_skipped)
-        return
-    yield from _list_literal(uri, on_skipped) or _match(_with_literal_folders(uri), on_skipped)
-
-
-def _list_named(uri: str, on_skipped: OnSkipped) -> Iterator[_Found]:
-    """A file, or a folder with all below it; an index page of a web server is a folder if it links to anything."""
-    info = storage.head(uri)
-    is_page = storage.is_web(uri) and kind_of(uri) is None and "?" not in uri
-    if info is not None and (info.size or kind_of(info.uri)) and not is_page:
-        yield _Found(info, storage.parent(uri), True)
-        return
-    below = [_Found(each, uri, False) for each in storage.list_objects(uri, on_skipped=on_skipped)]
-    yield from below or ([_Found(info, storage.parent(uri), True)] if info is not None and info.size else [])
-
-
-def _with_literal_folders(glob: str) -> str:
-    """The pattern with the folders escaped that are there under exactly their names."""
-    segments = glob.split("/")
-    escaped = [
-        escape(segment) if is_glob(segment) and _is_folder("/".join(segments[: number + 1])) else segment
-        for number, segment in enumerate(segments[:-1])
-    ]
-    return "/".join([*escaped, segments[-1]])
-
-
-def _is_folder(uri: str) -> bool:
-    try:
-        return next(iter(storage.list_objects(uri)), None) is not None
-    except storage.Unreadable:
-        return False
-
-
-def _match(glob: str, on_skipped: OnSkipped) -> Iterator[_Found]:
-    folder, pattern = static_folder(glob), glob_regex(glob)
-    for info in storage.list_objects(folder, recursive=crosses_folders(glob), on_skipped=on_skipped):
-        if pattern.fullmatch(info.uri):
-            yield _Found(info, folder, False)
-
-
-def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -> Iterator[_Found]:
-    """What a brace pattern stands for; each of its names must exist."""
-    per_folder = Counter(storage.parent(name) for name in names if not is_glob(name))
-    crowded = {folder for folder, count in per_folder.items() if count > _FEW_PER_FOLDER and _lists_names(folder)}
-    listed = {
-        info.uri: info
-        for folder in sorted(crowded)
-        for info in storage.list_objects(folder, recursive=False, on_skipped=on_skipped)
-    }
-    missing = []
-    for name in names:
-        if name in listed:
-            yield _Found(listed[name], storage.parent(name), True)
-            continue
-        found = [] if storage.parent(name) in crowded and kind_of(name) else list(_list_one(name, on_skipped))
-        if not found:
-            missing.append(storage.redact(name))
-        yield from found
-    if missing:
-        raise Refused(
-            f"{len(missing)} of the {len(names)} objects of {storage.redact(pattern)} do not exist, "
-            f"{missing[0]} for example; correct the pattern",
-            missing,
-        )
-
-
-def _lists_names(folder: str) -> bool:
-    """Whether a listing of the folder has all that could be asked for by name."""
-    return not storage.is_web(folder) and not folder.endswith("/")  # a name behind "//" is in a folder without a name
-
-
-def _below(root: str, uri: str) -> str:
-    """The path of an object below a folder. Only one slash is taken off: "/a.jpg" and "a.jpg" are two objects."""
-    return uri.removeprefix(root).removeprefix("/")
-
-
-def _absolute(uri: str) -> str:
-    """Local paths are made absolute: the machines that read them have other working directories."""
-    if not storage.is_local(uri):
-        return uri.rstrip("/") if not uri.endswith("://") else uri
-    scheme = "file://" if uri.startswith("file://") else ""
-    return scheme + os.path.abspath(os.path.expanduser(uri.removeprefix(scheme)))
-
-
 def _warn_of_unreadable(unreadable: Mapping[str, str]) -> None:
     """Log one line about the entries of the input that could not be listed."""
     if unreadable:
@@ -240,9 +96,9 @@ def _warn_of_unreadable(unreadable: Mapping[str, str]) -> None:
         log.warning("skipped %d unreadable %s of the input, for example %s", len(unreadable), entries, example)
 
 
-def _unique(found: Iterable[_Found], planned: Collection[str]) -> list[_Found]:
+def _unique(found: Iterable[Found], planned: Collection[str]) -> list[Found]:
     """Sorted by URI; an object that several patterns name, or links lead to in several ways, stands once."""
-    by_uri: dict[str, _Found] = {}
+    by_uri: dict[str, Found] = {}
     for each in found:
         before = by_uri.setdefault(each.info.uri, each)
         if each.is_named and not before.is_named:
@@ -253,7 +109,7 @@ def _unique(found: Iterable[_Found], planned: Collection[str]) -> list[_Found]:
     return sorted((each for uri, each in visible.items() if uri not in again), key=lambda each: each.info.uri)
 
 
-def _images_without_names(found: Sequence[_Found], format: str | None, planned: Collection[str]) -> set[str]:
+def _images_without_names(found: Sequence[Found], format: str | None, planned: Collection[str]) -> set[str]:
     """URIs of image files whose names do not say so: those planned before, and those that begin like one."""
     if format not in (None, "images") or (format is None and any(kind_of(e.info.uri) in _SHARDS for e in found)):
         return set()
@@ -263,7 +119,7 @@ def _images_without_names(found: Sequence[_Found], format: str | None, planned: 
 
 
 def _count_others(
-    listed: Iterable[_Found], found: Iterable[_Found], of_kind: Iterable[_Found], unreadable: int, counts: Counter[str]
+    listed: Iterable[Found], found: Iterable[Found], of_kind: Iterable[Found], unreadable: int, counts: Counter[str]
 ) -> None:
     """Count what lies beside the input's own files."""
     ours = {each.info.uri for each in of_kind}
@@ -278,7 +134,7 @@ def _count_others(
 
 
 def _choose_format(
-    found: Sequence[_Found], format: str | None, uris: Sequence[str], nameless: Collection[str]
+    found: Sequence[Found], format: str | None, uris: Sequence[str], nameless: Collection[str]
 ) -> Format:
     shown = _shown(uris)
     compressed = [each.info.uri for each in found if is_compressed_tar(each.info.uri)]
@@ -302,8 +158,8 @@ def _choose_format(
 
 
 def _of_kind(
-    found: Sequence[_Found], kind: Format, format: str | None, uris: Sequence[str], nameless: Collection[str]
-) -> list[_Found]:
+    found: Sequence[Found], kind: Format, format: str | None, uris: Sequence[str], nameless: Collection[str]
+) -> list[Found]:
     """Files of the kind by name or content, and those named in full when the user chose the format."""
     chosen = [
         each
@@ -317,7 +173,7 @@ def _of_kind(
     return chosen
 
 
-def _refuse_unprintable(found: Iterable[_Found]) -> None:
+def _refuse_unprintable(found: Iterable[Found]) -> None:
     for each in found:
         try:
             each.info.uri.encode()
@@ -335,7 +191,7 @@ def _shard(info: ObjectInfo, kind: Format) -> Shard:
     return Shard("", info.uri, info.size, info.etag, kind)
 
 
-def _groups(found: Sequence[_Found], images_per_group: int, root: str) -> list[Shard]:
+def _groups(found: Sequence[Found], images_per_group: int, root: str) -> list[Shard]:
     """Groups of image files; keys are relative to the folder that all of the input lies in.
 
     Args:
@@ -344,7 +200,7 @@ def _groups(found: Sequence[_Found], images_per_group: int, root: str) -> list[S
     """
     paths = Counter(storage.path_of(each.info.uri) for each in found)
     members = [
-        Member(_below(root, _unsigned(each.info.uri, paths)), each.info.uri, each.info.size, each.info.etag)
+        Member(path_below(root, _unsigned(each.info.uri, paths)), each.info.uri, each.info.size, each.info.etag)
         for each in found
     ]
     groups = [tuple(members[i : i + images_per_group]) for i in range(0, len(members), images_per_group)]

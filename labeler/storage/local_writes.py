@@ -11,12 +11,13 @@ import uuid
 from collections.abc import Callable, Collection
 
 from labeler.errors import StorageError
-from labeler.storage.failures import Transient
+from labeler.storage.failures import Transient, Unconditional
 from labeler.storage.local_failures import said, writing
 from labeler.storage.local_walk import TEMPORARY_FOLDER
+from labeler.storage.redaction import redact
 from labeler.storage.regular_file import NOT_REGULAR
 from labeler.storage.retries import retrying
-from labeler.storage.uris import local_path, redact
+from labeler.storage.uris import local_path
 
 log = logging.getLogger(__name__)
 _RUN_MARKER = "run.json"
@@ -129,7 +130,7 @@ def link(temporary: str, path: str) -> bool:
             raise
         if error.errno != errno.EXDEV and _can_link(temporary):
             raise  # this file system has hard links: it is the folder that takes no file
-        raise StorageError(
+        raise Unconditional(
             f"{redact(path)}: this file system makes no hard links there ({said(error)}), so it cannot put if absent; "
             "set output.single_writer=true if only one job writes there"
         ) from error
