@@ -26,7 +26,7 @@ from labeler.job import (
 )
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
-from labeler.pipeline.capacity import Patience, await_workers
+from labeler.pipeline.capacity import Patience, announcing_loss, await_workers
 from labeler.pipeline.connection import connect
 from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.preflight import preflight, readable_uri
@@ -93,7 +93,7 @@ def carry_out(
     with watching_ray(console, started_here=started_here), _stop_signals():
         with refusals():
             workers = _workers(job, started_here, make_detector, patience, console)
-            cluster.limit_waiting(job.config.ray, workers)
+            waits_s = cluster.limit_waiting(job.config.ray, workers)
             preflight(
                 output,
                 readable_uri(work, redo.folders[-1] if redo else output),
@@ -104,7 +104,9 @@ def carry_out(
             run = create()
             write_excluded(run, excluded)
         plan, _ = read_snapshot(run)
-        progress = _work(run, plan, job, workers, _worker_settings(run, job, workers, make_detector, redo), console)
+        settings = _worker_settings(run, job, workers, make_detector, redo)
+        with announcing_loss(workers, waits_s, console):
+            progress = _work(run, plan, job, workers, settings, console)
         return _finish(run, plan, progress)
 
 
