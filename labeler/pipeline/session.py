@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 from rich.console import Console
 
@@ -33,6 +30,7 @@ from labeler.pipeline.preflight import preflight, readable_uri
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
+from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.report import Report, build_report
 from labeler.runs import layout
@@ -87,10 +85,8 @@ def carry_out(
             markup=False,
             soft_wrap=True,
         )
-    started_here = connect(job.config.ray.address, console)
-    cluster.configure_ray_data()
     patience = Patience(job.config.ray.start_timeout_s, console)
-    with watching_ray(console, started_here=started_here), _stop_signals():
+    with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
             workers = _workers(job, started_here, make_detector, patience, console)
             waits_s = cluster.limit_waiting(job.config.ray, workers)
@@ -108,6 +104,16 @@ def carry_out(
         with announcing_loss(workers, waits_s, console):
             progress = _work(run, plan, job, workers, settings, console)
         return _finish(run, plan, progress)
+
+
+@contextmanager
+def _cluster(job: Job, console: Console, signals: Stopping) -> Iterator[bool]:
+    """Join or start Ray, and watch it; whether it was started here."""
+    started_here = connect(job.config.ray.address, console)
+    signals.install()
+    cluster.configure_ray_data()
+    with watching_ray(console, started_here=started_here):
+        yield started_here
 
 
 @contextmanager
@@ -262,27 +268,3 @@ def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outco
     if report.problems:
         raise Incomplete(f"run {storage.redact(run.uri)} is not sound: {'; '.join(report.problems[:3])}")
     return Outcome(run, report)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    """SIGTERM (`ray job stop`, a preempted machine) ends the run like Ctrl-C; goes in after ray.init().
-
-    KeyboardInterrupt and no exception of ours: code between here and the signal may well catch `Exception`.
-    """
-    received = "Ctrl-C"
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal received
-        received = signal.Signals(number).name
-        raise KeyboardInterrupt
-
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, stop) if on_main_thread else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Incomplete(f"stopped by {received}; run the same command again to go on") from None
-    finally:
-        if on_main_thread:
-            signal.signal(signal.SIGTERM, previous)
