@@ -23,7 +23,7 @@ from labeler.commands import (
     vocabulary,
 )
 from labeler.errors import LabelerError, StorageError
-from labeler.storage import printable, redact
+from labeler.terminal import safe, safe_output
 
 VERBS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, train, forget, vocabulary)
 REFUSED = 2
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors meant for the user are printed in a line each."""
     arguments = _parse(argv)
     try:
-        code: int = arguments.run(arguments)
+        with safe_output():
+            code: int = arguments.run(arguments)
     except LabelerError as error:
         print(f"labeler: {_shown(str(error))}", file=sys.stderr)
         for problem in getattr(error, "problems", ()):
@@ -50,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _shown(message: str) -> str:
-    """A message as one line of a terminal: without secrets, whoever wrote it, and names cannot steer the terminal."""
-    return printable(redact(message))
+    """A message as one line of a terminal."""
+    return safe(message.replace("\n", "\\n").replace("\t", "\\t"))
 
 
 def _exit_code(error: LabelerError, verb: str) -> int:
@@ -83,4 +84,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from labeler.__main__ import run
+
+    run()

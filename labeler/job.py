@@ -70,10 +70,12 @@ class DetectorRecipe:
     digest: str
     prompts: Prompts
     options: dict[str, Any]
+    s3: storage.S3Rules = storage.NO_S3_RULES
 
     def __call__(self) -> Detector:
         from labeler.detectors import GroundingDino  # imports torch and transformers: only where a model is loaded
 
+        self.s3.apply()
         checkpoint = resolve(self.model, revision=self.revision)
         _require_digest(checkpoint, self.digest)
         return GroundingDino(checkpoint, self.prompts, **self.options)
@@ -87,10 +89,12 @@ class SegmenterRecipe:
     revision: str | None
     digest: str
     options: dict[str, Any]
+    s3: storage.S3Rules = storage.NO_S3_RULES
 
     def __call__(self) -> Segmenter:
         from labeler.segmenters import Sam
 
+        self.s3.apply()
         checkpoint = resolve_segmenter(self.model, revision=self.revision)
         _require_digest(checkpoint, self.digest)
         return Sam(checkpoint, **self.options)
@@ -114,6 +118,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
         Refused: anything is missing, unreadable or contradictory; nothing has been written.
     """
     check_transformers()
+    s3_rules(config).apply()
     model_name = _model_uri(config.model_name)
     clash = sorted(set(config.input.keep) & set(LABELS.names))
     if clash:
@@ -138,6 +143,19 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
 
 def _model_uri(name: str) -> str:
     return absolute_uri(name) if Path(name).exists() else name
+
+
+def s3_rules(config: Config) -> storage.S3Rules:
+    """How each S3 bucket that the job reads is read; for every process that reads."""
+    named = config.vocabulary if isinstance(config.vocabulary, str) else ""
+    checkpoints = {config.model.name: config.model.s3} if config.model.name else {}
+    checkpoints |= {config.masks.model: config.masks.s3} if config.masks else {}
+    return storage.input_rules(
+        config.input_uris,
+        config.input.s3.model_dump(),
+        own=(config.output.uri, *config.input.exclude, named),
+        checkpoints={uri: storage.S3Access(**s3.model_dump()) for uri, s3 in checkpoints.items()},
+    )
 
 
 def resolve_masks(config: Config, *, weights: bool = True) -> Checkpoint | None:
@@ -227,6 +245,7 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
         revision=job.detector.revision or model.revision,
         digest=job.detector.digest,
         prompts=job.prompts,
+        s3=s3_rules(job.config),
         options={
             "device": model.device,
             "dtype": model.dtype,
@@ -256,6 +275,7 @@ def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe
         model=_model_uri(masks.model),
         revision=job.segmenter.revision or masks.revision,
         digest=job.segmenter.digest,
+        s3=s3_rules(job.config),
         options={
             "device": model.device,
             "dtype": model.dtype,

@@ -201,10 +201,11 @@ def _unknown(spec: str) -> str:
 
 
 def _read_local(path: str, limit: int) -> bytes:
-    """At most one byte more than the limit: enough to refuse, also where the name leads to an endless device."""
+    """At most one byte more than the limit: enough to refuse."""
+    from labeler import storage
+
     try:
-        with Path(path).open("rb") as file:
-            return file.read(limit + 1)
+        return storage.read_regular(path, limit + 1)
     except FileNotFoundError:
         raise Refused(f"vocabulary {path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

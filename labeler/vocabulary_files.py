@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from labeler import plain_yaml
+from labeler import plain_json, plain_yaml
 from labeler.errors import Refused
 
 SUFFIXES = (".txt", ".yaml", ".yml", ".json")
@@ -272,11 +272,12 @@ def _decode(data: bytes, source: str) -> str:
 def _load_json(text: str, source: str) -> Any:
     try:
         # A key given twice is almost always a copy error; large annotation files are not paid for it.
-        return json.loads(text, object_pairs_hook=_unique_keys if len(text) < MAX_TEXT_BYTES else None)
-    except json.JSONDecodeError as error:
-        raise Refused(f"{source} line {error.lineno}: not JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{source}: not usable as JSON: {_first_line(error)}") from None
+        hook = _unique_keys if len(text) < MAX_TEXT_BYTES else None
+        return plain_json.parse(text, max_bytes=None, object_pairs_hook=hook)
+    except plain_json.NotPlainJson as error:
+        if error.line is not None:
+            raise Refused(f"{source} line {error.line}: not JSON: {error.problem}") from None
+        raise Refused(f"{source}: not usable as JSON: {error.problem}") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -223,7 +223,9 @@ def marks_of(run: Run, right: Any, *, every: int = 1) -> dict[str, Any]:
     marks = []
     for table in read_tables(read_plan(run), read_progress(run)):
         for shown, detections in zip(table.to_pylist(), detections_of(table), strict=True):
-            image = f"{shown['shard_id']}/{shown['index']}" if shown["index"] % 2 == 0 else shown["digest"]
+            separator = "/\\:-"[shown["index"] // 2 % 4]  # as people write it
+            row_id = f"{shown['shard_id']}{separator}{shown['index']}"
+            image = row_id if shown["index"] % 2 == 0 else shown["digest"]
             for box in range(0, len(detections), every):
                 id_, score = int(detections.category_ids[box]), round(float(detections.scores[box]), 6)
                 found = {"image": image, "box": box, "category_id": id_, "score": score}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,15 @@ def test_a_part_has_the_objects_of_both_and_its_own_positions() -> None:
     left = {c.id for c, keep in zip(parsed.categories, categories, strict=True) if keep}
     assert pairs[0] == {(i, c) for i, c in pairs[1] if i in part.image_ids and c in left}
     assert pairs[0]
+
+
+def test_groups_name_categories_in_any_spelling() -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    one = copy.deepcopy(ONE)
+    one["categories"][0]["name"] = composed
+    assert read_groups({"seen": [decomposed]}, read_ground_truth(one)) == {"seen": [0]}
+    one["categories"].append({"id": 99, "name": decomposed})
+    assert read_groups({"seen": [decomposed]}, read_ground_truth(one)) == {"seen": [1]}
 
 
 def test_groups_are_lists_of_names_or_ids(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -309,17 +308,26 @@ def test_a_balanced_export_keeps_rare_categories_whole(tmp_path: Path) -> None:
 # ---- going on after a stop
 
 
+DIES = """
+import os, signal, sys
+from labeler import cli, storage
+
+def put_and_die(uri, data):
+    put(uri, data)
+    if uri.endswith("parts/00001.json"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+put, storage.put = storage.put, put_and_die
+cli.main(sys.argv[1:])
+"""
+
+
 def test_an_export_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     run = red_run(tmp_path, shards=6)
     command = ["export", run.uri, "--to", "webdataset", "--images-per-shard", "4", "--split", "a=0.5,b=0.5"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "labeler.cli", *command, "--output", str(killed)], cwd=ROOT
-    )  # fmt: skip
-    while process.poll() is None and not (killed / ".labeler/parts" / "00001.json").exists():
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = subprocess.run([sys.executable, "-c", DIES, *command, "--output", str(killed)], cwd=ROOT, check=False)
+    assert process.returncode == -signal.SIGKILL
     assert json.loads((killed / ".labeler/export.json").read_text())["complete"] is False
     done = sorted((killed / ".labeler/parts").iterdir())
     times = {path: path.stat().st_mtime_ns for path in killed.glob("*-0000[01].tar")}

@@ -31,11 +31,11 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
     from labeler.calibration.marks import read_marks
     from labeler.calibration.threshold_file import describe, describe_unedited, to_yaml
-    from labeler.runs import read_plan, read_progress
+    from labeler.runs import read_snapshot
 
     target = parse_target(arguments.target, confidence=arguments.confidence, min_judged=arguments.min_judged)
     run = require_run(arguments.run_uri)
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     if not arguments.partial:
         require_complete(run, plan, progress, "calibrate on what there is with --partial")
     output = arguments.output or run.path("thresholds.yaml")

@@ -32,10 +32,10 @@ def add(verbs: Verbs) -> None:
 def _export(arguments: argparse.Namespace) -> int:
     from labeler.exports.export import export_run
     from labeler.exports.thresholds import NOTHING_KEPT
-    from labeler.runs import read_plan, read_progress
+    from labeler.runs import read_snapshot
 
     run = require_run(arguments.run_uri)
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     if not arguments.partial:
         require_complete(run, plan, progress, "export what there is with --partial")
     selection, format_ = options.read_selection(arguments, run), options.read_format(arguments)

@@ -16,6 +16,9 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--keys", required=True, metavar="FILE", help="an image a line: key, file name as in exports, or digest"
     )
+    parser.add_argument(
+        "--future", action="store_true", help="also if none of them is in the run: keep out images that come later"
+    )
     parser.set_defaults(run=_forget)
 
 
@@ -26,7 +29,7 @@ def _forget(arguments: argparse.Namespace) -> int:
 
     run = require_run(arguments.run_uri)
     names = read_names(absolute_uri(arguments.keys))
-    outcome = forget(run, names)
+    outcome = forget(run, names, future=arguments.future)
     runs = f" in {len(outcome.runs):,} runs" if len(outcome.runs) > 1 else ""
     print(f"forgotten: {outcome.images:,} images; {outcome.units:,} unit files written anew{runs}")
     if outcome.unknown:

@@ -12,6 +12,7 @@ from labeler.errors import Refused
 from labeler.shards import skipped
 
 if TYPE_CHECKING:
+    from labeler.config import Config
     from labeler.pipeline.session import Outcome
 
 
@@ -37,9 +38,9 @@ def _label(arguments: argparse.Namespace) -> int:
     if arguments.trace and not arguments.profile:
         raise Refused("--trace belongs to --profile")
     if arguments.dry_run:
-        return _dry_run(arguments)
+        return _dry_run(arguments, config)
     if arguments.profile:
-        return _profile(arguments)
+        return _profile(arguments, config)
     from labeler.pipeline.label import label
 
     outcome = label(config, extend=arguments.extend)
@@ -62,12 +63,10 @@ def describe(outcome: Outcome) -> list[str]:
     return lines
 
 
-def _dry_run(arguments: argparse.Namespace) -> int:
-    from labeler.config import load_config
+def _dry_run(arguments: argparse.Namespace, config: Config) -> int:
     from labeler.estimate import describe_estimate, describe_plan, describe_skipped, time_sample
     from labeler.job import plan_input, resolve_job
 
-    config = load_config(arguments.config, arguments.overrides)
     job = resolve_job(config)
     counts = Counter[str]()
     plan = plan_input(config, counts=counts)
@@ -83,14 +82,12 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _profile(arguments: argparse.Namespace) -> int:
+def _profile(arguments: argparse.Namespace, config: Config) -> int:
     if arguments.time_images < 1:
         raise Refused(f"--time-images {arguments.time_images}: a profile takes at least one image")
-    from labeler.config import load_config
     from labeler.job import plan_input, resolve_job
     from labeler.profile import describe_profile, profile_sample
 
-    config = load_config(arguments.config, arguments.overrides)
     job = resolve_job(config)
     profile = profile_sample(job, plan_input(config), images=arguments.time_images, trace=arguments.trace)
     print("\n".join(describe_profile(profile)))

@@ -24,10 +24,10 @@ def add(verbs: Verbs) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from labeler.runs import read_plan, read_progress
+    from labeler.runs import read_snapshot
 
     run = require_run(arguments.run_uri)
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     finished = len(plan) - len(progress.left(plan))
     images, exact = progress.images_known(plan)
     print(f"run      {run.manifest.run_id}, created {run.manifest.created}")
@@ -59,4 +59,17 @@ def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
         storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
     except StorageError as error:  # whoever may only read the run can prove its counts all the same
         print(f"note     the report was not written: {error}")
-    return report.complete
+    return report.complete and not _is_unselected(run, plan)
+
+
+def _is_unselected(run: Run, plan: Sequence[PlannedShard]) -> bool:
+    """Say which units a derived run lacks, because they came after it was created."""
+    from labeler.runs import read_progress
+    from labeler.runs.derived import count_unselected, describe_unselected
+
+    if run.parent is None:
+        return False
+    count = count_unselected(run, plan, read_progress(run.parent))
+    if count:
+        print(f"problem  {describe_unselected(run, count)}")
+    return bool(count)

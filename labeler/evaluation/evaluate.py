@@ -19,7 +19,7 @@ from labeler.evaluation.matching import Kind
 from labeler.evaluation.protocol import protocol_of
 from labeler.evaluation.run_detections import read_detections
 from labeler.exports.thresholds import NOTHING_KEPT, Thresholds, thresholds_for
-from labeler.runs import Run, open_run, read_plan, read_progress
+from labeler.runs import Run, open_run, read_snapshot
 
 
 def evaluate_run(
@@ -65,7 +65,7 @@ def evaluate_run(
         shown = storage.redact(run_uri)
         raise Refused(f"{shown} is no run: it has no run.json; give the output folder of a label command")
     limits = thresholds_for(run, thresholds) if thresholds is not None else Thresholds()
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     if (left := progress.left(plan)) and not partial:
         raise Refused(
             f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "

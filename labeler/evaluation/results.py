@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labeler import storage
+from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import LVIS, Score
 from labeler.evaluation.collector import Collector, RulesChoice, choose_rules
@@ -67,7 +66,7 @@ def _read_results(results: str | Path | Sequence[Any]) -> tuple[Sequence[Any], s
         return results, "list"
     shown = storage.redact(str(results))
     try:
-        entries = json.loads(storage.read_bytes(str(results)))
+        entries = plain_json.parse(storage.read_bytes(str(results)), max_bytes=None)
     except ValueError as error:
         raise Refused(f"results {shown} are no JSON: {error}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

@@ -90,6 +90,7 @@ def export_run(
         Refused: the selection makes no sense for this run, or the folder holds another export.
         Incomplete: storage failed on the way: run it again.
     """
+    run.s3_rules(target).apply()
     source = _Source(run, plan, progress)
     require_group_column(selection, run.keep)
     if clash := sorted(format_.reserved & set(run.keep)):

@@ -21,12 +21,16 @@ from labeler.job import (
     absolute_uri,
     detector_recipe,
     package_versions,
+    s3_rules,
     segmenter_recipe,
 )
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
+from labeler.pipeline.capacity import Patience, await_workers
 from labeler.pipeline.connection import connect
+from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.preflight import preflight, readable_uri
+from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
 from labeler.pipeline.worker import WorkerSettings
@@ -34,10 +38,11 @@ from labeler.report import Report, build_report
 from labeler.runs import layout
 from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run, readable_json
-from labeler.runs.plan import PlannedShard, read_plan
+from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.selection import read_selection
+from labeler.runs.snapshot import read_snapshot
 from labeler.shards import skipped
 
 
@@ -70,28 +75,33 @@ def carry_out(
     output, single_writer = absolute_uri(job.config.output.uri), job.config.output.single_writer
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
-        return _finish(run, read_plan(run), read_progress(run))
+        return _finish(run, *read_snapshot(run))
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
+    if run is not None and (changed := run.changed_versions(package_versions())):
+        console.print(
+            f"warning: the run was started with {changed}; rows of both may differ a little",
+            markup=False,
+            soft_wrap=True,
+        )
     started_here = connect(job.config.ray.address, console)
     cluster.configure_ray_data()
-    with _stop_signals():
+    patience = Patience(job.config.ray.start_timeout_s, console)
+    with watching_ray(console, started_here=started_here), _stop_signals():
         with refusals():
-            nodes = cluster.alive_nodes()
-            workers = cluster.size_workers(job.config.ray, nodes)
+            workers = _workers(job, started_here, make_detector, patience, console)
             cluster.limit_waiting(job.config.ray, workers)
-            if started_here:
-                cluster.require_capacity(workers, nodes)
             preflight(
                 output,
                 readable_uri(work, redo.folders[-1] if redo else output),
                 single_writer=single_writer,
-                timeout_s=job.config.ray.start_timeout_s,
+                patience=patience,
+                s3=s3_rules(job.config),
             )
             run = create()
             write_excluded(run, excluded)
-        plan = read_plan(run)
+        plan, _ = read_snapshot(run)
         progress = _work(run, plan, job, workers, _worker_settings(run, job, workers, make_detector, redo), console)
         return _finish(run, plan, progress)
 
@@ -105,6 +115,26 @@ def refusals() -> Iterator[None]:
         raise
     except StorageError as error:
         raise Refused(str(error)) from error
+
+
+def _workers(
+    job: Job, started_here: bool, make_detector: Callable[[], Detector] | None, patience: Patience, console: Console
+) -> cluster.Workers:
+    """The workers for the cluster, once there is room for one, and GPUs that are reserved can be used."""
+    device, settings = job.config.model.device, job.config.ray
+    if device == "cpu" and settings.gpus_per_worker is None:
+        settings = settings.model_copy(update={"gpus_per_worker": 0.0})
+    own = make_detector is None and device != "cpu"
+    workers = await_workers(settings, started_here=started_here, gpus=own, patience=patience)
+    if _needs_cuda(job, workers, make_detector):
+        require_gpus(workers, patience, console)
+    return workers
+
+
+def _needs_cuda(job: Job, workers: cluster.Workers, make_detector: Callable[[], Detector] | None) -> bool:
+    """Whether a worker has a GPU reserved for a model that runs on it by CUDA, as far as we choose its device."""
+    ours = make_detector is None or job.segmenter is not None
+    return bool(workers.gpus) and ours and job.config.model.device.startswith(("auto", "cuda"))
 
 
 def _work(
@@ -144,6 +174,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
         config.input.keep,
         config.input.image_column,
         read_excluded(run),
+        s3_rules(config),
     )
 
 
@@ -175,6 +206,7 @@ def _worker_settings(
         single_writer=config.output.single_writer,
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,
+        needs_cuda=_needs_cuda(job, workers, make_detector),
     )
 
 

@@ -23,7 +23,7 @@ from labeler.review.join import Join, Pair, Place, Side
 from labeler.review.pictures import shortest, thumbnails
 from labeler.review.reservoir import Reservoir
 from labeler.review.turns import in_turns
-from labeler.runs import Progress, Run, UnitKey, read_plan, read_progress, read_unit_file
+from labeler.runs import Progress, Run, UnitKey, read_snapshot, read_unit_file
 from labeler.runs.plan import file_name_prefix
 from labeler.vocabulary import Category, Vocabulary
 from labeler.vocabulary_files import clean_phrase, phrase_key
@@ -141,7 +141,7 @@ def compare_runs(
 
 
 def _side(run: Run, select: Select, partial: bool) -> Side:
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     if (left := progress.left(plan)) and not partial:
         raise Refused(
             f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "

@@ -163,8 +163,10 @@ def _page(uri: str) -> str:
             raise refusal
         if "html" not in response.headers.get("Content-Type", "html"):
             return ""
-        with closing(Whole(uri, response, 0, None)) as body:
-            return body.read(_MOST_PAGE_BYTES).decode("utf-8", "replace")
+        page: bytes = response.read(_MOST_PAGE_BYTES, decode_content=True)
+        return page.decode("utf-8", "replace")
+    except _FAILURES as error:
+        raise Transient(one_line(error)) from error
     finally:
         response.close()
 

@@ -54,7 +54,8 @@ def explain(uri: str, error: BaseException) -> Exception:
     if isinstance(error, _NO_CREDENTIALS):
         return StorageError(
             f"{shown}: no usable AWS credentials ({one_line(error)}); set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role; "
+            "for a public bucket set input.s3.unsigned=true"
         )
     if isinstance(error, _NOT_RENEWED):
         return Transient(f"the AWS credentials could not be renewed: {one_line(error)}", _RENEW)
@@ -82,6 +83,12 @@ def _explain_answer(shown: str, error: ClientError) -> Exception:
         return Unreadable(f"{shown}: no such object", MISSING)
     if code in _BAD_CREDENTIALS:
         return StorageError(f"{shown}: the AWS credentials are refused ({code}); renew or correct them")
+    to = answer.get("HTTPHeaders", {}).get("location", "")
+    if 300 <= status < 400 and to and "x-amz-bucket-region" not in answer["HTTPHeaders"]:
+        return StorageError(
+            f"{shown}: the endpoint redirects to {redact(to)} (HTTP {status}), which is not followed; "
+            "set AWS_ENDPOINT_URL to the store itself"
+        )
     if code in _ELSEWHERE:
         return StorageError(f"{shown}: bucket {bucket} is in another region ({code}); set AWS_REGION to it")
     if code == "InvalidObjectState":

@@ -12,8 +12,9 @@ import numpy as np
 
 from labeler import storage
 from labeler.errors import Refused, StorageError
+from labeler.file_names import NameIndex, last_part
 from labeler.records import detections_of
-from labeler.runs import Run, open_run, read_plan, read_progress, read_tables
+from labeler.runs import Run, open_run, read_snapshot, read_tables
 from labeler.shards.names import is_image
 from labeler.shards.tar_members import walk
 from labeler.training.stored import Location, Record
@@ -50,14 +51,16 @@ def read_coco(annotations_uri: str, images_uri: str, vocabulary: Vocabulary) -> 
         elif not annotation.get("iscrowd"):
             x, y, width, height = annotation["bbox"]
             boxes[annotation["image_id"]].append(([x, y, x + width, y + height], annotation["category_id"]))
-    places = _find_images(images_uri) if listed else {}
+    places = _find_images(images_uri) if listed else _Places({})
     records = []
     for image_id, image in listed.items():
-        location = places.get(image["file_name"]) or places.get(storage.basename(image["file_name"]))
-        if location is None:
-            problems.append(f"image {image_id}: no {image['file_name']} in {storage.redact(images_uri)}")
-        else:
-            records.append(_record(image, location, boxes[image_id]))
+        found = places.find(image["file_name"])
+        if len(found) == 1:
+            records.append(_record(image, found[0][1], boxes[image_id]))
+            continue
+        where, names = storage.redact(images_uri), " or ".join(ascii(name) for name, _ in found)
+        lacking = f"could be {names} in {where}" if found else f"no {image['file_name']} in {where}"
+        problems.append(f"image {image_id}: {lacking}")
     if not listed:
         problems.append("no image in it")
     if problems:
@@ -75,6 +78,7 @@ def read_run(run_uri: str, *, score_threshold: float) -> tuple[list[Record], Voc
     run = open_run(run_uri)
     if run is None:
         raise Refused(f"data.run: {shown} holds no run (no run.json); give the output folder of `labeler label`")
+    run.s3_rules().apply()
     records = _run_records(run, score_threshold, shown)
     if not records:
         raise Refused(f"data.run: {shown} has no labeled image; label it first")
@@ -84,7 +88,7 @@ def read_run(run_uri: str, *, score_threshold: float) -> tuple[list[Record], Voc
 
 
 def _run_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
-    plan = read_plan(run)
+    plan, progress = read_snapshot(run)
     formats = {planned.shard_id: planned.shard.format for planned in plan}
     if "parquet" in formats.values():
         raise Refused(
@@ -92,7 +96,7 @@ def _run_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
         )
     columns = ("image_key", "shard_id", "uri", "offset", "length", "width", "height", "status", "detections")
     records = []
-    for table in read_tables(plan, read_progress(run), columns=columns):
+    for table in read_tables(plan, progress, columns=columns):
         rows = table.drop_columns(["detections"]).to_pylist()
         for row, found in zip(rows, detections_of(table, masks=False), strict=True):
             if row["status"] not in _LABELED:
@@ -154,8 +158,21 @@ def _record(image: Mapping[str, Any], location: Location, boxes: list[tuple[list
     )
 
 
-def _find_images(uri: str) -> dict[str, Location]:
-    """Location of every image by its name, and by the last part of it where that is unique."""
+class _Places:
+    """Locations of images by their names, in any spelling, and by the last part of it where that is unique."""
+
+    def __init__(self, found: Mapping[str, Location]) -> None:
+        self._found = list(found.items())
+        self._whole, self._last = NameIndex(found), NameIndex(map(last_part, found))
+
+    def find(self, name: str) -> list[tuple[str, Location]]:
+        """Return (name, location) of the image; of several where their names are meant alike, and none is the same."""
+        places = self._whole.find(name)
+        last = [] if places else self._last.find(last_part(name))
+        return [self._found[place] for place in (places or (last if len(last) == 1 else []))]
+
+
+def _find_images(uri: str) -> _Places:
     single = storage.head(uri) if uri.endswith(".tar") else None
     objects = [single] if single else list(storage.list_objects(uri, on_skipped=_warn))
     found: dict[str, Location] = {}
@@ -168,10 +185,7 @@ def _find_images(uri: str) -> dict[str, Location]:
                         found[name] = Location(info.uri, member.offset, member.length)
         elif is_image(info.uri):
             found[info.uri.removeprefix(uri).lstrip("/")] = Location(info.uri)
-    by_last: dict[str, list[Location]] = defaultdict(list)
-    for name, location in found.items():
-        by_last[storage.basename(name)].append(location)
-    return {**{name: locations[0] for name, locations in by_last.items() if len(locations) == 1}, **found}
+    return _Places(found)
 
 
 def _warn(uri: str, reason: str) -> None:
