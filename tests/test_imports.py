@@ -27,7 +27,7 @@ LAYERS = [
         "storage",
         "tokenizer",
     },
-    {"vocabulary_files", "wordpiece"},
+    {"vocabulary_files", "vocabulary_hints", "vocabulary_yolo", "wordpiece"},
     {"detections"},
     {"contact_sheet", "vocabulary", "config", "terminal", "output"},
     {"prompts", "merge", "records", "shards", "checkpoints"},
