@@ -100,11 +100,43 @@ def forget(run: Run, names: Sequence[str], *, future: bool = False) -> Forgotten
     images, unknown = named.images, named.unknown
     if not images and not future:
         _refuse_unless_listed(run, unknown)
-    outcome = Forgotten(len(images), unknown, unreached=family.unreached)
     exactly = {name for image in images.values() for name in (image.file_name, *image.digests)}
     write_excluded(
         run.root, Excluded.of([*named.in_any_spelling, *unknown]) | Excluded(frozenset(map(name_digest, exactly)))
     )
+    return _remove(family, images, unknown)
+
+
+def forget_listed(run: Run) -> Forgotten:
+    """Take those images out of a run and its family that its list has and whose rows still have more than their place.
+
+    They were labeled while `forget` ran, or by a job whose `input.exclude` names them.
+
+    Raises:
+        StorageError: a run cannot be read or written.
+    """
+    family = _family_of(run)
+    excluded, images = read_excluded(run.root), dict[tuple[UnitKey, int], NamedImage]()
+    for own in family.own:
+        for unit, table in iterate_units(family.plan, own, _COLUMNS):
+            prefix = family.prefixes[unit[0]]
+            for row in table.filter(pa.array(excluded.of_rows(table, prefix))).to_pylist():
+                images.setdefault((unit, row["index"]), NamedImage(row["image_key"], prefix + row["image_key"]))
+    return _remove(family, images, [])
+
+
+def count_named(run: Run, names: Sequence[str]) -> tuple[int, list[str]]:
+    """Return (how many images `forget` would take out, names that no image has), and change nothing.
+
+    Raises:
+        Refused: as `forget`.
+    """
+    named = name_images(_find(_family_of(run), names), names)
+    return len(named.images), named.unknown
+
+
+def _remove(family: _Family, images: _Images, unknown: list[str]) -> Forgotten:
+    outcome = Forgotten(len(images), unknown, unreached=family.unreached)
     # What derives comes first: a row that was rewritten has no digest any more, and a repeat after a kill looks for it.
     for one, own in reversed(list(zip(family.members, family.own, strict=True))):
         outcome.units += _rewrite(one, own, images, family)

@@ -344,7 +344,7 @@ def absolute_uri(uri: str) -> str:
     """A local path made absolute, so that workers with another working directory mean the same; URLs as they are."""
     if not storage.is_local(uri):
         return uri
-    return str(Path(uri.removeprefix("file://")).expanduser().absolute())
+    return str(Path(storage.expand_home(uri.removeprefix("file://"))).absolute())
 
 
 def public_config(config: Config) -> dict[str, Any]:

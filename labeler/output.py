@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import suppress
 from typing import TextIO
 
 _FAILED = 1
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
-def after_output(code: int) -> int:
+def after_output(code: int, error: OSError | None = None) -> int:
     """Write out what was printed, and return the command's exit code: `code`, or 1 if not all could be written.
 
     A reader that went away (`| head`) has all it wanted. Nothing is left for the interpreter to write at its end, which
     would print a traceback.
+
+    Args:
+        error: what a `print` of the command raised, if one did.
     """
     try:
+        if error is not None:
+            raise error
         _flush(sys.stdout)
     except BrokenPipeError:
         _discard(sys.stdout)
-    except OSError as error:
+    except OSError as failure:
         _discard(sys.stdout)
-        complain(f"labeler: the output cannot be written: {error.strerror}")
+        complain(f"labeler: the output cannot be written: {failure.strerror}")
         code = code or _FAILED
-    with suppress(OSError):
+    try:
         _flush(sys.stderr)
-        return code
-    _discard(sys.stderr)
+    except OSError:
+        _discard(sys.stderr)
     return code
 
 
-def is_output_broken() -> bool:
-    """Whether standard output takes nothing any more."""
-    try:
-        _flush(sys.stdout)
-    except OSError:
-        return True
-    return False
+def is_of_output(error: OSError) -> bool:
+    """Whether an error that ends a command says that its output, which has no file name, is closed or full."""
+    return isinstance(error, BrokenPipeError) or (error.errno in _FULL and error.filename is None)
 
 
 def complain(*lines: str) -> None:

@@ -57,7 +57,7 @@ class _SafeStream:
         self._stream = sys.stdout
 
     def write(self, text: str) -> int:
-        return self._stream.write(safe(text))
+        return self._stream.write(safe(text)) if self._stream else len(text)  # `>&-` leaves none
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -32,6 +32,7 @@ _WITH_RAY = {
     "test_preflight",
     "test_ray_folder",
     "test_ray_watch",
+    "test_stopping",
     "test_training_on_ray",
 }
 

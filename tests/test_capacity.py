@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from labeler.errors import Refused
 from labeler.pipeline.worker import WorkerSettings, make_labeler
 from tests.conftest import NAMES
 from tests.inputs import write_tars
-from tests.ray_heads import Head, ray_head, ray_node
+from tests.ray_heads import Head, ray_folder, ray_head, ray_node
 from tests.stub_detector import MakeStub
 from tests.training_parts import job_values
 
@@ -118,3 +119,36 @@ def test_a_worker_whose_reserved_gpu_torch_cannot_use_does_not_start() -> None:
 def test_why_there_is_no_cuda_is_one_line_with_torchs_version() -> None:
     assert why_no_cuda().startswith(f"torch {torch.__version__}: ")
     assert "\n" not in why_no_cuda()
+
+
+def test_the_loss_of_the_last_node_for_a_worker_is_said_once_and_its_return_too() -> None:
+    program = """
+import io, sys, time, ray
+from ray.cluster_utils import Cluster
+from rich.console import Console
+from labeler.pipeline.capacity import announcing_loss
+from labeler.pipeline.cluster import Workers
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+ray.init(address=cluster.address, log_to_driver=False)
+with announcing_loss(Workers(1, 1.0, 1.0), 60, Console(file=sys.stdout, width=1000), every_s=0.1):
+    while sys.stdin.readline():
+        cluster.add_node(num_cpus=1, num_gpus=1)
+print("end")
+cluster.shutdown()
+"""
+    with ray_folder() as folder:
+        environment = {**os.environ, "RAY_TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+        job = subprocess.Popen(
+            [sys.executable, "-c", program], cwd=ROOT, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert job.stdin is not None
+        assert job.stdout is not None
+        lost = job.stdout.readline()
+        print(file=job.stdin, flush=True)
+        again = job.stdout.readline()
+        said, _ = job.communicate(timeout=300)
+    assert lost.startswith("no node is left that can hold a worker of 1 GPU, 1 CPU, the cluster has 1 node of 1 CPU")
+    assert "; waiting for one until 2" in lost
+    assert again == "a node can hold a worker again\n"
+    assert said == "end\n"

@@ -14,22 +14,13 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "byte_budget", "plain_json", "plain_yaml", "watchdog", "batching", "forwards", "cgroups", "cpus"},
-    {
-        "boxes",
-        "masks",
-        "image_headers",
-        "tiff_tags",
-        "file_names",
-        "image_pixels",
-        "images",
-        "image_copies",
-        "storage",
-        "tokenizer",
-    },
+    {"errors", "plain_json", "plain_yaml", "output"},
+    {"byte_budget", "watchdog", "batching", "forwards", "cgroups", "cpus"},
+    {"boxes", "masks", "image_headers", "tiff_tags", "file_names", "storage", "tokenizer"},
+    {"image_pixels", "images", "image_copies"},
     {"vocabulary_files", "vocabulary_hints", "vocabulary_yolo", "wordpiece"},
     {"detections"},
-    {"contact_sheet", "vocabulary", "config", "terminal", "output"},
+    {"contact_sheet", "vocabulary", "config", "terminal"},
     {"prompts", "merge", "records", "shards", "checkpoints"},
     {"vocabulary_text", "detectors", "segmenters", "runs", "labeling", "shapes"},
     {"job", "report"},

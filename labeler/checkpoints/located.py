@@ -45,7 +45,7 @@ def locate(name: str | Path, *, revision: str | None = None, weights: bool = Tru
     name = str(name)
     shown = storage.redact(name)
     is_url = "://" in name and not name.startswith("file://")
-    local = Path(name.removeprefix("file://")).expanduser()
+    local = Path(storage.expand_home(name.removeprefix("file://")))
     if revision is not None and (is_url or local.is_dir()):
         raise Refused(f"{section}.revision is for hub names only, and {shown} is not one; leave it out")
     if is_url:

@@ -56,11 +56,20 @@ def describe(outcome: Outcome) -> list[str]:
         f"complete: {report.images:,} images in {report.shards:,} shards: {statuses}",
         f"{report.detections:,} detections in {storage.redact(outcome.run.uri)}",
     ]
+    if report.images_to_forget:
+        lines.append(describe_to_forget(report.images_to_forget, outcome.run.uri))
     if report.skipped_files:
         lines.append(f"skipped, not images: {skipped.describe(report.skipped_files)}")
     if report.images_at_cap:
         lines.append(f"{report.images_at_cap:,} images reached detect.max_detections")
     return lines
+
+
+def describe_to_forget(images: int, run_uri: str) -> str:
+    """What to do about images that are on a run's list of removed images, and were labeled all the same."""
+    return (
+        f"warning: {images:,} images that are to be removed have labels; run: labeler forget {storage.redact(run_uri)}"
+    )
 
 
 def _dry_run(arguments: argparse.Namespace, config: Config) -> int:

@@ -43,6 +43,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
     """Reads every row, and says what it finds; whether all is there and sound, the report written or not."""
+    from labeler.commands.label import describe_to_forget
     from labeler.report import build_report
     from labeler.runs import layout
     from labeler.runs.manifest import readable_json
@@ -55,6 +56,8 @@ def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
     print(f"rows     {report.images:,}: {', '.join(f'{s} {n:,}' for s, n in report.statuses.items()) or 'none'}")
     for problem in report.problems:
         print(f"problem  {problem}")
+    if report.images_to_forget:
+        print(describe_to_forget(report.images_to_forget, run.uri))
     try:
         storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
     except StorageError as error:  # whoever may only read the run can prove its counts all the same

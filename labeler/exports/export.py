@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from labeler import storage
@@ -19,6 +20,7 @@ from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoic
 from labeler.exports.totals import Totals
 from labeler.job import absolute_uri
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, only_units, units_in_order
+from labeler.runs.excluded import Excluded, read_excluded
 from labeler.runs.made import note_made
 from labeler.runs.plan import file_name_prefix
 
@@ -52,8 +54,15 @@ class _Source:
         return units_in_order(self.plan, self.progress)
 
     def chooser(self, selection: Selection) -> Chooser:
-        prefixes = {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
-        return Chooser(selection, prefixes, self.run.keep)
+        return Chooser(selection, self.prefixes, self.run.keep)
+
+    @cached_property
+    def prefixes(self) -> dict[str, str]:
+        return {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
+
+    @cached_property
+    def excluded(self) -> Excluded:
+        return read_excluded(self.run)
 
     def choices(
         self, chooser: Chooser, *, masks: bool, units_done: int = 0, rows_done: int = 0
@@ -61,6 +70,7 @@ class _Source:
         """Unit after unit, judged, its boxes with their `masks` or without; those that are done are not read."""
         left = only_units(self.progress, self.units()[units_done:])
         for unit, table in iterate_units(self.plan, left, chooser.columns):
+            table = self.excluded.hide(table, self.prefixes[unit[0]])  # labeled after somebody asked to forget it
             choice = chooser.choose(table, rows_done + 1, masks=masks)
             rows_done += choice.rows
             yield unit, choice

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,11 +18,13 @@ from labeler.pipeline.cluster import (
     Workers,
     alive_nodes,
     describe_nodes,
+    has_room,
     last_line,
     require_capacity,
     size_workers,
 )
 
+_LOOK_S = 5.0  # how often the nodes are looked at while labeling
 _SILENT_S = 3.0  # a wait this short is not worth a line
 
 
@@ -101,3 +106,36 @@ def await_workers(config: RayConfig, *, started_here: bool, gpus: bool, patience
 
 def _nothing() -> None:
     """Run where a worker would fit; a task that waits is also what an autoscaler adds nodes for."""
+
+
+@contextmanager
+def announcing_loss(workers: Workers, timeout_s: float, console: Console, every_s: float = _LOOK_S) -> Iterator[None]:
+    """While inside, print a line when the last node that can hold a worker is lost, and when there is one again.
+
+    Args:
+        timeout_s: how long the job then waits.
+    """
+    stopped = threading.Event()
+    arguments = (workers, timeout_s, console, every_s, stopped)
+    threading.Thread(target=_announce_loss, args=arguments, daemon=True).start()
+    try:
+        yield
+    finally:
+        stopped.set()
+
+
+def _announce_loss(
+    workers: Workers, timeout_s: float, console: Console, every_s: float, stopped: threading.Event
+) -> None:
+    lost = False
+    while not stopped.wait(every_s):
+        with suppress(Exception):  # Ray is shut down, or lost itself: see `ray_watch`
+            nodes = alive_nodes()
+            if lost == has_room(workers, nodes):
+                lost = not lost
+                until = datetime.now() + timedelta(seconds=timeout_s)
+                said = (
+                    f"no node is left that can hold a worker of {workers.each}, the cluster has "
+                    f"{describe_nodes(nodes)}; waiting for one until {until:%Y-%m-%d %H:%M:%S}"
+                )
+                console.print(said if lost else "a node can hold a worker again", markup=False, soft_wrap=True)

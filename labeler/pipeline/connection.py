@@ -208,8 +208,21 @@ def unreachable(address: str, timeout_s: float) -> str:
 
 
 def _initialize(address: str, log_to_driver: bool, **options: Any) -> None:
-    with _silent_stderr():
+    with _silent_stderr(), _own_sigterm():
         ray.init(address=address, log_to_driver=log_to_driver, logging_level=logging.ERROR, **options)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray takes SIGTERM for itself while it starts, and would end the process without a line."""
+    from ray._private import utils
+
+    before = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = before
 
 
 def _address() -> str:

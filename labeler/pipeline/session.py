@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 from rich.console import Console
 
@@ -26,13 +23,14 @@ from labeler.job import (
 )
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
-from labeler.pipeline.capacity import Patience, await_workers
+from labeler.pipeline.capacity import Patience, announcing_loss, await_workers
 from labeler.pipeline.connection import connect
 from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.preflight import preflight, readable_uri
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
+from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.report import Report, build_report
 from labeler.runs import layout
@@ -73,11 +71,13 @@ def carry_out(
         redo: of a derived run.
     """
     output, single_writer = absolute_uri(job.config.output.uri), job.config.output.single_writer
+    with refusals():
+        excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
+        write_excluded(run, excluded)  # what is labeled by now is named at the end
         return _finish(run, *read_snapshot(run))
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
-        excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
     if run is not None and (changed := run.changed_versions(package_versions())):
         console.print(
@@ -85,13 +85,11 @@ def carry_out(
             markup=False,
             soft_wrap=True,
         )
-    started_here = connect(job.config.ray.address, console)
-    cluster.configure_ray_data()
     patience = Patience(job.config.ray.start_timeout_s, console)
-    with watching_ray(console, started_here=started_here), _stop_signals():
+    with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
             workers = _workers(job, started_here, make_detector, patience, console)
-            cluster.limit_waiting(job.config.ray, workers)
+            waits_s = cluster.limit_waiting(job.config.ray, workers)
             preflight(
                 output,
                 readable_uri(work, redo.folders[-1] if redo else output),
@@ -102,8 +100,20 @@ def carry_out(
             run = create()
             write_excluded(run, excluded)
         plan, _ = read_snapshot(run)
-        progress = _work(run, plan, job, workers, _worker_settings(run, job, workers, make_detector, redo), console)
+        settings = _worker_settings(run, job, workers, make_detector, redo)
+        with announcing_loss(workers, waits_s, console):
+            progress = _work(run, plan, job, workers, settings, console)
         return _finish(run, plan, progress)
+
+
+@contextmanager
+def _cluster(job: Job, console: Console, signals: Stopping) -> Iterator[bool]:
+    """Join or start Ray, and watch it; whether it was started here."""
+    started_here = connect(job.config.ray.address, console)
+    signals.install()
+    cluster.configure_ray_data()
+    with watching_ray(console, started_here=started_here):
+        yield started_here
 
 
 @contextmanager
@@ -258,27 +268,3 @@ def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outco
     if report.problems:
         raise Incomplete(f"run {storage.redact(run.uri)} is not sound: {'; '.join(report.problems[:3])}")
     return Outcome(run, report)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    """SIGTERM (`ray job stop`, a preempted machine) ends the run like Ctrl-C; goes in after ray.init().
-
-    KeyboardInterrupt and no exception of ours: code between here and the signal may well catch `Exception`.
-    """
-    received = "Ctrl-C"
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal received
-        received = signal.Signals(number).name
-        raise KeyboardInterrupt
-
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, stop) if on_main_thread else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Incomplete(f"stopped by {received}; run the same command again to go on") from None
-    finally:
-        if on_main_thread:
-            signal.signal(signal.SIGTERM, previous)

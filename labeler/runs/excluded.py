@@ -9,6 +9,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from labeler import storage
 from labeler.errors import Refused
 from labeler.file_names import comparable
@@ -53,6 +58,28 @@ class Excluded:
     def has(self, file_name: str) -> bool:
         """Return whether the name is excluded, in its own spelling or in any."""
         return name_digest(file_name) in self.names or alike_digest(file_name) in self.names
+
+    def of_rows(self, table: pa.Table, file_name_prefix: str) -> npt.NDArray[np.bool_]:
+        """Return (rows,) which rows are excluded and still have more than their place.
+
+        Args:
+            table: rows of one shard, with image_key, digest and status.
+        """
+        found = np.zeros(len(table), np.bool_)
+        if self.names:
+            rows = zip(*(table[name].to_pylist() for name in ("image_key", "digest", "status")), strict=True)
+            for place, (key, bytes_digest, status) in enumerate(rows):
+                by_bytes = bytes_digest is not None and name_digest(bytes_digest) in self.names
+                found[place] = status != "removed" and (by_bytes or self.has(file_name_prefix + key))
+        return found
+
+    def hide(self, table: pa.Table, file_name_prefix: str) -> pa.Table:
+        """Return the rows with the status of those that are excluded as if they were removed already."""
+        excluded = self.of_rows(table, file_name_prefix)
+        if not excluded.any():
+            return table
+        statuses = pc.if_else(pa.array(excluded), "removed", table["status"])
+        return table.set_column(table.schema.get_field_index("status"), "status", statuses)
 
     def __or__(self, other: Excluded) -> Excluded:
         return Excluded(self.names | other.names)

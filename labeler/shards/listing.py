@@ -102,7 +102,7 @@ def _with_literal_folders(glob: str) -> str:
 
 def _is_folder(uri: str) -> bool:
     try:
-        return next(iter(storage.list_objects(uri)), None) is not None
+        return next(iter(storage.list_objects(uri, on_skipped=lambda uri, reason: None)), None) is not None
     except storage.Unreadable:
         return False
 
@@ -155,4 +155,4 @@ def _absolute(uri: str) -> str:
     if not storage.is_local(uri):
         return uri.rstrip("/") if not uri.endswith("://") else uri
     scheme = "file://" if uri.startswith("file://") else ""
-    return scheme + os.path.abspath(os.path.expanduser(uri.removeprefix(scheme)))
+    return scheme + os.path.abspath(storage.expand_home(uri.removeprefix(scheme)))

@@ -17,7 +17,18 @@ from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
 from labeler.storage.retries import METER, Traffic, retrying
 from labeler.storage.s3_access import NO_S3_RULES, S3Access, S3Rules, input_rules
 from labeler.storage.streams import ByteStream
-from labeler.storage.uris import basename, is_local, is_web, join, local_path, parent, path_of, printable, scheme
+from labeler.storage.uris import (
+    basename,
+    expand_home,
+    is_local,
+    is_web,
+    join,
+    local_path,
+    parent,
+    path_of,
+    printable,
+    scheme,
+)
 
 __all__ = [
     "NOT_REGULAR",
@@ -35,6 +46,7 @@ __all__ = [
     "basename",
     "check_put_if_absent",
     "delete",
+    "expand_home",
     "head",
     "input_rules",
     "is_local",

@@ -17,8 +17,9 @@ from labeler.errors import InputChanged, LabelerError
 from labeler.storage.causes import explain
 from labeler.storage.failures import INVALID, MISSING, Transient, Unconditional, Unreadable
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped
+from labeler.storage.redaction import redact
 from labeler.storage.retries import retrying
-from labeler.storage.uris import one_line, parent, redact, scheme
+from labeler.storage.uris import one_line, parent, scheme
 
 T = TypeVar("T")
 _ETAGS = ("etag", "ETag", "md5Hash", "generation", "crc32c", "content_md5", "checksum")

@@ -31,8 +31,9 @@ from labeler.storage.fsspec_store import FsspecStore
 from labeler.storage.http_bodies import Streamed, Whole
 from labeler.storage.http_index import links_below
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped, bare_etag
+from labeler.storage.redaction import redact
 from labeler.storage.retries import retrying
-from labeler.storage.uris import one_line, redact
+from labeler.storage.uris import one_line
 
 _FAILURES = (HTTPError, HTTPException, OSError, ValueError)
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)

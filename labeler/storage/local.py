@@ -14,9 +14,10 @@ from labeler.storage.local_failures import GONE, reading, writing
 from labeler.storage.local_walk import LocalWalk
 from labeler.storage.local_writes import link, replace, replace_unless_there, write, write_all
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped
+from labeler.storage.redaction import redact
 from labeler.storage.regular_file import open_regular
 from labeler.storage.retries import retrying
-from labeler.storage.uris import local_path, redact
+from labeler.storage.uris import local_path
 
 
 class LocalStore:

@@ -7,8 +7,8 @@ import os
 
 from labeler.errors import StorageError
 from labeler.storage.failures import DENIED, INVALID, MISSING, Transient, Unreadable
+from labeler.storage.redaction import redact
 from labeler.storage.regular_file import NOT_REGULAR, NotRegularError
-from labeler.storage.uris import redact
 
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 PASSING = {errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE}

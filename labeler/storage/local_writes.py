@@ -14,9 +14,10 @@ from labeler.errors import StorageError
 from labeler.storage.failures import Transient, Unconditional
 from labeler.storage.local_failures import said, writing
 from labeler.storage.local_walk import TEMPORARY_FOLDER
+from labeler.storage.redaction import redact
 from labeler.storage.regular_file import NOT_REGULAR
 from labeler.storage.retries import retrying
-from labeler.storage.uris import local_path, redact
+from labeler.storage.uris import local_path
 
 log = logging.getLogger(__name__)
 _RUN_MARKER = "run.json"

@@ -17,12 +17,13 @@ from urllib3.exceptions import HTTPError
 from labeler.errors import InputChanged, StorageError
 from labeler.storage.failures import INVALID, Transient, Unconditional, Unreadable
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped, bare_etag
+from labeler.storage.redaction import redact
 from labeler.storage.retries import retrying
 from labeler.storage.s3_access import access_to
 from labeler.storage.s3_clients import client, drop_expired
 from labeler.storage.s3_failures import code_of, explain
 from labeler.storage.s3_listing import contents_of
-from labeler.storage.uris import one_line, redact
+from labeler.storage.uris import one_line
 
 T = TypeVar("T")
 _FAILURES = (BotoCoreError, ClientError, HTTPError, OSError)  # a broken body shows urllib3's and the socket's own

@@ -8,7 +8,8 @@ from botocore.exceptions import ClientError
 from labeler.errors import StorageError
 from labeler.storage.causes import asked_pause_s
 from labeler.storage.failures import ARCHIVED, DENIED, MISSING, Transient, Unreadable
-from labeler.storage.uris import one_line, redact
+from labeler.storage.redaction import redact
+from labeler.storage.uris import one_line
 
 _NO_CREDENTIALS = (
     exceptions.NoCredentialsError,

@@ -7,8 +7,8 @@ from typing import Any
 
 from labeler.errors import StorageError
 from labeler.storage.failures import Transient
+from labeler.storage.redaction import redact
 from labeler.storage.retries import Patience
-from labeler.storage.uris import redact
 
 Page = Mapping[str, Any]
 _MARKS = ("Name", "KeyCount", "MaxKeys", "IsTruncated")  # every listing has one of them

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 
+from labeler.errors import Refused
 from labeler.storage.redaction import redact
-
-__all__ = [
-    "basename",
-    "is_local",
-    "join",
-    "local_path",
-    "one_line",
-    "parent",
-    "printable",
-    "redact",
-    "scheme",
-]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _MAX_MESSAGE = 300  # characters of a foreign message that we repeat
@@ -36,6 +26,18 @@ def is_local(uri: str) -> bool:
 def local_path(uri: str) -> str:
     """The path of a local URI, as the operating system takes it."""
     return uri[len("file://") :] if scheme(uri) == "file" else uri
+
+
+def expand_home(path: str) -> str:
+    """Return `path` with a leading `~` replaced by the user's home folder.
+
+    Raises:
+        Refused: if that folder is not known, as in a container whose user has no passwd entry.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded == "~" or expanded.startswith("~/"):
+        raise Refused(f"{redact(path)}: this user has no home folder (HOME is not set); write the path in full")
+    return expanded
 
 
 def join(uri: str, *parts: str) -> str:
