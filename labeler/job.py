@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -32,6 +33,8 @@ DECODING_VERSION = 2
 MASKS_VERSION = 1
 RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
 _COUNTING_REQUESTS = 32
+_SHOWN_DOUBTS = 5
+log = logging.getLogger(__name__)
 
 _VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pillow")
 
@@ -100,6 +103,13 @@ class SegmenterRecipe:
         return Sam(checkpoint, **self.options)
 
 
+def _warn_of(doubts: Sequence[str]) -> None:
+    for doubt in doubts[:_SHOWN_DOUBTS]:
+        log.warning("vocabulary: %s", storage.printable(doubt))
+    if len(doubts) > _SHOWN_DOUBTS:
+        log.warning("and %d more; `labeler vocabulary check` shows all", len(doubts) - _SHOWN_DOUBTS)
+
+
 def _require_digest(checkpoint: Checkpoint, planned: str) -> None:
     if checkpoint.digest != planned:
         raise Refused(
@@ -132,6 +142,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
         vocabulary = Vocabulary.load(
             vocabulary_spec(config), also=lambda sound: check(sound, tokenizer, limits.max_tokens).problems
         )
+        _warn_of(vocabulary.doubts)
     prompts = pack(vocabulary, tokenizer, max_tokens=limits.max_tokens, max_categories=limits.max_categories)
     checkpoint = resolve(model_name, revision=config.model.revision)
     segmenter = resolve_masks(config)

@@ -115,6 +115,7 @@ def test_an_area_that_is_not_given_is_the_box() -> None:
         (changed("images", file_name=None), r"images\[0\]: no `file_name`"),
         (changed("categories", name=""), r"categories\[0\]: needs `id`"),
         (ONE | {"images": ONE["images"] * 2}, "image id 7 is used twice"),
+        (ONE | {"annotations": ONE["annotations"] * 3}, "annotation id 1 is used twice"),
         (ONE | {"images": ["7.jpg"]}, r"images\[0\]: expected an object, got str"),
     ],
 )
@@ -123,8 +124,16 @@ def test_a_bad_entry_is_named_in_one_line(truth: dict[str, Any], message: str) -
         read_ground_truth(truth)
 
 
+def test_each_bad_entry_is_named_by_its_own_position() -> None:
+    good, bad = ONE["images"][0], [{"id": "a"}, {"id": 8}, {"id": "b", "file_name": "x"}]
+    with pytest.raises(Refused) as caught:
+        read_ground_truth(ONE | {"images": [good, *bad], "categories": [{}, *ONE["categories"], {"id": 4}]})
+    places = [problem.partition(":")[0] for problem in caught.value.problems]
+    assert places == ["images[1]", "images[2]", "images[3]", "categories[0]", "categories[2]"]
+
+
 def test_many_problems_are_counted_and_the_first_shown() -> None:
-    truth = ONE | {"annotations": [ONE["annotations"][0] | {"category_id": 9}] * 50}
+    truth = ONE | {"annotations": [ONE["annotations"][0] | {"id": n, "category_id": 9} for n in range(50)]}
     with pytest.raises(Refused, match="50 problems") as caught:
         read_ground_truth(truth)
     assert len(caught.value.problems) == 21

@@ -143,6 +143,7 @@ def read_webdataset(out: Path, *, images: bool) -> Seen:
     by_datasets = list(samples(datasets.load_dataset(str(out))))
     tars = sorted(str(path) for path in out.glob("*.tar"))
     by_webdataset = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).decode("pil"))
+    seen = []
     for found in (by_datasets, by_webdataset):
         totals = np.zeros(3, int)
         for sample in found:
@@ -153,8 +154,9 @@ def read_webdataset(out: Path, *, images: bool) -> Seen:
                 assert red_share(np.asarray(image.convert("RGB")), box) == 1.0
             assert all(pycocotools.mask.area(mask) == 20 * 32 for mask in masks)
             totals += 1, len(labels["boxes_xyxy"]), len(masks)
-    assert len(by_datasets) == len(by_webdataset)
-    return as_seen(totals)
+        seen.append(as_seen(totals))
+    assert seen[0] == seen[1]
+    return seen[0]
 
 
 def samples(loaded: Any) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ LAYERS = [
     {"byte_budget", "watchdog", "batching", "forwards", "cgroups", "cpus"},
     {"boxes", "masks", "image_headers", "tiff_tags", "file_names", "storage", "tokenizer"},
     {"image_pixels", "images", "image_copies"},
-    {"vocabulary_files", "wordpiece"},
+    {"vocabulary_files", "vocabulary_hints", "vocabulary_yolo", "wordpiece"},
     {"detections"},
     {"contact_sheet", "vocabulary", "config", "terminal"},
     {"prompts", "merge", "records", "shards", "checkpoints"},

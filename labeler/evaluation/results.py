@@ -33,21 +33,22 @@ def evaluate_results(
 ) -> Evaluation:
     """Judge a COCO results list ([{image_id, category_id, bbox and/or segmentation, score}, ...]), from any detector.
 
-    Boxes and masks are evaluated where the entries have them. Nothing is known of floor, cap and assignment, so under
-    LVIS's rules both AP and Fixed AP are given, and the latter is right only for results that were never capped.
+    Boxes and masks are evaluated if any entry has them; an entry without a mask then counts for boxes only. Nothing is
+    known of floor, cap and assignment, so under LVIS's rules both AP and Fixed AP are given, and the latter is right
+    only for results that were never capped.
 
     Raises:
         Refused: not such a list, or ids that the annotations do not have.
     """
     entries, source = _read_results(results)
-    kinds = [kind for kind, key in _KEYS.items() if entries and key in entries[0]] or list[Kind](["bbox"])
+    kinds = [kind for kind, key in _KEYS.items() if any(_has(entry, key) for entry in entries)] or list[Kind](["bbox"])
     truth = read_ground_truth(annotations, masks="segm" in kinds)
     chosen = choose_rules(truth, rules)
     scores: list[Score] = []
     notes: list[str] = []
     for kind in kinds:
         collector = Collector(truth, chosen, fixed=chosen is LVIS, masks=kind == "segm")
-        collector.add(parse_results(truth, entries, kind, source=source))
+        collector.add(parse_results(truth, entries, kind, source=source, maskless=len(kinds) > 1))
         notes = collector.notes()
         scores += collector.scores([kind])
     protocol = {
@@ -59,6 +60,11 @@ def evaluate_results(
     }
     named = read_groups(groups, truth) if groups is not None else {}
     return Evaluation(protocol, truth, tuple(scores), {}, named | (frequency_groups(truth) if chosen is LVIS else {}))
+
+
+def _has(entry: Any, key: str) -> bool:
+    value = entry.get(key) if isinstance(entry, Mapping) else None
+    return isinstance(value, Sequence | Mapping) and len(value) > 0
 
 
 def _read_results(results: str | Path | Sequence[Any]) -> tuple[Sequence[Any], str]:
@@ -74,18 +80,25 @@ def _read_results(results: str | Path | Sequence[Any]) -> tuple[Sequence[Any], s
     return entries, shown
 
 
-def parse_results(truth: GroundTruth, results: Sequence[Any], kind: Kind, *, source: str) -> DetectionTable:
+def parse_results(
+    truth: GroundTruth, results: Sequence[Any], kind: Kind, *, source: str, maskless: bool = False
+) -> DetectionTable:
     """A COCO results list ([{image_id, category_id, bbox or segmentation, score}, ...]) as a table.
 
     As in pycocotools, detections of categories the ground truth does not have are left out, and unknown images refused.
     Float64 throughout, so that the result is pycocotools' own to the last bit.
+
+    Args:
+        maskless: entries need no mask; those without one count for boxes only.
     """
     image_of = {int(id_): position for position, id_ in enumerate(truth.image_ids)}
     category_of = {category.id: position for position, category in enumerate(truth.categories)}
-    problems = [line for row, entry in enumerate(results) if (line := _problem(entry, f"[{row}]", image_of, kind))]
+    needed = None if kind == "segm" and maskless else kind
+    problems = [line for row, entry in enumerate(results) if (line := _problem(entry, f"[{row}]", image_of, needed))]
     if problems:
-        raise Refused(f"results {source}: {len(problems):,} bad entries", problems[:20])
-    kept = [entry for entry in results if entry["category_id"] in category_of]
+        raise _refuse(source, problems)
+    places = [row for row, entry in enumerate(results) if entry["category_id"] in category_of]
+    kept = [results[row] for row in places]
     masks = None
     boxes = np.zeros((len(kept), 4))
     if kind == "bbox":
@@ -93,10 +106,16 @@ def parse_results(truth: GroundTruth, results: Sequence[Any], kind: Kind, *, sou
     else:
         masks = np.empty(len(kept), np.object_)
         for row, entry in enumerate(kept):
+            if not entry.get("segmentation"):
+                continue
             height, width = (int(side) for side in truth.sizes[image_of[entry["image_id"]]])
             masks[row] = to_rle(entry["segmentation"], height, width)
             if masks[row] is None:
-                raise Refused(f"results {source}: a mask of image {entry['image_id']} is no RLE of {height} x {width}")
+                problems.append(
+                    f"[{places[row]}]: the mask of image {entry['image_id']} is no RLE of {height} x {width}"
+                )
+        if problems:
+            raise _refuse(source, problems)
     return DetectionTable(
         np.array([image_of[entry["image_id"]] for entry in kept], np.int32),
         np.array([category_of[entry["category_id"]] for entry in kept], np.int32),
@@ -106,7 +125,11 @@ def parse_results(truth: GroundTruth, results: Sequence[Any], kind: Kind, *, sou
     )
 
 
-def _problem(entry: Any, place: str, image_of: Mapping[int, int], kind: str) -> str | None:
+def _refuse(source: str, problems: Sequence[str]) -> Refused:
+    return Refused(f"results {source}: {len(problems):,} bad entries", problems[:20])
+
+
+def _problem(entry: Any, place: str, image_of: Mapping[int, int], kind: Kind | None) -> str | None:
     if not isinstance(entry, Mapping) or not {"image_id", "category_id", "score"} <= set(entry):
         return f"{place}: expected an object with image_id, category_id, score"
     if entry["image_id"] not in image_of:

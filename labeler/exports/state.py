@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from labeler import __version__, storage
+from labeler import __version__, plain_json, storage
 from labeler.errors import Refused
 from labeler.exports.formats import Format
 from labeler.exports.selection import Selection
@@ -109,9 +109,9 @@ def _is_first(uri: str, data: bytes) -> bool:
 def _require_same(target: str, manifest: str, asked: dict[str, Any]) -> None:
     """Refused if the folder's manifest is of another export, or is none."""
     try:
-        before = json.loads(storage.read_bytes(manifest))["asked"]
+        before = plain_json.parse(storage.read_bytes(manifest))["asked"]
         names = [name for name in asked if before.get(name) != json.loads(canonical_json(asked[name]))]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise Refused(
             f"{storage.redact(manifest)} is not an export manifest of labeler; choose another --output"
         ) from None

@@ -119,7 +119,7 @@ def write_all(file: int, data: bytes) -> None:
 
 
 def link(temporary: str, path: str) -> bool:
-    """Give the temporary file its name unless that is taken; StorageError where there are no hard links."""
+    """Give the temporary file its name unless that is taken; Unconditional where there are no hard links."""
     try:
         os.link(temporary, path)
     except FileExistsError:
