@@ -116,10 +116,11 @@ def forget_listed(run: Run) -> Forgotten:
         StorageError: a run cannot be read or written.
     """
     family = _family_of(run)
-    excluded, images = read_excluded(run.root), dict[tuple[UnitKey, int], NamedImage]()
+    excluded, prefixes = read_excluded(run.root), family.prefixes
+    images: dict[tuple[UnitKey, int], NamedImage] = {}
     for own in family.own:
         for unit, table in iterate_units(family.plan, own, _COLUMNS):
-            prefix = family.prefixes[unit[0]]
+            prefix = prefixes[unit[0]]
             for row in table.filter(pa.array(excluded.of_rows(table, prefix))).to_pylist():
                 images.setdefault((unit, row["index"]), NamedImage(row["image_key"], prefix + row["image_key"]))
     return _remove(family, images, [])

@@ -47,6 +47,7 @@ class Job:
         fields: the fingerprint's fields, one by one; runs with equal ones have equal rows.
         checkpoint: of the detector; None where nothing is detected.
         segmenter: the checkpoint that makes masks, None where none are made.
+        own: run folders that it derives from.
     """
 
     config: Config
@@ -56,6 +57,7 @@ class Job:
     image_size: tuple[int, int]  # (shortest edge, longest edge)
     fields: dict[str, Any]
     segmenter: Checkpoint | None = None
+    own: tuple[str, ...] = ()
 
     @property
     def detector(self) -> Checkpoint:
@@ -118,17 +120,18 @@ def _require_digest(checkpoint: Checkpoint, planned: str) -> None:
         )
 
 
-def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
+def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Sequence[str] = ()) -> Job:
     """Find and check vocabulary, checkpoint and prompts of a configuration.
 
     Args:
         vocabulary: that of a run, in the place of what the configuration names.
+        own: as of `Job`.
 
     Raises:
         Refused: anything is missing, unreadable or contradictory; nothing has been written.
     """
     check_transformers()
-    s3_rules(config).apply()
+    s3_rules(config, own).apply()
     model_name = _model_uri(config.model_name)
     clash = sorted(set(config.input.keep) & set(LABELS.names))
     if clash:
@@ -149,22 +152,27 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
     size = config.detect.image_size
     image_size = (size.shortest_edge, size.longest_edge) if size else checkpoint.image_size
     fields = _fingerprint_fields(config, vocabulary, prompts, checkpoint, tokenizer, image_size)
-    return Job(config, vocabulary, prompts, checkpoint, image_size, fields | masks_fields(config, segmenter), segmenter)
+    fields |= masks_fields(config, segmenter)
+    return Job(config, vocabulary, prompts, checkpoint, image_size, fields, segmenter, tuple(own))
 
 
 def _model_uri(name: str) -> str:
     return absolute_uri(name) if Path(name).exists() else name
 
 
-def s3_rules(config: Config) -> storage.S3Rules:
-    """How each S3 bucket that the job reads is read; for every process that reads."""
+def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
+    """How each S3 bucket that the job reads is read; for every process that reads.
+
+    Args:
+        own: runs that it derives from, which are not read as the input is.
+    """
     named = config.vocabulary if isinstance(config.vocabulary, str) else ""
     checkpoints = {config.model.name: config.model.s3} if config.model.name else {}
     checkpoints |= {config.masks.model: config.masks.s3} if config.masks else {}
     return storage.input_rules(
         config.input_uris,
         config.input.s3.model_dump(),
-        own=(config.output.uri, *config.input.exclude, named),
+        own=(config.output.uri, *own, *config.input.exclude, named),
         checkpoints={uri: storage.S3Access(**s3.model_dump()) for uri, s3 in checkpoints.items()},
     )
 
@@ -256,7 +264,7 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
         revision=job.detector.revision or model.revision,
         digest=job.detector.digest,
         prompts=job.prompts,
-        s3=s3_rules(job.config),
+        s3=s3_rules(job.config, job.own),
         options={
             "device": model.device,
             "dtype": model.dtype,
@@ -286,7 +294,7 @@ def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe
         model=_model_uri(masks.model),
         revision=job.segmenter.revision or masks.revision,
         digest=job.segmenter.digest,
-        s3=s3_rules(job.config),
+        s3=s3_rules(job.config, job.own),
         options={
             "device": model.device,
             "dtype": model.dtype,

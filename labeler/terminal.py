@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any, TextIO, cast
 
 from rich.console import Console
@@ -38,7 +38,7 @@ def safe_output() -> Iterator[None]:
     if last:
         last.setFormatter(_SafeFormatter())
     try:
-        with redirect_stdout(cast("TextIO", _SafeStream())):
+        with redirect_stdout(cast("TextIO", _SafeStream())) if sys.stdout else nullcontext():
             yield
     finally:
         if last:

@@ -92,13 +92,19 @@ class PixelReader:
             yield _ready(*waiting.popleft())
 
     def _fetch_all(self, unit: int, chosen: Sequence[ChosenImage]) -> list[Future[Pixels]]:
-        if any(image.row["offset"] is None or image.row["length"] is None for image in chosen):
-            found = self._from_parquet(unit, chosen)
-            return [self._pool.submit(self._checked, image, found[image.row["index"]]) for image in chosen]
-        return [self._pool.submit(self._fetch, image) for image in chosen]
+        embedded = [image for image in chosen if image.row["offset"] is None or image.row["length"] is None]
+        found = self._from_parquet(unit, embedded) if embedded else {}
+        return [
+            self._pool.submit(self._checked, image, found[image.row["index"]])
+            if image.row["index"] in found
+            else self._pool.submit(self._fetch, image)
+            for image in chosen
+        ]
 
     def _fetch(self, image: ChosenImage) -> Pixels:
         row = image.row
+        if row["offset"] is None:
+            raise InputChanged(f"{storage.redact(row['uri'])} has no image {row['image_key']} any more; restore it")
         return self._checked(image, storage.read_bytes(row["uri"], start=row["offset"], length=row["length"]))
 
     def _checked(self, image: ChosenImage, data: bytes) -> Pixels:

@@ -34,12 +34,12 @@ def mask(parent: Run, output: str, *, overrides: Sequence[str], console: Console
             raise Refused(f"{override!r} decides nothing about masks; what can be set here: {', '.join(MAY_DIFFER)}")
     parent.require_reader()
     config = config_of(parent, output, overrides)
-    s3_rules(config).apply()
+    s3_rules(config, parent.lineage).apply()
     segmenter = resolve_masks(config)
     if segmenter is None:
         raise Refused("no model makes masks: name one of the SAM family, masks.model=facebook/sam2.1-hiera-small")
     recorded = parent.manifest.fingerprint_fields
     boxes = {name: value for name, value in recorded.items() if name != "masks" and not name.startswith("masks.")}
     fields = derived_fields(parent, boxes | masks_fields(config, segmenter), STATUSES)
-    job = Job(config, parent.vocabulary(), parent.prompts(), None, (0, 0), fields, segmenter)
+    job = Job(config, parent.vocabulary(), parent.prompts(), None, (0, 0), fields, segmenter, parent.lineage)
     return derive(parent, job, STATUSES, keep_detections=True, console=console)

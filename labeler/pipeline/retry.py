@@ -44,7 +44,7 @@ def retry(
     if unknown:
         raise Refused(f"status {unknown[0]!r} cannot be retried; known here: {', '.join(RETRIED)}")
     parent.require_reader()
-    job = resolve_job(config_of(parent, output, overrides), parent.vocabulary())
+    job = resolve_job(config_of(parent, output, overrides), parent.vocabulary(), parent.lineage)
     recorded = parent.manifest.fingerprint_fields
     inherited = {name: value for name, value in recorded.items() if name not in job.fields}  # a derived parent's own
     parent.require_fingerprint({**job.fields, **inherited, **{name: recorded[name] for name in MAY_DIFFER}})

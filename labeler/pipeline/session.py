@@ -95,7 +95,7 @@ def carry_out(
                 readable_uri(work, redo.folders[-1] if redo else output),
                 single_writer=single_writer,
                 patience=patience,
-                s3=s3_rules(job.config),
+                s3=s3_rules(job.config, job.own),
             )
             run = create()
             write_excluded(run, excluded)
@@ -184,7 +184,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
         config.input.keep,
         config.input.image_column,
         read_excluded(run),
-        s3_rules(config),
+        s3_rules(config, run.lineage),
     )
 
 

@@ -28,7 +28,8 @@ class Stopping:
         """Take the signals over; again after `ray.init`, which takes SIGTERM for itself."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                signal.signal(number, self._receive)
+                if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` has SIGHUP ignored
+                    signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received += 1

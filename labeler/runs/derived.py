@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.runs.manifest import Run
-from labeler.runs.plan import PlannedShard
+from labeler.runs.plan import PlannedShard, generations
 from labeler.runs.progress import Progress
 from labeler.runs.rows import iterate_units
 from labeler.runs.selection import Selection, read_selection
@@ -31,6 +31,8 @@ def count_unselected(run: Run, plan: Sequence[PlannedShard], below: Progress) ->
     Args:
         below: progress of the run that it derives from, which may have been extended since.
     """
+    if generations(run.root) == 1:  # nothing can have come since
+        return 0
     frozen = read_selection(run)
     now = select_units(plan, below, run.manifest.fingerprint_fields["redo"])
     return sum(unit not in frozen.get(shard_id, {}) for shard_id, units in now.items() for unit in units)

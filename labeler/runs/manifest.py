@@ -119,6 +119,11 @@ class Run:
         """The run that has the plan: this one, or what it derives from in the end."""
         return self.parent.root if self.parent else self
 
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """The folder of this run, and of those it derives from, nearest first."""
+        return (self.uri, *(self.parent.lineage if self.parent else ()))
+
     def path(self, relative: str) -> str:
         return storage.join(self.uri, relative)
 

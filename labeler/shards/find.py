@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 from labeler import storage
 from labeler.errors import Refused, StorageError
 from labeler.shards import skipped
+from labeler.shards.fetching import IN_FLIGHT
 from labeler.shards.listing import Found, list_all, path_below
 from labeler.shards.nameless import images_among
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of
@@ -75,11 +77,12 @@ def find_shards(
         _refuse_unprintable(chosen)
         _count_others(listed, found, of_kind, len(unreadable), counts)
         if kind == "images":
-            shards = _groups(chosen, images_per_group, _common_folder(roots))
+            shards = _groups(chosen, images_per_group, _common_folder(roots), planned)
         else:
             shards = [_shard(each.info, kind) for each in chosen]
         if kind == "parquet":
-            shards = with_images(shards, image_column, counts, skip=skip_without_images)
+            check = partial(with_images, image_column=image_column, counts=counts, skip=skip_without_images)
+            shards = check(shards) if limit is None else _checked_up_to(shards, limit, check)
         shards = [replace(shard, shard_id=f"{first_id + i:06d}") for i, shard in enumerate(shards)]
         shards = name_shards(shards, planned=planned if kind != "images" else (), taken=taken)
         return shards if limit is None else list(_first_images(shards, limit))
@@ -191,14 +194,15 @@ def _shard(info: ObjectInfo, kind: Format) -> Shard:
     return Shard("", info.uri, info.size, info.etag, kind)
 
 
-def _groups(found: Sequence[Found], images_per_group: int, root: str) -> list[Shard]:
+def _groups(found: Sequence[Found], images_per_group: int, root: str, known: Collection[str]) -> list[Shard]:
     """Groups of image files; keys are relative to the folder that all of the input lies in.
 
     Args:
         found: those to label: of a grown input only the new ones, whose keys must not be those of earlier ones.
         root: that folder, of the whole input; "" where there is none.
+        known: URIs of the earlier ones.
     """
-    paths = Counter(storage.path_of(each.info.uri) for each in found)
+    paths = Counter(map(storage.path_of, {*known, *(each.info.uri for each in found)}))
     members = [
         Member(path_below(root, _unsigned(each.info.uri, paths)), each.info.uri, each.info.size, each.info.etag)
         for each in found
@@ -226,6 +230,19 @@ def _common_folder(folders: Sequence[str]) -> str:
         common.append(segments[0])
     shared = "/".join(common)
     return "" if shared.endswith((":/", ":")) else shared
+
+
+def _checked_up_to(shards: Sequence[Shard], limit: int, check: Callable[[Sequence[Shard]], list[Shard]]) -> list[Shard]:
+    """Those of the first Parquet files that have images, as far as `limit` images need: a footer is a request."""
+    chosen: list[Shard] = []
+    images = 0
+    for start in range(0, len(shards), IN_FLIGHT):
+        more = check(shards[start : start + IN_FLIGHT])
+        chosen += more
+        images += sum(count_images(shard) or 0 for shard in more)
+        if images >= limit:
+            break
+    return chosen
 
 
 def _first_images(shards: Iterable[Shard], limit: int) -> Iterator[Shard]:

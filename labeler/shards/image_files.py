@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from labeler import storage
 from labeler.errors import InputChanged
 from labeler.shards.fetching import Job, fetch, in_order
 from labeler.shards.neighbors import require_neighbors
 from labeler.shards.units import Item, Member, Placed, Shard, Skip, UnitCutter, too_large
-from labeler.storage.failures import DENIED, MISSING
+from labeler.storage.failures import ARCHIVED, INVALID
 
-_GONE = (MISSING, DENIED)
+_OWN = (ARCHIVED, INVALID, storage.NOT_REGULAR)  # reasons that say nothing of other images
 CHANGED = "changed since it was planned"
 
 
@@ -54,7 +55,7 @@ def _jobs(
 def _fetch(unit: int, item: Item, member: Member, max_image_bytes: int, still_there: Callable[[int], None]) -> Placed:
     try:
         found = fetch(item, size=member.size, etag=member.etag, max_bytes=max_image_bytes)
-        if found.error in _GONE:
+        if found.data is None and found.length is None and found.error not in _OWN:
             still_there(item.index)
         return Placed(unit, found)
     except InputChanged:  # an image of its own: unlike in a tar, nothing else is in question

@@ -9,6 +9,7 @@ from labeler import storage
 from labeler.shards.fetching import IN_FLIGHT
 from labeler.shards.names import SNIFFED_BYTES, looks_like_image
 from labeler.storage import ObjectInfo
+from labeler.storage.failures import DENIED, MISSING
 
 MOST = 10_000  # a request each, while the run is planned
 
@@ -30,5 +31,7 @@ def _begins_like_image(info: ObjectInfo) -> bool:
     length = min(SNIFFED_BYTES, info.size or 0)
     try:
         return looks_like_image(storage.read_bytes(info.uri, length=length))
-    except storage.Unreadable:
+    except storage.Unreadable as error:
+        if error.reason not in (MISSING, DENIED):
+            raise
         return False

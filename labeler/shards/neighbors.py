@@ -20,7 +20,8 @@ def require_neighbors(members: Sequence[Member], index: int, root: str) -> None:
         root: the folder that the input lies in.
 
     Raises:
-        StorageError: if the folder is gone, or none of LOOKED_AT other images is there.
+        StorageError: if the folder is gone, or none of LOOKED_AT other images is there, or of fewer none and nothing
+            else in the folder.
     """
     shown = storage.redact(root)
     if root and storage.is_local(root) and not os.path.isdir(root.removeprefix("file://")):
@@ -29,11 +30,21 @@ def require_neighbors(members: Sequence[Member], index: int, root: str) -> None:
     for step in range(1, others + 1):
         if _is_there(members[(index + step * len(members) // (others + 1)) % len(members)]):
             return
-    if others == LOOKED_AT:
+    if others == LOOKED_AT or not _holds_anything(root):
         raise storage.StorageError(
-            f"input {shown} seems to be gone: {storage.redact(members[index].uri)} and {others} other images are "
-            "missing; bring it back, then run again"
+            f"input {shown} seems to be gone: {storage.redact(members[index].uri)} and {others} other images cannot be "
+            "had; bring it back, then run again"
         )
+
+
+def _holds_anything(root: str) -> bool:
+    """Whether anything is in the folder, of which few images are known; a web server may not list its folders."""
+    if not root or storage.is_web(root):
+        return True
+    try:
+        return next(iter(storage.list_objects(root)), None) is not None
+    except storage.Unreadable:
+        return False
 
 
 def _is_there(member: Member) -> bool:

@@ -136,8 +136,21 @@ class HttpStore(FsspecStore):
         uris = iter(sorted(_linked(uri_prefix.rstrip("/") + "/", recursive)))
         with ThreadPoolExecutor(_HEADS, thread_name_prefix="head") as pool:
             while batch := list(islice(uris, 64 * _HEADS)):
-                found = pool.map(lambda uri: retrying(uri, lambda: self.head(uri)), batch)
+                found = pool.map(lambda uri: self._listed(uri, on_skipped), batch)
                 yield from (info for info in found if info is not None)
+
+    def _listed(self, uri: str, on_skipped: OnSkipped | None) -> ObjectInfo | None:
+        """What an index page links to, or None where it is not there: one bad link costs itself."""
+        try:
+            info = retrying(uri, lambda: self.head(uri))
+            reason = MISSING
+        except Unreadable as error:
+            if on_skipped is None:
+                raise
+            info, reason = None, error.reason
+        if info is None and on_skipped is not None:
+            on_skipped(uri, reason)
+        return info
 
 
 def _linked(folder: str, recursive: bool) -> set[str]:

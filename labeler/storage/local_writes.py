@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 
 from labeler.errors import StorageError
 from labeler.storage.failures import Transient, Unconditional
-from labeler.storage.local_failures import said, writing
+from labeler.storage.local_failures import is_read_only, said, writing
 from labeler.storage.local_walk import TEMPORARY_FOLDER
 from labeler.storage.redaction import redact
 from labeler.storage.regular_file import NOT_REGULAR
@@ -125,6 +125,8 @@ def link(temporary: str, path: str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
+        if error.errno == errno.EROFS and is_read_only(path):
+            raise  # remounted just now: tried again like any write
         is_beside = os.path.dirname(os.path.dirname(temporary)) == os.path.dirname(path)
         if error.errno not in _NO_LINKS or (error.errno == errno.EXDEV and not is_beside):
             raise
