@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from labeler import storage
 from labeler.errors import Refused
 from labeler.pipeline import preflight as module
 from labeler.pipeline.capacity import Patience
@@ -38,7 +39,9 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_an_output_on_a_disk_of_its_own_node_is_refused(tmp_path: Path) -> None:
     """A node that does not share the driver's disk does not see the driver's mark."""
-    problem = module._probe(str(tmp_path / "out"), str(tmp_path), False, str(tmp_path / "mark-that-is-elsewhere"))
+    problem = module._probe(
+        str(tmp_path / "out"), str(tmp_path), False, str(tmp_path / "mark-that-is-elsewhere"), storage.NO_S3_RULES
+    )
     assert problem is not None
     assert "is another disk on node" in problem
 
