@@ -58,7 +58,7 @@ TWO = Detections.of([[10, 10, 30, 20], [11, 10, 30, 20], [50, 5, 60, 45]], [0.9,
 
 
 def test_a_run_without_detections_is_valid_coco(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", [[row(0)], []])
+    run = write_run(tmp_path / "run", [[row(0)]])
     values = export(run, tmp_path / "coco.json")
     assert values["annotations"] == []
     assert len(COCO(str(tmp_path / "coco.json")).imgs) == 1
