@@ -14,7 +14,7 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "plain_yaml", "watchdog", "batching", "forwards"},
+    {"errors", "plain_yaml", "watchdog", "batching", "forwards", "mask_runs"},
     {"boxes", "masks", "image_headers", "tiff_tags", "image_pixels", "images", "image_copies", "storage", "tokenizer"},
     {"vocabulary_files", "wordpiece"},
     {"detections"},

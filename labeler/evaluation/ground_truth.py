@@ -175,11 +175,12 @@ def _assemble(columns: Columns, source: str) -> GroundTruth | None:
         return None
     boxes = np.frombuffer(columns.boxes, np.float64).reshape(-1, 4)
     areas = np.frombuffer(columns.areas, np.float64)
+    sizes = np.array([(image.height, image.width) for image in images], np.int32).reshape(-1, 2)
     truth = GroundTruth(
         source=source,
         image_ids=image_ids,
         file_names=tuple(image.file_name for image in images),
-        sizes=np.array([(image.height, image.width) for image in images], np.int32).reshape(-1, 2),
+        sizes=sizes,
         categories=categories,
         image=image,
         category=category,
@@ -187,7 +188,7 @@ def _assemble(columns: Columns, source: str) -> GroundTruth | None:
         areas=np.where(np.isnan(areas), boxes[:, 2] * boxes[:, 3], areas),
         crowd=np.frombuffer(columns.crowd, np.int8).astype(np.bool_),
         ignore=np.frombuffer(columns.ignore, np.int8).astype(np.bool_),
-        masks=_masks(columns, images, image),
+        masks=_masks(columns, sizes, image),
         federated=None,
     )
     if not any(image.federated for image in images):
@@ -217,16 +218,14 @@ def _keys(truth: GroundTruth, ids_by_image: list[tuple[int, ...]]) -> Keys:
     return np.unique(truth.keys(image[valid], position[valid]))
 
 
-def _masks(columns: Columns, images: list[Any], image: Ints) -> npt.NDArray[np.object_] | None:
+def _masks(columns: Columns, sizes: Ints, image: Ints) -> npt.NDArray[np.object_] | None:
     if columns.segmentations is None:
         return None
-    from labeler.evaluation.masks import to_rle
+    from labeler.evaluation.masks import to_rles
 
-    masks = np.empty(len(image), np.object_)
-    for row, segmentation in enumerate(columns.segmentations):
-        size = images[image[row]]
-        masks[row] = to_rle(segmentation, size.height, size.width)
-        if masks[row] is None:
-            of = f"a {size.height} x {size.width} image"
-            columns.problems.append(f"annotations[{row}]: its segmentation is no polygon or RLE of {of}")
+    masks = to_rles(columns.segmentations, sizes[image])
+    for row in [row for row, mask in enumerate(masks) if mask is None]:
+        height, width = sizes[image[row]].tolist()
+        expected = f"polygons, or an RLE whose runs fill {height} x {width} pixels"
+        columns.problems.append(f"annotations[{row}]: `segmentation` must be {expected}")
     return masks

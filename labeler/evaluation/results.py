@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from labeler import storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import LVIS, Score
 from labeler.evaluation.collector import Collector, RulesChoice, choose_rules
-from labeler.evaluation.columns import is_box
+from labeler.evaluation.columns import is_box, is_number, short
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.evaluation.evaluation import Evaluation
-from labeler.evaluation.ground_truth import Annotations, GroundTruth, read_ground_truth
+from labeler.evaluation.ground_truth import MAX_PROBLEMS, Annotations, GroundTruth, read_ground_truth
 from labeler.evaluation.groups import GroupsSpec, frequency_groups, read_groups
-from labeler.evaluation.masks import to_rle
+from labeler.evaluation.masks import to_rles
 from labeler.evaluation.matching import Kind
 from labeler.evaluation.protocol import describe_truth, versions
 
@@ -49,7 +50,7 @@ def evaluate_results(
     for kind in kinds:
         collector = Collector(truth, chosen, fixed=chosen is LVIS, masks=kind == "segm")
         collector.add(parse_results(truth, entries, kind, source=source))
-        notes = collector.notes()
+        notes = [*collector.notes(), *_unknown_categories(truth, entries)]
         scores += collector.scores([kind])
     protocol = {
         "results": source,
@@ -92,12 +93,15 @@ def parse_results(truth: GroundTruth, results: Sequence[Any], kind: Kind, *, sou
     if kind == "bbox":
         boxes = np.array([entry["bbox"] for entry in kept], np.float64).reshape(-1, 4)
     else:
-        masks = np.empty(len(kept), np.object_)
-        for row, entry in enumerate(kept):
-            height, width = (int(side) for side in truth.sizes[image_of[entry["image_id"]]])
-            masks[row] = to_rle(entry["segmentation"], height, width)
-            if masks[row] is None:
-                raise Refused(f"results {source}: a mask of image {entry['image_id']} is no RLE of {height} x {width}")
+        sizes = truth.sizes[[image_of[entry["image_id"]] for entry in kept]].reshape(-1, 2)
+        masks = to_rles([entry["segmentation"] for entry in kept], sizes)
+        if bad := [row for row, mask in enumerate(masks) if mask is None]:
+            lines = [
+                f"image_id {kept[row]['image_id']}: segmentation must be an RLE whose runs fill {h} x {w} pixels"
+                for row in bad[:MAX_PROBLEMS]
+                for h, w in [sizes[row].tolist()]
+            ]
+            raise Refused(f"results {source}: {len(bad):,} bad masks", lines)
     return DetectionTable(
         np.array([image_of[entry["image_id"]] for entry in kept], np.int32),
         np.array([category_of[entry["category_id"]] for entry in kept], np.int32),
@@ -107,15 +111,30 @@ def parse_results(truth: GroundTruth, results: Sequence[Any], kind: Kind, *, sou
     )
 
 
+def _unknown_categories(truth: GroundTruth, results: Sequence[Any]) -> list[str]:
+    """Return what to say of detections that no category of the annotations can judge."""
+    known = {category.id for category in truth.categories}
+    unknown = Counter(int(entry["category_id"]) for entry in results if entry["category_id"] not in known)
+    if not unknown:
+        return []
+    ids = ", ".join(map(str, sorted(unknown)[:MAX_PROBLEMS]))
+    more = f" and {len(unknown) - MAX_PROBLEMS:,} more" if len(unknown) > MAX_PROBLEMS else ""
+    found = f"{unknown.total():,} of {len(results):,} detections have a category_id that the annotations lack"
+    return [f"{found} and are not counted: {ids}{more}"]
+
+
 def _problem(entry: Any, place: str, image_of: Mapping[int, int], kind: str) -> str | None:
     if not isinstance(entry, Mapping) or not {"image_id", "category_id", "score"} <= set(entry):
         return f"{place}: expected an object with image_id, category_id, score"
+    for name in ("image_id", "category_id"):
+        if not is_number(entry[name]) or entry[name] != int(entry[name]):
+            return f"{place}: {name} must be a whole number, got {short(entry[name])}"
     if entry["image_id"] not in image_of:
-        return f"{place}: image_id {entry['image_id']} is not in the annotations"
-    if not isinstance(entry["score"], int | float) or not np.isfinite(entry["score"]):
-        return f"{place}: score must be a number, got {entry['score']!r}"
+        return f"{place}: image_id {short(entry['image_id'])} is not in the annotations"
+    if not is_number(entry["score"]):
+        return f"{place}: score must be a number, got {short(entry['score'])}"
     if kind == "bbox" and not is_box(entry.get("bbox")):
-        return f"{place}: bbox must be [x, y, width, height], got {entry.get('bbox')!r}"
+        return f"{place}: bbox must be [x, y, width, height], got {short(entry.get('bbox'))}"
     if kind == "segm" and not entry.get("segmentation"):
         return f"{place}: no segmentation"
     return None
