@@ -26,7 +26,8 @@ from labeler.runs.plan import PlannedShard
 from labeler.shapes import HELD_OUT, SEEN, write_data_set
 from labeler.shards import Shard
 from labeler.training import stored
-from labeler.training.annotations import read_coco, read_run
+from labeler.training.annotations import read_coco
+from labeler.training.run_labels import read_run
 from labeler.training.stored import Record, StoredSource
 from labeler.vocabulary import Vocabulary
 
@@ -75,17 +76,20 @@ def test_boxes_become_corners_and_crowds_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"annotations": [_box(bbox=[90, 10, 20, 30])]}, "annotation 7: its box .* is outside image 1 .100 x 50"),
+        (
+            {"annotations": [_box(bbox=[90, 10, 20, 30])]},
+            r"annotations\[0\]: its box .* is outside image 1 .a.png., 100 x 50",
+        ),
         ({"annotations": [_box(bbox=[10, -5, 20, 30])]}, "outside image 1"),
         ({"annotations": [_box(bbox=[10, 10, 0, 30])]}, "no area"),
-        ({"annotations": [_box(bbox=[10, 10, float("nan"), 30])]}, "its bbox is"),
-        ({"annotations": [_box(bbox=[10, 10])]}, "its bbox is"),
-        ({"annotations": [_box(category_id=4)]}, "annotation 7: category 4 is unknown"),
-        ({"annotations": [_box(image_id=5)]}, "annotation 7: its image 5 is not in the file"),
-        ({"images": [], "annotations": []}, "no image in it"),
-        ({"images": [{"id": 1, "file_name": "b.png", "width": 9, "height": 9}], "annotations": []}, "no b.png in"),
-        ({"images": [{"id": 1, "file_name": "a.png"}]}, "image 1 has no width, height"),
-        ({"images": {}}, "no COCO file"),
+        ({"annotations": [_box(bbox=[10, 10, float("nan"), 30])]}, "`bbox` must be"),
+        ({"annotations": [_box(bbox=[10, 10])]}, "`bbox` must be"),
+        ({"annotations": [_box(category_id=4)]}, r"annotations\[0\]: category_id 4 is no category"),
+        ({"annotations": [_box(image_id=5)]}, r"annotations\[0\]: image_id 5 is no image"),
+        ({"images": [], "annotations": []}, "no images in it"),
+        ({"images": [{"id": 1, "file_name": "b.png", "width": 9, "height": 9}], "annotations": []}, "b.png. is not in"),
+        ({"images": [{"id": 1, "file_name": "a.png"}]}, "image 1 .a.png. has no `width` and `height`"),
+        ({"images": {}}, r"images\[0\]: `id` must be"),
     ],
 )
 def test_a_bad_annotation_is_named_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -95,11 +99,11 @@ def test_a_bad_annotation_is_named_in_one_line(tmp_path: Path, changes: dict[str
 
 
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
-    bad = [_box(id=i, category_id=9) for i in range(30)]
+    bad = [_box(id=i, bbox=[10, 10, 0, 0]) for i in range(30)]
     with pytest.raises(Refused, match="30 problems") as refused:
         _read(_coco(tmp_path, annotations=bad), tmp_path)
-    assert refused.value.problems[0] == "annotation 0: category 9 is unknown"
-    assert refused.value.problems[-1] == "... and 10 more"
+    assert refused.value.problems[0].startswith("annotations[0]: its box")
+    assert refused.value.problems[-1] == "and 10 more"
 
 
 def test_the_job_ends_with_2_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,6 +194,19 @@ def test_a_run_s_labels_above_the_threshold_are_ground_truth(shapes: Path, tmp_p
     assert len(records[0].boxes_xyxy) == 1
     assert len(vocabulary) == 3
     assert records[0].location.read()[:2] == b"\xff\xd8"
+
+
+def test_a_vocabulary_given_beside_a_run_is_matched_by_name(shapes: Path, tmp_path: Path) -> None:
+    run = str(_run_over(shapes, tmp_path / "run", [0.9]))
+    given = Vocabulary.load([SEEN[1].name, SEEN[0].name.upper()])
+    records, vocabulary = read_run(run, score_threshold=0.3, vocabulary=given)
+    assert vocabulary is given
+    assert records[0].category_ids.tolist() == [2]
+    other = Vocabulary.load([SEEN[1].name])
+    with pytest.raises(Refused, match=f'"{SEEN[0].name}" is not in the vocabulary'):
+        read_run(run, score_threshold=0.3, vocabulary=other)
+    records, _ = read_run(run, score_threshold=0.3, vocabulary=other, partial=True)
+    assert len(records[0].boxes_xyxy) == 0
 
 
 def test_training_on_a_run_and_on_a_coco_file_works_to_the_end(shapes: Path, tmp_path: Path) -> None:

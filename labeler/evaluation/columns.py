@@ -69,12 +69,15 @@ class Columns:
     def _add_image(self, entry: Mapping[str, Any], place: str) -> None:
         id_, name = entry.get("id"), _file_name(entry)
         if not is_id(id_):
-            self.problems.append(f"{place}: `id` must be a whole number, got {id_!r}")
+            self.problems.append(f"{place}: `id` must be a whole number, got {short(id_)}")
         elif not name:
             self.problems.append(f"{place}: no `file_name` (nor `coco_url`); images are matched by it")
         else:
-            height, width = (entry[side] if is_id(entry.get(side)) else 0 for side in ("height", "width"))
             lists = [entry.get(side) for side in ("neg_category_ids", "not_exhaustive_category_ids")]
+            if not all(ids is None or isinstance(ids, list | tuple) for ids in lists):
+                self.problems.append(f"{place}: `neg_category_ids` and `not_exhaustive_category_ids` must be lists")
+                return
+            height, width = (_side(entry.get(side)) for side in ("height", "width"))
             negative, not_exhaustive = (tuple(i for i in ids or () if is_id(i)) for ids in lists)
             federated = lists[0] is not None
             self.images.append(ImageEntry(id_, name, height, width, negative, not_exhaustive, federated))
@@ -82,7 +85,7 @@ class Columns:
     def _add_category(self, entry: Mapping[str, Any], place: str) -> None:
         id_, name = entry.get("id"), entry.get("name")
         if not is_id(id_) or not isinstance(name, str) or not name:
-            self.problems.append(f"{place}: needs `id`, a whole number, and `name`, got {id_!r} and {name!r}")
+            self.problems.append(f"{place}: needs `id`, a whole number, and `name`, got {short(id_)} and {short(name)}")
             return
         kinds = [value if isinstance(value := entry.get(k), str) else None for k in ("frequency", "supercategory")]
         self.categories.append(Category(id_, name, (), frequency=kinds[0], supercategory=kinds[1]))
@@ -90,11 +93,15 @@ class Columns:
     def _add_annotation(self, entry: Mapping[str, Any], place: str) -> None:
         image_id, category_id, box = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
         area = entry.get("area")
+        flags = [_flag(entry.get(name)) for name in ("iscrowd", "ignore")]
         if not is_id(image_id) or not is_id(category_id):
-            got = f"{image_id!r} and {category_id!r}"
+            got = f"{short(image_id)} and {short(category_id)}"
             self.problems.append(f"{place}: needs `image_id` and `category_id`, whole numbers, got {got}")
         elif not is_box(box):
             self.problems.append(f"{place}: `bbox` must be [x, y, width, height], no side negative, got {short(box)}")
+        elif None in flags:
+            got = f"{short(entry.get('iscrowd'))} and {short(entry.get('ignore'))}"
+            self.problems.append(f"{place}: `iscrowd` and `ignore` must be 0 or 1, got {got}")
         elif self.segmentations is not None and not entry.get("segmentation"):
             self.problems.append(f"{place}: no `segmentation`; masks cannot be evaluated on this file")
         else:
@@ -102,8 +109,8 @@ class Columns:
             self.category_ids.append(category_id)
             self.boxes.extend(box)
             self.areas.append(area if is_number(area) and area >= 0 else math.nan)
-            self.crowd.append(bool(entry.get("iscrowd")))
-            self.ignore.append(bool(entry.get("ignore")))
+            self.crowd.append(bool(flags[0]))
+            self.ignore.append(bool(flags[1]))
             if self.segmentations is not None:
                 self.segmentations.append(entry["segmentation"])
 
@@ -114,6 +121,18 @@ def _file_name(entry: Mapping[str, Any]) -> str:
         return name
     url = entry.get("coco_url")
     return "/".join(urlsplit(url).path.split("/")[-2:]) if isinstance(url, str) else ""
+
+
+def _flag(value: Any) -> bool | None:
+    """Return what a flag says (some write it as text, and "0" is true in Python); None if it is neither 0 nor 1."""
+    if value is None or (isinstance(value, str) and value in ("0", "1")):
+        return bool(value == "1")
+    return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
+
+
+def _side(value: Any) -> int:
+    """Return an image's height or width; 0, for not known, if it is not a whole number that int32 holds."""
+    return int(value) if is_number(value) and value == int(value) and 0 <= value < 2**31 else 0
 
 
 def is_id(value: Any) -> TypeGuard[int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def read_ground_truth(annotations: Annotations, *, masks: bool = False) -> Groun
         return parse_ground_truth(iterate_members(text), source=shown, masks=masks)
     except UnicodeDecodeError:
         raise Refused(f"annotations {shown} are no UTF-8 text; give a COCO or LVIS json") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also a number with thousands of digits, which is no JSONDecodeError
         raise Refused(f"annotations {shown} are no JSON object: {error}") from None
 
 
@@ -152,15 +151,17 @@ def parse_ground_truth(members: Iterable[tuple[str, Any]], *, source: str, masks
         problems.append("no categories in it")
     truth = None if problems else _assemble(columns, source)
     if problems or truth is None:
-        raise _refuse(source, problems)
+        raise refuse(f"annotations {source}", problems)
     return truth
 
 
-def _refuse(source: str, problems: list[str]) -> Refused:
+def refuse(source: str, problems: Sequence[str], *, advice: str = "") -> Refused:
+    """Return the one error for all problems; `source` begins with what it is ("annotations gt.json")."""
+    hint = f"; {advice}" if advice else ""
     if len(problems) == 1:
-        return Refused(f"annotations {source}: {problems[0]}")
+        return Refused(f"{source}: {problems[0]}{hint}")
     more = [f"and {len(problems) - MAX_PROBLEMS:,} more"] if len(problems) > MAX_PROBLEMS else []
-    return Refused(f"annotations {source}: {len(problems):,} problems", [*problems[:MAX_PROBLEMS], *more])
+    return Refused(f"{source}: {len(problems):,} problems{hint}", [*problems[:MAX_PROBLEMS], *more])
 
 
 def _assemble(columns: Columns, source: str) -> GroundTruth | None:

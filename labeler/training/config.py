@@ -160,7 +160,8 @@ class TrainingJob(_Section):
     output: str  # a folder or URL: checkpoint/, state.pt, log.jsonl
     model: ModelConfig
     data: DataConfig
-    vocabulary: str | tuple[Any, ...] | dict[str, Any] | None = None  # None: the data's own categories
+    vocabulary: str | tuple[Any, ...] | dict[str, Any] | None = None  # None: the data's own; else matched by name
+    partial: bool = False  # leave out what of the annotations cannot be trained on, instead of refusing the job
     prompts: PromptsConfig = PromptsConfig()
     loss: LossConfig = LossConfig()
     pretrain: PretrainConfig = PretrainConfig()

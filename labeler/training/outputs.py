@@ -3,7 +3,7 @@
 checkpoint/     a checkpoint in transformers' layout, usable at any time
 state.pt        what is needed to go on: weights, optimizer, step, seconds
 log.jsonl       one line for each record: losses, learning rate, seconds a step, validation
-config.json     the job's resolved configuration
+config.json     the job's resolved configuration, and a digest of the annotations
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from labeler import storage
 from labeler.errors import Refused
 
 CHECKPOINT, STATE, LOG, CONFIG = "checkpoint", "state.pt", "log.jsonl", "config.json"
+_TRUTH = "truth"  # beside the sections of the configuration
 
 
 class Outputs:
@@ -45,8 +46,12 @@ class Outputs:
         torch.save(dict(state), buffer)
         storage.put(self.path(STATE), buffer.getvalue())
 
-    def claim(self, config: Mapping[str, Any], *, may_differ: frozenset[str]) -> None:
+    def claim(self, config: Mapping[str, Any], *, may_differ: frozenset[str], truth: str | None = None) -> None:
         """Write the job's configuration, or make sure that the one there is the same but for some sections.
+
+        Args:
+            truth: digest of the annotations: the files that a configuration names may change under it. A folder of an
+                earlier version has none; it gets this one.
 
         Raises:
             Refused: the folder holds another job.
@@ -57,14 +62,17 @@ class Outputs:
             differing = sorted(
                 k
                 for k in {*old, *config}
-                if k not in may_differ and old.get(k) != json.loads(json.dumps(config.get(k)))
+                if k not in {*may_differ, _TRUTH} and old.get(k) != json.loads(json.dumps(config.get(k)))
             )
+            if old.get(_TRUTH, truth) != truth:
+                differing.append("content of its annotations, run or vocabulary")
             if differing:
                 raise Refused(
                     f"output {storage.redact(self.uri)} holds a training job with another {', '.join(differing)}; "
                     "choose another output, or delete the folder"
                 )
-        storage.put(self.path(CONFIG), json.dumps(dict(config), indent=1).encode() + b"\n")
+        written = {**config, **({} if truth is None else {_TRUTH: truth})}
+        storage.put(self.path(CONFIG), json.dumps(written, indent=1).encode() + b"\n")
 
     def open_log(self, *, before_step: int) -> None:
         """Keep what the log says about steps before `before_step`: what came after is done again."""

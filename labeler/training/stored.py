@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from labeler import images, storage
 from labeler.detectors.preprocess import Preprocessing, resized_shape
 from labeler.errors import Refused
 from labeler.training.examples import Example, to_cxcywh
+from labeler.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,35 @@ class Record:
         negatives = None if self.negatives is None else tuple(i for i in self.negatives if i in category_ids)
         boxes, ids = self.boxes_xyxy[kept], self.category_ids[kept]
         return replace(self, boxes_xyxy=boxes, category_ids=ids, negatives=negatives)
+
+    def renumbered(self, new_ids: Mapping[int, int]) -> Record:
+        """The same image with other ids; boxes of categories that have none are left out."""
+        part = self.only(new_ids)
+        ids = np.asarray([new_ids[int(i)] for i in part.category_ids], np.int64)
+        negatives = None if part.negatives is None else tuple(new_ids[i] for i in part.negatives)
+        return replace(part, category_ids=ids, negatives=negatives)
+
+    def read_pixels(self) -> npt.NDArray[np.uint8]:
+        """Decode the upright image, (h, w, 3) uint8; a copy of another size is as good, as boxes can be scaled.
+
+        Raises:
+            ImageError: if it cannot be decoded, or its sides are not in the proportion of those annotated.
+            Unreadable: if it is not there.
+        """
+        pixels = images.decode(self.location.read()).pixels
+        height, width = pixels.shape[:2]
+        if abs(width * self.height - height * self.width) > self.width + self.height:  # a pixel of rounding a side
+            raise images.ImageError(f"is {width} x {height}, not {self.width} x {self.height}")
+        return pixels
+
+
+def digest_of(records: Iterable[Record], vocabulary: Vocabulary) -> str:
+    """blake2b-128, hex, of what is trained: names, sizes and boxes, and the categories; not of the images' bytes."""
+    found = hashlib.blake2b(vocabulary.fingerprint.encode(), digest_size=16)
+    for record in records:
+        found.update(repr((record.name, record.width, record.height, record.negatives)).encode())
+        found.update(record.boxes_xyxy.astype("<f4").tobytes() + record.category_ids.astype("<i8").tobytes())
+    return found.hexdigest()
 
 
 class StoredSource:
@@ -118,9 +149,7 @@ class StoredSource:
 
     def _example(self, record: Record, shape: tuple[int, int]) -> Example:
         """(The decoder puts images upright, and boxes are in parts of the image, so a resized copy does no harm.)"""
-        pixels = images.decode(record.location.read()).pixels
-        if (pixels.shape[0] > pixels.shape[1]) != (record.height > record.width) and record.height != record.width:
-            raise images.ImageError(f"is {pixels.shape[1]} x {pixels.shape[0]}, not {record.width} x {record.height}")
+        pixels = record.read_pixels()
         if pixels.shape[:2] != shape:
             resample = Image.Resampling(self._preprocessing.resample)
             pixels = np.asarray(Image.fromarray(pixels).resize(shape[::-1], resample))
