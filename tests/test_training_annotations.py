@@ -27,6 +27,7 @@ from labeler.shapes import HELD_OUT, SEEN, write_data_set
 from labeler.shards import Shard
 from labeler.training import stored
 from labeler.training.annotations import read_coco
+from labeler.training.examples import NoneReadable
 from labeler.training.run_labels import read_run
 from labeler.training.stored import Record, StoredSource
 from labeler.vocabulary import Vocabulary
@@ -158,11 +159,14 @@ def test_a_broken_image_is_replaced_and_said(
     assert any("b.png is left out of training" in line for line in said)
 
 
-def test_when_no_image_can_be_read_training_stops(tmp_path: Path, preprocessing: Preprocessing) -> None:
+def test_a_batch_without_a_readable_image_says_so(tmp_path: Path, preprocessing: Preprocessing) -> None:
     records = _read(_coco(tmp_path), tmp_path)
     (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(Refused, match="none of 1 images"):
-        StoredSource(records, preprocessing, seed=0).batch(0, 1, slice(0, 1))
+    source = StoredSource(records, preprocessing, seed=0)
+    for _ in range(2):
+        with pytest.raises(NoneReadable) as caught:
+            source.batch(0, 1, slice(0, 1))
+        assert caught.value.names == ("a.png",)
 
 
 def _run_over(shapes: Path, folder: Path, scores: list[float]) -> Path:

@@ -1,6 +1,7 @@
 """What a training job leaves in its output folder, each thing written at once or not at all.
 
 checkpoint/     a checkpoint in transformers' layout, usable at any time
+best/           the one whose validation had the highest AP, averaged over its groups
 state.pt        what is needed to go on: weights, optimizer, step, seconds
 log.jsonl       one line for each record: losses, learning rate, seconds a step, validation
 config.json     the job's resolved configuration, and a digest of the annotations
@@ -19,7 +20,7 @@ import torch
 from labeler import storage
 from labeler.errors import Refused
 
-CHECKPOINT, STATE, LOG, CONFIG = "checkpoint", "state.pt", "log.jsonl", "config.json"
+CHECKPOINT, BEST, STATE, LOG, CONFIG = "checkpoint", "best", "state.pt", "log.jsonl", "config.json"
 _TRUTH = "truth"  # beside the sections of the configuration
 
 
@@ -86,11 +87,21 @@ class Outputs:
         self._lines.append(json.dumps(dict(record)))
         storage.put(self.path(LOG), ("\n".join(self._lines) + "\n").encode())
 
-    def write_checkpoint(self, folder: Path) -> None:
+    def best_ap(self) -> float | None:
+        """The highest AP of a validation in the log; None before the first."""
+        return max((ap for line in self._lines if (ap := mean_ap(json.loads(line))) is not None), default=None)
+
+    def write_checkpoint(self, folder: Path, name: str = CHECKPOINT) -> None:
         """Put a local checkpoint folder's files; its weights last, in one piece."""
         files = sorted((f for f in folder.iterdir() if f.is_file()), key=lambda f: f.suffix == ".safetensors")
         for file in files:
-            storage.put(self.path(CHECKPOINT, file.name), file.read_bytes())
+            storage.put(self.path(name, file.name), file.read_bytes())
+
+
+def mean_ap(record: Mapping[str, Any]) -> float | None:
+    """The AP of a validation, averaged over its groups; None for a record without one."""
+    found = [value for name, value in record.items() if name.startswith("ap_")]
+    return sum(found) / len(found) if found else None
 
 
 def print_record(record: Mapping[str, Any]) -> None:

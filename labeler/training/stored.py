@@ -14,7 +14,7 @@ from PIL import Image
 from labeler import images, storage
 from labeler.detectors.preprocess import Preprocessing, resized_shape
 from labeler.errors import Refused
-from labeler.training.examples import Example, to_cxcywh
+from labeler.training.examples import Example, NoneReadable, to_cxcywh
 from labeler.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -91,8 +91,8 @@ def digest_of(records: Iterable[Record], vocabulary: Vocabulary) -> str:
 class StoredSource:
     """Every image once per epoch, in random order, each batch of images that are resized to one shape.
 
-    An image that cannot be decoded is replaced by the next one of its shape, with a warning. A shape with fewer images
-    than a batch has repeats some.
+    An image that cannot be decoded is replaced by the next one of its shape, with a warning; a batch without any is
+    `NoneReadable`. A shape with fewer images than a batch has repeats some.
     """
 
     def __init__(
@@ -109,6 +109,8 @@ class StoredSource:
         if not records:
             raise Refused("training data: no image to train on")
         self._records, self._preprocessing, self._seed = records, preprocessing, seed
+        self.stored_images = len(records)
+        self._unreadable: set[int] = set()
         shapes: dict[tuple[int, int], list[int]] = {}
         for index, record in enumerate(records):
             shape = resized_shape(record.height, record.width, *preprocessing.image_size)
@@ -139,13 +141,18 @@ class StoredSource:
     def _read(self, index: int, shape: tuple[int, int]) -> Example:
         candidates = self._shapes[shape]
         start = int(np.searchsorted(candidates, index))
+        unread: list[str] = []
         for turn in range(len(candidates)):
-            record = self._records[int(candidates[(start + turn) % len(candidates)])]
-            try:
-                return self._example(record, shape)
-            except (images.ImageError, storage.Unreadable) as error:
-                log.warning("%s is left out of training: %s", record.name, error)
-        raise Refused(f"training data: none of {len(candidates)} images of one shape can be read ({record.name}, ...)")
+            number = int(candidates[(start + turn) % len(candidates)])
+            record = self._records[number]
+            if number not in self._unreadable:
+                try:
+                    return replace(self._example(record, shape), instead_of=tuple(unread))
+                except (images.ImageError, storage.Unreadable) as error:
+                    self._unreadable.add(number)
+                    log.warning("%s is left out of training: %s", record.name, error)
+            unread.append(record.name)
+        raise NoneReadable(unread)
 
     def _example(self, record: Record, shape: tuple[int, int]) -> Example:
         """(The decoder puts images upright, and boxes are in parts of the image, so a resized copy does no harm.)"""
