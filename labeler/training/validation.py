@@ -95,7 +95,7 @@ def validate(checkpoint: Path, data: ValidationSet, *, device: str) -> dict[str,
 
 def measure(data: ValidationSet, found: Sequence[Detections]) -> dict[str, float]:
     """What `validate` returns, of detections in the order of the images."""
-    truth = read_ground_truth(_coco(data))
+    truth = read_ground_truth(coco_of(data))
     result = score(truth, DetectionTable.of(truth, dict(enumerate(found, 1))), COCO)
     at = int(np.abs(SCORE_THRESHOLDS - SCORE).argmin())
     measured: dict[str, float] = {}
@@ -110,7 +110,8 @@ def measure(data: ValidationSet, found: Sequence[Detections]) -> dict[str, float
     return measured
 
 
-def _coco(data: ValidationSet) -> dict[str, Any]:
+def coco_of(data: ValidationSet) -> dict[str, Any]:
+    """The images and their truth as a COCO file has them; image ids count from 1."""
     annotations: list[dict[str, Any]] = []
     pictures: list[dict[str, Any]] = []
     for number, image in enumerate(data.images, 1):
