@@ -21,12 +21,12 @@ import numpy as np
 from benchmarks.machine import machine
 from labeler import storage
 from labeler.calibration import Target, calibrate_by_annotations
-from labeler.calibration.fit import NEVER
 from labeler.calibration.threshold_file import to_yaml
 from labeler.commands.arguments import require_run
 from labeler.errors import LabelerError
 from labeler.evaluation import evaluate_run
 from labeler.exports.splits import key_of
+from labeler.exports.thresholds import NEVER
 from labeler.runs import Run
 
 WAYS = {"a category": 30, "all together": sys.maxsize}  # judged boxes below which a category takes the common threshold

@@ -57,7 +57,7 @@ def slide(session: Any, selector: str, value: float) -> None:
     session.execute_script(moved, session.find_element("css selector", selector), value)
 
 
-def eventually(what: Callable[[], Any], *, within_s: float = 20) -> Any:
+def eventually(what: Callable[[], Any], *, within_s: float = 120) -> Any:
     """The first truthy answer."""
     end = time.monotonic() + within_s
     while not (answer := what()):

@@ -106,7 +106,7 @@ def measure(folder: Path, images: int, arguments: argparse.Namespace, say: Calla
     start = time.perf_counter()
     write_run(run_folder, images=images, boxes=arguments.boxes, vocabulary=arguments.vocabulary)
     say({"images": images, "step": "write the run", "seconds": time.perf_counter() - start})
-    plain = ["-m", "labeler.cli", "export", str(run_folder), "--threshold", str(arguments.threshold)]
+    plain = ["-m", "labeler", "export", str(run_folder), "--threshold", str(arguments.threshold)]
     shard = max(1, images // 10)
     exports = {
         "coco, one file": [*plain, "--to", "coco", "--output", str(folder / "coco.json")],

@@ -1,8 +1,6 @@
 """`python -m jobs.report ...` is `labeler report ...`, for `ray job submit --working-dir .`."""
 
-import sys
-
-from labeler.cli import main
+from labeler.__main__ import run
 
 if __name__ == "__main__":
-    sys.exit(main(["report", *sys.argv[1:]]))
+    run("report")

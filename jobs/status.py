@@ -1,8 +1,6 @@
 """`python -m jobs.status ...` is `labeler status ...`, for `ray job submit --working-dir .`."""
 
-import sys
-
-from labeler.cli import main
+from labeler.__main__ import run
 
 if __name__ == "__main__":
-    sys.exit(main(["status", *sys.argv[1:]]))
+    run("status")

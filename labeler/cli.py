@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from labeler import __version__
@@ -23,7 +22,8 @@ from labeler.commands import (
     vocabulary,
 )
 from labeler.errors import LabelerError, StorageError
-from labeler.storage import printable, redact
+from labeler.output import after_output, complain, is_of_output
+from labeler.terminal import safe, safe_output
 
 VERBS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, train, forget, vocabulary)
 REFUSED = 2
@@ -32,26 +32,32 @@ _STARTING = ("label", "mask", "retry", "train")  # verbs that leave something be
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors meant for the user are printed in a line each."""
-    arguments = _parse(argv)
     try:
-        code: int = arguments.run(arguments)
+        return after_output(_run(_parse(argv)))
+    except SystemExit as stop:  # from argparse, after --help or a wrong argument
+        raise SystemExit(after_output(stop.code if isinstance(stop.code, int) else 0)) from None
+    except OSError as error:
+        if not is_of_output(error):
+            raise
+        return after_output(0, error)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        with safe_output():
+            code: int = arguments.run(arguments)
     except LabelerError as error:
-        print(f"labeler: {_shown(str(error))}", file=sys.stderr)
-        for problem in getattr(error, "problems", ()):
-            print(f"  {_shown(problem)}", file=sys.stderr)
+        complain(f"labeler: {_shown(str(error))}", *(f"  {_shown(p)}" for p in getattr(error, "problems", ())))
         return _exit_code(error, arguments.verb)
     except KeyboardInterrupt:
-        print("labeler: stopped by Ctrl-C", file=sys.stderr)
+        complain("labeler: stopped by Ctrl-C")
         return LabelerError.exit_code
-    except BrokenPipeError:  # the reader of our output went away (`| head`): no error of ours
-        sys.stderr.close()
-        return 0
     return code
 
 
 def _shown(message: str) -> str:
-    """A message as one line of a terminal: without secrets, whoever wrote it, and names cannot steer the terminal."""
-    return printable(redact(message))
+    """A message as one line of a terminal."""
+    return safe(message.replace("\n", "\\n").replace("\t", "\\t"))
 
 
 def _exit_code(error: LabelerError, verb: str) -> int:
@@ -83,4 +89,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from labeler.__main__ import run
+
+    run()

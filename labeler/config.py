@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from labeler import plain_yaml
 from labeler.errors import Refused
-from labeler.storage import redact
+from labeler.storage import read_regular, redact
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024  # a list of 100 thousand names is ~2 MB; anything larger is not a config
 
@@ -47,6 +47,19 @@ Model = TypeVar("Model", bound=BaseModel)
 Bytes = Annotated[int, BeforeValidator(_byte_count), Field(gt=0)]
 
 
+class S3Config(_Section):
+    """How a bucket of somebody else is read."""
+
+    requester_pays: bool = False  # pay for requests and traffic, where the bucket's owner does not
+    unsigned: bool = False  # send no credentials: for public buckets
+
+    @model_validator(mode="after")
+    def _pays_by_name(self) -> Self:
+        if self.requester_pays and self.unsigned:
+            raise ValueError("an unsigned request names nobody who pays; set requester_pays or unsigned, not both")
+        return self
+
+
 class InputConfig(_Section):
     """Where the images are."""
 
@@ -58,6 +71,7 @@ class InputConfig(_Section):
     image_column: str | None = None  # Parquet: which column holds the image
     skip_without_images: bool = False  # Parquet: go on without files that have no image column
     images_per_shard: int = Field(2048, gt=0)  # folders of image files: how many make one shard
+    s3: S3Config = S3Config()  # for the input's buckets, and those of addresses in a column
 
 
 class OutputConfig(_Section):
@@ -75,6 +89,7 @@ class ModelConfig(_Section):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     engine: Literal["auto", "fast", "transformers"] = "auto"  # the last is the reference; their results are equal
     device: str = "auto"
+    s3: S3Config = S3Config()  # for a checkpoint on s3://
 
 
 class PromptsConfig(_Section):
@@ -118,6 +133,7 @@ class MasksConfig(_Section):
     threshold: float = Field(0.25, ge=0, le=1)  # only detections with at least this score get one
     max_masks: int = Field(100, ge=0)  # of an image, the best; 0: no cap
     boxes_per_batch: int | None = Field(None, gt=0)  # boxes in one forward; None: by device
+    s3: S3Config = S3Config()  # for a checkpoint on s3://
 
 
 class UnitConfig(_Section):
@@ -200,8 +216,7 @@ def validate(root: type[Model], values: Mapping[str, Any], overrides: Sequence[s
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; Refused when there is none. No aliases, no tags, bounded in size."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)  # whatever the name leads to, devices without end included
+        data = read_regular(path, MAX_CONFIG_BYTES + 1, or_shell_pipe=True)
         if len(data) > MAX_CONFIG_BYTES:
             raise Refused(f"config {path} is larger than {MAX_CONFIG_BYTES} bytes; a config is a small YAML file")
         values = plain_yaml.parse(data.decode("utf-8-sig"))[0]

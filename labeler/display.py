@@ -14,8 +14,10 @@ from rich.text import Text
 
 from labeler.pipeline.blocks import Receipt
 from labeler.records import STATUSES
+from labeler.terminal import message_console
 
 LINE_INTERVAL_S = 5.0
+MOST_REASONS = 10  # of what is repeated, each printed once
 
 
 class Display:
@@ -29,7 +31,7 @@ class Display:
     def __init__(
         self, *, done: int, images_per_shard: Mapping[str, int | None], console: Console | None = None
     ) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or message_console()
         self._earlier = done
         self._unknown = {shard_id for shard_id, images in images_per_shard.items() if images is None}
         self._total = sum(images or 0 for images in images_per_shard.values())
@@ -37,6 +39,7 @@ class Display:
         self._engines: set[str] = set()
         self._seen: dict[str, int] = {}  # units with a receipt, a bit each: sets of numbers would take 100 times more
         self._images = self._detections = self._errors = 0
+        self._reasons: set[str] = set()
         self._start = self._last_line = time.monotonic()
         self._live: Live | None = None
 
@@ -58,6 +61,7 @@ class Display:
         now = time.monotonic()
         if receipt.error:
             self._errors += 1
+            self._say_why(receipt)
         if receipt.engine and receipt.engine not in self._engines:  # once for each kind of worker
             self._engines.add(receipt.engine)
             self.print(f"engine {receipt.engine}")
@@ -71,6 +75,14 @@ class Display:
         if self._live is None and now - self._last_line >= LINE_INTERVAL_S:
             self._last_line = now
             self.print(self.line())
+
+    def _say_why(self, receipt: Receipt) -> None:
+        """Print why something will be repeated, each reason once: a fault that stays must not be only a number."""
+        reason = receipt.error or ""
+        if reason not in self._reasons and len(self._reasons) < MOST_REASONS:
+            self._reasons.add(reason)
+            of_unit = "" if receipt.unit is None else f" unit {receipt.unit:06d}"
+            self.print(f"will repeat shard {receipt.shard_id}{of_unit}: {reason}")
 
     def _is_repeated(self, receipt: Receipt) -> bool:
         """A unit's second receipt: after a crash, units that were committed already may come once more."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from labeler.config import Config
+from labeler.cpus import worker_threads
 from labeler.job import Job, detector_recipe, segmenter_recipe
 from labeler.labeling import UnitLabeler
 from labeler.records import rows_to_table, table_to_parquet
@@ -33,7 +33,7 @@ class Timing:
 
 def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int) -> Timing:
     """Label a seeded sample here, once to warm up (one image) and once on the clock."""
-    threads = max(1, (os.cpu_count() or 2) - 1)
+    threads = worker_threads(job.config.ray.cpus_per_worker)
     detector = detector_recipe(job, threads=threads)()
     device = detector.description["device"]
     config = job.config

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.errors import Refused, StorageError
+from labeler.file_names import comparable
+from labeler.named_images import NamedImage, name_images
 from labeler.records import Row, complete_table, table_to_parquet
 from labeler.report import build_report
 from labeler.runs import (
@@ -21,8 +23,8 @@ from labeler.runs import (
     iterate_units,
     layout,
     open_run,
-    read_plan,
     read_progress,
+    read_snapshot,
     read_unit_file,
 )
 from labeler.runs.excluded import Excluded, name_digest, read_excluded, write_excluded
@@ -56,15 +58,6 @@ class Forgotten:
     unreached: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class _Image:
-    """An image that is named; `digests` are those that any run's row has of it: none where it could not be read."""
-
-    key: str
-    file_name: str
-    digests: set[str] = field(default_factory=set)
-
-
 @dataclass(frozen=True)
 class _Family:
     """A run, what it derives from, and what derives from any of them.
@@ -86,25 +79,64 @@ class _Family:
         return {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
 
 
-_Images = Mapping[tuple[UnitKey, int], _Image]  # by unit and index
+_Images = Mapping[tuple[UnitKey, int], NamedImage]  # by unit and index
 
 
-def forget(run: Run, names: Sequence[str]) -> Forgotten:
+def forget(run: Run, names: Sequence[str], *, future: bool = False) -> Forgotten:
     """Take images out of a run, of what it derives from, and of what derives from it; may be repeated.
 
     Args:
-        names: image keys, file names as exports write them ("00000.tar/cat.jpg"), or digests as in the rows.
+        names: image keys, file names as exports write them ("00000.tar/cat.jpg"), or digests as in the rows. A name
+            that no image has in this very spelling is that of the image that has it in another.
+        future: also if no name names an image of the run, or was excluded before; for images that come later.
 
     Raises:
-        Refused: an image key alone names several images; nothing was changed.
+        Refused: an image key alone, or another spelling, names several images; or no name names any. Nothing was
+            changed.
         StorageError: a run cannot be read or written.
     """
     family = _family_of(run)
-    images = _find(family, names)
-    known = _names_used(images, frozenset(names))
-    outcome = Forgotten(len(images), [name for name in names if name not in known], unreached=family.unreached)
-    found = {name_digest(name) for image in images.values() for name in (image.file_name, *image.digests)}
-    write_excluded(run.root, Excluded(frozenset(found) | {name_digest(name) for name in outcome.unknown}))
+    named = name_images(_find(family, names), names)
+    images, unknown = named.images, named.unknown
+    if not images and not future:
+        _refuse_unless_listed(run, unknown)
+    exactly = {name for image in images.values() for name in (image.file_name, *image.digests)}
+    write_excluded(
+        run.root, Excluded.of([*named.in_any_spelling, *unknown]) | Excluded(frozenset(map(name_digest, exactly)))
+    )
+    return _remove(family, images, unknown)
+
+
+def forget_listed(run: Run) -> Forgotten:
+    """Take those images out of a run and its family that its list has and whose rows still have more than their place.
+
+    They were labeled while `forget` ran, or by a job whose `input.exclude` names them.
+
+    Raises:
+        StorageError: a run cannot be read or written.
+    """
+    family = _family_of(run)
+    excluded, images = read_excluded(run.root), dict[tuple[UnitKey, int], NamedImage]()
+    for own in family.own:
+        for unit, table in iterate_units(family.plan, own, _COLUMNS):
+            prefix = family.prefixes[unit[0]]
+            for row in table.filter(pa.array(excluded.of_rows(table, prefix))).to_pylist():
+                images.setdefault((unit, row["index"]), NamedImage(row["image_key"], prefix + row["image_key"]))
+    return _remove(family, images, [])
+
+
+def count_named(run: Run, names: Sequence[str]) -> tuple[int, list[str]]:
+    """Return (how many images `forget` would take out, names that no image has), and change nothing.
+
+    Raises:
+        Refused: as `forget`.
+    """
+    named = name_images(_find(_family_of(run), names), names)
+    return len(named.images), named.unknown
+
+
+def _remove(family: _Family, images: _Images, unknown: list[str]) -> Forgotten:
+    outcome = Forgotten(len(images), unknown, unreached=family.unreached)
     # What derives comes first: a row that was rewritten has no digest any more, and a repeat after a kill looks for it.
     for one, own in reversed(list(zip(family.members, family.own, strict=True))):
         outcome.units += _rewrite(one, own, images, family)
@@ -115,6 +147,17 @@ def forget(run: Run, names: Sequence[str]) -> Forgotten:
         )
         outcome.untouched += _made_from(one)
     return outcome
+
+
+def _refuse_unless_listed(run: Run, unknown: Sequence[str]) -> None:
+    """A digest names no row any more once its image is forgotten: then its list tells it from a mistake."""
+    listed = read_excluded(run.root)
+    if not any(map(listed.has, unknown)):
+        shown = ", ".join(map(ascii, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
+        raise Refused(
+            f"none of the {len(unknown):,} names is in run {run.manifest.run_id} ({shown}); nothing was changed; give "
+            "keys, file names as in exports, or digests, or --future to keep such images out of what is labeled later"
+        )
 
 
 def _family_of(run: Run) -> _Family:
@@ -132,13 +175,13 @@ def _family_of(run: Run) -> _Family:
     everyone = list(members.values())
     progress = [read_progress(one) for one in everyone]
     own = [replace(each, units=each.folders[0][1]) for each in progress]
-    return _Family(everyone, own, left, read_plan(run))
+    return _Family(everyone, own, left, read_snapshot(run)[0])
 
 
 def _with_derived(run: Run, unreached: dict[str, tuple[str, str]]) -> Iterator[Run]:
     yield run
     for info in storage.list_objects(run.path(layout.DERIVED_FOLDER)):
-        uri = storage.read_bytes(info.uri).decode()
+        uri = storage.restore_user(storage.read_bytes(info.uri).decode(), run.uri)
         try:
             derived = open_run(uri)
             why = "there is no run in that folder any more"
@@ -153,40 +196,29 @@ def _with_derived(run: Run, unreached: dict[str, tuple[str, str]]) -> Iterator[R
 
 
 def _find(family: _Family, names: Sequence[str]) -> _Images:
-    """The images that are named, by the rows of any run: one that was read only at a retry has its digest there."""
+    """Images that may be meant, by the rows of any run: one that was read only at a retry has its digest there."""
     prefixes, wanted = family.prefixes, pa.array(names, pa.string())
-    images: dict[tuple[UnitKey, int], _Image] = {}
+    alike = pa.array(map(comparable, names), pa.string())
+    images: dict[tuple[UnitKey, int], NamedImage] = {}
     for own in family.own:
         for unit, table in iterate_units(family.plan, own, _COLUMNS):
             prefix = prefixes[unit[0]]
-            file_names = pc.binary_join_element_wise(prefix, table["image_key"].cast(pa.string()), "")
-            ways = (file_names, table["digest"], table["image_key"])
-            hits = [pc.is_in(way, value_set=wanted) for way in ways]
-            for row in table.filter(pc.or_(pc.or_(*hits[:2]), hits[2])).to_pylist():
+            keys = table["image_key"].cast(pa.string())
+            file_names = pc.binary_join_element_wise(prefix, keys, "")
+            hits = pc.is_in(table["digest"], value_set=wanted)
+            for way in (file_names, keys):
+                for each, value_set in ((way, wanted), (_comparable(way), alike)):
+                    hits = pc.or_(hits, pc.is_in(each, value_set=value_set))
+            for row in table.filter(hits).to_pylist():
                 key = row["image_key"]
-                image = images.setdefault((unit, row["index"]), _Image(key, prefix + key))
+                image = images.setdefault((unit, row["index"]), NamedImage(key, prefix + key))
                 image.digests |= {row["digest"]} - {None}
     return images
 
 
-def _names_used(images: _Images, names: frozenset[str]) -> set[str]:
-    """Those of the names that name an image.
-
-    Raises:
-        Refused: an image key alone names several.
-    """
-    used: set[str] = set()
-    by_key: dict[str, int] = {}  # image key -> images that nothing else names
-    for image in images.values():
-        exact = ({image.file_name} | image.digests) & names
-        used |= exact
-        if not exact:
-            by_key[image.key] = by_key.get(image.key, 0) + 1
-    if doubled := [f"{key}: {count:,} images" for key, count in by_key.items() if count > 1]:
-        raise Refused(
-            "an image key names several images; give the file name with its shard, or the image's digest", doubled
-        )
-    return used | set(by_key)
+def _comparable(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`file_names.comparable` of a whole column."""
+    return pc.utf8_normalize(pc.replace_substring(names, "\\", "/"), form="NFC")
 
 
 def _rewrite(run: Run, own: Progress, images: _Images, family: _Family) -> int:
@@ -222,7 +254,7 @@ def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, liste
     """Whether the unit had rows left that are named by index, or whose file names are in the lists."""
     uri = run.path(layout.unit_file(*unit))
     table = read_unit_file(uri)
-    by_name = [name_digest(prefix + key) in listed.names for key in table["image_key"].to_pylist()]
+    by_name = [listed.has(prefix + key) for key in table["image_key"].to_pylist()]
     named = pc.or_(
         pc.is_in(table["index"], value_set=pa.array(sorted(indices), pa.int64())), pa.array(by_name, pa.bool_())
     )

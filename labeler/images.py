@@ -19,9 +19,9 @@ from PIL import WebPImagePlugin as pillow_webp
 
 from labeler import image_headers, tiff_tags
 from labeler.errors import LabelerError
-from labeler.image_pixels import upright_rgb
+from labeler.image_pixels import WEBP_BYTES_PER_PIXEL, decoding_bytes, upright_rgb
 
-MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb: 1.3 GB while decoding, 3 GB as WebP
+MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb: 1.5 GB while decoding, 3 GB as WebP
 
 _MAX_TIFF_NUMBERS = 1 << 19  # offsets and sizes of 260 thousand strips; 80 MB of the interpreter's memory
 _TILE_PIXELS = 1 << 24  # a TIFF tile is decoded whole, so it may be as large as its image, or 4096 x 4096
@@ -92,6 +92,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     least_shape: LeastShape | None = None,
     jpeg_decoder: JpegDecoder | None = None,
+    reserve: Callable[[int], None] | None = None,
 ) -> Image:
     """The first frame of JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or AVIF bytes as upright RGB.
 
@@ -106,7 +107,7 @@ def decode(
     - CMYK as Pillow converts it (Adobe's inverted JPEGs included), without colour management; profiles are ignored.
 
     Memory: bounded by the size limit. Measured beside the encoded bytes, per pixel: 7 bytes, 8 for PNG, 10 for
-    progressive JPEG and AVIF, 13 for float TIFF, 17 for WebP. Metadata costs at most the file's own size again. Not
+    progressive JPEG and AVIF, 13 for float TIFF, 16 for WebP. Metadata costs at most the file's own size again. Not
     bounded: time (a progressive JPEG may hold thousands of scans; plain PNM and run-length BMP are slow), and a crash
     inside a C decoder takes the process with it. libtiff writes its complaints to stderr on its own.
 
@@ -119,6 +120,7 @@ def decode(
             part of a pixel, what is scaled back from there is off by at most half a pixel of those decoded.
         jpeg_decoder: asked first for grey and YCbCr JPEGs whose header is sound: of the file without metadata, and
             whether it is stored on its side, it makes (h, w, 3) RGB as stored, of any size; or None, and Pillow does.
+        reserve: called with the bytes that decoding will take, before it takes them; again with no more than that.
 
     Returns:
         pixels (height, width, 3) uint8, writable, with the orientation found.
@@ -129,8 +131,12 @@ def decode(
     name = image_headers.sniff(data)
     if name is None:
         raise ImageError(image_headers.describe_unknown(data))
+    reserve = reserve or _reserve_nothing
+    if name == "WEBP" and (canvas := image_headers.webp_size(data)):  # whose decoder takes the canvas when it opens it
+        _check_size(canvas, max_pixels)
+        reserve(canvas[0] * canvas[1] * WEBP_BYTES_PER_PIXEL)
     with _named(name, "header"):
-        source, exif, data = _open(data, name, max_pixels)
+        source, exif, data = _open(data, name)
     _check_size(source.size, max_pixels)
     if isinstance(source, TiffImagePlugin.TiffImageFile):
         _check_tiles(source)
@@ -139,10 +145,12 @@ def decode(
         orientation = turn = tiff_tags.exif_orientation(exif)
     with _named(name, "data", source.size):
         if jpeg_decoder is not None and _is_plain_jpeg(source):
+            reserve(decoding_bytes(source))
             quick = jpeg_decoder(data, turn >= 5)
             if quick is not None:
                 return _quick(quick, source.size, turn)
         drafted = _draft(source, turn, least_shape) if least_shape else None
+        reserve(decoding_bytes(source))
         source.load()
         if drafted is None:
             return Image(upright_rgb(source, turn), orientation)
@@ -184,7 +192,11 @@ def _dct(n: int, rows: int) -> npt.NDArray[np.float64]:
 _DCT = _dct(32, 8)
 
 
-def _open(data: bytes, name: str, max_pixels: int) -> tuple[pillow_file.ImageFile, bytes, bytes]:
+def _reserve_nothing(_: int) -> None:
+    pass
+
+
+def _open(data: bytes, name: str) -> tuple[pillow_file.ImageFile, bytes, bytes]:
     """(the file with its header read and no pixel decoded, its EXIF block, the bytes that are read).
 
     The plugin is called directly: `PIL.Image.open` would warn and raise by its own process-wide pixel limit.
@@ -194,8 +206,6 @@ def _open(data: bytes, name: str, max_pixels: int) -> tuple[pillow_file.ImageFil
         data, exif = image_headers.split_jpeg(data)
     elif name == "PNG":
         data, exif = image_headers.split_png(data)
-    elif name == "WEBP" and (size := image_headers.webp_size(data)):
-        _check_size(size, max_pixels)
     elif name == "GIF":
         data = image_headers.split_gif(data)
     elif name == "TIFF":

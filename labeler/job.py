@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -32,6 +33,8 @@ DECODING_VERSION = 2
 MASKS_VERSION = 1
 RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
 _COUNTING_REQUESTS = 32
+_SHOWN_DOUBTS = 5
+log = logging.getLogger(__name__)
 
 _VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pillow")
 
@@ -70,10 +73,12 @@ class DetectorRecipe:
     digest: str
     prompts: Prompts
     options: dict[str, Any]
+    s3: storage.S3Rules = storage.NO_S3_RULES
 
     def __call__(self) -> Detector:
         from labeler.detectors import GroundingDino  # imports torch and transformers: only where a model is loaded
 
+        self.s3.apply()
         checkpoint = resolve(self.model, revision=self.revision)
         _require_digest(checkpoint, self.digest)
         return GroundingDino(checkpoint, self.prompts, **self.options)
@@ -87,13 +92,22 @@ class SegmenterRecipe:
     revision: str | None
     digest: str
     options: dict[str, Any]
+    s3: storage.S3Rules = storage.NO_S3_RULES
 
     def __call__(self) -> Segmenter:
         from labeler.segmenters import Sam
 
+        self.s3.apply()
         checkpoint = resolve_segmenter(self.model, revision=self.revision)
         _require_digest(checkpoint, self.digest)
         return Sam(checkpoint, **self.options)
+
+
+def _warn_of(doubts: Sequence[str]) -> None:
+    for doubt in doubts[:_SHOWN_DOUBTS]:
+        log.warning("vocabulary: %s", storage.printable(doubt))
+    if len(doubts) > _SHOWN_DOUBTS:
+        log.warning("and %d more; `labeler vocabulary check` shows all", len(doubts) - _SHOWN_DOUBTS)
 
 
 def _require_digest(checkpoint: Checkpoint, planned: str) -> None:
@@ -114,6 +128,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
         Refused: anything is missing, unreadable or contradictory; nothing has been written.
     """
     check_transformers()
+    s3_rules(config).apply()
     model_name = _model_uri(config.model_name)
     clash = sorted(set(config.input.keep) & set(LABELS.names))
     if clash:
@@ -127,6 +142,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
         vocabulary = Vocabulary.load(
             vocabulary_spec(config), also=lambda sound: check(sound, tokenizer, limits.max_tokens).problems
         )
+        _warn_of(vocabulary.doubts)
     prompts = pack(vocabulary, tokenizer, max_tokens=limits.max_tokens, max_categories=limits.max_categories)
     checkpoint = resolve(model_name, revision=config.model.revision)
     segmenter = resolve_masks(config)
@@ -138,6 +154,19 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None) -> Job:
 
 def _model_uri(name: str) -> str:
     return absolute_uri(name) if Path(name).exists() else name
+
+
+def s3_rules(config: Config) -> storage.S3Rules:
+    """How each S3 bucket that the job reads is read; for every process that reads."""
+    named = config.vocabulary if isinstance(config.vocabulary, str) else ""
+    checkpoints = {config.model.name: config.model.s3} if config.model.name else {}
+    checkpoints |= {config.masks.model: config.masks.s3} if config.masks else {}
+    return storage.input_rules(
+        config.input_uris,
+        config.input.s3.model_dump(),
+        own=(config.output.uri, *config.input.exclude, named),
+        checkpoints={uri: storage.S3Access(**s3.model_dump()) for uri, s3 in checkpoints.items()},
+    )
 
 
 def resolve_masks(config: Config, *, weights: bool = True) -> Checkpoint | None:
@@ -227,6 +256,7 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
         revision=job.detector.revision or model.revision,
         digest=job.detector.digest,
         prompts=job.prompts,
+        s3=s3_rules(job.config),
         options={
             "device": model.device,
             "dtype": model.dtype,
@@ -256,6 +286,7 @@ def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe
         model=_model_uri(masks.model),
         revision=job.segmenter.revision or masks.revision,
         digest=job.segmenter.digest,
+        s3=s3_rules(job.config),
         options={
             "device": model.device,
             "dtype": model.dtype,
@@ -313,7 +344,7 @@ def absolute_uri(uri: str) -> str:
     """A local path made absolute, so that workers with another working directory mean the same; URLs as they are."""
     if not storage.is_local(uri):
         return uri
-    return str(Path(uri.removeprefix("file://")).expanduser().absolute())
+    return str(Path(storage.expand_home(uri.removeprefix("file://"))).absolute())
 
 
 def public_config(config: Config) -> dict[str, Any]:

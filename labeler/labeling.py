@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from labeler import images
 from labeler.batching import ShapePool
+from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.detections import Detections
 from labeler.forwards import Forwards
 from labeler.records import Row
@@ -118,6 +119,7 @@ class UnitLabeler:
         images_per_batch: images handed to the detector at once, None: by its device. About two such batches are decoded
             ahead, and up to eight wait for others of their shape.
         max_pixels: larger images become rows with status `too_large`.
+        decode_bytes: memory of the images that are decoded at the same time; a larger one is decoded alone.
         watchdog: told of each image and batch that is done.
     """
 
@@ -128,12 +130,13 @@ class UnitLabeler:
         decode_threads: int,
         images_per_batch: int | None = None,
         max_pixels: int = images.MAX_PIXELS,
+        decode_bytes: int = DECODE_BYTES,
         watchdog: Watchdog | None = None,
         segmenter: Segmenter | None = None,
     ) -> None:
         self.detector, self.segmenter = detector, segmenter
         self.images_per_batch, self._draw_ahead = images_per_batch or _images_per_batch(detector), decode_threads
-        self._max_pixels = max_pixels
+        self._max_pixels, self._budget = max_pixels, ByteBudget(decode_bytes)
         self._least_shape: images.LeastShape | None = getattr(detector, "least_shape", None)
         self._jpeg_decoder: images.JpegDecoder | None = getattr(detector, "jpeg_decoder", None)
         self._decoders = (
@@ -192,33 +195,46 @@ class UnitLabeler:
                 waiting.append(self._decoders.submit(self._prepare, shard_id, item, keep))
             yield outcome
 
+    def describe(self, shard_id: str, item: Item, keep: Sequence[str]) -> Row:
+        """Return what is known of an image without detecting on it: its size and hash, or why it has none."""
+        with self._budget.lease() as reserve:
+            return self._decode(shard_id, item, keep, reserve)[0]
+
     def _prepare(self, shard_id: str, item: Item, keep: Sequence[str]) -> tuple[_Ready | Row, float]:
         start = time.perf_counter()
+        with self._budget.lease() as reserve:
+            row, image = self._decode(shard_id, item, keep, reserve)
+            ready = row if image is None else self._ready(row, image, item)
+            del image  # before its bytes are given back
+        return ready, time.perf_counter() - start
+
+    def _ready(self, row: Row, image: images.Image, item: Item) -> _Ready:
+        for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
+        full_size = () if image.full_size is None else (image.full_size,)
+        prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
+        return _Ready(row, prepared, for_masks)
+
+    def _decode(
+        self, shard_id: str, item: Item, keep: Sequence[str], reserve: Callable[[int], None]
+    ) -> tuple[Row, images.Image | None]:
+        """(the row so far, the image; None where the row is finished)."""
         row = undetected_row(shard_id, item, keep)
         if item.removed:
-            return row, time.perf_counter() - start
+            return row, None
         if item.data is None or item.error is not None:
-            return replace(row, error=item.error or "no data"), time.perf_counter() - start
+            return replace(row, error=item.error or "no data"), None
         try:
             image = images.decode(
                 item.data,
                 max_pixels=self._max_pixels,
                 least_shape=self._least_shape,
                 jpeg_decoder=self._jpeg_decoder,
+                reserve=reserve,
             )
         except images.ImageError as error:
-            return replace(row, status=error.status, error=str(error)), time.perf_counter() - start
-        row = replace(
-            row,
-            width=image.width,
-            height=image.height,
-            orientation=image.orientation,
-            phash=images.phash(image.pixels),
-        )
-        for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
-        full_size = () if image.full_size is None else (image.full_size,)
-        prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
-        return _Ready(row, prepared, for_masks), time.perf_counter() - start
+            return replace(row, status=error.status, error=str(error)), None
+        row = replace(row, width=image.width, height=image.height, orientation=image.orientation)
+        return replace(row, phash=images.phash(image.pixels)), image
 
     def _rows(
         self,

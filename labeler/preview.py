@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 
 from labeler import images, storage
 from labeler.contact_sheet import Tile, draw_contact_sheet
+from labeler.cpus import worker_threads
 from labeler.job import Job, detector_recipe, plan_input, segmenter_recipe
 from labeler.labeling import UnitLabeler
 from labeler.records import Row
@@ -27,7 +27,7 @@ class Preview:
 def preview(job: Job, *, sample: int, threshold: float, columns: int = 5) -> Preview:
     """Label `sample` images of the input and draw the boxes with a score of at least `threshold`."""
     config = job.config
-    threads = max(1, (os.cpu_count() or 2) - 1)
+    threads = worker_threads(config.ray.cpus_per_worker)
     detector = detector_recipe(job, threads=threads)()
     make_segmenter = segmenter_recipe(job, threads=threads)
     labeler = UnitLabeler(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labeler import storage
+from labeler.cpus import worker_threads
 from labeler.detectors.clock import seconds_on
 from labeler.detectors.grounding_dino import GroundingDino
 from labeler.detectors.profiling import (
@@ -69,7 +69,7 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
         images: how many.
         trace: a file for a Chrome trace of one batch; None for none.
     """
-    threads = max(1, (os.cpu_count() or 2) - 1)
+    threads = worker_threads(job.config.ray.cpus_per_worker)
     detector = detector_recipe(job, threads=threads)()
     assert isinstance(detector, GroundingDino)
     clock, roof = seconds_on(detector.device), reached_rate(detector)

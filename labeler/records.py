@@ -206,6 +206,39 @@ def _require_filled(detections: pa.ChunkedArray) -> None:
             raise pa.ArrowInvalid("the runs of a mask do not fill its image")
 
 
+@dataclass(frozen=True)
+class UnitExtent:
+    """Which rows a unit file has: of these shards (one, in a sound file), with these indices."""
+
+    shard_ids: frozenset[str]
+    indices: range
+
+
+def unit_extent(data: bytes) -> UnitExtent:
+    """Read a unit file's extent from the statistics in its footer.
+
+    Raises:
+        pyarrow.ArrowException: if it has none, or its rows do not follow each other.
+    """
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    if not {"shard_id", "index"} <= set(names):
+        raise pa.ArrowInvalid("it has no column shard_id or index")
+    shard_ids: set[str] = set()
+    first, last = [], []
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        shard_id, index = (group.column(names.index(name)).statistics for name in ("shard_id", "index"))
+        if shard_id is None or index is None or not (shard_id.has_min_max and index.has_min_max):
+            raise pa.ArrowInvalid("its footer does not say which rows it has")
+        shard_ids |= {shard_id.min, shard_id.max}
+        first.append(index.min)
+        last.append(index.max)
+    indices = range(min(first, default=0), max(last, default=-1) + 1)
+    if len(indices) != metadata.num_rows:
+        raise pa.ArrowInvalid(f"it has {metadata.num_rows} rows for the indices {indices.start} to {indices.stop - 1}")
+    return UnitExtent(frozenset(shard_ids), indices)
+
+
 def _holds(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of a type are read as those of another."""
     return bool(found.equals(wanted)) or (wanted.equals(_DETECTIONS) and bool(found.equals(_DETECTIONS_1)))

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.records import STATUSES
+from labeler.runs.excluded import read_excluded
 from labeler.runs.manifest import Run
-from labeler.runs.plan import PlannedShard, listed_beside
+from labeler.runs.plan import PlannedShard, file_name_prefix, listed_beside
 from labeler.runs.progress import Progress
 from labeler.runs.rows import PREFETCH_FILES, read_tables
 from labeler.shards import skipped
@@ -28,6 +29,8 @@ class Report:
         images: rows committed.
         images_planned: images of the plan as far as known; `images_planned_exact` says whether that is all.
         skipped_files: files beside the input and members of tars that are not images, by extension.
+        images_to_forget: images on the run's list of removed images whose rows have more than their place: they were
+            labeled at the same time, or the list came later.
         problems: rows missing or doubled inside what is committed; empty for a sound run.
     """
 
@@ -46,6 +49,7 @@ class Report:
     categories_never_found: int
     images_at_cap: int
     skipped_files: dict[str, int]
+    images_to_forget: int
     problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,8 +64,18 @@ def build_report(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> 
     cap = run.manifest.config["detect"]["max_detections"]
     problems: list[str] = []
     next_index: dict[str, int] = {}
-    at_cap = 0
-    for table in read_tables(plan, progress, columns=("shard_id", "index", "status", "error", "detections")):
+    at_cap = to_forget = 0
+    excluded, prefixes = read_excluded(run), {planned.shard_id: file_name_prefix(planned) for planned in plan}
+    columns = (
+        "shard_id",
+        "index",
+        "status",
+        "error",
+        "detections",
+        *(("image_key", "digest") if excluded.names else ()),
+    )
+    for table in read_tables(plan, progress, columns=columns):
+        to_forget += int(excluded.of_rows(table, prefixes[table["shard_id"][0].as_py()]).sum())
         statuses.update(table["status"].to_pylist())
         errors.update(reason for reason in table["error"].to_pylist() if reason)
         lengths = pc.list_value_length(table["detections"]).to_numpy()
@@ -92,6 +106,7 @@ def build_report(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> 
         categories_never_found=sum(id_ not in categories for id_ in vocabulary),
         images_at_cap=at_cap,
         skipped_files=_skipped_files(run, progress),
+        images_to_forget=to_forget,
         problems=tuple(problems),
     )
 

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from labeler import plain_json
 from labeler.errors import Refused
+from labeler.storage import read_regular
 
 CLS_ID, SEP_ID, PERIOD_ID, QUESTION_ID = 101, 102, 1012, 1029
 # Grounding DINO's sub-sentence mask is built from these very numbers, whatever the tokenizer says
 # (transformers: modeling_grounding_dino.SPECIAL_TOKENS), so a vocabulary that numbers differently cannot work.
 HARD_WIRED = {"[CLS]": CLS_ID, "[SEP]": SEP_ID, ".": PERIOD_ID, "?": QUESTION_ID}
 UNKNOWN_TOKEN = "[UNK]"
+
+
+@contextmanager
+def _quiet_panics() -> Iterator[None]:
+    """Rust prints a panic and its stack on the descriptor itself, before Python sees an exception."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 class Tokenizer:
@@ -51,17 +69,25 @@ class Tokenizer:
         whole, words = Path(folder) / "tokenizer.json", Path(folder) / "vocab.txt"
         path = whole if whole.is_file() else words
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
             if path == whole:
-                backend: Any = Backend.from_str(data.decode())
+                plain_json.parse(data)
+                with _quiet_panics():
+                    backend: Any = Backend.from_str(data.decode())
             else:
                 lines = data.decode().rstrip("\n").split("\n")
                 tokens = {line.rstrip("\r"): number for number, line in enumerate(lines)}
                 backend = BertWordPieceTokenizer(tokens, lowercase=True)
         except FileNotFoundError:
             raise Refused(f"{folder}: no tokenizer.json and no vocab.txt; is it a checkpoint folder?") from None
-        except Exception as error:  # the Rust side raises bare Exception for a file it cannot parse
+        except BaseException as error:  # Rust raises bare Exception for what it cannot parse, and panics beyond it
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise Refused(f"{path}: not readable as a tokenizer: {str(error)[:200]!r}") from None
+        try:
+            backend.encode("\N{GRINNING FACE}")
+        except Exception as error:  # no token for what it does not know
+            raise Refused(f"{path}: not usable as a tokenizer: {str(error)[:200]!r}") from None
         backend.no_padding()  # a saved tokenizer.json may carry both, and a cut phrase would go unseen
         backend.no_truncation()
         return Tokenizer(backend, hashlib.blake2b(data, digest_size=16).hexdigest(), str(path))

@@ -53,13 +53,15 @@ class Vocabulary:
 
     Attributes:
         name: for people; not part of the fingerprint.
-        warnings: what was left out while loading, a line each.
+        warnings: what was left out while loading, or is probably not meant; a line each.
+        doubts: the last of these alone.
         places: where each category was written ("line 3"), by id; empty for one that was not read from a source.
     """
 
     name: str
     categories: tuple[Category, ...]
     warnings: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    doubts: tuple[str, ...] = field(default=(), compare=False, repr=False)
     places: Mapping[int, str] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
@@ -70,8 +72,9 @@ class Vocabulary:
 
         Args:
             spec: a built-in name (coco, lvis_v1, objects365_v1); a path or URL of a .txt, .yaml or .json (a list of
-                categories, or COCO/LVIS annotations); a list of names or mappings {id, name, phrases, negative}; or a
-                mapping {name, synonyms, negative} around a name or path, {categories, ...} around a list.
+                categories, COCO/LVIS annotations, or YOLO's data.yaml); a list of names or mappings {id, name, phrases,
+                negative}; or a mapping {name, synonyms, negative} around a name or path, {categories, ...} around a
+                list.
             synonyms: also use the synonyms that LVIS, Objects365 and annotation files carry.
             also: a further check, as of the tokens; it gets the categories that are sound so far, and the problems it
                 returns are reported together with the others.
@@ -201,10 +204,11 @@ def _unknown(spec: str) -> str:
 
 
 def _read_local(path: str, limit: int) -> bytes:
-    """At most one byte more than the limit: enough to refuse, also where the name leads to an endless device."""
+    """At most one byte more than the limit: enough to refuse."""
+    from labeler import storage
+
     try:
-        with Path(path).open("rb") as file:
-            return file.read(limit + 1)
+        return storage.read_regular(path, limit + 1)
     except FileNotFoundError:
         raise Refused(f"vocabulary {path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -235,7 +239,7 @@ def _build(found: Entries, name: str, source: str, synonyms: bool, also: Check |
     """Number, check and freeze the entries. Raises Refused with every problem."""
     problems = list(found.problems)
     entries = _number(found.entries, problems)
-    warnings: list[str] = []
+    warnings = list(found.warnings)
     if synonyms:
         entries = _add_synonyms(entries, warnings)
     categories = [_to_category(entry) for entry in entries]
@@ -246,7 +250,9 @@ def _build(found: Entries, name: str, source: str, synonyms: bool, also: Check |
     bad = {position for position, _ in unsound}
     sound = [pair for position, pair in enumerate(zip(entries, categories, strict=True)) if position not in bad]
     places = {category.id: entry.place for entry, category in sound if entry.place}
-    vocabulary = Vocabulary(name, tuple(category for _, category in sound), tuple(warnings), places)
+    vocabulary = Vocabulary(
+        name, tuple(category for _, category in sound), tuple(warnings), tuple(found.warnings), places
+    )
     problems += also(vocabulary) if also else []
     if problems:
         raise refuse(source, problems)

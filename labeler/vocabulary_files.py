@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
-from labeler import plain_yaml
+from labeler import plain_json, plain_yaml
 from labeler.errors import Refused
+from labeler.vocabulary_hints import find_in_line, find_invisible, find_roots
+from labeler.vocabulary_yolo import is_data_yaml, items_of
 
 SUFFIXES = (".txt", ".yaml", ".yml", ".json")
 MAX_TEXT_BYTES = 4 * 2**20  # LVIS with all synonyms is 80 KB; a larger .txt or .yaml is some other file
@@ -49,11 +51,12 @@ class Entry:
 
 @dataclass
 class Entries:
-    """The entries of one source, and every problem found on the way."""
+    """The entries of one source, and every problem and doubt found on the way."""
 
     name: str | None = None
     entries: list[Entry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def clean_phrase(text: str) -> str:
@@ -101,7 +104,10 @@ def read_document(document: Any, lines: Sequence[int] | None, source: str) -> En
         lines: the line of each list item, where known.
         source: for messages.
     """
-    if isinstance(document, Mapping):
+    if isinstance(document, Mapping) and is_data_yaml(document):
+        annotations, found = False, Entries()
+        items: Any = items_of(document, found.problems)
+    elif isinstance(document, Mapping):
         if "categories" not in document:
             raise Refused(f"{source}: no `categories` in it; a vocabulary is a list, or a mapping with `categories`")
         annotations = bool(ANNOTATION_KEYS & document.keys())
@@ -111,10 +117,16 @@ def read_document(document: Any, lines: Sequence[int] | None, source: str) -> En
         annotations, found, items = False, Entries(), document
     if not isinstance(items, Sequence) or isinstance(items, str | bytes):
         raise Refused(f"{source}: categories must be a list, got {_kind(items)}")
+    roots = find_roots(items, document.get("annotations") or ()) if annotations else set()
     for position, item in enumerate(items):
         place = f"line {lines[position]}" if lines else f"entry {position + 1}"
         add_item(found, item, place, annotations=annotations)
-    if isinstance(document, Mapping) and not annotations:
+        if position in roots:
+            found.warnings.append(
+                f"{place}: {show(item['name'])} has no annotation and is the supercategory of others, as the root that "
+                "Roboflow adds; it is looked for like any other, so remove it if it is not an object"
+            )
+    if isinstance(document, Mapping) and not annotations and not is_data_yaml(document):
         add_negatives(found, document.get("negative"))
     return found
 
@@ -151,6 +163,8 @@ def add_item(found: Entries, item: Any, place: str, *, annotations: bool = False
     problems: list[str] = []
     if isinstance(item, str):
         entry = _from_line(item, place, problems)
+        if entry is not None and (doubt := find_in_line(item)) is not None:
+            found.warnings.append(f"{place}: {show(item)} {doubt}")
     elif isinstance(item, Mapping):
         if not annotations:
             check_keys(item, ENTRY_KEYS, place, problems)
@@ -161,6 +175,8 @@ def add_item(found: Entries, item: Any, place: str, *, annotations: bool = False
     found.problems.extend(problems)
     if entry is not None:
         found.entries.append(entry)
+        doubts = ((text, find_invisible(text)) for text in dict.fromkeys((clean_phrase(entry.name), *entry.phrases)))
+        found.warnings += [f"{place}: {show(text)} {doubt}" for text, doubt in doubts if doubt is not None]
 
 
 def _from_line(line: str, place: str, problems: list[str]) -> Entry | None:
@@ -272,11 +288,12 @@ def _decode(data: bytes, source: str) -> str:
 def _load_json(text: str, source: str) -> Any:
     try:
         # A key given twice is almost always a copy error; large annotation files are not paid for it.
-        return json.loads(text, object_pairs_hook=_unique_keys if len(text) < MAX_TEXT_BYTES else None)
-    except json.JSONDecodeError as error:
-        raise Refused(f"{source} line {error.lineno}: not JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{source}: not usable as JSON: {_first_line(error)}") from None
+        hook = _unique_keys if len(text) < MAX_TEXT_BYTES else None
+        return plain_json.parse(text, max_bytes=None, object_pairs_hook=hook)
+    except plain_json.NotPlainJson as error:
+        if error.line is not None:
+            raise Refused(f"{source} line {error.line}: not JSON: {error.problem}") from None
+        raise Refused(f"{source}: not usable as JSON: {error.problem}") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -301,7 +318,11 @@ def _load_yaml(text: str, source: str) -> tuple[Any, list[int] | None]:
 
 def _item_lines(node: yaml.Node | None) -> list[int] | None:
     if isinstance(node, yaml.MappingNode):
-        node = next((value for key, value in node.value if key.value == "categories"), None)
+        listed = {key.value: value for key, value in node.value if key.value in ("categories", "names")}
+        node = listed.get("categories", listed.get("names"))
+        if isinstance(node, yaml.MappingNode):  # a data.yaml's names by their indices
+            keys = [key for key, _ in node.value if str(key.value).isdecimal()]
+            return [key.start_mark.line + 1 for key in sorted(keys, key=lambda key: int(key.value))]
     if not isinstance(node, yaml.SequenceNode):
         return None
     return [item.start_mark.line + 1 for item in node.value]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.certificates import certificate
 from tests.http_server import web
@@ -21,6 +22,7 @@ __all__ = ["bucket", "certificate", "proxy", "s3_server", "tls_proxy", "web"]  #
 
 # These start Ray, which takes both cores of a small machine: with `pytest -n` one process has all of them.
 _WITH_RAY = {
+    "test_capacity",
     "test_cli",
     "test_connection",
     "test_end_to_end",
@@ -28,8 +30,15 @@ _WITH_RAY = {
     "test_pipeline_derived",
     "test_pipeline_input",
     "test_preflight",
+    "test_ray_folder",
+    "test_ray_watch",
+    "test_stopping",
     "test_training_on_ray",
 }
+
+# An example may take as long as the machine needs; pytest ends what hangs.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 NAMES = ["cat", "dog", "traffic light", "red circle", "blue square", "bus"]
 
@@ -65,8 +74,11 @@ def local_ray() -> Iterator[None]:
 
     import ray
 
+    from labeler.pipeline.connection import on_loopback
+
     ray.shutdown()  # whatever a test before may have started
-    ray.init(address="local", num_cpus=3, object_store_memory=300 * 2**20, include_dashboard=False, log_to_driver=False,
-             logging_level=logging.WARNING)  # fmt: skip
+    with on_loopback():  # as the Ray that a job starts
+        ray.init(address="local", num_cpus=3, object_store_memory=300 * 2**20, include_dashboard=False,
+                 log_to_driver=False, logging_level=logging.WARNING)  # fmt: skip
     yield
     ray.shutdown()

@@ -144,7 +144,7 @@ def _handler(state: Web) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        do_GET = do_HEAD = do_PUT = _serve
+        do_GET = do_HEAD = do_PUT = do_DELETE = _serve
 
         def log_message(self, format: str, *args: object) -> None:
             return None

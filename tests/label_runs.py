@@ -56,9 +56,14 @@ def write_run(
 
 def row(index: int, detections: Detections | None = None, *, shard: int = 0, **values: Any) -> Row:
     found = detections or Detections.empty()
-    plain: dict[str, Any] = {"width": 640, "height": 480, "uri": f"s3://b/in/part-{shard}.tar"}
+    plain: dict[str, Any] = {
+        "image_key": f"{index}.jpg",
+        "width": 640,
+        "height": 480,
+        "uri": f"s3://b/in/part-{shard}.tar",
+    }
     plain |= {"digest": f"{shard * 1_000_000 + index:032x}", "status": "labeled" if len(found) else "empty"}
-    return Row(f"{index}.jpg", f"{shard:06d}", index, detections=found, **(plain | values))
+    return Row(shard_id=f"{shard:06d}", index=index, detections=found, **(plain | values))
 
 
 def noisy_scene(rng: np.random.Generator, sharpness: Mapping[int, float], boxes: int) -> tuple[Detections, list[Any]]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parent.parent
 MIB = 2**20
 
@@ -23,7 +25,7 @@ class Peak:
     above: int
 
 
-def measure(target: str, *arguments: str, timeout_s: float = 240) -> Peak:
+def measure(target: str, *arguments: str, timeout_s: float = PATIENCE_S) -> Peak:
     """Run `target` ("tests.module:function") in a fresh process.
 
     The function prepares with its arguments (imports, warming up, reading files) and returns the work itself, a

@@ -18,10 +18,24 @@ def ray_processes(*titles: str) -> list[int]:
 
 def kill_all_called_with(text: str) -> None:
     """SIGKILL to all whose command line contains this."""
-    for pid, call in _calls():
-        if text.encode() in call and pid != os.getpid():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    for pid in pids_called_with(text):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def pids_called_with(text: str) -> list[int]:
+    """All others whose command line contains this."""
+    return [pid for pid, call in _calls() if text.encode() in call and pid != os.getpid()]
+
+
+def with_environment(text: str) -> list[int]:
+    """Processes in whose environment this stands; children have it from their parents."""
+    found = []
+    for pid, _ in _calls():
+        with suppress(OSError):
+            if text.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+    return found
 
 
 def _calls() -> Iterator[tuple[int, bytes]]:

@@ -70,6 +70,21 @@ def ray_head(*options: str) -> Iterator[Head]:
                 node.kill()
 
 
+@contextmanager
+def ray_node(head: Head, *options: str) -> Iterator[None]:
+    """Another node of the cluster, started and joined while the block runs."""
+    with ray_folder() as folder:
+        command = [*RAY, "start", f"--address={head.address}", "--block", "--disable-usage-stats", *options]
+        environment = {**os.environ, "RAY_TMPDIR": str(folder)}
+        options_of_process = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([*command, f"--temp-dir={folder}/ray"], **options_of_process) as node:
+            try:
+                yield
+            finally:
+                kill_all_called_with(f"{folder}/")
+                node.kill()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

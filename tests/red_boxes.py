@@ -33,19 +33,21 @@ ORIENTATIONS = (1, 6, 1, 3, 8, 1)  # of images 0, 1, 2, ... again and again
 CATEGORIES = [{"id": 3, "name": "red box"}, {"id": 7, "name": "blue box"}]
 
 
-def picture(seed: int, orientation: int = 1, format: str = "JPEG") -> bytes:
-    """A grey 96 x 64 picture with a red rectangle, stored turned as the orientation says."""
+def picture(seed: int, orientation: int = 1, format: str = "JPEG", *, red: bool = True) -> bytes:
+    """A gray 96 x 64 picture with a red rectangle (or without), stored turned as the orientation says."""
     rng = np.random.default_rng(seed)
     pixels = np.kron(rng.integers(90, 170, (8, 12, 1), np.uint8), np.ones((8, 8, 3), np.uint8))  # unlike hashes
     x, y = (int(v) for v in rng.integers(4, 40, 2))
-    pixels[y : y + 20, x : x + 32] = RED
+    if red:
+        pixels[y : y + 20, x : x + 32] = RED
     image = Image.fromarray(pixels)
     exif = Image.Exif()
     if orientation != 1:
         image = image.transpose(_BACK[orientation])
         exif[0x0112] = orientation
     buffer = io.BytesIO()
-    image.save(buffer, format, exif=exif, **({"quality": 95, "subsampling": 0} if format == "JPEG" else {}))
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format, {})
+    image.save(buffer, format, exif=exif, **options)
     return buffer.getvalue()
 
 
@@ -68,6 +70,9 @@ class RedFinder:
         found = []
         for pixels in batch:
             ys, xs = np.nonzero(np.abs(pixels.astype(int) - RED).max(-1) < 60)
+            if not len(ys):
+                found.append(Detections.empty())
+                continue
             box = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
             found.append(Detections.of([box, box], [0.5 + 0.004 * box[0], 0.3], [3, 7]))
         return found
@@ -80,22 +85,23 @@ def label_folder(
     keep: Sequence[str] = ("json.group",),
     segmenter: Any = None,
     max_bytes: int = 1 << 20,
+    max_images: int = 4,
 ) -> Run:
     """Read all shards of a folder, label them, write the run."""
     labeler = UnitLabeler(RedFinder(), decode_threads=1, images_per_batch=4, segmenter=segmenter)
     shards = find_shards(str(folder))
     units: dict[tuple[int, int], list[Row]] = {}
-    limits = {"max_images": 4, "max_bytes": max_bytes, "max_image_bytes": 1 << 20}
+    limits = {"max_images": max_images, "max_bytes": max_bytes, "max_image_bytes": 1 << 20}
     for number, shard in enumerate(shards):
         for work in read_units(shard, keep=keep, **limits):
             if isinstance(work, Unit):
                 units[number, work.unit] = labeler.label(shard.shard_id, work.items, keep)[0]
-    fields = {f"unit.{name}": value for name, value in limits.items()}
+    fields = {f"unit.{name}": value for name, value in limits.items()} | {"masks": segmenter and "d1"}
     return write_run(run, units, shards=shards, categories=CATEGORIES, fields=fields, keep=keep)
 
 
 def red_run(folder: Path, *, shards: int = 2, images: int = 9, segmenter: Any = None) -> Run:
-    """A run over tars in folder/in: images turned by ORIENTATIONS, every fifth a PNG, groups of three."""
+    """Return a run over tars in folder/in: images turned by ORIENTATIONS, every fifth a PNG, groups of three."""
     (folder / "in").mkdir()
     for shard in range(shards):
         members = {}
@@ -107,3 +113,23 @@ def red_run(folder: Path, *, shards: int = 2, images: int = 9, segmenter: Any = 
             members[f"{index:03d}.json"] = json.dumps({"group": f"film {seed // 3}"}).encode()
         (folder / "in" / f"part-{shard}.tar").write_bytes(tar_bytes(members))
     return label_folder(folder / "in", folder / "run", segmenter=segmenter)
+
+
+_SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
+
+
+def mixed_run(folder: Path, *, segmenter: Any = None) -> Run:
+    """Return a run over two tars of JPEG, PNG, WebP and BMP in turn: eight images without a box, then eight with one.
+
+    Every unit is one image, so that parts of an export can be as small.
+    """
+    (folder / "in").mkdir(parents=True)
+    for shard in range(2):
+        members = {}
+        for index in range(8):
+            format = list(_SUFFIXES)[index % len(_SUFFIXES)]
+            seed = 8 * shard + index
+            members[f"{index:03d}.{_SUFFIXES[format]}"] = picture(seed, 1, format, red=shard == 1)
+            members[f"{index:03d}.json"] = json.dumps({"group": "odd"} if index % 2 else {}).encode()
+        (folder / "in" / f"part-{shard}.tar").write_bytes(tar_bytes(members))
+    return label_folder(folder / "in", folder / "run", segmenter=segmenter, max_images=1)

@@ -18,13 +18,11 @@ class Faults:
 
     Attributes:
         rate: the share of requests that fail, 0..1.
-        silence_s: how long a request that times out is left without an answer.
         requests, drawn: how many were seen, and the failures by kind.
     """
 
     rate: float
     seed: int = 5
-    silence_s: float = 0.0
     requests: int = 0
     drawn: Counter[str] = field(default_factory=Counter)
 

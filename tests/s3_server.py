@@ -24,6 +24,7 @@ import pytest
 from labeler.storage import retries
 from tests.certificates import Certificate
 from tests.s3_faults import Faults
+from tests.waiting import PATIENCE_S
 
 PAGE = 40  # keys on one page of a listing, so that small tests see several
 _LINE = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d{3})')
@@ -63,7 +64,7 @@ class S3Server:
 
     def create_bucket(self, name: str) -> str:
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=PATIENCE_S).close()
         return f"s3://{name}"
 
 
@@ -83,7 +84,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             yield S3Server(f"http://127.0.0.1:{port}", log)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -125,6 +126,7 @@ class Proxy:
         framing: of bodies that come aws-chunked: "kept" stores the frames as if they were the object's bytes, as some
             gateways do; "refused" answers 501; None has the server take them off.
         framed: how many came so.
+        public, paying: buckets that refuse signed requests, and requests that do not agree to pay.
         is_conditional: False answers 501 to If-None-Match.
     """
 
@@ -139,6 +141,8 @@ class Proxy:
     framing: str | None = None
     framed: int = 0
     is_conditional: bool = True
+    public: set[str] = field(default_factory=set)
+    paying: set[str] = field(default_factory=set)
 
 
 @pytest.fixture
@@ -194,6 +198,15 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
                         del self.headers[name]
             if not state.is_conditional and self.headers.get("If-None-Match"):
                 return self._answer(501, "NotImplemented")
+            bucket = urlsplit(self.path).path.split("/")[1]
+            if bucket in state.public:
+                if self.headers.get("Authorization"):
+                    return self._answer(403, "AccessDenied")
+                self.headers["Authorization"] = (
+                    "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"  # the server's own rule
+                )
+            if bucket in state.paying and self.headers.get("x-amz-request-payer") != "requester":
+                return self._answer(403, "AccessDenied")
             for answer in state.answers:
                 if answer[0] == self.command:
                     state.answers.remove(answer)
@@ -208,9 +221,10 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
             if fault == "reset":
                 return self._hang_up()
             if fault == "timeout":
-                time.sleep(state.faults.silence_s if state.faults else 0)
+                self.connection.settimeout(PATIENCE_S)
+                self.connection.recv(1)  # nothing is said until the client has had enough
                 return self._hang_up()
-            connection = http.client.HTTPConnection(upstream, timeout=30)
+            connection = http.client.HTTPConnection(upstream, timeout=PATIENCE_S)
             own = ("expect", "connection", "transfer-encoding", "content-length")
             headers = {k: v for k, v in self.headers.items() if k.lower() not in own}
             connection.request(self.command, self.path, body, headers)

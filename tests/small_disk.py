@@ -19,7 +19,7 @@ class SmallDisk:
 
     def remount(self, options: str) -> None:
         """`size=64m`, `ro`, `rw`; tried again while somebody has a file open for writing."""
-        for _ in range(200):
+        for _ in range(6000):
             if not subprocess.run(["mount", "-o", f"remount,{options}", self._folder], check=False).returncode:
                 return
             time.sleep(0.05)

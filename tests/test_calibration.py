@@ -20,7 +20,7 @@ from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.evaluation import evaluate_run
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
-from labeler.exports.thresholds import thresholds_for
+from labeler.exports.thresholds import NEVER, thresholds_for
 from labeler.records import detections_of
 from labeler.runs import Run, read_plan, read_progress, read_tables
 from tests.label_runs import noisy_run, only_images, row, write_run
@@ -70,9 +70,64 @@ def test_a_file_that_keeps_nothing_is_said_to(
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     command = ["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--output", str(tmp_path / "t.yaml")]
     assert main([*command, "--target", "precision=0.9999"]) == 0
-    assert "warning: nothing reaches the target, every threshold is 1" in capsys.readouterr().out
+    assert "warning: nothing reaches the target, every category is left out" in capsys.readouterr().out
     assert main([*command, "--target", "precision=0.8"]) == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def certain_run(folder: Path) -> tuple[Run, Path]:
+    """A run whose cats are always wrong, one of them with a score of exactly 1, and whose dogs are always right."""
+    boxes = [[60 * i, 0, 60 * i + 40, 40] for i in range(8)]
+    found = Detections.of([*boxes, [0, 100, 40, 140]], [0.9] * 8 + [1.0], [8] * 8 + [3])
+    run = write_run(folder / "run", {(0, 0): [row(index, found) for index in range(10)]})
+    truth = {
+        "images": [{"id": i + 1, "file_name": f"part-0.tar/{i}.jpg", "width": 640, "height": 480} for i in range(10)],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}],
+        "annotations": [
+            {"id": 10 * i + n, "image_id": i + 1, "category_id": 8, "bbox": [60 * n, 0, 40, 40], "iscrowd": 0}
+            for i in range(10)
+            for n in range(8)
+        ],
+    }
+    (folder / "gt.json").write_text(json.dumps(truth))
+    return run, folder / "gt.json"
+
+
+def test_a_category_that_is_left_out_keeps_not_even_a_score_of_exactly_1(tmp_path: Path) -> None:
+    run, truth = certain_run(tmp_path)
+    file, out = tmp_path / "t.yaml", tmp_path / "out.json"
+    command = ["calibrate", run.uri, "--annotations", str(truth), "--output", str(file), "--min-judged", "10"]
+    assert main([*command, "--target", "precision=0.9"]) == 0
+    assert yaml.safe_load(file.read_text())["categories"]["cat"] == "never"
+    assert main(["export", run.uri, "--to", "coco", "--thresholds", str(file), "--output", str(out)]) == 0
+    assert {note["category_id"] for note in json.loads(out.read_text())["annotations"]} == {8}
+    assert "never" in file.read_text().partition("calibration:")[2]
+
+
+def test_a_file_of_an_earlier_calibrate_leaves_out_what_it_says_1_of(tmp_path: Path) -> None:
+    run, _ = certain_run(tmp_path)
+    file = tmp_path / "t.yaml"
+    file.write_text("default: 0.5\ncategories: {cat: 1.0, dog: 0.3}\ncalibration: {confidence: 0.9}\n")
+    assert thresholds_for(run, file).by_category == {3: NEVER, 8: 0.3}
+    file.write_text("default: 1\ncategories: {cat: 1.0, dog: never}\n")
+    by_hand = thresholds_for(run, file)
+    assert (by_hand.default, by_hand.by_category) == (1.0, {3: 1.0, 8: NEVER}), "by hand, 1 is a score"
+
+
+@pytest.mark.parametrize("text", ["default: never", "default: 1\ncategories: {cat: never}"])
+def test_thresholds_that_keep_nothing_are_warned_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    run, truth = certain_run(tmp_path)
+    (tmp_path / "t.yaml").write_text(text)
+    given = str(tmp_path / "t.yaml")
+    assert main(["export", run.uri, "--to", "coco", "--thresholds", given]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "warning: the thresholds keep no box" in line
+    assert main(["evaluate", run.uri, "--annotations", str(truth), "--thresholds", given]) == 0
+    assert "the thresholds keep no box" in capsys.readouterr().out
+    assert main(["compare", run.uri, run.uri, "--thresholds-b", given]) == 0
+    assert "B: the thresholds keep no box" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("asked", [0.7, 0.8, 0.9])
@@ -106,7 +161,7 @@ def test_a_rare_category_takes_the_fallback_and_a_hopeless_one_is_left_out(tmp_p
     dogs = [a for a in truth["annotations"] if a["category_id"] == 8]
     found = calibrate_by_annotations(run, truth, parse_target("precision=0.9", min_judged=100))
     cat, dog = found.choices
-    assert (cat.status, cat.threshold) == ("unreachable", 1.0)
+    assert (cat.status, cat.threshold) == ("unreachable", NEVER)
     assert dog.status == "fitted"
     assert len(dogs) > 500
     rare = calibrate_by_annotations(run, truth, parse_target("precision=0.9", min_judged=dog.judged + 1))
@@ -168,7 +223,9 @@ def marks_of(run: Run, right: Any, *, every: int = 1) -> dict[str, Any]:
     marks = []
     for table in read_tables(read_plan(run), read_progress(run)):
         for shown, detections in zip(table.to_pylist(), detections_of(table), strict=True):
-            image = f"{shown['shard_id']}/{shown['index']}" if shown["index"] % 2 == 0 else shown["digest"]
+            separator = "/\\:-"[shown["index"] // 2 % 4]  # as people write it
+            row_id = f"{shown['shard_id']}{separator}{shown['index']}"
+            image = row_id if shown["index"] % 2 == 0 else shown["digest"]
             for box in range(0, len(detections), every):
                 id_, score = int(detections.category_ids[box]), round(float(detections.scores[box]), 6)
                 found = {"image": image, "box": box, "category_id": id_, "score": score}
@@ -228,7 +285,7 @@ def test_a_frequent_category_weighs_by_its_boxes_in_the_fallback() -> None:
 
     found = fit(evidence, parse_target("precision=0.9"), floor=0.05)
     frequent, *others = found.choices
-    assert (frequent.status, frequent.threshold) == ("refuted", 1.0)
+    assert (frequent.status, frequent.threshold) == ("refuted", NEVER)
     assert {c.status for c in others} == {"rare"}
     assert found.fallback.precision is not None
     assert found.fallback.threshold < 0.1
@@ -301,3 +358,107 @@ def test_marks_know_no_recall(tmp_path: Path) -> None:
     marks = read(marks_of(run, lambda *_: True), tmp_path)
     with pytest.raises(Refused, match="ask for a precision"):
         calibrate_by_marks(run, read_plan(run), read_progress(run), marks, parse_target("recall=0.9"))
+
+
+# ---- what is said where nothing is reached, and what is replaced
+
+
+def calibrate_by(run: Run, folder: Path, right: Any, *options: str, every: int = 1) -> int:
+    (folder / "marks.json").write_text(json.dumps(marks_of(run, right, every=every)))
+    return main(["calibrate", run.uri, "--marks", str(folder / "marks.json"), *options])
+
+
+def test_marks_that_reach_nothing_are_told_the_best_and_what_to_mark_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten dogs with a score of 0.9, all right: surely 0.859 by Wilson's bound; 0.9 needs 15 of them."""
+    run = write_run(tmp_path / "run", {(0, 0): [row(i, Detections.of([[0, 0, 9, 9]], [0.9], [8])) for i in range(10)]})
+    assert calibrate_by(run, tmp_path, lambda *_: True, "--target", "precision=0.9") == 0
+    out = capsys.readouterr().out
+    assert "warning: nothing reaches the target" in out
+    assert "best reached: precision 1.000, at 90% confidence at least 0.859" in out
+    assert "ask for precision=0.85" in out
+    assert "or judge next: about 5 more boxes with scores from 0.05 of dog, if as many are right" in out
+    assert calibrate_by(run, tmp_path, lambda *_: True, "--target", "precision=0.85") == 0
+    assert "warning" not in capsys.readouterr().out, "what it advised works"
+
+
+def test_marks_of_which_too_few_are_right_anywhere_are_not_told_to_mark_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): [row(i, Detections.of([[0, 0, 9, 9]], [0.9], [8])) for i in range(40)]})
+    assert calibrate_by(run, tmp_path, lambda index, *_: index % 2, "--target", "precision=0.9") == 0
+    out = capsys.readouterr().out
+    assert "best reached: precision 0.500" in out
+    assert "no category has a precision above 0.9 anywhere" in out
+    assert "judge next" not in out
+    assert "(best 0.500 from 0.05)" in out
+
+
+def test_a_recall_that_is_not_reached_says_the_best_recall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, truth = noisy_run(tmp_path / "run", SHARPNESS, images=20)
+    for note in truth["annotations"][::2]:
+        note["bbox"] = [600.0, 440.0, 39.0, 39.0]  # where nothing is found
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    assert main(["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--target", "recall=0.9"]) == 0
+    assert "best reached: recall 0." in capsys.readouterr().out
+
+
+def test_a_threshold_file_that_was_edited_is_not_replaced_without_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, truth = certain_run(tmp_path)
+    file = Path(run.uri) / "thresholds.yaml"
+    command = ["calibrate", run.uri, "--annotations", str(truth), "--min-judged", "10", "--target"]
+    assert main([*command, "precision=0.9"]) == 0
+    assert ", replaces the" not in capsys.readouterr().out
+    assert main([*command, "precision=0.8"]) == 0, "its own file it may replace"
+    assert f"replaces the file for precision=0.9 from {truth}" in capsys.readouterr().out
+    by_hand = file.read_text().replace("cat: never", "cat: 0.7")
+    for text in (by_hand, "default: 0.5\n", "not: [yaml"):
+        file.write_text(text)
+        assert main([*command, "precision=0.9"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(file) in line
+        assert "--force" in line
+        assert file.read_text() == text
+    assert main([*command, "precision=0.9", "--force"]) == 0
+    assert "replaces 10 bytes" in capsys.readouterr().out
+
+
+def test_an_evaluation_replaces_an_evaluation_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, truth = certain_run(tmp_path)
+    command = ["evaluate", run.uri, "--annotations", str(truth)]
+    assert main(command) == 0
+    assert ", replaces the" not in capsys.readouterr().out
+    assert main(command) == 0
+    assert f"evaluation.json, replaces the evaluation against {truth} (AP " in capsys.readouterr().out
+    before = truth.read_bytes()
+    assert main([*command, "--output", str(truth)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is not an evaluation by `labeler evaluate`" in line
+    assert truth.read_bytes() == before
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    assert main([*command, "--output", str(other), "--force"]) == 0
+    assert "replaces 4 bytes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("to", "suffix"), [("coco", "json"), ("lvis", "json"), ("odvg", "jsonl")])
+def test_a_one_file_export_replaces_an_export_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str, suffix: str
+) -> None:
+    run, truth = certain_run(tmp_path)
+    command = ["export", run.uri, "--to", to, "--output"]
+    assert main([*command, str(tmp_path / f"out.{suffix}")]) == 0
+    assert ", replaces the" not in capsys.readouterr().out
+    assert main([*command, str(tmp_path / f"out.{suffix}")]) == 0
+    assert "replaces: " in capsys.readouterr().out
+    mine = truth.rename(tmp_path / f"mine.{suffix}")
+    before = mine.read_bytes()
+    assert main([*command, str(mine)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"is not an export by `labeler export --to {to}`" in line
+    assert mine.read_bytes() == before

@@ -13,6 +13,7 @@ import pytest
 
 from labeler.checkpoints import resolve
 from tests.checkpoint_parts import write_checkpoint
+from tests.waiting import PATIENCE_S
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -76,7 +77,11 @@ def resolve_elsewhere(tmp_path, *calls: str, **environment: str) -> list[str]:
     code = f"from labeler.checkpoints import resolve\nfrom labeler.errors import Refused\n{body}"
     environment = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "*", **environment}
     ran = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.splitlines()

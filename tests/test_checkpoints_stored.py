@@ -13,6 +13,7 @@ from labeler import checkpoints
 from labeler.checkpoints import resolve
 from labeler.errors import Refused
 from tests.checkpoint_parts import write_checkpoint
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +80,10 @@ def test_who_finds_another_process_fetching_waits_for_it(bucket):
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = threading.Thread(target=resolve, args=(bucket,))
         waiting.start()
-        waiting.join(timeout=0.5)
+        waiting.join(timeout=0.5)  # for it to go on, which it must not
         assert waiting.is_alive()
         assert not there.exists()
-    waiting.join(timeout=30)
+    waiting.join(timeout=PATIENCE_S)
     assert there.exists()
 
 

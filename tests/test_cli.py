@@ -111,7 +111,7 @@ def test_a_preview_draws_a_sample_including_what_failed(
 
 def run_labeler(*argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "labeler.cli", *map(str, argv)], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-m", "labeler", *map(str, argv)], capture_output=True, text=True, cwd=ROOT, check=False
     )
 
 

@@ -42,7 +42,7 @@ def test_workers_fit_the_nodes_and_leave_readers_room(
 
 
 def test_a_worker_that_fits_nowhere_is_refused() -> None:
-    with pytest.raises(Refused, match=r"no node can hold a worker of 1 GPU.*2 CPU, 0 GPU"):
+    with pytest.raises(Refused, match=r"no node can hold a worker of 1 GPU, 1 CPU, .*1 node of 2 CPU, 0 GPU"):
         require_capacity(Workers(1, 1.0, 1.0), [{"CPU": 2.0}])
 
 

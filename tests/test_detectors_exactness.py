@@ -13,7 +13,7 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
 from labeler.detectors.fast import FastForward
-from labeler.detectors.scratch import create_checkpoint
+from labeler.detectors.scratch import Size, create_checkpoint
 from labeler.detectors.split_forward import SplitForward
 from labeler.prompts import Prompts, pack
 from labeler.tokenizer import Tokenizer
@@ -31,14 +31,24 @@ def folder(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stock(folder):
     """transformers' model as it comes, loaded for itself: nothing of ours has touched it."""
-    name = checkpoints.resolve(folder).architecture
-    return getattr(transformers, name).from_pretrained(folder).eval()
+    return load_stock(folder)
 
 
 @pytest.fixture(scope="module", params=[SplitForward, FastForward])
 def split(folder, request):
+    return request.param(load_stock(folder))
+
+
+@pytest.fixture(scope="module")
+def convnext(tmp_path_factory):
+    """A model whose backbone cannot take every image."""
+    size = Size(backbone="convnext", queries=8)
+    return create_checkpoint(tmp_path_factory.mktemp("convnext"), words=WORDS, size=size, redraw=True)
+
+
+def load_stock(folder):
     name = checkpoints.resolve(folder).architecture
-    return request.param(getattr(transformers, name).from_pretrained(folder).eval())
+    return getattr(transformers, name).from_pretrained(folder).eval()
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +75,12 @@ def pixels(seed: int, height: int = 90, width: int = 120) -> torch.Tensor:
     return torch.from_numpy(np.array(processor(image)["pixel_values"]))
 
 
-def monolithic(stock, pixel_values, chunks):
+def monolithic(stock, pixel_values, chunks, pixel_mask=None):
     """(logits, boxes) of the stock forward, each image with each chunk of its row, unpadded where there is one."""
     longest = max(map(len, chunks))
     input_ids = torch.tensor([[*chunk, *[0] * (longest - len(chunk))] for chunk in chunks])
     mask = torch.tensor([[1] * len(chunk) + [0] * (longest - len(chunk)) for chunk in chunks])
-    found = stock(pixel_values=pixel_values, input_ids=input_ids, attention_mask=mask)
+    found = stock(pixel_values=pixel_values, pixel_mask=pixel_mask, input_ids=input_ids, attention_mask=mask)
     return found.logits[..., :longest], found.pred_boxes
 
 
@@ -111,6 +121,27 @@ def test_one_image_and_one_chunk_equal_the_monolithic_forward(folder, stock, spl
 def test_another_shape_of_image_equals_the_monolithic_forward(folder, stock, split):
     chunks, tall = ids(packed(folder, WORDS)), pixels(1, 180, 80)
     assert_equal(split.detect(split.encode_image(tall), split.encode_text(chunks)), monolithic(stock, tall, chunks))
+
+
+@pytest.mark.parametrize("engine", [SplitForward, FastForward])
+@pytest.mark.parametrize("size", [(29, 192), (192, 31), (1, 192), (192, 1), (5, 7)])
+def test_an_image_too_narrow_for_its_backbone_equals_the_monolithic_forward_on_the_padded_image(convnext, size, engine):
+    split = engine(load_stock(convnext))
+    prompts = packed(convnext, WORDS, max_categories=4)
+    image = torch.randn(2, 3, *size)
+    with pytest.raises(RuntimeError, match="Kernel size"):
+        split.model.backbone.conv_encoder(image, torch.ones_like(image[:, 0], dtype=torch.long))
+    height, width = (max(32, side) for side in size)
+    padded, mask = torch.zeros(2, 3, height, width), torch.zeros(2, height, width, dtype=torch.long)
+    padded[..., : size[0], : size[1]], mask[:, : size[0], : size[1]] = image, 1
+    which = torch.tensor([0, 1])
+    got = split.detect(split.encode_image(image), split.encode_text(ids(prompts)).take(which))
+    assert_equal(got, monolithic(load_stock(convnext), padded, ids(prompts)[:2], mask))
+
+
+def test_the_least_side_is_what_the_backbone_can_take(convnext, folder):
+    assert FastForward(load_stock(convnext)).least_side == 32
+    assert SplitForward(load_stock(folder)).least_side == 1  # Swin pads by itself
 
 
 def test_an_image_is_the_same_alone_and_with_others_of_its_shape(folder, stock, split):

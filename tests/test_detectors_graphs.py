@@ -17,7 +17,7 @@ from labeler.detectors.graphs import Recorded, Trial, try_out
 from labeler.detectors.passes import Passes
 from labeler.detectors.preprocess import Preprocessing
 from labeler.detectors.scoring import Scorer
-from labeler.detectors.scratch import create_checkpoint
+from labeler.detectors.scratch import Size, create_checkpoint
 from labeler.detectors.split_forward import TextFeatures
 from tests.detector_parts import WORDS, assert_same, photo, three_chunks
 
@@ -55,6 +55,16 @@ def test_a_shape_is_recorded_when_it_has_come_three_times_and_replayed_from_then
     assert record.recorded == [(1, 2)]
     assert torch.equal(passes(torch.ones(3, 2)), torch.full((3, 2), 2.0))
     assert record.recorded == [(1, 2)]
+
+
+def test_an_image_that_has_to_be_padded_is_not_recorded(tmp_path):
+    folder = create_checkpoint(tmp_path, words=WORDS, size=Size(backbone="convnext", queries=8), redraw=True)
+    detector, record = GroundingDino(folder, ["cat"], threads=1, engine="fast"), Recorder()
+    detector._recorded = Recorded(detector._passes, record, after=1)
+    detector.detect([photo(0, 36, 1200)])
+    assert record.recorded == []
+    detector.detect([photo(0)])
+    assert len(record.recorded) == 1
 
 
 def test_the_first_shapes_that_come_often_are_recorded_and_stay():

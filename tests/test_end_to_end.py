@@ -29,9 +29,10 @@ from labeler.runs import open_run, read_plan, read_progress, read_tables
 from labeler.shards import Unit, find_shards, read_units
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
-from tests.processes import kill_all_called_with
+from tests.processes import kill_all_called_with, with_environment
 from tests.ray_heads import RAY, free_port
-from tests.s3_server import S3Server
+from tests.s3_server import Proxy, S3Server
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,7 +60,7 @@ def start_label(config: Path, *arguments: str, env: Mapping[str, str] | None = N
 
 def run_label(config: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
     process = start_label(config, *arguments, env=env)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     return out
 
@@ -101,6 +102,32 @@ def put_tars(uri: str, *, shards: int, images: int, first: int = 0) -> list[str]
     return uris
 
 
+@pytest.mark.parametrize("option", ["unsigned", "requester_pays"])
+def test_buckets_of_somebody_else_are_read_by_workers_and_by_what_comes_later(
+    tmp_path: Path, checkpoint: Path, s3_server: S3Server, bucket: str, proxy: Proxy, option: str
+) -> None:
+    other = s3_server.create_bucket(f"other-{option.replace('_', '-')}")
+    put_tars(f"{other}/in", shards=2, images=3)
+    for file in checkpoint.iterdir():
+        storage.put(f"{other}/model/{file.name}", file.read_bytes())
+    (proxy.public if option == "unsigned" else proxy.paying).add(other.removeprefix("s3://"))
+    options, env = {option: True}, {**s3_server.env, "AWS_ENDPOINT_URL": proxy.endpoint}
+    env["LABELER_CACHE"] = str(tmp_path / "cache")
+    config = write_config(tmp_path / "c.yaml", "", f"{bucket}/run", "")
+    values = yaml.safe_load(config.read_text())
+    values |= {"input": {"uri": f"{other}/in", "s3": options}, "model": {"name": f"{other}/model", "s3": dict(options)}}
+    config.write_text(yaml.safe_dump(values))
+    assert "6 images" in run_label(config, env=env)
+    assert sorted(row["status"] for row in rows_of(f"{bucket}/run")) == ["labeled"] * 6
+    for command in (["export", "--to", "webdataset", "--output", str(tmp_path / "out")], ["report"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "labeler.cli", command[0], f"{bucket}/run", *command[1:]],
+            cwd=ROOT, env={**os.environ, **env}, text=True, capture_output=True, timeout=PATIENCE_S,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").rglob("*.tar"))) == 1
+
+
 def test_s3_in_and_out_with_a_killed_driver_and_new_shards(
     tmp_path: Path, checkpoint: Path, s3_server: S3Server, bucket: str
 ) -> None:
@@ -115,10 +142,10 @@ def test_s3_in_and_out_with_a_killed_driver_and_new_shards(
     process = start_label(config, env=env)
     while not finished_shards(output):
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.5)
+        time.sleep(0.05)
     process.kill()
     process.communicate()
-    time.sleep(3)  # its local cluster notices and goes: nothing of it may still be writing
+    wait_until(lambda: not with_environment(env["LABELER_CACHE"]))  # its local cluster notices, and writes no more
     run = open_run(output)
     assert run is not None
     plan, before = read_plan(run), read_progress(run)
@@ -160,7 +187,7 @@ def test_s3_refusals_are_one_line_and_write_nothing(
     for source, (output, env) in cases.items():
         config = write_config(tmp_path / "c.yaml", source, output, checkpoint)
         process = start_label(config, env={**env, "AWS_CONFIG_FILE": "/dev/null", "HOME": str(tmp_path)})
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=PATIENCE_S)
         lines = [line for line in err.splitlines() if line.strip()]
         assert process.returncode == 2, (source, err)
         assert len(lines) == 1, err
@@ -174,7 +201,7 @@ def test_a_storage_that_only_fsspec_knows(tmp_path: Path, checkpoint: Path) -> N
     source, output = f"local://{tmp_path}/in", f"local://{tmp_path}/out"
     config = write_config(tmp_path / "c.yaml", source, output, checkpoint)
     process = start_label(config)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert "single_writer" in err
     assert not (tmp_path / "out" / "run.json").exists()
@@ -190,7 +217,7 @@ def test_a_stopped_run_ends_with_exit_code_1_and_keeps_what_it_has(tmp_path: Pat
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, err
     assert "stopped by SIGTERM; run the same command again" in err
     rows = rows_of(str(tmp_path / "out"))  # that the same command goes on is shown after a SIGKILL, which is worse
@@ -203,7 +230,7 @@ def test_two_jobs_on_one_run_at_once(tmp_path: Path, checkpoint: Path) -> None:
     config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint)
     jobs = [start_label(config), start_label(config)]
     for job in jobs:
-        _, err = job.communicate(timeout=240)
+        _, err = job.communicate(timeout=PATIENCE_S)
         assert job.returncode == 0, err
     rows = [(row["shard_id"], row["index"]) for row in rows_of(str(tmp_path / "out"))]
     assert rows == [(f"{shard:06d}", i) for shard in range(3) for i in range(12)]
@@ -214,9 +241,17 @@ def test_ray_job_submit_on_a_head_node(tmp_path: Path, checkpoint: Path) -> None
     config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint)
     with head_node() as address:
         submit = [*RAY, "job", "submit", f"--address={address}", "--working-dir", str(slim_clone(tmp_path))]
-        entry = ["--", sys.executable, "-m", "jobs.label", str(config), "ray.cpus_per_worker=1"]
-        for _ in range(30):
-            result = subprocess.run([*submit, *entry], capture_output=True, text=True, timeout=240, check=False)
+        entry = [
+            "--",
+            sys.executable,
+            "-m",
+            "jobs.label",
+            str(config),
+            "ray.cpus_per_worker=1",
+            "ray.gpus_per_worker=0",
+        ]
+        for _ in range(150):
+            result = subprocess.run([*submit, *entry], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
             if "No available agent" not in result.stderr:
                 break
             time.sleep(2)  # the job server answers before the node's agent does
@@ -244,12 +279,12 @@ def head_node() -> Iterator[str]:
             yield address
         finally:
             kill_all_called_with(folder)  # asked to stop, it takes half a minute
-            node.wait(timeout=60)
+            node.wait(timeout=PATIENCE_S)
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_until_it_answers(url: str, node: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and node.poll() is None:
         try:
             urllib.request.urlopen(url, timeout=5).close()

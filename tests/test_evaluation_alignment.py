@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,32 @@ def test_folders_of_images_match_by_their_path(tmp_path: Path) -> None:
     truth = truth_of(uri, tmp_path)
     assert [i["file_name"] for i in truth["images"]] == ["val/0.jpg", "train/0.jpg"]
     assert ap(evaluate_run(uri, truth)) == pytest.approx(1.0)
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "bär/é.jpg") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize("stored", [COMPOSED, DECOMPOSED, COMPOSED.replace("/", "\\")])
+@pytest.mark.parametrize("annotated", [COMPOSED, DECOMPOSED, DECOMPOSED.replace("/", "\\"), "é.jpg", "zoo\\é.jpg"])
+def test_images_match_in_any_spelling_of_their_name(tmp_path: Path, stored: str, annotated: str) -> None:
+    uri = write_run(tmp_path / "run", {(0, 0): [row(0, 0, CAT, image_key=stored)]}, uris=["s3://b/in"], format="images")
+    truth = truth_of(uri, tmp_path)
+    truth["images"][0]["file_name"] = annotated
+    assert ap(evaluate_run(uri, truth)) == pytest.approx(1.0)
+
+
+def test_the_very_spelling_decides_before_another_and_a_third_is_refused_with_both_names(tmp_path: Path) -> None:
+    rows = [row(0, 0, CAT, image_key=COMPOSED), row(0, 1, image_key=DECOMPOSED)]
+    uri = write_run(tmp_path / "run", {(0, 0): rows}, uris=["s3://b/in"], format="images")
+    truth = truth_of(uri, tmp_path)
+    assert ap(evaluate_run(uri, truth)) == pytest.approx(1.0)
+    odd = [row(0, 0, CAT, image_key=COMPOSED.replace("/", "\\"))]
+    other = write_run(tmp_path / "other", {(0, 0): odd}, uris=["s3://b/in"], format="images")
+    with pytest.raises(Refused, match="differ only in how they are spelled") as refused:
+        evaluate_run(other, truth)
+    (problem,) = refused.value.problems
+    assert ascii(COMPOSED) in problem
+    assert ascii(DECOMPOSED) in problem
 
 
 def test_annotations_of_other_images_are_refused_in_one_line(run_uri: str, truth: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def test_an_area_that_is_not_given_is_the_box() -> None:
         (changed("images", file_name=None), r"images\[0\]: no `file_name`"),
         (changed("categories", name=""), r"categories\[0\]: needs `id`"),
         (ONE | {"images": ONE["images"] * 2}, "image id 7 is used twice"),
+        (ONE | {"annotations": ONE["annotations"] * 3}, "annotation id 1 is used twice"),
         (ONE | {"images": ["7.jpg"]}, r"images\[0\]: expected an object, got str"),
     ],
 )
@@ -122,8 +124,16 @@ def test_a_bad_entry_is_named_in_one_line(truth: dict[str, Any], message: str) -
         read_ground_truth(truth)
 
 
+def test_each_bad_entry_is_named_by_its_own_position() -> None:
+    good, bad = ONE["images"][0], [{"id": "a"}, {"id": 8}, {"id": "b", "file_name": "x"}]
+    with pytest.raises(Refused) as caught:
+        read_ground_truth(ONE | {"images": [good, *bad], "categories": [{}, *ONE["categories"], {"id": 4}]})
+    places = [problem.partition(":")[0] for problem in caught.value.problems]
+    assert places == ["images[1]", "images[2]", "images[3]", "categories[0]", "categories[2]"]
+
+
 def test_many_problems_are_counted_and_the_first_shown() -> None:
-    truth = ONE | {"annotations": [ONE["annotations"][0] | {"category_id": 9}] * 50}
+    truth = ONE | {"annotations": [ONE["annotations"][0] | {"id": n, "category_id": 9} for n in range(50)]}
     with pytest.raises(Refused, match="50 problems") as caught:
         read_ground_truth(truth)
     assert len(caught.value.problems) == 21
@@ -185,6 +195,15 @@ def test_a_part_has_the_objects_of_both_and_its_own_positions() -> None:
     left = {c.id for c, keep in zip(parsed.categories, categories, strict=True) if keep}
     assert pairs[0] == {(i, c) for i, c in pairs[1] if i in part.image_ids and c in left}
     assert pairs[0]
+
+
+def test_groups_name_categories_in_any_spelling() -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    one = copy.deepcopy(ONE)
+    one["categories"][0]["name"] = composed
+    assert read_groups({"seen": [decomposed]}, read_ground_truth(one)) == {"seen": [0]}
+    one["categories"].append({"id": 99, "name": decomposed})
+    assert read_groups({"seen": [decomposed]}, read_ground_truth(one)) == {"seen": [1]}
 
 
 def test_groups_are_lists_of_names_or_ids(tmp_path: Path) -> None:

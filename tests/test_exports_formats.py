@@ -51,7 +51,7 @@ def test_an_export_without_images_is_valid_in_every_format(tmp_path: Path) -> No
     empty = write_run(tmp_path / "run", {(0, 0): [row(0, status="decode_error", width=None, height=None)]})
     for to in ("coco", "lvis", "odvg", "yolo", "webdataset", "parquet", "hf"):
         out = export(empty, tmp_path / to, to)
-        assert json.loads((out / "export.json").read_text())["complete"] is True
+        assert json.loads((out / ".labeler/export.json").read_text())["complete"] is True
     assert COCO(str(tmp_path / "coco/labels.json")).imgs == {}
     assert COCO(str(tmp_path / "lvis/labels.json")).imgs == {}
     assert (tmp_path / "odvg/labels.jsonl").read_text() == ""
@@ -152,6 +152,7 @@ def test_yolo_passes_ultralytics_rules_and_boxes_fit_the_pixels(run: Run, tmp_pa
         opened = supervision.DetectionDataset.from_yolo(
             *(str(out / place) for place in (f"images/{split}", f"labels/{split}", "data.yaml"))
         )
+        assert len(opened) > 0
         for path, _, detections in opened:
             assert red_share(pixels_of(path), detections.xyxy[0]) == 1.0
     sources = [json.loads(line) for line in (out / "sources-00000.jsonl").read_text().splitlines()]
@@ -170,7 +171,10 @@ def test_only_the_bytes_of_selected_images_are_read(run: Run, tmp_path: Path) ->
     without_images = bytes_read("no such film")  # the run's own files
     assert bytes_read("film 2") - without_images == sum(wanted["length"].to_pylist())
     assert len(wanted) == 3
-    assert json.loads((tmp_path / "film 2/export.json").read_text())["totals"]["images"].keys() <= {"train", "val"}
+    assert json.loads((tmp_path / "film 2/.labeler/export.json").read_text())["totals"]["images"].keys() <= {
+        "train",
+        "val",
+    }
 
 
 def test_a_label_never_leaves_the_unit_square() -> None:
@@ -276,6 +280,24 @@ def test_an_export_of_nothing_is_said(run: Run, tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().err == "labeler: warning: no image is selected, the export is empty\n"
 
 
+@pytest.mark.parametrize("options", [("--threshold", "0.95"), ("--min-side", "90"), ("--score-below", "0.2")])
+def test_an_export_without_a_box_is_said(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, str]
+) -> None:
+    export(run, tmp_path / "out", "webdataset", *options)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("labeler: warning: no box is kept")
+    export(run, tmp_path / "asked", "webdataset", *options, "--boxes", "..0")
+    assert capsys.readouterr().err == "", "backgrounds were asked for"
+
+
+def test_a_split_without_a_box_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = Detections.of([[0, 0, 9, 9]], [0.9], [3])
+    some = write_run(tmp_path / "run", {(0, 0): [row(0, found), *(row(n) for n in range(1, 40))]})
+    export(some, tmp_path / "out", "coco", "--split", "train=0.5,val=0.5")
+    assert "warning: no box fell into" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("row_group_size", [60, 5])
 def test_a_parquet_file_is_gone_through_once_however_many_units_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group_size: int
@@ -326,7 +348,13 @@ def test_from_s3_each_selected_image_is_one_request_and_the_others_none(
     after = [s3_server.gets(tar) + s3_server.ranged_gets(tar) for tar in tars]
     assert [now - then for now, then in zip(after, before, strict=True)] == [2, 0]
     written = sorted(info.uri.removeprefix(bucket) for info in storage.list_objects(f"{bucket}/out"))
-    assert written == ["/out/categories.json", "/out/export.json", "/out/labels-00000.tar", "/out/parts/00000.json"]
+    assert written == [
+        "/out/.labeler/export.json",
+        "/out/.labeler/parts/00000.json",
+        "/out/README.md",
+        "/out/categories.json",
+        "/out/labels-00000.tar",
+    ]
     with tarfile.open(fileobj=io.BytesIO(storage.read_bytes(f"{bucket}/out/labels-00000.tar"))) as tar:
         assert tar.getnames() == [f"000000-00000{i}.{e}" for i in (1, 5) for e in ("jpg", "json")]
 
@@ -349,4 +377,4 @@ def test_a_replaced_input_is_named_and_nothing_wrong_is_written(run: Run, tmp_pa
     tar.write_bytes(bytes(data))
     assert main(["export", other.uri, "--to", "yolo", "--output", str(tmp_path / "out")]) == 1
     assert "are not those that were labeled" in capsys.readouterr().err
-    assert not list((tmp_path / "out").rglob("000000/000000.*"))
+    assert not list((tmp_path / "out").rglob("000000-000000.*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from labeler.forget import forget
 from labeler.records import Row, rows_to_table, table_to_parquet
 from labeler.runs import Run, layout, open_run, read_plan, read_progress, read_tables
 from labeler.runs.create import NewRun, create_run
-from labeler.runs.excluded import Excluded, load_excluded, name_digest, read_excluded
+from labeler.runs.excluded import Excluded, alike_digest, load_excluded, name_digest, read_excluded
 from labeler.shards import Item, Unit
 from tests.label_runs import row, write_run
 
 FOUND = Detections.of([[1, 2, 30, 40]], [0.5], [3])
+SPELLINGS = (*(unicodedata.normalize(form, "bär/é.jpg") for form in ("NFC", "NFD")), "bär\\é.jpg")
 URIS = ("s3://b/in/part-0.tar", "s3://b/in/part-1.tar")
 
 
@@ -107,8 +109,9 @@ def test_the_list_keeps_no_name_and_covers_the_bytes_under_any_other(run: Run) -
     forget(run, ["part-0.tar/1.jpg", "part-9.tar/later.jpg"])
     (stored,) = Path(run.path("excluded")).iterdir()
     assert "jpg" not in stored.read_text()
-    names = ("part-0.tar/1.jpg", f"{1:032x}", "part-9.tar/later.jpg")
-    assert read_excluded(run) == Excluded(frozenset(map(name_digest, names)))
+    spelled = ("part-0.tar/1.jpg", "part-9.tar/later.jpg")
+    every = {*map(name_digest, (*spelled, f"{1:032x}")), *map(alike_digest, spelled)}
+    assert read_excluded(run) == Excluded(frozenset(every))
     assert load_excluded([run.uri]) == read_excluded(run)
 
 
@@ -157,7 +160,8 @@ def test_a_digest_that_only_a_retry_has_seen_names_the_image(tmp_path: Path, nam
     outcome = forget(run, [name])
     assert (outcome.images, outcome.units, outcome.unknown) == (1, 2, [])
     assert removed(run) == removed(again) == [("000000", 1)]
-    assert read_excluded(run) == Excluded(frozenset(map(name_digest, (f"{1:032x}", "part-0.tar/1.jpg"))))
+    spelled = {alike_digest(name)} if name.endswith("jpg") else set()
+    assert read_excluded(run) == Excluded(frozenset({*map(name_digest, (f"{1:032x}", "part-0.tar/1.jpg")), *spelled}))
 
 
 def test_two_at_once_on_one_unit_both_forget_their_image(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,6 +318,57 @@ def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytes
     Path(run.path("excluded/x.txt")).write_text("part-0.tar/1.jpg")
     with pytest.raises(Refused, match="no list that labeler forget wrote"):
         read_excluded(run)
+
+
+@pytest.mark.parametrize("stored", SPELLINGS)
+def test_an_image_is_forgotten_by_any_spelling_of_its_name_and_stays_so_under_any(tmp_path: Path, stored: str) -> None:
+    for number, name in enumerate(SPELLINGS):
+        run = write_run(tmp_path / str(number), {(0, 0): [row(0, image_key=stored), row(1)]})
+        outcome = forget(run, [f"part-0.tar/{name}"])
+        assert (outcome.images, outcome.unknown, removed(run)) == (1, [], [("000000", 0)])
+        assert [r["image_key"] for r in rows_of(run)] == [stored, "1.jpg"], "the stored name keeps its spelling"
+        for later in SPELLINGS:
+            unit = Unit("000000", 1, (Item(later, 0, "u", 0, 9, b"x"),))
+            assert read_excluded(run).without(unit, "part-0.tar/").items[0].removed
+
+
+def test_another_image_with_another_spelling_of_the_name_stays(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): [row(i, image_key=key) for i, key in enumerate(SPELLINGS[:2])]})
+    assert forget(run, [f"part-0.tar/{SPELLINGS[1]}"]).images == 1
+    assert removed(run) == [("000000", 1)]
+    with pytest.raises(Refused, match="differ only in how they are spelled"):
+        forget(run, [SPELLINGS[2]])
+    assert removed(run) == [("000000", 1)]
+
+
+def test_a_list_of_a_former_version_goes_on_to_hold_its_spelling() -> None:
+    former = Excluded(frozenset({name_digest("a.tar/x\\y.jpg")}))
+    unit = Unit("000000", 0, tuple(Item(key, i, "u", 0, 9, b"x") for i, key in enumerate(("x\\y.jpg", "x/y.jpg"))))
+    assert [item.removed for item in former.without(unit, "a.tar/").items] == [True, False]
+
+
+def test_names_that_are_all_wrong_are_refused_and_kept_only_on_request(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(Path(run.uri).rglob("*"))
+    (tmp_path / "names.txt").write_text("part-7.tar/1.jpg\n77.jpg\n")
+    command = ["forget", run.uri, "--keys", str(tmp_path / "names.txt")]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "none of the 2 names is in run" in said
+    assert "--future" in said
+    assert sorted(Path(run.uri).rglob("*")) == before
+    assert main([*command, "--future"]) == 0
+    assert "not in the run: 2 names, kept out of what is labeled from now on:" in capsys.readouterr().out
+    assert main(command) == 0, "they have been kept out since"
+    assert read_excluded(run).has("part-7.tar\\1.jpg")
+
+
+def test_a_digest_that_was_forgotten_is_not_taken_for_a_mistake(run: Run) -> None:
+    assert forget(run, [f"{1:032x}"]).images == 1
+    assert forget(run, [f"{1:032x}"]).images == 0
+    with pytest.raises(Refused, match="none of the 1 names"):
+        forget(run, ["f" * 32])
 
 
 def test_a_run_without_lists_excludes_nothing(run: Run) -> None:

@@ -32,12 +32,12 @@ def decoding(folder: str) -> Callable[[], object]:
 
 
 def _outcome(data: bytes) -> list[object]:
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         said = str(decode(data).pixels.shape)
     except ImageError as error:
         said = str(error)
-    return [said, time.perf_counter() - start]
+    return [said, time.process_time() - start]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -49,7 +49,7 @@ def test_hostile_images_cost_little_memory_and_little_time(tmp_path: Path) -> No
     for name, (_, reason) in HOSTILE.items():
         said, took_s = peak.result[name]
         assert said == (reason or str((SIDE, SIDE, 3))), name
-        assert took_s < 5, name  # half a minute and more for some, were they believed
+        assert took_s < 15, name  # of this process's own; half a minute and more for some, were they believed
     assert peak.above < IMAGE_BOUND, f"{peak.above / MIB:.0f} MiB"
 
 

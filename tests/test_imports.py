@@ -14,14 +14,17 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "plain_yaml", "watchdog", "batching", "forwards", "mask_runs"},
-    {"boxes", "masks", "image_headers", "tiff_tags", "image_pixels", "images", "image_copies", "storage", "tokenizer"},
-    {"vocabulary_files", "wordpiece"},
+    {"errors", "plain_json", "plain_yaml", "output", "mask_runs"},
+    {"byte_budget", "watchdog", "batching", "forwards", "cgroups", "cpus"},
+    {"boxes", "masks", "image_headers", "tiff_tags", "file_names", "storage", "tokenizer"},
+    {"image_pixels", "images", "image_copies"},
+    {"vocabulary_files", "vocabulary_hints", "vocabulary_yolo", "wordpiece"},
     {"detections"},
-    {"contact_sheet", "vocabulary", "config"},
+    {"contact_sheet", "vocabulary", "config", "terminal"},
     {"prompts", "merge", "records", "shards", "checkpoints"},
     {"vocabulary_text", "detectors", "segmenters", "runs", "labeling", "shapes"},
     {"job", "report"},
+    {"named_images"},
     {"forget"},
     {"sampling", "exports", "evaluation"},
     {"calibration"},

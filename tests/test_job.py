@@ -11,6 +11,7 @@ from labeler.checkpoints import contents
 from labeler.config import make_config
 from labeler.errors import Refused
 from labeler.job import Job, detector_recipe, resolve_job, segmenter_recipe
+from tests.log_lines import logged
 from tests.segmenter_parts import tiny_sam
 
 
@@ -60,3 +61,14 @@ def test_a_worker_reads_the_weights_for_their_digest_once(checkpoint: Path, monk
     assert to_masks is not None
     assert to_masks().checkpoint == planned.segmenter
     assert digested == [checkpoint, tiny_sam("sam")]
+
+
+def test_what_a_vocabulary_probably_does_not_mean_is_said_before_labeling(checkpoint: Path) -> None:
+    values = {"input": "in", "output": "out", "model": {"name": str(checkpoint)}}
+    with logged("labeler.job") as lines:
+        resolve_job(make_config({**values, "vocabulary": ["cat", "- dog", *(f"{n}: cat" for n in range(6))]}))
+    assert 'vocabulary: entry 2: "- dog" begins with a bullet' in lines[0]
+    assert lines[5:] == ["and 2 more; `labeler vocabulary check` shows all"]
+    with logged("labeler.job") as lines:
+        resolve_job(make_config({**values, "vocabulary": ["cat", "dog"]}))
+    assert lines == []

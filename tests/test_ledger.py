@@ -10,6 +10,7 @@ from labeler import storage
 from labeler.errors import StorageError
 from labeler.pipeline.ledger import MAX_STARTS, Ledger, read_attempts
 from tests.label_runs import write_run
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def test_a_new_ledger_holds_nothing_unfinished() -> None:
@@ -91,7 +92,7 @@ def test_many_callers_share_writes_and_each_start_is_among_them(
     gate = threading.Event()
 
     def put(uri: str, data: bytes) -> None:
-        gate.wait(5)
+        gate.wait(PATIENCE_S)
         writes.append(data)
 
     monkeypatch.setattr(storage, "put", put)
@@ -99,8 +100,7 @@ def test_many_callers_share_writes_and_each_start_is_among_them(
     threads = [threading.Thread(target=ledger.begin, args=("000000", unit)) for unit in range(50)]
     for thread in threads:
         thread.start()
-    while len(ledger.unfinished()) < 50:
-        pass
+    wait_until(lambda: len(ledger.unfinished()) == 50)
     gate.set()
     for thread in threads:
         thread.join()
@@ -131,7 +131,7 @@ def test_one_write_that_fails_answers_all_who_waited_for_it(monkeypatch: pytest.
 
     def put(uri: str, data: bytes) -> None:
         writes.append(data)
-        gate.wait(5)
+        gate.wait(PATIENCE_S)
         if fails:
             raise StorageError("no space left")
 
@@ -140,8 +140,7 @@ def test_one_write_that_fails_answers_all_who_waited_for_it(monkeypatch: pytest.
     threads = [threading.Thread(target=ledger.begin, args=("000000", unit)) for unit in range(30)]
     for thread in threads:
         thread.start()
-    while len(ledger.unfinished()) < 30:
-        pass
+    wait_until(lambda: len(ledger.unfinished()) == 30)
     gate.set()
     for thread in threads:
         thread.join()

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from control_groups import control_group
 
 from labeler.pipeline.node_memory import MemoryLimits, memory_in_use
 
@@ -41,6 +45,41 @@ def test_the_limit_of_a_container_counts_without_the_files_it_has_read(tmp_path:
     assert limits.passed_by(7)
     write_node(tmp_path, available_kb=500, own_pages=80, container_max=str(400 * 1024), current=390 * 1024)
     assert not limits.passed_by(7)
+
+
+def write_version_1(group: Path, limit: int, usage: int, cached: int) -> None:
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (group / "memory.usage_in_bytes").write_text(f"{usage}\n")
+    (group / "memory.stat").write_text(f"cache 7\ntotal_inactive_file {cached}\ntotal_active_file 0\n")
+
+
+def test_limits_of_version_1_count_also_those_of_groups_above(tmp_path: Path) -> None:
+    limits = MemoryLimits(0.92, 0.25, tmp_path)
+    write_node(tmp_path, available_kb=500, own_pages=80)
+    machine = (500 * 1024, 1000 * 1024)
+    memory = tmp_path / "sys/fs/cgroup/memory"
+    write_version_1(memory, 9223372036854771712, 999, 0)
+    assert list(memory_in_use(tmp_path)) == [machine], "that number means no limit"
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "proc/self/cgroup").write_text("7:cpu,cpuacct:/\n4:memory:/kubepods/pod/box\n0::/\n")
+    write_version_1(memory / "kubepods/pod/box", 400 * 1024, 480 * 1024, 90 * 1024)
+    write_version_1(memory / "kubepods/pod", 800 * 1024, 500 * 1024, 0)
+    assert list(memory_in_use(tmp_path)) == [machine, (390 * 1024, 400 * 1024), (500 * 1024, 800 * 1024)]
+    assert limits.passed_by(7)
+    write_version_1(memory / "kubepods/pod/box", 400 * 1024, 440 * 1024, 90 * 1024)
+    assert not limits.passed_by(7)
+
+
+def test_a_real_limit_of_version_1_is_read() -> None:
+    code = (
+        "import os, sys; open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()));"
+        "from labeler.pipeline.node_memory import memory_in_use; print([total for _, total in memory_in_use()])"
+    )
+    with control_group("memory", limit_in_bytes=512 << 20) as group:
+        argv = [sys.executable, "-c", code, str(group)]
+        done = subprocess.run(argv, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
+    assert 512 << 20 in ast.literal_eval(done.stdout)
 
 
 def test_where_nothing_can_be_read_nothing_is_too_much(tmp_path: Path) -> None:

@@ -117,6 +117,29 @@ def test_what_failed_is_labeled_anew_and_all_else_is_taken_over(
         assert gone == [("000000", 0), ("000001", 2), ("000001", 3)]
 
 
+def test_what_came_after_a_retry_is_named_with_the_command_for_it(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = failed_run(tmp_path, checkpoint)
+    retry_quietly(out, "detect_error")
+    assert main(["status", str(tmp_path / "again"), "--verify"]) == 0
+    members = {f"{i}.png": image_bytes(300 + i, width=BAD if i == 1 else 40) for i in range(5)}
+    (tmp_path / "in/00003.tar").write_bytes(tar_bytes(members))
+    config = config_of(tmp_path / "in", out, checkpoint)
+    run_quietly(config, extend=True, make_detector=MakeStub(fail_on_width=BAD))
+    capsys.readouterr()
+    again = tmp_path / "again"
+    assert main(["status", str(again), "--verify"]) == 1
+    assert "problem  1 units with images of status detect_error" in capsys.readouterr().out
+    command = f"labeler retry {again} --status detect_error --output {again}-2"
+    with pytest.raises(Refused, match=rf"again is complete, but 1 units .*: {command}"):
+        retry_quietly(out, "detect_error")
+    outcome = retry_quietly(again, "detect_error", to="again-2")
+    assert outcome is not None
+    assert outcome.report.statuses == {"labeled": 35}
+    assert main(["status", str(tmp_path / "again-2"), "--verify"]) == 0
+
+
 def test_a_retry_of_a_retry_lies_over_both(tmp_path: Path, checkpoint: Path) -> None:
     out = failed_run(tmp_path, checkpoint, "detect.max_pixels=3000")
     assert retry_quietly(out, "detect_error", make_detector=MakeStub(fail_on_width=BAD)) is not None

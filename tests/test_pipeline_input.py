@@ -139,3 +139,16 @@ def test_a_parquet_file_without_images_is_left_out_where_the_user_says_so(tmp_pa
     config = config_of(tmp_path / "in", tmp_path / "out", checkpoint, "input.skip_without_images=true")
     outcome = run_quietly(config)
     assert (outcome.report.images, outcome.report.skipped_files) == (1, {"Parquet without images": 1})
+
+
+def test_what_is_excluded_after_a_run_was_complete_is_named_at_its_end(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_tars(tmp_path / "in", shards=1, images=3), tmp_path / "out"
+    assert run_quietly(config_of(source, out, checkpoint)).report.images_to_forget == 0
+    (tmp_path / "names.txt").write_text("00000.tar/000_0001.png\n")
+    again = config_of(source, out, checkpoint, f"input.exclude=[{tmp_path}/names.txt]")
+    assert run_quietly(again).report.images_to_forget == 1
+    assert main(["forget", str(out)]) == 0
+    assert [row["status"] for row in rows_of(out)] == ["labeled", "removed", "labeled"]
+    assert run_quietly(again).report.images_to_forget == 0

@@ -74,9 +74,9 @@ def test_a_refusal_names_the_line() -> None:
 def test_what_does_not_end_is_not_read_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "zeros.yaml").symlink_to("/dev/zero")
     (tmp_path / "zeros.txt").symlink_to("/dev/zero")
-    with pytest.raises(Refused, match="is larger than"):
+    with pytest.raises(Refused, match="not a regular file"):
         load_config(tmp_path / "zeros.yaml")
-    with pytest.raises(Refused, match="has at most"):
+    with pytest.raises(Refused, match="not a regular file"):
         Vocabulary.load(str(tmp_path / "zeros.txt"))
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from labeler.exports.coco import export_coco
 from labeler.exports.fitted_on import fitted_on
-from labeler.exports.thresholds import Thresholds, thresholds_for
+from labeler.exports.thresholds import NEVER, Thresholds, thresholds_for
 from labeler.review import write_report
 from labeler.runs import Run, read_plan, read_progress
 from tests.browser import chromium, eventually, set_window, slide
@@ -130,6 +130,34 @@ def test_the_downloaded_thresholds_are_accepted_by_export(fresh: Opened, tmp_pat
     plan, progress = read_plan(fresh.run), read_progress(fresh.run)
     exported = export_coco(fresh.run, plan, progress, str(tmp_path / "coco.json"), thresholds=thresholds)
     fresh.expect(exported.annotations)
+
+
+def test_a_category_that_is_left_out_stays_so_through_page_reload_and_download(fresh: Opened) -> None:
+    def shown() -> tuple[str, str]:
+        item = fresh.browser.find_element("css selector", "li[data-category='8']")
+        return item.find_element("tag name", "output").text, item.find_element("class name", "category-count").text
+
+    fresh.slide("li[data-category='8'] input", 1.01)  # the step after 1
+    fresh.expect(fresh.stored(0.3) - fresh.stored(0.3, 8))
+    assert shown() == ("never", f"0 of {fresh.stored(0, 8)}")
+    fresh.browser.refresh()
+    assert shown()[0] == "never"
+    read = thresholds_for(fresh.run, fresh.download("save-thresholds", "thresholds.yaml"))
+    assert (read.default, read.by_category) == (0.3, {8: NEVER})
+    fresh.slide("#threshold", 1.01)
+    fresh.expect(0)
+    assert [entry["message"] for entry in fresh.browser.get_log("browser")] == []
+
+
+def test_a_page_made_with_a_file_that_leaves_all_out_begins_there(page: Opened, tmp_path: Path) -> None:
+    run, target = page.run, tmp_path / "report.html"
+    write_report(run, read_plan(run), read_progress(run), str(target), thresholds=Thresholds(NEVER, {8: 0.5}))
+    page.browser.get(target.as_uri())
+    try:
+        assert page.browser.find_element("id", "threshold-value").text == "never"
+        assert page.kept() == page.stored(0.5, 8)
+    finally:
+        page.browser.back()
 
 
 def test_boxes_are_marked_by_keys_and_the_marks_downloaded(fresh: Opened) -> None:

@@ -26,7 +26,7 @@ from labeler.detections import Detections
 from labeler.errors import LabelerError
 from labeler.evaluation import evaluate_run, operating_points
 from labeler.exports.coco import export_coco
-from labeler.exports.thresholds import Thresholds
+from labeler.exports.thresholds import NEVER, Thresholds, as_written
 from labeler.review import write_report
 from labeler.review.image_bytes import ImageReader
 from labeler.review.pictures import shortest
@@ -259,13 +259,15 @@ def one_each(rng: np.random.Generator, item: Any) -> Detections:
         (Thresholds(1.0, {3: 0.6}), {"many", "whole"}),
         (Thresholds(1.0, {3: 1.0}), {"many", "whole", "repeated"}),
         (Thresholds(0.3, {3: 1.0, 8: 1.0}), set()),
+        (Thresholds(NEVER, {3: NEVER}), {"many", "whole", "repeated"}),
+        (Thresholds(0.3, {3: NEVER, 8: NEVER}), set()),
     ],
 )
 def test_suspicions_follow_each_categorys_threshold(tmp_path: Path, thresholds: Thresholds, reasons: set[str]) -> None:
     run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"), detect=one_each)
     data = report(run, tmp_path / "r.html", thresholds=thresholds)
     assert {reason for image in data["images"] for reason in image["reasons"]} == reasons
-    assert data["thresholds"]["default"] == thresholds.default, "the sliders are where the file says"
+    assert data["thresholds"]["default"] == as_written(thresholds.default), "the sliders are where the file says"
 
 
 def test_errors_follow_each_categorys_threshold(tmp_path: Path) -> None:

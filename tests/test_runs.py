@@ -75,6 +75,13 @@ def test_a_job_killed_while_creating_is_completed_by_the_same_command(tmp_path: 
     assert create_run(str(tmp_path), new).manifest.fingerprint_fields == {"floor": 0.1}
 
 
+def test_other_versions_of_what_decides_rows_are_named(tmp_path: Path) -> None:
+    new = dataclasses.replace(new_run("s3://b/a.tar"), versions={"torch": "2.1", "pillow": "13.0", "ray": "2.60"})
+    run = create_run(str(tmp_path), new)
+    assert run.changed_versions({"torch": "2.1", "pillow": "13.0", "ray": "2.61"}) == ""
+    assert run.changed_versions({"torch": "2.2", "pillow": "14.0"}) == "pillow 13.0 (now 14.0), torch 2.1 (now 2.2)"
+
+
 def test_a_half_created_run_over_something_else_is_refused(tmp_path: Path) -> None:
     create_run(str(tmp_path), new_run("s3://b/a.tar"))
     (tmp_path / "run.json").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -13,9 +14,13 @@ from labeler.cli import main
 from labeler.config import make_config
 from labeler.errors import LabelerError
 from labeler.job import public_config
+from labeler.runs.made import note_made, read_made
+from labeler.runs.manifest import Manifest
 from labeler.shards import find_shards, patterns
 from labeler.storage import retries
+from labeler.terminal import message_console, safe_output
 from labeler.vocabulary import Vocabulary
+from tests.label_runs import row, write_run
 
 SECRET = "hunter2"
 URLS = (
@@ -95,3 +100,65 @@ def test_names_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str], tmp
     said = capsys.readouterr().err
     assert "\x1b" not in said
     assert said.count("\n") == 1
+
+
+HARD = (
+    f"s3://KEY:a/b+{SECRET}/c@bucket/x@2x.tar",
+    f"https://me:pa ss '{SECRET}\"@host/x.tar",
+    f"https://host/x.tar?sig=a b'{SECRET}\"",
+    f"simplecache::ftp://me:a/{SECRET}@host/x.tar",
+)
+
+
+@pytest.mark.parametrize("url", [*URLS, *HARD])
+def test_an_address_is_taken_apart_by_its_parts(url: str) -> None:
+    shown = storage.redact(url)
+    assert SECRET not in shown
+    assert storage.redact(shown) == shown
+    assert storage.redact(f"{shown}: no such object; check it") == f"{shown}: no such object; check it"
+
+
+@pytest.mark.parametrize("url", [f"s3://KEY:a/{SECRET}@bucket/x@2x.tar", f"https://h/x?a={SECRET}&b={SECRET}"])
+def test_a_message_of_a_library_has_no_secret(url: str) -> None:
+    assert SECRET not in storage.redact(f"cannot open {url}: refused, tried '{url}' twice")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["s3://b/photo@2x.jpg", "http://h:8080/d/photo@2x.jpg", "s3://b/what?.jpg", "gs://b/a b.jpg", "a@b: c", "C:/x?y=1"],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert storage.redact(text).replace("?...", "?y=1") == text
+
+
+def test_the_user_of_an_address_is_restored_from_one_of_the_same_host() -> None:
+    like = f"ftp://me:{SECRET}@host/runs/a"
+    assert storage.restore_user("ftp://***@host/runs/b", like) == f"ftp://me:{SECRET}@host/runs/b"
+    for other in ("ftp://***@host2/runs/b", "sftp://***@host/runs/b", "ftp://host/runs/b", "/local"):
+        assert storage.restore_user(other, like) == other
+
+
+def test_what_a_run_notes_of_others_has_no_secret(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {(0, 0): [row(0)]})
+    for url in (*URLS, *HARD):
+        note_made(run, url)
+    parent = dataclasses.replace(run, uri=f"ftp://me:{SECRET}@host/run")
+    manifest = Manifest.new({}, config={}, versions={}, digests={}, parent=parent)
+    assert manifest.parent == {"uri": "ftp://***@host/run", "run_id": run.manifest.run_id}
+    written = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert SECRET.encode() not in written
+    assert len(read_made(run)) >= len(URLS) - 1
+
+
+def test_what_is_printed_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with safe_output():
+        print(f"name\x1b[2J\tb s3://k:{SECRET}@b/x\nnext")
+        logging.getLogger("labeler.x").warning("a \x1b]0;title\x07 https://h/x?sig=%s", SECRET)
+        message_console().print(f"c \x1b[31m s3://k:{SECRET}@b/x", markup=False)
+    said = capsys.readouterr()
+    assert said.out == "name\\x1b[2J\tb s3://***@b/x\nnext\n"
+    assert "\x1b" not in said.err
+    assert "\x07" not in said.err
+    assert SECRET not in said.err
+    print("\x1bafter")
+    assert capsys.readouterr().out == "\x1bafter\n", "outside of the block nothing is changed"

@@ -46,6 +46,16 @@ def test_an_image_without_detections_has_no_masks_and_costs_no_forward(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (2, 900), (1, 1)])
+def test_images_of_a_line_of_pixels_have_masks_of_their_size(family: str, size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    sam = load(family)
+    segmented = sam.draw(sam.sketch(sam.prepare(image), detections(*size, count=3)))
+    assert (len(segmented.detections), segmented.lost) == (3, 0)
+    assert masks_of(segmented.detections, *size).shape == (3, *size)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", PATTERNS)
 def test_masks_are_transformers_own_inside_their_boxes(family: str, size: tuple[int, int]) -> None:
     height, width = size

@@ -17,6 +17,7 @@ from labeler.shards import Member, Shard, ShardEnd, Unit, count_images, find_sha
 from labeler.shards.fetching import Job, in_order
 from labeler.shards.units import Placed
 from labeler.storage import retries
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -84,6 +85,35 @@ def test_a_vanished_file_is_a_row_and_the_others_go_on(folder: Path) -> None:
     (unit,), end = read(shard)
     errors = {item.key: item.error for item in unit.items if item.error}
     assert (errors, end.images) == ({"0/004.jpg": "missing object"}, 10)
+
+
+@pytest.mark.parametrize("how", ["renamed", "emptied", "denied"])
+def test_an_input_that_is_gone_is_an_error_and_never_rows(tmp_path: Path, bucket: str, proxy: Proxy, how: str) -> None:
+    names = [f"{i:02d}.png" for i in range(40)]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).write_bytes(b"x")
+        storage.put(f"{bucket}/in/{name}", b"x")
+    (shard,) = find_shards(f"{bucket}/in" if how == "denied" else str(tmp_path / "in"))
+    if how == "renamed":
+        (tmp_path / "in").rename(tmp_path / "away")
+    elif how == "emptied":
+        for name in names:
+            (tmp_path / "in" / name).unlink()
+    else:
+        proxy.answers = [(method, 403, "AccessDenied") for method in ("GET", "HEAD")] * 1000
+    with pytest.raises(StorageError, match=r"seems to be gone|is not there any more"):
+        next(read_units(shard, max_images=4))
+
+
+def test_many_vanished_files_are_rows_while_others_are_there(tmp_path: Path) -> None:
+    for i in range(60):
+        (tmp_path / f"{i:02d}.png").write_bytes(b"x")
+    (shard,) = find_shards(str(tmp_path))
+    for i in range(30):
+        (tmp_path / f"{i:02d}.png").unlink()
+    items = [item for read in read_units(shard) if isinstance(read, Unit) for item in read.items]
+    assert [item.error for item in items] == ["missing object"] * 30 + [None] * 30
 
 
 def test_a_vanished_or_forbidden_object_is_a_row(bucket: str, proxy: Proxy) -> None:
@@ -161,20 +191,24 @@ def test_members_read_back_from_a_plan_may_lack_size_and_etag(folder: Path) -> N
 def test_jobs_run_at_the_same_time_and_come_in_order() -> None:
     running, peak = 0, 0
     lock = threading.Lock()
+    together = threading.Event()
 
     def job(number: int) -> Placed:
         nonlocal running, peak
         with lock:
             running += 1
             peak = max(peak, running)
-        time.sleep(0.02 if number % 3 else 0.05)
+            if running == 4:
+                together.set()
+        together.wait(PATIENCE_S)  # nobody goes on before four are there
+        time.sleep(0.02 if number % 3 else 0.05)  # they end in another order
         with lock:
             running -= 1
         return Placed(number, None)
 
     jobs = [Job(1, lambda n=n: job(n)) if n % 5 else Placed(n, None) for n in range(40)]  # type: ignore[misc]
     assert [placed.unit for placed in in_order(jobs, in_flight=8)] == list(range(40))
-    assert 3 <= peak <= 8
+    assert 4 <= peak <= 8
 
 
 def test_what_waits_in_memory_is_bounded() -> None:
@@ -186,7 +220,8 @@ def test_what_waits_in_memory_is_bounded() -> None:
 
     reading = in_order(jobs(), in_flight=32, ahead_bytes=100)
     assert next(reading).unit == 0
-    time.sleep(0.1)
+    wait_until(lambda: len(started) == 2)
+    time.sleep(0.1)  # for a third to begin, which must not
     assert len(started) == 2, "two of 40 bytes fit into 100"
     assert [placed.unit for placed in reading] == list(range(1, 20))
 

@@ -87,6 +87,42 @@ def test_a_12_megapixel_jpeg_decoded_at_an_eighth_has_the_boxes_of_the_full_one_
         assert np.abs(others - box).max(1).min() < 20  # two thirds of a pixel of what the detector sees
 
 
+NARROW = [(60, 900), (900, 60), (100, 670), (1, 3000), (3000, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("engine", ["fast", "transformers"])
+def test_very_wide_and_tall_images_are_labeled_and_have_their_size_and_hash(engine: str) -> None:
+    pixels = data().images[0].pixels
+    items = []
+    for index, (height, width) in enumerate(NARROW):
+        buffer = io.BytesIO()
+        Image.fromarray(np.resize(pixels, (height, width, 3))).save(buffer, "PNG")
+        items.append(Item(f"{index}.png", index, "u", None, None, buffer.getvalue(), None, {}))
+    detector = GroundingDino(MODEL, data().vocabulary, device="cpu", threads=1, engine=engine, score_floor=0)
+    rows = UnitLabeler(detector, decode_threads=1).label("000000", items)[0]
+    assert [(row.status, row.height, row.width) for row in rows] == [("labeled", *size) for size in NARROW]
+    for row in rows:
+        assert row.phash is not None
+        boxes = row.detections.boxes
+        assert boxes.min() >= 0
+        assert (boxes <= [row.width, row.height, row.width, row.height]).all()
+
+
+def test_a_strip_of_shapes_is_labeled_by_both_engines_in_its_own_pixels() -> None:
+    """Four scenes' upper parts, side by side: 7.5 times as wide as high, so that the backbone needs padding."""
+    scenes = [np.asarray(Image.fromarray(each.pixels).resize((150, 80))) for each in data().images[:4]]
+    strip = np.concatenate(scenes, 1)
+    assert strip.shape == (80, 600, 3)
+    (ours,), (theirs,) = (
+        GroundingDino(MODEL, data().vocabulary, device="cpu", threads=1, engine=engine).detect([strip])
+        for engine in ("fast", "transformers")
+    )
+    assert len(ours) == len(theirs) > 0
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=0.05)
+    assert ours.boxes[:, 2].max() > 300  # right of the middle
+
+
 def test_it_is_small_and_complete() -> None:
     checkpoint = checkpoints.resolve(MODEL)
     assert checkpoint.architecture == "MMGroundingDinoForObjectDetection"

@@ -66,7 +66,7 @@ def test_only_plain_paths_and_file_uris_are_local(uri: str, is_local: bool) -> N
 def test_redact_removes_passwords_and_query_values_and_nothing_else() -> None:
     secret = "https://me:pass@host/a?X-Amz-Signature=abc&b=c"
     assert storage.redact(secret) == "https://***@host/a?..."
-    assert storage.redact(f"HTTP 403 for url {secret}, sorry") == "HTTP 403 for url https://***@host/a?... sorry"
+    assert storage.redact(f"HTTP 403 for url {secret}, sorry") == "HTTP 403 for url https://***@host/a?..., sorry"
     assert storage.redact("https://me:p@ss:w@host/a@b.jpg") == "https://***@host/a@b.jpg"
     assert storage.redact("see 'https://host/x.jpg?bare-token', it failed") == "see 'https://host/x.jpg?...', it failed"
     for plain in ("s3://bucket/shard-?.tar", "/data/a@b/c", "s3://bucket/a b"):

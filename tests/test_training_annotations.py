@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def test_boxes_become_corners_and_crowds_are_left_out(tmp_path: Path) -> None:
     (record,) = _read(_coco(tmp_path, annotations=[_box(), _box(id=8, iscrowd=1)]), tmp_path)
     assert record.boxes_xyxy.tolist() == [[10, 10, 30, 40]]
     assert record.category_ids.tolist() == [3]
+
+
+def test_an_image_is_found_by_any_spelling_of_its_name(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "bär/é.png") for form in ("NFC", "NFD"))
+    (tmp_path / "in/bär").mkdir(parents=True)
+    Image.new("RGB", (100, 50)).save(tmp_path / "in" / composed)
+    for name in (composed, decomposed, decomposed.replace("/", "\\"), "other\\" + decomposed[-6:]):
+        image = {"id": 1, "file_name": name, "width": 100, "height": 50}
+        assert len(_read(_coco(tmp_path, images=[image]), tmp_path / "in")) == 1
+    (tmp_path / "in" / decomposed).parent.mkdir(exist_ok=True)
+    Image.new("RGB", (100, 50)).save(tmp_path / "in" / decomposed)
+    with pytest.raises(Refused, match=r"image 1: could be 'b.* or 'b"):
+        _read(_coco(tmp_path, images=[image | {"file_name": composed.replace("/", "\\")}]), tmp_path / "in")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from labeler.training.config import load_training_job, make_training_job
 from labeler.training.job import run_worker
 from labeler.training.outputs import Outputs
 from labeler.training.schedule import lr_factor, progress
+from tests.waiting import wait_until
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -101,7 +101,8 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, capsys: p
     command = [sys.executable, "-m", "jobs.train", str(config)]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        _wait_for(lambda: (output / "checkpoint" / "model.safetensors").is_file(), child)
+        wait_until(lambda: (output / "checkpoint" / "model.safetensors").is_file() or child.poll() is not None)
+        assert child.poll() is None, "the job ended by itself"
     finally:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -112,14 +113,6 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, capsys: p
     assert f"step {state['step'] + 2:g}" in capsys.readouterr().out
     steps = [record["step"] for record in _log(output)]
     assert steps == list(range(1, state["step"] + 3))
-
-
-def _wait_for(condition: Any, child: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert child.poll() is None, "the job ended by itself"
-        assert time.monotonic() < end, "nothing was saved"
-        time.sleep(0.1)
 
 
 def test_batches_prepared_by_another_process_are_the_same(tmp_path: Path) -> None:

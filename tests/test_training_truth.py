@@ -89,12 +89,13 @@ def test_an_image_is_not_replaced_by_its_namesake_in_another_folder(tmp_path: Pa
 def test_each_stored_image_has_one_name_at_most() -> None:
     found = {path: Location(path) for path in ("a/1.jpg", "a/2.jpg", "b/2.jpg", "c/0.tar/3.jpg", "d/0.tar/3.jpg")}
 
-    def places(*names: str) -> list[str | None]:
-        return [place and place.uri for place in locate(names, found)]
+    def places(*names: str) -> list[Any]:
+        return [place.uri if isinstance(place, Location) else place or None for place in locate(names, found)]
 
     assert places("a/1.jpg", "b/1.jpg", "1.jpg") == ["a/1.jpg", None, None]
     assert places("1.jpg") == places("x/1.jpg") == places("a/1.jpg") == ["a/1.jpg"]
-    assert places("2.jpg", "0.tar/3.jpg") == [None, None]
+    assert places("2.jpg", "x/2.jpg") == [("a/2.jpg", "b/2.jpg"), None]
+    assert places("0.tar/3.jpg") == [("c/0.tar/3.jpg", "d/0.tar/3.jpg")]
     assert places("1.jpg", "x/1.jpg") == ["a/1.jpg", None]
     assert places("c/0.tar/3.jpg", "d/0.tar/3.jpg") == ["c/0.tar/3.jpg", "d/0.tar/3.jpg"]
 
@@ -162,7 +163,12 @@ def test_lvis_names_its_images_by_url_and_unknown_absent_categories_mean_nothing
 
 FLAWED: dict[str, Any] = {
     "images": [image(), image(id=2, file_name="none.png"), image(id=3, file_name="b.png", width=0)],
-    "annotations": [box(), box(bbox=[1, 1, 0, 5]), box(bbox=[90, 1, 50, 5]), box(category_id=5)],
+    "annotations": [
+        box(),
+        box(id=8, bbox=[1, 1, 0, 5]),
+        box(id=9, bbox=[90, 1, 50, 5]),
+        box(id=10, category_id=5),
+    ],
     "categories": [*CATEGORIES, {"id": 5, "name": "owl"}],
 }
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.waiting import PATIENCE_S
+
 PROGRAM = """
 import time
 from labeler.watchdog import Watchdog
@@ -19,36 +21,41 @@ print("survived")
 """
 
 
-def run(body: str, timeout: float | None = 0.5) -> subprocess.CompletedProcess[str]:
+def run(body: str, timeout: float | None) -> subprocess.CompletedProcess[str]:
     program = PROGRAM.format(timeout=timeout, body=body.replace("\n", "\n    "))
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        "time.sleep(1.2)",  # idle: nobody is working
-        "with dog.working():\n    for _ in range(12): time.sleep(0.1); dog.beat()",
-        "with dog.working(): pass\ntime.sleep(1.2)",
-        "with dog.working():\n    with dog.working(): pass\n    dog.beat(); time.sleep(0.2)",
+        "time.sleep(5)\nwith dog.working(): pass\ntime.sleep(5)",  # idle: nobody is working
+        "with dog.working():\n"
+        "    end = time.monotonic() + 5\n"
+        "    while time.monotonic() < end:\n"
+        "        with dog.working(): time.sleep(0.05)\n"
+        "        dog.beat()",
     ],
 )
 def test_who_moves_or_rests_is_left_alone(body: str) -> None:
-    ended = run(body)
+    """The limit is so long that a busy machine does not take it for a move that never comes."""
+    ended = run(body, timeout=4.5)
     assert (ended.returncode, ended.stdout) == (0, "survived\n"), ended.stderr
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        "with dog.working(): time.sleep(20)",
-        "with dog.working():\n    with dog.working(): pass\n    time.sleep(20)",  # the outer one still works
+        "with dog.working(): time.sleep(600)",
+        "with dog.working():\n    with dog.working(): pass\n    time.sleep(600)",  # the outer one still works
         # pow() of such numbers holds the interpreter for minutes: a thread of Python's own could not wake up
         "with dog.working(): 3 ** (10 ** 9)",
     ],
 )
 def test_who_stands_still_is_ended_and_says_where(body: str) -> None:
-    ended = run(body)
+    ended = run(body, timeout=0.5)
     assert ended.returncode == 1
     assert "Timeout" in ended.stderr
     assert "in turn" in ended.stderr

@@ -34,7 +34,7 @@ def calibrate_by_annotations(
 
 
 def _require_evidence(evaluation: Evaluation) -> None:
-    """Refused without objects, or without detections that were judged: all thresholds would be 1, and keep nothing."""
+    """Refused without objects, or without detections that were judged: every category would be left out."""
     score, source = evaluation.scores[0], evaluation.truth.source
     if not score.objects.any():
         raise Refused(

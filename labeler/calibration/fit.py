@@ -10,11 +10,12 @@ import numpy as np
 
 from labeler.calibration.evidence import Curve, Evidence
 from labeler.calibration.intervals import one_sided, two_sided, wilson
+from labeler.calibration.shortfall import Shortfall, find_shortfall
 from labeler.calibration.target import Target
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
+from labeler.exports.thresholds import NEVER
 
 Status = Literal["fitted", "rare", "refuted", "unreachable"]
-NEVER = 1.0  # the threshold of a category that is left out
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class Choice:
     Attributes:
         status: "fitted"; "rare", too little was judged, and `threshold` is the fallback; "refuted", too little, but
             enough to say that at the fallback the category surely misses the target; "unreachable", enough was judged
-            and no threshold reaches the target. The last two are left out: `threshold` is 1.
+            and no threshold reaches the target. The last two are left out: `threshold` is NEVER.
         judged: detections that were judged, from the score floor up.
         precision, recall: above the threshold; None where nothing is known.
+        shortfall: of one that is left out: how near it came; None where nothing is known.
     """
 
     category_id: int | None
@@ -44,6 +46,7 @@ class Choice:
     judged: int
     precision: Interval | None
     recall: Interval | None
+    shortfall: Shortfall | None = None
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,17 @@ def fit(evidence: Evidence, target: Target, *, floor: float) -> Calibration:
     found = {id_: _threshold(curve, target, floor) for id_, curve in curves.items()}
     rare = {id_: curve for id_, curve in curves.items() if _seen(curve, target) < target.min_judged}
     fallback, of = _fallback(evidence, rare, target, floor)
+    short = {id_: find_shortfall(curve, target, floor=floor) for id_, curve in curves.items()}
     choices = []
     for id_, curve in curves.items():
         own = found[id_]
         if id_ in rare and fallback.threshold < NEVER and _is_refuted(curve, target, fallback.threshold):
-            choices.append(_choice(id_, "refuted", NEVER, curve))
+            choices.append(_left_out(id_, "refuted", curve, short[id_]))
         elif id_ in rare:
-            choices.append(_choice(id_, "rare", fallback.threshold, curve))
+            rarely = _left_out(id_, "rare", curve, short[id_])
+            choices.append(rarely if fallback.threshold == NEVER else _choice(id_, "rare", fallback.threshold, curve))
         elif own is None:
-            choices.append(_choice(id_, "unreachable", NEVER, curve))
+            choices.append(_left_out(id_, "unreachable", curve, short[id_]))
         else:
             choices.append(_choice(id_, "fitted", own, curve))
     return Calibration(target, tuple(choices), fallback, of)
@@ -108,7 +113,8 @@ def _fallback(
     everything = evidence.curve(evidence.category_ids)
     threshold = _threshold(everything, target, floor)
     if threshold is None:
-        return _choice(None, "unreachable", NEVER, everything), "all categories"
+        short = find_shortfall(everything, target, floor=floor)
+        return _left_out(None, "unreachable", everything, short), "all categories"
     return _choice(None, "fitted", threshold, everything), "all categories"
 
 
@@ -141,9 +147,11 @@ def _threshold(curve: Curve, target: Target, floor: float) -> float | None:
     return float(SCORE_THRESHOLDS[good[-1]]) if len(good) else None
 
 
+def _left_out(id_: int | None, status: Status, curve: Curve, shortfall: Shortfall | None) -> Choice:
+    return Choice(id_, status, NEVER, curve.judged, None, None, shortfall)
+
+
 def _choice(id_: int | None, status: Status, threshold: float, curve: Curve) -> Choice:
-    if threshold >= NEVER:
-        return Choice(id_, status, NEVER, curve.judged, None, None)
     place = int(np.abs(SCORE_THRESHOLDS - threshold).argmin())
     recall = None
     if curve.hits is not None and curve.objects:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labeler import storage
+from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
 from labeler.records import detections_of
 from labeler.runs import PlannedShard, Progress, Run, read_tables
 
-_ROW_ID = re.compile(r"(\d{6,18})[/:-](\d{1,18})")  # shard id and index
+_ROW_ID = re.compile(r"(\d{6,18})[/\\:-](\d{1,18})")  # shard id and index
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _SCORE_TOLERANCE = 1e-4  # browsers round
 _MAX_PROBLEMS = 20
@@ -71,8 +70,8 @@ def read_marks(uri: str) -> Marks:
     """
     shown = storage.redact(uri)
     try:
-        values = json.loads(storage.read_bytes(uri))
-    except (ValueError, RecursionError) as error:  # the second by brackets in brackets
+        values = plain_json.parse(storage.read_bytes(uri))
+    except ValueError as error:
         raise Refused(f"marks {shown} are no JSON: {error}") from None
     if not isinstance(values, dict) or not isinstance(values.get("marks"), list) or not values.get("run"):
         raise Refused(f'marks {shown} must be an object with "run" and a list "marks", as a report writes them')

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from labeler.calibration.fit import NEVER, Calibration, Choice, Interval
+from labeler import plain_yaml
+from labeler.calibration.fit import Calibration, Choice, Interval
 from labeler.exports.fitted_on import fitted_on
+from labeler.exports.thresholds import NEVER, as_written
 from labeler.runs import Run
+from labeler.runs.manifest import digest_of
 
 _HEAD = "# Fitted by `labeler calibrate`, for runs of the same model, prompts and vocabulary only.\n"
+_ALL = "all categories together"
+_SHOWN = 3
+_SEAL = "# While its digest is {}, `labeler calibrate` may replace this file.\n"
 
 
 def to_yaml(calibration: Calibration, run: Run, *, source: str) -> bytes:
@@ -20,8 +28,8 @@ def to_yaml(calibration: Calibration, run: Run, *, source: str) -> bytes:
     """
     by_id, target = run.vocabulary().by_id, calibration.target
     document = {
-        "default": calibration.fallback.threshold,
-        "categories": {by_id[_id(c)].name: c.threshold for c in calibration.choices if c.status != "rare"},
+        "default": as_written(calibration.fallback.threshold),
+        "categories": {by_id[_id(c)].name: as_written(c.threshold) for c in calibration.choices if c.status != "rare"},
         "fitted_on": fitted_on(run),
         "calibration": {
             "target": {target.measure: target.value},
@@ -33,7 +41,21 @@ def to_yaml(calibration: Calibration, run: Run, *, source: str) -> bytes:
         },
     }
     text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
-    return (_HEAD + text).encode()
+    return (_HEAD + _SEAL.format(digest_of(text.encode())) + text).encode()
+
+
+def describe_unedited(data: bytes) -> str | None:
+    """Return what a file was fitted for and on; None if it is not one of `to_yaml`, or was edited since."""
+    try:
+        text = data.decode()
+        body = text.split("\n", 2)[2]
+        if text != _HEAD + _SEAL.format(digest_of(body.encode())) + body:
+            return None
+        fitted = plain_yaml.parse(body)[0]["calibration"]
+        ((measure, value),), source = fitted["target"].items(), fitted["source"]
+    except (ValueError, LookupError, TypeError, AttributeError, plain_yaml.NotPlainYaml):
+        return None
+    return f"the file for {measure}={value:g} from {source}"
 
 
 def _id(choice: Choice) -> int:
@@ -43,10 +65,16 @@ def _id(choice: Choice) -> int:
 
 
 def _numbers(choice: Choice) -> dict[str, Any]:
-    values: dict[str, Any] = {"status": choice.status, "threshold": choice.threshold, "judged": choice.judged}
+    values: dict[str, Any] = {
+        "status": choice.status,
+        "threshold": as_written(choice.threshold),
+        "judged": choice.judged,
+    }
     for name, interval in (("precision", choice.precision), ("recall", choice.recall)):
         if interval is not None:
             values[name] = [round(v, 4) for v in (interval.value, interval.low, interval.high)]
+    if choice.shortfall is not None:
+        values["best"] = {name: round(getattr(choice.shortfall, name), 4) for name in ("threshold", "value", "low")}
     return values
 
 
@@ -68,11 +96,34 @@ def describe(calibration: Calibration, run: Run) -> list[str]:
         lines.append(f"{len(unknown):,} categories were not judged at all and take the fallback: {some}")
     lines.append("before suppression across categories, which export does on top: it drops boxes, right and wrong ones")
     if calibration.keeps_nothing:
-        lines.append(
-            "warning: nothing reaches the target, every threshold is 1, and an export with this file keeps no box: "
-            "ask for less, or have more boxes judged"
-        )
+        lines += _advice(calibration, dict(zip(names, calibration.choices, strict=True)))
     return [line.rstrip() for line in lines]
+
+
+def _advice(calibration: Calibration, by_name: Mapping[str, Choice]) -> list[str]:
+    """Return what to do about a calibration that leaves everything out: the best there is, and what to judge next."""
+    target = calibration.target
+    lines = [
+        "warning: nothing reaches the target, every category is left out, and an export with this file keeps no box"
+    ]
+    known = {name: c.shortfall for name, c in by_name.items() if c.shortfall}
+    if len(by_name) > 1 and calibration.fallback.shortfall:
+        known[_ALL] = calibration.fallback.shortfall
+    if not known:
+        return [*lines, "nothing is known of any category; have more boxes judged"]
+    name, best = max(known.items(), key=lambda item: item[1].low)
+    lines.append(
+        f"best reached: {target.measure} {best.value:.3f}, at {target.confidence:.0%} confidence at least "
+        f"{best.low:.3f}, of {name} from score {best.threshold:.2f}: "
+        f"ask for {target.measure}={math.floor(best.low * 100) / 100:g}"
+    )
+    reachable = sorted((short.more, name, short.more_from) for name, short in known.items() if short.more is not None)
+    for more, name, start in reachable[:_SHOWN]:
+        things = "boxes with scores" if target.measure == "precision" else "objects; found are those"
+        lines.append(f"or judge next: about {more:,} more {things} from {start:.2f} of {name}, if as many are right")
+    if not reachable:
+        lines.append(f"more judging does not help: no category has a {target.measure} above {target.value:g} anywhere")
+    return lines
 
 
 def _row(choice: Choice) -> str:
@@ -81,11 +132,13 @@ def _row(choice: Choice) -> str:
 
 
 def _why(choice: Choice, min_judged: int) -> str:
+    best = choice.shortfall
+    reached = "" if best is None else f" (best {best.value:.3f} from {best.threshold:.2f})"
     if choice.status == "rare":
         return f"  rare (fewer than {min_judged}): the fallback"
     if choice.status == "refuted":
-        return f"  rare (fewer than {min_judged}), and by these surely below it at the fallback: left out"
-    return "  reaches it nowhere: left out" if choice.status == "unreachable" else ""
+        return f"  rare (fewer than {min_judged}), and by these surely below it at the fallback: left out{reached}"
+    return f"  reaches it nowhere: left out{reached}" if choice.status == "unreachable" else ""
 
 
 def _text(interval: Interval | None) -> str:

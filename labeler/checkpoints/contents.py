@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from labeler import plain_json, storage
 from labeler.checkpoints.files import CONFIG, IMAGE_PROCESSOR, TOKENIZER, WEIGHTS, WEIGHTS_INDEX
 from labeler.checkpoints.located import Located
 from labeler.errors import Refused
@@ -68,7 +68,7 @@ def _weight_files(folder: Path, name: str) -> list[str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = plain_json.parse(storage.read_regular(path))
     except (OSError, ValueError) as error:
         raise Refused(f"cannot read {path}: {error}") from None
     if not isinstance(found, dict):
@@ -82,7 +82,7 @@ def _digest(folder: Path, weight_files: list[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted([*present, *weight_files]):
         digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
-        with (folder / name).open("rb") as file:
+        with storage.open_regular(folder / name) as file:
             while piece := file.read(_STREAM_BYTES):
                 digest.update(piece)
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from labeler.checkpoints.files import CONFIG, IMAGE_PROCESSOR
 from labeler.errors import Refused
 
 _METADATA = (CONFIG, *IMAGE_PROCESSOR, "tokenizer*", "vocab.txt", "special_tokens_map.json")
+_ADVICE = "set HF_HOME to a folder that can be written, and LABELER_CACHE for checkpoints from object storage"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
@@ -29,6 +30,10 @@ def fetch_from_hub(name: str, revision: str | None, weights: bool, section: str)
         problem = "is not in the local cache and the hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
     except errors.HfHubHTTPError as error:
         problem = f"was refused by the hub: HTTP {error.response.status_code}"
+    except RuntimeError:  # what pathlib raises where there is no home folder
+        problem = f"cannot be kept: this user has no home folder (HOME is not set); {_ADVICE}"
+    except PermissionError as error:
+        problem = f"cannot be kept: {error}; {_ADVICE}"
     except (OSError, ValueError) as error:
         problem = f"could not be fetched: {str(error).splitlines()[0]}"
     raise Refused(f"checkpoint {shown} {problem}")

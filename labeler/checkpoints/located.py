@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,12 +45,13 @@ def locate(name: str | Path, *, revision: str | None = None, weights: bool = Tru
     name = str(name)
     shown = storage.redact(name)
     is_url = "://" in name and not name.startswith("file://")
-    local = Path(name.removeprefix("file://")).expanduser()
+    local = Path(storage.expand_home(name.removeprefix("file://")))
     if revision is not None and (is_url or local.is_dir()):
         raise Refused(f"{section}.revision is for hub names only, and {shown} is not one; leave it out")
     if is_url:
         return Located(fetch_from_storage(name, shown, weights), shown, None)
     if local.is_dir():
+        _refuse_special_files(local, shown)
         return Located(local, shown, None)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise Refused(
@@ -56,3 +60,15 @@ def locate(name: str | Path, *, revision: str | None = None, weights: bool = Tru
     folder = fetch_from_hub(name, revision, weights, section)
     commit = folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else revision
     return Located(folder, name, commit)
+
+
+def _refuse_special_files(folder: Path, shown: str) -> None:
+    """Other libraries open the files of a checkpoint, too, and would wait for a pipe."""
+    try:
+        for entry in os.scandir(folder):
+            with suppress(OSError):
+                mode = entry.stat().st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    raise Refused(f"checkpoint {shown}: {entry.name} is not a regular file; replace or remove it")
+    except OSError as error:
+        raise Refused(f"checkpoint {shown} cannot be read: {error.strerror}; check its permissions") from None

@@ -17,14 +17,24 @@ from labeler.checkpoints.files import CONFIG, IMAGE_PROCESSOR, TOKENIZER
 from labeler.errors import Refused, StorageError
 
 _STREAM_BYTES = 8 * 2**20
+_ADVICE = "set LABELER_CACHE to a folder that can be written and locked"
 
 
 def cache_folder() -> Path:
-    """Where checkpoints from object storage are kept: LABELER_CACHE, or `labeler` in the user's cache folder."""
+    """Return where checkpoints from object storage are kept: LABELER_CACHE, or `labeler` in the user's cache folder.
+
+    Raises:
+        Refused: if none of them is known.
+    """
     chosen = os.environ.get("LABELER_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "labeler"
+    try:
+        if chosen:
+            return Path(storage.expand_home(chosen))
+        return Path(storage.expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "labeler"
+    except Refused:
+        raise Refused(
+            f"no cache folder for checkpoints: this user has no home folder (HOME is not set); {_ADVICE}"
+        ) from None
 
 
 def fetch_from_storage(uri: str, shown: str, weights: bool) -> Path:
@@ -35,6 +45,8 @@ def fetch_from_storage(uri: str, shown: str, weights: bool) -> Path:
             raise Refused(f"no checkpoint at {shown}: the folder has no {CONFIG} and no weights")
         identity = json.dumps([uri, weights, [(found.uri, found.size, found.etag) for found in objects]])
         cached = cache_folder() / "checkpoints" / hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
+        if cached.is_dir():  # whole, or it would not have its name; a cache that can only be read is enough
+            return cached
         with _locked(cached.with_suffix(".lock")):
             if not cached.is_dir():
                 _download(objects, cached)
@@ -42,7 +54,7 @@ def fetch_from_storage(uri: str, shown: str, weights: bool) -> Path:
     except StorageError as error:
         raise Refused(f"checkpoint {shown} could not be fetched: {error}") from error
     except OSError as error:
-        raise Refused(f"checkpoint {shown} could not be stored under {cache_folder()}: {error}") from error
+        raise Refused(f"checkpoint {shown} could not be stored under {cache_folder()}: {error}; {_ADVICE}") from error
 
 
 def _wanted_objects(uri: str, weights: bool) -> Iterator[storage.ObjectInfo]:
@@ -78,6 +90,6 @@ def _download(objects: list[storage.ObjectInfo], cached: Path) -> None:
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock among the processes of this node; the kernel releases it if the holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o666)) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -6,6 +6,9 @@ import argparse
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, require_complete, require_run
+from labeler.commands.outputs import require_replaceable, written
+
+_REPLACEABLE = "a file as `labeler calibrate` wrote it: it was edited, or made otherwise"
 
 
 def add(verbs: Verbs) -> None:
@@ -20,28 +23,30 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
     parser.add_argument("--partial", action="store_true", help="take an incomplete run, and what both sides have")
     parser.add_argument("--output", metavar="URI", help="YAML to write (default RUN/thresholds.yaml)")
+    parser.add_argument("--force", action="store_true", help="replace a file that was edited, or made otherwise")
     parser.set_defaults(run=_calibrate)
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
     from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
     from labeler.calibration.marks import read_marks
-    from labeler.calibration.threshold_file import describe, to_yaml
-    from labeler.runs import read_plan, read_progress
+    from labeler.calibration.threshold_file import describe, describe_unedited, to_yaml
+    from labeler.runs import read_snapshot
 
     target = parse_target(arguments.target, confidence=arguments.confidence, min_judged=arguments.min_judged)
     run = require_run(arguments.run_uri)
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     if not arguments.partial:
         require_complete(run, plan, progress, "calibrate on what there is with --partial")
+    output = arguments.output or run.path("thresholds.yaml")
+    replaced = require_replaceable(output, describe_unedited, _REPLACEABLE, force=arguments.force)
     if arguments.marks:
         calibration = calibrate_by_marks(run, plan, progress, read_marks(arguments.marks), target)
     else:
         calibration = calibrate_by_annotations(
             run, arguments.annotations, target, by_name=arguments.categories_by_name, partial=arguments.partial
         )
-    output = arguments.output or run.path("thresholds.yaml")
     source = storage.redact(arguments.annotations or arguments.marks)
     storage.put(output, to_yaml(calibration, run, source=source))
-    print("\n".join([*describe(calibration, run), "", f"written     {storage.redact(output)}"]))
+    print("\n".join([*describe(calibration, run), "", written(output, replaced)]))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from labeler import storage
@@ -34,6 +35,7 @@ def add(verbs: Verbs) -> None:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
+    from labeler.exports.thresholds import NOTHING_KEPT
     from labeler.job import absolute_uri
     from labeler.review.comparison import compare_runs
     from labeler.runs.made import note_made
@@ -52,6 +54,9 @@ def _compare(arguments: argparse.Namespace) -> int:
         raise Refused(f"--output is the name of an .html file, got {storage.redact(target)}")
     for run in runs:
         note_made(run, absolute_uri(target))
+    for name, one in zip("AB", thresholds, strict=True):
+        if not one.keep_any:
+            print(f"labeler: warning: {name}: {NOTHING_KEPT}", file=sys.stderr)
     found = compare_runs(runs, thresholds, target, partial=arguments.partial, max_images=arguments.images)
     print("\n".join([*_lines(found, runs[0].vocabulary()), storage.redact(target)]))
     return 0

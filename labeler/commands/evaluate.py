@@ -7,6 +7,7 @@ import argparse
 from labeler import storage
 from labeler.commands.arguments import Verbs
 from labeler.commands.export_options import SUPPRESS_IOU, read_suppress
+from labeler.commands.outputs import require_replaceable, written
 from labeler.errors import Refused
 
 
@@ -34,6 +35,7 @@ def add(verbs: Verbs) -> None:
         "--partial", action="store_true", help="an unfinished run; leave out images and categories it has not"
     )
     parser.add_argument("--output", metavar="URI", help="JSON to write (default RUN/evaluation.json)")
+    parser.add_argument("--force", action="store_true", help="replace a file that is not an evaluation")
     parser.set_defaults(run=_evaluate)
 
 
@@ -50,10 +52,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         if of_runs or arguments.iou != "auto":
             options = "--partial, --categories-by-name, --fixed-ap, --thresholds and --iou"
             raise Refused(f"{options} are for runs, not for a results file")
-        evaluation = evaluate_results(arguments.run_uri, arguments.annotations, groups=groups, rules=rules)
         target = arguments.output
+        replaced = _replaced(target, force=arguments.force)
+        evaluation = evaluate_results(arguments.run_uri, arguments.annotations, groups=groups, rules=rules)
     else:
         run_uri = absolute_uri(arguments.run_uri)
+        target = arguments.output or storage.join(run_uri, "evaluation.json")
+        replaced = _replaced(target, force=arguments.force)
         evaluation = evaluate_run(
             run_uri,
             arguments.annotations,
@@ -66,10 +71,18 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             thresholds=arguments.thresholds,
             suppress_iou=read_suppress(arguments.suppress or str(SUPPRESS_IOU)),
         )
-        target = arguments.output or storage.join(run_uri, "evaluation.json")
     lines = evaluation.lines()
     if target:
         storage.put(target, evaluation.to_json())  # first: the reader of our output may go away (`| head`)
-        lines += ["", f"written     {storage.redact(target)}"]
+        lines += ["", written(target, replaced)]
     print("\n".join(lines))
     return 0
+
+
+def _replaced(target: str | None, *, force: bool) -> str | None:
+    """Return what an evaluation written to `target` replaces. Raises Refused if that is something else."""
+    from labeler.evaluation.evaluation import describe_written
+
+    if not target:
+        return None
+    return require_replaceable(target, describe_written, "an evaluation by `labeler evaluate`", force=force)

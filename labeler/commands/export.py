@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands import export_options as options
 from labeler.commands.arguments import Verbs, require_complete, require_run
+from labeler.commands.outputs import require_replaceable
 from labeler.errors import Refused, StorageError
 
 if TYPE_CHECKING:
     from labeler.exports.export import ExportSummary
+    from labeler.exports.selection import Selection
+    from labeler.exports.totals import Totals
 
 
 def add(verbs: Verbs) -> None:
@@ -29,21 +31,34 @@ def add(verbs: Verbs) -> None:
 
 def _export(arguments: argparse.Namespace) -> int:
     from labeler.exports.export import export_run
-    from labeler.runs import read_plan, read_progress
+    from labeler.exports.thresholds import NOTHING_KEPT
+    from labeler.runs import read_snapshot
 
     run = require_run(arguments.run_uri)
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     if not arguments.partial:
         require_complete(run, plan, progress, "export what there is with --partial")
     selection, format_ = options.read_selection(arguments, run), options.read_format(arguments)
+    if not selection.thresholds.keep_any:
+        print(f"labeler: warning: {NOTHING_KEPT}", file=sys.stderr)
     single = options.is_single_file(arguments)
     extension = f".{options.SINGLE_FILES[arguments.to]}" if single else ""
     target = _target(arguments.output, run.path(f"exports/{arguments.to}{extension}"))
+    replaced = _replaced(target, arguments.to) if single else None
     summary = export_run(run, plan, progress, selection, format_, target.rstrip("/"), single_file=single)
-    print("\n".join(_describe(summary)))
-    if warning := _warning(selection.splits.names, summary.totals.images):
+    print("\n".join([*_describe(summary), *([f"replaces: {replaced}"] if replaced else [])]))
+    if warning := _warning(selection, summary.totals):
         print(f"labeler: warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _replaced(target: str, to: str) -> str | None:
+    """Return what the one file of an export replaces. Raises Refused if that is not such a file."""
+    from labeler.exports import coco_files, odvg
+
+    describe = odvg.describe_written if to == "odvg" else coco_files.describe_written
+    what, or_else = f"an export by `labeler export --to {to}`", "delete it first"
+    return require_replaceable(target, describe, what, or_else=or_else, max_bytes=4096)
 
 
 def _target(asked: str | None, default: str) -> str:
@@ -61,12 +76,20 @@ def _target(asked: str | None, default: str) -> str:
     return asked
 
 
-def _warning(splits: Sequence[str], images: Mapping[str, int]) -> str | None:
-    """What is surely not meant: nothing at all, or a split that data.yaml or a trainer names and that has no image."""
-    if not any(images.values()):
+def _warning(selection: Selection, totals: Totals) -> str | None:
+    """Return what cannot be meant: no image or box at all, or a split that has none of one of them."""
+    if not any(totals.images.values()):
         return "no image is selected, the export is empty"
-    empty = ", ".join(name for name in splits if not images.get(name))
-    return f"no image fell into {empty}: give it a larger share" if empty else None
+    backgrounds = selection.max_boxes == 0  # asked for
+    if not totals.annotations and not backgrounds:
+        if not selection.thresholds.keep_any:
+            return None  # said before
+        return "no box is kept, the images are all exported as background: lower --threshold, or check the options"
+    for what, counts in (("image", totals.images), ("box", totals.boxes)):
+        empty = ", ".join(name for name in selection.splits.names if not counts.get(name))
+        if empty and not (what == "box" and backgrounds):
+            return f"no {what} fell into {empty}: give it a larger share"
+    return None
 
 
 def _describe(summary: ExportSummary) -> list[str]:

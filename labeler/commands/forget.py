@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, require_run
+from labeler.errors import Refused
 
 _SHOWN = 10
 
@@ -14,25 +16,38 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("forget", help="deletion requests: take images out of a run and all derived from it")
     parser.add_argument("run_uri", metavar="RUN", help="the run folder")
     parser.add_argument(
-        "--keys", required=True, metavar="FILE", help="an image a line: key, file name as in exports, or digest"
+        "--keys",
+        metavar="FILE",
+        help="an image a line: key, file name as in exports, or digest; without it, what the "
+        "run's own list of removed images has is removed wherever it was labeled since",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="count what would be removed; change nothing")
+    parser.add_argument(
+        "--future", action="store_true", help="also if none of them is in the run: keep out images that come later"
     )
     parser.set_defaults(run=_forget)
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    from labeler.forget import forget
+    from labeler.forget import count_named, forget, forget_listed
     from labeler.job import absolute_uri
     from labeler.runs.excluded import read_names
 
     run = require_run(arguments.run_uri)
-    names = read_names(absolute_uri(arguments.keys))
-    outcome = forget(run, names)
+    if arguments.keys is None:
+        if arguments.dry_run or arguments.future:
+            raise Refused("--dry-run and --future need the names of --keys")
+        outcome = forget_listed(run)
+    else:
+        names = read_names(absolute_uri(arguments.keys))
+        if arguments.dry_run:
+            return _dry_run(*count_named(run, names))
+        outcome = forget(run, names, future=arguments.future)
     runs = f" in {len(outcome.runs):,} runs" if len(outcome.runs) > 1 else ""
     print(f"forgotten: {outcome.images:,} images; {outcome.units:,} unit files written anew{runs}")
     if outcome.unknown:
         print(f"not in the run: {len(outcome.unknown):,} names, kept out of what is labeled from now on:")
-        for line in [*outcome.unknown[:_SHOWN], *(["..."] if len(outcome.unknown) > _SHOWN else [])]:
-            print(f"  {line}")
+        _print_some(outcome.unknown)
     for uri in outcome.untouched:
         print(f"not changed, make it anew: {storage.redact(uri)}")
     for uri, why in outcome.unreached.items():
@@ -40,3 +55,17 @@ def _forget(arguments: argparse.Namespace) -> int:
     print("not reached: the images themselves, their keys in the rows and in groups/, older versions that the bucket")
     print("  keeps, copies of exports, and a job that is running now (forget again when it has ended)")
     return 0
+
+
+def _dry_run(images: int, unknown: Sequence[str]) -> int:
+    """Exit code 2 where nothing is found, as without --dry-run."""
+    print(f"would be removed: {images:,} images")
+    if unknown:
+        print(f"not in the run: {len(unknown):,} names:")
+        _print_some(unknown)
+    return 0 if images else Refused.exit_code
+
+
+def _print_some(names: Sequence[str]) -> None:
+    for line in [*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])]:
+        print(f"  {line}")

@@ -12,6 +12,7 @@ from labeler.errors import Refused
 from labeler.shards import skipped
 
 if TYPE_CHECKING:
+    from labeler.config import Config
     from labeler.pipeline.session import Outcome
 
 
@@ -37,9 +38,9 @@ def _label(arguments: argparse.Namespace) -> int:
     if arguments.trace and not arguments.profile:
         raise Refused("--trace belongs to --profile")
     if arguments.dry_run:
-        return _dry_run(arguments)
+        return _dry_run(arguments, config)
     if arguments.profile:
-        return _profile(arguments)
+        return _profile(arguments, config)
     from labeler.pipeline.label import label
 
     outcome = label(config, extend=arguments.extend)
@@ -55,6 +56,8 @@ def describe(outcome: Outcome) -> list[str]:
         f"complete: {report.images:,} images in {report.shards:,} shards: {statuses}",
         f"{report.detections:,} detections in {storage.redact(outcome.run.uri)}",
     ]
+    if report.images_to_forget:
+        lines.append(describe_to_forget(report.images_to_forget, outcome.run.uri))
     if report.skipped_files:
         lines.append(f"skipped, not images: {skipped.describe(report.skipped_files)}")
     if report.images_at_cap:
@@ -62,12 +65,17 @@ def describe(outcome: Outcome) -> list[str]:
     return lines
 
 
-def _dry_run(arguments: argparse.Namespace) -> int:
-    from labeler.config import load_config
+def describe_to_forget(images: int, run_uri: str) -> str:
+    """What to do about images that are on a run's list of removed images, and were labeled all the same."""
+    return (
+        f"warning: {images:,} images that are to be removed have labels; run: labeler forget {storage.redact(run_uri)}"
+    )
+
+
+def _dry_run(arguments: argparse.Namespace, config: Config) -> int:
     from labeler.estimate import describe_estimate, describe_plan, describe_skipped, time_sample
     from labeler.job import plan_input, resolve_job
 
-    config = load_config(arguments.config, arguments.overrides)
     job = resolve_job(config)
     counts = Counter[str]()
     plan = plan_input(config, counts=counts)
@@ -83,14 +91,12 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _profile(arguments: argparse.Namespace) -> int:
+def _profile(arguments: argparse.Namespace, config: Config) -> int:
     if arguments.time_images < 1:
         raise Refused(f"--time-images {arguments.time_images}: a profile takes at least one image")
-    from labeler.config import load_config
     from labeler.job import plan_input, resolve_job
     from labeler.profile import describe_profile, profile_sample
 
-    config = load_config(arguments.config, arguments.overrides)
     job = resolve_job(config)
     profile = profile_sample(job, plan_input(config), images=arguments.time_images, trace=arguments.trace)
     print("\n".join(describe_profile(profile)))

@@ -29,11 +29,11 @@ def _report(arguments: argparse.Namespace) -> int:
     from labeler.exports.thresholds import Thresholds, thresholds_for
     from labeler.job import absolute_uri
     from labeler.review import write_report
-    from labeler.runs import read_plan, read_progress
+    from labeler.runs import read_snapshot
     from labeler.runs.made import note_made
 
     run = require_run(arguments.run_uri)
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     left = progress.left(plan)
     if left and not arguments.partial:
         raise Refused(

@@ -24,10 +24,10 @@ def add(verbs: Verbs) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from labeler.runs import read_plan, read_progress
+    from labeler.runs import read_snapshot
 
     run = require_run(arguments.run_uri)
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     finished = len(plan) - len(progress.left(plan))
     images, exact = progress.images_known(plan)
     print(f"run      {run.manifest.run_id}, created {run.manifest.created}")
@@ -43,6 +43,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
     """Reads every row, and says what it finds; whether all is there and sound, the report written or not."""
+    from labeler.commands.label import describe_to_forget
     from labeler.report import build_report
     from labeler.runs import layout
     from labeler.runs.manifest import readable_json
@@ -55,8 +56,23 @@ def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
     print(f"rows     {report.images:,}: {', '.join(f'{s} {n:,}' for s, n in report.statuses.items()) or 'none'}")
     for problem in report.problems:
         print(f"problem  {problem}")
+    if report.images_to_forget:
+        print(describe_to_forget(report.images_to_forget, run.uri))
     try:
         storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
     except StorageError as error:  # whoever may only read the run can prove its counts all the same
         print(f"note     the report was not written: {error}")
-    return report.complete
+    return report.complete and not _is_unselected(run, plan)
+
+
+def _is_unselected(run: Run, plan: Sequence[PlannedShard]) -> bool:
+    """Say which units a derived run lacks, because they came after it was created."""
+    from labeler.runs import read_progress
+    from labeler.runs.derived import count_unselected, describe_unselected
+
+    if run.parent is None:
+        return False
+    count = count_unselected(run, plan, read_progress(run.parent))
+    if count:
+        print(f"problem  {describe_unselected(run, count)}")
+    return bool(count)

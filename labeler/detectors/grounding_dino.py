@@ -248,7 +248,8 @@ class GroundingDino:
     def detect_prepared(self, batch: Sequence[Prepared]) -> list[Detections | DetectError]:
         """Detections of prepared images of any sizes, in their order; an image that fails has its DetectError.
 
-        Images of one resized shape may share a forward; none is ever padded, because that changes its detections.
+        Images of one resized shape may share a forward. None is padded, because that changes its detections, but for
+        those with a side too short for the backbone.
         """
         results: dict[int, Detections | DetectError] = {}
         for places, found in one_ahead(self.begin(batch)):
@@ -306,6 +307,7 @@ class GroundingDino:
 
     def _start_here(self, images: Sequence[Prepared], replay: bool) -> _Started:
         pixels = self._passes.upload(images)
+        replay = replay and not self._passes.pads(pixels)
         rows = (self._recorded if replay and self._recorded else self._passes)(pixels)
         if rows is None:
             height, width = images[0].pixels.shape[:2]

@@ -61,6 +61,10 @@ class Passes:
         rows = torch.cat(parts)
         return rows.view(len(pixels), chunks, *rows.shape[1:])
 
+    def pads(self, pixels: Tensor) -> bool:
+        """Return whether uploaded images are padded for the backbone: no recording can be made of that."""
+        return min(pixels.shape[1:3]) < self.forward.least_side
+
     @property
     def kept(self) -> object:
         """What the last call read of what is kept between calls, and may be dropped."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ import torch
 from labeler.checkpoints import ARCHITECTURES
 from labeler.detectors.loading import no_progress_bars
 from labeler.detectors.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from labeler.errors import Refused
+from labeler.storage import read_regular
 from labeler.tokenizer import Tokenizer
 from labeler.wordpiece import write_wordpiece
 
@@ -85,7 +86,11 @@ def create_checkpoint(
         write_wordpiece(folder, words)
     else:
         (folder / "tokenizer.json").unlink(missing_ok=True)  # an earlier one would be read first
-        shutil.copyfile(vocab_file, folder / "vocab.txt")
+        try:
+            words_read = read_regular(vocab_file)
+        except (OSError, ValueError) as error:
+            raise Refused(f"{vocab_file} cannot be read: {error}; give a BERT vocab.txt") from None
+        (folder / "vocab.txt").write_bytes(words_read)
     Tokenizer.load(folder)  # refuses a vocabulary that the model's masks would not understand
     tokens = len((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
     model = _new_model(kind, shape, tokens, seed)

@@ -9,8 +9,10 @@ of what may run in half precision. Coordinates never do: in half precision refer
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from torch.nn import functional
 
 from labeler.errors import Refused
 from labeler.tokenizer import PERIOD_ID, SEP_ID
+
+_MOST_LEAST_SIDE = 256  # pixels; today's backbones need 1 or 32
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,10 @@ class ImageFeatures:
     Attributes:
         features: (images, positions, d) float32.
         position_embedding: (1, positions, d) float32, the same for all of them.
-        mask: (images, positions) bool, True for a real position: always, as images are never padded.
-        valid_ratios: (images, levels, 2) float32, for the same reason all 1.
+        mask: (images, positions) bool, True for a real position: all of them, but for images that had to be padded.
+        valid_ratios: (images, levels, 2) float32, (width, height) of what is not padding; 1 where nothing is.
         level_shapes: (height, width) of each level.
+        padded: whether there is padding.
     """
 
     features: Tensor
@@ -60,6 +65,7 @@ class ImageFeatures:
     mask: Tensor
     valid_ratios: Tensor
     level_shapes: tuple[tuple[int, int], ...]
+    padded: bool = False
 
     def take(self, images: Tensor) -> ImageFeatures:
         """The images at these indices, repeats allowed."""
@@ -69,6 +75,7 @@ class ImageFeatures:
             self.mask.index_select(0, images),
             self.valid_ratios.index_select(0, images),
             self.level_shapes,
+            self.padded,
         )
 
 
@@ -122,8 +129,16 @@ class SplitForward:
     # ---- image, once per image
 
     def encode_image(self, pixel_values: Tensor) -> ImageFeatures:
-        """Features of normalised images of one size, (images, 3, h, w) float32."""
+        """Features of normalised images of one size, (images, 3, h, w) float32.
+
+        A side shorter than `least_side` is padded, with zeros and a mask, as the checkpoint's processor pads.
+        """
         pixel_mask = torch.ones(pixel_values[:, 0].shape, dtype=torch.long, device=self.device)
+        below, beside = (max(0, self.least_side - side) for side in pixel_values.shape[-2:])
+        if below or beside:
+            pixel_values, pixel_mask = (
+                functional.pad(each, (0, beside, 0, below)) for each in (pixel_values, pixel_mask)
+            )
         maps = self._feature_maps(pixel_values, pixel_mask)
         features, positions, masks, ratios, shapes = [], [], [], [], []
         for level, feature_map in enumerate(maps):
@@ -136,8 +151,30 @@ class SplitForward:
             ratios.append(self.model.get_valid_ratio(mask, dtype=torch.float32))
             shapes.append((int(height), int(width)))
         return ImageFeatures(
-            torch.cat(features, 1), torch.cat(positions, 1), torch.cat(masks, 1), torch.stack(ratios, 1), tuple(shapes)
+            torch.cat(features, 1),
+            torch.cat(positions, 1),
+            torch.cat(masks, 1),
+            torch.stack(ratios, 1),
+            tuple(shapes),
+            padded=bool(below or beside),
         )
+
+    @cached_property
+    def least_side(self) -> int:
+        """Pixels that a side of an image needs for the backbone to run: ConvNeXt halves sides until none is left."""
+
+        def runs(side: int) -> bool:
+            empty = torch.zeros((1, 3, side, side), device=self.device)
+            try:
+                with self._autocast():
+                    self.model.backbone.conv_encoder(empty, torch.ones_like(empty[:, 0], dtype=torch.long))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # a kernel larger than what is left of the image
+                return False
+            return True
+
+        return bisect_left(range(1, _MOST_LEAST_SIDE), True, key=runs) + 1
 
     def _feature_maps(self, pixel_values: Tensor, pixel_mask: Tensor) -> list[Tensor]:
         """Every level's map (images, d, height, width) in float32; the last levels stride past the backbone."""

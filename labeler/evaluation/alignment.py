@@ -13,6 +13,7 @@ import numpy.typing as npt
 from labeler.errors import Refused
 from labeler.evaluation.ground_truth import MAX_PROBLEMS, GroundTruth
 from labeler.exports.selection import LABELED
+from labeler.file_names import NameIndex, comparable, last_part
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
 from labeler.runs.plan import file_name_prefix
 from labeler.vocabulary import Category, Vocabulary
@@ -77,7 +78,8 @@ def match_categories(
 
 
 def category_key(category: Category) -> str:
-    return phrase_key(clean_phrase(category.name))
+    """Return what two names of one category have in common, however they are spelled."""
+    return phrase_key(comparable(clean_phrase(category.name)))
 
 
 def near(name: str, names: Sequence[str]) -> str:
@@ -119,8 +121,9 @@ class ImageMatch:
 class _Claims:
     """The best row so far for each image of the ground truth.
 
-    A row with the whole file name is better than one with the same last part only; then a labeled one is better than a
-    failed one (a tar's repeated member is a failed row with the same name).
+    A row with the very file name is better than one with another spelling of it, and that is better than one with the
+    same last part only; then a labeled one is better than a failed one (a tar's repeated member is a failed row with
+    the same name).
     """
 
     images: int
@@ -132,9 +135,9 @@ class _Claims:
     def __post_init__(self) -> None:
         self.rank, self.row = np.full(self.images, -1, np.int8), np.full(self.images, -1, np.int64)
 
-    def take(self, image: int, row: int, name: str, status: str, *, exact: bool) -> None:
+    def take(self, image: int, row: int, name: str, status: str, closeness: int) -> None:
         labeled = status in LABELED
-        rank = 2 * exact + labeled
+        rank = 2 * closeness + labeled
         if rank == self.rank[image] and labeled:
             self.doubled[image] = name
         if rank > self.rank[image]:
@@ -145,16 +148,49 @@ class _Claims:
                 self.status[image] = status
 
 
+class _Names:
+    """The ground truth's images by name."""
+
+    def __init__(self, truth: GroundTruth) -> None:
+        require_distinct_names(truth)
+        self._truth = truth
+        self._whole, self._last = NameIndex(truth.file_names), NameIndex(map(last_part, truth.file_names))
+        self._unclear: dict[str, list[int]] = {}
+
+    def find(self, name: str) -> tuple[int, int]:
+        """(image, how close its name is: 2 the very same, 1 another spelling, 0 its last part); image -1 for none."""
+        whole = self._whole.find(name)
+        if len(whole) == 1:
+            return whole[0], 1 + (name in self._whole)
+        if whole:
+            self._unclear[name] = whole
+        last = [] if whole else self._last.find(last_part(name))
+        return (last[0] if len(last) == 1 else -1), 0
+
+    def refuse_unclear(self) -> None:
+        """Raise Refused if the name of an image of the run could be meant as several of the ground truth."""
+        if self._unclear:
+            problems = [
+                f"{name!a}: {' or '.join(ascii(self._truth.file_names[image]) for image in images)}"
+                for name, images in list(self._unclear.items())[:MAX_PROBLEMS]
+            ]
+            raise Refused(
+                f"annotations {self._truth.source}: {len(self._unclear):,} images of the run could be several of "
+                "theirs, whose names differ only in how they are spelled; spell them as the run does",
+                problems,
+            )
+
+
 def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, truth: GroundTruth) -> ImageMatch:
-    """Match by `file_name` as exports write it, else by its last part where that is unique. Reads no detections.
+    """Match by `file_name` as exports write it, in any spelling, else by its last part where that is unique.
+
+    Reads no detections.
 
     Raises:
         Refused: no image matches, or two images of the run could be the same one of the ground truth.
     """
     prefixes = {planned.shard_id: file_name_prefix(planned) for planned in plan}
-    names = {name: image for image, name in enumerate(truth.file_names)}
-    require_distinct_names(truth)
-    last_parts = _unique_last_parts(truth.file_names)
+    names = _Names(truth)
     claims = _Claims(len(truth.file_names))
     starts: dict[UnitKey, int] = {}
     sizes: dict[int, tuple[int | None, int | None]] = {}
@@ -163,12 +199,13 @@ def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, tru
         starts[unit] = total
         for row in table.to_pylist():
             name = prefixes[row["shard_id"]] + row["image_key"]
-            image = names.get(name, last_parts.get(_last_part(name), -1))
+            image, closeness = names.find(name)
             if image >= 0:
-                claims.take(image, total, name, row["status"], exact=name in names)
+                claims.take(image, total, name, row["status"], closeness)
                 if claims.row[image] == total:
                     sizes[image] = (row["height"], row["width"])
             total += 1
+    names.refuse_unclear()
     if not (claims.row >= 0).any():
         example = f'such as "{truth.file_names[0]}"'
         where = f"none is in run {run.manifest.run_id}"
@@ -194,15 +231,6 @@ def require_distinct_names(truth: GroundTruth) -> None:
     if len(set(truth.file_names)) < len(truth.file_names):
         twice = next(name for name, count in Counter(truth.file_names).items() if count > 1)
         raise Refused(f'annotations {truth.source}: two images have the file_name "{twice}"; images are matched by it')
-
-
-def _unique_last_parts(names: Sequence[str]) -> dict[str, int]:
-    counts = Counter(_last_part(name) for name in names)
-    return {part: image for image, name in enumerate(names) if counts[part := _last_part(name)] == 1}
-
-
-def _last_part(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def _differs(size: tuple[int | None, int | None], expected: Positions) -> bool:

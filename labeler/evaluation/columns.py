@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -44,7 +45,8 @@ class Columns:
     ignore: array[int] = field(default_factory=lambda: array("b"))
     segmentations: list[Any] | None = None
     problems: list[str] = field(default_factory=list)
-    _annotations: int = 0
+    annotation_ids: array[int] = field(default_factory=lambda: array("q"))
+    _counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.segmentations = [] if self.masks else None
@@ -52,19 +54,14 @@ class Columns:
     def add(self, key: str, element: Any) -> None:
         """Take one element of the file's list `key`; other members than the three lists are passed over."""
         readers = {"images": self._add_image, "categories": self._add_category, "annotations": self._add_annotation}
-        place = f"{key}[{self._count(key)}]"
         if key not in readers:
             return
+        place = f"{key}[{self._counts[key]}]"
+        self._counts[key] += 1
         if not isinstance(element, Mapping):
             self.problems.append(f"{place}: expected an object, got {type(element).__name__}")
             return
         readers[key](element, place)
-
-    def _count(self, key: str) -> int:
-        if key == "annotations":
-            self._annotations += 1
-            return self._annotations - 1
-        return len(self.images) if key == "images" else len(self.categories)
 
     def _add_image(self, entry: Mapping[str, Any], place: str) -> None:
         id_, name = entry.get("id"), _file_name(entry)
@@ -105,6 +102,8 @@ class Columns:
         elif self.segmentations is not None and not entry.get("segmentation"):
             self.problems.append(f"{place}: no `segmentation`; masks cannot be evaluated on this file")
         else:
+            if is_id(id_ := entry.get("id")):
+                self.annotation_ids.append(id_)
             self.image_ids.append(image_id)
             self.category_ids.append(category_id)
             self.boxes.extend(box)

@@ -18,8 +18,8 @@ from labeler.evaluation.groups import Groups, GroupsSpec, frequency_groups, read
 from labeler.evaluation.matching import Kind
 from labeler.evaluation.protocol import protocol_of
 from labeler.evaluation.run_detections import read_detections
-from labeler.exports.thresholds import Thresholds, thresholds_for
-from labeler.runs import Run, open_run, read_plan, read_progress
+from labeler.exports.thresholds import NOTHING_KEPT, Thresholds, thresholds_for
+from labeler.runs import Run, open_run, read_snapshot
 
 
 def evaluate_run(
@@ -65,7 +65,7 @@ def evaluate_run(
         shown = storage.redact(run_uri)
         raise Refused(f"{shown} is no run: it has no run.json; give the output folder of a label command")
     limits = thresholds_for(run, thresholds) if thresholds is not None else Thresholds()
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     if (left := progress.left(plan)) and not partial:
         raise Refused(
             f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
@@ -97,7 +97,7 @@ def evaluate_run(
         at_cap += int(np.count_nonzero(lengths == cap)) if cap else 0
     protocol = protocol_of(run, whole, part.truth, images, categories)
     protocol["images"] |= {"at_cap": at_cap, "run_complete": progress.is_complete(plan)}
-    protocol["notes"] = collector.notes()
+    protocol["notes"] = collector.notes() + ([] if limits.keep_any else [NOTHING_KEPT])
     protocol["thresholds"] = None if thresholds is None else storage.redact(thresholds)
     protocol["suppress_iou"] = suppress_iou
     kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)

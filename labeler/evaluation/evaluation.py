@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from labeler import plain_json
 from labeler.evaluation import operating_points
 from labeler.evaluation.average_precision import LVIS_FIXED, Score
 from labeler.evaluation.ground_truth import GroundTruth
@@ -94,3 +95,15 @@ class Evaluation:
         from labeler.evaluation.text import describe
 
         return describe(self)
+
+
+def describe_written(data: bytes) -> str | None:
+    """Return what an evaluation.json is about; None if it is not one."""
+    try:
+        values = plain_json.parse(data)
+        protocol, first = values["protocol"], values["scores"][0]
+        ap = "-" if first["AP"] is None else f"{first['AP']:.3f}"
+        at = f" at thresholds {protocol['thresholds']}" if protocol.get("thresholds") else ""
+        return f"the evaluation against {protocol['annotations']['source']}{at} (AP {ap})"
+    except (ValueError, LookupError, TypeError):
+        return None

@@ -172,6 +172,7 @@ def _assemble(columns: Columns, source: str) -> GroundTruth | None:
     category_ids = np.array([category.id for category in categories], np.int64)
     image = _positions(columns, "image", image_ids)
     category = _positions(columns, "category", category_ids)
+    columns.problems += _repeated("annotation", np.sort(np.frombuffer(columns.annotation_ids, np.int64)))
     if columns.problems:
         return None
     boxes = np.frombuffer(columns.boxes, np.float64).reshape(-1, 4)
@@ -201,12 +202,16 @@ def _assemble(columns: Columns, source: str) -> GroundTruth | None:
 def _positions(columns: Columns, what: str, known: npt.NDArray[np.int64]) -> Ints:
     """Ids of the objects' images or categories -> positions in the sorted `known` ids; others become problems."""
     ids = np.frombuffer(getattr(columns, f"{what}_ids"), np.int64)
-    repeated = known[1:][known[1:] == known[:-1]]
-    columns.problems += [f"{what} id {id_} is used twice" for id_ in np.unique(repeated).tolist()]
+    columns.problems += _repeated(what, known)
     position = np.minimum(np.searchsorted(known, ids), len(known) - 1)
     for row in np.flatnonzero(known[position] != ids).tolist():
         columns.problems.append(f"annotations[{row}]: {what}_id {ids[row]} is no {what} of the file")
     return position.astype(np.int32)
+
+
+def _repeated(what: str, ids: npt.NDArray[np.int64]) -> list[str]:
+    """Return a problem for each id that is used more than once; `ids` are sorted."""
+    return [f"{what} id {id_} is used twice" for id_ in np.unique(ids[1:][ids[1:] == ids[:-1]]).tolist()]
 
 
 def _keys(truth: GroundTruth, ids_by_image: list[tuple[int, ...]]) -> Keys:

@@ -10,6 +10,7 @@ from typing import Any
 from labeler import plain_yaml, storage
 from labeler.errors import Refused
 from labeler.evaluation.ground_truth import GroundTruth
+from labeler.file_names import NameIndex
 
 _FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 GroupsSpec = str | Path | Mapping[str, Sequence[str | int]]
@@ -26,23 +27,32 @@ def read_groups(spec: GroupsSpec, truth: GroundTruth) -> Groups:
     values = _load(str(spec), shown) if isinstance(spec, str | Path) else spec
     if not isinstance(values, Mapping) or not values or not all(isinstance(v, list | tuple) for v in values.values()):
         raise Refused(f"groups {shown} must be a mapping of group names to lists of categories")
-    by_name = {category.name: position for position, category in enumerate(truth.categories)}
+    names = [category.name for category in truth.categories]
+    by_name = NameIndex(names)
     by_id = {category.id: position for position, category in enumerate(truth.categories)}
     problems = []
     groups: Groups = {}
     for group, members in values.items():
         groups[str(group)] = []
         for member in members:
-            place = by_id.get(member) if type(member) is int else by_name.get(str(member))
-            if place is None:
-                near = difflib.get_close_matches(str(member), by_name, n=1)
-                hint = f'; did you mean "{near[0]}"?' if near else ""
-                problems.append(f"{group}: the annotations have no category {member!r}{hint}")
+            by_its_id = type(member) is int
+            places = [by_id[member]] if by_its_id and member in by_id else []
+            places = places if by_its_id else by_name.find(str(member))
+            if not places:
+                problems.append(f"{group}: the annotations have no category {member!r}{_near(str(member), names)}")
+            elif len(places) > 1 and str(member) not in by_name:
+                spelled = " or ".join(ascii(names[place]) for place in places)
+                problems.append(f"{group}: {member!a} could be {spelled}; spell it as the annotations do")
             else:
-                groups[str(group)].append(place)
+                groups[str(group)].append(places[-1])
     if problems:
         raise Refused(f"groups {shown}: {len(problems)} unknown categories", problems)
     return {group: sorted(set(members)) for group, members in groups.items()}
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def _load(spec: str, shown: str) -> Any:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from labeler.plain_json import NotPlainJson, require_depth, too_deep
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
 
@@ -21,12 +23,12 @@ def iterate_members(text: str) -> Iterator[tuple[str, Any]]:
     if text.startswith("}", at):
         return
     while True:
-        key, at = _DECODER.raw_decode(text, at)
+        key, at = _value(text, at)
         at = _skip(text, _expect(text, at, ":"))
         if text.startswith("[", at):
             at = yield from _elements(text, at + 1, key)
         else:
-            value, at = _DECODER.raw_decode(text, at)
+            value, at = _value(text, at)
             yield key, value
         at = _skip(text, at)
         if not text.startswith(",", at):
@@ -41,12 +43,22 @@ def _elements(text: str, at: int, key: str) -> Generator[tuple[str, Any], None, 
     if text.startswith("]", at):
         return at + 1
     while True:
-        value, at = _DECODER.raw_decode(text, at)
+        value, at = _value(text, at)
         yield key, value
         at = _skip(text, at)
         if not text.startswith(",", at):
             return _expect(text, at, "]")
         at = _skip(text, at + 1)
+
+
+def _value(text: str, at: int) -> tuple[Any, int]:
+    """The value that begins at `at`, and the position behind it."""
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+        require_depth(value)
+    except (RecursionError, NotPlainJson):
+        raise json.JSONDecodeError(too_deep().problem, text, at) from None
+    return value, end
 
 
 def _skip(text: str, at: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ _LVIS_POLICY = (
     "found in the image (none where the image reached the cap of detections); not_exhaustive_category_ids are those "
     "with a box here and another that was found and not exported; all other categories are unknown"
 )
+_DESCRIPTION = "pseudo-labels by labeler"
+_OURS = re.compile(rb'\{"info": \{"description": "' + _DESCRIPTION.encode() + rb'", "run_id": "(\w+)"')
 _FREQUENT, _COMMON = 100, 10  # images; LVIS: rare up to 10, common up to 100
 
 
@@ -102,7 +105,7 @@ class CocoPart:
     def _head(self) -> dict[str, Any]:
         manifest = self._frame.run.manifest
         info = {
-            "description": "pseudo-labels by labeler",
+            "description": _DESCRIPTION,
             "run_id": manifest.run_id,
             "model": manifest.config["model"]["name"],
             "model_digest": manifest.fingerprint_fields.get("model"),
@@ -129,6 +132,12 @@ def _lvis_category(category: Category, images: int, boxes: int) -> dict[str, Any
         "image_count": images,
         "instance_count": boxes,
     }
+
+
+def describe_written(start: bytes) -> str | None:
+    """Return what a COCO or LVIS file is about by its first bytes; None if `CocoFormat` did not write it."""
+    found = _OURS.match(start)
+    return f"the export of run {found[1].decode()}" if found else None
 
 
 class _Document:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from labeler import storage
@@ -19,6 +20,7 @@ from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoic
 from labeler.exports.totals import Totals
 from labeler.job import absolute_uri
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, only_units, units_in_order
+from labeler.runs.excluded import Excluded, read_excluded
 from labeler.runs.made import note_made
 from labeler.runs.plan import file_name_prefix
 
@@ -52,8 +54,15 @@ class _Source:
         return units_in_order(self.plan, self.progress)
 
     def chooser(self, selection: Selection) -> Chooser:
-        prefixes = {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
-        return Chooser(selection, prefixes, self.run.keep)
+        return Chooser(selection, self.prefixes, self.run.keep)
+
+    @cached_property
+    def prefixes(self) -> dict[str, str]:
+        return {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
+
+    @cached_property
+    def excluded(self) -> Excluded:
+        return read_excluded(self.run)
 
     def choices(
         self, chooser: Chooser, *, masks: bool, units_done: int = 0, rows_done: int = 0
@@ -61,6 +70,7 @@ class _Source:
         """Unit after unit, judged, its boxes with their `masks` or without; those that are done are not read."""
         left = only_units(self.progress, self.units()[units_done:])
         for unit, table in iterate_units(self.plan, left, chooser.columns):
+            table = self.excluded.hide(table, self.prefixes[unit[0]])  # labeled after somebody asked to forget it
             choice = chooser.choose(table, rows_done + 1, masks=masks)
             rows_done += choice.rows
             yield unit, choice
@@ -79,8 +89,8 @@ def export_run(
     """Write the selected images and boxes of a run.
 
     Rows are streamed in key order; memory holds some units, one part's row groups, and with `Picks` some 45 to 225
-    bytes an image. Each finished part is noted under `parts/` in the target; an export that stopped goes on after it,
-    if it is asked for the same thing. Equal exports write equal files.
+    bytes an image. Each finished part is noted under `.labeler/` in the target. An export that stopped continues after
+    the last one if it is asked for the same thing. Equal exports write equal files.
 
     Args:
         target: a folder or URI; with `single_file` the one file that the format writes (COCO, LVIS, ODVG), which is
@@ -90,6 +100,7 @@ def export_run(
         Refused: the selection makes no sense for this run, or the folder holds another export.
         Incomplete: storage failed on the way: run it again.
     """
+    run.s3_rules(target).apply()
     source = _Source(run, plan, progress)
     require_group_column(selection, run.keep)
     if clash := sorted(format_.reserved & set(run.keep)):
@@ -100,7 +111,7 @@ def export_run(
         for category in run.vocabulary().categories
         if not category.negative and (selection.categories is None or category.id in selection.categories)
     )
-    frame = Frame(run, categories, selection.splits.names, target)
+    frame = Frame(run, categories, selection.splits.names, target, selection)
     asked = state.describe(run, source.units(), progress, selection, format_)
     if selection.where is not None:  # what DuckDB says only of rows it says now, before anything is written
         next(source.choices(chooser, masks=False), None)
@@ -180,8 +191,7 @@ class _Writer:
                 part = self._open()
                 for image, pixels in pairs:
                     part.add(image, pixels)
-                    self._totals.add(image)
-                    self._totals.bytes_read += (image.row["length"] or len(pixels.data)) if pixels is not None else 0
+                    self._totals.add(image, pixels)
                 self._totals.end_unit(choice, [image for image, _ in pairs])
                 if part.is_full:
                     self._end_part()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from labeler.exports.pixels import Pixels
-from labeler.exports.selection import ChosenImage
+from labeler.exports.selection import ChosenImage, Selection
 from labeler.exports.splits import ALL
 from labeler.exports.totals import Totals
 from labeler.runs import Run
@@ -23,12 +23,14 @@ class Frame:
         categories: those of the export, in the vocabulary's order, negatives left out; positions are class indices.
         splits: names.
         target: where the export goes; formats that write single images put them there themselves.
+        selection: what was asked for.
     """
 
     run: Run
     categories: tuple[Category, ...]
     splits: tuple[str, ...]
     target: str
+    selection: Selection
 
     def class_of(self) -> dict[int, int]:
         """Category id -> class index, 0-based."""

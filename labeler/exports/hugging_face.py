@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from labeler.boxes import area, xyxy_to_xywh
+from labeler.exports import data_card
 from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, sequence, value, with_features
 from labeler.exports.formats import Frame, part_name
 from labeler.exports.parquet_tables import BYTES_PER_PART
@@ -42,7 +43,7 @@ ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class HuggingFaceFormat:
-    """data/train-00000.parquet ...; `datasets` finds the splits by these names."""
+    """data/train-00000.parquet ..., and the data card by which `datasets` finds them."""
 
     bytes_per_part: int = BYTES_PER_PART
     name = "hf"
@@ -54,7 +55,8 @@ class HuggingFaceFormat:
         return HuggingFacePart(self, frame, number, folder)
 
     def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
-        return {}
+        files = data_card.patterns(frame, totals.images, "data/{}-*.parquet")
+        return {data_card.NAME: data_card.data_card(frame, totals, {"default": files})}
 
 
 class HuggingFacePart:

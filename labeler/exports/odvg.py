@@ -16,6 +16,11 @@ from labeler.exports.totals import Totals
 from labeler.exports.uploads import Uploads
 
 
+def describe_written(start: bytes) -> str | None:
+    """Return what an ODVG file is about by its first bytes; None if it is not one."""
+    return "an ODVG file" if start.startswith(b'{"filename": ') else None
+
+
 @dataclass(frozen=True)
 class OdvgFormat:
     """Labels are 0-based class indices; label_map.json says which category each is.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from labeler.exports import data_card
 from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, sequence, value, with_features
 from labeler.exports.formats import Frame, part_name
 from labeler.exports.pixels import Pixels
@@ -59,7 +60,7 @@ IMAGES = pa.schema(
 
 @dataclass(frozen=True)
 class TablesFormat:
-    """boxes/train-00000.parquet ... and images/train-00000.parquet ..., each with the columns above.
+    """boxes/train-00000.parquet ... and images/train-00000.parquet ..., each with the columns above, and a data card.
 
     Attributes:
         copy_images: the images table also has the encoded, upright image, as `datasets`' Image.
@@ -80,7 +81,12 @@ class TablesFormat:
         return TablesPart(self, frame, number, folder)
 
     def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
-        return {}
+        tables = {
+            "images": data_card.patterns(frame, totals.images, "images/{}-*.parquet"),
+            "boxes": data_card.patterns(frame, totals.boxes, "boxes/{}-*.parquet"),
+        }
+        notes = "`boxes` has a row per box; `image_id` joins it with `images`."
+        return {data_card.NAME: data_card.data_card(frame, totals, tables, notes=notes)}
 
 
 class TablesPart:

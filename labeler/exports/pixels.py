@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from PIL import Image as pillow
 
 from labeler import image_copies, image_headers, images, storage
+from labeler.byte_budget import ByteBudget
 from labeler.errors import InputChanged
 from labeler.exports.selection import ChosenImage
 from labeler.runs import PlannedShard, Run
@@ -33,19 +34,22 @@ class Pixels:
     extension: str
 
 
-def upright(data: bytes, orientation: int | None) -> Pixels:
+def upright(data: bytes, orientation: int | None, reserve: Callable[[int], None] | None = None) -> Pixels:
     """Return the image as it is if every reader sees in it what the detector saw; else write what the detector saw.
 
     Readers disagree about EXIF (OpenCV turns some formats, webdataset none, `datasets` all), so no turned image leaves:
     a turned JPEG is written at quality 95 without subsampling. An upright JPEG or PNG whose metadata readers disagree
     about leaves without that. Anything else is written as PNG, with the very pixels that the detector saw.
+
+    Args:
+        reserve: as `images.decode` takes it.
     """
     name = image_headers.sniff(data)
     if name in _EXTENSIONS and orientation in (None, 1):
         same = image_copies.same_for_every_reader(data, name)
         if same is not None:
             return Pixels(same, _EXTENSIONS[name])
-    picture = pillow.fromarray(images.decode(data, max_pixels=_ANY_SIZE).pixels)
+    picture = pillow.fromarray(images.decode(data, max_pixels=_ANY_SIZE, reserve=reserve).pixels)
     buffer = io.BytesIO()
     if name == "JPEG" and orientation not in (None, 1):
         picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
@@ -67,6 +71,7 @@ class PixelReader:
         self._shards = {planned.shard_id: planned.shard for planned in plan}
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="pixels")
         self._rows: _UnitsForward | None = None
+        self._budget = ByteBudget()
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -102,7 +107,8 @@ class PixelReader:
                 f"{storage.redact(image.row['uri'])}: the bytes of {image.row['image_key']} are not those that were "
                 "labeled: the input was replaced; restore it, or label it in another run"
             )
-        return upright(data, image.row["orientation"])
+        with self._budget.lease() as reserve:
+            return upright(data, image.row["orientation"], reserve)
 
     def _from_parquet(self, unit: int, chosen: Sequence[ChosenImage]) -> dict[int, bytes]:
         shard = self._shards[chosen[0].row["shard_id"]]

@@ -82,6 +82,11 @@ class ChosenImage:
     def row_id(self) -> str:
         return f"{self.row['shard_id']}/{self.row['index']:06d}"
 
+    @property
+    def stem(self) -> str:
+        """The same as one file name without a dot, where all images lie in one folder or tar."""
+        return self.row_id.replace("/", "-")
+
 
 @dataclass(frozen=True)
 class UnitChoice:

@@ -47,6 +47,8 @@ def parse_splits(text: str) -> Splits:
             raise Refused(f"--split is train=0.9,val=0.1: names with shares that add up to 1; got {text!r}")
         shares.append((name, share))
     names = [name for name, _ in shares]
+    if ALL in names:
+        raise Refused(f"--split {text!r}: {ALL!r} means every split to `datasets`; choose another name")
     if len(set(names)) < len(names) or abs(sum(share for _, share in shares) - 1) > 1e-6:
         raise Refused(f"--split {text!r}: the names must differ and the shares add up to 1")
     return Splits(tuple(shares))

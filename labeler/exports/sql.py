@@ -33,6 +33,7 @@ class Where:
         try:
             if len(duckdb.extract_statements(self._query)) != 1:
                 raise Refused(f"--where takes one condition, got several statements: {condition}")
+            duckdb.extract_statements(f"select\n{condition}\n")  # "1=1) union all (..." is one in brackets alone
         except duckdb.Error as error:
             raise self._refusal(error) from None
         self.rows(schema(keep).empty_table())

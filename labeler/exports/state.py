@@ -1,23 +1,30 @@
-"""What lies in an export's folder beside its data: what was asked for, and how far it is."""
+"""What is in an export's folder beside its data: what was asked for, and how far it is.
+
+It is in a hidden folder: readers such as `datasets` take every other JSON file there for data.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from labeler import __version__, storage
+from labeler import __version__, plain_json, storage
 from labeler.errors import Refused
 from labeler.exports.formats import Format
 from labeler.exports.selection import Selection
+from labeler.exports.thresholds import as_written
 from labeler.exports.totals import Totals
 from labeler.runs import Progress, Run, UnitKey, layout
 from labeler.runs.manifest import canonical_json, digest_of, readable_json
 
-EXPORT_VERSION = 2  # raise when the same request would write other files
-_MANIFEST = "export.json"
-_PARTS = "parts"
+EXPORT_VERSION = 3  # raise when the same request would write other files
+FOLDER = ".labeler"
+_MANIFEST = f"{FOLDER}/export.json"
+_MANIFEST_BEFORE = "export.json"  # of versions 1 and 2
+_PARTS = f"{FOLDER}/parts"
 
 
 def describe(
@@ -28,7 +35,9 @@ def describe(
     forgotten = [storage.basename(info.uri) for info in storage.list_objects(run.root.path(layout.EXCLUDED_FOLDER))]
     asked = asdict(selection)
     asked["categories"] = None if selection.categories is None else sorted(selection.categories)
-    asked["thresholds"]["by_category"] = {str(id_): t for id_, t in sorted(selection.thresholds.by_category.items())}
+    thresholds = selection.thresholds
+    asked["thresholds"]["default"] = as_written(thresholds.default)
+    asked["thresholds"]["by_category"] = {str(id_): as_written(t) for id_, t in sorted(thresholds.by_category.items())}
     return {
         "export_version": EXPORT_VERSION,
         "run": run.manifest.run_id,
@@ -59,31 +68,58 @@ def _sizes(units: Sequence[UnitKey], progress: Progress) -> list[int | None]:
 def begin(target: str, asked: dict[str, Any]) -> tuple[Totals, int]:
     """Take or continue the folder; returns (totals so far, number of the next part).
 
+    Of two exports that begin at once, one writes the manifest and the other finds it: it is refused, or, if it asks for
+    the same thing, writes the same files.
+
     Raises:
         Refused: the folder holds another export, or something else.
     """
-    found = storage.head(storage.join(target, _MANIFEST))
-    if found is None:
-        first = next(iter(storage.list_objects(target)), None)
-        if first is not None:
-            relative = first.uri.removeprefix(target).lstrip("/")
-            raise Refused(
-                f"output {storage.redact(target)} is not empty (it holds {relative}); choose another --output"
-            )
-        storage.put(storage.join(target, _MANIFEST), _manifest(asked, complete=False))
-        return Totals(), 0
+    manifest = storage.join(target, _MANIFEST)
+    if storage.head(manifest) is None:
+        _require_empty(target)
+        if _is_first(manifest, _manifest(asked, complete=False)):
+            return Totals(), 0
+    _require_same(target, manifest, asked)
+    parts = sorted(info.uri for info in storage.list_objects(storage.join(target, _PARTS)))
+    return (Totals.from_json(storage.read_bytes(parts[-1])), len(parts)) if parts else (Totals(), 0)
+
+
+def _require_empty(target: str) -> None:
+    """Refused if something is in the folder, unless another export began there just now."""
+    first = next(iter(storage.list_objects(target)), None)
+    if first is None or storage.head(storage.join(target, _MANIFEST)) is not None:
+        return
+    if storage.head(storage.join(target, _MANIFEST_BEFORE)) is not None:
+        raise Refused(
+            f"output {storage.redact(target)} holds an export of an earlier labeler (its {_MANIFEST_BEFORE} is in the "
+            "folder itself), which this version cannot continue; choose another --output, or delete it first"
+        )
+    relative = first.uri.removeprefix(target).lstrip("/")
+    raise Refused(f"output {storage.redact(target)} is not empty (it holds {relative}); choose another --output")
+
+
+def _is_first(uri: str, data: bytes) -> bool:
+    """Write an object unless it is there; True if nobody else can have done so, too."""
+    with contextlib.suppress(storage.Unconditional):
+        return storage.put_if_absent(uri, data)
+    storage.put_if_absent(uri, data, single_writer=True)  # two writers at once can both succeed: read which one stays
+    return False
+
+
+def _require_same(target: str, manifest: str, asked: dict[str, Any]) -> None:
+    """Refused if the folder's manifest is of another export, or is none."""
     try:
-        before = json.loads(storage.read_bytes(found.uri))["asked"]
-    except (ValueError, KeyError, TypeError):
-        raise Refused(f"{storage.redact(found.uri)} is no export of labeler; choose another --output") from None
-    if before != json.loads(canonical_json(asked)):
+        before = plain_json.parse(storage.read_bytes(manifest))["asked"]
         names = [name for name in asked if before.get(name) != json.loads(canonical_json(asked[name]))]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Refused(
+            f"{storage.redact(manifest)} is not an export manifest of labeler; choose another --output"
+        ) from None
+    if names or before.keys() != asked.keys():
         raise Refused(
             f"output {storage.redact(target)} holds an export of something else (another {', '.join(names)}); "
             "choose another --output, or delete it first"
         )
-    parts = sorted(info.uri for info in storage.list_objects(storage.join(target, _PARTS)))
-    return (Totals.from_json(storage.read_bytes(parts[-1])), len(parts)) if parts else (Totals(), 0)
 
 
 def note_part(target: str, number: int, totals: Totals) -> None:

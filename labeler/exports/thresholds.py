@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ from labeler.runs import Run
 from labeler.vocabulary import Vocabulary
 
 _KEYS = {"default", "categories", "fitted_on", "calibration"}  # the last is for people
+NEVER = math.inf  # of a category that is left out: a score of exactly 1 is still below it
+_NEVER_TEXT = "never"
+NOTHING_KEPT = "the thresholds keep no box: every category is at `never` or 1"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Thresholds:
 
     @property
     def keep_any(self) -> bool:
-        """Whether any category can keep a box: calibration says 1 of those it leaves out."""
+        """Whether any category can keep a box, other than one with a score of exactly 1."""
         return min([self.default, *self.by_category.values()]) < 1
 
     def limits(self, category_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
@@ -46,6 +50,11 @@ class Thresholds:
 
     def apply(self, detections: Detections) -> Detections:
         return detections[detections.scores >= self.limits(detections.category_ids)]
+
+
+def as_written(threshold: float) -> float | str:
+    """Return a threshold as files have it: a number, or `never`."""
+    return _NEVER_TEXT if threshold == NEVER else threshold
 
 
 def thresholds_for(run: Run, uri: str | Path, *, default: float = 0.0) -> Thresholds:
@@ -62,11 +71,13 @@ def thresholds_for(run: Run, uri: str | Path, *, default: float = 0.0) -> Thresh
 def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float = 0.0) -> Thresholds:
     """Thresholds from a YAML file: `default: 0.3` and `categories: {name or id: value}`; see also `thresholds_for`.
 
-    `fitted_on` may say what they were chosen on, as in the files of `labeler calibrate` and `labeler report`.
+    A value is a score or `never`, which leaves the category out. Files that `labeler calibrate` wrote before it knew
+    that word say 1 instead, and mean the same. `fitted_on` may say what they were chosen on, as in the files of
+    `labeler calibrate` and `labeler report`.
 
     Raises:
-        Refused: unreadable, made for another vocabulary, a value outside 0..1, or a category the vocabulary does not
-            have; all problems at once.
+        Refused: unreadable, made for another vocabulary, a value that is neither from 0 to 1 nor `never`, or a category
+            the vocabulary does not have; all problems at once.
     """
     shown = storage.redact(str(path))
     try:
@@ -81,6 +92,7 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
     problems: list[str] = []
     require_same_vocabulary(fitted_on, vocabulary, shown)  # else each unknown name would be a problem of its own
     by_name = {category.name: category.id for category in vocabulary.categories}
+    score = _fitted_score if values.get("calibration") else _score
     chosen = {}
     for key, value in by_category.items():
         id_ = key if key in vocabulary.by_id else by_name.get(str(key))
@@ -88,8 +100,8 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
             near = difflib.get_close_matches(str(key), by_name, n=1)
             problems.append(f"{key}: no such category in the run" + (f"; did you mean {near[0]}?" if near else ""))
         else:
-            chosen[id_] = _score(value, str(key), problems)
-    base = _score(values.get("default", default), "default", problems)
+            chosen[id_] = score(value, str(key), problems)
+    base = score(values.get("default", default), "default", problems)
     if problems:
         raise Refused(f"thresholds {shown}: {len(problems)} problems", problems)
     return Thresholds(base, chosen, fitted_on)
@@ -105,8 +117,15 @@ def require_same_vocabulary(fitted_on: Mapping[str, Any], vocabulary: Vocabulary
         )
 
 
+def _fitted_score(value: Any, name: str, problems: list[str]) -> float:
+    """Return a threshold that `labeler calibrate` wrote: it fits none above 0.99."""
+    return NEVER if value == 1 and not isinstance(value, bool) else _score(value, name, problems)
+
+
 def _score(value: Any, name: str, problems: list[str]) -> float:
+    if value == _NEVER_TEXT:
+        return NEVER
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        problems.append(f"{name}: a threshold is a number from 0 to 1, got {value!r}")
+        problems.append(f"{name}: a threshold is a number from 0 to 1, or `never`, got {value!r}")
         return 0.0
     return float(value)

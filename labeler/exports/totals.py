@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage, UnitChoice
 
 
@@ -22,8 +23,10 @@ class Totals:
         annotations: boxes; annotation ids count from here.
         left_out: images that could not be labeled, by status.
         not_selected: images that could have been taken.
+        boxes: annotations by split.
         category_images, category_boxes: by category id.
         bytes_read: of images, where the export copies them.
+        extensions: of copied images, how many have each.
     """
 
     units: int = 0
@@ -32,13 +35,19 @@ class Totals:
     annotations: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     not_selected: int = 0
+    boxes: Counter[str] = field(default_factory=Counter)
     category_images: Counter[int] = field(default_factory=Counter)
     category_boxes: Counter[int] = field(default_factory=Counter)
     bytes_read: int = 0
+    extensions: Counter[str] = field(default_factory=Counter)
 
-    def add(self, image: ChosenImage) -> None:
+    def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         self.images[image.split] += 1
         self.annotations += len(image.detections)
+        self.boxes[image.split] += len(image.detections)
+        if pixels is not None:
+            self.bytes_read += image.row["length"] or len(pixels.data)
+            self.extensions[pixels.extension] += 1
         ids = image.detections.category_ids.tolist()
         self.category_boxes.update(ids)
         self.category_images.update(set(ids))
@@ -59,8 +68,8 @@ class Totals:
     @staticmethod
     def from_json(data: bytes) -> Totals:
         values: dict[str, Any] = json.loads(data)
-        for name in ("category_images", "category_boxes"):
-            values[name] = Counter({int(id_): count for id_, count in values[name].items()})
-        return Totals(
-            **{**values, "images": Counter(values["images"]), "left_out": Counter(values["left_out"])},
-        )
+        for name, value in values.items():
+            if isinstance(value, dict):
+                by_id = name.startswith("category_")
+                values[name] = Counter({int(key) if by_id else key: count for key, count in value.items()})
+        return Totals(**values)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from labeler.exports import data_card
 from labeler.exports.formats import Frame, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
@@ -21,12 +22,16 @@ IMAGES_PER_PART, BYTES_PER_PART = 10_000, 1 << 30
 _LABELS = (
     "image_id", "file_name", "digest", "width", "height", "boxes_xyxy", "scores", "category_ids", "categories",
 )  # fmt: skip
-_MASKS = "masks"  # beside them where the image has masks: COCO's RLE for each box, or null
+_MASKS = "masks"  # beside them if the run has masks: COCO's RLE for each box, or null
+_NOTES = (
+    "An image is in the column of its own kind ({kinds}), and the others are null in its row. `json` has its labels; "
+    "boxes are `[x_min, y_min, x_max, y_max]` in pixels."
+)
 
 
 @dataclass(frozen=True)
 class WebDatasetFormat:
-    """train-00000.tar ...; a tar ends with the unit that fills it."""
+    """train-00000.tar ..., which end with the unit that fills them, and the data card that names their columns."""
 
     images_per_part: int = IMAGES_PER_PART
     bytes_per_part: int = BYTES_PER_PART
@@ -40,7 +45,41 @@ class WebDatasetFormat:
 
     def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
         names = [{"id": category.id, "name": category.name} for category in frame.categories]
-        return {"categories.json": json.dumps(names, ensure_ascii=False, indent=1).encode() + b"\n"}
+        kinds = sorted(totals.extensions)
+        card = data_card.data_card(
+            frame,
+            totals,
+            {"default": data_card.patterns(frame, totals.images, "{}-*.tar")},
+            features=_features(frame, kinds),
+            notes=_NOTES.format(kinds=", ".join(f"`{kind}`" for kind in kinds)),
+        )
+        listed = json.dumps(names, ensure_ascii=False, indent=1).encode() + b"\n"
+        return {"categories.json": listed, data_card.NAME: card}
+
+
+def _has_masks(frame: Frame) -> bool:
+    return bool(frame.run.manifest.fingerprint_fields.get("masks"))
+
+
+def _features(frame: Frame, kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the columns that `datasets` would otherwise guess from the first samples.
+
+    It would guess wrong: the first images may all be of one kind, and lists that are empty have no type.
+    """
+    types = dict.fromkeys((*_LABELS, *frame.run.keep), "string") | {
+        "image_id": "int64", "width": "int64", "height": "int64"
+    }  # fmt: skip
+    labels: dict[str, dict[str, Any]] = {name: {"dtype": type_} for name, type_ in types.items()}
+    labels["boxes_xyxy"] = {"list": {"list": "float64"}}
+    labels |= {"scores": {"list": "float64"}, "category_ids": {"list": "int64"}, "categories": {"list": "string"}}
+    if _has_masks(frame):
+        labels[_MASKS] = {"list": [{"name": "size", "list": "int32"}, {"name": "counts", "dtype": "string"}]}
+    members = [{"name": name, **type_} for name, type_ in labels.items()]
+    ours: list[dict[str, Any]] = [
+        *({"name": kind, "dtype": "image"} for kind in kinds),
+        {"name": "json", "struct": members},
+    ]
+    return [*ours, *({"name": name, "dtype": "string"} for name in ("__key__", "__url__"))]
 
 
 class WebDatasetPart:
@@ -49,7 +88,7 @@ class WebDatasetPart:
     def __init__(self, settings: WebDatasetFormat, frame: Frame, number: int, folder: Path) -> None:
         self._settings, self._number = settings, number
         self._names = {category.id: category.name for category in frame.categories}
-        self._keep = frame.run.keep
+        self._keep, self._has_masks = frame.run.keep, _has_masks(frame)
         self._paths = {split: folder / f"{split}.tar" for split in frame.splits}
         self._tars = {
             split: tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by finish()
@@ -60,7 +99,7 @@ class WebDatasetPart:
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         if pixels is None:
             raise ValueError("WebDataset needs the image")
-        key = image.row_id.replace("/", "-")  # no dot in it: what follows the first dot is the member's kind
+        key = image.stem  # no dot in it: what follows the first dot is the member's kind
         labels = json.dumps(self._labels(image), ensure_ascii=False).encode()
         for extension, data in ((pixels.extension, pixels.data), ("json", labels)):
             member = tarfile.TarInfo(f"{key}.{extension}")  # without times or owners: equal exports are equal bytes
@@ -84,8 +123,9 @@ class WebDatasetPart:
             [self._names[id_] for id_ in ids],
         )
         labels = dict(zip(_LABELS, values, strict=True)) | {name: row[name] for name in self._keep}
-        if found.masks is not None:
-            labels[_MASKS] = [None if mask is None else mask.json_rle for mask in found.masks]
+        if self._has_masks:
+            masks = [found.mask_of(place) for place in range(len(found))]
+            labels[_MASKS] = [None if mask is None else mask.json_rle for mask in masks]
         return labels
 
     @property

@@ -22,7 +22,9 @@ IMAGES_PER_PART = 2_000  # how much is done again after a crash; parts are not s
 
 @dataclass(frozen=True)
 class YoloFormat:
-    """images/<split>/<shard>/<index>.<ext>, labels/ alike, data.yaml; sources-*.jsonl say where each image came from.
+    """images/<split>/<shard>-<index>.<ext>, labels/ alike, data.yaml; sources-*.jsonl say where each image came from.
+
+    A split is one flat folder, because some readers look into no folder below it.
 
     Class indices are positions, as YOLO wants them; data.yaml also has the vocabulary's ids. There is no place for
     scores in the format.
@@ -61,7 +63,7 @@ class YoloPart:
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         if pixels is None:
             raise ValueError("YOLO needs the image")
-        row, stem = image.row, f"{image.split}/{image.row_id}"
+        row, stem = image.row, f"{image.split}/{image.stem}"
         text = label_text(image.detections, self._class_of, width=row["width"], height=row["height"])
         self._uploads.put(f"images/{stem}.{pixels.extension}", pixels.data)
         self._uploads.put(f"labels/{stem}.txt", text.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,9 +36,13 @@ class Workers:
         """Shards read at the same time; left alone, Ray Data starts a process for each that finds a free CPU share."""
         return max(4, 2 * self.count)
 
+    @property
+    def each(self) -> str:
+        """What one takes, e.g. `1 GPU, 4 CPU`."""
+        return f"{self.gpus:g} GPU, {self.cpus:g} CPU" if self.gpus else f"{self.cpus:g} CPU"
+
     def __str__(self) -> str:
-        each = f"{self.gpus:g} GPU, {self.cpus:g} CPU" if self.gpus else f"{self.cpus:g} CPU"
-        return f"{self.count} worker{'s' if self.count != 1 else ''} ({each} each)"
+        return f"{self.count} worker{'s' if self.count != 1 else ''} ({self.each} each)"
 
 
 def configure_ray_data() -> None:
@@ -70,14 +75,15 @@ def size_workers(config: RayConfig, nodes: Sequence[Mapping[str, float]]) -> Wor
     return Workers(count, gpus, config.cpus_per_worker or whole_or_part)
 
 
-def limit_waiting(config: RayConfig, workers: Workers) -> None:
-    """How long nothing may be finished before the pass is given up: what it waits for may never come.
+def limit_waiting(config: RayConfig, workers: Workers) -> float:
+    """Set and return the seconds that nothing may be finished before the pass is given up: it may wait in vain.
 
     On GPUs that is `ray.start_timeout_s`, long enough for spot capacity. A CPU takes minutes for an image of a large
     vocabulary, and an hour for a unit: there it is a day, or no unit would ever be finished.
     """
     seconds = config.start_timeout_s if workers.gpus else max(config.start_timeout_s, _SLOWEST_UNIT_S)
     DataContext.get_current().execution_no_progress_timeout_s = int(seconds)
+    return seconds
 
 
 def alive_nodes() -> list[dict[str, float]]:
@@ -87,12 +93,23 @@ def alive_nodes() -> list[dict[str, float]]:
 
 def require_capacity(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> None:
     """Refused when none of these nodes can ever hold one worker."""
-    if not any(node.get("CPU", 0) >= workers.cpus and node.get("GPU", 0) >= workers.gpus for node in nodes):
-        have = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
+    if not has_room(workers, nodes):
         raise Refused(
-            f"no node can hold a worker of {workers.gpus:g} GPU and {workers.cpus:g} CPU (the nodes have: {have}); "
+            f"no node can hold a worker of {workers.each}, the cluster has {describe_nodes(nodes)}; "
             "lower ray.gpus_per_worker or ray.cpus_per_worker"
         )
+
+
+def has_room(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> bool:
+    """Return whether one of these nodes is large enough for one worker."""
+    return any(node.get("CPU", 0) >= workers.cpus and node.get("GPU", 0) >= workers.gpus for node in nodes)
+
+
+def describe_nodes(nodes: Sequence[Mapping[str, float]]) -> str:
+    """Return a line about nodes with these resources, e.g. "3 nodes of 16 CPU, 1 GPU; 1 node of 4 CPU, 0 GPU"."""
+    counts = Counter(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
+    kinds = [f"{count} node{'' if count == 1 else 's'} of {kind}" for kind, count in counts.most_common()]
+    return "; ".join(kinds) or "no node"
 
 
 def last_line(error: BaseException) -> str:

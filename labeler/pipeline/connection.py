@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,11 +19,14 @@ from rich.console import Console
 
 from labeler.errors import Refused
 from labeler.pipeline.cluster import alive_nodes, last_line
+from labeler.pipeline.process_limit import check_process_limit
+from labeler.pipeline.ray_folder import check_ray_folder
 
 _LOCAL, _AUTO = "local", "auto"  # what Ray itself takes for an address, beside HOST:PORT and ray://HOST:PORT
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # `ray job submit` sets it, and RAY_ADDRESS, for the driver of a job
 _NOTE_TIMEOUT_S = 1.0  # the cluster of the note is on this machine
 _JOIN_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 240.0  # Ray gives up by itself after one minute where it notices that it cannot start
 
 
 @dataclass(frozen=True)
@@ -96,18 +100,65 @@ def _start(target: Target, console: Console, log_to_driver: bool) -> None:
             markup=False,
             soft_wrap=True,
         )
+    folder = check_ray_folder()
+    check_process_limit()
+    where = f"its logs are below {folder}; RAY_TMPDIR chooses another folder"
     try:
-        _initialize(_LOCAL, log_to_driver, include_dashboard=False)
+        with ended_after(_START_TIMEOUT_S, f"labeler: Ray does not start on this machine; {where}"), on_loopback():
+            _initialize(_LOCAL, log_to_driver, include_dashboard=False)
     except Exception as error:  # among them a bare one, when a machine is too busy to start Ray in time
-        raise Refused(f"Ray does not start on this machine: {last_line(error)}") from None
+        raise Refused(f"Ray does not start on this machine: {last_line(error)}; {where}") from None
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """While inside, a Ray that is started here listens on 127.0.0.1 alone, as Ray itself does on other systems.
+
+    Its node would listen on all interfaces otherwise, and whoever reaches a port can run code.
+    """
+    from ray._private import ray_constants
+
+    variable, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    inherited = os.environ.get(variable)
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ[variable] = False, "0"  # here, and for the processes it starts
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        os.environ.pop(variable) if inherited is None else os.environ.update({variable: inherited})
+
+
+@contextmanager
+def ended_after(seconds: float, message: str) -> Iterator[None]:
+    """While inside, end this process with a line and exit code 2 after a time.
+
+    Ray waits in C++ code, which no exception interrupts.
+    """
+    stderr = os.dup(2)  # 2 itself is silenced while Ray starts
+
+    def end() -> None:
+        os.write(stderr, f"{message}\n".encode())
+        os._exit(Refused.exit_code)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        os.close(stderr)
 
 
 def _join(target: Target, log_to_driver: bool) -> None:
     address = _resolve(target)
     problem = "" if address == _AUTO or "://" in address else unreachable(address, _JOIN_TIMEOUT_S)
     if not problem:
+        late = f"labeler: Ray cluster {address} does not let this job join; check {target.named_by}"
         try:
-            _initialize(address, log_to_driver)
+            with ended_after(_START_TIMEOUT_S, late):
+                _initialize(address, log_to_driver)
         except Exception as error:
             problem = last_line(error)
     if problem:
@@ -157,8 +208,21 @@ def unreachable(address: str, timeout_s: float) -> str:
 
 
 def _initialize(address: str, log_to_driver: bool, **options: Any) -> None:
-    with _silent_stderr():
+    with _silent_stderr(), _own_sigterm():
         ray.init(address=address, log_to_driver=log_to_driver, logging_level=logging.ERROR, **options)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray takes SIGTERM for itself while it starts, and would end the process without a line."""
+    from ray._private import utils
+
+    before = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = before
 
 
 def _address() -> str:
@@ -178,6 +242,7 @@ def _extent() -> str:
 
 def _quiet_logs() -> None:
     """Ray's own lines are for Ray's developers; what a user needs comes with receipts."""
+    logging.raiseExceptions = False  # a full disk would print a traceback for each line of Ray's own logs
     logging.getLogger("ray").setLevel(logging.ERROR)
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):  # its file in the session folder keeps everything

@@ -13,10 +13,11 @@ from labeler.job import Job, package_versions, public_config
 from labeler.labeling import Detector
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, refusals
-from labeler.runs import Run, open_run, read_plan, read_progress
+from labeler.runs import Run, open_run, read_progress, read_snapshot
 from labeler.runs.create import NewRun, create_run
-from labeler.runs.derived import select_units
+from labeler.runs.derived import count_unselected, describe_unselected, select_units
 from labeler.runs.selection import Selection
+from labeler.terminal import message_console
 
 
 def derive(
@@ -43,7 +44,7 @@ def derive(
     """
     output = job.config.output.uri
     with refusals():
-        plan, below = read_plan(parent), read_progress(parent)
+        plan, below = read_snapshot(parent)
         if left := below.left(plan):
             raise Refused(f"run {storage.redact(parent.uri)} has {len(left)} unfinished shards; finish it first")
         run = open_run(output)
@@ -51,8 +52,15 @@ def derive(
             run.require_fingerprint(job.fields)
         chosen: Selection = {} if run is not None else select_units(plan, below, statuses)
         work = read_progress(run).left(plan) if run is not None else [p for p in plan if p.shard_id in chosen]
+        unselected = count_unselected(run, plan, below) if run is not None else 0
     if run is None and not chosen:
         return None
+    console = console or message_console()
+    if run is not None and unselected:
+        said = describe_unselected(run, unselected)
+        if not work:
+            raise Refused(f"run {storage.redact(output)} is complete, but {said}")
+        console.print(f"warning: {said}", markup=False, soft_wrap=True)
     new = NewRun(
         job.fields, public_config(job.config), package_versions(), job.vocabulary, job.prompts,
         parent=parent, selection=chosen,
@@ -63,7 +71,7 @@ def derive(
         work,
         create=lambda: run or create_run(output, new, single_writer=job.config.output.single_writer),
         make_detector=make_detector,
-        console=console or Console(stderr=True, highlight=False),
+        console=console,
         redo=Redo(tuple(folder for folder, _ in below.folders), tuple(sorted(statuses)), keep_detections),
     )
 

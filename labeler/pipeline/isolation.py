@@ -42,6 +42,7 @@ START_LIMIT_S = (
 _KILLED_WITHIN_S = 10.0  # a process that waits for a device or a lost mount does not even die
 _LOOK_EVERY_S = 0.2  # at memory; Ray looks four times a second
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_Asked = tuple[str, list[Item], bool]  # a shard's id, its images, and whether they are detected on
 
 
 class Died(Exception):
@@ -85,7 +86,14 @@ class Isolated:
             Unlabeled: it raised something unexpected, in the words of `label_items`.
             LabelerError: it cannot start, or storage or the machine failed.
         """
-        return self._ask((shard_id, list(items)))
+        return self._ask((shard_id, list(items), True))
+
+    def describe(self, shard_id: str, item: Item) -> Row | None:
+        """Return the row of an image that nothing is detected on, with its size and hash; None if that fails, too."""
+        try:
+            return self._ask((shard_id, [item], False))[0][0]
+        except (Died, LabelerError):
+            return None
 
     def prove(self) -> None:
         """See to it that the child labels a plain image; one that does not is replaced.
@@ -106,7 +114,7 @@ class Isolated:
         """End the child; the next call starts another."""
         self._stop()
 
-    def _ask(self, what: tuple[str, list[Item]] | None) -> tuple[list[Row], StageSeconds]:
+    def _ask(self, what: _Asked | None) -> tuple[list[Row], StageSeconds]:
         self._start_with_memory()
         start = time.monotonic()
         try:
@@ -244,7 +252,8 @@ def label_isolated(
                 child.renew()  # the last try is in a process that has seen no other image
                 groups.append(group)
                 continue
-            rows.append(_guilty(undetected_row(shard_id, group[0], keep), error))
+            row = child.describe(shard_id, group[0]) if isinstance(error, Unlabeled) else None
+            rows.append(_guilty(row or undetected_row(shard_id, group[0], keep), error))
             continue
         rows += found
         total.add(seconds)
@@ -278,14 +287,16 @@ def serve(pipe: Connection) -> None:
 
 
 def _answer(
-    labeler: UnitLabeler, settings: WorkerSettings, asked: tuple[str, list[Item]] | None
+    labeler: UnitLabeler, settings: WorkerSettings, asked: _Asked | None
 ) -> tuple[list[Row], StageSeconds, str | None, bool]:
     """Rows and seconds; or an error, and whether an image may be to blame. None asks for a plain image."""
     try:
         if asked is None:
             _label_plain_image(labeler, settings)
             return [], StageSeconds(), None, False
-        shard_id, items = asked
+        shard_id, items, detect = asked
+        if not detect:
+            return [labeler.describe(shard_id, item, settings.keep) for item in items], StageSeconds(), None, False
         return *label_items(labeler, shard_id, items, settings.keep), None, False
     except LabelerError as error:
         return [], StageSeconds(), str(error), isinstance(error, Unlabeled)

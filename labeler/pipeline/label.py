@@ -23,9 +23,10 @@ from labeler.labeling import Detector
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
-from labeler.runs.plan import PlannedShard, generations, read_plan, with_members
-from labeler.runs.progress import read_progress
+from labeler.runs.plan import PlannedShard, generations, with_members
+from labeler.runs.snapshot import read_snapshot
 from labeler.sampling import require_images
+from labeler.terminal import message_console
 
 
 def label(
@@ -45,7 +46,7 @@ def label(
         Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
         Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
     """
-    console = console or Console(stderr=True, highlight=False)
+    console = console or message_console()
     job = resolve_job(config)
     output = absolute_uri(config.output.uri)
     with refusals():
@@ -90,10 +91,10 @@ def _plan_rest(run: Run, job: Job, extend: bool) -> _Todo:
     if not extend:
         require_same_input(run, public_config(job.config)["input"])
     before = generations(run)  # before the plan: one that comes in between is noticed when it is added to
-    plan = read_plan(run)
+    plan, progress = read_snapshot(run)
     counts = Counter[str]()
     fresh = _new_shards(run, plan, job.config, counts) if extend else []
-    return _Todo(fresh, before, counts) if fresh else _Todo(read_progress(run).left(plan))
+    return _Todo(fresh, before, counts) if fresh else _Todo(progress.left(plan))
 
 
 def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Console) -> Run:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
-from labeler import storage
+from labeler import plain_json, storage
 from labeler.errors import LabelerError
 from labeler.runs import Run, UnitKey, layout
 
@@ -142,7 +142,7 @@ def read_attempts(run: Run) -> Counter[UnitKey]:
     found: Counter[UnitKey] = Counter()
     for info in storage.list_objects(run.path(layout.ATTEMPTS_FOLDER)):
         try:
-            starts = json.loads(storage.read_bytes(info.uri))
+            starts = plain_json.parse(storage.read_bytes(info.uri))
             for name, count in starts.items():
                 shard_id, _, unit = name.rpartition("/")
                 found[shard_id, int(unit)] += int(count)

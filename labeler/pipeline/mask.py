@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from labeler.errors import Refused
-from labeler.job import Job, masks_fields, resolve_masks
+from labeler.job import Job, masks_fields, resolve_masks, s3_rules
 from labeler.pipeline.derive import config_of, derive, derived_fields
 from labeler.pipeline.session import Outcome
 from labeler.runs import Run
@@ -34,6 +34,7 @@ def mask(parent: Run, output: str, *, overrides: Sequence[str], console: Console
             raise Refused(f"{override!r} decides nothing about masks; what can be set here: {', '.join(MAY_DIFFER)}")
     parent.require_reader()
     config = config_of(parent, output, overrides)
+    s3_rules(config).apply()
     segmenter = resolve_masks(config)
     if segmenter is None:
         raise Refused("no model makes masks: name one of the SAM family, masks.model=facebook/sam2.1-hiera-small")

@@ -8,8 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labeler.cgroups import groups
+
 _RAY_THRESHOLD = 0.95  # of memory in use, where Ray begins to end tasks
 _BELOW_RAY = 0.03
+_NO_LIMIT = 1 << 60  # bytes; version 1 of control groups writes "no limit" as a huge number
+_GROUP_FILES = {  # version of control groups -> files of limit and use, and the parts of the use that are files
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+    2: ("memory.max", "memory.current", ("inactive_file", "active_file")),
+}
 
 
 def _node_share() -> float:
@@ -43,17 +50,19 @@ class MemoryLimits:
 
 
 def memory_in_use(root: Path = Path("/")) -> Iterator[tuple[int, int]]:
-    """(bytes used, bytes there are) of the machine, and of the container where it has a limit of its own."""
+    """(bytes used, bytes there are) of the machine, and of each control group around this process that has a limit."""
     with suppress(OSError, ValueError, KeyError):
         machine = _numbers(root / "proc/meminfo")
         total = machine["MemTotal:"] * 1024
         yield total - machine["MemAvailable:"] * 1024, total
-    group = root / "sys/fs/cgroup"
-    with suppress(OSError, ValueError, KeyError):  # "max" is no limit
-        total = int((group / "memory.max").read_text())
-        parts = _numbers(group / "memory.stat")
-        cached = parts["inactive_file"] + parts["active_file"]  # what was read from disk gives way to all else
-        yield int((group / "memory.current").read_text()) - cached, total
+    for version, group in groups("memory", root):
+        limit, current, parts = _GROUP_FILES[version]
+        with suppress(OSError, ValueError, KeyError):  # "max" is no limit
+            total = int((group / limit).read_text())
+            counted = _numbers(group / "memory.stat")
+            cached = sum(counted[part] for part in parts)  # what was read from disk gives way to all else
+            if total < _NO_LIMIT:
+                yield int((group / current).read_text()) - cached, total
 
 
 def _numbers(path: Path) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,10 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from labeler import storage
 from labeler.errors import LabelerError, Refused
-from labeler.pipeline.cluster import last_line
+from labeler.pipeline.capacity import Patience
 from labeler.runs.plan import PlannedShard, with_members
-
-_LOOKED_AT = 20  # objects of the input, before it is held for gone
+from labeler.shards.neighbors import LOOKED_AT
 
 
 def readable_uri(work: Sequence[PlannedShard], plan_uri: str) -> str | None:
@@ -35,13 +33,13 @@ def readable_uri(work: Sequence[PlannedShard], plan_uri: str) -> str | None:
         StorageError: storage does not answer.
     """
     tried, images, first = 0, True, ""
-    for uri, of_images in islice(_objects(work, plan_uri), _LOOKED_AT):
+    for uri, of_images in islice(_objects(work, plan_uri), LOOKED_AT):
         with suppress(storage.Unreadable):
             if storage.head(uri) is not None:
                 return uri
         first = uri if not tried else first
         tried, images = tried + 1, images and of_images
-    if tried == _LOOKED_AT or not images:
+    if tried == LOOKED_AT or not images:
         others = f", nor are {tried - 1} others that were planned" if tried > 1 else ""
         raise Refused(f"input {storage.redact(first)} is not there{others}")
     return None
@@ -58,11 +56,20 @@ def _objects(work: Sequence[PlannedShard], plan_uri: str) -> Iterator[tuple[str,
             yield shard.uri, False
 
 
-def preflight(output_uri: str, input_uri: str | None, *, single_writer: bool, timeout_s: float) -> None:
+def preflight(
+    output_uri: str,
+    input_uri: str | None,
+    *,
+    single_writer: bool,
+    patience: Patience,
+    s3: storage.S3Rules = storage.NO_S3_RULES,
+) -> None:
     """Try storage on a worker, and on every node where a path is local: each node would mean its own disk by it.
 
     Args:
         input_uri: an object of the input; None where there is none left to look for.
+        patience: for nodes that are slow to answer.
+        s3: how buckets are read.
 
     Raises:
         Refused: in one line, what cannot be read, written or committed, and from where.
@@ -70,23 +77,18 @@ def preflight(output_uri: str, input_uri: str | None, *, single_writer: bool, ti
     everywhere = storage.is_local(output_uri) or (input_uri is not None and storage.is_local(input_uri))
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if everywhere else [None]
     with _mark_of_driver(output_uri) as mark:
-        probes = [_start_probe(node, output_uri, input_uri, single_writer, mark) for node in nodes]
-        deadline = time.monotonic() + timeout_s
+        probes = [_start_probe(node, output_uri, input_uri, single_writer, mark, s3) for node in nodes]
         gone = 0
         for probe in probes:
             try:
-                problem = ray.get(probe, timeout=max(0.0, deadline - time.monotonic()))
-            except ray.exceptions.GetTimeoutError:
-                raise Refused(f"no Ray worker answered within {timeout_s:g} s; is the cluster up?") from None
+                problem = patience.wait(probe, "a process of each node to try storage from")
             except ray.exceptions.TaskUnschedulableError:
                 gone += 1  # the node was lost just now, and is still on the list
                 continue
-            except ray.exceptions.RayError as error:
-                raise Refused(f"the preflight on a Ray worker failed: {last_line(error)}") from None
             if problem is not None:
                 raise Refused(problem)
         if gone == len(probes):
-            raise Refused("every node of the Ray cluster was lost just now; is the cluster up?")
+            raise Refused("all nodes of the Ray cluster are gone; check `ray status`")
 
 
 @contextmanager
@@ -109,16 +111,24 @@ def _mark_of_driver(output_uri: str) -> Iterator[str | None]:
 
 
 def _start_probe(
-    node: str | None, output_uri: str, input_uri: str | None, single_writer: bool, mark: str | None
+    node: str | None,
+    output_uri: str,
+    input_uri: str | None,
+    single_writer: bool,
+    mark: str | None,
+    s3: storage.S3Rules,
 ) -> Any:
     options: dict[str, Any] = {"num_cpus": 0, "max_retries": 2}
     if node is not None:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(_probe).options(**options).remote(output_uri, input_uri, single_writer, mark)
+    return ray.remote(_probe).options(**options).remote(output_uri, input_uri, single_writer, mark, s3)
 
 
-def _probe(output_uri: str, input_uri: str | None, single_writer: bool, mark: str | None) -> str | None:
+def _probe(
+    output_uri: str, input_uri: str | None, single_writer: bool, mark: str | None, s3: storage.S3Rules
+) -> str | None:
     """On a worker: one line about what is wrong, or None."""
+    s3.apply()
     here = f"on node {ray.util.get_node_ip_address()}"
     if mark is not None and not os.path.exists(mark):
         return f"output {output_uri} is another disk {here}; use object storage, or a file system all nodes share"

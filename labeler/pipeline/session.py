@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 from rich.console import Console
 
@@ -21,23 +18,29 @@ from labeler.job import (
     absolute_uri,
     detector_recipe,
     package_versions,
+    s3_rules,
     segmenter_recipe,
 )
 from labeler.labeling import Detector
 from labeler.pipeline import cluster, waves
+from labeler.pipeline.capacity import Patience, announcing_loss, await_workers
 from labeler.pipeline.connection import connect
+from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.preflight import preflight, readable_uri
+from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
+from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.report import Report, build_report
 from labeler.runs import layout
 from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run, readable_json
-from labeler.runs.plan import PlannedShard, read_plan
+from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.selection import read_selection
+from labeler.runs.snapshot import read_snapshot
 from labeler.shards import skipped
 
 
@@ -68,32 +71,49 @@ def carry_out(
         redo: of a derived run.
     """
     output, single_writer = absolute_uri(job.config.output.uri), job.config.output.single_writer
+    with refusals():
+        excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
-        return _finish(run, read_plan(run), read_progress(run))
+        write_excluded(run, excluded)  # what is labeled by now is named at the end
+        return _finish(run, *read_snapshot(run))
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
-        excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
         storage.check_put_if_absent(output, single_writer=single_writer)
-    started_here = connect(job.config.ray.address, console)
-    cluster.configure_ray_data()
-    with _stop_signals():
+    if run is not None and (changed := run.changed_versions(package_versions())):
+        console.print(
+            f"warning: the run was started with {changed}; rows of both may differ a little",
+            markup=False,
+            soft_wrap=True,
+        )
+    patience = Patience(job.config.ray.start_timeout_s, console)
+    with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
-            nodes = cluster.alive_nodes()
-            workers = cluster.size_workers(job.config.ray, nodes)
-            cluster.limit_waiting(job.config.ray, workers)
-            if started_here:
-                cluster.require_capacity(workers, nodes)
+            workers = _workers(job, started_here, make_detector, patience, console)
+            waits_s = cluster.limit_waiting(job.config.ray, workers)
             preflight(
                 output,
                 readable_uri(work, redo.folders[-1] if redo else output),
                 single_writer=single_writer,
-                timeout_s=job.config.ray.start_timeout_s,
+                patience=patience,
+                s3=s3_rules(job.config),
             )
             run = create()
             write_excluded(run, excluded)
-        plan = read_plan(run)
-        progress = _work(run, plan, job, workers, _worker_settings(run, job, workers, make_detector, redo), console)
+        plan, _ = read_snapshot(run)
+        settings = _worker_settings(run, job, workers, make_detector, redo)
+        with announcing_loss(workers, waits_s, console):
+            progress = _work(run, plan, job, workers, settings, console)
         return _finish(run, plan, progress)
+
+
+@contextmanager
+def _cluster(job: Job, console: Console, signals: Stopping) -> Iterator[bool]:
+    """Join or start Ray, and watch it; whether it was started here."""
+    started_here = connect(job.config.ray.address, console)
+    signals.install()
+    cluster.configure_ray_data()
+    with watching_ray(console, started_here=started_here):
+        yield started_here
 
 
 @contextmanager
@@ -105,6 +125,26 @@ def refusals() -> Iterator[None]:
         raise
     except StorageError as error:
         raise Refused(str(error)) from error
+
+
+def _workers(
+    job: Job, started_here: bool, make_detector: Callable[[], Detector] | None, patience: Patience, console: Console
+) -> cluster.Workers:
+    """The workers for the cluster, once there is room for one, and GPUs that are reserved can be used."""
+    device, settings = job.config.model.device, job.config.ray
+    if device == "cpu" and settings.gpus_per_worker is None:
+        settings = settings.model_copy(update={"gpus_per_worker": 0.0})
+    own = make_detector is None and device != "cpu"
+    workers = await_workers(settings, started_here=started_here, gpus=own, patience=patience)
+    if _needs_cuda(job, workers, make_detector):
+        require_gpus(workers, patience, console)
+    return workers
+
+
+def _needs_cuda(job: Job, workers: cluster.Workers, make_detector: Callable[[], Detector] | None) -> bool:
+    """Whether a worker has a GPU reserved for a model that runs on it by CUDA, as far as we choose its device."""
+    ours = make_detector is None or job.segmenter is not None
+    return bool(workers.gpus) and ours and job.config.model.device.startswith(("auto", "cuda"))
 
 
 def _work(
@@ -144,6 +184,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
         config.input.keep,
         config.input.image_column,
         read_excluded(run),
+        s3_rules(config),
     )
 
 
@@ -175,6 +216,7 @@ def _worker_settings(
         single_writer=config.output.single_writer,
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,
+        needs_cuda=_needs_cuda(job, workers, make_detector),
     )
 
 
@@ -226,27 +268,3 @@ def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outco
     if report.problems:
         raise Incomplete(f"run {storage.redact(run.uri)} is not sound: {'; '.join(report.problems[:3])}")
     return Outcome(run, report)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    """SIGTERM (`ray job stop`, a preempted machine) ends the run like Ctrl-C; goes in after ray.init().
-
-    KeyboardInterrupt and no exception of ours: code between here and the signal may well catch `Exception`.
-    """
-    received = "Ctrl-C"
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal received
-        received = signal.Signals(number).name
-        raise KeyboardInterrupt
-
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, stop) if on_main_thread else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Incomplete(f"stopped by {received}; run the same command again to go on") from None
-    finally:
-        if on_main_thread:
-            signal.signal(signal.SIGTERM, previous)

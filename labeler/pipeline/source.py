@@ -9,6 +9,7 @@ import pyarrow as pa
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from labeler import storage
 from labeler.errors import LabelerError
 from labeler.pipeline.blocks import WORK, error_block, work_block
 from labeler.runs.excluded import Excluded
@@ -35,6 +36,7 @@ class ReadSettings:
     Attributes:
         plan_uri: of the run that has the plan, and beside it the members of groups of image files.
         excluded: images of which only the place is handed on; may grow between sessions.
+        s3: how buckets are read; not part of the fingerprint.
     """
 
     plan_uri: str
@@ -44,6 +46,7 @@ class ReadSettings:
     keep: tuple[str, ...]
     image_column: str | None
     excluded: Excluded = field(default_factory=Excluded)
+    s3: storage.S3Rules = storage.NO_S3_RULES
 
 
 def units_of(work: ShardWork, settings: ReadSettings) -> Iterator[Unit | ShardEnd]:
@@ -52,6 +55,7 @@ def units_of(work: ShardWork, settings: ReadSettings) -> Iterator[Unit | ShardEn
     Raises:
         LabelerError: storage does not answer, or the shard is not as it was planned.
     """
+    settings.s3.apply()
     missing, prefix = set(work.only or ()), file_name_prefix(work.planned)
     for read in read_units(
         with_members(work.planned.shard, settings.plan_uri),

@@ -14,7 +14,7 @@ from labeler import storage
 from labeler.contact_sheet import colour_of
 from labeler.detections import Detections
 from labeler.errors import Refused
-from labeler.exports.thresholds import Thresholds
+from labeler.exports.thresholds import Thresholds, as_written
 from labeler.records import detections_of
 from labeler.review import page
 from labeler.review.differences import KINDS, PAIR_IOU, SAME_IOU, Difference, compare_boxes
@@ -23,7 +23,7 @@ from labeler.review.join import Join, Pair, Place, Side
 from labeler.review.pictures import shortest, thumbnails
 from labeler.review.reservoir import Reservoir
 from labeler.review.turns import in_turns
-from labeler.runs import Progress, Run, UnitKey, read_plan, read_progress, read_unit_file
+from labeler.runs import Progress, Run, UnitKey, read_snapshot, read_unit_file
 from labeler.runs.plan import file_name_prefix
 from labeler.vocabulary import Category, Vocabulary
 from labeler.vocabulary_files import clean_phrase, phrase_key
@@ -141,7 +141,7 @@ def compare_runs(
 
 
 def _side(run: Run, select: Select, partial: bool) -> Side:
-    plan, progress = read_plan(run), read_progress(run)
+    plan, progress = read_snapshot(run)
     if (left := progress.left(plan)) and not partial:
         raise Refused(
             f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
@@ -335,7 +335,7 @@ def _describe(
                 "id": run.manifest.run_id,
                 "uri": storage.redact(run.uri),
                 "model": run.manifest.config["model"]["name"],
-                "default_threshold": one.default,
+                "default_threshold": as_written(one.default),
                 "own_thresholds": len(one.by_category),
             }
             for run, one in zip(runs, thresholds, strict=True)

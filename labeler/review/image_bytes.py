@@ -30,6 +30,7 @@ class ImageReader:
     """
 
     def __init__(self, run: Run, plan: Sequence[PlannedShard]) -> None:
+        run.s3_rules().apply()
         self._shards = {planned.shard_id: planned.shard for planned in plan}
         self._column: str | None = run.manifest.config["input"].get("image_column")
 

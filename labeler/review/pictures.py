@@ -11,10 +11,12 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pycocotools.mask
 from PIL import Image
 
 from labeler import images, storage
+from labeler.byte_budget import ByteBudget
 from labeler.errors import LabelerError
 from labeler.review.image_bytes import ImageReader
 from labeler.runs import Progress, UnitKey, read_unit_file
@@ -70,8 +72,10 @@ def thumbnails(reader: ImageReader, rows: Sequence[Row], *, max_pixels: int) -> 
     Some are made ahead; of images inside Parquet rows all that a page can hold, file by file.
     """
 
+    budget = ByteBudget()
+
     def make(together: Sequence[Row]) -> list[dict[str, Any]]:
-        return [_thumbnail(data, max_pixels) for data in reader.read(together)]
+        return [_thumbnail(data, max_pixels, budget) for data in reader.read(together)]
 
     at_once = _EMBEDDED_AT_ONCE if any(map(reader.is_embedded, rows)) else _AT_ONCE
     with ThreadPoolExecutor(_READS) as pool:
@@ -84,13 +88,17 @@ def thumbnails(reader: ImageReader, rows: Sequence[Row], *, max_pixels: int) -> 
             yield from (found[place] for place in range(len(chunk)))
 
 
-def _thumbnail(data: bytes | LabelerError, max_pixels: int) -> dict[str, Any]:
+def _thumbnail(data: bytes | LabelerError, max_pixels: int, budget: ByteBudget) -> dict[str, Any]:
     try:
         if isinstance(data, LabelerError):
             raise data
-        pixels = images.decode(data, max_pixels=max_pixels).pixels
+        with budget.lease() as reserve:
+            return _as_jpeg(images.decode(data, max_pixels=max_pixels, reserve=reserve).pixels)
     except LabelerError as error:
         return {"problem": storage.redact(str(error))}
+
+
+def _as_jpeg(pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
     picture = Image.fromarray(pixels)
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS, reducing_gap=2.0)
     buffer = io.BytesIO()

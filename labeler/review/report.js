@@ -12,7 +12,16 @@ data.images.forEach((image, number) => { image.number = number; });
 
 // ---- thresholds and marks, kept by this browser so that a reload loses nothing ----
 
-const start = () => ({ all: data.thresholds.default, own: new Map(Object.entries(data.thresholds.categories).map(([id, t]) => [Number(id), t])) });
+// A category that is left out has the threshold `never`, in files and in what this browser keeps: here Infinity.
+const fromPlain = (threshold) => (threshold === 'never' ? Infinity : threshold);
+const toPlain = (threshold) => (threshold === Infinity ? 'never' : threshold);
+// On a slider it is the step after 1.
+const SLIDER_END = 1.01;
+const fromSlider = (slider) => (Number(slider.value) > 1.005 ? Infinity : Number(slider.value));
+const toSlider = (threshold) => Math.min(threshold, SLIDER_END);
+const shown = (threshold) => (threshold === Infinity ? 'never' : score(threshold));
+
+const start = () => ({ all: fromPlain(data.thresholds.default), own: new Map(Object.entries(data.thresholds.categories).map(([id, t]) => [Number(id), fromPlain(t)])) });
 let thresholds = start();
 const marks = new Map(); // "image key|place of the box" -> {image, box, category_id, score, right}
 const memory = {
@@ -22,7 +31,7 @@ const memory = {
 
 function remember() {
   try {
-    localStorage.setItem(memory.thresholds, JSON.stringify({ all: thresholds.all, own: [...thresholds.own] }));
+    localStorage.setItem(memory.thresholds, JSON.stringify({ all: toPlain(thresholds.all), own: [...thresholds.own].map(([id, t]) => [id, toPlain(t)]) }));
     localStorage.setItem(memory.marks, JSON.stringify([...marks]));
   } catch { /* a browser that keeps nothing for files: the page works all the same */ }
 }
@@ -30,7 +39,7 @@ function remember() {
 function recall() {
   try {
     const kept = JSON.parse(localStorage.getItem(memory.thresholds));
-    if (kept) thresholds = { all: kept.all, own: new Map(kept.own) };
+    if (kept) thresholds = { all: fromPlain(kept.all), own: new Map(kept.own.map(([id, t]) => [id, fromPlain(t)])) };
     for (const [place, mark] of JSON.parse(localStorage.getItem(memory.marks)) || []) marks.set(place, mark);
   } catch { /* as above */ }
 }
@@ -41,12 +50,12 @@ const stepOf = (threshold) => Math.min(101, Math.ceil(threshold * 100 - 1e-9));
 const keptOf = (category) => category.above[stepOf(thresholdOf(category.id))];
 
 function yaml() {
-  const lines = ['# Made with labeler report. Keep a box when its score is at least its category\'s threshold.', `default: ${thresholds.all}`];
+  const lines = ['# Made with labeler report. Keep a box when its score is at least its category\'s threshold.', `default: ${toPlain(thresholds.all)}`];
   // JSON's escapes keep a name on its line whatever is in it
   const comment = (name) => JSON.stringify(name).replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
   const own = [...thresholds.own].filter(([id]) => categoryOf.has(id)).sort((a, b) => a[0] - b[0]);
   lines.push(own.length ? 'categories:' : 'categories: {}');
-  for (const [id, threshold] of own) lines.push(`  ${id}: ${threshold}  # ${comment(categoryOf.get(id).name)}`);
+  for (const [id, threshold] of own) lines.push(`  ${id}: ${toPlain(threshold)}  # ${comment(categoryOf.get(id).name)}`);
   lines.push('fitted_on:', ...Object.entries(data.fitted_on).map(([name, digest]) => `  ${name}: ${JSON.stringify(digest)}`));
   return lines.join('\n') + '\n';
 }
@@ -149,7 +158,7 @@ function histogram(category) {
 }
 
 function makeItem(category) {
-  const slider = el('input', { type: 'range', min: 0, max: 1, step: 0.01, 'aria-label': `Threshold of ${category.name}` });
+  const slider = el('input', { type: 'range', min: 0, max: SLIDER_END, step: 0.01, 'aria-label': `Threshold of ${category.name}` });
   const value = el('output'), number = el('span', { class: 'category-count' });
   const reset = el('button', { type: 'button', class: 'plain', title: 'Use the threshold of all', 'aria-label': `Threshold of all for ${category.name}` }, '×');
   const swatch = el('span', { class: 'swatch' });
@@ -161,7 +170,7 @@ function makeItem(category) {
     el('div', { class: 'category-slider' }, el('span', {}, 'threshold'), value, reset));
   item.dataset.category = category.id;
   name.addEventListener('click', () => { openCategory(category.id); byId('gallery').scrollIntoView(); byId('category').focus({ preventScroll: true }); });
-  slider.addEventListener('input', () => { thresholds.own.set(category.id, Number(slider.value)); changed(category); });
+  slider.addEventListener('input', () => { thresholds.own.set(category.id, fromSlider(slider)); changed(category); });
   reset.addEventListener('click', () => { thresholds.own.delete(category.id); changed(category); slider.focus(); });
   return { item, slider, value, number, above: drawing.lastChild, category };
 }
@@ -169,11 +178,11 @@ function makeItem(category) {
 function updateItem({ item, slider, value, number, above, category }) {
   const threshold = thresholdOf(category.id);
   item.classList.toggle('overridden', thresholds.own.has(category.id));
-  slider.value = threshold;
-  slider.setAttribute('aria-valuetext', `${score(threshold)}, ${count(keptOf(category))} boxes`);
-  value.textContent = score(threshold);
+  slider.value = toSlider(threshold);
+  slider.setAttribute('aria-valuetext', `${shown(threshold)}, ${count(keptOf(category))} boxes`);
+  value.textContent = shown(threshold);
   number.textContent = `${count(keptOf(category))} of ${count(category.stored)}`;
-  above.style.clipPath = `polygon(${[threshold, 1].map((x) => 100 * x).flatMap((x, i) => (i ? [`${x}px 0`, `${x}px 40px`] : [`${x}px 40px`, `${x}px 0`])).join(', ')})`;
+  above.style.clipPath = `polygon(${[Math.min(threshold, 1), 1].map((x) => 100 * x).flatMap((x, i) => (i ? [`${x}px 0`, `${x}px 40px`] : [`${x}px 40px`, `${x}px 0`])).join(', ')})`;
 }
 
 function listCategories() {
@@ -425,7 +434,7 @@ function showCurve(wanted) {
   const show = (value) => (value === null || value === undefined ? '–' : value.toFixed(3));
   const [, precision, recall] = here || [null, null, null];
   const f1 = here && precision + recall ? 2 * precision * recall / (precision + recall) : null;
-  numbers(byId('point'), [[`Threshold${mixed ? ' of all' : ''}`, score(threshold)], ['Precision', show(precision)], ['Recall', show(recall)], ['F1', show(f1)],
+  numbers(byId('point'), [[`Threshold${mixed ? ' of all' : ''}`, shown(threshold)], ['Precision', show(precision)], ['Recall', show(recall)], ['F1', show(f1)],
     ['Objects', count(wanted === null ? data.truth.objects : (data.truth.categories[wanted] || { objects: 0 }).objects)]]);
 }
 
@@ -467,8 +476,8 @@ function changed(only = null) {
 }
 
 function showThresholds(only = null) {
-  byId('threshold').value = thresholds.all;
-  byId('threshold-value').textContent = score(thresholds.all);
+  byId('threshold').value = toSlider(thresholds.all);
+  byId('threshold-value').textContent = shown(thresholds.all);
   const total = fired.reduce((sum, one) => sum + keptOf(one), 0);
   const own = thresholds.own.size;
   byId('kept').textContent = `${count(total)} of ${count(stored)} boxes kept (${percent(total, stored)})${own ? `, ${count(own)} own ${own === 1 ? 'threshold' : 'thresholds'}` : ''}`;
@@ -488,7 +497,7 @@ function showMarks() {
   follow();
 }
 
-byId('threshold').addEventListener('input', (event) => { thresholds.all = Number(event.target.value); changed(); });
+byId('threshold').addEventListener('input', (event) => { thresholds.all = fromSlider(event.target); changed(); });
 byId('save-thresholds').addEventListener('click', () => download('thresholds.yaml', yaml(), 'application/yaml'));
 byId('save-marks').addEventListener('click', () => download('marks.json', JSON.stringify({ run: data.run.id, marks: [...marks.values()] }, null, 1) + '\n', 'application/json'));
 byId('reset').addEventListener('click', () => { thresholds = start(); marks.clear(); changed(); showMarks(); });

@@ -12,7 +12,7 @@ from labeler.contact_sheet import colour_of
 from labeler.errors import Refused
 from labeler.evaluation.ground_truth import Annotations
 from labeler.exports.fitted_on import fitted_on
-from labeler.exports.thresholds import Thresholds
+from labeler.exports.thresholds import Thresholds, as_written
 from labeler.review import page
 from labeler.review.image_bytes import ImageReader
 from labeler.review.pictures import Pick, describe_boxes, read_rows, thumbnails
@@ -25,7 +25,7 @@ from labeler.runs.plan import file_name_prefix
 
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
 _TIMELINE_BARS = 96
-_WHERE_NOTHING_IS_KEPT = 0.3  # with thresholds of 1 every object would be a miss, and nothing could be suspicious
+_WHERE_NOTHING_IS_KEPT = 0.3  # where all are left out every object would be a miss, and nothing could be suspicious
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,8 @@ def describe_run(
         "reasons": survey.reasons,
         "timeline": timeline(survey.timeline),
         "thresholds": {
-            "default": thresholds.default,
-            "categories": {str(id_): value for id_, value in thresholds.by_category.items()},
+            "default": as_written(thresholds.default),
+            "categories": {str(id_): as_written(value) for id_, value in thresholds.by_category.items()},
         },
         "categories": [
             {

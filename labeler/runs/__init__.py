@@ -4,6 +4,7 @@ from labeler.runs.manifest import Manifest, Run, fingerprint_of, open_run
 from labeler.runs.plan import PlannedShard, read_plan
 from labeler.runs.progress import Progress, read_progress
 from labeler.runs.rows import UnitKey, iterate_units, only_units, read_tables, read_unit_file, units_in_order
+from labeler.runs.snapshot import read_snapshot
 
 __all__ = [
     "Manifest",
@@ -17,6 +18,7 @@ __all__ = [
     "open_run",
     "read_plan",
     "read_progress",
+    "read_snapshot",
     "read_tables",
     "read_unit_file",
     "units_in_order",

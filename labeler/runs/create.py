@@ -91,7 +91,7 @@ def create_run(uri: str, new: NewRun, *, single_writer: bool = False) -> Run:
         parent=new.parent,
     )
     if new.parent is not None:  # so that what must reach every copy of a row finds this one
-        storage.put(new.parent.path(layout.derived_file(manifest.run_id)), uri.encode())
+        storage.put(new.parent.path(layout.derived_file(manifest.run_id)), storage.redact(uri).encode())
     if not storage.put_if_absent(storage.join(uri, layout.MANIFEST), manifest.to_json(), single_writer=single_writer):
         return _adopt(uri, new, differing=layout.MANIFEST)
     return Run(uri, manifest, new.parent)
@@ -148,6 +148,8 @@ def extend_plan(
         return
     for relative, data in group_files(fresh):
         storage.put_if_absent(run.path(relative), data, single_writer=single_writer)
-    target = run.path(layout.plan_file(generations(run) if generation is None else generation))
-    if not storage.put_if_absent(target, plan_bytes(fresh, skipped_files), single_writer=single_writer):
+    number = generations(run) if generation is None else generation
+    previous = digest_of(storage.read_bytes(run.path(layout.plan_file(number - 1))))
+    data = plan_bytes(fresh, skipped_files, previous=previous)
+    if not storage.put_if_absent(run.path(layout.plan_file(number)), data, single_writer=single_writer):
         raise Refused(f"another job extended run {storage.redact(run.uri)} at the same moment; run the command again")

@@ -9,8 +9,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from labeler import storage
 from labeler.errors import Refused
+from labeler.file_names import comparable
 from labeler.images import digest
 from labeler.runs import layout
 from labeler.runs.manifest import Run, digest_of, open_run
@@ -19,9 +25,17 @@ from labeler.shards import Unit
 _NAME = re.compile(r"[0-9a-f]{32}")
 
 
+_ALIKE = "alike\0"  # no file name has a zero byte
+
+
 def name_digest(name: str) -> str:
-    """What stands for a file name, or for an image's digest, in a list."""
+    """What stands for a file name in this very spelling, or for an image's digest, in a list."""
     return digest_of(name.encode("utf-8", "surrogateescape"))
+
+
+def alike_digest(name: str) -> str:
+    """What stands for a file name in any spelling; lists of former versions have none."""
+    return name_digest(_ALIKE + comparable(name))
 
 
 @dataclass(frozen=True)
@@ -29,10 +43,43 @@ class Excluded:
     """A set of images, by file name as exports write it or by digest of their bytes.
 
     Attributes:
-        names: `name_digest` of each.
+        names: `name_digest` of each, and `alike_digest` of those that are excluded in any spelling.
     """
 
     names: frozenset[str] = frozenset()
+
+    @staticmethod
+    def of(names: Iterable[str]) -> Excluded:
+        """File names, in any spelling, or digests of images."""
+        names = list(names)
+        spelled = (name for name in names if not _NAME.fullmatch(name))
+        return Excluded(frozenset(map(name_digest, names)) | frozenset(map(alike_digest, spelled)))
+
+    def has(self, file_name: str) -> bool:
+        """Return whether the name is excluded, in its own spelling or in any."""
+        return name_digest(file_name) in self.names or alike_digest(file_name) in self.names
+
+    def of_rows(self, table: pa.Table, file_name_prefix: str) -> npt.NDArray[np.bool_]:
+        """Return (rows,) which rows are excluded and still have more than their place.
+
+        Args:
+            table: rows of one shard, with image_key, digest and status.
+        """
+        found = np.zeros(len(table), np.bool_)
+        if self.names:
+            rows = zip(*(table[name].to_pylist() for name in ("image_key", "digest", "status")), strict=True)
+            for place, (key, bytes_digest, status) in enumerate(rows):
+                by_bytes = bytes_digest is not None and name_digest(bytes_digest) in self.names
+                found[place] = status != "removed" and (by_bytes or self.has(file_name_prefix + key))
+        return found
+
+    def hide(self, table: pa.Table, file_name_prefix: str) -> pa.Table:
+        """Return the rows with the status of those that are excluded as if they were removed already."""
+        excluded = self.of_rows(table, file_name_prefix)
+        if not excluded.any():
+            return table
+        statuses = pc.if_else(pa.array(excluded), "removed", table["status"])
+        return table.set_column(table.schema.get_field_index("status"), "status", statuses)
 
     def __or__(self, other: Excluded) -> Excluded:
         return Excluded(self.names | other.names)
@@ -44,7 +91,7 @@ class Excluded:
 
         def excluded(key: str, data: bytes | None) -> bool:
             by_bytes = data is not None and name_digest(digest(data)) in self.names
-            return by_bytes or name_digest(file_name_prefix + key) in self.names
+            return by_bytes or self.has(file_name_prefix + key)
 
         return replace(
             unit,
@@ -84,7 +131,7 @@ def load_excluded(uris: Iterable[str]) -> Excluded:
     found = Excluded()
     for uri in uris:
         run = open_run(uri)
-        found |= read_excluded(run) if run is not None else Excluded(frozenset(map(name_digest, read_names(uri))))
+        found |= read_excluded(run) if run is not None else Excluded.of(read_names(uri))
     return found
 
 

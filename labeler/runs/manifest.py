@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from labeler import storage
+from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.prompts import Prompts
 from labeler.records import READABLE_VERSIONS, SCHEMA_VERSION
@@ -77,7 +77,7 @@ class Manifest:
             versions=dict(versions),
             digests=dict(digests),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            parent={"uri": parent.uri, "run_id": parent.manifest.run_id} if parent else None,
+            parent={"uri": storage.redact(parent.uri), "run_id": parent.manifest.run_id} if parent else None,
         )
 
     def to_json(self) -> bytes:
@@ -86,7 +86,7 @@ class Manifest:
     @staticmethod
     def from_json(data: bytes, *, uri: str) -> Manifest:
         try:
-            values = json.loads(data)
+            values = plain_json.parse(data)
             version = values["schema_version"]
             if version not in READABLE_VERSIONS:
                 known = ", ".join(map(str, sorted(READABLE_VERSIONS)))
@@ -97,6 +97,9 @@ class Manifest:
             return Manifest(**values)
         except (ValueError, KeyError, TypeError) as error:
             raise Refused(f"{storage.redact(uri)}/{layout.MANIFEST} is no run manifest: {error}") from None
+
+
+_DECIDING = ("pillow", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,18 @@ class Run:
     def path(self, relative: str) -> str:
         return storage.join(self.uri, relative)
 
+    def s3_rules(self, *own: str) -> storage.S3Rules:
+        """How the run's images are read where they are on S3; `own` are URIs of the caller's other objects."""
+        source = self.manifest.config.get("input", {})
+        parent = self.parent.s3_rules().rules if self.parent else ()
+        mine = storage.input_rules(source.get("uri", ()), source.get("s3", {}), own=(self.uri, *own))
+        return storage.S3Rules(parent + mine.rules)
+
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.from_json(json.loads(self.verified(layout.VOCABULARY)))
+        return Vocabulary.from_json(plain_json.parse(self.verified(layout.VOCABULARY)))
 
     def prompts(self) -> Prompts:
-        return Prompts.from_json(json.loads(self.verified(layout.PROMPTS)))
+        return Prompts.from_json(plain_json.parse(self.verified(layout.PROMPTS)))
 
     @property
     def keep(self) -> tuple[str, ...]:
@@ -150,6 +160,15 @@ class Run:
                 f"input by version {READER_VERSION}: you can export, evaluate, review and forget from the run, but to "
                 "label, retry, mask or extend it use the labeler that started it, or label into a new output"
             )
+
+    def changed_versions(self, versions: Mapping[str, str]) -> str:
+        """Return which of the packages that decide pixels and scores are others now, "" if none is."""
+        changed = [
+            f"{name} {before} (now {versions[name]})"
+            for name, before in sorted(self.manifest.versions.items())
+            if name in _DECIDING and versions.get(name, before) != before
+        ]
+        return ", ".join(changed)
 
     def require_fingerprint(self, fields: Mapping[str, Any]) -> None:
         """Refused, naming every differing field, unless `fields` are those of this run."""
@@ -186,10 +205,10 @@ def open_run(uri: str) -> Run | None:
 
 
 def _open_parent(uri: str, named: Mapping[str, str]) -> Run:
-    parent = open_run(named["uri"])
+    parent = open_run(storage.restore_user(named["uri"], uri))
     if parent is None or parent.manifest.run_id != named["run_id"]:
         raise Refused(
             f"run {storage.redact(uri)} derives from run {named['run_id']}, which is not in "
-            f"{storage.redact(named['uri'])} any more; put it back there"
+            f"{named['uri']} any more; put it back there"
         )
     return parent

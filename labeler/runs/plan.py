@@ -28,6 +28,7 @@ PLAN = pa.schema(
     ]
 )
 _PLAN_BEFORE = PLAN.remove(PLAN.get_field_index("name"))  # of reader version 2
+_PREVIOUS = b"previous_plan"  # metadata: the digest of the plan file before, of all but the first
 _SKIPPED = b"skipped_files"  # metadata: what was listed beside the input, as shards.skipped writes it
 
 GROUP = pa.schema(
@@ -73,11 +74,14 @@ def group_bytes(shard: Shard) -> bytes:
     return _parquet(pa.Table.from_arrays(columns, schema=GROUP))
 
 
-def plan_bytes(shards: Iterable[PlannedShard], skipped_files: Mapping[str, int] | None = None) -> bytes:
+def plan_bytes(
+    shards: Iterable[PlannedShard], skipped_files: Mapping[str, int] | None = None, *, previous: str | None = None
+) -> bytes:
     """Return one generation of the plan as the bytes of its plan/ file; equal shards give equal bytes.
 
     Args:
         skipped_files: what was listed beside them, by extension.
+        previous: the digest of the plan file of the generation before; None for the first.
     """
     rows = [
         {
@@ -92,7 +96,8 @@ def plan_bytes(shards: Iterable[PlannedShard], skipped_files: Mapping[str, int] 
         }
         for p in shards
     ]
-    metadata = {_SKIPPED: skipped.to_bytes(skipped_files)} if skipped_files else None
+    metadata = {_SKIPPED: skipped.to_bytes(skipped_files)} if skipped_files else {}
+    metadata |= {_PREVIOUS: previous.encode()} if previous else {}
     return _parquet(pa.Table.from_pylist(rows, schema=PLAN.with_metadata(metadata)))
 
 
@@ -117,10 +122,13 @@ def _table(uri: str, *schemas: pa.Schema, digest: str | None = None) -> pa.Table
     Raises:
         StorageError: it cannot be read, or is damaged.
     """
-    data = storage.read_bytes(uri)
+    return _parsed(uri, storage.read_bytes(uri), *schemas, digest=digest)
+
+
+def _parsed(uri: str, data: bytes, *schemas: pa.Schema, digest: str | None = None) -> pa.Table:
     try:
         if digest is not None and digest_of(data) != digest:
-            raise pa.ArrowInvalid("its bytes are not those that the plan has the digest of")
+            raise pa.ArrowInvalid("its bytes are not those that were written")
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         if not any(table.schema.equals(schema) for schema in schemas):
             raise pa.ArrowInvalid("its columns are not those of a plan")
@@ -134,18 +142,44 @@ def read_plan(run: Run) -> list[PlannedShard]:
     """Every generation's shards, in plan order; members of image groups are not loaded (see `with_members`).
 
     A derived run has the plan of the run that it derives from.
+
+    Raises:
+        StorageError: if a plan file cannot be read, is damaged, missing, or not the one that was written there.
     """
-    planned = []
+    planned: list[PlannedShard] = []
+    expected = run.root.manifest.digests.get(layout.plan_file(0))
     for uri in _plan_files(run):
-        for row in _rows(uri, PLAN, _PLAN_BEFORE):
+        data = storage.read_bytes(uri)
+        table = _parsed(uri, data, PLAN, _PLAN_BEFORE, digest=expected if not planned else None)
+        before = (table.schema.metadata or {}).get(_PREVIOUS)
+        if planned and before is not None and before.decode("ascii", "replace") != expected:
+            raise _not_whole(uri, "it does not follow the plan file before it")
+        for row in table.to_pylist():
             images = row.pop("images")
+            if row["shard_id"] != f"{len(planned):06d}":
+                raise _not_whole(uri, f"it has shard {row['shard_id']} where shard {len(planned):06d} follows")
             planned.append(PlannedShard(Shard(**row), images))
+        expected = digest_of(data)
     return planned
 
 
 def _plan_files(run: Run) -> list[str]:
+    """The URIs of a run's plan files, in order, none left out."""
     folder = run.root.path(layout.PLAN_FOLDER)
-    return sorted(o.uri for o in storage.list_objects(folder) if o.uri.endswith(".parquet"))
+    found = sorted(o.uri for o in storage.list_objects(folder) if o.uri.endswith(".parquet"))
+    wanted = [run.root.path(layout.plan_file(generation)) for generation in range(len(found))]
+    for uri, name in zip(found, wanted, strict=True):
+        if storage.basename(uri) != storage.basename(name):
+            raise _not_whole(uri, f"{storage.basename(name)} is missing before it")
+    if not found:
+        raise storage.StorageError(f"run {storage.redact(run.root.uri)} has no plan; restore its plan/ folder")
+    return found
+
+
+def _not_whole(uri: str, why: str) -> storage.StorageError:
+    return storage.StorageError(
+        f"the plan of the run is not as it was written: {storage.redact(uri)}: {why}; restore the plan/ folder"
+    )
 
 
 def listed_beside(run: Run) -> Counter[str]:

@@ -82,17 +82,30 @@ def read_progress(run: Run) -> Progress:
 
     Raises:
         InputChanged: a shard has two end markers that disagree: its bytes changed between two readings.
+        StorageError: if a unit file is beyond its shard's end: it was put there by somebody else.
     """
     units, (ends, marker_uris) = _list_units(run), _list_ends(run)
     if run.parent is None:
+        _require_within_ends(run, units, ends)
         return Progress(units, ends, ((run.uri, units),), marker_uris=marker_uris)
     below = read_progress(run.parent)
+    _require_within_ends(run, units, below.ends)
     pending = {
         shard_id: left
         for shard_id, chosen in read_selection(run).items()
         if (left := frozenset(chosen) - units.get(shard_id, NOTHING))
     }
     return Progress(below.units, below.ends, ((run.uri, units), *below.folders), pending, below.marker_uris)
+
+
+def _require_within_ends(run: Run, units: Units, ends: Mapping[str, tuple[int, int]]) -> None:
+    """Such a file would keep the shard from ever being finished, or add rows to it."""
+    for shard_id, (count, _) in ends.items():
+        if (last := max(units.get(shard_id, NOTHING), default=-1)) >= count:
+            stray = run.path(layout.unit_file(shard_id, last))
+            raise storage.StorageError(
+                f"{storage.redact(stray)} is beyond the end of its shard, which has {count:,} units; remove the file"
+            )
 
 
 def _list_units(run: Run) -> Units:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
 
 import pyarrow as pa
 
 from labeler import storage
-from labeler.records import parquet_to_table
+from labeler.records import UnitExtent, parquet_to_table, unit_extent
+from labeler.runs import layout
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress
 
 PREFETCH_FILES = 32  # unit files in flight: enough to hide ~20 ms a request, and a few MB of memory
 
+T = TypeVar("T")
+R = TypeVar("R")
 UnitKey = tuple[str, int]  # shard id, number
 
 
@@ -37,9 +42,16 @@ def read_unit_file(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         StorageError: it cannot be read, or is damaged.
     """
+    return _read(uri, columns)[0]
+
+
+def _read(uri: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, range]:
+    """(rows of a unit file, their indices in the shard)."""
     data = storage.read_bytes(uri)
     try:
-        return parquet_to_table(data, columns)
+        table, extent = parquet_to_table(data, columns), unit_extent(data)
+        _require_place(uri, extent)
+        return table, extent.indices
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         said = (str(error).splitlines() or ["?"])[0]
         raise storage.StorageError(
@@ -47,22 +59,54 @@ def read_unit_file(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
         ) from error
 
 
+def _require_place(uri: str, extent: UnitExtent) -> None:
+    """The rows must be of the shard and unit that the path says: a copied file would double some images."""
+    match = layout.UNIT_FILE.search(uri)
+    if match and (extent.shard_ids != {match[1]} or extent.indices.start < int(match[2])):
+        raise _misplaced(uri, f"it has rows of shard {min(extent.shard_ids)} from index {extent.indices.start} on")
+
+
+def _misplaced(uri: str, why: str) -> storage.StorageError:
+    return storage.StorageError(
+        f"{storage.redact(uri)} is not the unit of its name ({why}); remove the file and run the label command again"
+    )
+
+
 def iterate_units(
     plan: Sequence[PlannedShard], progress: Progress, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[UnitKey, pa.Table]]:
-    """Each committed unit's rows, in key order (shard id, index); memory holds only a few units at a time."""
+    """Each committed unit's rows, in key order (shard id, index); memory holds only a few units at a time.
 
-    def load(key: UnitKey) -> tuple[UnitKey, pa.Table]:
-        return key, read_unit_file(progress.unit_uri(*key), columns)
+    Raises:
+        StorageError: if a file cannot be read, is damaged, or does not follow the units before it.
+    """
+
+    def load(key: UnitKey) -> tuple[UnitKey, pa.Table, range]:
+        return key, *_read(progress.unit_uri(*key), columns)
 
     with ThreadPoolExecutor(PREFETCH_FILES) as pool:
-        waiting = []
-        for key in units_in_order(plan, progress):
-            waiting.append(pool.submit(load, key))
-            if len(waiting) >= PREFETCH_FILES:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
+        before: UnitKey | None = None
+        next_index = 0
+        for key, table, indices in ahead(pool, load, units_in_order(plan, progress)):
+            shard_id, unit = key
+            follows = before is not None and before[0] == shard_id
+            start = next_index if follows else 0
+            is_next = unit == (before[1] + 1 if follows and before is not None else 0)
+            if indices.start < start or (is_next and indices.start != start):
+                raise _misplaced(progress.unit_uri(*key), f"it begins with index {indices.start}, not {start}")
+            before, next_index = key, indices.stop
+            yield key, table
+
+
+def ahead(pool: ThreadPoolExecutor, call: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:
+    """The results in the order of the arguments, PREFETCH_FILES of them under way."""
+    waiting: deque[Future[R]] = deque()
+    for argument in arguments:
+        waiting.append(pool.submit(call, argument))
+        if len(waiting) >= PREFETCH_FILES:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def read_tables(

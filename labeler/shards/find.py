@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import get_args
 
 from labeler import storage
 from labeler.errors import Refused, StorageError
 from labeler.shards import skipped
+from labeler.shards.listing import Found, list_all, path_below
 from labeler.shards.nameless import images_among
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of
-from labeler.shards.patterns import crosses_folders, expand_braces, glob_regex, is_glob, static_folder
 from labeler.shards.reading import count_images, count_tar_images
 from labeler.shards.shard_names import name_shards
 from labeler.shards.spellings import repeated
 from labeler.shards.units import Format, Member, Shard
 from labeler.shards.without_images import with_images
-from labeler.storage import ObjectInfo, OnSkipped
+from labeler.storage import ObjectInfo
 
 log = logging.getLogger(__name__)
 IMAGES_PER_GROUP = 2048
-_FEW_PER_FOLDER = 8  # more explicit names than this in one folder are looked up by listing it once
 _SHARDS = ("webdataset", "parquet")
 _NOUNS = {"webdataset": "tars", "parquet": "Parquet files", "images": "image files"}
-
-
-@dataclass(frozen=True)
-class _Found:
-    """An object of the input; `is_named` when the user wrote its whole name, `root` is what its key is relative to."""
-
-    info: ObjectInfo
-    root: str
-    is_named: bool
-
-    @property
-    def relative(self) -> str:
-        return self.info.uri.removeprefix(self.root).lstrip("/")
 
 
 def find_shards(
@@ -79,7 +64,7 @@ def find_shards(
     uris = [uri] if isinstance(uri, str) else list(uri)
     try:
         unreadable: dict[str, str] = {}
-        listed, roots = _list_all(uris, unreadable.__setitem__)
+        listed, roots = list_all(uris, unreadable.__setitem__)
         _warn_of_unreadable(unreadable)
         planned = frozenset(known)
         found = _unique(listed, planned)
@@ -102,83 +87,6 @@ def find_shards(
         raise Refused(f"input cannot be read: {error}") from error
 
 
-def _list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[_Found], list[str]]:
-    """(what is there, the folders that all of the input lies in, where nothing is found yet, too)."""
-    found: list[_Found] = []
-    roots: list[str] = []
-    for uri in uris:
-        if not uri.strip():
-            raise Refused("input.uri is empty; give a folder, a pattern or a file")
-        names = [_absolute(name) for name in expand_braces(uri)]
-        listed = list(_list_one(names[0], on_skipped) if len(names) == 1 else _list_expansion(uri, names, on_skipped))
-        found += listed
-        roots += dict.fromkeys(each.root for each in listed) or [_folder_of(names[0])]
-    return found, roots
-
-
-def _folder_of(name: str) -> str:
-    """What keys would be relative to if there were something of that name."""
-    if is_glob(name):
-        return static_folder(name)
-    return storage.parent(name) if kind_of(name) else name
-
-
-def _list_one(uri: str, on_skipped: OnSkipped) -> Iterator[_Found]:
-    """A pattern, a file or a folder. A file whose name holds pattern characters is taken at its word."""
-    if is_glob(uri) and not (storage.is_local(uri) and os.path.isdir(uri.removeprefix("file://"))):
-        info = storage.head(uri)
-        if info is None:
-            yield from _match(uri, on_skipped)
-            return
-    else:
-        info = storage.head(uri)
-    if info is not None and (info.size or kind_of(info.uri)):
-        yield _Found(info, storage.parent(uri), True)
-        return
-    yield from (_Found(each, uri, False) for each in storage.list_objects(uri, on_skipped=on_skipped))
-
-
-def _match(glob: str, on_skipped: OnSkipped) -> Iterator[_Found]:
-    folder, pattern = static_folder(glob), glob_regex(glob)
-    for info in storage.list_objects(folder, recursive=crosses_folders(glob), on_skipped=on_skipped):
-        if pattern.fullmatch(info.uri):
-            yield _Found(info, folder, False)
-
-
-def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -> Iterator[_Found]:
-    """What a brace pattern stands for; each of its names must exist."""
-    per_folder = Counter(storage.parent(name) for name in names if not is_glob(name))
-    crowded = {folder for folder, count in per_folder.items() if count > _FEW_PER_FOLDER}
-    listed = {
-        info.uri: info
-        for folder in sorted(crowded)
-        for info in storage.list_objects(folder, recursive=False, on_skipped=on_skipped)
-    }
-    missing = []
-    for name in names:
-        if name in listed:
-            yield _Found(listed[name], storage.parent(name), True)
-            continue
-        found = [] if storage.parent(name) in crowded and kind_of(name) else list(_list_one(name, on_skipped))
-        if not found:
-            missing.append(storage.redact(name))
-        yield from found
-    if missing:
-        raise Refused(
-            f"{len(missing)} of the {len(names)} objects of {storage.redact(pattern)} do not exist, "
-            f"{missing[0]} for example; correct the pattern",
-            missing,
-        )
-
-
-def _absolute(uri: str) -> str:
-    """Local paths are made absolute: the machines that read them have other working directories."""
-    if not storage.is_local(uri):
-        return uri.rstrip("/") if not uri.endswith("://") else uri
-    scheme = "file://" if uri.startswith("file://") else ""
-    return scheme + os.path.abspath(os.path.expanduser(uri.removeprefix(scheme)))
-
-
 def _warn_of_unreadable(unreadable: Mapping[str, str]) -> None:
     """Log one line about the entries of the input that could not be listed."""
     if unreadable:
@@ -188,9 +96,9 @@ def _warn_of_unreadable(unreadable: Mapping[str, str]) -> None:
         log.warning("skipped %d unreadable %s of the input, for example %s", len(unreadable), entries, example)
 
 
-def _unique(found: Iterable[_Found], planned: Collection[str]) -> list[_Found]:
+def _unique(found: Iterable[Found], planned: Collection[str]) -> list[Found]:
     """Sorted by URI; an object that several patterns name, or links lead to in several ways, stands once."""
-    by_uri: dict[str, _Found] = {}
+    by_uri: dict[str, Found] = {}
     for each in found:
         before = by_uri.setdefault(each.info.uri, each)
         if each.is_named and not before.is_named:
@@ -201,7 +109,7 @@ def _unique(found: Iterable[_Found], planned: Collection[str]) -> list[_Found]:
     return sorted((each for uri, each in visible.items() if uri not in again), key=lambda each: each.info.uri)
 
 
-def _images_without_names(found: Sequence[_Found], format: str | None, planned: Collection[str]) -> set[str]:
+def _images_without_names(found: Sequence[Found], format: str | None, planned: Collection[str]) -> set[str]:
     """URIs of image files whose names do not say so: those planned before, and those that begin like one."""
     if format not in (None, "images") or (format is None and any(kind_of(e.info.uri) in _SHARDS for e in found)):
         return set()
@@ -211,7 +119,7 @@ def _images_without_names(found: Sequence[_Found], format: str | None, planned: 
 
 
 def _count_others(
-    listed: Iterable[_Found], found: Iterable[_Found], of_kind: Iterable[_Found], unreadable: int, counts: Counter[str]
+    listed: Iterable[Found], found: Iterable[Found], of_kind: Iterable[Found], unreadable: int, counts: Counter[str]
 ) -> None:
     """Count what lies beside the input's own files."""
     ours = {each.info.uri for each in of_kind}
@@ -226,7 +134,7 @@ def _count_others(
 
 
 def _choose_format(
-    found: Sequence[_Found], format: str | None, uris: Sequence[str], nameless: Collection[str]
+    found: Sequence[Found], format: str | None, uris: Sequence[str], nameless: Collection[str]
 ) -> Format:
     shown = _shown(uris)
     compressed = [each.info.uri for each in found if is_compressed_tar(each.info.uri)]
@@ -250,8 +158,8 @@ def _choose_format(
 
 
 def _of_kind(
-    found: Sequence[_Found], kind: Format, format: str | None, uris: Sequence[str], nameless: Collection[str]
-) -> list[_Found]:
+    found: Sequence[Found], kind: Format, format: str | None, uris: Sequence[str], nameless: Collection[str]
+) -> list[Found]:
     """Files of the kind by name or content, and those named in full when the user chose the format."""
     chosen = [
         each
@@ -265,7 +173,7 @@ def _of_kind(
     return chosen
 
 
-def _refuse_unprintable(found: Iterable[_Found]) -> None:
+def _refuse_unprintable(found: Iterable[Found]) -> None:
     for each in found:
         try:
             each.info.uri.encode()
@@ -283,15 +191,16 @@ def _shard(info: ObjectInfo, kind: Format) -> Shard:
     return Shard("", info.uri, info.size, info.etag, kind)
 
 
-def _groups(found: Sequence[_Found], images_per_group: int, root: str) -> list[Shard]:
+def _groups(found: Sequence[Found], images_per_group: int, root: str) -> list[Shard]:
     """Groups of image files; keys are relative to the folder that all of the input lies in.
 
     Args:
         found: those to label: of a grown input only the new ones, whose keys must not be those of earlier ones.
         root: that folder, of the whole input; "" where there is none.
     """
+    paths = Counter(storage.path_of(each.info.uri) for each in found)
     members = [
-        Member(each.info.uri.removeprefix(root).lstrip("/"), each.info.uri, each.info.size, each.info.etag)
+        Member(path_below(root, _unsigned(each.info.uri, paths)), each.info.uri, each.info.size, each.info.etag)
         for each in found
     ]
     groups = [tuple(members[i : i + images_per_group]) for i in range(0, len(members), images_per_group)]
@@ -299,6 +208,12 @@ def _groups(found: Sequence[_Found], images_per_group: int, root: str) -> list[S
         Shard("", root or found[0].root, sum(m.size or 0 for m in group), None, "images", members=group)
         for group in groups
     ]
+
+
+def _unsigned(uri: str, paths: Mapping[str, int]) -> str:
+    """A web address without its query, which may be a signature, unless only that tells it from another."""
+    path = storage.path_of(uri)
+    return path if paths[path] == 1 else uri
 
 
 def _common_folder(folders: Sequence[str]) -> str:

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from labeler.errors import InputChanged
 from labeler.shards.fetching import Job, fetch, in_order
+from labeler.shards.neighbors import require_neighbors
 from labeler.shards.units import Item, Member, Placed, Shard, Skip, UnitCutter, too_large
+from labeler.storage.failures import DENIED, MISSING
 
+_GONE = (MISSING, DENIED)
 CHANGED = "changed since it was planned"
 
 
 def read_group(
     shard: Shard, cutter: UnitCutter, *, keep: Sequence[str], skip: Skip, max_image_bytes: int
 ) -> Iterator[Placed]:
-    """Every member, in order; one that vanished, is forbidden or has changed becomes an item with an error."""
+    """Yield every member, in order; one that vanished, is forbidden or has changed becomes an item with an error.
+
+    Raises:
+        StorageError: if not one image, but the input seems to be gone (`neighbors`).
+    """
     if shard.members is None:
         raise ValueError(f"shard {shard.shard_id} is a group of image files: load its members first")
-    yield from in_order(_jobs(shard.members, cutter, dict.fromkeys(keep), skip, max_image_bytes))
+    yield from in_order(_jobs(shard, shard.members, cutter, dict.fromkeys(keep), skip, max_image_bytes))
 
 
 def _jobs(
-    members: Sequence[Member], cutter: UnitCutter, nothing: dict[str, str | None], skip: Skip, max_image_bytes: int
+    shard: Shard,
+    members: Sequence[Member],
+    cutter: UnitCutter,
+    nothing: dict[str, str | None],
+    skip: Skip,
+    max_image_bytes: int,
 ) -> Iterator[Job | Placed]:
+    still_there = partial(require_neighbors, members, root=shard.uri)
     for index, member in enumerate(members):
         size = member.size or 0
         unit = cutter.place(size)
@@ -35,11 +48,14 @@ def _jobs(
             error = too_large(size, max_image_bytes)
             yield Placed(unit, Item(member.key, index, member.uri, 0, size, None, error, nothing))
         else:
-            yield Job(size, partial(_fetch, unit, item, member, max_image_bytes))
+            yield Job(size, partial(_fetch, unit, item, member, max_image_bytes, still_there))
 
 
-def _fetch(unit: int, item: Item, member: Member, max_image_bytes: int) -> Placed:
+def _fetch(unit: int, item: Item, member: Member, max_image_bytes: int, still_there: Callable[[int], None]) -> Placed:
     try:
-        return Placed(unit, fetch(item, size=member.size, etag=member.etag, max_bytes=max_image_bytes))
+        found = fetch(item, size=member.size, etag=member.etag, max_bytes=max_image_bytes)
+        if found.error in _GONE:
+            still_there(item.index)
+        return Placed(unit, found)
     except InputChanged:  # an image of its own: unlike in a tar, nothing else is in question
         return Placed(unit, Item(item.key, item.index, item.uri, 0, None, None, CHANGED, item.kept))

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labeler import plain_json
+
 MAX_BYTES = 1 << 20  # of one sidecar or cell; a larger one is not kept: a unit holds one for each of its 256 images
 _FIELD = "json."  # "json.caption" is the field "caption" of the sidecar .json
 
@@ -66,8 +68,8 @@ def _is_field(name: str) -> bool:
 
 def _json_object(content: bytes | None) -> dict[str, Any]:
     try:
-        found = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
+        found = plain_json.parse(content or b"{}")
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -6,6 +6,7 @@ import re
 
 from labeler.image_headers import sniff
 from labeler.shards.units import Format
+from labeler.storage import path_of
 
 # What Pillow and other readers open, whether this project decodes it or not: an image that is not decoded is a row.
 IMAGE_EXTENSIONS = frozenset(
@@ -13,6 +14,7 @@ IMAGE_EXTENSIONS = frozenset(
      "avifs", "heic", "heif", "jp2", "ppm", "pgm", "pnm", "pbm", "pfm", "tga", "ico")
 )  # fmt: skip
 _SIZES_OF_TWITTER = re.compile(r"(jpg|jpeg|png|webp)[_:](large|orig|small|medium|thumb)")
+_RELATIVE = (".", "..")
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 
 
@@ -28,34 +30,36 @@ def _has_image_extension(name: str) -> bool:
 
 
 def is_compressed_tar(name: str) -> bool:
-    return name.lower().endswith(_COMPRESSED_TARS)
+    return path_of(name).lower().endswith(_COMPRESSED_TARS)
 
 
 def kind_of(name: str) -> Format | None:
-    """The input format of a file of this name, None for all that is no input."""
-    lower = name.lower()
+    """The input format of a file of this name, None for all that is no input; queries of web addresses say nothing."""
+    lower = path_of(name).lower()
     if lower.endswith(".tar"):
         return "webdataset"
     if lower.endswith((".parquet", ".parq", ".pq")):
         return "parquet"
-    return "images" if is_image(name) else None
+    return "images" if is_image(path_of(name)) else None
 
 
 def is_hidden(relative: str) -> bool:
     """Names starting with "." anywhere in the path; with "_" unless it is an image file.
 
     `_temporary/`, `_SUCCESS` and the like are other tools' bookkeeping, but `_DSC0001.jpg` is how cameras name
-    photographs.
+    photographs. "." and ".." are folders of object stores, where they mean nothing.
     """
     *folders, file_name = relative.split("/")
-    if file_name.startswith(".") or any(folder.startswith((".", "_")) for folder in folders):
+    if file_name.startswith(".") or any(
+        folder.startswith((".", "_")) and folder not in _RELATIVE for folder in folders
+    ):
         return True
     return file_name.startswith("_") and not is_image(file_name)
 
 
 def has_extension(name: str) -> bool:
     """Whether the file name says of what kind it is, known here or not."""
-    stem, _, extension = name.rpartition("/")[2].rpartition(".")
+    stem, _, extension = path_of(name).rpartition("/")[2].rpartition(".")
     return bool(stem.strip(".") and extension)
 
 

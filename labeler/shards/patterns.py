@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from labeler.errors import Refused
-from labeler.storage import redact
+from labeler.storage import path_of, redact
 
 MAX_EXPANSIONS = 1_000_000
 _RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
@@ -21,8 +21,9 @@ def expand_braces(pattern: str) -> list[str]:
         Refused: more than MAX_EXPANSIONS.
     """
     found = []
-    for text in _expanded(pattern):
-        found.append(text)
+    path = path_of(pattern)
+    for text in _expanded(path):
+        found.append(text + pattern[len(path) :])
         if len(found) > MAX_EXPANSIONS:
             raise Refused(f"{redact(pattern)} stands for more than {MAX_EXPANSIONS} objects; use a glob or a folder")
     return found
@@ -74,7 +75,20 @@ def _numbers(first: str, last: str, step: int) -> Iterator[str]:
 
 
 def is_glob(uri: str) -> bool:
-    return _MAGIC.search(uri) is not None
+    """Whether a name has wildcards; the query of a web address has none."""
+    return _MAGIC.search(path_of(uri)) is not None
+
+
+def has_braces(uri: str) -> bool:
+    """Whether there are braces in a name behind its bucket or host, where they may be meant as they are."""
+    path = path_of(uri)
+    bucket = path.partition("://")[2].partition("/")[0]
+    return "{" in path and "{" not in bucket
+
+
+def escape(name: str) -> str:
+    """A pattern that stands for `name` alone, whatever wildcards are in it; braces are not escaped."""
+    return _MAGIC.sub(r"[\g<0>]", name)
 
 
 def static_folder(glob: str) -> str:
@@ -86,8 +100,8 @@ def static_folder(glob: str) -> str:
 
 
 def crosses_folders(glob: str) -> bool:
-    """A wildcard stands in a folder's name, so the listing must be recursive."""
-    return is_glob(glob.rpartition("/")[0]) or "**" in glob
+    """A wildcard stands in a folder's name, or a folder has none, so the listing must be recursive."""
+    return is_glob(glob.rpartition("/")[0]) or "**" in glob or "//" in glob.rpartition("://")[2]
 
 
 def glob_regex(glob: str) -> re.Pattern[str]:

@@ -36,7 +36,7 @@ def name_shards(shards: Sequence[Shard], *, planned: Iterable[str] = (), taken: 
 
 def _segments(uri: str) -> list[str]:
     """The path's parts, a bucket or host first. What follows the `?` of a web address is left out: it may be secret."""
-    path = uri.split("?")[0] if storage.scheme(uri) in ("http", "https") else uri
+    path = storage.path_of(uri)
     return [part for part in path.removeprefix(f"{storage.scheme(uri)}://").split("/") if part] or [path]
 
 

@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 
+from labeler import plain_json
+
 NO_EXTENSION = "no extension"
 HIDDEN = "hidden"
 UNREADABLE = "unreadable"
@@ -48,7 +50,7 @@ def from_bytes(data: bytes) -> Counter[str]:
     Raises:
         ValueError: if it is something else.
     """
-    found = json.loads(data) if data else {}
+    found = plain_json.parse(data) if data else {}
     if not isinstance(found, dict) or not all(isinstance(n, int) for n in found.values()):
         raise ValueError("not counts by extension")
     return Counter(found)

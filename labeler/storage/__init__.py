@@ -10,34 +10,61 @@ from importlib import import_module
 
 from labeler.errors import InputChanged, Refused, StorageError
 from labeler.storage.failures import Unconditional, Unreadable
+from labeler.storage.local_failures import is_read_only
 from labeler.storage.objects import ObjectInfo, OnSkipped, Store
+from labeler.storage.redaction import redact, restore_user
+from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
 from labeler.storage.retries import METER, Traffic, retrying
+from labeler.storage.s3_access import NO_S3_RULES, S3Access, S3Rules, input_rules
 from labeler.storage.streams import ByteStream
-from labeler.storage.uris import basename, is_local, join, parent, printable, redact, scheme
+from labeler.storage.uris import (
+    basename,
+    expand_home,
+    is_local,
+    is_web,
+    join,
+    local_path,
+    parent,
+    path_of,
+    printable,
+    scheme,
+)
 
 __all__ = [
+    "NOT_REGULAR",
+    "NO_S3_RULES",
     "ByteStream",
     "InputChanged",
     "ObjectInfo",
     "OnSkipped",
+    "S3Access",
+    "S3Rules",
     "StorageError",
     "Traffic",
+    "Unconditional",
     "Unreadable",
     "basename",
     "check_put_if_absent",
     "delete",
+    "expand_home",
     "head",
+    "input_rules",
     "is_local",
+    "is_web",
     "join",
     "list_objects",
+    "open_regular",
     "open_stream",
     "parent",
+    "path_of",
     "printable",
     "put",
     "put_file",
     "put_if_absent",
     "read_bytes",
+    "read_regular",
     "redact",
+    "restore_user",
     "scheme",
     "traffic",
 ]
@@ -151,6 +178,8 @@ def check_put_if_absent(root: str, *, single_writer: bool) -> None:
     Raises:
         Refused: if it is not writable or gives back other bytes, or has no put-if-absent and not `single_writer`.
     """
+    if is_local(root) and is_read_only(local_path(root)):
+        raise Refused(f"output {root} is on a file system that is mounted read-only; choose another output")
     store = _store(root)
     probe = join(root, ".tmp", f"probe-{uuid.uuid4().hex}")
     try:
@@ -197,7 +226,7 @@ def _store(uri: str) -> Store:
         return _load("labeler.storage.local", "LocalStore")
     if scheme(uri) in ("s3", "s3a") and "::" not in uri:
         return _load("labeler.storage.s3", "S3Store")
-    if scheme(uri) in ("http", "https") and "::" not in uri.partition("?")[0]:
+    if is_web(uri) and "::" not in uri.partition("?")[0]:
         return _load("labeler.storage.http_store", "HttpStore")
     return _load("labeler.storage.fsspec_store", "FsspecStore")
 

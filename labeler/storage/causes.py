@@ -12,7 +12,8 @@ from typing import Any
 
 from labeler.errors import StorageError
 from labeler.storage.failures import DENIED, INVALID, MISSING, UNREACHABLE, Transient, Unreadable
-from labeler.storage.uris import one_line, redact, scheme
+from labeler.storage.redaction import redact
+from labeler.storage.uris import one_line, scheme
 
 _NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _HARMLESS = (*_NOT_THERE, LookupError)  # how libraries find out that nothing is there

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
-from labeler.errors import InputChanged, LabelerError, StorageError
+from labeler.errors import InputChanged, LabelerError
 from labeler.storage.causes import explain
-from labeler.storage.failures import INVALID, MISSING, Transient, Unreadable
+from labeler.storage.failures import INVALID, MISSING, Transient, Unconditional, Unreadable
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped
+from labeler.storage.redaction import redact
 from labeler.storage.retries import retrying
-from labeler.storage.uris import one_line, parent, redact, scheme
+from labeler.storage.uris import one_line, parent, scheme
 
 T = TypeVar("T")
 _ETAGS = ("etag", "ETag", "md5Hash", "generation", "crc32c", "content_md5", "checksum")
@@ -81,7 +82,7 @@ class FsspecStore:
         if scheme(uri) in _CONDITIONAL:
             return retrying(uri, lambda: _explained(uri, lambda: _create(fs, path, data)))
         if not single_writer:
-            raise StorageError(
+            raise Unconditional(
                 f"{redact(uri)}: {scheme(uri)}:// has no put-if-absent here; "
                 "set output.single_writer=true if only one job writes there"
             )

@@ -11,7 +11,8 @@ from urllib3.exceptions import HTTPError
 
 from labeler.errors import StorageError
 from labeler.storage.failures import Transient
-from labeler.storage.uris import one_line, redact
+from labeler.storage.redaction import redact
+from labeler.storage.uris import one_line
 
 _FAILURES = (HTTPError, HTTPException, OSError)
 _PIECE_BYTES = 1 << 20

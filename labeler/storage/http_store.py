@@ -29,10 +29,12 @@ from labeler.storage.causes import explain, explain_status, is_unknown_host
 from labeler.storage.failures import INVALID, MISSING, UNREACHABLE, Transient, Unreadable
 from labeler.storage.fsspec_store import FsspecStore
 from labeler.storage.http_bodies import Streamed, Whole
+from labeler.storage.http_evidence import Evidence
 from labeler.storage.http_index import links_below
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped, bare_etag
+from labeler.storage.redaction import redact
 from labeler.storage.retries import retrying
-from labeler.storage.uris import one_line, redact
+from labeler.storage.uris import one_line
 
 _FAILURES = (HTTPError, HTTPException, OSError, ValueError)
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
@@ -48,6 +50,8 @@ _BELIEVED_AFTER_S = 10.0  # a host that was unknown for so long is not waited fo
 _pools: dict[tuple[int, str], urllib3.PoolManager] = {}  # by process (they do not survive a fork) and proxy
 _pools_lock = threading.Lock()
 _unknown_since: dict[str, float] = {}
+_evidence = Evidence()
+_OVERLOADED = frozenset({408, 425, 429, 503})
 
 
 def _renew_lock() -> None:
@@ -88,7 +92,7 @@ class HttpStore(FsspecStore):
             return self._nothing_at(uri, start, response)
         if response.status not in (200, 206):
             response.close()
-            raise explain_status(uri, response.status, response.headers, host_is_named=True)
+            raise _refused(uri, response)
         if _is_coded(response):  # a range of it would be of the coded bytes
             return self._decoded(uri, start, response)
         if response.status == 206:
@@ -163,8 +167,10 @@ def _page(uri: str) -> str:
             raise refusal
         if "html" not in response.headers.get("Content-Type", "html"):
             return ""
-        with closing(Whole(uri, response, 0, None)) as body:
-            return body.read(_MOST_PAGE_BYTES).decode("utf-8", "replace")
+        page: bytes = response.read(_MOST_PAGE_BYTES, decode_content=True)
+        return page.decode("utf-8", "replace")
+    except _FAILURES as error:
+        raise Transient(one_line(error)) from error
     finally:
         response.close()
 
@@ -196,6 +202,8 @@ def _request(method: str, uri: str, headers: Mapping[str, str] | None = None) ->
     except _FAILURES as error:
         raise _unanswered(uri, url.host, error) from error
     _unknown_since.pop(url.host, None)
+    if response.status < 500 and response.status not in _OVERLOADED:
+        _evidence.answered(url.netloc or "", uri)
     return response
 
 
@@ -209,7 +217,21 @@ def _unanswered(uri: str, host: str, error: Exception) -> Exception:
         since = _unknown_since.setdefault(host, time.monotonic())
         if time.monotonic() - since > _BELIEVED_AFTER_S:
             return Unreadable(f"{redact(uri)}: there is no host of that name", UNREACHABLE)
-    return explain(uri, error, host_is_named=True)
+    return _of_address(uri, explain(uri, error, host_is_named=True), as_a_host=False)
+
+
+def _refused(uri: str, response: Any) -> Exception:
+    """What an answer means that is not a success."""
+    found = explain_status(uri, response.status, response.headers, host_is_named=True)
+    return _of_address(uri, found, as_a_host=response.status in _OVERLOADED)
+
+
+def _of_address(uri: str, failure: Exception, *, as_a_host: bool) -> Exception:
+    """A failure that may pass; if it does not, and others answered meanwhile, it is this address's own."""
+    if isinstance(failure, Transient) and failure.reason is None:
+        host = parse_url(uri).netloc or ""
+        failure.reason = UNREACHABLE if _evidence.is_alone(uri, host, as_a_host=as_a_host) else None
+    return failure
 
 
 def _pool(url: Url) -> urllib3.PoolManager:

@@ -13,11 +13,11 @@ from labeler.errors import StorageError
 from labeler.storage.failures import Transient
 from labeler.storage.local_failures import GONE, PASSING, said
 from labeler.storage.objects import OnSkipped
+from labeler.storage.regular_file import NOT_REGULAR
 from labeler.storage.retries import retrying
 
 TEMPORARY_FOLDER = ".tmp"
 _DEAD_LINK = "a link to nothing"
-_NOT_REGULAR = "not a regular file"
 
 _Id = tuple[int, int]  # device and inode
 
@@ -104,7 +104,7 @@ class LocalWalk:
         if stat.S_ISREG(found.st_mode):
             return found
         if self._on_skipped and not stat.S_ISDIR(found.st_mode):
-            self._on_skipped(path, _NOT_REGULAR)
+            self._on_skipped(path, NOT_REGULAR)
         return None
 
     def _skip(self, path: str, reason: str, error: Exception, *, is_root: bool = False) -> None:

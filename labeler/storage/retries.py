@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from labeler.errors import StorageError
 from labeler.storage.failures import Transient, Unreadable
-from labeler.storage.uris import redact
+from labeler.storage.redaction import redact
 
 T = TypeVar("T")
 logger = logging.getLogger("labeler.storage")

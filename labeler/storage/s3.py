@@ -17,10 +17,13 @@ from urllib3.exceptions import HTTPError
 from labeler.errors import InputChanged, StorageError
 from labeler.storage.failures import INVALID, Transient, Unconditional, Unreadable
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped, bare_etag
-from labeler.storage.retries import Patience, retrying
+from labeler.storage.redaction import redact
+from labeler.storage.retries import retrying
+from labeler.storage.s3_access import access_to
 from labeler.storage.s3_clients import client, drop_expired
 from labeler.storage.s3_failures import code_of, explain
-from labeler.storage.uris import one_line, redact
+from labeler.storage.s3_listing import contents_of
+from labeler.storage.uris import one_line
 
 T = TypeVar("T")
 _FAILURES = (BotoCoreError, ClientError, HTTPError, OSError)  # a broken body shows urllib3's and the socket's own
@@ -43,40 +46,29 @@ class S3Store:
     ) -> Iterator[ObjectInfo]:
         scheme, bucket, key = _split(uri_prefix)
         prefix = key.rstrip("/") + "/" if key.rstrip("/") else ""
-        request = {"Bucket": bucket, "Prefix": prefix, **({} if recursive else {"Delimiter": "/"})}
-        for page in self._pages(uri_prefix, request):
+        request = {
+            "Bucket": bucket,
+            "Prefix": prefix,
+            **({} if recursive else {"Delimiter": "/"}),
+            **_payer(bucket, key),
+        }
+
+        def ask(where: dict[str, str]) -> Mapping[str, Any]:
+            page: Mapping[str, Any] = _reader(bucket, key).list_objects_v2(**request, **where)
+            return page
+
+        for page in contents_of(uri_prefix, lambda where: _explained(uri_prefix, lambda: ask(where))):
             for found in page:
                 if not found["Key"].endswith("/"):  # a console's placeholder for a folder
                     uri = f"{scheme}://{bucket}/{found['Key']}"
                     yield _info(uri, found["Size"], found)
-
-    def _pages(self, uri: str, request: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
-        patience = Patience(uri)
-        after = ""
-        while True:
-            try:
-                pages = iter(client().get_paginator("list_objects_v2").paginate(**request, StartAfter=after))
-            except _FAILURES as error:
-                raise _explain(uri, error) from error
-            while True:
-                try:
-                    page = next(pages, None)
-                except _FAILURES as error:
-                    patience.wait(_transient(uri, error))
-                    break  # go on after the last key that came
-                if page is None:
-                    return
-                patience.reset()
-                contents = page.get("Contents", [])
-                after = contents[-1]["Key"] if contents else after
-                yield contents
 
     def head(self, uri: str) -> ObjectInfo | None:
         _, bucket, key = _split(uri)
         if not key or key.endswith("/"):
             return None
         try:
-            found = client().head_object(Bucket=bucket, Key=key)
+            found = _reader(bucket, key).head_object(Bucket=bucket, Key=key, **_payer(bucket, key))
         except ClientError as error:
             if code_of(error) in ("404", "NoSuchKey", "NotFound"):
                 return None
@@ -87,13 +79,13 @@ class S3Store:
 
     def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
         _, bucket, key = _object(uri)
-        request: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        request: dict[str, Any] = {"Bucket": bucket, "Key": key, **_payer(bucket, key)}
         if start or length is not None:
             request["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
         if etag is not None:
             request["IfMatch"] = f'"{etag}"'
         try:
-            return _S3Body(uri, client().get_object(**request), start)
+            return _S3Body(uri, _reader(bucket, key).get_object(**request), start)
         except ClientError as error:
             if code_of(error) in ("PreconditionFailed", "412"):
                 raise InputChanged(
@@ -193,6 +185,15 @@ class _EmptyBody(io.BytesIO):
         self.size, self.etag = found.size, found.etag
 
 
+def _reader(bucket: str, key: str) -> Any:
+    """The client for reading there, signed or not."""
+    return client(unsigned=access_to(bucket, key).unsigned)
+
+
+def _payer(bucket: str, key: str) -> dict[str, str]:
+    return {"RequestPayer": "requester"} if access_to(bucket, key).requester_pays else {}
+
+
 def _explained(uri: str, call: Callable[[], T]) -> T:
     try:
         return call()
@@ -201,13 +202,6 @@ def _explained(uri: str, call: Callable[[], T]) -> T:
     except Boto3Error as error:  # uploads wrap what went wrong in a message
         cause = error.__context__ if isinstance(error.__context__, _FAILURES) else None
         raise (_explain(uri, cause) if cause else Transient(one_line(error))) from error
-
-
-def _transient(uri: str, error: Exception) -> Transient:
-    explained = _explain(uri, error)
-    if isinstance(explained, Transient):
-        return explained
-    raise explained from error
 
 
 def _info(uri: str, size: int, found: Mapping[str, Any]) -> ObjectInfo:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import boto3
 import botocore.session
+from botocore import UNSIGNED
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from labeler.errors import StorageError
 from labeler.storage.s3_failures import has_expired
@@ -31,7 +34,7 @@ _ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_A
 YOUNG_S = 1.0  # a client made so recently has read the credentials that there are
 
 _lock = threading.Lock()
-clients: dict[tuple[object, ...], tuple[Any, float]] = {}  # (client, when it was made)
+clients: dict[tuple[object, bool], tuple[Any, float]] = {}  # (client, when it was made)
 
 
 def _renew_lock() -> None:
@@ -42,24 +45,41 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
-def client() -> Any:
+def client(*, unsigned: bool = False) -> Any:
     """This process's client; clients are thread-safe but do not survive a fork, and follow a changed environment."""
-    key = (os.getpid(), *(os.environ.get(name) for name in _ENVIRONMENT))
+    here = (os.getpid(), *(os.environ.get(name) for name in _ENVIRONMENT))
+    key = (here, unsigned)
     with _lock:
         if key not in clients:
-            clients.clear()
-            clients[key] = _new_client(), time.monotonic()
+            for old in [old for old in clients if old[0] != here]:
+                del clients[old]
+            clients[key] = _new_client(unsigned), time.monotonic()
         return clients[key][0]
 
 
-def _new_client() -> Any:
+def _new_client(unsigned: bool) -> Any:
     session = botocore.session.get_session()
     profile = session.get_scoped_config()
-    own = {name: "when_required" for name in _CHECKSUMS if not (f"AWS_{name.upper()}" in os.environ or name in profile)}
+    own: dict[str, Any] = {"signature_version": UNSIGNED} if unsigned else {}
+    own |= {
+        name: "when_required" for name in _CHECKSUMS if f"AWS_{name.upper()}" not in os.environ and name not in profile
+    }
     try:
-        return boto3.session.Session(botocore_session=session).client("s3", config=SETTINGS.merge(Config(**own)))
+        made = boto3.session.Session(botocore_session=session).client("s3", config=SETTINGS.merge(Config(**own)))
     except ValueError as error:  # an endpoint that is no URL
         raise StorageError(f"s3: {one_line(error)}; check AWS_ENDPOINT_URL") from error
+    made.meta.events.register_first("needs-retry.s3.HeadBucket", _stop_circle)
+    return made
+
+
+def _stop_circle(response: tuple[Any, Mapping[str, Any]] | None, **event: Any) -> None:
+    """End botocore's question for the region of a bucket when the answer is one more redirect, without the region.
+
+    It would ask again for each answer, until Python's stack is full.
+    """
+    answer = response[1].get("ResponseMetadata", {}) if response else {}
+    if answer.get("HTTPStatusCode") in (301, 302, 307) and "x-amz-bucket-region" not in answer.get("HTTPHeaders", {}):
+        raise ClientError(dict(response[1]) if response else {}, "HeadBucket")
 
 
 def drop_expired(error: BaseException) -> None:

@@ -7,8 +7,9 @@ from botocore.exceptions import ClientError
 
 from labeler.errors import StorageError
 from labeler.storage.causes import asked_pause_s
-from labeler.storage.failures import ARCHIVED, DENIED, MISSING, Transient, Unreadable
-from labeler.storage.uris import one_line, redact
+from labeler.storage.failures import ARCHIVED, DENIED, INVALID, MISSING, Transient, Unreadable
+from labeler.storage.redaction import redact
+from labeler.storage.uris import one_line
 
 _NO_CREDENTIALS = (
     exceptions.NoCredentialsError,
@@ -19,7 +20,6 @@ _NO_CREDENTIALS = (
 )
 _NOT_RENEWED = (exceptions.CredentialRetrievalError, exceptions.TokenRetrievalError)
 _BAD_ADDRESS = (
-    exceptions.ParamValidationError,
     exceptions.InvalidEndpointDiscoveryConfigurationError,
     exceptions.EndpointProviderError,
     exceptions.InvalidRegionError,
@@ -54,10 +54,13 @@ def explain(uri: str, error: BaseException) -> Exception:
     if isinstance(error, _NO_CREDENTIALS):
         return StorageError(
             f"{shown}: no usable AWS credentials ({one_line(error)}); set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role; "
+            "for a public bucket set input.s3.unsigned=true"
         )
     if isinstance(error, _NOT_RENEWED):
         return Transient(f"the AWS credentials could not be renewed: {one_line(error)}", _RENEW)
+    if isinstance(error, exceptions.ParamValidationError):
+        return Unreadable(f"{shown}: not a valid bucket or key ({one_line(error)})", INVALID)
     if isinstance(error, _BAD_ADDRESS):
         return StorageError(f"{shown}: not a valid bucket, region or endpoint ({one_line(error)})")
     if isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -77,11 +80,18 @@ def _explain_answer(shown: str, error: ClientError) -> Exception:
     if code in _EXPIRED:
         return Transient(f"the AWS credentials have expired: {code} (HTTP {status})", _RENEW)
     if code == "NoSuchBucket":
-        return StorageError(f"{shown}: bucket {bucket} does not exist; check its name, AWS_REGION and AWS_ENDPOINT_URL")
+        said = f"{shown}: bucket {bucket} does not exist; check its name, AWS_REGION and AWS_ENDPOINT_URL"
+        return Unreadable(said, "missing bucket")  # of an address in a column nothing else is in question
     if code in ("NoSuchKey", "404", "NotFound", "NoSuchVersion"):
         return Unreadable(f"{shown}: no such object", MISSING)
     if code in _BAD_CREDENTIALS:
         return StorageError(f"{shown}: the AWS credentials are refused ({code}); renew or correct them")
+    to = answer.get("HTTPHeaders", {}).get("location", "")
+    if 300 <= status < 400 and to and "x-amz-bucket-region" not in answer["HTTPHeaders"]:
+        return StorageError(
+            f"{shown}: the endpoint redirects to {redact(to)} (HTTP {status}), which is not followed; "
+            "set AWS_ENDPOINT_URL to the store itself"
+        )
     if code in _ELSEWHERE:
         return StorageError(f"{shown}: bucket {bucket} is in another region ({code}); set AWS_REGION to it")
     if code == "InvalidObjectState":

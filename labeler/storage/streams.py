@@ -8,8 +8,8 @@ from types import TracebackType
 from labeler.errors import InputChanged
 from labeler.storage.failures import Transient
 from labeler.storage.objects import Body
+from labeler.storage.redaction import redact
 from labeler.storage.retries import METER, Patience
-from labeler.storage.uris import redact
 
 OpenBody = Callable[[int, int | None, str | None], Body]  # (start, length, etag)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 
+from labeler.errors import Refused
+from labeler.storage.redaction import redact
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_USER = re.compile(r"(:/{1,2})[^/\s\"']*@")  # up to the last "@"; pathlib makes "//" one "/"
-_WEB_QUERY = re.compile(r"(https?:/{1,2}[^\s\"'?]*)\?[^\s\"']+")  # elsewhere "?" may be a wildcard ...
-_QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")  # ... but for those with values
 _MAX_MESSAGE = 300  # characters of a foreign message that we repeat
 
 
@@ -27,6 +28,18 @@ def local_path(uri: str) -> str:
     return uri[len("file://") :] if scheme(uri) == "file" else uri
 
 
+def expand_home(path: str) -> str:
+    """Return `path` with a leading `~` replaced by the user's home folder.
+
+    Raises:
+        Refused: if that folder is not known, as in a container whose user has no passwd entry.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded == "~" or expanded.startswith("~/"):
+        raise Refused(f"{redact(path)}: this user has no home folder (HOME is not set); write the path in full")
+    return expanded
+
+
 def join(uri: str, *parts: str) -> str:
     """`uri` with `parts` below it, one slash between."""
     joined = uri
@@ -37,20 +50,25 @@ def join(uri: str, *parts: str) -> str:
     return joined
 
 
+def is_web(uri: str) -> bool:
+    """An http:// or https:// address."""
+    return scheme(uri) in ("http", "https")
+
+
+def path_of(uri: str) -> str:
+    """A web address without its query and fragment, which may be a signature; any other URI as it is."""
+    return re.split(r"[?#]", uri, maxsplit=1)[0] if is_web(uri) else uri
+
+
 def basename(uri: str) -> str:
     """The last segment of the path."""
-    return uri.rstrip("/").rsplit("/", 1)[-1]
+    return path_of(uri).rstrip("/").rsplit("/", 1)[-1]
 
 
 def parent(uri: str) -> str:
     """The folder that holds `uri`, without a slash at its end (except the root)."""
-    head, _, _ = uri.rstrip("/").rpartition("/")
+    head, _, _ = path_of(uri).rstrip("/").rpartition("/")
     return head or ("/" if uri.startswith("/") else "")
-
-
-def redact(text: str) -> str:
-    """`text` (a URI, or a message with URIs in it) without user names, passwords and query values."""
-    return _QUERY.sub("?...", _WEB_QUERY.sub(r"\1?...", _USER.sub(r"\1***@", text)))
 
 
 def printable(text: str) -> str:

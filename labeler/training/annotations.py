@@ -119,7 +119,7 @@ def _records(
     truth: GroundTruth,
     ids: npt.NDArray[np.int64],
     usable: npt.NDArray[np.bool_],
-    places: list[Location | None],
+    places: list[Location | tuple[str, ...]],
     flaws: _Flaws,
     images: str,
 ) -> Iterator[Record]:
@@ -130,8 +130,10 @@ def _records(
     for place, name in enumerate(truth.file_names):
         location, (height, width) = places[place], truth.sizes[place].tolist()
         who = f'image {truth.image_ids[place]} "{name}"'
-        if location is None:
-            flaws.add("missing image", f"{who} is not in {images}")
+        if isinstance(location, tuple):
+            could = " or ".join(map(ascii, location))
+            lacking = f"image {truth.image_ids[place]}: could be {could}" if location else f"{who} is not"
+            flaws.add("missing image", f"{lacking} in {images}")
         elif not height or not width:
             flaws.add("image without a size", f"{who} has no `width` and `height` above 0")
         else:

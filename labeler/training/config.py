@@ -153,6 +153,7 @@ class RayConfig(_Section):
     address: str | None = None  # as of a labeling run
     use_gpu: bool = False
     cpus_per_worker: float = Field(1.0, gt=0)
+    start_timeout_s: float = Field(1800.0, gt=0)  # how long to wait for capacity before giving up
 
 
 class TrainingJob(_Section):

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from labeler import storage
+from labeler.file_names import NameIndex, comparable, last_part
 from labeler.shards.names import is_image
 from labeler.shards.tar_members import walk
 from labeler.training.stored import Location
@@ -31,30 +32,41 @@ def find_images(uri: str) -> dict[str, Location]:
     return found
 
 
-def locate(names: Sequence[str], found: Mapping[str, Location]) -> list[Location | None]:
-    """Return where the image of each name is; None if it is missing.
+def locate(names: Sequence[str], found: Mapping[str, Location]) -> list[Location | tuple[str, ...]]:
+    """Return where the image of each name is; or else the stored names that it could be, () if there are none.
 
-    An image is known by its whole path; else by the end of it ("shard.tar/member.jpg"); else by its last part, if
-    neither two names nor two stored images end so. An image that one name has is not given to another: two folders
-    often have images of the same last name, and a missing one must not become its namesake.
+    An image is known by its whole path, in any spelling; else by the end of it ("shard.tar/member.jpg"); else by its
+    last part, if neither two names nor two stored images end so. An image that one name has is not given to another:
+    two folders often have images of the same last name, and a missing one must not become its namesake.
     """
-    by_last: dict[str, list[str]] = defaultdict(list)
-    for path in found:
-        by_last[storage.basename(path)].append(path)
-    wanted = Counter(storage.basename(name) for name in names)
-    taken = {name for name in names if name in found}
-    places = [found.get(name) for name in names]
-    for row in sorted(range(len(names)), key=lambda row: -names[row].count("/")):  # the most precise first
-        if places[row] is not None:
-            continue
-        last = storage.basename(names[row])
-        paths = [path for path in by_last[last] if path.endswith(f"/{names[row]}")]
-        if not paths and wanted[last] == 1:
-            paths = by_last[last]
+    places: list[Location | tuple[str, ...]] = [()] * len(names)
+    taken: set[str] = set()
+
+    def take(row: int, paths: Sequence[str]) -> None:
         if len(paths) == 1 and paths[0] not in taken:
             taken.add(paths[0])
             places[row] = found[paths[0]]
+        elif len(paths) > 1:
+            places[row] = tuple(paths)
+
+    stored, whole = list(found), NameIndex(found)
+    for row in sorted(range(len(names)), key=lambda row: names[row] not in whole):  # the very same spelling first
+        take(row, [stored[place] for place in whole.find(names[row])])
+    ends, wanted = _by_end(stored), Counter(comparable(last_part(name)) for name in names)
+    left = [row for row, place in enumerate(places) if place == ()]
+    for row in sorted(left, key=lambda row: -comparable(names[row]).count("/")):  # the most precise first
+        alike = comparable(names[row])
+        last = last_part(alike)
+        paths = [path for path in ends[last] if comparable(path).endswith(f"/{alike}")]
+        take(row, paths or (ends[last] if wanted[last] == 1 and len(ends[last]) == 1 else []))
     return places
+
+
+def _by_end(paths: Sequence[str]) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        found[comparable(last_part(path))].append(path)
+    return found
 
 
 def _warn(uri: str, reason: str) -> None:

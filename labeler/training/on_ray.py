@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from labeler.errors import Incomplete, LabelerError
-from labeler.training.config import TrainingJob, make_training_job
+from labeler.terminal import message_console
+from labeler.training.config import RayConfig, TrainingJob, make_training_job
 from labeler.training.outputs import print_record
 
 
@@ -26,14 +27,18 @@ def run_on_ray(job: TrainingJob) -> None:
     from ray.train.torch import TorchTrainer
 
     from labeler.pipeline.connection import connect
+    from labeler.pipeline.ray_watch import watching_ray
     from labeler.training.job import check_job
 
     check_job(job)
     mine = not ray.is_initialized()
-    connect(job.ray.address, Console(stderr=True, highlight=False), log_to_driver=True)
+    console = message_console()
+    started_here = connect(job.ray.address, console, log_to_driver=True)
     resources = {"CPU": job.ray.cpus_per_worker, **({"GPU": 1.0} if job.ray.use_gpu else {})}
     try:
-        with tempfile.TemporaryDirectory() as folder:  # Ray keeps its own notes; ours are in the job's output
+        _await_worker(job.ray, started_here, console)
+        with tempfile.TemporaryDirectory() as folder, watching_ray(console, started_here=started_here):
+            # Ray keeps its own notes in that folder; ours are in the job's output.
             TorchTrainer(
                 _work,
                 train_loop_config=job.model_dump(mode="json"),
@@ -52,6 +57,20 @@ def run_on_ray(job: TrainingJob) -> None:
             ray.shutdown()
 
 
+def _await_worker(config: RayConfig, started_here: bool, console: Console) -> None:
+    """Wait until there is room for a worker. Refused if there never will be, or if torch cannot use its GPU."""
+    from labeler.config import RayConfig as Settings
+    from labeler.pipeline.capacity import Patience, await_workers
+    from labeler.pipeline.gpus import require_gpus
+
+    patience = Patience(config.start_timeout_s, console)
+    gpus = 1.0 if config.use_gpu else 0.0
+    settings = Settings(workers=config.workers, gpus_per_worker=gpus, cpus_per_worker=config.cpus_per_worker)
+    workers = await_workers(settings, started_here=started_here, gpus=config.use_gpu, patience=patience)
+    if workers.gpus:
+        require_gpus(workers, patience, console)
+
+
 def _work(config: Mapping[str, Any]) -> None:
     from ray.train import get_context
     from ray.train.torch import get_device
@@ -59,6 +78,10 @@ def _work(config: Mapping[str, Any]) -> None:
     from labeler.training.job import run_worker
     from labeler.training.loop import Place
 
-    context = get_context()
+    job, context = make_training_job(config), get_context()
+    if job.ray.use_gpu:
+        from labeler.pipeline.gpus import require_cuda
+
+        require_cuda()
     place = Place(context.get_world_rank(), context.get_world_size(), get_device())
-    run_worker(make_training_job(config), place, report=print_record)
+    run_worker(job, place, report=print_record)

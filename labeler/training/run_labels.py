@@ -10,7 +10,7 @@ import numpy as np
 from labeler import storage
 from labeler.errors import Refused
 from labeler.records import detections_of
-from labeler.runs import Run, open_run, read_plan, read_progress, read_tables
+from labeler.runs import Run, open_run, read_snapshot, read_tables
 from labeler.training.categories import NONE, listed, match_by_name
 from labeler.training.stored import Location, Record
 from labeler.vocabulary import Vocabulary
@@ -38,6 +38,7 @@ def read_run(
     run = open_run(run_uri)
     if run is None:
         raise Refused(f"data.run: {shown} holds no run (no run.json); give the output folder of `labeler label`")
+    run.s3_rules().apply()
     records = _read_records(run, score_threshold, shown)
     if not records:
         raise Refused(f"data.run: {shown} has no labeled image; label it first")
@@ -64,14 +65,14 @@ def _renumbered(
 
 
 def _read_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
-    plan = read_plan(run)
+    plan, progress = read_snapshot(run)
     formats: Mapping[str, str] = {planned.shard_id: planned.shard.format for planned in plan}
     if "parquet" in formats.values():
         raise Refused(
             f"data.run: {shown} labeled images inside Parquet files; only tars and image files can be read back"
         )
     records = []
-    for table in read_tables(plan, read_progress(run), columns=_COLUMNS):
+    for table in read_tables(plan, progress, columns=_COLUMNS):
         rows = table.drop_columns(["detections"]).to_pylist()
         for row, found in zip(rows, detections_of(table, masks=False), strict=True):
             if row["status"] not in _LABELED:

@@ -134,7 +134,7 @@ def config_file(work: Path, run: str, source: str) -> str:
 
 
 def _labeler(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "labeler.cli", *words], check=True)
+    subprocess.run([sys.executable, "-m", "labeler", *words], check=True)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,8 @@ class FastForward(SplitForward):
         self.last_levels: object = None  # what the last forward read of these, and may be dropped
 
     def detect(self, image: ImageFeatures, text: TextFeatures) -> tuple[Tensor, Tensor]:
-        if self.half is None and self.dtype != torch.float32:  # once more in float32, of which there is no fast copy
+        once_more_in_float32 = self.half is None and self.dtype != torch.float32  # of which there is no fast copy
+        if once_more_in_float32 or image.padded:  # padding is rare, and not worth a fast way of its own
             return super().detect(image, text)
         width = text.token_mask.shape[1]
         text = self._trimmed(text)

@@ -1,0 +1,74 @@
+"""Signals that end a job: the first stops it, further ones wait until Ray is down, the third forces the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import ray
+
+from labeler.errors import Incomplete
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FORCED = 3
+
+
+class Stopping:
+    """What was received so far; its handlers stay until the block of `stopping` ends."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.name = "Ctrl-C"
+
+    def install(self) -> None:
+        """Take the signals over; again after `ray.init`, which takes SIGTERM for itself."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received += 1
+        if self.received == 1:
+            self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            raise KeyboardInterrupt  # no exception of ours: code on the way may well catch `Exception`
+        if self.received >= _FORCED:
+            _say("labeler: forced to end; processes of Ray may be left")
+            os._exit(Incomplete.exit_code)
+        _say("labeler: stopping; once more ends this process at once")
+
+
+@contextmanager
+def stopping() -> Iterator[Stopping]:
+    """While inside, Ctrl-C, SIGTERM and SIGHUP end the job with one line, once its Ray is down.
+
+    A Ray that this process had before, its own or its user's, is left alone.
+
+    Raises:
+        Incomplete: after such a signal.
+    """
+    ours = not ray.is_initialized()
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in _SIGNALS} if on_main_thread else {}
+    state = Stopping()
+    state.install()
+    try:
+        yield state
+    except KeyboardInterrupt:
+        state.received = max(1, state.received)  # raised by the handler that was there before ours
+        if ours:
+            with suppress(Exception):
+                ray.shutdown()
+        raise Incomplete(f"stopped by {state.name}; run the same command again to go on") from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(line: str) -> None:
+    """Print in a signal handler, where a lock of the usual ways may be held."""
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode())

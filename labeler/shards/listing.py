@@ -1,0 +1,158 @@
+"""List an input: folders, globs, brace patterns and single files, each object with what its key is relative to."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from labeler import storage
+from labeler.errors import Refused
+from labeler.shards.names import kind_of
+from labeler.shards.patterns import (
+    crosses_folders,
+    escape,
+    expand_braces,
+    glob_regex,
+    has_braces,
+    is_glob,
+    static_folder,
+)
+from labeler.storage import ObjectInfo, OnSkipped
+
+_FEW_PER_FOLDER = 8  # more explicit names than this in one folder are looked up by listing it once
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object of the input; `is_named` when the user wrote its whole name, `root` is what its key is relative to."""
+
+    info: ObjectInfo
+    root: str
+    is_named: bool
+
+    @property
+    def relative(self) -> str:
+        return path_below(self.root, self.info.uri)
+
+
+def list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[Found], list[str]]:
+    """(what is there, the folders that all of the input lies in, where nothing is found yet, too)."""
+    found: list[Found] = []
+    roots: list[str] = []
+    for uri in uris:
+        if not uri.strip():
+            raise Refused("input.uri is empty; give a folder, a pattern or a file")
+        listed = _list_literal(_absolute(uri), on_skipped) if has_braces(uri) else []
+        names = [_absolute(uri)] if listed else [_absolute(name) for name in expand_braces(uri)]
+        if not listed:
+            one = len(names) == 1
+            listed = list(_list_one(names[0], on_skipped) if one else _list_expansion(uri, names, on_skipped))
+        found += listed
+        roots += dict.fromkeys(each.root for each in listed) or [_folder_of(names[0])]
+    return found, roots
+
+
+def _list_literal(uri: str, on_skipped: OnSkipped) -> list[Found]:
+    """What is there under exactly this name, pattern characters and all."""
+    try:
+        if kind_of(uri) and storage.head(uri) is None:  # no folder has such a name
+            return []
+        return list(_list_named(uri, on_skipped))
+    except storage.Unreadable:  # storage may forbid to ask for what is not there
+        return []
+
+
+def _folder_of(name: str) -> str:
+    """What keys would be relative to if there were something of that name."""
+    if is_glob(name):
+        return static_folder(name)
+    return storage.parent(name) if kind_of(name) else name
+
+
+def _list_one(uri: str, on_skipped: OnSkipped) -> Iterator[Found]:
+    """A pattern, a file or a folder; what is there under exactly this name is taken at its word."""
+    if not is_glob(uri):
+        yield from _list_named(uri, on_skipped)
+        return
+    yield from _list_literal(uri, on_skipped) or _match(_with_literal_folders(uri), on_skipped)
+
+
+def _list_named(uri: str, on_skipped: OnSkipped) -> Iterator[Found]:
+    """A file, or a folder with all below it; an index page of a web server is a folder if it links to anything."""
+    info = storage.head(uri)
+    is_page = storage.is_web(uri) and kind_of(uri) is None and "?" not in uri
+    if info is not None and (info.size or kind_of(info.uri)) and not is_page:
+        yield Found(info, storage.parent(uri), True)
+        return
+    below = [Found(each, uri, False) for each in storage.list_objects(uri, on_skipped=on_skipped)]
+    yield from below or ([Found(info, storage.parent(uri), True)] if info is not None and info.size else [])
+
+
+def _with_literal_folders(glob: str) -> str:
+    """The pattern with the folders escaped that are there under exactly their names."""
+    segments = glob.split("/")
+    escaped = [
+        escape(segment) if is_glob(segment) and _is_folder("/".join(segments[: number + 1])) else segment
+        for number, segment in enumerate(segments[:-1])
+    ]
+    return "/".join([*escaped, segments[-1]])
+
+
+def _is_folder(uri: str) -> bool:
+    try:
+        return next(iter(storage.list_objects(uri, on_skipped=lambda uri, reason: None)), None) is not None
+    except storage.Unreadable:
+        return False
+
+
+def _match(glob: str, on_skipped: OnSkipped) -> Iterator[Found]:
+    folder, pattern = static_folder(glob), glob_regex(glob)
+    for info in storage.list_objects(folder, recursive=crosses_folders(glob), on_skipped=on_skipped):
+        if pattern.fullmatch(info.uri):
+            yield Found(info, folder, False)
+
+
+def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -> Iterator[Found]:
+    """What a brace pattern stands for; each of its names must exist."""
+    per_folder = Counter(storage.parent(name) for name in names if not is_glob(name))
+    crowded = {folder for folder, count in per_folder.items() if count > _FEW_PER_FOLDER and _lists_names(folder)}
+    listed = {
+        info.uri: info
+        for folder in sorted(crowded)
+        for info in storage.list_objects(folder, recursive=False, on_skipped=on_skipped)
+    }
+    missing = []
+    for name in names:
+        if name in listed:
+            yield Found(listed[name], storage.parent(name), True)
+            continue
+        found = [] if storage.parent(name) in crowded and kind_of(name) else list(_list_one(name, on_skipped))
+        if not found:
+            missing.append(storage.redact(name))
+        yield from found
+    if missing:
+        raise Refused(
+            f"{len(missing)} of the {len(names)} objects of {storage.redact(pattern)} do not exist, "
+            f"{missing[0]} for example; correct the pattern",
+            missing,
+        )
+
+
+def _lists_names(folder: str) -> bool:
+    """Whether a listing of the folder has all that could be asked for by name."""
+    return not storage.is_web(folder) and not folder.endswith("/")  # a name behind "//" is in a folder without a name
+
+
+def path_below(root: str, uri: str) -> str:
+    """The path of an object below a folder. Only one slash is taken off: "/a.jpg" and "a.jpg" are two objects."""
+    return uri.removeprefix(root).removeprefix("/")
+
+
+def _absolute(uri: str) -> str:
+    """Local paths are made absolute: the machines that read them have other working directories."""
+    if not storage.is_local(uri):
+        return uri.rstrip("/") if not uri.endswith("://") else uri
+    scheme = "file://" if uri.startswith("file://") else ""
+    return scheme + os.path.abspath(storage.expand_home(uri.removeprefix(scheme)))

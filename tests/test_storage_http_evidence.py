@@ -1,0 +1,97 @@
+"""One bad web address in a column is one row; a network or a host that is down for all of them is none."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from labeler import storage
+from labeler.shards import find_shards, read_units
+from labeler.storage import StorageError, Unreadable, retries
+from labeler.storage.http_evidence import Evidence
+from tests.http_server import Web, serving
+from tests.inputs import image_bytes
+from tests.test_storage_http import column
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses that are read in each pause between two tries."""
+    addresses: list[str] = []
+    monkeypatch.setattr(retries, "POLICY", retries.Policy(attempts=3, first_s=0.0, longest_s=0.0))
+    monkeypatch.setattr(retries.time, "sleep", lambda s: [storage.read_bytes(address) for address in addresses])
+    return addresses
+
+
+def closed_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def reason_of(uri: str) -> str | None:
+    with pytest.raises(StorageError) as caught:
+        storage.read_bytes(uri)
+    return caught.value.reason if isinstance(caught.value, Unreadable) else None
+
+
+def test_a_host_that_refuses_while_another_answers_is_one_bad_address(web: Web, meanwhile: list[str]) -> None:
+    dead = closed_port()
+    assert reason_of(f"{dead}/a.jpg") is None, "nothing says that the network is well"
+    meanwhile.append(web.put("/good.jpg", b"x"))
+    assert reason_of(f"{dead}/a.jpg") == "unreachable address"
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 520])
+def test_an_address_that_always_fails_while_its_host_answers_others_is_a_bad_address(
+    web: Web, meanwhile: list[str], status: int
+) -> None:
+    uri = web.put("/bad.jpg", b"x")
+    web.answer("/bad.jpg", status, times=99)
+    assert reason_of(uri) is None
+    meanwhile.append(web.put("/good.jpg", b"x"))
+    assert reason_of(uri) == "unreachable address"
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_host_that_is_busy_is_not_a_bad_address_unless_only_others_answer(
+    web: Web, meanwhile: list[str], status: int
+) -> None:
+    uri = web.put("/busy.jpg", b"x")
+    web.answer("/busy.jpg", status, times=99)
+    meanwhile.append(web.put("/good.jpg", b"x"))
+    assert reason_of(uri) is None, "it answers others: it is busy"
+    later = web.put("/later.jpg", b"x")
+    web.answer("/later.jpg", status, times=99)
+    with serving() as other:
+        meanwhile[:] = [other.put("/good.jpg", b"x")]
+        assert reason_of(later) == "unreachable address"
+
+
+@pytest.mark.usefixtures("bucket")  # credentials
+def test_one_bad_address_in_a_column_is_one_row(web: Web, meanwhile: list[str], tmp_path: Path) -> None:
+    good = [web.put(f"/{i}.png", image_bytes(i)) for i in range(3)]
+    meanwhile.append(good[0])
+    bad = ["s3://Not_A_Bucket/x.png", "s3:///x.png", "http://[::1/x.png", "http://a b/x.png", f"{closed_port()}/x.png"]
+    (shard,) = find_shards(column(tmp_path, [*good, *bad, "x" * 3000 + ".png", "a\0b.png"]))
+    (unit, _) = read_units(shard)
+    assert [item.error for item in unit.items[:3]] == [None] * 3  # type: ignore[union-attr]
+    assert all(item.error for item in unit.items[3:])  # type: ignore[union-attr]
+
+
+def test_a_bucket_that_does_not_exist_is_one_row(bucket: str, tmp_path: Path) -> None:
+    storage.put(f"{bucket}/a.png", image_bytes(1))
+    (shard,) = find_shards(column(tmp_path, [f"{bucket}/a.png", "s3://no-such-bucket-of-anybody/a.png"]))
+    (unit, _) = read_units(shard)
+    assert [item.error for item in unit.items] == [None, "missing bucket"]  # type: ignore[union-attr]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labeler.storage.http_evidence._MOST", 10)
+    evidence = Evidence()
+    for i in range(100):
+        evidence.answered(f"h{i}", "u")
+        evidence.failed(f"u{i}")
+    assert (len(evidence._answered), len(evidence._failing)) == (10, 10)

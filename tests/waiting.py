@@ -1,0 +1,16 @@
+"""Waiting for something to become true, on a machine of any speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+PATIENCE_S = 300.0  # nothing takes so long unless it never happens; pytest's own limit is twice that
+
+
+def wait_until(true: Callable[[], object], limit_s: float = PATIENCE_S) -> None:
+    """Ask again and again until the answer is truthy; AssertionError if it never is."""
+    deadline = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < deadline, f"not so after {limit_s:g} s"
+        time.sleep(0.02)
