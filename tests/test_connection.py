@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from labeler.errors import Refused
+from labeler.pipeline import connection
 from labeler.pipeline.connection import Target, choose_target, connect, noted_cluster, unreachable
 from tests.ray_heads import free_port, ray_folder, ray_head
 
@@ -78,16 +81,30 @@ def test_what_cannot_be_joined_is_one_line_that_names_who_asked_for_it() -> None
         auto, address, words = connected("auto", gone, "a cluster", environment=environment)
         from_environment = connected("", environment={**environment, "RAY_ADDRESS": gone})[0]
         dashboard = connected("", environment={**environment, "RAY_ADDRESS": "http://127.0.0.1:8265"})[0]
-        note.unlink()
-        none = connected("auto", environment=environment)[0]
     assert f"the Ray cluster at {gone} (see {note})" in auto["refused"]
     assert address["refused"] == f"Ray cluster {gone} cannot be reached: Connection refused; check ray.address"
     assert "use HOST:PORT; check ray.address" in words["refused"]
     assert from_environment["refused"].endswith("Connection refused; check RAY_ADDRESS")
     assert "RAY_ADDRESS: http://127.0.0.1:8265 is the address of a Ray dashboard" in dashboard["refused"]
-    assert "ray.address" in none["refused"]
-    for refusal in (auto, address, words, from_environment, dashboard, none):
+    for refusal in (auto, address, words, from_environment, dashboard):
         assert "\n" not in refusal["refused"]
+
+
+def test_auto_without_a_note_is_the_one_cluster_that_runs_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    gone, auto = f"127.0.0.1:{free_port()}", Target("auto", "ray.address")
+    with socket.socket() as one, socket.socket() as other:
+        for listener in (one, other):
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+        here, there = (f"127.0.0.1:{listener.getsockname()[1]}" for listener in (one, other))
+        for running, expected in (({here, gone}, here), ({gone}, "none runs here"), ({here, there}, "2 run here")):
+            monkeypatch.setattr("ray._private.services.find_gcs_addresses", lambda running=running: running)
+            if expected == here:
+                assert connection._resolve(auto) == here
+                continue
+            with pytest.raises(Refused, match=f"ray.address: auto means .*{expected}.*ray.address=local"):
+                connection._resolve(auto)
 
 
 def test_a_note_of_a_dead_cluster_names_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

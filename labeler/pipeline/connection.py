@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray._common.utils import get_ray_address_file
+from ray._private import services
 from rich.console import Console
 
 from labeler.errors import Refused
@@ -172,14 +173,31 @@ def _resolve(target: Target) -> str:
             f"{target.named_by}: {target.address} is the address of a Ray dashboard; use HOST:PORT of the cluster, "
             "auto for the one on this machine, or local to start one"
         )
-    if target.address != _AUTO or (noted := _note()) is None:
+    if target.address != _AUTO:
         return target.address
+    if (noted := _note()) is None:
+        return _only_running(target)
     if problem := unreachable(noted, _NOTE_TIMEOUT_S):
         raise Refused(
             f"{target.named_by}: auto means the Ray cluster at {noted} (see {get_ray_address_file(None)}), which "
             f"cannot be reached: {problem}; start it again with `ray start --head`, or use ray.address=local"
         )
     return noted
+
+
+def _only_running(target: Target) -> str:
+    """Return the address of the one Ray cluster that has a process on this machine, as on a node without a note.
+
+    Ray itself would take any of several, and wait for minutes for one that does not let it join.
+    """
+    running = [each for each in sorted(services.find_gcs_addresses()) if not unreachable(each, _NOTE_TIMEOUT_S)]
+    if len(running) == 1:
+        return str(running[0])
+    found = f"{len(running)} run here ({', '.join(running)})" if running else "none runs here"
+    raise Refused(
+        f"{target.named_by}: auto means the Ray cluster of this machine, and {found}; give ray.address=HOST:PORT, or "
+        "ray.address=local to start one"
+    )
 
 
 def noted_cluster() -> str | None:
