@@ -8,8 +8,6 @@ chunks do not: one object may come out under two names, until suppression across
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.chunking import SEED
-from benchmarks.machine import machine
+from benchmarks.chunking import read_scenes, write_rows
 from labeler.boxes import iou
 from labeler.detections import Detections
 from labeler.detectors import GroundingDino
@@ -27,7 +24,7 @@ from labeler.evaluation.operating_points import micro
 from labeler.merge import suppress_across_categories
 from labeler.prompts import pack
 from labeler.tokenizer import Tokenizer
-from labeler.training.validation import ValidationSet, coco_of, shapes_validation
+from labeler.training.validation import ValidationSet, coco_of
 
 THRESHOLD, MATCH_IOU = 0.3, 0.5
 CATEGORIES_PER_CHUNK = (None, 20, 10)  # of 80: one, four and eight chunks
@@ -88,16 +85,7 @@ def two_names(data: ValidationSet, found: Sequence[Detections]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path("models/shapes"))
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--output", type=Path, help="JSON to write")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    data = shapes_validation(arguments.seed, arguments.images)
-    print(f"{arguments.images} scenes of seed {arguments.seed}, {len(data.vocabulary)} names, threshold {THRESHOLD}")
+    arguments, data = read_scenes(__doc__)
     print(
         f"{'chunks':>6}{'suppress':>10}{'precision':>11}{'recall':>8}{'F1':>7}{'best F1':>9}{'at':>6}{'two names':>11}"
     )
@@ -112,10 +100,7 @@ def main() -> None:
                 f"{row.best_f1:9.3f}{row.best_threshold:6.2f}{row.two_names:11.1%}",
                 flush=True,
             )
-    if arguments.output:
-        result = {"machine": machine(), "images": arguments.images, "seed": arguments.seed, "rows": rows}
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    write_rows(arguments, rows)
 
 
 if __name__ == "__main__":
