@@ -58,8 +58,9 @@ def measured(
     return {"chunks": len(prompts.chunks), **measure(data, found), "seconds_per_image": seconds / len(data.images)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_scenes(doc: str | None) -> tuple[argparse.Namespace, ValidationSet]:
+    """The command's arguments, and the scenes that they ask for."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/shapes"))
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--seed", type=int, default=SEED)
@@ -68,13 +69,26 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     data = shapes_validation(arguments.seed, arguments.images)
+    print(f"{arguments.images} scenes of seed {arguments.seed}, {len(data.vocabulary)} names")
+    return arguments, data
+
+
+def write_rows(arguments: argparse.Namespace, rows: Any) -> None:
+    """Write the result where `--output` says, if it does."""
+    if arguments.output:
+        result = {"machine": machine(), "images": arguments.images, "seed": arguments.seed, "rows": rows}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    arguments, data = read_scenes(__doc__)
     ways: dict[str, dict[str, Any]] = {
         "all in one prompt": {"max_categories": None},
         "four chunks": {"max_categories": 20},
         "one name a pass": {"max_categories": 1},
         "one prompt, word-level masks": {"max_categories": None, "word_level": True},
     }
-    print(f"{arguments.images} scenes of seed {arguments.seed}, {len(data.vocabulary)} names")
     print(f"{'':30}{'chunks':>8}{'AP seen':>10}{'AP held out':>13}{'ms/image':>10}")
     rows = {}
     for name, way in ways.items():
@@ -84,10 +98,7 @@ def main() -> None:
             f"{1000 * row['seconds_per_image']:10.0f}",
             flush=True,
         )
-    if arguments.output:
-        result = {"machine": machine(), "images": arguments.images, "seed": arguments.seed, "rows": rows}
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    write_rows(arguments, rows)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from labeler.errors import LabelerError
 from labeler.job import Job, absolute_uri, detector_recipe, package_versions, plan_input, public_config, resolve_job
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.pipeline.worker import WorkerSettings, commit, make_labeler, todo_of
-from labeler.runs import Run, layout
+from labeler.runs import Run, layout, read_plan
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.excluded import Excluded, load_excluded, write_excluded
 from labeler.shards import ShardEnd
@@ -40,7 +40,7 @@ def label_here(config: Config, *, threads: int) -> Run:
     write_excluded(run, excluded)
     read, settings = _read(run, config, excluded), _worker(run, job, threads)
     labeler = make_labeler(settings)
-    for planned in plan:
+    for planned in read_plan(run):  # as it is written: a group of image files is known by the digest of its list
         for work in units_of(ShardWork(planned), read):
             if isinstance(work, ShardEnd):
                 storage.put_if_absent(run.path(layout.end_marker(work.shard_id, work.units, work.images)), b"")

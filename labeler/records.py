@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from labeler.detections import Detections
+from labeler.mask_runs import each_fills
 from labeler.masks import Mask
 
 SCHEMA_VERSION = 2  # 2: masks have a quality
@@ -173,7 +175,8 @@ def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
 
     Raises:
         pyarrow.ArrowException, OSError: it is damaged: cut off, or a page is not what its checksum says, or the columns
-            are not those of labels. (What is neither, such as a bit of the file's metadata, is not noticed.)
+            are not those of labels, or the runs of a mask do not fill its image. (Other damage, such as a changed bit
+            of the file's metadata, is not noticed.)
     """
     names = list(columns) if columns else None
     table = pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
@@ -182,7 +185,25 @@ def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
             at = table.schema.get_field_index(wanted.name)
             if at < 0 or not _holds(table.schema.field(at).type, wanted.type):
                 raise pa.ArrowInvalid(f"it has no column {wanted.name} of type {wanted.type}")
+    if "detections" in table.schema.names:
+        _require_filled(table["detections"])
     return table
+
+
+def _require_filled(detections: pa.ChunkedArray) -> None:
+    """Raise ArrowInvalid if the runs of a mask do not fill its image: pycocotools would compare it forever."""
+    for chunk in pc.struct_field(pc.list_flatten(detections), "mask").chunks:
+        found = chunk.drop_null()
+        if not len(found):
+            continue
+        counts, sizes = found.field("counts"), found.field("size")
+        if counts.null_count or sizes.null_count or pc.any(pc.not_equal(pc.list_value_length(sizes), 2)).as_py():
+            raise pa.ArrowInvalid("a mask has no size or no runs")
+        pixels = sizes.flatten().to_numpy(zero_copy_only=False).astype(np.int64).reshape(-1, 2).prod(1)
+        offsets = np.append(0, np.cumsum(pc.binary_length(counts).to_numpy(zero_copy_only=False), dtype=np.int64))
+        text = np.frombuffer(b"".join(counts.to_pylist()), np.uint8)
+        if not each_fills(text, offsets, pixels).all():
+            raise pa.ArrowInvalid("the runs of a mask do not fill its image")
 
 
 @dataclass(frozen=True)

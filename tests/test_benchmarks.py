@@ -6,13 +6,27 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import batching, calibration_table, export_scale, feeding, masks, merging, plot, predict
+from benchmarks import (
+    batching,
+    calibration_table,
+    chunk_precision,
+    export_scale,
+    feeding,
+    masks,
+    merging,
+    plot,
+    predict,
+)
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
+from labeler.detections import Detections
 from labeler.records import rows_to_table, table_to_parquet
 from labeler.runs import read_plan, read_progress, read_tables
+from labeler.training.validation import ValidationImage, ValidationSet
+from labeler.vocabulary import Vocabulary
 from tests.label_runs import noisy_run
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -49,6 +63,31 @@ def test_forwards_are_fuller_when_images_of_one_shape_go_together(
     assert [row["batch"] for row in rows] == [8, 16, 32]
     assert all(row["pooled"] > 1.5 * row["in order"] for row in rows)
     assert capsys.readouterr().out.count("\n") == 1 + len(rows)
+
+
+def test_an_object_with_two_names_is_counted_until_suppression_leaves_one() -> None:
+    boxes = np.asarray([[0, 0, 40, 40], [50, 50, 90, 90]], np.float32)
+    image = ValidationImage(np.zeros((100, 100, 3), np.uint8), boxes, np.asarray([1, 2]))
+    vocabulary = Vocabulary.load(["cat", "dog"])
+    data = ValidationSet((image,), vocabulary, {})
+    found = [Detections.of(boxes[[0, 0, 1]], [0.9, 0.8, 0.7], [1, 2, 2])]
+    row = chunk_precision.judge(data, 2, found, None)
+    assert (row.two_names, row.recall, row.precision) == (0.5, 1.0, 0.6667)
+    row = chunk_precision.judge(data, 2, found, 0.5)
+    assert (row.two_names, row.recall, row.precision) == (0.0, 1.0, 1.0)
+
+
+def test_the_table_of_chunks_and_precision_has_a_row_for_each_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "rows.json"
+    model = str(RESULTS.parent.parent / "models" / "shapes")
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--images", "1", "--threads", "1", "--model", model, "--output", str(output)]
+    )
+    chunk_precision.main()
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["chunks"] for row in rows[:: len(chunk_precision.SUPPRESSIONS)]] == [1, 4, 8]
 
 
 def test_the_calibration_table_is_about_images_that_were_not_seen(

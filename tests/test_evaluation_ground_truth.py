@@ -155,7 +155,22 @@ def test_masks_are_read_however_they_are_written(segmentation: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "segmentation", [None, [], {"size": [9, 9], "counts": "1"}, {"counts": "1"}, [["x"]], [[1, 2]]]
+    "segmentation",
+    [
+        None,
+        [],
+        {"size": [9, 9], "counts": "1"},
+        {"counts": "1"},
+        [["x"]],
+        [[1, 2]],
+        {"size": [50, 60], "counts": [51, 8, 42, 8]},
+        {"size": [50, 60], "counts": [51, 8, 42, 8, 2891, 1]},
+        {"size": [50, 60], "counts": [-51, 8, 42, 8, 2993]},
+        {"size": [50, 60], "counts": "P"},  # cut off
+        {"size": [50, 60], "counts": ""},
+        [[1, 1, 1e9, 1, 1e9, 9, 1, 9]],
+        [[1, 1, float("nan"), 1, 9, 9, 1, 9]],
+    ],
 )
 def test_what_is_no_mask_of_the_image_is_refused(segmentation: Any) -> None:
     with pytest.raises(Refused, match=r"annotations\[0\]: .*segmentation"):

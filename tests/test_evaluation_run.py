@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycocotools.mask
 import pytest
 
 from labeler.cli import main
@@ -228,3 +231,67 @@ def test_a_bad_results_file_is_refused(truth: dict[str, Any], tmp_path: Path, te
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(Refused, match="results"):
         evaluate_results(tmp_path / "results.json", truth)
+
+
+def _short_mask(size: list[int]) -> dict[str, Any]:
+    """The runs end before the image does; pycocotools compares such a mask forever."""
+    return pycocotools.mask.frPyObjects({"size": size, "counts": [5, 9, 4]}, *size) | {"size": size}
+
+
+@pytest.mark.parametrize("side", ["truth", "results"])
+@pytest.mark.parametrize("as_list", [True, False])
+def test_a_mask_whose_runs_do_not_fill_its_image_is_refused_instead_of_compared_forever(
+    truth: dict[str, Any], tmp_path: Path, side: str, as_list: bool
+) -> None:
+    image = truth["images"][0]
+    size = [image["height"], image["width"]]
+    short = {"size": size, "counts": [5, 9, 4] if as_list else _short_mask(size)["counts"].decode()}
+    whole = {"size": size, "counts": [5, 9, size[0] * size[1] - 14]}
+    note = truth["annotations"][0] | {"image_id": image["id"], "score": 0.5}
+    (tmp_path / "gt.json").write_text(
+        json.dumps(truth | {"annotations": [note | {"segmentation": short if side == "truth" else whole}]})
+    )
+    (tmp_path / "results.json").write_text(json.dumps([note | {"segmentation": short if side == "results" else whole}]))
+    command = [sys.executable, "-m", "labeler", "evaluate", str(tmp_path / "results.json")]
+    ended = subprocess.run(
+        [*command, "--annotations", str(tmp_path / "gt.json")],
+        capture_output=True, text=True, timeout=300, check=False, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert ended.returncode == 2, ended.stderr
+    assert f"runs fill {size[0]} x {size[1]} pixels" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"category_id": "cat"}, "category_id must be a whole number, got 'cat'"),
+        ({"category_id": None}, "category_id must be a whole number, got None"),
+        ({"category_id": [3]}, "category_id must be a whole number"),
+        ({"category_id": True}, "category_id must be a whole number"),
+        ({"category_id": 3.5}, "category_id must be a whole number"),
+        ({"image_id": [1]}, "image_id must be a whole number"),
+        ({"image_id": "1"}, "image_id must be a whole number"),
+        ({"score": True}, "score must be a number"),
+        ({"score": 10**400}, "score must be a number"),
+        ({"bbox": [True, 1, 2, 3]}, "bbox must be"),
+        ({"bbox": [10**400, 1, 2, 3]}, "bbox must be"),
+    ],
+)
+def test_bad_values_of_results_are_counted_and_named(
+    truth: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    results = [note | {"score": 0.5} for note in truth["annotations"]]
+    results[1] |= change
+    with pytest.raises(Refused, match="1 bad entries") as refused:
+        evaluate_results(results, truth)
+    assert refused.value.problems[0].startswith(f"[1]: {message}")
+    assert len(refused.value.problems[0]) < 150
+
+
+def test_detections_of_categories_that_the_annotations_lack_are_counted(truth: dict[str, Any]) -> None:
+    results = [note | {"score": 0.5} for note in truth["annotations"]]
+    for note in results[1:]:
+        note["category_id"] = 77
+    (line,) = [note for note in evaluate_results(results, truth).protocol["notes"] if "category_id" in note]
+    assert line.startswith(f"{len(results) - 1} of {len(results)} detections")
+    assert line.endswith("77")

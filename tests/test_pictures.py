@@ -44,6 +44,20 @@ def test_a_run_made_without_ray_is_complete_and_has_the_fingerprint_of_label(
     run.require_fingerprint(resolve_job(load_config(str(config))).fields)
 
 
+def test_a_folder_of_image_files_is_labeled_without_ray(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        (tmp_path / "images" / f"{number}.png").write_bytes(image_bytes(number))
+    output = f"{tmp_path / 'run'}"
+    text = f"input: {tmp_path / 'images'}\noutput: {output}\nvocabulary: [cat, dog]\nmodel: {{name: {checkpoint}}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert without_ray.main([str(tmp_path / "mine.yaml"), "--threads", "1"]) == 0
+    assert main(["status", output, "--verify"]) == 0
+    assert "labeled 3" in capsys.readouterr().out
+
+
 def test_without_chromium_one_line_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

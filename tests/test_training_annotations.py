@@ -27,7 +27,9 @@ from labeler.runs.plan import PlannedShard
 from labeler.shapes import HELD_OUT, SEEN, write_data_set
 from labeler.shards import Shard
 from labeler.training import stored
-from labeler.training.annotations import read_coco, read_run
+from labeler.training.annotations import read_coco
+from labeler.training.examples import NoneReadable
+from labeler.training.run_labels import read_run
 from labeler.training.stored import Record, StoredSource
 from labeler.vocabulary import Vocabulary
 
@@ -89,17 +91,20 @@ def test_an_image_is_found_by_any_spelling_of_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"annotations": [_box(bbox=[90, 10, 20, 30])]}, "annotation 7: its box .* is outside image 1 .100 x 50"),
+        (
+            {"annotations": [_box(bbox=[90, 10, 20, 30])]},
+            r"annotations\[0\]: its box .* is outside image 1 .a.png., 100 x 50",
+        ),
         ({"annotations": [_box(bbox=[10, -5, 20, 30])]}, "outside image 1"),
         ({"annotations": [_box(bbox=[10, 10, 0, 30])]}, "no area"),
-        ({"annotations": [_box(bbox=[10, 10, float("nan"), 30])]}, "its bbox is"),
-        ({"annotations": [_box(bbox=[10, 10])]}, "its bbox is"),
-        ({"annotations": [_box(category_id=4)]}, "annotation 7: category 4 is unknown"),
-        ({"annotations": [_box(image_id=5)]}, "annotation 7: its image 5 is not in the file"),
-        ({"images": [], "annotations": []}, "no image in it"),
-        ({"images": [{"id": 1, "file_name": "b.png", "width": 9, "height": 9}], "annotations": []}, "no b.png in"),
-        ({"images": [{"id": 1, "file_name": "a.png"}]}, "image 1 has no width, height"),
-        ({"images": {}}, "no COCO file"),
+        ({"annotations": [_box(bbox=[10, 10, float("nan"), 30])]}, "`bbox` must be"),
+        ({"annotations": [_box(bbox=[10, 10])]}, "`bbox` must be"),
+        ({"annotations": [_box(category_id=4)]}, r"annotations\[0\]: category_id 4 is no category"),
+        ({"annotations": [_box(image_id=5)]}, r"annotations\[0\]: image_id 5 is no image"),
+        ({"images": [], "annotations": []}, "no images in it"),
+        ({"images": [{"id": 1, "file_name": "b.png", "width": 9, "height": 9}], "annotations": []}, "b.png. is not in"),
+        ({"images": [{"id": 1, "file_name": "a.png"}]}, "image 1 .a.png. has no `width` and `height`"),
+        ({"images": {}}, r"images\[0\]: `id` must be"),
     ],
 )
 def test_a_bad_annotation_is_named_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -109,11 +114,11 @@ def test_a_bad_annotation_is_named_in_one_line(tmp_path: Path, changes: dict[str
 
 
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
-    bad = [_box(id=i, category_id=9) for i in range(30)]
+    bad = [_box(id=i, bbox=[10, 10, 0, 0]) for i in range(30)]
     with pytest.raises(Refused, match="30 problems") as refused:
         _read(_coco(tmp_path, annotations=bad), tmp_path)
-    assert refused.value.problems[0] == "annotation 0: category 9 is unknown"
-    assert refused.value.problems[-1] == "... and 10 more"
+    assert refused.value.problems[0].startswith("annotations[0]: its box")
+    assert refused.value.problems[-1] == "and 10 more"
 
 
 def test_the_job_ends_with_2_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,11 +173,14 @@ def test_a_broken_image_is_replaced_and_said(
     assert any("b.png is left out of training" in line for line in said)
 
 
-def test_when_no_image_can_be_read_training_stops(tmp_path: Path, preprocessing: Preprocessing) -> None:
+def test_a_batch_without_a_readable_image_says_so(tmp_path: Path, preprocessing: Preprocessing) -> None:
     records = _read(_coco(tmp_path), tmp_path)
     (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(Refused, match="none of 1 images"):
-        StoredSource(records, preprocessing, seed=0).batch(0, 1, slice(0, 1))
+    source = StoredSource(records, preprocessing, seed=0)
+    for _ in range(2):
+        with pytest.raises(NoneReadable) as caught:
+            source.batch(0, 1, slice(0, 1))
+        assert caught.value.names == ("a.png",)
 
 
 def _run_over(shapes: Path, folder: Path, scores: list[float]) -> Path:
@@ -204,6 +212,19 @@ def test_a_run_s_labels_above_the_threshold_are_ground_truth(shapes: Path, tmp_p
     assert len(records[0].boxes_xyxy) == 1
     assert len(vocabulary) == 3
     assert records[0].location.read()[:2] == b"\xff\xd8"
+
+
+def test_a_vocabulary_given_beside_a_run_is_matched_by_name(shapes: Path, tmp_path: Path) -> None:
+    run = str(_run_over(shapes, tmp_path / "run", [0.9]))
+    given = Vocabulary.load([SEEN[1].name, SEEN[0].name.upper()])
+    records, vocabulary = read_run(run, score_threshold=0.3, vocabulary=given)
+    assert vocabulary is given
+    assert records[0].category_ids.tolist() == [2]
+    other = Vocabulary.load([SEEN[1].name])
+    with pytest.raises(Refused, match=f'"{SEEN[0].name}" is not in the vocabulary'):
+        read_run(run, score_threshold=0.3, vocabulary=other)
+    records, _ = read_run(run, score_threshold=0.3, vocabulary=other, partial=True)
+    assert len(records[0].boxes_xyxy) == 0
 
 
 def test_training_on_a_run_and_on_a_coco_file_works_to_the_end(shapes: Path, tmp_path: Path) -> None:

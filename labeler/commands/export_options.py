@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("coco", "lvis", "yolo", "odvg", "webdataset", "parquet", "hf")
 SINGLE_FILES = {"coco": "json", "lvis": "json", "odvg": "jsonl"}  # format -> extension, when it is one file
-SUPPRESS_IOU = 0.7  # on by default: one object should carry one category
+SUPPRESS_IOU = 0.5  # on by default: one object should carry one category (docs/training.md has the table)
 NEAR_COPY_BITS = 3
 YOLO_SPLIT = "train=0.95,val=0.05"  # ultralytics takes no data.yaml without both
 
@@ -35,7 +35,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         "--suppress",
         default=str(SUPPRESS_IOU),
         metavar="IOU",
-        help="of boxes overlapping more, keep the best of any category (default 0.7; off)",
+        help=f"of boxes overlapping more, keep the best of any category (default {SUPPRESS_IOU}; off)",
     )
     boxes.add_argument("--categories", action="append", metavar="NAME,...", help="only these, by name or id")
     boxes.add_argument("--min-side", type=float, default=1.0, metavar="PX", help="shorter side at least (default 1)")

@@ -11,6 +11,11 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("train", help="train a detector on shapes, a COCO file or a run; goes on where it was")
     parser.add_argument("config", metavar="CONFIG", help="YAML file: output, model, data, prompts, optimizer, train")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override, e.g. train.steps=500")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="leave out missing images, unknown categories and bad boxes (partial=true)",
+    )
     parser.set_defaults(run=_train)
 
 
@@ -19,7 +24,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from labeler.training.job import run_worker
     from labeler.training.outputs import print_record
 
-    job = load_training_job(arguments.config, arguments.overrides)
+    job = load_training_job(arguments.config, [*arguments.overrides, *(["partial=true"] if arguments.partial else [])])
     if job.ray.workers:
         from labeler.training.on_ray import run_on_ray
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from labeler.wordpiece import write_wordpiece
 
 KINDS = {"original": "grounding-dino", "mm": "mm-grounding-dino"}
 _TEXT_MASK_TOKENS = 512  # BERT's position embeddings
+_EVEN_WIDTH, _EVEN_DEPTH = 32, 2  # of the smallest size, which is left as it is drawn
+_BRANCH_END = re.compile(r"(output\.dense|out_proj|output_proj|out_vision_proj|out_text_proj|\.fc2)\.(weight|bias)$")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def create_checkpoint(
     model = _new_model(kind, shape, tokens, seed)
     if redraw:
         _redraw(model, seed)
+        _even_out(model, shape, original=kind == "original")
     with no_progress_bars():
         model.save_pretrained(folder)
     _write_image_processor(folder, shape.image_size)
@@ -171,6 +175,25 @@ def _redraw(model: Any, seed: int) -> None:
             parameter.copy_(0.5 * noise)
         else:
             parameter.copy_(noise / math.sqrt(parameter[0].numel()))
+
+
+@torch.no_grad()
+def _even_out(model: Any, size: Size, *, original: bool) -> None:
+    """Scale what adds up with width and depth, so that all sizes spread logits and boxes as the smallest does.
+
+    Where every branch of a deep model adds as much as its input has, what tells tokens and queries from each other is
+    drowned by what all of them get: all words then have one score, and all boxes one place.
+    """
+    narrow = math.sqrt(_EVEN_WIDTH / size.d_model)
+    last_text = f"encoder.layers.{size.layers - 1}.text_enhancer_layer.layer_norm_after."
+    for name, parameter in model.named_parameters():
+        if "bbox_embed" in name and name.endswith(".layers.2.weight"):
+            parameter.mul_(narrow)
+        elif _BRANCH_END.search(name) and "model.backbone." not in name:
+            depth = size.text_layers if "text_backbone" in name else size.layers
+            parameter.mul_(min(1.0, _EVEN_DEPTH / depth))
+        elif original and last_text in name:  # its logits are plain sums over the width; the other kind's are means
+            parameter.mul_(narrow)
 
 
 def _write_image_processor(folder: Path, image_size: tuple[int, int]) -> None:

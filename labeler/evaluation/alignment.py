@@ -50,16 +50,19 @@ def match_categories(
             for; every one named, with the nearest name.
     """
     ours = [category for category in vocabulary.categories if not category.negative]
-    by_key = {_key(category): category for category in ours}
+    by_key = {category_key(category): category for category in ours}
     by_id = {category.id: category for category in ours}
     has_objects = truth.objects_by_category() > 0
     position_of: dict[int, int] = {}
     missing: list[Category] = []
     problems = []
     for position, theirs in enumerate(truth.categories):
-        same_name, same_id = by_key.get(_key(theirs)), by_id.get(theirs.id)
+        same_name, same_id = by_key.get(category_key(theirs)), by_id.get(theirs.id)
         if same_name and (by_name or same_name.id == theirs.id):
-            position_of[same_name.id] = position
+            first = position_of.setdefault(same_name.id, position)
+            if first != position:
+                other = truth.categories[first]
+                problems.append(f'"{other.name}" (id {other.id}) and "{theirs.name}" (id {theirs.id}) are one name')
         elif same_name and not by_name and has_objects[position]:
             problems.append(f'"{theirs.name}" has id {theirs.id} in the annotations and {same_name.id} in the run')
         elif same_id and not by_name:
@@ -67,20 +70,22 @@ def match_categories(
         elif has_objects[position]:
             missing.append(theirs)
     names = [category.name for category in ours]
-    lacking = [] if partial else [f'id {c.id} "{c.name}" is not in the run{_near(c.name, names)}' for c in missing]
+    lacking = [] if partial else [f'id {c.id} "{c.name}" is not in the run{near(c.name, names)}' for c in missing]
     if problems or lacking or not position_of:
         raise _mismatch(truth, problems, lacking)
     unjudged = tuple(category for category in ours if category.id not in position_of)
     return CategoryMatch(position_of, tuple(missing), unjudged)
 
 
-def _key(category: Category) -> str:
+def category_key(category: Category) -> str:
+    """Return what two names of one category have in common, however they are spelled."""
     return phrase_key(comparable(clean_phrase(category.name)))
 
 
-def _near(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f'; the nearest is "{near[0]}"' if near else ""
+def near(name: str, names: Sequence[str]) -> str:
+    """Return the hint of a message: which of the names is nearest."""
+    found = difflib.get_close_matches(name, names, n=1)
+    return f'; the nearest is "{found[0]}"' if found else ""
 
 
 def _mismatch(truth: GroundTruth, problems: list[str], lacking: list[str]) -> Refused:
@@ -147,11 +152,7 @@ class _Names:
     """The ground truth's images by name."""
 
     def __init__(self, truth: GroundTruth) -> None:
-        if len(set(truth.file_names)) < len(truth.file_names):
-            twice = next(name for name, count in Counter(truth.file_names).items() if count > 1)
-            raise Refused(
-                f'annotations {truth.source}: two images have the file_name "{twice}"; images are matched by it'
-            )
+        require_distinct_names(truth)
         self._truth = truth
         self._whole, self._last = NameIndex(truth.file_names), NameIndex(map(last_part, truth.file_names))
         self._unclear: dict[str, list[int]] = {}
@@ -223,6 +224,13 @@ def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, tru
         others=total - int(np.count_nonzero(claims.row >= 0)),
         resized=tuple(truth.file_names[image] for image, size in sizes.items() if _differs(size, truth.sizes[image])),
     )
+
+
+def require_distinct_names(truth: GroundTruth) -> None:
+    """Raise Refused if two images have one file name: nothing else says which stored image is whose."""
+    if len(set(truth.file_names)) < len(truth.file_names):
+        twice = next(name for name, count in Counter(truth.file_names).items() if count > 1)
+        raise Refused(f'annotations {truth.source}: two images have the file_name "{twice}"; images are matched by it')
 
 
 def _differs(size: tuple[int | None, int | None], expected: Positions) -> bool:

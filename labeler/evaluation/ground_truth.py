@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def read_ground_truth(annotations: Annotations, *, masks: bool = False) -> Groun
         return parse_ground_truth(iterate_members(text), source=shown, masks=masks)
     except UnicodeDecodeError:
         raise Refused(f"annotations {shown} are no UTF-8 text; give a COCO or LVIS json") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also a number with thousands of digits, which is no JSONDecodeError
         raise Refused(f"annotations {shown} are no JSON object: {error}") from None
 
 
@@ -152,15 +151,17 @@ def parse_ground_truth(members: Iterable[tuple[str, Any]], *, source: str, masks
         problems.append("no categories in it")
     truth = None if problems else _assemble(columns, source)
     if problems or truth is None:
-        raise _refuse(source, problems)
+        raise refuse(f"annotations {source}", problems)
     return truth
 
 
-def _refuse(source: str, problems: list[str]) -> Refused:
+def refuse(source: str, problems: Sequence[str], *, advice: str = "") -> Refused:
+    """Return the one error for all problems; `source` begins with what it is ("annotations gt.json")."""
+    hint = f"; {advice}" if advice else ""
     if len(problems) == 1:
-        return Refused(f"annotations {source}: {problems[0]}")
+        return Refused(f"{source}: {problems[0]}{hint}")
     more = [f"and {len(problems) - MAX_PROBLEMS:,} more"] if len(problems) > MAX_PROBLEMS else []
-    return Refused(f"annotations {source}: {len(problems):,} problems", [*problems[:MAX_PROBLEMS], *more])
+    return Refused(f"{source}: {len(problems):,} problems{hint}", [*problems[:MAX_PROBLEMS], *more])
 
 
 def _assemble(columns: Columns, source: str) -> GroundTruth | None:
@@ -176,11 +177,12 @@ def _assemble(columns: Columns, source: str) -> GroundTruth | None:
         return None
     boxes = np.frombuffer(columns.boxes, np.float64).reshape(-1, 4)
     areas = np.frombuffer(columns.areas, np.float64)
+    sizes = np.array([(image.height, image.width) for image in images], np.int32).reshape(-1, 2)
     truth = GroundTruth(
         source=source,
         image_ids=image_ids,
         file_names=tuple(image.file_name for image in images),
-        sizes=np.array([(image.height, image.width) for image in images], np.int32).reshape(-1, 2),
+        sizes=sizes,
         categories=categories,
         image=image,
         category=category,
@@ -188,7 +190,7 @@ def _assemble(columns: Columns, source: str) -> GroundTruth | None:
         areas=np.where(np.isnan(areas), boxes[:, 2] * boxes[:, 3], areas),
         crowd=np.frombuffer(columns.crowd, np.int8).astype(np.bool_),
         ignore=np.frombuffer(columns.ignore, np.int8).astype(np.bool_),
-        masks=_masks(columns, images, image),
+        masks=_masks(columns, sizes, image),
         federated=None,
     )
     if not any(image.federated for image in images):
@@ -222,16 +224,14 @@ def _keys(truth: GroundTruth, ids_by_image: list[tuple[int, ...]]) -> Keys:
     return np.unique(truth.keys(image[valid], position[valid]))
 
 
-def _masks(columns: Columns, images: list[Any], image: Ints) -> npt.NDArray[np.object_] | None:
+def _masks(columns: Columns, sizes: Ints, image: Ints) -> npt.NDArray[np.object_] | None:
     if columns.segmentations is None:
         return None
-    from labeler.evaluation.masks import to_rle
+    from labeler.evaluation.masks import to_rles
 
-    masks = np.empty(len(image), np.object_)
-    for row, segmentation in enumerate(columns.segmentations):
-        size = images[image[row]]
-        masks[row] = to_rle(segmentation, size.height, size.width)
-        if masks[row] is None:
-            of = f"a {size.height} x {size.width} image"
-            columns.problems.append(f"annotations[{row}]: its segmentation is no polygon or RLE of {of}")
+    masks = to_rles(columns.segmentations, sizes[image])
+    for row in [row for row, mask in enumerate(masks) if mask is None]:
+        height, width = sizes[image[row]].tolist()
+        expected = f"polygons, or an RLE whose runs fill {height} x {width} pixels"
+        columns.problems.append(f"annotations[{row}]: `segmentation` must be {expected}")
     return masks

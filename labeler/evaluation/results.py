@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import LVIS, Score
 from labeler.evaluation.collector import Collector, RulesChoice, choose_rules
-from labeler.evaluation.columns import is_box
+from labeler.evaluation.columns import is_box, is_number, short
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.evaluation.evaluation import Evaluation
-from labeler.evaluation.ground_truth import Annotations, GroundTruth, read_ground_truth
+from labeler.evaluation.ground_truth import MAX_PROBLEMS, Annotations, GroundTruth, read_ground_truth
 from labeler.evaluation.groups import GroupsSpec, frequency_groups, read_groups
-from labeler.evaluation.masks import to_rle
+from labeler.evaluation.masks import to_rles
 from labeler.evaluation.matching import Kind
 from labeler.evaluation.protocol import describe_truth, versions
 
@@ -49,7 +50,7 @@ def evaluate_results(
     for kind in kinds:
         collector = Collector(truth, chosen, fixed=chosen is LVIS, masks=kind == "segm")
         collector.add(parse_results(truth, entries, kind, source=source, maskless=len(kinds) > 1))
-        notes = collector.notes()
+        notes = [*collector.notes(), *_unknown_categories(truth, entries)]
         scores += collector.scores([kind])
     protocol = {
         "results": source,
@@ -105,15 +106,13 @@ def parse_results(
         boxes = np.array([entry["bbox"] for entry in kept], np.float64).reshape(-1, 4)
     else:
         masks = np.empty(len(kept), np.object_)
-        for row, entry in enumerate(kept):
-            if not entry.get("segmentation"):
-                continue
-            height, width = (int(side) for side in truth.sizes[image_of[entry["image_id"]]])
-            masks[row] = to_rle(entry["segmentation"], height, width)
+        given = np.array([row for row, entry in enumerate(kept) if entry.get("segmentation")], np.int64)
+        sizes = truth.sizes[[image_of[kept[row]["image_id"]] for row in given]].reshape(-1, 2)
+        masks[given] = to_rles([kept[row]["segmentation"] for row in given], sizes)
+        for row, (height, width) in zip(given, sizes, strict=True):
             if masks[row] is None:
-                problems.append(
-                    f"[{places[row]}]: the mask of image {entry['image_id']} is no RLE of {height} x {width}"
-                )
+                what = f"the mask of image {kept[row]['image_id']}"
+                problems.append(f"[{places[row]}]: {what} is not an RLE whose runs fill {height} x {width} pixels")
         if problems:
             raise _refuse(source, problems)
     return DetectionTable(
@@ -125,19 +124,34 @@ def parse_results(
     )
 
 
+def _unknown_categories(truth: GroundTruth, results: Sequence[Any]) -> list[str]:
+    """Return what to say of detections that no category of the annotations can judge."""
+    known = {category.id for category in truth.categories}
+    unknown = Counter(int(entry["category_id"]) for entry in results if entry["category_id"] not in known)
+    if not unknown:
+        return []
+    ids = ", ".join(map(str, sorted(unknown)[:MAX_PROBLEMS]))
+    more = f" and {len(unknown) - MAX_PROBLEMS:,} more" if len(unknown) > MAX_PROBLEMS else ""
+    found = f"{unknown.total():,} of {len(results):,} detections have a category_id that the annotations lack"
+    return [f"{found} and are not counted: {ids}{more}"]
+
+
 def _refuse(source: str, problems: Sequence[str]) -> Refused:
-    return Refused(f"results {source}: {len(problems):,} bad entries", problems[:20])
+    return Refused(f"results {source}: {len(problems):,} bad entries", problems[:MAX_PROBLEMS])
 
 
 def _problem(entry: Any, place: str, image_of: Mapping[int, int], kind: Kind | None) -> str | None:
     if not isinstance(entry, Mapping) or not {"image_id", "category_id", "score"} <= set(entry):
         return f"{place}: expected an object with image_id, category_id, score"
+    for name in ("image_id", "category_id"):
+        if not is_number(entry[name]) or entry[name] != int(entry[name]):
+            return f"{place}: {name} must be a whole number, got {short(entry[name])}"
     if entry["image_id"] not in image_of:
-        return f"{place}: image_id {entry['image_id']} is not in the annotations"
-    if not isinstance(entry["score"], int | float) or not np.isfinite(entry["score"]):
-        return f"{place}: score must be a number, got {entry['score']!r}"
+        return f"{place}: image_id {short(entry['image_id'])} is not in the annotations"
+    if not is_number(entry["score"]):
+        return f"{place}: score must be a number, got {short(entry['score'])}"
     if kind == "bbox" and not is_box(entry.get("bbox")):
-        return f"{place}: bbox must be [x, y, width, height], got {entry.get('bbox')!r}"
+        return f"{place}: bbox must be [x, y, width, height], got {short(entry.get('bbox'))}"
     if kind == "segm" and not entry.get("segmentation"):
         return f"{place}: no segmentation"
     return None

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from labeler.prompts import PromptChunk
-from labeler.training.examples import Example, Source
+from labeler.training.examples import Example, NoneReadable, Source
 from labeler.training.losses import Targets
 from labeler.training.prompting import PromptSampler
 
@@ -25,15 +25,24 @@ class Batch:
         pixels: (images, h, w, 3) uint8 RGB.
         input_ids: (images, tokens) int64, 0 = [PAD] behind the end.
         token_mask: (images, tokens) bool.
+        unreadable: names of the images that others stand for.
     """
 
     pixels: Tensor
     input_ids: Tensor
     token_mask: Tensor
     targets: Targets
+    unreadable: tuple[str, ...] = ()
 
 
-class Batches(Dataset[Batch]):
+@dataclass(frozen=True)
+class Dropped:
+    """A step without a batch: none of its images can be read."""
+
+    unreadable: tuple[str, ...]
+
+
+class Batches(Dataset["Batch | Dropped"]):
     """Item `step` is that step's batch: nothing has to be remembered to go on after a restart."""
 
     def __init__(
@@ -59,8 +68,16 @@ class Batches(Dataset[Batch]):
         self._part = slice(rank * each, (rank + 1) * each)
         self._flip, self._share_prompt = flip, share_prompt
 
-    def __getitem__(self, step: int) -> Batch:
-        examples = self._source.batch(step, self._batch_size, self._part)
+    @property
+    def stored_images(self) -> int:
+        """How many images are read; 0 if they are drawn."""
+        return self._source.stored_images
+
+    def __getitem__(self, step: int) -> Batch | Dropped:
+        try:
+            examples = self._source.batch(step, self._batch_size, self._part)
+        except NoneReadable as none:
+            return Dropped(none.names)
         # A generator of its own for each image: however many workers there are, it is treated the same.
         places = range(self._part.start, self._part.stop)
         rngs = [np.random.default_rng([self._seed, step, place]) for place in places]
@@ -80,7 +97,7 @@ class Batches(Dataset[Batch]):
         negatives = sorted(set.intersection(*known)) if known else None
         return self._sampler.draw(rng, present, size, negatives=negatives)
 
-    def loader(self, start: int, stop: int, *, processes: int) -> Iterator[Batch]:
+    def loader(self, start: int, stop: int, *, processes: int) -> Iterator[Batch | Dropped]:
         """The batches of steps start..stop-1, prepared ahead by other processes (0: by this one, when asked)."""
         options: dict[str, Any] = {"generator": torch.Generator()}  # else it takes a number from the model's own
         if processes:
@@ -104,7 +121,8 @@ def collate(examples: Sequence[Example], prompts: Sequence[PromptChunk]) -> Batc
         ids[row, : len(prompt.input_ids)] = torch.tensor(prompt.input_ids)
         mask[row, : len(prompt.input_ids)] = True
     pixels = torch.from_numpy(np.stack([example.pixels for example in examples]))
-    return Batch(pixels, ids, mask, _targets(examples, prompts, longest))
+    unreadable = tuple(name for example in examples for name in example.instead_of)
+    return Batch(pixels, ids, mask, _targets(examples, prompts, longest), unreadable)
 
 
 def _targets(examples: Sequence[Example], prompts: Sequence[PromptChunk], width: int) -> Targets:

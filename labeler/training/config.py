@@ -117,6 +117,7 @@ class TrainConfig(_Section):
     log_steps: int = Field(20, gt=0)
     save_seconds: float = Field(240.0, gt=0)
     threads: int | None = Field(None, gt=0)  # of a CPU worker
+    max_bad_steps: int = Field(20, gt=0)  # in a row without a finite loss and gradient, before the job stops
     loaders: int = Field(1, ge=0)  # processes that prepare batches for a worker; 0: the worker itself
 
 
@@ -161,7 +162,8 @@ class TrainingJob(_Section):
     output: str  # a folder or URL: checkpoint/, state.pt, log.jsonl
     model: ModelConfig
     data: DataConfig
-    vocabulary: str | tuple[Any, ...] | dict[str, Any] | None = None  # None: the data's own categories
+    vocabulary: str | tuple[Any, ...] | dict[str, Any] | None = None  # None: the data's own; else matched by name
+    partial: bool = False  # leave out what of the annotations cannot be trained on, instead of refusing the job
     prompts: PromptsConfig = PromptsConfig()
     loss: LossConfig = LossConfig()
     pretrain: PretrainConfig = PretrainConfig()

@@ -22,12 +22,14 @@ class Example:
         boxes: (n, 4) float32, cxcywh in parts of the image.
         category_ids: (n,) int64.
         negatives: ids known to be absent; None when every category that has no box is.
+        instead_of: names of the images that cannot be read and that it stands for.
     """
 
     pixels: npt.NDArray[np.uint8]
     boxes: npt.NDArray[np.float32]
     category_ids: npt.NDArray[np.int64]
     negatives: tuple[int, ...] | None = None
+    instead_of: tuple[str, ...] = ()
 
     def mirrored(self) -> Example:
         """Left and right swapped."""
@@ -36,11 +38,23 @@ class Example:
         return replace(self, pixels=np.ascontiguousarray(self.pixels[:, ::-1]), boxes=boxes)
 
 
+class NoneReadable(Exception):
+    """None of the images that could be in a batch can be read."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"none of {len(names)} images of one shape can be read")
+        self.names = tuple(names)
+
+
 class Source(Protocol):
     """Endless batches of examples of one shape: batch `step` is the same whenever it is asked for."""
 
+    @property
+    def stored_images(self) -> int:
+        """How many images it reads, each of which may turn out to be unreadable; 0 if it draws them."""
+
     def batch(self, step: int, size: int, part: slice) -> list[Example]:
-        """Examples `part` of the `size` ones of a step."""
+        """Examples `part` of the `size` ones of a step. Raises NoneReadable."""
 
 
 def to_cxcywh(boxes_xyxy: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
@@ -52,6 +66,8 @@ def to_cxcywh(boxes_xyxy: npt.NDArray[np.float32], height: int, width: int) -> n
 
 class ShapesSource:
     """Scenes drawn on the fly."""
+
+    stored_images = 0
 
     def __init__(
         self,

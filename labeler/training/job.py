@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed
 
+from labeler import storage
 from labeler.checkpoints import Checkpoint
 from labeler.detectors.loading import choose_device
 from labeler.detectors.preprocess import Preprocessing
 from labeler.errors import Refused
-from labeler.shapes import select
+from labeler.shapes import ALL, select
 from labeler.tokenizer import Tokenizer
-from labeler.training.annotations import read_coco, read_run
+from labeler.training.annotations import read_coco
 from labeler.training.batches import Batches
+from labeler.training.categories import NONE, match_by_name
 from labeler.training.config import TrainingJob
 from labeler.training.examples import ShapesSource, Source
 from labeler.training.loop import Place, Report, Trainer, train
 from labeler.training.models import start_checkpoint
 from labeler.training.outputs import Outputs
 from labeler.training.prompting import PromptSampler
-from labeler.training.stored import Record, StoredSource
+from labeler.training.run_labels import read_run
+from labeler.training.stored import Record, StoredSource, digest_of
 from labeler.training.validation import ValidationSet, shapes_validation, stored_validation
 from labeler.vocabulary import Category, Vocabulary
 
 # A job may go on with another length, pace or number of workers; with other data or another model it is another job.
-MAY_DIFFER = frozenset({"train", "ray", "validation", "output"})
+MAY_DIFFER = frozenset({"train", "ray", "validation", "output", "partial"})
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a worker needs, checked."""
+    """What a worker needs, checked; `truth` is a digest of the records and the vocabulary."""
 
     start: Checkpoint
     preprocessing: Preprocessing
     source: Source
     sampler: PromptSampler
     validation: ValidationSet | None
+    truth: str
 
 
 def prepare(job: TrainingJob, folder: Path) -> Prepared:
@@ -67,14 +76,14 @@ def prepare(job: TrainingJob, folder: Path) -> Prepared:
         drop=job.prompts.drop,
     )
     source = _source(job, truth, preprocessing)
-    return Prepared(start, preprocessing, source, sampler, _validation(job, truth.vocabulary))
+    return Prepared(start, preprocessing, source, sampler, _validation(job, truth.vocabulary), truth.digest)
 
 
 def check_job(job: TrainingJob) -> None:
     """Refused for whatever a worker would refuse."""
     with tempfile.TemporaryDirectory() as folder:
-        prepare(job, Path(folder))
-    Outputs(job.output).claim(_plain(job), may_differ=MAY_DIFFER)
+        truth = prepare(job, Path(folder)).truth
+    Outputs(job.output).claim(_plain(job), may_differ=MAY_DIFFER, truth=truth)
 
 
 def run_worker(job: TrainingJob, place: Place | None = None, report: Report = lambda record: None) -> None:
@@ -86,7 +95,7 @@ def run_worker(job: TrainingJob, place: Place | None = None, report: Report = la
         prepared = prepare(job, Path(folder))
         outputs = Outputs(job.output)
         if place.rank == 0:
-            outputs.claim(_plain(job), may_differ=MAY_DIFFER)
+            outputs.claim(_plain(job), may_differ=MAY_DIFFER, truth=prepared.truth)
         batches = Batches(
             prepared.source,
             prepared.sampler,
@@ -147,18 +156,42 @@ class _Truth:
     records: list[Record] | None
     vocabulary: Vocabulary
 
+    @property
+    def digest(self) -> str:
+        return digest_of(self.records or [], self.vocabulary)
+
 
 def _read_truth(job: TrainingJob) -> _Truth:
     data = job.data
     given = None if job.vocabulary is None else Vocabulary.load(job.vocabulary)
     if data.shapes is not None:
         drawn = tuple(Category(c.category_id, c.name, (c.name,)) for c in select(data.shapes.combinations))
-        return _Truth(None, _without(given or Vocabulary("shapes", drawn), data.exclude))
+        vocabulary = Vocabulary("shapes", drawn) if given is None else _with_ids_of(drawn, given)
+        return _Truth(None, _without(vocabulary, data.exclude))
     if data.run is not None:
-        records, labeled = read_run(data.run, score_threshold=data.score_threshold)
-        return _exclude(records, labeled, data.exclude)
-    vocabulary = given or Vocabulary.load(str(data.annotations))
-    return _exclude(read_coco(str(data.annotations), str(data.images), vocabulary), vocabulary, data.exclude)
+        source = f"data.run {storage.redact(data.run)}"
+        records, vocabulary = read_run(
+            data.run, score_threshold=data.score_threshold, vocabulary=given, partial=job.partial
+        )
+    else:
+        source = f"annotations {storage.redact(str(data.annotations))}"
+        vocabulary = given or Vocabulary.load(str(data.annotations))
+        records = read_coco(str(data.annotations), str(data.images), vocabulary, partial=job.partial)
+    truth = _exclude(records, vocabulary, data.exclude)
+    if not any(len(record.boxes_xyxy) for record in truth.records or ()):
+        log.warning("%s: none of its %d images has a box to train on", source, len(records))
+    return truth
+
+
+def _with_ids_of(drawn: Sequence[Category], given: Vocabulary) -> Vocabulary:
+    """The given categories with the ids that drawn scenes have for their names; others get ids of their own."""
+    ids, _ = match_by_name(given.categories, np.zeros(len(given), np.int64), Vocabulary("shapes", tuple(drawn)),
+                           source=f"vocabulary {given.name}")  # fmt: skip
+    free = itertools.count(1 + max(combination.category_id for combination in ALL))
+    found = [
+        replace(c, id=next(free) if id_ == NONE else int(id_)) for c, id_ in zip(given.categories, ids, strict=True)
+    ]
+    return Vocabulary(given.name, tuple(found))
 
 
 def _exclude(records: list[Record], vocabulary: Vocabulary, names: tuple[str, ...]) -> _Truth:
@@ -194,6 +227,5 @@ def _validation(job: TrainingJob, vocabulary: Vocabulary) -> ValidationSet | Non
         return shapes_validation(config.shapes.seed, config.shapes.images)
     if config.annotations is None or config.images is None:
         return None
-    whole = Vocabulary.load(config.annotations)
-    records = read_coco(config.annotations, config.images, whole)
-    return stored_validation([record.only(vocabulary.by_id) for record in records[: config.limit]], vocabulary)
+    records = read_coco(config.annotations, config.images, vocabulary, partial=job.partial, only_known=True)
+    return stored_validation(records[: config.limit], vocabulary, partial=job.partial)

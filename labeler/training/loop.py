@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 
 from labeler.checkpoints import Checkpoint
 from labeler.detectors.preprocess import Preprocessing
-from labeler.training.batches import Batch, Batches
+from labeler.training.batches import Batch, Batches, Dropped
 from labeler.training.config import LossConfig, OptimizerConfig, PretrainConfig, TrainConfig
 from labeler.training.crops import crop_loss, cut
 from labeler.training.dense import dense_loss
@@ -23,8 +23,9 @@ from labeler.training.forward import Trainee
 from labeler.training.fused_attention import use_fused_attention
 from labeler.training.losses import PARTS, LossWeights, Targets, detection_loss
 from labeler.training.models import load_trainable, write_checkpoint
-from labeler.training.outputs import Outputs
+from labeler.training.outputs import BEST, Outputs, mean_ap
 from labeler.training.schedule import lr_factor, progress
+from labeler.training.trouble import Trouble
 from labeler.training.validation import ValidationSet, validate
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -70,6 +71,9 @@ class Trainer:
             _groups(own, optimizer), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=True
         )
         self.step, self.seconds = 0, 0.0
+        self.bad_steps, self.learned = 0, 0  # in a row just now; since the process began
+        self.unreadable = 0  # images, of the worker that has met most
+        self.last_batch: Batch | Dropped | None = None
         self.whole_since: int | None = None if pretrain.part else 0  # the step since which all of the model learns
         self._own = own
         self._resume()
@@ -86,44 +90,76 @@ class Trainer:
         """0 to 1."""
         return progress(self.step, self.train_config.steps, self.seconds, self.train_config.max_seconds)
 
-    def run_step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step; returns the parts of the loss, each (stages,), the total and the gradient's norm."""
-        device = self.place.device
-        mask, targets = batch.token_mask.to(device), batch.targets.to(device)
-        pixels = batch.pixels.to(device).float() * self.preprocessing.scale
-        pixels = ((pixels - self._mean) / self._std).permute(0, 3, 1, 2).contiguous()
-        objects = self._agree(float(sum(targets.counts)))
+    def run_step(self, batch: Batch | Dropped) -> dict[str, Tensor]:
+        """One step; returns the parts of the loss, each (stages,), the total and the gradient's norm.
+
+        Nothing is learned, and nothing returned, if a worker has no batch, or the gradient is not finite: one batch
+        with an overflow must not spoil the weights.
+        """
+        self.last_batch = batch
+        objects = 0.0 if isinstance(batch, Dropped) else float(sum(batch.targets.counts))
+        objects, dropped = self._agree(objects, dropped=isinstance(batch, Dropped))
         done, part = self._done(), self.pretrain_config.part
         if self.whole_since is None and done >= part:
             self.whole_since = self.step
+        found: dict[str, Tensor] = {}
+        if not (dropped or isinstance(batch, Dropped)):
+            found = self._learn(batch, objects, done)
+        self.step += 1
+        self.over = self.over or done >= 1 or self.step >= self.train_config.steps
+        return found
+
+    def _learn(self, batch: Batch, objects: float, done: float) -> dict[str, Tensor]:
+        part = self.pretrain_config.part
+        loss, parts = self._loss(self.trainee, batch, objects)
         if self.whole_since is None:
-            loss, parts = self._crop_loss(pixels, batch, targets)
             self._set_lr(self.pretrain_config.lr, self.step, done / part)
         else:
-            loss, parts = self._detection_loss(pixels, batch.input_ids.to(device), mask, targets, max(objects, 1.0))
             self._set_lr(self.optimizer_config.lr, self.step - self.whole_since, (done - part) / (1 - part))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._own.parameters(), self.optimizer_config.clip_norm)
-        if torch.isfinite(norm):  # one batch with an overflow must not spoil the weights
-            self.optimizer.step()
-        self.step += 1
-        self.over = self.over or done >= 1 or self.step >= self.train_config.steps
+        if not torch.isfinite(norm):  # of all workers together: they decide alike
+            self.bad_steps += 1
+            return {}
+        self.optimizer.step()
+        self.bad_steps, self.learned = 0, self.learned + 1
         return {**{name: part.detach() for name, part in parts.items()}, "loss": loss.detach(), "grad_norm": norm}
 
+    def _loss(self, model: nn.Module, batch: Batch, objects: float) -> tuple[Tensor, dict[str, Tensor]]:
+        device = self.place.device
+        mask, targets = batch.token_mask.to(device), batch.targets.to(device)
+        pixels = batch.pixels.to(device).float() * self.preprocessing.scale
+        pixels = ((pixels - self._mean) / self._std).permute(0, 3, 1, 2).contiguous()
+        if self.whole_since is None:
+            return self._crop_loss(model, pixels, batch, targets)
+        return self._detection_loss(model, pixels, batch.input_ids.to(device), mask, targets, max(objects, 1.0))
+
+    def is_sound(self, batch: Batch | Dropped) -> bool:
+        """Whether the model as it is now gives a finite loss: else it must not take the place of what was saved."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._own.parameters()):
+            return False
+        if isinstance(batch, Dropped):
+            return self.bad_steps == 0
+        with torch.no_grad(), torch.random.fork_rng():
+            loss, _ = self._loss(self._own, batch, float(sum(batch.targets.counts)))
+        return bool(torch.isfinite(loss))
+
     def _detection_loss(
-        self, pixels: Tensor, input_ids: Tensor, mask: Tensor, targets: Targets, objects: float
+        self, model: nn.Module, pixels: Tensor, input_ids: Tensor, mask: Tensor, targets: Targets, objects: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, boxes, dense = self.trainee(pixels, input_ids, mask)
+        logits, boxes, dense = model(pixels, input_ids, mask)
         loss, parts = detection_loss(logits, boxes, mask, targets, self.weights, objects)
         if self._own.dense is not None:
             extra = dense_loss(dense, mask, self._own.level_shapes, targets, self.weights.focal_alpha)
             loss, parts["loss_dense"] = loss + self.loss_config.dense * extra, extra
         return loss, parts
 
-    def _crop_loss(self, pixels: Tensor, batch: Batch, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+    def _crop_loss(
+        self, model: nn.Module, pixels: Tensor, batch: Batch, targets: Targets
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         crops = cut(pixels, targets, self.pretrain_config.crop_px)
-        logits, *_ = self.trainee(pixels, batch.input_ids, batch.token_mask, crops)
+        logits, *_ = model(pixels, batch.input_ids, batch.token_mask, crops)
         loss, right = crop_loss(logits, targets, self.category_ids)
         return loss, {"loss_crop": loss, "right_crop": right}
 
@@ -133,17 +169,21 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["factor"] * factor
 
-    def _agree(self, objects: float) -> float:
-        """The average number of objects per worker; also sets everyone's clock by the first worker's.
+    def _agree(self, objects: float, *, dropped: bool) -> tuple[float, bool]:
+        """The average number of objects per worker, and whether any has no batch; sets everyone's clock by the first's.
 
         (Else one worker would find the time to be over while another waits for it in the next step.)
         """
         if self.place.world == 1:
-            return objects
-        mine = torch.tensor([objects, self.seconds if self.place.rank == 0 else 0.0], device=self.place.device)
+            return objects, dropped
+        seconds = self.seconds if self.place.rank == 0 else 0.0
+        mine = torch.tensor([objects, seconds], device=self.place.device)
         distributed.all_reduce(mine)
         total, self.seconds = mine.tolist()
-        return float(total) / self.place.world
+        most = torch.tensor([int(dropped), self.unreadable], device=self.place.device)
+        distributed.all_reduce(most, distributed.ReduceOp.MAX)
+        any_dropped, self.unreadable = most.tolist()
+        return float(total) / self.place.world, bool(any_dropped)
 
     def save(self) -> None:
         """State first, checkpoint second: both of the same step unless the job is killed in between."""
@@ -198,31 +238,47 @@ def train(
     Args:
         validation_steps: validate every so many steps, and at the end.
         report: called with every record of the log, in the first worker.
+
+    Raises:
+        Incomplete: if training goes wrong: no finite loss for many steps, too many images that cannot be read, or a
+            failure of what prepares the batches. What was learned is saved before.
     """
     config, first = trainer.train_config, trainer.place.rank == 0
     if first:
         trainer.outputs.open_log(before_step=trainer.step)
-    averages = _Averages()
+    averages, trouble = _Averages(), Trouble(batches.stored_images, config.max_bad_steps)
     clock = time.monotonic()
     saved, logged = trainer.seconds, (trainer.seconds, trainer.step)
     loader = batches.loader(trainer.step, config.steps, processes=config.loaders)
     while not trainer.over:
-        averages.add(trainer.run_step(next(loader)))
+        batch = trouble.take(loader, trainer)
+        values = trainer.run_step(batch)
+        averages.add(values) if values else trouble.skip()
         now = time.monotonic()
         trainer.seconds, clock = trainer.seconds + now - clock, now
         if first and (trainer.step % config.log_steps == 0 or trainer.over):
             seconds, step = logged
             pace = (trainer.seconds - seconds) / max(1, trainer.step - step)
-            _log(trainer, {**averages.take(), "seconds_per_step": round(pace, 3)}, report)
+            _log(trainer, {**averages.take(), **trouble.counts(), "seconds_per_step": round(pace, 3)}, report)
             logged = trainer.seconds, trainer.step
+        trouble.check(trainer, batch)
         if trainer.over or trainer.seconds - saved >= config.save_seconds:
-            trainer.save()
+            trouble.save(trainer, batch)
             saved = trainer.seconds
         due = trainer.over or (trainer.whole_since is not None and trainer.step % validation_steps == 0)
         if first and validation is not None and due:
-            with tempfile.TemporaryDirectory() as folder:
-                trainer.export(Path(folder))
-                _log(trainer, validate(Path(folder), validation, device=str(trainer.place.device)), report)
+            _validate(trainer, validation, report)
+
+
+def _validate(trainer: Trainer, validation: ValidationSet, report: Report) -> None:
+    """Measure the model as it is now; the best one is kept as a checkpoint of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.export(Path(folder))
+        measured = validate(Path(folder), validation, device=str(trainer.place.device))
+        ap, best = mean_ap(measured), trainer.outputs.best_ap()
+        if ap is not None and (best is None or ap > best):
+            trainer.outputs.write_checkpoint(Path(folder), BEST)
+    _log(trainer, measured, report)
 
 
 def _log(trainer: Trainer, values: Mapping[str, Any], report: Report) -> None:

@@ -1,9 +1,10 @@
 """What a training job leaves in its output folder, each thing written at once or not at all.
 
 checkpoint/     a checkpoint in transformers' layout, usable at any time
+best/           the one whose validation had the highest AP, averaged over its groups
 state.pt        what is needed to go on: weights, optimizer, step, seconds
 log.jsonl       one line for each record: losses, learning rate, seconds a step, validation
-config.json     the job's resolved configuration
+config.json     the job's resolved configuration, and a digest of the annotations
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import torch
 from labeler import storage
 from labeler.errors import Refused
 
-CHECKPOINT, STATE, LOG, CONFIG = "checkpoint", "state.pt", "log.jsonl", "config.json"
+CHECKPOINT, BEST, STATE, LOG, CONFIG = "checkpoint", "best", "state.pt", "log.jsonl", "config.json"
+_TRUTH = "truth"  # beside the sections of the configuration
 
 
 class Outputs:
@@ -45,8 +47,12 @@ class Outputs:
         torch.save(dict(state), buffer)
         storage.put(self.path(STATE), buffer.getvalue())
 
-    def claim(self, config: Mapping[str, Any], *, may_differ: frozenset[str]) -> None:
+    def claim(self, config: Mapping[str, Any], *, may_differ: frozenset[str], truth: str | None = None) -> None:
         """Write the job's configuration, or make sure that the one there is the same but for some sections.
+
+        Args:
+            truth: digest of the annotations: the files that a configuration names may change under it. A folder of an
+                earlier version has none; it gets this one.
 
         Raises:
             Refused: the folder holds another job.
@@ -57,14 +63,17 @@ class Outputs:
             differing = sorted(
                 k
                 for k in {*old, *config}
-                if k not in may_differ and old.get(k) != json.loads(json.dumps(config.get(k)))
+                if k not in {*may_differ, _TRUTH} and old.get(k) != json.loads(json.dumps(config.get(k)))
             )
+            if old.get(_TRUTH, truth) != truth:
+                differing.append("content of its annotations, run or vocabulary")
             if differing:
                 raise Refused(
                     f"output {storage.redact(self.uri)} holds a training job with another {', '.join(differing)}; "
                     "choose another output, or delete the folder"
                 )
-        storage.put(self.path(CONFIG), json.dumps(dict(config), indent=1).encode() + b"\n")
+        written = {**config, **({} if truth is None else {_TRUTH: truth})}
+        storage.put(self.path(CONFIG), json.dumps(written, indent=1).encode() + b"\n")
 
     def open_log(self, *, before_step: int) -> None:
         """Keep what the log says about steps before `before_step`: what came after is done again."""
@@ -78,11 +87,21 @@ class Outputs:
         self._lines.append(json.dumps(dict(record)))
         storage.put(self.path(LOG), ("\n".join(self._lines) + "\n").encode())
 
-    def write_checkpoint(self, folder: Path) -> None:
+    def best_ap(self) -> float | None:
+        """The highest AP of a validation in the log; None before the first."""
+        return max((ap for line in self._lines if (ap := mean_ap(json.loads(line))) is not None), default=None)
+
+    def write_checkpoint(self, folder: Path, name: str = CHECKPOINT) -> None:
         """Put a local checkpoint folder's files; its weights last, in one piece."""
         files = sorted((f for f in folder.iterdir() if f.is_file()), key=lambda f: f.suffix == ".safetensors")
         for file in files:
-            storage.put(self.path(CHECKPOINT, file.name), file.read_bytes())
+            storage.put(self.path(name, file.name), file.read_bytes())
+
+
+def mean_ap(record: Mapping[str, Any]) -> float | None:
+    """The AP of a validation, averaged over its groups; None for a record without one."""
+    found = [value for name, value in record.items() if name.startswith("ap_")]
+    return sum(found) / len(found) if found else None
 
 
 def print_record(record: Mapping[str, Any]) -> None:

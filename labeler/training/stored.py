@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 from labeler import images, storage
 from labeler.detectors.preprocess import Preprocessing, resized_shape
 from labeler.errors import Refused
-from labeler.training.examples import Example, to_cxcywh
+from labeler.training.examples import Example, NoneReadable, to_cxcywh
+from labeler.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +58,41 @@ class Record:
         boxes, ids = self.boxes_xyxy[kept], self.category_ids[kept]
         return replace(self, boxes_xyxy=boxes, category_ids=ids, negatives=negatives)
 
+    def renumbered(self, new_ids: Mapping[int, int]) -> Record:
+        """The same image with other ids; boxes of categories that have none are left out."""
+        part = self.only(new_ids)
+        ids = np.asarray([new_ids[int(i)] for i in part.category_ids], np.int64)
+        negatives = None if part.negatives is None else tuple(new_ids[i] for i in part.negatives)
+        return replace(part, category_ids=ids, negatives=negatives)
+
+    def read_pixels(self) -> npt.NDArray[np.uint8]:
+        """Decode the upright image, (h, w, 3) uint8; a copy of another size is as good, as boxes can be scaled.
+
+        Raises:
+            ImageError: if it cannot be decoded, or its sides are not in the proportion of those annotated.
+            Unreadable: if it is not there.
+        """
+        pixels = images.decode(self.location.read()).pixels
+        height, width = pixels.shape[:2]
+        if abs(width * self.height - height * self.width) > self.width + self.height:  # a pixel of rounding a side
+            raise images.ImageError(f"is {width} x {height}, not {self.width} x {self.height}")
+        return pixels
+
+
+def digest_of(records: Iterable[Record], vocabulary: Vocabulary) -> str:
+    """blake2b-128, hex, of what is trained: names, sizes and boxes, and the categories; not of the images' bytes."""
+    found = hashlib.blake2b(vocabulary.fingerprint.encode(), digest_size=16)
+    for record in records:
+        found.update(repr((record.name, record.width, record.height, record.negatives)).encode())
+        found.update(record.boxes_xyxy.astype("<f4").tobytes() + record.category_ids.astype("<i8").tobytes())
+    return found.hexdigest()
+
 
 class StoredSource:
     """Every image once per epoch, in random order, each batch of images that are resized to one shape.
 
-    An image that cannot be decoded is replaced by the next one of its shape, with a warning. A shape with fewer images
-    than a batch has repeats some.
+    An image that cannot be decoded is replaced by the next one of its shape, with a warning; a batch without any is
+    `NoneReadable`. A shape with fewer images than a batch has repeats some.
     """
 
     def __init__(
@@ -78,6 +109,8 @@ class StoredSource:
         if not records:
             raise Refused("training data: no image to train on")
         self._records, self._preprocessing, self._seed = records, preprocessing, seed
+        self.stored_images = len(records)
+        self._unreadable: set[int] = set()
         shapes: dict[tuple[int, int], list[int]] = {}
         for index, record in enumerate(records):
             shape = resized_shape(record.height, record.width, *preprocessing.image_size)
@@ -108,19 +141,22 @@ class StoredSource:
     def _read(self, index: int, shape: tuple[int, int]) -> Example:
         candidates = self._shapes[shape]
         start = int(np.searchsorted(candidates, index))
+        unread: list[str] = []
         for turn in range(len(candidates)):
-            record = self._records[int(candidates[(start + turn) % len(candidates)])]
-            try:
-                return self._example(record, shape)
-            except (images.ImageError, storage.Unreadable) as error:
-                log.warning("%s is left out of training: %s", record.name, error)
-        raise Refused(f"training data: none of {len(candidates)} images of one shape can be read ({record.name}, ...)")
+            number = int(candidates[(start + turn) % len(candidates)])
+            record = self._records[number]
+            if number not in self._unreadable:
+                try:
+                    return replace(self._example(record, shape), instead_of=tuple(unread))
+                except (images.ImageError, storage.Unreadable) as error:
+                    self._unreadable.add(number)
+                    log.warning("%s is left out of training: %s", record.name, error)
+            unread.append(record.name)
+        raise NoneReadable(unread)
 
     def _example(self, record: Record, shape: tuple[int, int]) -> Example:
         """(The decoder puts images upright, and boxes are in parts of the image, so a resized copy does no harm.)"""
-        pixels = images.decode(record.location.read()).pixels
-        if (pixels.shape[0] > pixels.shape[1]) != (record.height > record.width) and record.height != record.width:
-            raise images.ImageError(f"is {pixels.shape[1]} x {pixels.shape[0]}, not {record.width} x {record.height}")
+        pixels = record.read_pixels()
         if pixels.shape[:2] != shape:
             resample = Image.Resampling(self._preprocessing.resample)
             pixels = np.asarray(Image.fromarray(pixels).resize(shape[::-1], resample))

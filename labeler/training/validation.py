@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ from labeler import images, storage
 from labeler.boxes import xyxy_to_xywh
 from labeler.detections import Detections
 from labeler.detectors.grounding_dino import GroundingDino
-from labeler.errors import Refused
 from labeler.evaluation import COCO, DetectionTable, read_ground_truth, score
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
+from labeler.evaluation.ground_truth import refuse
 from labeler.shapes import ALL, HELD_OUT, SEEN, draw_scene
+from labeler.training.categories import listed
 from labeler.training.stored import Record
 from labeler.vocabulary import Category, Vocabulary
+
+log = logging.getLogger(__name__)
 
 SCORE = 0.3  # where recall and precision are read off
 
@@ -54,15 +58,29 @@ def shapes_validation(seed: int, scenes: int) -> ValidationSet:
     return ValidationSet(found, vocabulary, groups)
 
 
-def stored_validation(records: Sequence[Record], vocabulary: Vocabulary) -> ValidationSet:
-    """Stored images, all their categories measured together. Raises Refused for an image that cannot be read."""
-    found = []
+def stored_validation(records: Sequence[Record], vocabulary: Vocabulary, *, partial: bool = False) -> ValidationSet:
+    """Stored images, all their categories measured together; boxes are scaled to copies of another size.
+
+    Args:
+        partial: leave out images that cannot be read, and log how many.
+
+    Raises:
+        Refused: if an image cannot be read.
+    """
+    found, unread = [], []
     for record in records:
         try:
-            pixels = images.decode(record.location.read()).pixels
+            pixels = record.read_pixels()
         except (images.ImageError, storage.Unreadable) as error:
-            raise Refused(f"validation image {record.name}: {error}") from None
-        found.append(ValidationImage(pixels, record.boxes_xyxy, record.category_ids))
+            unread.append(f"{record.name}: {error}")
+            continue
+        height, width = pixels.shape[:2]
+        scale = np.asarray([width / record.width, height / record.height] * 2, np.float32)
+        found.append(ValidationImage(pixels, record.boxes_xyxy * scale, record.category_ids))
+    if unread and not (partial and found):
+        raise refuse("validation images", unread, advice="partial=true (--partial) leaves them out")
+    if unread:
+        log.warning("validation: left out: %d of %d images: %s", len(unread), len(records), listed(unread))
     return ValidationSet(tuple(found), vocabulary, {"all": frozenset(c.id for c in vocabulary.categories)})
 
 
@@ -77,7 +95,7 @@ def validate(checkpoint: Path, data: ValidationSet, *, device: str) -> dict[str,
 
 def measure(data: ValidationSet, found: Sequence[Detections]) -> dict[str, float]:
     """What `validate` returns, of detections in the order of the images."""
-    truth = read_ground_truth(_coco(data))
+    truth = read_ground_truth(coco_of(data))
     result = score(truth, DetectionTable.of(truth, dict(enumerate(found, 1))), COCO)
     at = int(np.abs(SCORE_THRESHOLDS - SCORE).argmin())
     measured: dict[str, float] = {}
@@ -92,7 +110,8 @@ def measure(data: ValidationSet, found: Sequence[Detections]) -> dict[str, float
     return measured
 
 
-def _coco(data: ValidationSet) -> dict[str, Any]:
+def coco_of(data: ValidationSet) -> dict[str, Any]:
+    """The images and their truth as a COCO file has them; image ids count from 1."""
     annotations: list[dict[str, Any]] = []
     pictures: list[dict[str, Any]] = []
     for number, image in enumerate(data.images, 1):

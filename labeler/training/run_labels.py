@@ -1,0 +1,85 @@
+"""Ground truth for training: the labels of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from labeler import storage
+from labeler.errors import Refused
+from labeler.records import detections_of
+from labeler.runs import Run, open_run, read_snapshot, read_tables
+from labeler.training.categories import NONE, listed, match_by_name
+from labeler.training.stored import Location, Record
+from labeler.vocabulary import Vocabulary
+
+_LABELED = ("labeled", "empty")
+_COLUMNS = ("image_key", "shard_id", "uri", "offset", "length", "width", "height", "status", "detections")
+
+log = logging.getLogger(__name__)
+
+
+def read_run(
+    run_uri: str, *, score_threshold: float, vocabulary: Vocabulary | None = None, partial: bool = False
+) -> tuple[list[Record], Vocabulary]:
+    """Return the labeled and empty images of a run with their detections of at least the threshold, and what they are.
+
+    Args:
+        vocabulary: what to train instead of the run's own, matched by name: the records have its ids.
+        partial: leave out detections of categories that it lacks, and log which these are.
+
+    Raises:
+        Refused: if it is not a run, nothing is labeled yet, its images are inside Parquet files, or it has detections
+            of categories that `vocabulary` lacks.
+    """
+    shown = storage.redact(run_uri)
+    run = open_run(run_uri)
+    if run is None:
+        raise Refused(f"data.run: {shown} holds no run (no run.json); give the output folder of `labeler label`")
+    run.s3_rules().apply()
+    records = _read_records(run, score_threshold, shown)
+    if not records:
+        raise Refused(f"data.run: {shown} has no labeled image; label it first")
+    own = run.vocabulary()
+    wanted = Vocabulary(own.name, tuple(category for category in own.categories if not category.negative))
+    if vocabulary is None:
+        return records, wanted
+    return _renumbered(records, wanted, vocabulary, f"data.run {shown}", partial=partial), vocabulary
+
+
+def _renumbered(
+    records: list[Record], own: Vocabulary, vocabulary: Vocabulary, source: str, *, partial: bool
+) -> list[Record]:
+    place_of = {category.id: place for place, category in enumerate(own.categories)}
+    objects = np.zeros(len(own), np.int64)
+    for record in records:
+        for category_id in record.category_ids.tolist():
+            objects[place_of[category_id]] += 1
+    ids, lacking = match_by_name(own.categories, objects, vocabulary, source=source, partial=partial)
+    if lacking:
+        log.warning("%s: left out: categories that the vocabulary lacks (%s)", source, listed(lacking))
+    new_ids = {category.id: int(id_) for category, id_ in zip(own.categories, ids, strict=True) if id_ != NONE}
+    return [record.renumbered(new_ids) for record in records]
+
+
+def _read_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
+    plan, progress = read_snapshot(run)
+    formats: Mapping[str, str] = {planned.shard_id: planned.shard.format for planned in plan}
+    if "parquet" in formats.values():
+        raise Refused(
+            f"data.run: {shown} labeled images inside Parquet files; only tars and image files can be read back"
+        )
+    records = []
+    for table in read_tables(plan, progress, columns=_COLUMNS):
+        rows = table.drop_columns(["detections"]).to_pylist()
+        for row, found in zip(rows, detections_of(table, masks=False), strict=True):
+            if row["status"] not in _LABELED:
+                continue
+            kept = found.above(score_threshold)
+            whole = formats[row["shard_id"]] == "images"
+            location = Location(row["uri"]) if whole else Location(row["uri"], row["offset"], row["length"])
+            ids = kept.category_ids.astype(np.int64)
+            records.append(Record(row["image_key"], location, row["width"], row["height"], kept.boxes, ids))
+    return records
