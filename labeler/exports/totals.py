@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from labeler import plain_json
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage, UnitChoice
 
@@ -67,7 +68,7 @@ class Totals:
 
     @staticmethod
     def from_json(data: bytes) -> Totals:
-        values: dict[str, Any] = json.loads(data)
+        values: dict[str, Any] = plain_json.parse(data)
         for name, value in values.items():
             if isinstance(value, dict):
                 by_id = name.startswith("category_")

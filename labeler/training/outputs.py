@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from labeler import storage
+from labeler import plain_json, storage
 from labeler.errors import Refused
 
 CHECKPOINT, BEST, STATE, LOG, CONFIG = "checkpoint", "best", "state.pt", "log.jsonl", "config.json"
@@ -59,7 +59,7 @@ class Outputs:
         """
         there = storage.head(self.path(CONFIG))
         if there is not None:
-            old = json.loads(storage.read_bytes(self.path(CONFIG)))
+            old = plain_json.parse(storage.read_bytes(self.path(CONFIG)))
             differing = sorted(
                 k
                 for k in {*old, *config}
@@ -80,7 +80,7 @@ class Outputs:
         self._lines = []
         if storage.head(self.path(LOG)) is not None:
             lines = storage.read_bytes(self.path(LOG)).decode().splitlines()
-            self._lines = [line for line in lines if line and json.loads(line)["step"] <= before_step]
+            self._lines = [line for line in lines if line and plain_json.parse(line)["step"] <= before_step]
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add one record."""
@@ -89,7 +89,7 @@ class Outputs:
 
     def best_ap(self) -> float | None:
         """The highest AP of a validation in the log; None before the first."""
-        return max((ap for line in self._lines if (ap := mean_ap(json.loads(line))) is not None), default=None)
+        return max((ap for line in self._lines if (ap := mean_ap(plain_json.parse(line))) is not None), default=None)
 
     def write_checkpoint(self, folder: Path, name: str = CHECKPOINT) -> None:
         """Put a local checkpoint folder's files; its weights last, in one piece."""
