@@ -90,6 +90,7 @@ def test_the_table_of_chunks_and_precision_has_a_row_for_each_way(
     assert [row["chunks"] for row in rows[:: len(chunk_precision.SUPPRESSIONS)]] == [1, 4, 8]
 
 
+@pytest.mark.slow  # half a minute
 def test_the_calibration_table_is_about_images_that_were_not_seen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ def test_the_calibration_table_is_about_images_that_were_not_seen(
     assert rows[2]["categories_met"] == 1, "what holds for all together does not for the worse of them"
 
 
+@pytest.mark.slow  # half a minute
 def test_the_cost_of_masks_is_measured_through_the_real_labeling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +209,7 @@ def test_commits_are_read_from_the_runs_own_files(tmp_path: Path) -> None:
     assert read_commits(tmp_path) == [Commit("w", 12.5, file.stat().st_mtime)]
 
 
+@pytest.mark.slow  # half a minute
 def test_the_kernels_save_memory_and_no_arithmetic() -> None:
     """By counting on a device without data: a small image at the published models' size."""
     plain, fused = (predict.count(1, 224, 320, 32, fused=fused) for fused in (False, True))

@@ -132,7 +132,9 @@ def labeling(path: str, count: str, budget: str) -> Callable[[], object]:
     return lambda: [row.status for row in labeler.label("000000", items)[0]]
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "WebP" else pytest.mark.slow) for name in ENCODINGS]
+)  # WebP takes most
 def test_an_image_takes_no_more_than_is_reserved_for_it(name: str, tmp_path: Path) -> None:
     data, reserved = ENCODINGS[name](), list[int]()
     images.decode(data, reserve=reserved.append)
