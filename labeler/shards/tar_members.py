@@ -24,7 +24,7 @@ class TarMember:
 
     Attributes:
         name: as it stands in the archive, however it looks: it is data and never a path here. Bytes that are no UTF-8
-            as \\xNN; names beyond 4096 bytes with a digest for their middle.
+            as \\xNN; names beyond 4096 bytes with a digest for their middle; an empty one is the offset.
         offset, length: of the body in the archive.
         state: "sparse" bodies are not the file's bytes; after "truncated" or "corrupt" nothing follows.
     """
@@ -88,7 +88,7 @@ def walk(stream: ByteStream) -> Iterator[TarMember]:
         if offset + length > stream.size:
             yield TarMember(name, offset, length, "truncated")
             return
-        yield TarMember(name, offset, length, "sparse" if is_sparse else "file")
+        yield TarMember(name or f"<offset {offset}>", offset, length, "sparse" if is_sparse else "file")
         stream.skip(offset + _padded(length) - stream.tell())
 
 
