@@ -115,7 +115,7 @@ def skipped_in_sample(config: Config, plan: Sequence[PlannedShard]) -> tuple[Cou
 
 
 def _spread(plan: Sequence[PlannedShard], most: int) -> list[PlannedShard]:
-    """At most so many shards, evenly from the whole plan: an input often has folders of different kinds."""
+    """Up to `most` shards, evenly from the whole plan: an input often has folders of different kinds."""
     count = min(most, len(plan))
     return [plan[i * len(plan) // count] for i in range(count)]
 

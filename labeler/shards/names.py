@@ -34,7 +34,7 @@ def is_compressed_tar(name: str) -> bool:
 
 
 def kind_of(name: str) -> Format | None:
-    """The input format of a file of this name, None for all that is no input; queries of web addresses say nothing."""
+    """Return the input format of a file of this name, or None; the query of a web address is ignored."""
     lower = path_of(name).lower()
     if lower.endswith(".tar"):
         return "webdataset"

@@ -83,7 +83,7 @@ def list_objects(
     Args:
         on_skipped: called with the URI and a short reason for each local entry that cannot be listed (a link to
             nothing or to itself, an unreadable subfolder). Without it, such an entry is an error: a listing is never
-            short without a word.
+            silently short.
 
     Raises:
         StorageError: no such bucket, no permission, or no answer.
