@@ -18,7 +18,7 @@ import torch
 from labeler import storage
 from labeler.config import Config, load_config
 from labeler.errors import LabelerError
-from labeler.job import Job, absolute_uri, detector_recipe, package_versions, plan_input, public_config, resolve_job
+from labeler.job import Job, detector_recipe, package_versions, plan_input, public_config, resolve_job
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.pipeline.worker import WorkerSettings, commit, make_labeler, todo_of
 from labeler.runs import Run, layout, read_plan
@@ -35,8 +35,8 @@ def label_here(config: Config, *, threads: int) -> Run:
     """
     job, plan = resolve_job(config), plan_input(config)
     new = NewRun(job.fields, public_config(config), package_versions(), job.vocabulary, job.prompts, plan)
-    excluded = load_excluded(map(absolute_uri, config.input.exclude))
-    run = create_run(absolute_uri(config.output.uri), new)
+    excluded = load_excluded(map(storage.absolute_uri, config.input.exclude))
+    run = create_run(storage.absolute_uri(config.output.uri), new)
     write_excluded(run, excluded)
     read, settings = _read(run, config, excluded), _worker(run, job, threads)
     labeler = make_labeler(settings)

@@ -157,7 +157,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
 
 
 def _model_uri(name: str) -> str:
-    return absolute_uri(name) if Path(name).exists() else name
+    return storage.absolute_uri(name) if Path(name).exists() else name
 
 
 def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
@@ -325,7 +325,7 @@ def plan_input(
     """
     source = config.input
     found = find_shards(
-        [absolute_uri(uri) for uri in config.input_uris],
+        [storage.absolute_uri(uri) for uri in config.input_uris],
         format=source.format,
         limit=source.limit,
         images_per_group=source.images_per_shard,
@@ -348,18 +348,11 @@ def _count(shard: Shard) -> int | None:
         return None
 
 
-def absolute_uri(uri: str) -> str:
-    """A local path made absolute, so that workers with another working directory mean the same; URLs as they are."""
-    if not storage.is_local(uri):
-        return uri
-    return str(Path(storage.expand_home(uri.removeprefix("file://"))).absolute())
-
-
 def public_config(config: Config) -> dict[str, Any]:
     """The resolved configuration for run.json, without secrets in its URIs, wherever in it they stand."""
     values: dict[str, Any] = _redacted(config.model_dump(mode="json"))
-    values["input"]["uri"] = [storage.redact(absolute_uri(uri)) for uri in config.input_uris]
-    values["output"]["uri"] = storage.redact(absolute_uri(config.output.uri))
+    values["input"]["uri"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.input_uris]
+    values["output"]["uri"] = storage.redact(storage.absolute_uri(config.output.uri))
     return values
 
 

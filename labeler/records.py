@@ -30,6 +30,8 @@ STATUSES = (
     "removed",  # reserved for deletion requests
 )
 
+LABELED = ("labeled", "empty")  # rows of images that a detector has seen
+
 MASK = pa.struct(
     [
         pa.field("size", pa.list_(pa.int32())),  # height, width of the upright image

@@ -10,7 +10,6 @@ from dataclasses import replace
 from labeler import storage
 from labeler.config import Config
 from labeler.errors import LabelerError, Refused
-from labeler.job import absolute_uri
 from labeler.runs.excluded import Excluded, load_excluded, read_excluded
 from labeler.runs.manifest import open_run
 from labeler.runs.plan import PlannedShard, file_name_prefix
@@ -135,8 +134,8 @@ def _read(config: Config, shard: Shard, *, max_images: int, skip: Skip) -> Itera
 
 def _excluded(config: Config) -> Excluded:
     """What `labeler label` would not label: of `input.exclude`, and of the run that is at the output already."""
-    excluded = load_excluded(map(absolute_uri, config.input.exclude))
-    run = open_run(absolute_uri(config.output.uri))
+    excluded = load_excluded(map(storage.absolute_uri, config.input.exclude))
+    run = open_run(storage.absolute_uri(config.output.uri))
     return excluded if run is None else excluded | read_excluded(run)
 
 

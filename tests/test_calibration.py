@@ -20,7 +20,8 @@ from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.evaluation import evaluate_run
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
-from labeler.exports.thresholds import NEVER, thresholds_for
+from labeler.exports.fitted_on import thresholds_for
+from labeler.exports.thresholds import NEVER
 from labeler.records import detections_of
 from labeler.runs import Run, read_plan, read_progress, read_tables
 from tests.label_runs import noisy_run, only_images, row, write_run

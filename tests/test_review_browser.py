@@ -13,8 +13,8 @@ import duckdb
 import pytest
 
 from labeler.exports.coco import export_coco
-from labeler.exports.fitted_on import fitted_on
-from labeler.exports.thresholds import NEVER, Thresholds, thresholds_for
+from labeler.exports.fitted_on import fitted_on, thresholds_for
+from labeler.exports.thresholds import NEVER, Thresholds
 from labeler.review import write_report
 from labeler.runs import Run, read_plan, read_progress
 from tests.browser import chromium, eventually, set_window, slide

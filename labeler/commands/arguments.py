@@ -23,10 +23,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def require_run(uri: str) -> Run:
     """The run in a folder; Refused when there is none."""
-    from labeler.job import absolute_uri
+    from labeler import storage
     from labeler.runs import open_run
 
-    run = open_run(absolute_uri(uri))
+    run = open_run(storage.absolute_uri(uri))
     if run is None:
         raise Refused(f"{storage.redact(uri)} is no run: it has no run.json; give the output folder of a label command")
     return run

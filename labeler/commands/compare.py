@@ -36,7 +36,6 @@ def add(verbs: Verbs) -> None:
 def _compare(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
     from labeler.exports.thresholds import NOTHING_KEPT
-    from labeler.job import absolute_uri
     from labeler.review.comparison import compare_runs
     from labeler.runs.made import note_made
 
@@ -53,7 +52,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     if not target.endswith(".html"):
         raise Refused(f"--output is the name of an .html file, got {storage.redact(target)}")
     for run in runs:
-        note_made(run, absolute_uri(target))
+        note_made(run, storage.absolute_uri(target))
     for name, one in zip("AB", thresholds, strict=True):
         if not one.keep_any:
             print(f"labeler: warning: {name}: {NOTHING_KEPT}", file=sys.stderr)
@@ -63,7 +62,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _thresholds(run: Run, file: str | None, default: float) -> Thresholds:
-    from labeler.exports.thresholds import Thresholds, thresholds_for
+    from labeler.exports.fitted_on import thresholds_for
+    from labeler.exports.thresholds import Thresholds
 
     return thresholds_for(run, file, default=default) if file else Thresholds(default)
 

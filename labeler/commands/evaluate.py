@@ -42,7 +42,6 @@ def add(verbs: Verbs) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from labeler.evaluation.evaluate import evaluate_run
     from labeler.evaluation.results import evaluate_results
-    from labeler.job import absolute_uri
 
     groups, rules = arguments.groups, arguments.rules
     if arguments.suppress is not None and not arguments.thresholds:
@@ -56,7 +55,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         replaced = _replaced(target, force=arguments.force)
         evaluation = evaluate_results(arguments.run_uri, arguments.annotations, groups=groups, rules=rules)
     else:
-        run_uri = absolute_uri(arguments.run_uri)
+        run_uri = storage.absolute_uri(arguments.run_uri)
         target = arguments.output or storage.join(run_uri, "evaluation.json")
         replaced = _replaced(target, force=arguments.force)
         evaluation = evaluate_run(

@@ -30,7 +30,6 @@ def add(verbs: Verbs) -> None:
 
 def _forget(arguments: argparse.Namespace) -> int:
     from labeler.forget import count_named, forget, forget_listed
-    from labeler.job import absolute_uri
     from labeler.runs.excluded import read_names
 
     run = require_run(arguments.run_uri)
@@ -39,7 +38,7 @@ def _forget(arguments: argparse.Namespace) -> int:
             raise Refused("--dry-run and --future need the names of --keys")
         outcome = forget_listed(run)
     else:
-        names = read_names(absolute_uri(arguments.keys))
+        names = read_names(storage.absolute_uri(arguments.keys))
         if arguments.dry_run:
             return _dry_run(*count_named(run, names))
         outcome = forget(run, names, future=arguments.future)

@@ -18,11 +18,10 @@ def add(verbs: Verbs) -> None:
 
 
 def _mask(arguments: argparse.Namespace) -> int:
-    from labeler.job import absolute_uri
     from labeler.pipeline.mask import mask
 
     run = require_run(arguments.run_uri)
-    output = absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-masks")
+    output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-masks")
     outcome = mask(run, output, overrides=arguments.overrides)
     if outcome is None:
         print(f"no image of {storage.redact(run.uri)} has a box: nothing to do")

@@ -26,8 +26,8 @@ def add(verbs: Verbs) -> None:
 
 def _report(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
-    from labeler.exports.thresholds import Thresholds, thresholds_for
-    from labeler.job import absolute_uri
+    from labeler.exports.fitted_on import thresholds_for
+    from labeler.exports.thresholds import Thresholds
     from labeler.review import write_report
     from labeler.runs import read_snapshot
     from labeler.runs.made import note_made
@@ -48,7 +48,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.thresholds:
         thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
     target = arguments.output or run.path("report.html")
-    note_made(run, absolute_uri(target))
+    note_made(run, storage.absolute_uri(target))
     summary = write_report(
         run,
         plan,

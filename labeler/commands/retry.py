@@ -19,12 +19,11 @@ def add(verbs: Verbs) -> None:
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    from labeler.job import absolute_uri
     from labeler.pipeline.retry import retry
 
     run = require_run(arguments.run_uri)
     statuses = [status.strip() for status in arguments.status.split(",") if status.strip()]
-    output = absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-retry")
+    output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-retry")
     outcome = retry(run, statuses, output, overrides=arguments.overrides)
     if outcome is None:
         print(f"no image of {storage.redact(run.uri)} has status {' or '.join(statuses)}: nothing to do")

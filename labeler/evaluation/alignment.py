@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from labeler.errors import Refused
 from labeler.evaluation.ground_truth import MAX_PROBLEMS, GroundTruth
-from labeler.exports.selection import LABELED
 from labeler.file_names import NameIndex, comparable, last_part
+from labeler.records import LABELED
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
 from labeler.runs.plan import file_name_prefix
 from labeler.vocabulary import Category, Vocabulary

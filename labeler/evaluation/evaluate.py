@@ -18,7 +18,8 @@ from labeler.evaluation.groups import Groups, GroupsSpec, frequency_groups, read
 from labeler.evaluation.matching import Kind
 from labeler.evaluation.protocol import protocol_of
 from labeler.evaluation.run_detections import read_detections
-from labeler.exports.thresholds import NOTHING_KEPT, Thresholds, thresholds_for
+from labeler.exports.fitted_on import thresholds_for
+from labeler.exports.thresholds import NOTHING_KEPT, Thresholds
 from labeler.runs import Run, open_run, read_snapshot
 
 

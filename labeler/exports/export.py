@@ -18,7 +18,6 @@ from labeler.exports.picks import Picks, needs_picks, pick, require_group_column
 from labeler.exports.pixels import PixelReader, Pixels
 from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoice
 from labeler.exports.totals import Totals
-from labeler.job import absolute_uri
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, only_units, units_in_order
 from labeler.runs.excluded import Excluded, read_excluded
 from labeler.runs.made import note_made
@@ -116,7 +115,9 @@ def export_run(
     if selection.where is not None:  # what DuckDB says only of rows it says now, before anything is written
         next(source.choices(chooser, masks=False), None)
     totals, number = (Totals(), 0) if single_file else state.begin(target, asked)
-    note_made(run, absolute_uri(target))  # not before: what was refused is none of the run's, and nothing is written
+    note_made(
+        run, storage.absolute_uri(target)
+    )  # not before: what was refused is none of the run's, and nothing is written
     writer = _Writer(frame, format_, totals, number, single_file=single_file)
     try:
         picks = _pick(source, selection) if needs_picks(selection) else None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from labeler import storage
 from labeler.errors import Refused
+from labeler.exports.thresholds import Thresholds, read_thresholds
 from labeler.runs import Run
 
 # Another value of any of these gives the same object another score. Floor, cap and limits only decide what is stored.
@@ -49,3 +52,14 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str) -> N
             "something else; fit them anew with `labeler calibrate` on this run",
             differing,
         )
+
+
+def thresholds_for(run: Run, uri: str | Path, *, default: float = 0.0) -> Thresholds:
+    """The thresholds in a file, for this run: what every reader of a threshold file calls.
+
+    Raises:
+        Refused: see `read_thresholds`; or the file was fitted on another model, vocabulary, prompts or decoding.
+    """
+    thresholds = read_thresholds(uri, run.vocabulary(), default=default)
+    require_fitted_on(thresholds.fitted_on, run, source=storage.redact(str(uri)))
+    return thresholds

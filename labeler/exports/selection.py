@@ -15,12 +15,11 @@ from labeler.detections import Detections
 from labeler.exports.splits import ALL, Splits
 from labeler.exports.thresholds import Thresholds
 from labeler.merge import suppress_across_categories
-from labeler.records import LABELS, detections_of
+from labeler.records import LABELED, LABELS, detections_of
 
 if TYPE_CHECKING:
     from labeler.exports.sql import Where
 
-LABELED = ("labeled", "empty")
 _COLUMNS = ("image_key", "shard_id", "index", "uri", "offset", "length", "digest", "width", "height", "orientation")
 _MANY = 256  # boxes; of more, overlaps are not computed all at once
 

@@ -1,4 +1,4 @@
-"""Score thresholds at export: one for all categories, or one each; a file of them, and what it was fitted on."""
+"""Score thresholds: one for all categories, or one each; the file that holds them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ import numpy.typing as npt
 from labeler import plain_yaml, storage
 from labeler.detections import Detections
 from labeler.errors import Refused
-from labeler.exports.fitted_on import require_fitted_on
-from labeler.runs import Run
 from labeler.vocabulary import Vocabulary
 
 _KEYS = {"default", "categories", "fitted_on", "calibration"}  # the last is for people
@@ -57,19 +55,8 @@ def as_written(threshold: float) -> float | str:
     return _NEVER_TEXT if threshold == NEVER else threshold
 
 
-def thresholds_for(run: Run, uri: str | Path, *, default: float = 0.0) -> Thresholds:
-    """The thresholds in a file, for this run: what every reader of a threshold file calls.
-
-    Raises:
-        Refused: see `read_thresholds`; or the file was fitted on another model, vocabulary, prompts or decoding.
-    """
-    thresholds = read_thresholds(uri, run.vocabulary(), default=default)
-    require_fitted_on(thresholds.fitted_on, run, source=storage.redact(str(uri)))
-    return thresholds
-
-
 def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float = 0.0) -> Thresholds:
-    """Thresholds from a YAML file: `default: 0.3` and `categories: {name or id: value}`; see also `thresholds_for`.
+    """Thresholds from a YAML file: `default: 0.3` and `categories: {name or id: value}`.
 
     A value is a score or `never`, which leaves the category out. Files that `labeler calibrate` wrote before it knew
     that word say 1 instead, and mean the same. `fitted_on` may say what they were chosen on, as in the files of

@@ -13,7 +13,6 @@ from labeler.config import Config
 from labeler.errors import Refused
 from labeler.job import (
     Job,
-    absolute_uri,
     package_versions,
     plan_input,
     public_config,
@@ -48,7 +47,7 @@ def label(
     """
     console = console or message_console()
     job = resolve_job(config)
-    output = absolute_uri(config.output.uri)
+    output = storage.absolute_uri(config.output.uri)
     with refusals():
         run = open_run(output)
         todo = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)

@@ -15,7 +15,6 @@ from labeler.display import Display
 from labeler.errors import Incomplete, InputChanged, Refused, StorageError
 from labeler.job import (
     Job,
-    absolute_uri,
     detector_recipe,
     package_versions,
     s3_rules,
@@ -70,9 +69,9 @@ def carry_out(
         create: writes the run, or another generation of its plan; called once all is known to be well.
         redo: of a derived run.
     """
-    output, single_writer = absolute_uri(job.config.output.uri), job.config.output.single_writer
+    output, single_writer = storage.absolute_uri(job.config.output.uri), job.config.output.single_writer
     with refusals():
-        excluded = load_excluded(map(absolute_uri, job.config.input.exclude))
+        excluded = load_excluded(map(storage.absolute_uri, job.config.input.exclude))
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         write_excluded(run, excluded)  # what is labeled by now is named at the end

@@ -14,8 +14,7 @@ import pyarrow as pa
 
 from labeler import storage
 from labeler.detections import Detections
-from labeler.exports.selection import LABELED
-from labeler.records import detections_of
+from labeler.records import LABELED, detections_of
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
 
 _PART_BYTES = 32 << 20  # of label files that come together in one part

@@ -18,6 +18,7 @@ from labeler.storage.retries import METER, Traffic, retrying
 from labeler.storage.s3_access import NO_S3_RULES, S3Access, S3Rules, input_rules
 from labeler.storage.streams import ByteStream
 from labeler.storage.uris import (
+    absolute_uri,
     basename,
     expand_home,
     is_local,
@@ -43,6 +44,7 @@ __all__ = [
     "Traffic",
     "Unconditional",
     "Unreadable",
+    "absolute_uri",
     "basename",
     "check_put_if_absent",
     "delete",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from labeler.errors import Refused
 from labeler.storage.redaction import redact
@@ -38,6 +39,13 @@ def expand_home(path: str) -> str:
     if expanded == "~" or expanded.startswith("~/"):
         raise Refused(f"{redact(path)}: this user has no home folder (HOME is not set); write the path in full")
     return expanded
+
+
+def absolute_uri(uri: str) -> str:
+    """A local path made absolute, so that workers with another working directory mean the same; URLs as they are."""
+    if not is_local(uri):
+        return uri
+    return str(Path(expand_home(uri.removeprefix("file://"))).absolute())
 
 
 def join(uri: str, *parts: str) -> str:

@@ -9,13 +9,12 @@ import numpy as np
 
 from labeler import storage
 from labeler.errors import Refused
-from labeler.records import detections_of
+from labeler.records import LABELED, detections_of
 from labeler.runs import Run, open_run, read_snapshot, read_tables
 from labeler.training.categories import NONE, listed, match_by_name
 from labeler.training.stored import Location, Record
 from labeler.vocabulary import Vocabulary
 
-_LABELED = ("labeled", "empty")
 _COLUMNS = ("image_key", "shard_id", "uri", "offset", "length", "width", "height", "status", "detections")
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ def _read_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
     for table in read_tables(plan, progress, columns=_COLUMNS):
         rows = table.drop_columns(["detections"]).to_pylist()
         for row, found in zip(rows, detections_of(table, masks=False), strict=True):
-            if row["status"] not in _LABELED:
+            if row["status"] not in LABELED:
                 continue
             kept = found.above(score_threshold)
             whole = formats[row["shard_id"]] == "images"
