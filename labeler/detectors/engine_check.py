@@ -6,7 +6,9 @@ one by one: each detection of the reference looks for its like.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
+from importlib import resources
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +19,9 @@ from torch import Tensor
 from labeler.detectors.fast import FastForward
 from labeler.detectors.preprocess import Preprocessing
 from labeler.detectors.split_forward import ImageFeatures, SplitForward, TextFeatures
-from labeler.shapes import draw_scene
 
 _EDGES = (256, 384, 512, 800, 1200)  # shortest edges of the picture; the first with enough positions for the queries
-_SCENE = (7, 3)  # seed and index: a dozen objects
+_PICTURE = "check_picture.jpg"  # a drawn scene of a dozen objects, 320 x 240
 _LEAST = 100  # so many detections are compared at least, however low they score
 _SCORE = 0.05  # and all above this
 _CHANCE = 1.0  # over the root of the number: how far two parts of the same number of detections are apart by chance
@@ -124,13 +125,14 @@ def _largest_difference(scores: Tensor, others: Tensor) -> Tensor:
     return (scores[:, None] - others[None]).abs().amax(-1)
 
 
-def drawn_picture() -> npt.NDArray[np.uint8]:
+def check_picture() -> npt.NDArray[np.uint8]:
     """(240, 320, 3) RGB: a dozen objects, the same each time."""
-    return draw_scene(*_SCENE, sizes=((320, 240),)).image
+    data = (resources.files(__package__) / _PICTURE).read_bytes()
+    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def _encode_picture(engine: SplitForward, preprocessing: Preprocessing) -> ImageFeatures:
-    scene = Image.fromarray(drawn_picture())
+    scene = Image.fromarray(check_picture())
     for edge in _EDGES:
         pixels = np.array(scene.resize((edge * 4 // 3, edge), Image.Resampling.BILINEAR))
         batch = torch.from_numpy(pixels[None]).to(engine.device).permute(0, 3, 1, 2).float() * preprocessing.scale

@@ -20,7 +20,7 @@ from labeler.detections import Detections
 from labeler.detectors.batch_size import find_pairs
 from labeler.detectors.clock import seconds_on
 from labeler.detectors.engine import ENGINES, choose_engine
-from labeler.detectors.engine_check import drawn_picture
+from labeler.detectors.engine_check import check_picture
 from labeler.detectors.fast import FastForward
 from labeler.detectors.graphs import GraphRecorder, Recorded, in_a_line, try_out
 from labeler.detectors.host_copy import HostCopy, one_ahead
@@ -159,7 +159,7 @@ class GroundingDino:
         if self.device.type != "cuda" or not isinstance(self._passes.forward, FastForward):
             return None, "not used: they are for the fast engine on a GPU"
         record = GraphRecorder(lambda: self._passes.kept)
-        picture = self.prepare(drawn_picture())
+        picture = self.prepare(check_picture())
         try:
             with torch.inference_mode():
                 pixels = self._passes.upload([picture] * self.images_per_forward)
