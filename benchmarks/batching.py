@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.machine import machine
-from labeler.batching import ShapePool
 from labeler.detectors.preprocess import resized_shape
+from labeler.labeling.batching import ShapePool
 
 Shape = tuple[int, int]
 

@@ -26,7 +26,7 @@ from labeler.commands.arguments import require_run
 from labeler.errors import LabelerError
 from labeler.evaluation import evaluate_run
 from labeler.exports.splits import key_of
-from labeler.exports.thresholds import NEVER
+from labeler.labels.thresholds import NEVER
 from labeler.runs import Run
 
 WAYS = {"a category": 30, "all together": sys.maxsize}  # judged boxes below which a category takes the common threshold

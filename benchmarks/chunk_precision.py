@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from benchmarks.chunking import read_scenes, write_rows
-from labeler.boxes import iou
-from labeler.detections import Detections
 from labeler.detectors import GroundingDino
 from labeler.evaluation import COCO, DetectionTable, read_ground_truth, score
 from labeler.evaluation.operating_points import micro
-from labeler.merge import suppress_across_categories
+from labeler.labels.boxes import iou
+from labeler.labels.detections import Detections
+from labeler.labels.merge import suppress_across_categories
 from labeler.prompts import pack
-from labeler.tokenizer import Tokenizer
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.training.validation import ValidationSet, coco_of
 
 THRESHOLD, MATCH_IOU = 0.3, 0.5

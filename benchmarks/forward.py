@@ -30,12 +30,12 @@ import torch
 from benchmarks.machine import machine
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
+from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.preprocess import Prepared
 from labeler.detectors.profiling import counted_operations, matmul_rate
-from labeler.detectors.scratch import create_checkpoint
 from labeler.prompts import PromptChunk, pack
-from labeler.tokenizer import Tokenizer
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 NAMES_OF_MMDETECTION = 40

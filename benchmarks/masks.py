@@ -27,13 +27,13 @@ from PIL import Image
 from torch.nn import functional
 
 from benchmarks.machine import machine
-from labeler.detections import Detections
 from labeler.detectors import GroundingDino
-from labeler.labeling import UnitLabeler
+from labeler.labeling.unit import UnitLabeler
+from labeler.labels.detections import Detections
 from labeler.segmenters.sam import Sam, Sketch
 from labeler.segmenters.scratch import create_segmenter
-from labeler.shapes import ALL, draw_scene
 from labeler.shards import Item
+from labeler.training.shapes import ALL, draw_scene
 
 SEED = 4242
 PHOTOGRAPH = (3000, 4000)  # 12 megapixels

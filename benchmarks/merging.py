@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import machine
-from labeler.boxes import iou
-from labeler.detections import Detections
-from labeler.merge import merge
+from labeler.labels.boxes import iou
+from labeler.labels.detections import Detections
+from labeler.labels.merge import merge
 
 QUERIES, CATEGORIES_A_CHUNK, HEIGHT, WIDTH = 900, 80, 800, 1333
 NMS_IOU, MAX_DETECTIONS = 0.7, 300  # the defaults

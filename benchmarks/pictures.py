@@ -23,9 +23,10 @@ from PIL import Image
 
 from benchmarks.chromium import NoChromium, chromium, eventually, set_window, slide
 from benchmarks.without_ray import label_here
-from labeler import cli, shapes
+from labeler import cli
 from labeler.config import make_config
 from labeler.errors import LabelerError
+from labeler.training import shapes
 
 SEED = 2718  # no training or validation scene has it
 WINDOWS = {"wide": (1280, 800), "narrow": (420, 860)}

@@ -30,9 +30,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.machine import machine
-from labeler.detectors.fast import FastForward
-from labeler.detectors.fast.kernels import PLAIN, Features, Kernels
-from labeler.detectors.split_forward import ImageFeatures, TextFeatures
+from labeler.detectors.grounding_dino.fast import FastForward
+from labeler.detectors.grounding_dino.fast.kernels import PLAIN, Features, Kernels
+from labeler.detectors.grounding_dino.split_forward import ImageFeatures, TextFeatures
 
 STRIDES = (8, 16, 32, 64)
 

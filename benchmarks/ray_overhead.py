@@ -33,9 +33,9 @@ from rich.console import Console
 from benchmarks.machine import machine
 from benchmarks.worker_clocks import BEGUN, WORKER, clocks, read_commits
 from labeler.config import make_config
-from labeler.detections import Detections
+from labeler.labels.detections import Detections
 from labeler.pipeline.label import label
-from labeler.shapes import write_data_set
+from labeler.training.shapes import write_data_set
 
 IMAGES_PER_UNIT = 8
 UNIT_S = 1.0

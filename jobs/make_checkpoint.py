@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from labeler.detectors.scratch import KINDS, SIZES, create_checkpoint
+from labeler.detectors.grounding_dino.scratch import KINDS, SIZES, create_checkpoint
 from labeler.errors import LabelerError
 from labeler.vocabulary import Vocabulary
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from labeler import shapes
 from labeler.errors import LabelerError
+from labeler.training import shapes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Detections": "labeler.detections",
+    "Detections": "labeler.labels.detections",
     "GroundingDino": "labeler.detectors",
     "LabelerError": "labeler.errors",
     "Vocabulary": "labeler.vocabulary",

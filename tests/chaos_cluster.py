@@ -19,8 +19,8 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from labeler.report import Report, build_report
 from labeler.runs import open_run, read_plan, read_progress, read_tables
+from labeler.runs.report import Report, build_report
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes
 

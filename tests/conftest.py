@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny MM-Grounding-DINO with every parameter drawn at random."""
-    from labeler.detectors.scratch import create_checkpoint
+    from labeler.detectors.grounding_dino.scratch import create_checkpoint
 
     words = sorted({word for name in NAMES for word in name.split()})
     return create_checkpoint(tmp_path_factory.mktemp("checkpoint"), words=words, redraw=True)
@@ -61,7 +61,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another one, for the vocabulary of `detector_parts`."""
-    from labeler.detectors.scratch import create_checkpoint
+    from labeler.detectors.grounding_dino.scratch import create_checkpoint
     from tests.detector_parts import WORDS
 
     return create_checkpoint(tmp_path_factory.mktemp("mm"), words=WORDS, redraw=True)

@@ -9,10 +9,10 @@ import numpy as np
 import transformers
 
 from labeler import checkpoints
-from labeler.detections import Detections
-from labeler.detectors.scratch import create_checkpoint
+from labeler.detectors.grounding_dino.scratch import create_checkpoint
+from labeler.labels.detections import Detections
 from labeler.prompts import Prompts, pack
-from labeler.tokenizer import Tokenizer
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.vocabulary import Category, Vocabulary
 
 WORDS = ["cat dog kitty fox red traffic light house bird old car tree sea small boat shadow"]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from labeler.boxes import xyxy_to_xywh
-from labeler.detections import Detections
 from labeler.evaluation import Evaluation
 from labeler.exports.coco import export_coco
+from labeler.labels.boxes import xyxy_to_xywh
+from labeler.labels.detections import Detections
+from labeler.labels.records import MASK, Row, rows_to_table, table_to_parquet
 from labeler.prompts import Prompts
-from labeler.records import MASK, Row, rows_to_table, table_to_parquet
 from labeler.runs import layout, open_run, read_plan, read_progress
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard

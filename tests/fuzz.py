@@ -20,11 +20,10 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image as pillow
 
-from labeler import image_headers, tiff_tags
 from labeler.config import make_config, read_yaml
 from labeler.errors import Refused
 from labeler.exports.pixels import upright
-from labeler.images import ImageError, decode
+from labeler.images import ImageError, decode, headers, tiff_tags
 from labeler.shards.tar_members import TarMember, walk
 from labeler.storage import ByteStream
 from labeler.vocabulary import Vocabulary
@@ -39,7 +38,7 @@ BLOCKS = [
     header("long", 600, b"L") + b"n" * 600 + bytes(424), header("big.png", 100 << 30), header("old", 10, b"S"),
     header("global", 512, b"g") + b"11 path=xx\n".ljust(512, b"\0"), bytes(512), bytes(1024), b"\xff" * 512,
 ]  # fmt: skip
-IMAGES = [whole_file(format) for format in formats() if format in (*image_headers.FORMATS, "MPO")]
+IMAGES = [whole_file(format) for format in formats() if format in (*headers.FORMATS, "MPO")]
 TEXTS = [
     "- cat\n- {id: 3, name: dog, phrases: [a, b]}\n",
     "cat\ndog / hound # x\n",
@@ -150,20 +149,20 @@ def config_reader(data: bytes) -> None:
 
 def image_header_check(data: bytes) -> None:
     """It never fails but by ValueError, keeps no more than it was given, and agrees with itself."""
-    name = image_headers.sniff(data)
-    assert name is None or name in image_headers.FORMATS
-    said = image_headers.describe_unknown(data)
+    name = headers.sniff(data)
+    assert name is None or name in headers.FORMATS
+    said = headers.describe_unknown(data)
     assert said.isprintable()
     assert len(said) < 100
-    size = image_headers.webp_size(data)
+    size = headers.webp_size(data)
     assert size is None or min(size) >= 0
     assert 1 <= tiff_tags.exif_orientation(data) <= 8
     claims = tiff_tags.tiff_claims(data)
     assert claims.numbers >= 0
-    for split in (image_headers.split_jpeg, image_headers.split_png):
+    for split in (headers.split_jpeg, headers.split_png):
         kept, exif = split(data)
         assert len(kept) + len(exif) <= len(data)
-    assert len(image_headers.split_gif(data)) <= len(data)
+    assert len(headers.split_gif(data)) <= len(data)
 
 
 def image_decoder(data: bytes) -> None:
@@ -180,7 +179,7 @@ def _decoded(data: bytes) -> bytes | str:
         return reason
     assert image.width * image.height <= 100_000
     pixels = upright(data, image.orientation).data
-    if image_headers.sniff(data) != "JPEG" or image.orientation == 1:
+    if headers.sniff(data) != "JPEG" or image.orientation == 1:
         assert _pillow_sees(pixels, image.pixels)
     return image.pixels.tobytes()
 

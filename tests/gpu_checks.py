@@ -17,17 +17,17 @@ from benchmarks import feeding
 from labeler import images
 from labeler.detectors import GroundingDino
 from labeler.detectors.clock import seconds_on
-from labeler.detectors.engine_check import FLOAT32, HALF, compare
-from labeler.detectors.fast import FastForward
-from labeler.detectors.fast.combine_triton import combine_triton
-from labeler.detectors.fast.kernels import PLAIN, LayerNorm, combine, two_softmaxes
-from labeler.detectors.fast.kernels_triton import TRITON
-from labeler.detectors.fast.sampling import Grid, sample
-from labeler.detectors.fast.sampling_triton import sample_triton
-from labeler.detectors.fast.softmax_triton import two_softmaxes_triton
 from labeler.detectors.graphs import GraphRecorder, Recorded
-from labeler.detectors.scratch import create_checkpoint
-from labeler.detectors.split_forward import SplitForward
+from labeler.detectors.grounding_dino.engine_check import FLOAT32, HALF, compare
+from labeler.detectors.grounding_dino.fast import FastForward
+from labeler.detectors.grounding_dino.fast.combine_triton import combine_triton
+from labeler.detectors.grounding_dino.fast.kernels import PLAIN, LayerNorm, combine, two_softmaxes
+from labeler.detectors.grounding_dino.fast.kernels_triton import TRITON
+from labeler.detectors.grounding_dino.fast.sampling import Grid, sample
+from labeler.detectors.grounding_dino.fast.sampling_triton import sample_triton
+from labeler.detectors.grounding_dino.fast.softmax_triton import two_softmaxes_triton
+from labeler.detectors.grounding_dino.scratch import create_checkpoint
+from labeler.detectors.grounding_dino.split_forward import SplitForward
 from tests.detector_parts import WORDS, assert_same, one_chunk, photo, three_chunks, tiny_model
 from tests.kernel_references import exact_softmaxes
 

@@ -10,14 +10,14 @@ import os
 import pytest
 import torch
 
-from labeler.detectors.fast import FastForward
-from labeler.detectors.fast.combine_triton import combine_triton
-from labeler.detectors.fast.kernels import LayerNorm, combine, two_softmaxes
-from labeler.detectors.fast.kernels_triton import TRITON
-from labeler.detectors.fast.sampling import Grid, sample
-from labeler.detectors.fast.sampling_triton import sample_triton
-from labeler.detectors.fast.softmax_triton import two_softmaxes_triton
-from labeler.detectors.split_forward import SplitForward
+from labeler.detectors.grounding_dino.fast import FastForward
+from labeler.detectors.grounding_dino.fast.combine_triton import combine_triton
+from labeler.detectors.grounding_dino.fast.kernels import LayerNorm, combine, two_softmaxes
+from labeler.detectors.grounding_dino.fast.kernels_triton import TRITON
+from labeler.detectors.grounding_dino.fast.sampling import Grid, sample
+from labeler.detectors.grounding_dino.fast.sampling_triton import sample_triton
+from labeler.detectors.grounding_dino.fast.softmax_triton import two_softmaxes_triton
+from labeler.detectors.grounding_dino.split_forward import SplitForward
 from tests.detector_parts import one_chunk, tiny_model
 from tests.kernel_references import POSITIONS, SHAPES, by_grid_sample, exact_softmaxes
 

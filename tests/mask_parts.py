@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from labeler.detections import Detections
-from labeler.masks import Mask
+from labeler.labels.detections import Detections
+from labeler.labels.masks import Mask
 from labeler.segmenters.sam import Segmented
 
 HEIGHT, WIDTH = 480, 640

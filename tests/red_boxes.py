@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from labeler.detections import Detections
-from labeler.labeling import UnitLabeler
-from labeler.records import Row
+from labeler.labeling.unit import UnitLabeler
+from labeler.labels.detections import Detections
+from labeler.labels.records import Row
 from labeler.runs import Run
 from labeler.shards import Unit, find_shards, read_units
 from tests.inputs import tar_bytes

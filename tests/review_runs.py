@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labeler import images
-from labeler.detections import Detections
+from labeler.labels.detections import Detections
+from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from labeler.prompts import Prompts
-from labeler.records import Row, rows_to_table, table_to_parquet
 from labeler.runs import Run, layout, open_run
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard

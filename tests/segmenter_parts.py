@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from labeler.detections import Detections
+from labeler.labels.detections import Detections
 
 FAMILIES = ("sam", "sam_hq", "sam2")
 PATTERNS = ((77, 160), (160, 77), (128, 128), (300, 31), (7, 5), (2, 400))  # (height, width)

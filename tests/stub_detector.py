@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from labeler.detections import Detections
+from labeler.labels.detections import Detections
 
 
 @dataclass(frozen=True)

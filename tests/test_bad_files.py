@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as pillow
 
-from labeler.image_headers import FORMATS
-from labeler.labeling import UnitLabeler
-from labeler.records import Row
+from labeler.images.headers import FORMATS
+from labeler.labeling.unit import UnitLabeler
+from labeler.labels.records import Row
 from labeler.shards import Unit, find_shards, read_units
 from tests.bad_files import DAMAGES, bad_files, formats, whole_file
 from tests.inputs import tar_bytes

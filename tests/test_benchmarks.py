@@ -22,8 +22,8 @@ from benchmarks import (
     predict,
 )
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
-from labeler.detections import Detections
-from labeler.records import rows_to_table, table_to_parquet
+from labeler.labels.detections import Detections
+from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.runs import read_plan, read_progress, read_tables
 from labeler.training.validation import ValidationImage, ValidationSet
 from labeler.vocabulary import Vocabulary

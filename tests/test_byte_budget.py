@@ -15,8 +15,8 @@ from PIL import Image as pillow
 
 from labeler import images
 from labeler.byte_budget import ByteBudget
-from labeler.detections import Detections
-from labeler.labeling import UnitLabeler
+from labeler.labeling.unit import UnitLabeler
+from labeler.labels.detections import Detections
 from labeler.shards import Item
 from tests.image_parts import encoded
 from tests.peak_memory import MIB, measure

@@ -16,14 +16,14 @@ from labeler.calibration.fit import fit
 from labeler.calibration.intervals import two_sided, wilson
 from labeler.calibration.marks import read_marks
 from labeler.cli import main
-from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.evaluation import evaluate_run
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
-from labeler.exports.fitted_on import thresholds_for
-from labeler.exports.thresholds import NEVER
-from labeler.records import detections_of
+from labeler.labels.detections import Detections
+from labeler.labels.records import detections_of
+from labeler.labels.thresholds import NEVER
 from labeler.runs import Run, read_plan, read_progress, read_tables
+from labeler.runs.fitted_on import thresholds_for
 from tests.label_runs import noisy_run, only_images, row, write_run
 
 SHARPNESS = {3: 1.0, 8: 0.5}  # chance of being right: score, and its square root

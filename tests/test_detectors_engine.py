@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from labeler.detectors import GroundingDino, engine, engine_check
-from labeler.detectors.engine_check import FLOAT32, HALF, compare
-from labeler.detectors.fast import FastForward
-from labeler.detectors.fast.kernels import PLAIN
-from labeler.detectors.scratch import create_checkpoint
+from labeler.detectors import GroundingDino
+from labeler.detectors.grounding_dino import engine, engine_check
+from labeler.detectors.grounding_dino.engine_check import FLOAT32, HALF, compare
+from labeler.detectors.grounding_dino.fast import FastForward
+from labeler.detectors.grounding_dino.fast.kernels import PLAIN
+from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.errors import Refused
-from labeler.shapes import draw_scene
+from labeler.training.shapes import draw_scene
 
 NAMES = ["red circle", "blue star", "green heart"]
 
@@ -201,7 +202,7 @@ def test_values_that_are_no_numbers_do_not_pass():
 
 def test_the_picture_is_large_enough_for_every_query(tmp_path):
     size = {"d_model": 32, "queries": 400, "image_size": (128, 224)}
-    from labeler.detectors.scratch import Size
+    from labeler.detectors.grounding_dino.scratch import Size
 
     detector = load(create_checkpoint(tmp_path, words=NAMES, size=Size(**size), redraw=True))
     picture = engine_check._encode_picture(detector._passes.forward, detector.preprocessing)

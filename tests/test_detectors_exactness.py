@@ -12,11 +12,11 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
-from labeler.detectors.fast import FastForward
-from labeler.detectors.scratch import Size, create_checkpoint
-from labeler.detectors.split_forward import SplitForward
+from labeler.detectors.grounding_dino.fast import FastForward
+from labeler.detectors.grounding_dino.scratch import Size, create_checkpoint
+from labeler.detectors.grounding_dino.split_forward import SplitForward
 from labeler.prompts import Prompts, pack
-from labeler.tokenizer import Tokenizer
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 WORDS = ["cat", "dog", "traffic light", "red fox", "house", "bird", "old car", "tree", "sea", "small boat"]

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from labeler.detections import Detections
 from labeler.detectors import DetectError, GroundingDino
-from labeler.detectors.scratch import create_checkpoint
+from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.errors import Refused
+from labeler.labels.detections import Detections
 from labeler.prompts import pack
-from labeler.tokenizer import Tokenizer
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 from tests.detector_parts import WORDS, assert_same, photo, three_chunks
 
@@ -87,7 +87,7 @@ def logged():
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
-    log = logging.getLogger("labeler.detectors.grounding_dino")
+    log = logging.getLogger("labeler.detectors.grounding_dino.detector")
     log.addHandler(handler)
     yield messages
     log.removeHandler(handler)

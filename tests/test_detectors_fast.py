@@ -8,14 +8,14 @@ import pytest
 import torch
 import transformers
 
-from labeler.detectors.fast import FastForward, why_unsupported
-from labeler.detectors.fast.deformable import Deformable
-from labeler.detectors.fast.fusion import Fusion
-from labeler.detectors.fast.kernels import PLAIN, Features, LayerNorm
-from labeler.detectors.fast.layers import Attention, FeedForward, Linear
-from labeler.detectors.fast.sampling import Grid, sample
-from labeler.detectors.scratch import create_checkpoint
-from labeler.detectors.split_forward import SplitForward
+from labeler.detectors.grounding_dino.fast import FastForward, why_unsupported
+from labeler.detectors.grounding_dino.fast.deformable import Deformable
+from labeler.detectors.grounding_dino.fast.fusion import Fusion
+from labeler.detectors.grounding_dino.fast.kernels import PLAIN, Features, LayerNorm
+from labeler.detectors.grounding_dino.fast.layers import Attention, FeedForward, Linear
+from labeler.detectors.grounding_dino.fast.sampling import Grid, sample
+from labeler.detectors.grounding_dino.scratch import create_checkpoint
+from labeler.detectors.grounding_dino.split_forward import SplitForward
 from tests.detector_parts import one_chunk, tiny_model
 from tests.kernel_references import POSITIONS, SHAPES, by_grid_sample
 

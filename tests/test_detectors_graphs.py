@@ -12,13 +12,13 @@ from torch.utils._pytree import tree_leaves
 
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
-from labeler.detectors.fast import FastForward
 from labeler.detectors.graphs import Recorded, Trial, try_out
-from labeler.detectors.passes import Passes
+from labeler.detectors.grounding_dino.fast import FastForward
+from labeler.detectors.grounding_dino.passes import Passes
+from labeler.detectors.grounding_dino.scoring import Scorer
+from labeler.detectors.grounding_dino.scratch import Size, create_checkpoint
+from labeler.detectors.grounding_dino.split_forward import TextFeatures
 from labeler.detectors.preprocess import Preprocessing
-from labeler.detectors.scoring import Scorer
-from labeler.detectors.scratch import Size, create_checkpoint
-from labeler.detectors.split_forward import TextFeatures
 from tests.detector_parts import WORDS, assert_same, photo, three_chunks
 
 

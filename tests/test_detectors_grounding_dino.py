@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import torch
 
-from labeler.detections import Detections
 from labeler.detectors import GroundingDino
+from labeler.labels.detections import Detections
 from tests.detector_parts import assert_same, photo, three_chunks
 
 

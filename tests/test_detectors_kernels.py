@@ -38,7 +38,7 @@ def in_registers(kernel, types, constants, folder, capability, multiples=()):
 @pytest.mark.parametrize("sides", [2, 4])
 def test_sampling_compiles_to_code_that_keeps_all_in_registers(tmp_path, capability, dtype, sides):
     """At the published models' size. Unrolled over its 64 corners it took 255 registers and 1.1 to 1.9 kB of stack."""
-    from labeler.detectors.fast import sampling_triton as ours
+    from labeler.detectors.grounding_dino.fast import sampling_triton as ours
 
     types = dict.fromkeys(("values", "raw", "out"), f"*{dtype}")
     types |= dict.fromkeys(("references", "level_widths", "level_heights"), "*fp32")
@@ -50,7 +50,7 @@ def test_sampling_compiles_to_code_that_keeps_all_in_registers(tmp_path, capabil
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("dtype", TYPES)
 def test_residuals_and_norms_compile_to_code_that_keeps_all_in_registers(tmp_path, capability, dtype):
-    from labeler.detectors.fast import combine_triton as ours
+    from labeler.detectors.grounding_dino.fast import combine_triton as ours
 
     types = dict.fromkeys(("moved", "product", "placed"), f"*{dtype}")
     vectors = ("first_weight", "first_bias", "second_weight", "second_bias")
@@ -64,7 +64,7 @@ def test_residuals_and_norms_compile_to_code_that_keeps_all_in_registers(tmp_pat
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("dtype", TYPES)
 def test_both_softmaxes_compile_to_code_that_keeps_all_in_registers(tmp_path, capability, dtype):
-    from labeler.detectors.fast import softmax_triton as ours
+    from labeler.detectors.grounding_dino.fast import softmax_triton as ours
 
     sizes = {"rows": ours._ROWS, "turns": ours._TURNS, "block": 256}
     first = {"scores": f"*{dtype}", "over_tokens": f"*{dtype}", "highest": "*fp32", "positions": "i32", "tokens": "i32"}

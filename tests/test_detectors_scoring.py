@@ -9,12 +9,12 @@ import transformers
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 
 from labeler import checkpoints
-from labeler.detections import Detections
 from labeler.detectors import GroundingDino
-from labeler.detectors.scoring import Scorer
-from labeler.detectors.scratch import create_checkpoint
+from labeler.detectors.grounding_dino.scoring import Scorer
+from labeler.detectors.grounding_dino.scratch import create_checkpoint
+from labeler.labels.detections import Detections
 from labeler.prompts import Prompts, pack
-from labeler.tokenizer import Tokenizer
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.vocabulary import Category, Vocabulary
 from tests.detector_parts import VOCABULARY, WORDS, assert_same, photo, three_chunks
 

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
+from labeler.detectors.grounding_dino.scratch import KINDS, Size, create_checkpoint
 from labeler.detectors.loading import load_model
-from labeler.detectors.scratch import KINDS, Size, create_checkpoint
-from labeler.tokenizer import CLS_ID, PERIOD_ID, SEP_ID, Tokenizer
+from labeler.prompts.tokenizer import CLS_ID, PERIOD_ID, SEP_ID, Tokenizer
 from tests.detector_parts import WORDS
 
 

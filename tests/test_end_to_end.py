@@ -23,8 +23,8 @@ import yaml
 
 from labeler import storage
 from labeler.detectors import GroundingDino
-from labeler.labeling import UnitLabeler
-from labeler.records import Row, rows_to_table
+from labeler.labeling.unit import UnitLabeler
+from labeler.labels.records import Row, rows_to_table
 from labeler.runs import open_run, read_plan, read_progress, read_tables
 from labeler.shards import Unit, find_shards, read_units
 from tests.conftest import NAMES

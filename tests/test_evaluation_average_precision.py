@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.evaluation import COCO, DetectionTable, Score, read_ground_truth, score
 from labeler.evaluation.average_precision import mean_precision
 from labeler.evaluation.results import parse_results
+from labeler.labels.detections import Detections
 from tests.evaluation_reference import average_precision, mean
 from tests.evaluation_scenes import SIDE, make_results, make_truth, plain_pycocotools, rectangle
 

@@ -17,9 +17,9 @@ import pytest
 
 from labeler.cli import main
 from labeler.commands import evaluate
-from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.evaluation import evaluate_results, evaluate_run
+from labeler.labels.detections import Detections
 from tests.evaluation_runs import DETECT, FIXED, UNITS, ap, row, truth_of, write_run
 from tests.evaluation_scenes import rectangle
 

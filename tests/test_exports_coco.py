@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from pycocotools.coco import COCO
 
-from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.exports.coco import export_coco
-from labeler.exports.thresholds import Thresholds, read_thresholds
+from labeler.labels.detections import Detections
+from labeler.labels.records import Row, rows_to_table, table_to_parquet
+from labeler.labels.thresholds import Thresholds, read_thresholds
 from labeler.prompts import Prompts
-from labeler.records import Row, rows_to_table, table_to_parquet
 from labeler.runs import Run, layout, open_run, read_plan, read_progress
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard

@@ -22,8 +22,8 @@ from pycocotools.coco import COCO
 
 from labeler import storage
 from labeler.cli import main
-from labeler.detections import Detections
 from labeler.exports.yolo import label_text
+from labeler.labels.detections import Detections
 from labeler.runs import Run
 from tests.inputs import tar_bytes
 from tests.label_runs import row, write_run

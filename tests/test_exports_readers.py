@@ -29,9 +29,9 @@ from labeler.exports.odvg import OdvgFormat
 from labeler.exports.parquet_tables import TablesFormat
 from labeler.exports.selection import Selection
 from labeler.exports.splits import parse_splits
-from labeler.exports.thresholds import Thresholds
 from labeler.exports.webdataset_tars import WebDatasetFormat
 from labeler.exports.yolo import YoloFormat
+from labeler.labels.thresholds import Thresholds
 from labeler.runs import Run, read_plan, read_progress
 from tests.mask_parts import Filling
 from tests.red_boxes import mixed_run, red_share

@@ -19,7 +19,6 @@ import pytest
 
 from labeler import storage
 from labeler.cli import main
-from labeler.detections import Detections
 from labeler.errors import Refused
 from labeler.exports import state
 from labeler.exports.near_copies import group
@@ -27,8 +26,9 @@ from labeler.exports.picks import pick
 from labeler.exports.selection import ChosenImage, Selection, suppress
 from labeler.exports.splits import key_of, parse_splits
 from labeler.exports.sql import Where
-from labeler.merge import suppress_across_categories
-from labeler.records import Row
+from labeler.labels.detections import Detections
+from labeler.labels.merge import suppress_across_categories
+from labeler.labels.records import Row
 from labeler.runs import Run
 from tests.label_runs import row, write_run
 from tests.red_boxes import red_run
@@ -174,7 +174,7 @@ def test_an_unfinished_run_is_refused_without_partial(tmp_path: Path, capsys: py
 
 
 def test_where_treats_null_as_false_and_sees_kept_columns() -> None:
-    from labeler.records import rows_to_table
+    from labeler.labels.records import rows_to_table
 
     rows = [row(0, kept={"film": "a"}), row(1, kept={"film": None}), row(2, kept={"film": "b"})]
     assert Where("film < 'b'", ["film"]).rows(rows_to_table(rows, ["film"])).tolist() == [True, False, False]

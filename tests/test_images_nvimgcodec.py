@@ -15,9 +15,9 @@ from PIL import Image as pillow
 from labeler.detectors import GroundingDino
 from labeler.errors import Refused
 from labeler.images import ImageError, decode
-from labeler.labeling import UnitLabeler
-from labeler.shapes import draw_scene
+from labeler.labeling.unit import UnitLabeler
 from labeler.shards import Item
+from labeler.training.shapes import draw_scene
 from tests.image_parts import ORIENTATIONS, encoded, exif
 
 pytest.importorskip("nvidia.nvimgcodec")

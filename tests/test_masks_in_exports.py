@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from labeler import records
 from labeler.cli import main
-from labeler.detections import Detections
 from labeler.evaluation import evaluate_run
-from labeler.labeling import MASKS_LOST
-from labeler.records import Row
+from labeler.labeling.unit import MASKS_LOST
+from labeler.labels import records
+from labeler.labels.detections import Detections
+from labeler.labels.records import Row
 from labeler.runs import Run, read_plan, read_progress
 from tests.label_runs import row, write_run
 from tests.mask_parts import HEIGHT, WIDTH, Filling, filled
@@ -173,7 +173,7 @@ def test_the_command_evaluates_what_iou_asks_for(run: Run, tmp_path: Path, capsy
 
 
 def test_a_report_counts_lost_masks_by_name(tmp_path: Path) -> None:
-    from labeler.report import build_report
+    from labeler.runs.report import build_report
 
     lost: Row = row(0, masked()[:0], error=None)
     named = row(1, Detections.of(BOXES[:1], [0.5], [3]), error=MASKS_LOST)

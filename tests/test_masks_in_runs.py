@@ -16,12 +16,12 @@ from PIL import Image
 from labeler import storage
 from labeler.cli import main
 from labeler.config import Config, make_config
-from labeler.contact_sheet import Tile, colour_of, draw_contact_sheet
-from labeler.detections import Detections
 from labeler.errors import Refused
-from labeler.job import resolve_job, segmenter_recipe
-from labeler.labeling import MASKS_LOST, UnitLabeler
-from labeler.records import detections_of, rows_to_table
+from labeler.labeling.job import resolve_job, segmenter_recipe
+from labeler.labeling.unit import MASKS_LOST, UnitLabeler
+from labeler.labels.contact_sheet import Tile, colour_of, draw_contact_sheet
+from labeler.labels.detections import Detections
+from labeler.labels.records import detections_of, rows_to_table
 from labeler.segmenters import Sam
 from labeler.shards import Item, Unit
 from tests.conftest import NAMES
@@ -134,9 +134,9 @@ def test_few_images_wait_to_be_drawn() -> None:
 
 
 def test_a_committed_unit_says_what_made_its_masks(tmp_path: Path) -> None:
+    from labeler.labels.records import parquet_to_table
     from labeler.pipeline.redo import Todo
     from labeler.pipeline.worker import WorkerSettings, commit, make_labeler
-    from labeler.records import parquet_to_table
     from labeler.runs import layout
     from tests.stub_detector import MakeStub
 
@@ -242,7 +242,7 @@ def test_workers_are_told_to_make_masks(tmp_path: Path, checkpoint: Path) -> Non
 
 
 def test_a_dry_run_names_the_segmenter(tmp_path: Path, checkpoint: Path) -> None:
-    from labeler.estimate import describe_plan
+    from labeler.trial.estimate import describe_plan
 
     plain, masked = (
         "\n".join(describe_plan(resolve_job(config(tmp_path, checkpoint, **masks)), []))
@@ -278,7 +278,7 @@ def test_a_wrong_segmenter_is_one_line_and_exit_code_2(
 
 
 def test_a_preview_draws_masks(tmp_path: Path, checkpoint: Path) -> None:
-    from labeler.preview import preview
+    from labeler.trial.preview import preview
 
     plain = preview(resolve_job(config(tmp_path, checkpoint)), sample=2, threshold=0.0)
     masked = preview(

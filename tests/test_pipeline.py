@@ -15,7 +15,6 @@ from rich.console import Console
 
 from labeler.config import Config, make_config
 from labeler.errors import Incomplete, Refused, StorageError
-from labeler.forget import forget
 from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.cluster import Workers
 from labeler.pipeline.label import Outcome, label
@@ -23,6 +22,7 @@ from labeler.pipeline.session import _images_committed
 from labeler.pipeline.suspects import Suspect, label_suspects
 from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
 from labeler.runs import open_run, read_plan, read_progress, read_tables
+from labeler.runs.erasure import forget
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Shard
 from tests import label_runs
@@ -347,7 +347,7 @@ def test_the_detector_sees_one_unit_at_a_time(tmp_path: Path, checkpoint: Path) 
     """At Ray's default block size forty units of 8 MiB become blocks of 16, and a crash then costs 16 units."""
     import ray
 
-    from labeler.job import plan_input
+    from labeler.labeling.job import plan_input
     from labeler.pipeline.source import ReadSettings, ShardWork, UnitSource
 
     config = config_of(write_tars(tmp_path / "in", shards=2, images=12), tmp_path / "out", checkpoint)

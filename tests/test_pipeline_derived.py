@@ -12,15 +12,15 @@ import pytest
 from rich.console import Console
 
 from labeler.cli import main
-from labeler.detections import Detections
 from labeler.errors import LabelerError, Refused
-from labeler.forget import forget
+from labeler.labels.detections import Detections
+from labeler.labels.records import Row
 from labeler.pipeline.redo import Redo, Todo
 from labeler.pipeline.retry import retry
 from labeler.pipeline.session import Outcome
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
-from labeler.records import Row
 from labeler.runs import Run, open_run, read_plan, read_progress
+from labeler.runs.erasure import forget
 from labeler.shards import Item, Unit
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.segmenter_parts import tiny_sam

@@ -12,9 +12,9 @@ import pytest
 
 from labeler import plain_json
 from labeler.cli import main
+from labeler.detectors.grounding_dino.wordpiece import write_wordpiece
 from labeler.errors import Refused
-from labeler.tokenizer import Tokenizer
-from labeler.wordpiece import write_wordpiece
+from labeler.prompts.tokenizer import Tokenizer
 from tests.label_runs import noisy_run
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -95,7 +95,7 @@ def test_a_hostile_tokenizer_is_refused_and_prints_nothing_else(
     path.write_text(json.dumps(values))
     with pytest.raises(Refused, match="as a tokenizer"):
         Tokenizer.load(tmp_path)
-    command = f"from labeler.tokenizer import Tokenizer\ntry: Tokenizer.load({str(tmp_path)!r})\nexcept Exception: pass"
+    command = f"from labeler.prompts.tokenizer import Tokenizer\ntry: Tokenizer.load({str(tmp_path)!r})\nexcept Exception: pass"
     ended = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert ended.stderr == ""
 

@@ -9,7 +9,7 @@ import pytest
 from labeler import plain_yaml
 from labeler.config import load_config, make_config
 from labeler.errors import Refused
-from labeler.exports.thresholds import read_thresholds
+from labeler.labels.thresholds import read_thresholds
 from labeler.plain_yaml import NotPlainYaml, parse
 from labeler.vocabulary import Vocabulary
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labeler.detectors.grounding_dino.wordpiece import write_wordpiece
 from labeler.errors import Refused
 from labeler.prompts import Phrase, Prompts, check, pack, positive_map
-from labeler.tokenizer import Tokenizer
+from labeler.prompts.text import describe
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.vocabulary import BUILT_IN, Category, Vocabulary
-from labeler.vocabulary_text import describe
-from labeler.wordpiece import write_wordpiece
 from tests.wordpiece import build_tokenizer, words_of
 
 

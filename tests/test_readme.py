@@ -11,8 +11,8 @@ import duckdb
 import pytest
 
 from labeler.cli import _parse
-from labeler.detections import Detections
-from labeler.records import Row, rows_to_table, table_to_parquet
+from labeler.labels.detections import Detections
+from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from tests.inputs import image_bytes
 
 ROOT = Path(__file__).parent.parent

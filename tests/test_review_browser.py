@@ -13,10 +13,10 @@ import duckdb
 import pytest
 
 from labeler.exports.coco import export_coco
-from labeler.exports.fitted_on import fitted_on, thresholds_for
-from labeler.exports.thresholds import NEVER, Thresholds
+from labeler.labels.thresholds import NEVER, Thresholds
 from labeler.review import write_report
 from labeler.runs import Run, read_plan, read_progress
+from labeler.runs.fitted_on import fitted_on, thresholds_for
 from tests.browser import chromium, eventually, set_window, slide
 from tests.evaluation_runs import add_masks
 from tests.review_runs import HOSTILE, write_input, write_run

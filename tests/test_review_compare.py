@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from labeler.cli import main
-from labeler.detections import Detections
-from labeler.exports.thresholds import Thresholds
+from labeler.labels.detections import Detections
+from labeler.labels.thresholds import Thresholds
 from labeler.review import join
 from labeler.review.comparison import Comparison, Counts, compare_runs
 from labeler.review.differences import compare_boxes

@@ -22,11 +22,11 @@ from PIL import Image
 
 from labeler import storage
 from labeler.cli import main
-from labeler.detections import Detections
 from labeler.errors import LabelerError
 from labeler.evaluation import evaluate_run, operating_points
 from labeler.exports.coco import export_coco
-from labeler.exports.thresholds import NEVER, Thresholds, as_written
+from labeler.labels.detections import Detections
+from labeler.labels.thresholds import NEVER, Thresholds, as_written
 from labeler.review import write_report
 from labeler.review.image_bytes import ImageReader
 from labeler.review.pictures import shortest

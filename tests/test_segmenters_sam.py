@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from labeler import decode
-from labeler.detections import Detections
-from labeler.masks import Mask
+from labeler.labels.detections import Detections
+from labeler.labels.masks import Mask
 from labeler.segmenters import Sam
 from labeler.segmenters.sam import Sketch, window_of
 from tests.segmenter_parts import FAMILIES, PATTERNS, detections, expected, pattern, tiny_sam
@@ -276,7 +276,7 @@ def test_nothing_here_needs_torchvision() -> None:
 import sys
 sys.modules["torchvision"] = None  # an ImportError for whoever asks
 import numpy as np
-from labeler.detections import Detections
+from labeler.labels.detections import Detections
 import labeler.segmenters.checkpoint, labeler.segmenters.preprocess, labeler.segmenters.enlarge
 assert "torch" not in sys.modules
 from labeler.segmenters import Sam

@@ -12,10 +12,10 @@ from PIL import Image
 
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
-from labeler.labeling import UnitLabeler
+from labeler.labeling.unit import UnitLabeler
 from labeler.prompts import pack
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.shards import Item
-from labeler.tokenizer import Tokenizer
 from labeler.training.validation import measure, shapes_validation
 
 MODEL = Path(__file__).parent.parent / "models" / "shapes"

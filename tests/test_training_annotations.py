@@ -16,20 +16,20 @@ from training_parts import job_values, tiny_checkpoint
 
 from labeler import checkpoints
 from labeler.cli import main
-from labeler.detections import Detections
 from labeler.detectors.preprocess import Preprocessing
 from labeler.errors import Refused
+from labeler.labels.detections import Detections
+from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from labeler.prompts import Prompts
-from labeler.records import Row, rows_to_table, table_to_parquet
 from labeler.runs import layout
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard
-from labeler.shapes import HELD_OUT, SEEN, write_data_set
 from labeler.shards import Shard
 from labeler.training import stored
 from labeler.training.annotations import read_coco
 from labeler.training.examples import NoneReadable
 from labeler.training.run_labels import read_run
+from labeler.training.shapes import HELD_OUT, SEEN, write_data_set
 from labeler.training.stored import Record, StoredSource
 from labeler.vocabulary import Vocabulary
 

@@ -8,16 +8,16 @@ import torch
 from training_parts import tiny_checkpoint
 
 from labeler import checkpoints
+from labeler.detectors.grounding_dino.wordpiece import write_wordpiece
 from labeler.detectors.preprocess import Preprocessing
 from labeler.errors import Refused
 from labeler.prompts import PromptChunk, positive_map
-from labeler.shapes import ALL, HELD_OUT, SEEN
-from labeler.tokenizer import Tokenizer
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.training.batches import Batch, Batches, collate
 from labeler.training.examples import Example, ShapesSource
 from labeler.training.prompting import PromptSampler
+from labeler.training.shapes import ALL, HELD_OUT, SEEN
 from labeler.vocabulary import Category, Vocabulary
-from labeler.wordpiece import write_wordpiece
 
 
 @pytest.fixture(scope="module")

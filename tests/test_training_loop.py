@@ -17,7 +17,7 @@ import yaml
 from training_parts import TINY, job_values, tiny_checkpoint
 
 from labeler.cli import main
-from labeler.detectors.grounding_dino import GroundingDino
+from labeler.detectors.grounding_dino.detector import GroundingDino
 from labeler.errors import Refused
 from labeler.training.config import load_training_job, make_training_job
 from labeler.training.job import run_worker

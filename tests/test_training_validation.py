@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from labeler.detections import Detections
-from labeler.shapes import HELD_OUT, SEEN
+from labeler.labels.detections import Detections
+from labeler.training.shapes import HELD_OUT, SEEN
 from labeler.training.validation import ValidationImage, ValidationSet, measure, shapes_validation
 from labeler.vocabulary import Category, Vocabulary
 

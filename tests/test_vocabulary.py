@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labeler.errors import Refused
+from labeler.prompts.text import describe, list_built_in, show_categories
 from labeler.vocabulary import BUILT_IN, Category, Vocabulary
-from labeler.vocabulary_text import describe, list_built_in, show_categories
 
 
 def refusal(spec: Any, **keywords: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from labeler.detectors.scratch import Size, create_checkpoint
-from labeler.shapes import ALL
+from labeler.detectors.grounding_dino.scratch import Size, create_checkpoint
+from labeler.training.shapes import ALL
 
 TINY: dict[str, Any] = {
     "d_model": 32,

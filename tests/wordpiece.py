@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from labeler.tokenizer import Tokenizer
+from labeler.detectors.grounding_dino.wordpiece import write_wordpiece
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
-from labeler.wordpiece import write_wordpiece
 
 WORDS = ("cat", "dog", "carrot", "car", "traffic light", "bow (weapon)", "t-shirt", "café", "tree", "sky", "wall")
 

@@ -8,9 +8,9 @@ from labeler.calibration.marks import Marks, collect_marks
 from labeler.calibration.target import Target
 from labeler.errors import Refused
 from labeler.evaluation import Evaluation, evaluate_run
-from labeler.evaluation.alignment import match_categories
-from labeler.evaluation.ground_truth import Annotations
 from labeler.runs import PlannedShard, Progress, Run
+from labeler.truth.alignment import match_categories
+from labeler.truth.ground_truth import Annotations
 
 
 def calibrate_by_annotations(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS, Score
-from labeler.evaluation.ground_truth import GroundTruth
+from labeler.truth.ground_truth import GroundTruth
 
 Floats = npt.NDArray[np.float64]
 

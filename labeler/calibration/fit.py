@@ -13,7 +13,7 @@ from labeler.calibration.intervals import one_sided, two_sided, wilson
 from labeler.calibration.shortfall import Shortfall, find_shortfall
 from labeler.calibration.target import Target
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
-from labeler.exports.thresholds import NEVER
+from labeler.labels.thresholds import NEVER
 
 Status = Literal["fitted", "rare", "refuted", "unreachable"]
 

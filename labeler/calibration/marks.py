@@ -14,7 +14,7 @@ import pyarrow as pa
 from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
-from labeler.records import detections_of
+from labeler.labels.records import detections_of
 from labeler.runs import PlannedShard, Progress, Run, read_tables
 
 _ROW_ID = re.compile(r"(\d{6,18})[/\\:-](\d{1,18})")  # shard id and index

@@ -10,7 +10,7 @@ from labeler import storage
 from labeler.commands.arguments import Verbs, require_run
 
 if TYPE_CHECKING:
-    from labeler.exports.thresholds import Thresholds
+    from labeler.labels.thresholds import Thresholds
     from labeler.review.comparison import Comparison, Counts
     from labeler.runs import Run
     from labeler.vocabulary import Vocabulary
@@ -35,7 +35,7 @@ def add(verbs: Verbs) -> None:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
-    from labeler.exports.thresholds import NOTHING_KEPT
+    from labeler.labels.thresholds import NOTHING_KEPT
     from labeler.review.comparison import compare_runs
     from labeler.runs.made import note_made
 
@@ -62,8 +62,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _thresholds(run: Run, file: str | None, default: float) -> Thresholds:
-    from labeler.exports.fitted_on import thresholds_for
-    from labeler.exports.thresholds import Thresholds
+    from labeler.labels.thresholds import Thresholds
+    from labeler.runs.fitted_on import thresholds_for
 
     return thresholds_for(run, file, default=default) if file else Thresholds(default)
 

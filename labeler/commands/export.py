@@ -31,7 +31,7 @@ def add(verbs: Verbs) -> None:
 
 def _export(arguments: argparse.Namespace) -> int:
     from labeler.exports.export import export_run
-    from labeler.exports.thresholds import NOTHING_KEPT
+    from labeler.labels.thresholds import NOTHING_KEPT
     from labeler.runs import read_snapshot
 
     run = require_run(arguments.run_uri)

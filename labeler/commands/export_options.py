@@ -68,9 +68,9 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
 
 def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     """Raises Refused for values that make no sense for this run."""
-    from labeler.exports.fitted_on import thresholds_for
     from labeler.exports.selection import Selection
-    from labeler.exports.thresholds import Thresholds
+    from labeler.labels.thresholds import Thresholds
+    from labeler.runs.fitted_on import thresholds_for
 
     for option, score in (("--threshold", arguments.threshold), ("--score-below", arguments.score_below)):
         if score is not None and not 0 <= score <= 1:

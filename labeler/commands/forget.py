@@ -29,7 +29,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    from labeler.forget import count_named, forget, forget_listed
+    from labeler.runs.erasure import count_named, forget, forget_listed
     from labeler.runs.excluded import read_names
 
     run = require_run(arguments.run_uri)

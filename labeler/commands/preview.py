@@ -19,8 +19,8 @@ def add(verbs: Verbs) -> None:
 
 def _preview(arguments: argparse.Namespace) -> int:
     from labeler.config import load_config
-    from labeler.job import resolve_job
-    from labeler.preview import preview
+    from labeler.labeling.job import resolve_job
+    from labeler.trial.preview import preview
 
     job = resolve_job(load_config(arguments.config, arguments.overrides))
     result = preview(job, sample=arguments.images, threshold=arguments.threshold)

@@ -26,10 +26,10 @@ def add(verbs: Verbs) -> None:
 
 def _report(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
-    from labeler.exports.fitted_on import thresholds_for
-    from labeler.exports.thresholds import Thresholds
+    from labeler.labels.thresholds import Thresholds
     from labeler.review import write_report
     from labeler.runs import read_snapshot
+    from labeler.runs.fitted_on import thresholds_for
     from labeler.runs.made import note_made
 
     run = require_run(arguments.run_uri)

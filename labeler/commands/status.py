@@ -44,9 +44,9 @@ def _status(arguments: argparse.Namespace) -> int:
 def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
     """Reads every row, and says what it finds; whether all is there and sound, the report written or not."""
     from labeler.commands.label import describe_to_forget
-    from labeler.report import build_report
     from labeler.runs import layout
     from labeler.runs.manifest import readable_json
+    from labeler.runs.report import build_report
 
     try:
         report = build_report(run, plan, progress)

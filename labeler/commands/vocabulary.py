@@ -27,15 +27,15 @@ def add(verbs: Verbs) -> None:
 
 
 def _vocabulary_list(arguments: argparse.Namespace) -> int:
-    from labeler.vocabulary_text import list_built_in
+    from labeler.prompts.text import list_built_in
 
     print("\n".join(list_built_in()))
     return 0
 
 
 def _vocabulary_show(arguments: argparse.Namespace) -> int:
+    from labeler.prompts.text import show_categories
     from labeler.vocabulary import Vocabulary
-    from labeler.vocabulary_text import show_categories
 
     print("\n".join(show_categories(Vocabulary.load(arguments.vocabulary, synonyms=arguments.synonyms))))
     return 0
@@ -44,9 +44,9 @@ def _vocabulary_show(arguments: argparse.Namespace) -> int:
 def _vocabulary_check(arguments: argparse.Namespace) -> int:
     from labeler.checkpoints import resolve
     from labeler.prompts import check
-    from labeler.tokenizer import Tokenizer
+    from labeler.prompts.text import describe
+    from labeler.prompts.tokenizer import Tokenizer
     from labeler.vocabulary import Vocabulary
-    from labeler.vocabulary_text import describe
 
     if arguments.model is None:
         print("\n".join(describe(Vocabulary.load(arguments.vocabulary, synonyms=arguments.synonyms), None)))

@@ -14,8 +14,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from labeler.detectors.clock import seconds_on
-from labeler.detectors.fast import FastForward
-from labeler.detectors.grounding_dino import GroundingDino
+from labeler.detectors.grounding_dino.detector import GroundingDino
+from labeler.detectors.grounding_dino.fast import FastForward
 
 # In the order of a forward; what is paid once a pass, that is for each pair of image and chunk, stands apart.
 PER_IMAGE = ("resize", "normalize", "image backbone")

@@ -4,8 +4,8 @@ from labeler.evaluation.average_precision import COCO, LVIS, LVIS_FIXED, Rules, 
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.evaluation.evaluate import evaluate_run
 from labeler.evaluation.evaluation import Evaluation
-from labeler.evaluation.ground_truth import GroundTruth, parse_ground_truth, read_ground_truth
 from labeler.evaluation.results import evaluate_results
+from labeler.truth.ground_truth import GroundTruth, parse_ground_truth, read_ground_truth
 
 __all__ = [
     "COCO",

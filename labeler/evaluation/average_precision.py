@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pycocotools.mask
 
 from labeler.evaluation.detection_table import DetectionTable
-from labeler.evaluation.ground_truth import GroundTruth
-from labeler.evaluation.matching import AREAS, IOU_THRESHOLDS, Kind, Matcher, Matches, Side, rank_in_group
+from labeler.truth.ground_truth import GroundTruth
+from labeler.truth.matching import AREAS, IOU_THRESHOLDS, Kind, Matcher, Matches, Side, rank_in_group
 
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)  # as cocoeval has them
 SCORE_THRESHOLDS = np.arange(1, 100) / 100

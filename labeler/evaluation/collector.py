@@ -11,8 +11,8 @@ from labeler.errors import Refused
 from labeler.evaluation.average_precision import COCO, LVIS, LVIS_FIXED, Rules, Score, score
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.evaluation.federated import PER_CATEGORY, PER_IMAGE, BestPerCategory, best_per_image, judged
-from labeler.evaluation.ground_truth import GroundTruth
-from labeler.evaluation.matching import Kind
+from labeler.truth.ground_truth import GroundTruth
+from labeler.truth.matching import Kind
 
 RulesChoice = Literal["auto", "coco", "lvis"]
 

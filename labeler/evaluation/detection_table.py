@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labeler.boxes import xyxy_to_xywh
-from labeler.detections import Detections
 from labeler.errors import Refused
-from labeler.evaluation.ground_truth import GroundTruth
+from labeler.labels.boxes import xyxy_to_xywh
+from labeler.labels.detections import Detections
+from labeler.truth.ground_truth import GroundTruth
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ import numpy as np
 
 from labeler import storage
 from labeler.errors import Refused
-from labeler.evaluation.alignment import CategoryMatch, ImageMatch, match_categories, match_images
 from labeler.evaluation.average_precision import LVIS, LVIS_FIXED
 from labeler.evaluation.collector import Collector, RulesChoice, choose_rules, why_not_fixed
 from labeler.evaluation.evaluation import Evaluation
-from labeler.evaluation.ground_truth import Annotations, GroundTruth, read_ground_truth
 from labeler.evaluation.groups import Groups, GroupsSpec, frequency_groups, read_groups
-from labeler.evaluation.matching import Kind
 from labeler.evaluation.protocol import protocol_of
 from labeler.evaluation.run_detections import read_detections
-from labeler.exports.fitted_on import thresholds_for
-from labeler.exports.thresholds import NOTHING_KEPT, Thresholds
+from labeler.labels.thresholds import NOTHING_KEPT, Thresholds
 from labeler.runs import Run, open_run, read_snapshot
+from labeler.runs.fitted_on import thresholds_for
+from labeler.truth.alignment import CategoryMatch, ImageMatch, match_categories, match_images
+from labeler.truth.ground_truth import Annotations, GroundTruth, read_ground_truth
+from labeler.truth.matching import Kind
 
 
 def evaluate_run(

@@ -11,9 +11,9 @@ import numpy as np
 from labeler import plain_json
 from labeler.evaluation import operating_points
 from labeler.evaluation.average_precision import LVIS_FIXED, Score
-from labeler.evaluation.ground_truth import GroundTruth
 from labeler.evaluation.groups import Groups
-from labeler.evaluation.matching import Kind
+from labeler.truth.ground_truth import GroundTruth
+from labeler.truth.matching import Kind
 
 SCHEMA_VERSION = 1
 

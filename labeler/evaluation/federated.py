@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.evaluation.detection_table import DetectionTable
-from labeler.evaluation.ground_truth import GroundTruth
-from labeler.evaluation.matching import rank_in_group
+from labeler.truth.ground_truth import GroundTruth
+from labeler.truth.matching import rank_in_group
 
 PER_IMAGE = 300  # LVIS's limit
 PER_CATEGORY = 10_000  # Fixed AP: Dave et al. 2021, "Evaluating Large-Vocabulary Object Detectors", section 4

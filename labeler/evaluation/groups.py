@@ -9,8 +9,8 @@ from typing import Any
 
 from labeler import plain_yaml, storage
 from labeler.errors import Refused
-from labeler.evaluation.ground_truth import GroundTruth
 from labeler.file_names import NameIndex
+from labeler.truth.ground_truth import GroundTruth
 
 _FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 GroupsSpec = str | Path | Mapping[str, Sequence[str | int]]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS, Score
-from labeler.evaluation.ground_truth import GroundTruth
+from labeler.truth.ground_truth import GroundTruth
 
 _TABLE = np.arange(4, 99, 5)  # places of 0.05, 0.10, ..., 0.95 in SCORE_THRESHOLDS
 Floats = npt.NDArray[np.float64]

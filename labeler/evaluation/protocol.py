@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from labeler import __version__, storage
-from labeler.evaluation.alignment import CategoryMatch, ImageMatch
-from labeler.evaluation.ground_truth import MAX_PROBLEMS, GroundTruth
 from labeler.runs import Run
+from labeler.truth.alignment import CategoryMatch, ImageMatch
+from labeler.truth.ground_truth import MAX_PROBLEMS, GroundTruth
 
 _DETECT = ("assignment", "score_floor", "max_detections", "nms_iou", "score")
 

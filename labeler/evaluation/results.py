@@ -13,14 +13,14 @@ from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import LVIS, Score
 from labeler.evaluation.collector import Collector, RulesChoice, choose_rules
-from labeler.evaluation.columns import is_box, is_number, short
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.evaluation.evaluation import Evaluation
-from labeler.evaluation.ground_truth import MAX_PROBLEMS, Annotations, GroundTruth, read_ground_truth
 from labeler.evaluation.groups import GroupsSpec, frequency_groups, read_groups
-from labeler.evaluation.masks import to_rles
-from labeler.evaluation.matching import Kind
 from labeler.evaluation.protocol import describe_truth, versions
+from labeler.truth.columns import is_box, is_number, short
+from labeler.truth.ground_truth import MAX_PROBLEMS, Annotations, GroundTruth, read_ground_truth
+from labeler.truth.masks import to_rles
+from labeler.truth.matching import Kind
 
 _KEYS: dict[Kind, str] = {"bbox": "bbox", "segm": "segmentation"}
 

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labeler.boxes import xyxy_to_xywh
-from labeler.detections import Detections
-from labeler.evaluation.alignment import Positions
 from labeler.evaluation.detection_table import DetectionTable
-from labeler.exports.thresholds import Thresholds
-from labeler.merge import survive_across_categories
+from labeler.labels.boxes import xyxy_to_xywh
+from labeler.labels.detections import Detections
+from labeler.labels.merge import survive_across_categories
+from labeler.labels.thresholds import Thresholds
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, only_units
+from labeler.truth.alignment import Positions
 
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from labeler.exports.coco_files import CocoFormat
 from labeler.exports.export import export_run
 from labeler.exports.selection import Selection
-from labeler.exports.thresholds import Thresholds
+from labeler.labels.thresholds import Thresholds
 from labeler.runs import PlannedShard, Progress, Run
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from labeler.boxes import area, xyxy_to_xywh
-from labeler.detections import Detections
 from labeler.exports.formats import Frame, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import key_of
 from labeler.exports.totals import Totals
 from labeler.exports.uploads import Uploads
+from labeler.labels.boxes import area, xyxy_to_xywh
+from labeler.labels.detections import Detections
 from labeler.vocabulary import Category
 
 _LVIS_POLICY = (

@@ -11,8 +11,8 @@ from labeler import __version__, storage
 from labeler.exports.formats import Frame
 from labeler.exports.selection import Selection
 from labeler.exports.splits import ALL
-from labeler.exports.thresholds import NEVER, as_written
 from labeler.exports.totals import Totals
+from labeler.labels.thresholds import NEVER, as_written
 
 NAME = "README.md"
 _TEXT = """\

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from labeler.boxes import area, xyxy_to_xywh
 from labeler.exports import data_card
 from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, sequence, value, with_features
 from labeler.exports.formats import Frame, part_name
@@ -18,6 +17,7 @@ from labeler.exports.pixels import Pixels
 from labeler.exports.rolling_parquet import ParquetRows
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
+from labeler.labels.boxes import area, xyxy_to_xywh
 
 _GROUP_ROWS, _GROUP_BYTES = 1_000, 64 << 20
 _OBJECTS = pa.struct(

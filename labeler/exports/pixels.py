@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from PIL import Image as pillow
 
-from labeler import image_copies, image_headers, images, storage
+from labeler import images, storage
 from labeler.byte_budget import ByteBudget
 from labeler.errors import InputChanged
 from labeler.exports.selection import ChosenImage
+from labeler.images import copies, headers
 from labeler.runs import PlannedShard, Run
 from labeler.shards import Shard, Unit, read_units
 
@@ -44,9 +45,9 @@ def upright(data: bytes, orientation: int | None, reserve: Callable[[int], None]
     Args:
         reserve: as `images.decode` takes it.
     """
-    name = image_headers.sniff(data)
+    name = headers.sniff(data)
     if name in _EXTENSIONS and orientation in (None, 1):
-        same = image_copies.same_for_every_reader(data, name)
+        same = copies.same_for_every_reader(data, name)
         if same is not None:
             return Pixels(same, _EXTENSIONS[name])
     picture = pillow.fromarray(images.decode(data, max_pixels=_ANY_SIZE, reserve=reserve).pixels)

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labeler.boxes import area, iou
-from labeler.detections import Detections
 from labeler.exports.splits import ALL, Splits
-from labeler.exports.thresholds import Thresholds
-from labeler.merge import suppress_across_categories
-from labeler.records import LABELED, LABELS, detections_of
+from labeler.labels.boxes import area, iou
+from labeler.labels.detections import Detections
+from labeler.labels.merge import suppress_across_categories
+from labeler.labels.records import LABELED, LABELS, detections_of
+from labeler.labels.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from labeler.exports.sql import Where

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labeler.errors import Refused
-from labeler.records import schema
+from labeler.labels.records import schema
 
 _ROW = "__row"
 

@@ -15,8 +15,8 @@ from labeler import __version__, plain_json, storage
 from labeler.errors import Refused
 from labeler.exports.formats import Format
 from labeler.exports.selection import Selection
-from labeler.exports.thresholds import as_written
 from labeler.exports.totals import Totals
+from labeler.labels.thresholds import as_written
 from labeler.runs import Progress, Run, UnitKey, layout
 from labeler.runs.manifest import canonical_json, digest_of, readable_json
 

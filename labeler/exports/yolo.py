@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from labeler.detections import Detections
 from labeler.exports.formats import Frame
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
 from labeler.exports.uploads import Uploads
+from labeler.labels.detections import Detections
 
 IMAGES_PER_PART = 2_000  # how much is done again after a crash; parts are not seen in the result
 

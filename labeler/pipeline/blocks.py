@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from labeler.records import STATUSES
+from labeler.labels.records import STATUSES
 from labeler.shards import Item, ShardEnd, Unit, skipped
 
 ITEM = pa.struct(

@@ -9,8 +9,8 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config, make_config
 from labeler.errors import Refused
-from labeler.job import Job, package_versions, public_config
-from labeler.labeling import Detector
+from labeler.labeling.job import Job, package_versions, public_config
+from labeler.labeling.unit import Detector
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs import Run, open_run, read_progress, read_snapshot

@@ -26,14 +26,14 @@ from typing import Any, Self
 from PIL import Image
 from ray import cloudpickle
 
-from labeler.detections import Detections
 from labeler.errors import LabelerError
-from labeler.labeling import StageSeconds, UnitLabeler, undetected_row
+from labeler.labeling.unit import StageSeconds, UnitLabeler, undetected_row
+from labeler.labeling.watchdog import Watchdog
+from labeler.labels.detections import Detections
+from labeler.labels.records import Row
 from labeler.pipeline.node_memory import MemoryLimits
 from labeler.pipeline.worker import Unlabeled, WorkerSettings, label_items, make_labeler
-from labeler.records import Row
 from labeler.shards import Item
-from labeler.watchdog import Watchdog
 
 SOLO_FAILURES = 2  # an image is to blame when the child died of it, or raised, this often with nothing beside it
 START_LIMIT_S = (

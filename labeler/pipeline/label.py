@@ -11,21 +11,21 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config
 from labeler.errors import Refused
-from labeler.job import (
+from labeler.labeling.job import (
     Job,
     package_versions,
     plan_input,
     public_config,
     resolve_job,
 )
-from labeler.labeling import Detector
+from labeler.labeling.unit import Detector
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
 from labeler.runs.snapshot import read_snapshot
-from labeler.sampling import require_images
 from labeler.terminal import message_console
+from labeler.trial.sampling import require_images
 
 
 def label(

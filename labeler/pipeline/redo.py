@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.errors import LabelerError
-from labeler.records import Row, table_to_rows
+from labeler.labels.records import Row, table_to_rows
 from labeler.runs import layout, read_unit_file
 from labeler.shards import Unit
 

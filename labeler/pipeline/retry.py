@@ -8,11 +8,11 @@ from dataclasses import replace
 from rich.console import Console
 
 from labeler.errors import Refused
-from labeler.job import resolve_job
-from labeler.labeling import Detector
+from labeler.labeling.job import resolve_job
+from labeler.labeling.unit import Detector
+from labeler.labels.records import STATUSES
 from labeler.pipeline.derive import config_of, derive, derived_fields
 from labeler.pipeline.session import Outcome
-from labeler.records import STATUSES
 from labeler.runs import Run
 
 RETRIED = tuple(status for status in STATUSES if status not in ("labeled", "empty", "removed"))

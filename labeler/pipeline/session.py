@@ -11,19 +11,19 @@ from rich.console import Console
 
 from labeler import storage
 from labeler.config import Config
-from labeler.display import Display
 from labeler.errors import Incomplete, InputChanged, Refused, StorageError
-from labeler.job import (
+from labeler.labeling.job import (
     Job,
     detector_recipe,
     package_versions,
     s3_rules,
     segmenter_recipe,
 )
-from labeler.labeling import Detector
+from labeler.labeling.unit import Detector
 from labeler.pipeline import cluster, waves
 from labeler.pipeline.capacity import Patience, announcing_loss, await_workers
 from labeler.pipeline.connection import connect
+from labeler.pipeline.display import Display
 from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.preflight import preflight, readable_uri
 from labeler.pipeline.ray_watch import watching_ray
@@ -31,12 +31,12 @@ from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
 from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
-from labeler.report import Report, build_report
 from labeler.runs import layout
 from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run, readable_json
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
+from labeler.runs.report import Report, build_report
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.selection import read_selection
 from labeler.runs.snapshot import read_snapshot

@@ -16,15 +16,15 @@ import ray
 from labeler import storage
 from labeler.byte_budget import DECODE_BYTES
 from labeler.errors import LabelerError, StorageError
-from labeler.labeling import Detector, Segmenter, StageSeconds, UnitLabeler
+from labeler.labeling.unit import Detector, Segmenter, StageSeconds, UnitLabeler
+from labeler.labeling.watchdog import Watchdog
+from labeler.labels.records import Row, complete_table, table_to_parquet
 from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
 from labeler.pipeline.gpus import require_cuda
 from labeler.pipeline.node_memory import memory_in_use
 from labeler.pipeline.redo import Redo, Todo
-from labeler.records import Row, complete_table, table_to_parquet
 from labeler.runs import layout, read_unit_file
 from labeler.shards import Item, ShardEnd, Unit, skipped
-from labeler.watchdog import Watchdog
 
 OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
 _STILL_S = 2.0  # how often a worker that cannot start asks whether others work

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from labeler import storage
-from labeler.contact_sheet import colour_of
-from labeler.detections import Detections
 from labeler.errors import Refused
-from labeler.exports.thresholds import Thresholds, as_written
-from labeler.records import detections_of
+from labeler.labels.contact_sheet import colour_of
+from labeler.labels.detections import Detections
+from labeler.labels.records import detections_of
+from labeler.labels.thresholds import Thresholds, as_written
 from labeler.review import page
 from labeler.review.differences import KINDS, PAIR_IOU, SAME_IOU, Difference, compare_boxes
 from labeler.review.image_bytes import ImageReader
@@ -26,7 +26,7 @@ from labeler.review.turns import in_turns
 from labeler.runs import Progress, Run, UnitKey, read_snapshot, read_unit_file
 from labeler.runs.plan import file_name_prefix
 from labeler.vocabulary import Category, Vocabulary
-from labeler.vocabulary_files import clean_phrase, phrase_key
+from labeler.vocabulary.reading import clean_phrase, phrase_key
 
 Select = Callable[[Detections], Detections]
 _SHOWN_KINDS = ("moved", "renamed", "lost", "added")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labeler.detections import Detections
+from labeler.labels.detections import Detections
 from labeler.review.pairing import pair_by_overlap
 
 SAME_IOU = 0.9  # from here on a box is where it was

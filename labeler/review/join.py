@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from labeler import storage
-from labeler.detections import Detections
-from labeler.records import LABELED, detections_of
+from labeler.labels.detections import Detections
+from labeler.labels.records import LABELED, detections_of
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
 
 _PART_BYTES = 32 << 20  # of label files that come together in one part

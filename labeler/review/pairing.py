@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from labeler.boxes import iou
+from labeler.labels.boxes import iou
 
 Pairs = list[tuple[int, int, float]]  # (place in the first list, place in the second, IoU)
 

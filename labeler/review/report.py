@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from labeler import storage
-from labeler.contact_sheet import colour_of
 from labeler.errors import Refused
-from labeler.evaluation.ground_truth import Annotations
-from labeler.exports.fitted_on import fitted_on
-from labeler.exports.thresholds import Thresholds, as_written
+from labeler.labels.contact_sheet import colour_of
+from labeler.labels.thresholds import Thresholds, as_written
 from labeler.review import page
 from labeler.review.image_bytes import ImageReader
 from labeler.review.pictures import Pick, describe_boxes, read_rows, thumbnails
@@ -21,7 +19,9 @@ from labeler.review.survey import BANDS, SUSPICIONS, Survey, survey_run
 from labeler.review.truth import Truth, judge_run
 from labeler.review.turns import in_turns, interleave
 from labeler.runs import PlannedShard, Progress, Run, UnitKey
+from labeler.runs.fitted_on import fitted_on
 from labeler.runs.plan import file_name_prefix
+from labeler.truth.ground_truth import Annotations
 
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
 _TIMELINE_BARS = 96

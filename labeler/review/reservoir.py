@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labeler.evaluation.matching import rank_in_group
+from labeler.truth.matching import rank_in_group
 
 Ints = npt.NDArray[np.int64]
 _WAITING = 65_536  # entries taken before the worse ones are dropped

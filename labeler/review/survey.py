@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler import storage
-from labeler.exports.thresholds import Thresholds
-from labeler.records import STATUSES
+from labeler.labels.records import STATUSES
+from labeler.labels.thresholds import Thresholds
 from labeler.review.reservoir import Ints, Reservoir
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
 from labeler.vocabulary import Category

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from labeler.boxes import part_inside
 from labeler.evaluation import Evaluation, GroundTruth, evaluate_run, operating_points, read_ground_truth
-from labeler.evaluation.alignment import Positions, match_categories, match_images
-from labeler.evaluation.ground_truth import Annotations
-from labeler.exports.thresholds import Thresholds
-from labeler.records import detections_of
+from labeler.labels.boxes import part_inside
+from labeler.labels.records import detections_of
+from labeler.labels.thresholds import Thresholds
 from labeler.review.pairing import pair_by_score
 from labeler.review.reservoir import Ints, Reservoir
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
+from labeler.truth.alignment import Positions, match_categories, match_images
+from labeler.truth.ground_truth import Annotations
 
 IOU = 0.5
 _EACH = 6  # images of a category's false positives, and of its misses

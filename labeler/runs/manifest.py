@@ -12,8 +12,8 @@ from typing import Any
 
 from labeler import plain_json, storage
 from labeler.errors import Refused
+from labeler.labels.records import READABLE_VERSIONS, SCHEMA_VERSION
 from labeler.prompts import Prompts
-from labeler.records import READABLE_VERSIONS, SCHEMA_VERSION
 from labeler.runs import layout
 from labeler.shards import READER_VERSION
 from labeler.vocabulary import Vocabulary

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from labeler import storage
-from labeler.records import UnitExtent, parquet_to_table, unit_extent
+from labeler.labels.records import UnitExtent, parquet_to_table, unit_extent
 from labeler.runs import layout
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress

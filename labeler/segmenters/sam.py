@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from labeler.checkpoints import Checkpoint
-from labeler.detections import Detections
 from labeler.detectors.loading import choose_device, choose_half
 from labeler.errors import Refused
-from labeler.masks import Mask
+from labeler.labels.detections import Detections
+from labeler.labels.masks import Mask
 from labeler.segmenters.checkpoint import resolve_segmenter
 from labeler.segmenters.enlarge import Enlarging
 from labeler.segmenters.forward import SplitForward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from labeler.image_headers import sniff
+from labeler.images.headers import sniff
 from labeler.shards.units import Format
 from labeler.storage import path_of
 

@@ -7,7 +7,7 @@ import binascii
 import re
 from urllib.parse import unquote_to_bytes
 
-from labeler.image_headers import sniff
+from labeler.images.headers import sniff
 
 MAX_ADDRESS = 8192  # characters; a longer text in a column of addresses can only be an image
 NOT_BASE64 = "not valid base64"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from labeler.detections import Detections
+from labeler.labels.detections import Detections
 
 Format = Literal["webdataset", "images", "parquet"]
 

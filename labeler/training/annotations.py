@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from labeler import storage
 from labeler.errors import Refused, StorageError
-from labeler.evaluation.alignment import require_distinct_names
-from labeler.evaluation.ground_truth import GroundTruth, read_ground_truth, refuse
 from labeler.training.categories import NONE, listed, match_by_name
 from labeler.training.found_images import find_images, locate
 from labeler.training.stored import Location, Record
+from labeler.truth.alignment import require_distinct_names
+from labeler.truth.ground_truth import GroundTruth, read_ground_truth, refuse
 from labeler.vocabulary import Vocabulary
 
 OUTSIDE_PX = 1.0  # boxes may reach so far out of the image: rounding, and COCO's own files do

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from labeler.evaluation.alignment import category_key, near
-from labeler.evaluation.ground_truth import refuse
+from labeler.truth.alignment import category_key, near
+from labeler.truth.ground_truth import refuse
 from labeler.vocabulary import Category, Vocabulary
 
 Ints = npt.NDArray[np.int64]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.detectors.preprocess import Preprocessing, resized_shape
-from labeler.shapes import SIZES, Combination, draw_scene
+from labeler.training.shapes import SIZES, Combination, draw_scene
 
 
 @dataclass(frozen=True, eq=False)

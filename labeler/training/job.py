@@ -21,8 +21,7 @@ from labeler.checkpoints import Checkpoint
 from labeler.detectors.loading import choose_device
 from labeler.detectors.preprocess import Preprocessing
 from labeler.errors import Refused
-from labeler.shapes import ALL, select
-from labeler.tokenizer import Tokenizer
+from labeler.prompts.tokenizer import Tokenizer
 from labeler.training.annotations import read_coco
 from labeler.training.batches import Batches
 from labeler.training.categories import NONE, match_by_name
@@ -33,6 +32,7 @@ from labeler.training.models import start_checkpoint
 from labeler.training.outputs import Outputs
 from labeler.training.prompting import PromptSampler
 from labeler.training.run_labels import read_run
+from labeler.training.shapes import ALL, select
 from labeler.training.stored import Record, StoredSource, digest_of
 from labeler.training.validation import ValidationSet, shapes_validation, stored_validation
 from labeler.vocabulary import Category, Vocabulary

@@ -13,8 +13,8 @@ from torch import distributed
 
 from labeler import checkpoints
 from labeler.checkpoints import ARCHITECTURES, IMAGE_PROCESSOR, TOKENIZER, Checkpoint
+from labeler.detectors.grounding_dino.scratch import KINDS, Size, create_checkpoint
 from labeler.detectors.loading import load_model, no_progress_bars
-from labeler.detectors.scratch import KINDS, Size, create_checkpoint
 from labeler.errors import Refused
 from labeler.training.config import ModelConfig, NewModel
 from labeler.vocabulary import Vocabulary

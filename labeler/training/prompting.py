@@ -8,7 +8,7 @@ import numpy as np
 
 from labeler.errors import Refused
 from labeler.prompts import Phrase, PromptChunk, check
-from labeler.tokenizer import CLS_ID, PERIOD_ID, SEP_ID, Tokenizer
+from labeler.prompts.tokenizer import CLS_ID, PERIOD_ID, SEP_ID, Tokenizer
 from labeler.vocabulary import Vocabulary, refuse
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from labeler import storage
 from labeler.errors import Refused
-from labeler.records import LABELED, detections_of
+from labeler.labels.records import LABELED, detections_of
 from labeler.runs import Run, open_run, read_snapshot, read_tables
 from labeler.training.categories import NONE, listed, match_by_name
 from labeler.training.stored import Location, Record

@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler import images, storage
-from labeler.boxes import xyxy_to_xywh
-from labeler.detections import Detections
-from labeler.detectors.grounding_dino import GroundingDino
+from labeler.detectors.grounding_dino.detector import GroundingDino
 from labeler.evaluation import COCO, DetectionTable, read_ground_truth, score
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
-from labeler.evaluation.ground_truth import refuse
-from labeler.shapes import ALL, HELD_OUT, SEEN, draw_scene
+from labeler.labels.boxes import xyxy_to_xywh
+from labeler.labels.detections import Detections
 from labeler.training.categories import listed
+from labeler.training.shapes import ALL, HELD_OUT, SEEN, draw_scene
 from labeler.training.stored import Record
+from labeler.truth.ground_truth import refuse
 from labeler.vocabulary import Category, Vocabulary
 
 log = logging.getLogger(__name__)

@@ -77,7 +77,7 @@ def _fill(work: Path, server: S3Server) -> None:
 
 
 def _upload_checkpoints(work: Path, client: Any) -> None:
-    from labeler.detectors.scratch import Size, create_checkpoint
+    from labeler.detectors.grounding_dino.scratch import Size, create_checkpoint
     from labeler.segmenters.scratch import create_segmenter
 
     size = Size(queries=10, backbone_width=4, backbone_heads=(1,) * 4, text_width=16, text_layers=1, text_heads=1)

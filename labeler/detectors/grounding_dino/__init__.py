@@ -1,0 +1,1 @@
+"""Grounding DINO and MM-Grounding-DINO: the detector, its forward passes and what proves them equal."""

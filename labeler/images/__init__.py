@@ -1,0 +1,23 @@
+"""Encoded bytes to upright RGB pixels: formats, headers that lie, what a picture may cost."""
+
+from labeler.images.decoding import (
+    MAX_PIXELS,
+    Image,
+    ImageError,
+    JpegDecoder,
+    LeastShape,
+    decode,
+    digest,
+    phash,
+)
+
+__all__ = [
+    "MAX_PIXELS",
+    "Image",
+    "ImageError",
+    "JpegDecoder",
+    "LeastShape",
+    "decode",
+    "digest",
+    "phash",
+]

@@ -1,0 +1,1 @@
+"""One unit of images from encoded bytes to rows, and the job that says how."""

@@ -1,0 +1,300 @@
+"""Label one unit's images: decode beside the detector, detect, segment, and make exactly one row of each image.
+
+No Ray here: the pipeline calls it inside its actors, `preview`, `label --dry-run` and benchmarks call it directly.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import Any, Protocol
+
+from labeler import images
+from labeler.byte_budget import DECODE_BYTES, ByteBudget
+from labeler.labeling.batching import ShapePool
+from labeler.labeling.forwards import Forwards
+from labeler.labeling.watchdog import Watchdog
+from labeler.labels.detections import Detections
+from labeler.labels.records import Row
+from labeler.shards import Item
+
+
+class Detector(Protocol):
+    """What a detector family offers to the labeling of units."""
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Engine, dtype and device really used; goes into each unit's file metadata."""
+
+    def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
+        """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU.
+
+        A detector with a method `least_shape` (as `images.decode` takes it) gets large JPEGs decoded smaller, with the
+        (height, width) they have in full, the frame of its boxes. One with a `jpeg_decoder` has them decoded by that.
+        """
+
+    def detect_prepared(self, batch: Sequence[Any]) -> Sequence[Any]:
+        """Detections, or the error that says why one image has none, for each prepared image.
+
+        A detector with a method `begin` is asked that instead: it yields (places in the batch, what waits for their
+        results) when it has begun to work on those, so that one forward is under way while the host makes rows of the
+        one before. Prepared images with a `shape` are put together with those of the same; a detector's
+        `images_per_forward` says how many are worth it.
+        """
+
+
+class Segmenter(Protocol):
+    """What makes masks for an image's boxes."""
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What is really used; goes into each unit's file metadata beside the detector's."""
+
+    def prepare(self, image_rgb: Any) -> Any:
+        """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU."""
+
+    def sketch(self, image: Any, detections: Detections) -> Any:
+        """The model's part of the work, for one prepared image."""
+
+    def draw(self, sketch: Any) -> Any:
+        """The rest: an object with `detections`, and how many masks were `lost`; thread-safe, on the CPU."""
+
+
+MASKS_LOST = "some masks came out not finite; their boxes have none"
+
+
+@dataclass
+class StageSeconds:
+    """Seconds spent per stage of one unit; decode and mask sum over threads."""
+
+    decode: float = 0.0
+    detect: float = 0.0
+    mask: float = 0.0
+    write: float = 0.0
+
+    def add(self, other: StageSeconds) -> None:
+        for stage in fields(self):
+            setattr(self, stage.name, getattr(self, stage.name) + getattr(other, stage.name))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    row: Row  # everything but status and detections
+    prepared: Any
+    for_masks: Any = None
+
+
+class _InTurn(Executor):
+    """Does everything at once and in the caller's thread, so that what takes how long can be told apart."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(call(*args, **options))
+        return future
+
+
+def _images_per_batch(detector: Any) -> int:
+    """By the device that the detector ended up on.
+
+    On a CPU one; on a GPU what shares a forward, but 8 at least, so that decoding is far enough ahead, and 32 at most.
+    """
+    if detector is None or detector.description.get("device", "cpu") == "cpu":
+        return 1
+    return int(min(32, max(8, getattr(detector, "images_per_forward", 1))))
+
+
+class UnitLabeler:
+    """Owns a detector, its decode threads, and the lock that lets one forward run at a time.
+
+    Args:
+        detector: None where every image comes with what another run found in it.
+        segmenter: makes masks for what the detector found; None for boxes alone.
+        decode_threads: threads that decode and resize beside the detector; 0 decodes in the caller's, in between.
+        images_per_batch: images handed to the detector at once, None: by its device. About two such batches are decoded
+            ahead, and up to eight wait for others of their shape.
+        max_pixels: larger images become rows with status `too_large`.
+        decode_bytes: memory of the images that are decoded at the same time; a larger one is decoded alone.
+        watchdog: told of each image and batch that is done.
+    """
+
+    def __init__(
+        self,
+        detector: Detector | None,
+        *,
+        decode_threads: int,
+        images_per_batch: int | None = None,
+        max_pixels: int = images.MAX_PIXELS,
+        decode_bytes: int = DECODE_BYTES,
+        watchdog: Watchdog | None = None,
+        segmenter: Segmenter | None = None,
+    ) -> None:
+        self.detector, self.segmenter = detector, segmenter
+        self.images_per_batch, self._draw_ahead = images_per_batch or _images_per_batch(detector), decode_threads
+        self._max_pixels, self._budget = max_pixels, ByteBudget(decode_bytes)
+        self._least_shape: images.LeastShape | None = getattr(detector, "least_shape", None)
+        self._jpeg_decoder: images.JpegDecoder | None = getattr(detector, "jpeg_decoder", None)
+        self._decoders = (
+            ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if decode_threads else _InTurn()
+        )
+        self._detector_lock = threading.Lock()
+        self._watchdog = watchdog or Watchdog()
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Of the detector, and of the segmenter if there is one."""
+        engine = self.detector.description if self.detector else {"engine": "detections of another run"}
+        return engine | (self.segmenter.description if self.segmenter else {})
+
+    def label(self, shard_id: str, items: Sequence[Item], keep: Sequence[str] = ()) -> tuple[list[Row], StageSeconds]:
+        """One row for each item, in item order, and where the time went."""
+        seconds = StageSeconds()
+        rows: list[Row] = []
+        pool: ShapePool[_Ready] = ShapePool(self.images_per_batch)
+        drawing: deque[Future[tuple[Row, float]]] = deque()
+        with self._watchdog.working(), closing(Forwards(self.detector, self._detector_lock)) as forwards:
+            for decoded in self._decoded_ahead(shard_id, items, keep):
+                self._watchdog.beat()
+                if decoded is None:
+                    rows += self._rows(forwards.rest(), seconds, drawing)
+                    forwards.close()  # nothing to detect on just now: let another unit go on
+                    continue
+                outcome, took = decoded
+                seconds.decode += took
+                if isinstance(outcome, Row):
+                    rows.append(outcome)
+                elif batch := pool.add(outcome, getattr(outcome.prepared, "shape", None)):
+                    rows += self._rows(forwards.begin(batch), seconds, drawing)
+            for batch in pool.rest():
+                rows += self._rows(forwards.begin(batch), seconds, drawing)
+            rows += self._rows(forwards.rest(), seconds, drawing)
+        seconds.detect = forwards.seconds
+        rows += _drawn(drawing, 0, seconds)
+        rows.sort(key=lambda row: row.index)
+        return rows, seconds
+
+    def _decoded_ahead(
+        self, shard_id: str, items: Sequence[Item], keep: Sequence[str]
+    ) -> Iterator[tuple[_Ready | Row, float] | None]:
+        """Decoded images in the order of the items; None before one that is waited for."""
+        ahead = 2 * self.images_per_batch  # a decoded unit of 12 MP images would be 9 GB: stay close to the detector
+        waiting: deque[Future[tuple[_Ready | Row, float]]] = deque()
+        source = iter(items)
+        for item in islice(source, ahead):
+            waiting.append(self._decoders.submit(self._prepare, shard_id, item, keep))
+        while waiting:
+            if not waiting[0].done():
+                yield None
+            outcome = waiting.popleft().result()
+            for item in islice(source, 1):
+                waiting.append(self._decoders.submit(self._prepare, shard_id, item, keep))
+            yield outcome
+
+    def describe(self, shard_id: str, item: Item, keep: Sequence[str]) -> Row:
+        """Return what is known of an image without detecting on it: its size and hash, or why it has none."""
+        with self._budget.lease() as reserve:
+            return self._decode(shard_id, item, keep, reserve)[0]
+
+    def _prepare(self, shard_id: str, item: Item, keep: Sequence[str]) -> tuple[_Ready | Row, float]:
+        start = time.perf_counter()
+        with self._budget.lease() as reserve:
+            row, image = self._decode(shard_id, item, keep, reserve)
+            ready = row if image is None else self._ready(row, image, item)
+            del image  # before its bytes are given back
+        return ready, time.perf_counter() - start
+
+    def _ready(self, row: Row, image: images.Image, item: Item) -> _Ready:
+        for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
+        full_size = () if image.full_size is None else (image.full_size,)
+        prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
+        return _Ready(row, prepared, for_masks)
+
+    def _decode(
+        self, shard_id: str, item: Item, keep: Sequence[str], reserve: Callable[[int], None]
+    ) -> tuple[Row, images.Image | None]:
+        """(the row so far, the image; None where the row is finished)."""
+        row = undetected_row(shard_id, item, keep)
+        if item.removed:
+            return row, None
+        if item.data is None or item.error is not None:
+            return replace(row, error=item.error or "no data"), None
+        try:
+            image = images.decode(
+                item.data,
+                max_pixels=self._max_pixels,
+                least_shape=self._least_shape,
+                jpeg_decoder=self._jpeg_decoder,
+                reserve=reserve,
+            )
+        except images.ImageError as error:
+            return replace(row, status=error.status, error=str(error)), None
+        row = replace(row, width=image.width, height=image.height, orientation=image.orientation)
+        return replace(row, phash=images.phash(image.pixels)), image
+
+    def _rows(
+        self,
+        detected: Iterator[tuple[_Ready, Any]],
+        seconds: StageSeconds,
+        drawing: deque[Future[tuple[Row, float]]],
+    ) -> list[Row]:
+        """Rows that are finished: those without detections, and earlier ones whose masks are drawn by now."""
+        finished = []
+        for ready, result in detected:
+            self._watchdog.beat()
+            row = _finish(ready.row, result)
+            if self.segmenter is None or not len(row.detections):
+                finished.append(row)
+                continue
+            start = time.perf_counter()
+            sketch = self.segmenter.sketch(ready.for_masks, row.detections)
+            seconds.mask += time.perf_counter() - start
+            drawing.append(self._decoders.submit(self._draw, row, sketch))
+            finished += _drawn(drawing, self._draw_ahead, seconds)
+        return finished
+
+    def _draw(self, row: Row, sketch: Any) -> tuple[Row, float]:
+        """Masks at the image's size, on a decode thread: the forward goes on meanwhile."""
+        assert self.segmenter is not None
+        start = time.perf_counter()
+        drawn = self.segmenter.draw(sketch)
+        row = replace(row, detections=drawn.detections, error=MASKS_LOST if drawn.lost else row.error)
+        return row, time.perf_counter() - start
+
+
+def _drawn(drawing: deque[Future[tuple[Row, float]]], waiting: int, seconds: StageSeconds) -> list[Row]:
+    """The oldest rows, so that at most so many go on waiting: the logits of an image's masks are up to 26 MB."""
+    rows = []
+    while len(drawing) > waiting:
+        row, took = drawing.popleft().result()
+        seconds.mask += took
+        rows.append(row)
+    return rows
+
+
+def undetected_row(shard_id: str, item: Item, keep: Sequence[str]) -> Row:
+    """What is known of an image before it is decoded; its status is the read error, should there be one."""
+    if item.removed:
+        return Row(item.key, shard_id, item.index, item.uri, "removed")
+    return Row(
+        image_key=item.key,
+        shard_id=shard_id,
+        index=item.index,
+        uri=item.uri,
+        status="read_error",
+        offset=item.offset,
+        length=item.length,
+        error=item.error,
+        digest=None if item.data is None or item.error is not None else images.digest(item.data),
+        kept={name: item.kept.get(name) for name in keep},
+    )
+
+
+def _finish(row: Row, result: Any) -> Row:
+    if not isinstance(result, Detections):
+        return replace(row, status="detect_error", error=str(result))
+    return replace(row, status="labeled" if len(result) else "empty", detections=result)

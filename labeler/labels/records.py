@@ -1,0 +1,290 @@
+"""The rows of a run: Arrow schemas, declared once, and one unit's rows to and from Parquet bytes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from labeler.labels.detections import Detections
+from labeler.labels.mask_runs import each_fills
+from labeler.labels.masks import Mask
+
+SCHEMA_VERSION = 2  # 2: masks have a quality
+READABLE_VERSIONS = frozenset({1, 2})
+
+STATUSES = (
+    "labeled",  # at least one stored detection
+    "empty",  # none at or above the score floor, after merging and dropping negatives
+    "decode_error",
+    "too_large",
+    "read_error",  # missing, null, duplicate or truncated member
+    "detect_error",  # non-finite scores, or labeling it raises
+    "quarantined",  # it kills the process
+    "removed",  # reserved for deletion requests
+)
+
+LABELED = ("labeled", "empty")  # rows of images that a detector has seen
+
+MASK = pa.struct(
+    [
+        pa.field("size", pa.list_(pa.int32())),  # height, width of the upright image
+        pa.field("counts", pa.binary()),  # COCO's compressed run lengths
+        pa.field("quality", pa.float32()),  # the IoU that the model expects of it
+    ]
+)
+
+DETECTION = pa.struct(
+    [
+        pa.field("category_id", pa.int32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("x_min", pa.float32(), nullable=False),
+        pa.field("y_min", pa.float32(), nullable=False),
+        pa.field("x_max", pa.float32(), nullable=False),
+        pa.field("y_max", pa.float32(), nullable=False),
+        pa.field("chunk", pa.int16(), nullable=False),
+        pa.field("mask", MASK),
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        pa.field("image_key", pa.string(), nullable=False),
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("digest", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("orientation", pa.int8()),
+        pa.field("phash", pa.int64()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("detections", pa.list_(pa.field("element", DETECTION, nullable=False)), nullable=False),
+    ]
+)
+
+
+_DETECTIONS = LABELS.field("detections").type
+_DETECTIONS_1 = pa.list_(  # schema version 1: masks without a quality
+    pa.field("element", pa.struct([*list(DETECTION)[:-1], pa.field("mask", pa.struct(list(MASK)[:2]))]), nullable=False)
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One input image's outcome: exactly one per image, whatever happened to it."""
+
+    image_key: str
+    shard_id: str
+    index: int
+    uri: str
+    status: str
+    offset: int | None = None
+    length: int | None = None
+    digest: str | None = None
+    width: int | None = None
+    height: int | None = None
+    orientation: int | None = None
+    phash: int | None = None
+    error: str | None = None
+    detections: Detections = field(default_factory=Detections.empty)
+    kept: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
+
+
+def schema(keep: Sequence[str] = ()) -> pa.Schema:
+    """The labels schema with the columns the user keeps appended, as strings."""
+    clash = sorted(set(keep) & set(LABELS.names))
+    if clash:
+        raise ValueError(f"kept column {clash[0]!r} has the name of a labels column")
+    return pa.schema([*LABELS, *(pa.field(name, pa.string()) for name in keep)])
+
+
+def rows_to_table(rows: Sequence[Row], keep: Sequence[str] = ()) -> pa.Table:
+    """Rows as an Arrow table of exactly `schema(keep)`; nothing is inferred, so empty lists are safe."""
+    plain = [name for name in LABELS.names if name != "detections"]
+    columns: list[pa.Array] = [
+        pa.array([getattr(row, name) for row in rows], LABELS.field(name).type) for name in plain
+    ]
+    columns.append(_detections_column([row.detections for row in rows]))
+    columns += [pa.array([row.kept.get(name) for row in rows], pa.string()) for name in keep]
+    return pa.Table.from_arrays(columns, schema=schema(keep))
+
+
+def complete_table(rows: Sequence[Row], keep: Sequence[str], others: pa.Table | None) -> pa.Table:
+    """The table of a whole unit by index: rows, and `others` that are taken over as they are."""
+    table = rows_to_table(rows, keep)
+    if others is None:
+        return table
+    plain = others.select(table.schema.names).replace_schema_metadata(None).cast(schema(keep))
+    return pa.concat_tables([table, plain]).sort_by("index").combine_chunks()
+
+
+def _detections_column(per_row: Sequence[Detections]) -> pa.ListArray:
+    everything = Detections.concat(per_row)
+    offsets = np.concatenate([[0], np.cumsum([len(d) for d in per_row])]).astype(np.int32)
+    boxes = np.ascontiguousarray(everything.boxes.T)  # (4, n)
+    structs = pa.StructArray.from_arrays(
+        [
+            pa.array(everything.category_ids, pa.int32()),
+            pa.array(everything.scores, pa.float32()),
+            *(pa.array(boxes[side], pa.float32()) for side in range(4)),
+            pa.array(everything.chunks, pa.int16()),
+            _mask_column(everything),
+        ],
+        fields=list(DETECTION),
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets), structs, type=LABELS.field("detections").type)
+
+
+def _mask_column(detections: Detections) -> pa.StructArray:
+    if detections.masks is None:
+        return pa.nulls(len(detections), MASK)
+    return pa.array([None if mask is None else mask_value(mask) for mask in detections.masks], MASK)
+
+
+def mask_value(mask: Mask) -> dict[str, Any]:
+    """A mask as a value of the type MASK."""
+    return {**mask.rle, "quality": mask.quality}
+
+
+def table_to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
+    """One unit's file: zstd Parquet, with the file metadata (run id, model digest, versions, ...) in the schema.
+
+    Its pages have checksums: without, most flipped bits would be read as other boxes and scores.
+    """
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    sink = pa.BufferOutputStream()
+    statistics = ["shard_id", "index", "status"]
+    pq.write_table(table, sink, compression="zstd", write_statistics=statistics, write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """The unit file's rows (all columns, or the named ones).
+
+    Raises:
+        pyarrow.ArrowException, OSError: it is damaged: cut off, or a page is not what its checksum says, or the columns
+            are not those of labels, or the runs of a mask do not fill its image. (Other damage, such as a changed bit
+            of the file's metadata, is not noticed.)
+    """
+    names = list(columns) if columns else None
+    table = pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
+    for wanted in LABELS:
+        if names is None or wanted.name in names:
+            at = table.schema.get_field_index(wanted.name)
+            if at < 0 or not _holds(table.schema.field(at).type, wanted.type):
+                raise pa.ArrowInvalid(f"it has no column {wanted.name} of type {wanted.type}")
+    if "detections" in table.schema.names:
+        _require_filled(table["detections"])
+    return table
+
+
+def _require_filled(detections: pa.ChunkedArray) -> None:
+    """Raise ArrowInvalid if the runs of a mask do not fill its image: pycocotools would compare it forever."""
+    for chunk in pc.struct_field(pc.list_flatten(detections), "mask").chunks:
+        found = chunk.drop_null()
+        if not len(found):
+            continue
+        counts, sizes = found.field("counts"), found.field("size")
+        if counts.null_count or sizes.null_count or pc.any(pc.not_equal(pc.list_value_length(sizes), 2)).as_py():
+            raise pa.ArrowInvalid("a mask has no size or no runs")
+        pixels = sizes.flatten().to_numpy(zero_copy_only=False).astype(np.int64).reshape(-1, 2).prod(1)
+        offsets = np.append(0, np.cumsum(pc.binary_length(counts).to_numpy(zero_copy_only=False), dtype=np.int64))
+        text = np.frombuffer(b"".join(counts.to_pylist()), np.uint8)
+        if not each_fills(text, offsets, pixels).all():
+            raise pa.ArrowInvalid("the runs of a mask do not fill its image")
+
+
+@dataclass(frozen=True)
+class UnitExtent:
+    """Which rows a unit file has: of these shards (one, in a sound file), with these indices."""
+
+    shard_ids: frozenset[str]
+    indices: range
+
+
+def unit_extent(data: bytes) -> UnitExtent:
+    """Read a unit file's extent from the statistics in its footer.
+
+    Raises:
+        pyarrow.ArrowException: if it has none, or its rows do not follow each other.
+    """
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    if not {"shard_id", "index"} <= set(names):
+        raise pa.ArrowInvalid("it has no column shard_id or index")
+    shard_ids: set[str] = set()
+    first, last = [], []
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        shard_id, index = (group.column(names.index(name)).statistics for name in ("shard_id", "index"))
+        if shard_id is None or index is None or not (shard_id.has_min_max and index.has_min_max):
+            raise pa.ArrowInvalid("its footer does not say which rows it has")
+        shard_ids |= {shard_id.min, shard_id.max}
+        first.append(index.min)
+        last.append(index.max)
+    indices = range(min(first, default=0), max(last, default=-1) + 1)
+    if len(indices) != metadata.num_rows:
+        raise pa.ArrowInvalid(f"it has {metadata.num_rows} rows for the indices {indices.start} to {indices.stop - 1}")
+    return UnitExtent(frozenset(shard_ids), indices)
+
+
+def _holds(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of a type are read as those of another."""
+    return bool(found.equals(wanted)) or (wanted.equals(_DETECTIONS) and bool(found.equals(_DETECTIONS_1)))
+
+
+def detections_of(table: pa.Table, *, masks: bool = True) -> list[Detections]:
+    """The detections of each row of a labels table, in row order.
+
+    Args:
+        masks: False leaves them out, for readers of boxes: making them takes many times as long as all the rest.
+    """
+    column = table["detections"].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    offsets = column.offsets.to_numpy()
+    values = column.values.slice(offsets[0], offsets[-1] - offsets[0])  # of a sliced table no more than its rows
+    part: dict[str, Any] = {
+        name: values.field(name).to_numpy(zero_copy_only=False)
+        for name in ("category_id", "score", "x_min", "y_min", "x_max", "y_max", "chunk")
+    }
+    everything = Detections.of(
+        np.stack([part["x_min"], part["y_min"], part["x_max"], part["y_max"]], 1),
+        part["score"],
+        part["category_id"],
+        part["chunk"],
+    )
+    found = values.field("mask") if masks else None
+    if found is not None and found.null_count < len(found):
+        everything = everything.with_masks([_mask_of(value) for value in found.to_pylist()])
+    return [everything[start:stop] for start, stop in itertools.pairwise(offsets - offsets[0])]
+
+
+def table_to_rows(table: pa.Table) -> list[Row]:
+    """The rows of a labels table; columns beyond the schema are what the user keeps."""
+    plain = [name for name in LABELS.names if name != "detections"]
+    kept = [name for name in table.schema.names if name not in LABELS.names]
+    return [
+        Row(**{name: row[name] for name in plain}, detections=found, kept={name: row[name] for name in kept})
+        for row, found in zip(table.drop_columns(["detections"]).to_pylist(), detections_of(table), strict=True)
+    ]
+
+
+def _mask_of(value: Mapping[str, Any] | None) -> Mask | None:
+    if value is None:
+        return None
+    height, width = value["size"]
+    return Mask(height, width, value["counts"], value.get("quality"))  # schema version 1 has no quality

@@ -1,0 +1,122 @@
+"""The live display of a run: a moving panel in a terminal, one line every few seconds otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from labeler.labels.records import STATUSES
+from labeler.pipeline.blocks import Receipt
+from labeler.terminal import message_console
+
+LINE_INTERVAL_S = 5.0
+MOST_REASONS = 10  # of what is repeated, each printed once
+
+
+class Display:
+    """Shows images done and total (or ≥), images per second, time left, statuses, and pieces to be repeated.
+
+    Args:
+        done: images that earlier sessions committed.
+        images_per_shard: images of each shard of the plan; None where only reading the shard to its end will tell.
+    """
+
+    def __init__(
+        self, *, done: int, images_per_shard: Mapping[str, int | None], console: Console | None = None
+    ) -> None:
+        self._console = console or message_console()
+        self._earlier = done
+        self._unknown = {shard_id for shard_id, images in images_per_shard.items() if images is None}
+        self._total = sum(images or 0 for images in images_per_shard.values())
+        self._statuses: Counter[str] = Counter()
+        self._engines: set[str] = set()
+        self._seen: dict[str, int] = {}  # units with a receipt, a bit each: sets of numbers would take 100 times more
+        self._images = self._detections = self._errors = 0
+        self._reasons: set[str] = set()
+        self._start = self._last_line = time.monotonic()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        self.print(self.line())
+
+    def receive(self, receipt: Receipt) -> None:
+        """Count one receipt; prints a line now and then where there is no terminal."""
+        now = time.monotonic()
+        if receipt.error:
+            self._errors += 1
+            self._say_why(receipt)
+        if receipt.engine and receipt.engine not in self._engines:  # once for each kind of worker
+            self._engines.add(receipt.engine)
+            self.print(f"engine {receipt.engine}")
+        if receipt.shard_images is not None and receipt.shard_id in self._unknown:
+            self._unknown.discard(receipt.shard_id)
+            self._total += receipt.shard_images
+        if not self._is_repeated(receipt):
+            self._statuses.update(receipt.counts)
+            self._images += receipt.images
+            self._detections += receipt.detections
+        if self._live is None and now - self._last_line >= LINE_INTERVAL_S:
+            self._last_line = now
+            self.print(self.line())
+
+    def _say_why(self, receipt: Receipt) -> None:
+        """Print why something will be repeated, each reason once: a fault that stays must not be only a number."""
+        reason = receipt.error or ""
+        if reason not in self._reasons and len(self._reasons) < MOST_REASONS:
+            self._reasons.add(reason)
+            of_unit = "" if receipt.unit is None else f" unit {receipt.unit:06d}"
+            self.print(f"will repeat shard {receipt.shard_id}{of_unit}: {reason}")
+
+    def _is_repeated(self, receipt: Receipt) -> bool:
+        """A unit's second receipt: after a crash, units that were committed already may come once more."""
+        if receipt.unit is None or receipt.error:
+            return False
+        seen, bit = self._seen.get(receipt.shard_id, 0), 1 << receipt.unit
+        self._seen[receipt.shard_id] = seen | bit
+        return bool(seen & bit)
+
+    def print(self, text: str) -> None:
+        """A line of its own, above the panel."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def line(self) -> str:
+        done = self._earlier + self._images
+        rate = self._images / max(time.monotonic() - self._start, 1e-9)  # the start-up of the workers counts
+        total = f"{max(self._total, done):,}" if not self._unknown else f"≥ {max(self._total, done):,}"
+        parts = [f"images {done:,}/{total}"]
+        if rate:
+            parts.append(f"{rate:,.3g} images/s")
+            if not self._unknown and self._total > done:
+                parts.append(f"{_duration((self._total - done) / rate)} left")
+        parts += [f"{status} {self._statuses[status]:,}" for status in STATUSES if self._statuses[status]]
+        parts.append(f"detections {self._detections:,}")
+        if self._errors:
+            parts.append(f"to repeat {self._errors:,}")
+        return " · ".join(parts)
+
+    def _render(self) -> Text:
+        return Text(f"{_duration(time.monotonic() - self._start)}  {self.line()}")
+
+
+def _duration(seconds: float) -> str:
+    """`1:02:03`, or `2:03` under an hour."""
+    minutes, whole = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"

@@ -1,0 +1,319 @@
+"""Prompts: the phrases of a vocabulary packed into captions under the token budget, with each phrase's positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from labeler.errors import Refused
+from labeler.prompts.tokenizer import CLS_ID, PERIOD_ID, QUESTION_ID, SEP_ID, Tokenizer
+from labeler.vocabulary import Category, Vocabulary, digest, refuse
+from labeler.vocabulary.reading import show
+
+MAX_TOKENS = 256  # Grounding DINO's max_text_len: the model cuts what is longer
+MIN_TOKENS = 4  # [CLS] word . [SEP]
+MAX_CHUNKS = 2**15 - 1  # the labels' chunk column is int16
+_SEPARATORS = {CLS_ID: "[CLS]", SEP_ID: "[SEP]", PERIOD_ID: ".", QUESTION_ID: "?"}
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A phrase inside a chunk; `positions` are those of its word tokens in the chunk's input_ids, contiguous."""
+
+    category_id: int
+    text: str
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PromptChunk:
+    """One caption. input_ids: `[CLS] w.. . w.. . [SEP]`; the negative phrases come last."""
+
+    index: int
+    caption: str
+    input_ids: tuple[int, ...]
+    phrases: tuple[Phrase, ...]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """All chunks of a run: as many passes of the detector for each image."""
+
+    chunks: tuple[PromptChunk, ...]
+    negative_ids: frozenset[int]
+    max_tokens: int
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """blake2b-128, hex, of everything the detector sees."""
+        return digest(self.to_json())
+
+    @property
+    def tokens_per_chunk(self) -> tuple[int, ...]:
+        """Tokens of each chunk, [CLS] and [SEP] included; the budget is `max_tokens`."""
+        return tuple(len(chunk.input_ids) for chunk in self.chunks)
+
+    def __len__(self) -> int:
+        """Number of chunks."""
+        return len(self.chunks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for prompts.json."""
+        chunks = [
+            {
+                "caption": chunk.caption,
+                "input_ids": list(chunk.input_ids),
+                "phrases": [
+                    {"category_id": p.category_id, "text": p.text, "positions": list(p.positions)}
+                    for p in chunk.phrases
+                ],
+            }
+            for chunk in self.chunks
+        ]
+        return {"max_tokens": self.max_tokens, "negative_ids": sorted(self.negative_ids), "chunks": chunks}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Prompts:
+        """The inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
+        try:
+            chunks = tuple(_chunk_from_json(index, chunk) for index, chunk in enumerate(data["chunks"]))
+            return Prompts(chunks, frozenset(map(int, data["negative_ids"])), int(data["max_tokens"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refused(f"prompts.json: damaged: {type(error).__name__}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found, a line each; problems refuse the run, warnings do not."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Spelled:
+    """A phrase with its token ids."""
+
+    category: Category
+    text: str
+    ids: tuple[int, ...]
+
+    @property
+    def cost(self) -> int:
+        return len(self.ids) + 1  # its period
+
+
+def check(vocabulary: Vocabulary, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> Report:
+    """Everything that is wrong with the vocabulary for this tokenizer, all at once, without a model."""
+    _refuse_budget(max_tokens)
+    spelled = _spell(vocabulary, tokenizer)
+    report = Report(warnings=list(vocabulary.warnings))
+    owners: dict[tuple[int, ...], _Spelled] = {}
+    for phrase in spelled:
+        me = f"{vocabulary.where(phrase.category)}: phrase {show(phrase.text)}"
+        problem = _find_problem(phrase, tokenizer)
+        if problem is not None:
+            report.problems.append(f"{me} {problem}")
+            continue
+        if (warning := _find_warning(phrase, tokenizer)) is not None:
+            report.warnings.append(f"{me} {warning}")
+        owner = owners.setdefault(phrase.ids, phrase)
+        if owner is phrase:
+            continue
+        if owner.category.id == phrase.category.id:
+            report.warnings.append(f"{me} is the same tokens as {show(owner.text)}: used once")
+        else:
+            where = vocabulary.where(owner.category)
+            report.problems.append(f"{me} is the same tokens as {show(owner.text)} of {where}; change one of them")
+    report.problems.extend(_find_too_long(vocabulary, spelled, max_tokens))
+    return report
+
+
+def pack(
+    vocabulary: Vocabulary, tokenizer: Tokenizer, *, max_tokens: int = MAX_TOKENS, max_categories: int | None = None
+) -> Prompts:
+    """Pack all phrases into as few chunks as first-fit finds.
+
+    In vocabulary order, each category goes into the first chunk that has room for all its phrases, else into a new
+    one. (Filling one chunk after the other instead costs a chunk more for LVIS: 16 against 15, and 15 is the least
+    possible for its 3,800 tokens.) A category too large for any chunk is spread over several. The same vocabulary,
+    tokenizer and limits give the same chunks.
+
+    Args:
+        max_tokens: of a chunk, [CLS] and [SEP] included.
+        max_categories: of a chunk, negatives not counted; None for no limit.
+
+    Raises:
+        Refused: with every problem that `check` finds.
+    """
+    if max_categories is not None and max_categories < 1:
+        raise Refused(f"prompts.max_categories must be at least 1, got {max_categories}")
+    problems = check(vocabulary, tokenizer, max_tokens).problems
+    if problems:
+        raise refuse(vocabulary.name, problems)
+    spelled = _drop_repeated(_spell(vocabulary, tokenizer))
+    negatives = [phrase for phrase in spelled if phrase.category.negative]
+    room = max_tokens - 2 - _cost(negatives)
+    bins = _first_fit(_group(spelled, room), room, max_categories)
+    if len(bins) > MAX_CHUNKS:
+        raise Refused(
+            f"vocabulary {vocabulary.name}: {len(bins)} prompt chunks, at most {MAX_CHUNKS}; use fewer phrases"
+        )
+    chunks = tuple(_assemble(index, [*members, *negatives]) for index, members in enumerate(bins))
+    return Prompts(chunks, vocabulary.negative_ids, max_tokens)
+
+
+def positive_map(chunk: PromptChunk, width: int) -> npt.NDArray[np.float32]:
+    """(phrases, width) float32: row i averages the word tokens of phrase i, so that `p @ map.T` are its mean scores.
+
+    Args:
+        width: number of tokens of the (padded) text, at least the chunk's own.
+    """
+    if width < len(chunk.input_ids):
+        raise ValueError(f"width {width} is less than the chunk's {len(chunk.input_ids)} tokens")
+    weights = np.zeros((len(chunk.phrases), width), np.float32)
+    for row, phrase in enumerate(chunk.phrases):
+        weights[row, list(phrase.positions)] = 1 / len(phrase.positions)
+    return weights
+
+
+def _refuse_budget(max_tokens: int) -> None:
+    if not MIN_TOKENS <= max_tokens <= MAX_TOKENS:
+        raise Refused(
+            f"prompts.max_tokens must be {MIN_TOKENS} to {MAX_TOKENS} (the model reads no more), got {max_tokens}"
+        )
+
+
+def _spell(vocabulary: Vocabulary, tokenizer: Tokenizer) -> list[_Spelled]:
+    return [_Spelled(c, text, tuple(tokenizer.word_ids(text))) for c in vocabulary.categories for text in c.phrases]
+
+
+def _find_problem(phrase: _Spelled, tokenizer: Tokenizer) -> str | None:
+    """What makes the phrase unusable; compared by token id, because that is what the model separates at."""
+    if not phrase.ids:
+        return "has no token; use other words"
+    separators = [text for number, text in _SEPARATORS.items() if number in phrase.ids]
+    if separators:
+        return f"has {' and '.join(separators)} in it, which separates phrases; write it without"
+    if tokenizer.special_ids.intersection(phrase.ids):
+        return "has a special token in it; use other words"
+    if all(map(tokenizer.is_unknown, phrase.ids)):
+        return "is unknown to the tokenizer (only [UNK]); use other words"
+    return None
+
+
+def _find_warning(phrase: _Spelled, tokenizer: Tokenizer) -> str | None:
+    """What makes the phrase weak: the model gets little or nothing from such tokens, but others may carry it."""
+    if any(map(tokenizer.is_unknown, phrase.ids)):
+        return "is partly unknown to the tokenizer ([UNK])"
+    tokens = [tokenizer.token(i) for i in phrase.ids]
+    words: list[list[str]] = []
+    for token in tokens:
+        if token.startswith("##") and words:
+            words[-1].append(token[2:])
+        else:
+            words.append([token])
+    spelled_out = any(len(word) > 2 and all(len(piece) == 1 for piece in word) for word in words)
+    letters_only = all(len(token) == 1 for token in tokens) and not phrase.text.isascii()
+    if spelled_out or letters_only:
+        return "falls to single characters: the tokenizer does not know these words"
+    return None
+
+
+def _find_too_long(vocabulary: Vocabulary, spelled: Sequence[_Spelled], max_tokens: int) -> list[str]:
+    """Phrases that fit into no chunk beside the negative ones."""
+    room, negative = max_tokens - 2, _cost(p for p in spelled if p.category.negative)
+    if negative > room - 2:
+        return [f"the negative phrases take {negative} of {room} tokens in every chunk; use fewer"]
+    beside = f" beside the negative phrases' {negative}" if negative else ""
+    return [
+        f"{vocabulary.where(p.category)}: phrase {show(p.text)} is too long: {p.cost} tokens with its period, "
+        f"a chunk has {room}{beside}; use fewer words"
+        for p in spelled
+        if not p.category.negative and p.cost > room - negative
+    ]
+
+
+def _drop_repeated(spelled: Iterable[_Spelled]) -> list[_Spelled]:
+    """The first of each token sequence; `check` has seen to it that the others are of the same category."""
+    unique: dict[tuple[int, ...], _Spelled] = {}
+    for phrase in spelled:
+        unique.setdefault(phrase.ids, phrase)
+    return list(unique.values())
+
+
+def _cost(phrases: Iterable[_Spelled]) -> int:
+    return sum(phrase.cost for phrase in phrases)
+
+
+def _group(spelled: Iterable[_Spelled], room: int) -> list[list[_Spelled]]:
+    """Phrases that stay together: those of a category, or single ones where a category is too large for a chunk."""
+    by_category: dict[int, list[_Spelled]] = {}
+    for phrase in spelled:
+        if not phrase.category.negative:
+            by_category.setdefault(phrase.category.id, []).append(phrase)
+    groups = []
+    for phrases in by_category.values():
+        groups += [phrases] if _cost(phrases) <= room else [[phrase] for phrase in phrases]
+    return groups
+
+
+def _first_fit(groups: Iterable[list[_Spelled]], room: int, max_categories: int | None) -> list[list[_Spelled]]:
+    bins: list[list[_Spelled]] = []
+    left: list[int] = []  # tokens
+    members: list[set[int]] = []  # category ids
+    first_open = 0  # chunks before it have no room for even the shortest phrase
+    for group in groups:
+        cost, category = _cost(group), group[0].category.id
+        for at in range(first_open, len(bins) + 1):
+            if at == len(bins):
+                bins.append([])
+                left.append(room)
+                members.append(set())
+            full = max_categories is not None and len(members[at] | {category}) > max_categories
+            if cost <= left[at] and not full:
+                break
+        bins[at] += group
+        left[at] -= cost
+        members[at].add(category)
+        while first_open < len(bins) and left[first_open] < 2:
+            first_open += 1
+    return bins
+
+
+def _assemble(index: int, members: Sequence[_Spelled]) -> PromptChunk:
+    ids, phrases = [CLS_ID], []
+    for member in members:
+        positions = tuple(range(len(ids), len(ids) + len(member.ids)))
+        phrases.append(Phrase(member.category.id, member.text, positions))
+        ids += [*member.ids, PERIOD_ID]
+    caption = " ".join(f"{member.text.lower()} ." for member in members)
+    return PromptChunk(index, caption, (*ids, SEP_ID), tuple(phrases))
+
+
+def _chunk_to_json(chunk: PromptChunk) -> dict[str, Any]:
+    phrases = [{"category_id": p.category_id, "text": p.text, "positions": list(p.positions)} for p in chunk.phrases]
+    return {"caption": chunk.caption, "input_ids": list(chunk.input_ids), "phrases": phrases}
+
+
+def _chunk_from_json(index: int, data: Mapping[str, Any]) -> PromptChunk:
+    ids = tuple(map(int, data["input_ids"]))
+    phrases = tuple(
+        Phrase(int(p["category_id"]), str(p["text"]), tuple(map(int, p["positions"]))) for p in data["phrases"]
+    )
+    if len(ids) < MIN_TOKENS or ids[0] != CLS_ID or ids[-2:] != (PERIOD_ID, SEP_ID):
+        raise ValueError(f"chunk {index} does not read [CLS] ... . [SEP]")
+    at = 1
+    for phrase in phrases:
+        end = at + len(phrase.positions)
+        if not phrase.positions or phrase.positions != tuple(range(at, end)) or ids[end : end + 1] != (PERIOD_ID,):
+            raise ValueError(f"chunk {index}: positions of {show(phrase.text)} do not fit")
+        at = end + 1
+    if at != len(ids) - 1:
+        raise ValueError(f"chunk {index}: tokens of no phrase")
+    return PromptChunk(index, str(data["caption"]), ids, phrases)

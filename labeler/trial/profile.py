@@ -1,0 +1,159 @@
+"""Where the time goes: a sample of a run's images labeled here, without Ray, one part after the other."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labeler import storage
+from labeler.cpus import worker_threads
+from labeler.detectors.clock import seconds_on
+from labeler.detectors.grounding_dino.detector import GroundingDino
+from labeler.detectors.profiling import (
+    MERGE,
+    PER_IMAGE,
+    PER_PASS,
+    Ranges,
+    counted_operations,
+    instrumented,
+    reached_rate,
+    replaced,
+    time_text,
+    traced,
+)
+from labeler.labeling.job import Job, detector_recipe
+from labeler.labeling.unit import UnitLabeler
+from labeler.labels.records import rows_to_table, table_to_parquet
+from labeler.runs.plan import PlannedShard
+from labeler.shards import Item
+from labeler.trial.sampling import first_items
+
+READ, DECODE, WRITE, REST = "read", "decode and hash", "encode and write", "rest"
+PARTS = (READ, DECODE, *PER_IMAGE, *PER_PASS, MERGE, WRITE, REST)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A sample of images, labeled one part after the other.
+
+    Attributes:
+        passes: prompt chunks, that is passes of each image.
+        seconds: part -> seconds of all images; all of `PARTS`, in their order.
+        operations: part -> floating-point operations of all images.
+        total_s: by the clock on the wall, from before the first part to behind the last.
+        pipelined_s: the same images as a worker runs them: decoding beside the detector, no waiting in between.
+        text_s: encoding all chunks, once in a worker's life.
+        roof: operations a second of one large product on this device.
+        description: of the detector: engine, dtype, device.
+    """
+
+    images: int
+    passes: int
+    seconds: dict[str, float]
+    operations: dict[str, float]
+    total_s: float
+    pipelined_s: float
+    text_s: float
+    roof: float
+    description: dict[str, str] = field(default_factory=dict)
+
+
+def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace: str | None = None) -> Profile:
+    """Label the first images of some shards on this machine, several times over; nothing is written to the output.
+
+    Args:
+        images: how many.
+        trace: a file for a Chrome trace of one batch; None for none.
+    """
+    threads = worker_threads(job.config.ray.cpus_per_worker)
+    detector = detector_recipe(job, threads=threads)()
+    assert isinstance(detector, GroundingDino)
+    clock, roof = seconds_on(detector.device), reached_rate(detector)
+    ranges, start = Ranges(clock), clock()
+    with ranges.part(READ):
+        items = [item for _, item in first_items(job.config, plan, images=images)]
+    read_s = clock() - start
+    pipelined_s = _pipelined_seconds(detector, items, job, threads)
+    start = clock()
+    _label_in_parts(detector, items, job, ranges)
+    total_s = read_s + clock() - start
+    with counted_operations() as meter:
+        operations = Ranges(meter)
+        _label_in_parts(detector, items, job, operations)
+    if trace:
+        batch = items[: _labeler(detector, job, 0).images_per_batch]
+        with traced(trace) as mark:
+            _label_in_parts(detector, batch, job, Ranges(time.perf_counter, mark=mark))
+    return Profile(
+        len(items),
+        len(job.prompts.chunks),
+        {name: ranges.parts.get(name, 0.0) for name in PARTS},
+        {name: operations.parts.get(name, 0.0) for name in PARTS},
+        total_s,
+        pipelined_s,
+        time_text(detector),
+        max(roof, reached_rate(detector)),  # before and after: other programs may have been at work
+        detector.description,
+    )
+
+
+def _labeler(detector: GroundingDino, job: Job, decode_threads: int) -> UnitLabeler:
+    return UnitLabeler(
+        detector,
+        decode_threads=decode_threads,
+        images_per_batch=job.config.detect.images_per_batch,
+        max_pixels=job.config.detect.max_pixels,
+    )
+
+
+def _pipelined_seconds(detector: GroundingDino, items: Sequence[Item], job: Job, threads: int) -> float:
+    """Seconds as a worker runs, after a first batch that loads kernels."""
+    labeler = _labeler(detector, job, threads)
+    labeler.label("000000", items[: labeler.images_per_batch])
+    start = time.perf_counter()
+    labeler.label("000000", items, job.config.input.keep)
+    return time.perf_counter() - start
+
+
+def _label_in_parts(detector: GroundingDino, items: Sequence[Item], job: Job, ranges: Ranges) -> None:
+    """Label and write one unit, to a folder that goes away; what belongs to no part is `REST`."""
+    keep, labeler = job.config.input.keep, _labeler(detector, job, 0)
+    with ExitStack() as stack:
+        stack.enter_context(instrumented(detector, ranges))
+        stack.enter_context(replaced(labeler, "_prepare", ranges.within(DECODE, labeler._prepare)))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        with ranges.part(REST):
+            rows, _ = labeler.label("000000", items, keep)
+        with ranges.part(WRITE):
+            storage.put_if_absent(str(Path(folder) / "unit.parquet"), table_to_parquet(rows_to_table(rows, keep), {}))
+
+
+def describe_profile(profile: Profile) -> Iterator[str]:
+    """A table of the parts, and what stands beside it."""
+    said, images = profile.description, profile.images
+    yield (
+        f"profile  {images} images, {profile.passes} passes each, on {said.get('device')} in {said.get('dtype')} "
+        f"(engine {said.get('engine')})"
+    )
+    yield f"{'part':24}{'share':>8}{'ms/image':>11}{'ms/pass':>10}{'of roof':>10}"
+    for name, seconds in profile.seconds.items():
+        passes = profile.passes if name in PER_PASS else 0
+        yield _line(profile, name, seconds, profile.operations[name], passes)
+    yield _line(profile, "sum", sum(profile.seconds.values()), sum(profile.operations.values()), profile.passes)
+    yield (
+        f"speed    {images / profile.pipelined_s:.3g} images/s with decoding beside the detector, as a worker runs; "
+        f"{images / profile.total_s:.3g} one part after the other"
+    )
+    yield f"text     {1000 * profile.text_s:.0f} ms for all {profile.passes} chunks, once in a worker's life"
+    yield f"roof     {profile.roof / 1e9:,.0f} GF/s: one large product on this device"
+
+
+def _line(profile: Profile, name: str, seconds: float, operations: float, passes: int) -> str:
+    share, ms = seconds / profile.total_s, 1000 * seconds / profile.images
+    by_pass = f"{ms / passes:10.1f}" if passes else f"{'':10}"
+    roof = f"{operations / seconds / profile.roof:10.0%}" if operations and seconds else ""
+    return f"{name:24}{share:8.1%}{ms:11.1f}{by_pass}{roof}".rstrip()

@@ -1,0 +1,17 @@
+"""The names to look for: categories with ids and phrases, read from files of many kinds or built in."""
+
+from labeler.vocabulary.model import (
+    BUILT_IN,
+    Category,
+    Vocabulary,
+    digest,
+    refuse,
+)
+
+__all__ = [
+    "BUILT_IN",
+    "Category",
+    "Vocabulary",
+    "digest",
+    "refuse",
+]

@@ -1,0 +1,321 @@
+"""The vocabulary: the ordered categories of a run, from a built-in name, a file, a URL or a list."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from labeler.errors import Refused, StorageError
+from labeler.vocabulary import reading as files
+from labeler.vocabulary.reading import Entries, Entry, phrase_key, show
+
+BUILT_IN = {"coco": 80, "lvis_v1": 1203, "objects365_v1": 365}  # name -> number of categories
+MAX_ID = 2**31 - 1  # the labels' category_id column is int32
+_MAX_PROBLEMS = 1000  # lines of one refusal
+_SPEC_KEYS = ("name", "categories", "synonyms", "negative")
+
+
+Check = Callable[["Vocabulary"], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category.
+
+    Attributes:
+        id: 0..2^31-1, kept in every output. 0 is allowed: many COCO files of one's own start there.
+        name: the official name, for people, exports and matching ("aerosol_can").
+        phrases: the words for it in a prompt, best first ("aerosol can"); all are mapped to the one id.
+        negative: it competes with the others and is dropped at the end.
+        frequency: LVIS's r, c or f.
+    """
+
+    id: int
+    name: str
+    phrases: tuple[str, ...]
+    negative: bool = False
+    frequency: str | None = None
+    supercategory: str | None = None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ordered categories of a run.
+
+    Attributes:
+        name: for people; not part of the fingerprint.
+        warnings: what was left out while loading, or is probably not meant; a line each.
+        doubts: the last of these alone.
+        places: where each category was written ("line 3"), by id; empty for one that was not read from a source.
+    """
+
+    name: str
+    categories: tuple[Category, ...]
+    warnings: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    doubts: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    places: Mapping[int, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @staticmethod
+    def load(
+        spec: str | Path | Sequence[Any] | Mapping[str, Any], *, synonyms: bool = False, also: Check | None = None
+    ) -> Vocabulary:
+        """The vocabulary that `spec` means.
+
+        Args:
+            spec: a built-in name (coco, lvis_v1, objects365_v1); a path or URL of a .txt, .yaml or .json (a list of
+                categories, COCO/LVIS annotations, or YOLO's data.yaml); a list of names or mappings {id, name, phrases,
+                negative}; or a mapping {name, synonyms, negative} around a name or path, {categories, ...} around a
+                list.
+            synonyms: also use the synonyms that LVIS, Objects365 and annotation files carry.
+            also: a further check, as of the tokens; it gets the categories that are sound so far, and the problems it
+                returns are reported together with the others.
+
+        Raises:
+            Refused: not readable, or not a vocabulary; `problems` has a line for each single problem.
+        """
+        extra: Any = None
+        label: str | None = None
+        if isinstance(spec, Mapping):
+            spec, label, synonyms, extra = _open_mapping(spec, synonyms)
+        source, found = _read(spec)
+        files.add_negatives(found, extra)
+        return _build(found, label or found.name or source, source, synonyms, also)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """blake2b-128, hex, of the categories in their order."""
+        return digest(self.to_json()["categories"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for vocabulary.json; itself a file that `load` reads. Default values are left out."""
+        return {"name": self.name, "categories": [_to_plain(c) for c in self.categories]}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Vocabulary:
+        """The inverse of `to_json`. Raises Refused."""
+        found = files.read_document(data, None, "vocabulary.json")
+        return _build(found, found.name or "vocabulary", "vocabulary.json", synonyms=False)
+
+    @cached_property
+    def by_id(self) -> dict[int, Category]:
+        return {category.id: category for category in self.categories}
+
+    @property
+    def negative_ids(self) -> frozenset[int]:
+        return frozenset(category.id for category in self.categories if category.negative)
+
+    def __len__(self) -> int:
+        """Number of categories, negatives included."""
+        return len(self.categories)
+
+    def where(self, category: Category) -> str:
+        """For messages: `line 3: category 7 "cat"`."""
+        place = self.places.get(category.id)
+        return f"{place}: {label(category)}" if place else label(category)
+
+
+def digest(data: Any) -> str:
+    """blake2b-128, hex, over canonical JSON (sorted keys, no spaces, UTF-8)."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def label(category: Category) -> str:
+    """For messages: `category 7 "cat"`."""
+    return f"category {category.id} {show(category.name)}"
+
+
+def _to_plain(category: Category) -> dict[str, Any]:
+    plain: dict[str, Any] = {"id": category.id, "name": category.name, "phrases": list(category.phrases)}
+    for f in fields(category)[3:]:
+        if (value := getattr(category, f.name)) != f.default:
+            plain[f.name] = value
+    return plain
+
+
+def _open_mapping(spec: Mapping[str, Any], synonyms: bool) -> tuple[Any, str | None, bool, Any]:
+    """What a mapping in a config means: (inner spec, label, synonyms, negative phrases)."""
+    problems: list[str] = []
+    files.check_keys(spec, _SPEC_KEYS, "vocabulary", problems)
+    if problems:
+        raise Refused(problems[0], problems)
+    name, inner = spec.get("name"), spec.get("categories")
+    wanted = spec.get("synonyms", synonyms)
+    if not isinstance(wanted, bool):
+        raise Refused(f"vocabulary.synonyms must be true or false, got {wanted!r}")
+    if not isinstance(name, str | None) or (inner is None and not name):
+        raise Refused("vocabulary: say `name` (a built-in name, a path or a URL) or `categories` (a list)")
+    if inner is not None and (isinstance(inner, str) or not isinstance(inner, Sequence)):
+        raise Refused(f"vocabulary.categories must be a list, got {type(inner).__name__}; a file goes under `name`")
+    return (name, None, wanted, spec.get("negative")) if inner is None else (inner, name, wanted, spec.get("negative"))
+
+
+def _read(spec: Any) -> tuple[str, Entries]:
+    """(what to call the source, its entries)."""
+    if isinstance(spec, Path):
+        return _read_file(str(spec))
+    if isinstance(spec, str):
+        return _read_built_in(spec) if spec in BUILT_IN else _read_file(spec)
+    if isinstance(spec, Sequence) and not isinstance(spec, bytes):
+        return "list", files.read_document(spec, None, "vocabulary")
+    raise Refused(f"vocabulary: expected a name, a path or a list of categories, got {type(spec).__name__}")
+
+
+def _read_built_in(name: str) -> tuple[str, Entries]:
+    data = json.loads((resources.files("labeler.vocabulary") / "builtin" / f"{name}.json").read_bytes())
+    found = Entries(name)
+    for item in data["categories"]:
+        files.add_item(found, item, "", annotations=True)
+    return name, found
+
+
+def _read_file(spec: str) -> tuple[str, Entries]:
+    remote = "://" in spec
+    path = urlsplit(spec).path if remote else spec
+    suffix = Path(path).suffix.lower()
+    if suffix not in files.SUFFIXES:
+        raise Refused(_unknown(spec))
+    limit = files.max_bytes(suffix)
+    data, shown = _read_remote(spec, limit) if remote else (_read_local(spec, limit), spec)
+    found = files.read_file(data, suffix, shown)
+    found.name = found.name or Path(path).stem
+    return shown, found
+
+
+def _unknown(spec: str) -> str:
+    from labeler import storage
+
+    near = difflib.get_close_matches(spec.lower(), BUILT_IN, 1, 0.5)
+    near = near or [name for name in BUILT_IN if len(spec) > 2 and name.startswith(spec.lower()[:4])]
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return (
+        f"vocabulary {show(storage.redact(spec))} is not built in ({', '.join(BUILT_IN)}) and not a file name "
+        f"(.txt, .yaml or .json){hint}"
+    )
+
+
+def _read_local(path: str, limit: int) -> bytes:
+    """At most one byte more than the limit: enough to refuse."""
+    from labeler import storage
+
+    try:
+        return storage.read_regular(path, limit + 1)
+    except FileNotFoundError:
+        raise Refused(f"vocabulary {path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise Refused(f"vocabulary {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _read_remote(uri: str, limit: int) -> tuple[bytes, str]:
+    from labeler import storage
+
+    shown = storage.redact(uri)
+    try:
+        with storage.open_stream(uri) as stream:
+            return stream.read(min(stream.size, limit + 1)), shown
+    except StorageError as error:
+        raise Refused(f"vocabulary {shown}: {error}") from None
+
+
+def refuse(source: str, problems: Sequence[str]) -> Refused:
+    """The one error for all problems: a single one stands in the message itself."""
+    if len(problems) == 1:
+        return Refused(f"vocabulary {source}: {problems[0]}")
+    more = len(problems) - _MAX_PROBLEMS
+    shown = problems if more <= 0 else [*problems[:_MAX_PROBLEMS], f"and {more} more"]
+    return Refused(f"vocabulary {source}: {len(problems)} problems", shown)
+
+
+def _build(found: Entries, name: str, source: str, synonyms: bool, also: Check | None = None) -> Vocabulary:
+    """Number, check and freeze the entries. Raises Refused with every problem."""
+    problems = list(found.problems)
+    entries = _number(found.entries, problems)
+    warnings = list(found.warnings)
+    if synonyms:
+        entries = _add_synonyms(entries, warnings)
+    categories = [_to_category(entry) for entry in entries]
+    unsound = _find_problems(entries, categories)
+    problems += [problem for _, problem in unsound]
+    if not problems and all(category.negative for category in categories):
+        problems.append("no category in it; name at least one that is not negative")
+    bad = {position for position, _ in unsound}
+    sound = [pair for position, pair in enumerate(zip(entries, categories, strict=True)) if position not in bad]
+    places = {category.id: entry.place for entry, category in sound if entry.place}
+    vocabulary = Vocabulary(
+        name, tuple(category for _, category in sound), tuple(warnings), tuple(found.warnings), places
+    )
+    problems += also(vocabulary) if also else []
+    if problems:
+        raise refuse(source, problems)
+    return vocabulary
+
+
+def _number(entries: Sequence[Entry], problems: list[str]) -> list[Entry]:
+    """Ids from 1 in order where none is given; some given and some not is a problem."""
+    missing = [entry for entry in entries if entry.id is None]
+    if missing and len(missing) < len(entries):
+        hint = "has no id, others have; give every category one, or none"
+        problems += [f"{entry.place}: {show(entry.name)} {hint}" for entry in missing]
+        return [entry for entry in entries if entry.id is not None]
+    return [replace(entry, id=number) for number, entry in enumerate(entries, 1)] if missing else list(entries)
+
+
+def _add_synonyms(entries: Sequence[Entry], warnings: list[str]) -> list[Entry]:
+    """Synonyms become further phrases, but for those that another category claims, too."""
+    claims = Counter(key for e in entries for key in {phrase_key(p) for p in (*e.phrases, *e.synonyms)})
+    extended = []
+    for entry in entries:
+        own = {phrase_key(phrase) for phrase in entry.phrases}
+        shared = [s for s in entry.synonyms if claims[phrase_key(s)] > 1 and phrase_key(s) not in own]
+        at = f"{entry.place}: " if entry.place else ""
+        for synonym in shared:
+            what = f"synonym {show(synonym)} of {show(entry.name)}"
+            warnings.append(f"{at}{what} dropped: another category claims it, too")
+        kept = tuple(s for s in entry.synonyms if s not in shared)
+        extended.append(replace(entry, phrases=(*entry.phrases, *kept)))
+    return extended
+
+
+def _to_category(entry: Entry) -> Category:
+    unique: dict[str, str] = {}
+    for phrase in entry.phrases:
+        unique.setdefault(phrase_key(phrase), phrase)  # the first spelling stays
+    phrases = tuple(unique.values())
+    number = -1 if entry.id is None else entry.id
+    return Category(number, entry.name, phrases, entry.negative, entry.frequency, entry.supercategory)
+
+
+def _find_problems(entries: Sequence[Entry], categories: Sequence[Category]) -> list[tuple[int, str]]:
+    """Ids out of range, and ids, names and phrases that two categories share: (position, problem)."""
+    problems: list[tuple[int, str]] = []
+    ids: dict[int, int] = {}  # id, name, phrase -> position of the first that has it
+    names: dict[str, int] = {}
+    phrases: dict[str, int] = {}
+    for position, (entry, category) in enumerate(zip(entries, categories, strict=True)):
+        me = f"{entry.place}: {label(category)}" if entry.place else label(category)
+
+        def taken(what: str, owner: int, me: str = me) -> str:
+            place = entries[owner].place
+            return f"{me}: {what} is taken by {label(categories[owner])}" + (f" ({place})" if place else "")
+
+        if not 0 <= category.id <= MAX_ID:
+            problems.append((position, f"{me}: ids go from 0 to {MAX_ID}"))
+        if (owner := ids.setdefault(category.id, position)) != position:
+            problems.append((position, taken("the id", owner)))
+        if (owner := names.setdefault(category.name, position)) != position:
+            problems.append((position, taken("the name", owner)))
+            continue  # its phrases would only say the same again
+        for phrase in category.phrases:
+            if (owner := phrases.setdefault(phrase_key(phrase), position)) != position:
+                why = taken(f"phrase {show(phrase)}", owner) + "; a phrase means one category"
+                problems.append((position, why))
+    return problems

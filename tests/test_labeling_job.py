@@ -1,0 +1,74 @@
+"""A configuration becomes a job: what its fingerprint says, and what its detector is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labeler.checkpoints import contents
+from labeler.config import make_config
+from labeler.errors import Refused
+from labeler.labeling.job import Job, detector_recipe, resolve_job, segmenter_recipe
+from tests.log_lines import logged
+from tests.segmenter_parts import tiny_sam
+
+
+def job(checkpoint: Path, **detect: Any) -> Job:
+    values = {"input": "in", "output": "out", "vocabulary": ["cat", "dog"], "model": {"name": str(checkpoint)}}
+    return resolve_job(make_config({**values, "detect": detect}))
+
+
+@pytest.mark.parametrize(
+    ("detect", "kernel"),
+    [
+        ({}, "pillow-bilinear"),
+        ({"resize": "torch"}, "torch-uint8-bilinear"),
+        ({"jpeg_draft": True}, "jpeg-draft, pillow-bilinear"),
+        ({"jpeg_draft": True, "resize": "torch"}, "jpeg-draft, torch-uint8-bilinear"),
+        ({"jpeg_decoder": "nvimgcodec"}, "nvimgcodec, pillow-bilinear"),
+    ],
+)
+def test_how_images_are_made_small_is_in_the_fingerprint(checkpoint: Path, detect: dict[str, Any], kernel: str) -> None:
+    plain, other = job(checkpoint), job(checkpoint, **detect)
+    assert other.fields["resize_kernel"] == kernel
+    assert {name for name in plain.fields if plain.fields[name] != other.fields[name]} <= {"resize_kernel"}
+
+
+def test_two_ways_to_decode_a_jpeg_at_once_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(Refused, match=r"leave it or detect\.jpeg_decoder out"):
+        job(checkpoint, jpeg_draft=True, jpeg_decoder="nvimgcodec")
+
+
+def test_the_detector_is_told_how_to_make_images_small(checkpoint: Path) -> None:
+    plain = detector_recipe(job(checkpoint))()
+    other = detector_recipe(job(checkpoint, resize="torch", jpeg_draft=True), threads=1)()
+    assert (plain.preprocessing.resize, plain.least_shape) == ("pillow", None)
+    assert other.preprocessing.resize == "torch"
+    assert other.least_shape(3000, 4000) == other.preprocessing.target_shape(3000, 4000)
+
+
+def test_a_worker_reads_the_weights_for_their_digest_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"input": "in", "output": "out", "vocabulary": ["cat"], "model": {"name": str(checkpoint)}}
+    planned = resolve_job(make_config({**values, "masks": {"model": str(tiny_sam("sam"))}}))
+    digested: list[Path] = []
+    digest = contents._digest
+    monkeypatch.setattr(contents, "_digest", lambda folder, files: digested.append(folder) or digest(folder, files))
+    detector, to_masks = detector_recipe(planned)(), segmenter_recipe(planned)
+    assert digested == [checkpoint]
+    assert detector.checkpoint == planned.checkpoint
+    assert to_masks is not None
+    assert to_masks().checkpoint == planned.segmenter
+    assert digested == [checkpoint, tiny_sam("sam")]
+
+
+def test_what_a_vocabulary_probably_does_not_mean_is_said_before_labeling(checkpoint: Path) -> None:
+    values = {"input": "in", "output": "out", "model": {"name": str(checkpoint)}}
+    with logged("labeler.labeling.job") as lines:
+        resolve_job(make_config({**values, "vocabulary": ["cat", "- dog", *(f"{n}: cat" for n in range(6))]}))
+    assert 'vocabulary: entry 2: "- dog" begins with a bullet' in lines[0]
+    assert lines[5:] == ["and 2 more; `labeler vocabulary check` shows all"]
+    with logged("labeler.labeling.job") as lines:
+        resolve_job(make_config({**values, "vocabulary": ["cat", "dog"]}))
+    assert lines == []

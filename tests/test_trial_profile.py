@@ -1,0 +1,128 @@
+"""Where the time goes, on a tiny model: the parts have names, none is negative, and together they are the whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labeler.cli import main
+from labeler.config import load_config
+from labeler.detectors import GroundingDino
+from labeler.detectors.profiling import Ranges, instrumented, replaced
+from labeler.labeling.job import plan_input, resolve_job
+from labeler.trial.profile import PARTS, Profile, describe_profile, profile_sample
+from tests.inputs import image_bytes
+
+
+@pytest.fixture
+def config(tmp_path: Path, checkpoint: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(6):
+        data = image_bytes(number, width=320, height=240, format="JPEG")
+        (folder / f"{number}.jpg").write_bytes(data)
+    text = f"input: {folder}\noutput: {tmp_path / 'run'}\nvocabulary: [cat, dog, bus]\nmodel: {{name: {checkpoint}}}\n"
+    (tmp_path / "mine.yaml").write_text(text + "prompts: {max_categories: 2}\n")
+    return tmp_path / "mine.yaml"
+
+
+def test_nothing_counted_is_no_parts() -> None:
+    assert Ranges(lambda: 0.0).parts == {}
+
+
+def test_what_is_counted_goes_to_the_innermost_range() -> None:
+    readings = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0])
+    ranges = Ranges(lambda: next(readings))
+    with ranges.part("outer"):
+        with ranges.part("inner"):
+            pass  # 1 to 3
+        with ranges.part("inner"):
+            pass  # 7 to 15
+    assert ranges.parts == {"outer": 1 + 4 + 16, "inner": 2 + 8}
+
+
+def test_a_range_is_closed_when_what_is_in_it_raises() -> None:
+    readings = iter(range(10))
+    ranges = Ranges(lambda: float(next(readings)))
+    with pytest.raises(ZeroDivisionError), ranges.part("whole"):
+        ranges.within("broken", lambda: 1 / 0)()
+    assert ranges.parts == {"whole": 2.0, "broken": 1.0}
+
+
+def test_what_was_replaced_comes_back() -> None:
+    class Thing:
+        def __init__(self) -> None:
+            self.own = 1
+
+        def method(self) -> int:
+            return 2
+
+    thing = Thing()
+    with replaced(thing, "own", 10), replaced(thing, "method", lambda: 20):
+        assert (thing.own, thing.method()) == (10, 20)
+    assert (thing.own, thing.method()) == (1, 2)
+    assert list(vars(thing)) == ["own"]
+
+
+@pytest.mark.parametrize("engine", ["fast", "transformers"])
+def test_the_parts_of_either_engine_have_names_and_detections_stay_the_same(checkpoint: Path, engine: str) -> None:
+    detector = GroundingDino(checkpoint, ["cat", "dog"], engine=engine, score_floor=0.0, threads=1)
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    (before,) = detector.detect([image])
+    readings = iter(range(10**6))
+    ranges = Ranges(lambda: float(next(readings)))
+    with instrumented(detector, ranges), ranges.part("rest"):
+        (during,) = detector.detect([image])
+    counted = dict(ranges.parts)
+    (after,) = detector.detect([image])
+    assert ranges.parts == counted
+    assert set(counted) - {"rest"} == set(PARTS) - {"read", "decode and hash", "encode and write", "rest"}
+    for other in (during, after):
+        assert np.array_equal(before.boxes, other.boxes)
+        assert np.array_equal(before.scores, other.scores)
+
+
+def test_the_parts_of_a_sample_are_the_whole_of_its_time(config: Path) -> None:
+    job = resolve_job(load_config(config))
+    profile = profile_sample(job, plan_input(job.config), images=4)
+    assert (profile.images, profile.passes) == (4, 2)
+    assert tuple(profile.seconds) == tuple(profile.operations) == PARTS
+    assert all(seconds > 0 for seconds in profile.seconds.values())
+    assert sum(profile.seconds.values()) == pytest.approx(profile.total_s, rel=0.1)
+    assert all(operations >= 0 for operations in profile.operations.values())
+    for name in ("image backbone", "encoder: fusion", "encoder: deformable", "encoder: feed-forward", "decoder"):
+        assert profile.operations[name] > 0
+    assert profile.operations["read"] == profile.operations["decode and hash"] == 0
+    assert min(profile.pipelined_s, profile.text_s, profile.roof) > 0
+
+
+def test_a_profile_is_printed_and_nothing_is_written_but_the_trace(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "trace.json"
+    assert main(["label", str(config), "--profile", "--time-images", "2", "--trace", str(trace)]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n{name} " in out for name in (*PARTS, "sum", "speed", "text", "roof"))
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert {"encoder: fusion", "decode and hash"} <= {event["name"] for event in events}
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_table_has_the_time_of_a_pass_where_something_is_paid_by_the_pass() -> None:
+    seconds = dict.fromkeys(PARTS, 0.0) | {"encoder: fusion": 6.0, "image backbone": 2.0}
+    operations = dict.fromkeys(PARTS, 0.0) | {"encoder: fusion": 3e9}
+    lines = list(describe_profile(Profile(2, 3, seconds, operations, 8.0, 4.0, 0.5, 1e9, {})))
+    (fusion,), (backbone,) = ([line for line in lines if line.startswith(n)] for n in ("encoder: fu", "image b"))
+    assert fusion.split()[2:] == ["75.0%", "3000.0", "1000.0", "50%"]
+    assert backbone.split()[2:] == ["25.0%", "1000.0"]
+
+
+def test_a_profile_without_images_and_a_trace_without_a_profile_are_refused(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["label", str(config), "--profile", "--time-images", "0"]) == 2
+    assert main(["label", str(config), "--trace", "t.json"]) == 2
+    assert "--trace belongs to --profile" in capsys.readouterr().err
