@@ -95,7 +95,8 @@ def test_a_hostile_tokenizer_is_refused_and_prints_nothing_else(
     path.write_text(json.dumps(values))
     with pytest.raises(Refused, match="as a tokenizer"):
         Tokenizer.load(tmp_path)
-    command = f"from labeler.prompts.tokenizer import Tokenizer\ntry: Tokenizer.load({str(tmp_path)!r})\nexcept Exception: pass"
+    load = f"try: Tokenizer.load({str(tmp_path)!r})\nexcept Exception: pass"
+    command = f"from labeler.prompts.tokenizer import Tokenizer\n{load}"
     ended = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert ended.stderr == ""
 
