@@ -26,10 +26,7 @@ from PIL import Image
 
 from benchmarks.machine import machine
 from labeler import images
-from labeler.detectors.jpeg_decoder import NvImageCodec
 from labeler.detectors.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from labeler.errors import Refused
-from labeler.images import JpegDecoder
 
 SIZES = {"640x480": (640, 480), "1080p": (1920, 1080), "12 MP": (4000, 3000)}
 DETECTOR_SIZE = (800, 1333)
@@ -37,18 +34,6 @@ PILLOW, TORCH = (
     Preprocessing(DETECTOR_SIZE, 2, 1 / 255, IMAGENET_MEAN, IMAGENET_STD, resize) for resize in ("pillow", "torch")
 )
 TWO_THREADS = 8  # images of each of two threads
-
-
-def other_decoder() -> JpegDecoder | None:
-    """nvImageCodec, where it is installed, on the device there is."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return NvImageCodec(device, PILLOW.target_shape if device.type == "cuda" else None)
-    except Refused:
-        return None
-
-
-NVIMGCODEC = other_decoder()
 
 
 def heavy_jpeg(width: int, height: int, seed: int = 0) -> bytes:
@@ -64,11 +49,11 @@ def heavy_jpeg(width: int, height: int, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def prepare(data: bytes, preprocessing: Preprocessing, draft: bool = False, decoder: JpegDecoder | None = None) -> Any:
+def prepare(data: bytes, preprocessing: Preprocessing, draft: bool = False) -> Any:
     """All that a decode thread does with an image."""
     images.digest(data)
     least_shape = preprocessing.target_shape if draft else None
-    image = images.decode(data, least_shape=least_shape, jpeg_decoder=decoder)
+    image = images.decode(data, least_shape=least_shape)
     images.phash(image.pixels)
     return preprocessing.prepare(image.pixels, image.full_size)
 
@@ -77,13 +62,7 @@ def ways(data: bytes) -> dict[str, Callable[[], object]]:
     """What is measured, each on one image."""
     image = images.decode(data)
     drafted = images.decode(data, least_shape=PILLOW.target_shape)
-    other: dict[str, Callable[[], object]] = {}
-    if NVIMGCODEC is not None:
-        other = {
-            "decode, nvimgcodec": partial(images.decode, data, jpeg_decoder=NVIMGCODEC),
-            "all, torch, nvimgcodec": partial(prepare, data, TORCH, decoder=NVIMGCODEC),
-        }
-    return other | {
+    return {
         "decode": partial(images.decode, data),
         "decode, draft": partial(images.decode, data, least_shape=PILLOW.target_shape),
         "hashes": lambda: (images.digest(data), images.phash(image.pixels)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ RECOMMENDED_MODELS = (
     ("openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det", "Apache-2.0"),
 )
 
+
+# What a run's stored config may say that configs no longer can, and the one value that means the same without it.
+_RETIRED = {"detect.jpeg_decoder": "pillow"}
 
 _PLAIN_KEY = {"input": "uri", "output": "uri", "vocabulary": "name"}  # what a plain string in the section's place means
 
@@ -117,7 +121,7 @@ class DetectConfig(_Section):
     image_size: ImageSize | None = None  # None: the checkpoint's own
     resize: Literal["pillow", "torch"] = "pillow"  # torch: faster, up to one level of 255 off
     jpeg_draft: bool = False  # decode large JPEGs at 1/2, 1/4 or 1/8 where the detector needs no more; not bit-equal
-    jpeg_decoder: Literal["pillow", "nvimgcodec"] = "pillow"  # the other on the GPU, or on a CPU with the same pixels
+    jpeg_decoder: Literal["pillow"] = "pillow"  # there is no other at present
     max_pixels: int = Field(178_956_970, gt=0)  # larger images become rows with status too_large
     pairs_per_batch: int | None = Field(None, gt=0)  # (image, chunk) pairs in one forward; None: by device
     cuda_graphs: bool = False  # record shapes that come often, and replay them, where a trial finds that faster
@@ -200,6 +204,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def make_config(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> Config:
     """Validate plain values (as YAML gives them) plus overrides; raises Refused with all problems at once."""
     return validate(Config, values, overrides, where=where)
+
+
+def config_of_run(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str) -> Config:
+    """The config that a run stored, perhaps by an older labeler; raises Refused as `make_config`, and by name for what
+    this version cannot do any more."""
+    plain = copy.deepcopy(dict(values))
+    gone = []
+    for key, neutral in _RETIRED.items():
+        section, _, name = key.partition(".")
+        value = plain.get(section, {}).pop(name, neutral)
+        if value != neutral:
+            gone.append(f"{key}={value} was retired; only {neutral} is left")
+    if gone:
+        raise Refused(f"{where} cannot be followed by this labeler: {'; '.join(gone)}")
+    return make_config(plain, overrides, where=where)
 
 
 def validate(root: type[Model], values: Mapping[str, Any], overrides: Sequence[str], *, where: str) -> Model:

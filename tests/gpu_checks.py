@@ -11,10 +11,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from benchmarks import feeding
-from labeler import images
 from labeler.detectors import GroundingDino
 from labeler.detectors.clock import seconds_on
 from labeler.detectors.graphs import GraphRecorder, Recorded
@@ -211,19 +208,3 @@ def test_memory_that_runs_out_halves_the_batch(tmp_path):
     assert "ran out" in detector.description["memory"]
     for ours, theirs in zip(found, expected, strict=True):
         assert_same(ours, theirs, scores=1e-3, pixels=0.1)
-
-
-@pytest.mark.parametrize(("width", "height"), [(640, 480), (1920, 1080), (4000, 3000)])
-def test_jpegs_decoded_there_are_close_to_pillows(width, height):
-    pytest.importorskip("nvidia.nvimgcodec")
-    from labeler.detectors.jpeg_decoder import NvImageCodec
-
-    data, codec = feeding.heavy_jpeg(width, height), NvImageCodec(GPU, lambda high, wide: (high // 2, wide // 2))
-    full, got = images.decode(data), images.decode(data, jpeg_decoder=codec)
-    assert got.full_size == (height, width)
-    expected = np.asarray(Image.fromarray(full.pixels).resize((width // 2, height // 2), Image.Resampling.BILINEAR))
-    apart = np.abs(got.pixels.astype(int) - expected)
-    assert apart.mean() < 1
-    ours, theirs = timed(lambda: images.decode(data, jpeg_decoder=codec)), timed(lambda: images.decode(data))
-    print(f"\n{width} x {height}: {ours:.1f} ms, made half as large; Pillow {theirs:.1f} ms, in full; ", end="")
-    print(f"at most {apart.max()} levels apart, {apart.mean():.3f} in the mean")

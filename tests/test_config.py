@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from labeler.config import load_config, make_config
+from labeler.config import config_of_run, load_config, make_config
 from labeler.errors import Refused
 
 LEAST = {"input": "s3://b/in", "output": "s3://b/out", "vocabulary": "coco"}
@@ -102,3 +102,10 @@ def test_keys_with_line_breaks_are_named_in_one_line() -> None:
         make_config({"output": "o"}, ["- cat\n-={a: b}"])
     assert "unknown key - cat\\n-" in " ".join(caught.value.problems)
     assert not any("\n" in line for line in caught.value.problems)
+
+
+def test_what_a_run_says_with_a_retired_key_is_followed_at_its_default_and_else_refused_by_name() -> None:
+    config = config_of_run({**LEAST, "detect": {"jpeg_decoder": "pillow", "nms_iou": 0.5}}, where="the config of run r")
+    assert config.detect.nms_iou == 0.5
+    with pytest.raises(Refused, match=r"the config of run r cannot .*: detect.jpeg_decoder=nvimgcodec was retired"):
+        config_of_run({**LEAST, "detect": {"jpeg_decoder": "nvimgcodec"}}, where="the config of run r")

@@ -9,7 +9,6 @@ import pytest
 
 from labeler.checkpoints import contents
 from labeler.config import make_config
-from labeler.errors import Refused
 from labeler.labeling.job import Job, detector_recipe, resolve_job, segmenter_recipe
 from tests.log_lines import logged
 from tests.segmenter_parts import tiny_sam
@@ -27,18 +26,12 @@ def job(checkpoint: Path, **detect: Any) -> Job:
         ({"resize": "torch"}, "torch-uint8-bilinear"),
         ({"jpeg_draft": True}, "jpeg-draft, pillow-bilinear"),
         ({"jpeg_draft": True, "resize": "torch"}, "jpeg-draft, torch-uint8-bilinear"),
-        ({"jpeg_decoder": "nvimgcodec"}, "nvimgcodec, pillow-bilinear"),
     ],
 )
 def test_how_images_are_made_small_is_in_the_fingerprint(checkpoint: Path, detect: dict[str, Any], kernel: str) -> None:
     plain, other = job(checkpoint), job(checkpoint, **detect)
     assert other.fields["resize_kernel"] == kernel
     assert {name for name in plain.fields if plain.fields[name] != other.fields[name]} <= {"resize_kernel"}
-
-
-def test_two_ways_to_decode_a_jpeg_at_once_are_refused(checkpoint: Path) -> None:
-    with pytest.raises(Refused, match=r"leave it or detect\.jpeg_decoder out"):
-        job(checkpoint, jpeg_draft=True, jpeg_decoder="nvimgcodec")
 
 
 def test_the_detector_is_told_how_to_make_images_small(checkpoint: Path) -> None:

@@ -201,13 +201,10 @@ def test_the_fingerprint_has_the_segmenter_and_what_decides_masks(tmp_path: Path
     assert resolve_job(config(tmp_path, checkpoint, **speed)).fields == given
 
 
-@pytest.mark.parametrize(("option", "value"), [("jpeg_draft", True), ("jpeg_decoder", "nvimgcodec")])
-def test_masks_of_images_that_are_decoded_smaller_are_refused(
-    tmp_path: Path, checkpoint: Path, option: str, value: Any
-) -> None:
+def test_masks_of_images_that_are_decoded_smaller_are_refused(tmp_path: Path, checkpoint: Path) -> None:
     drafted = config(tmp_path, checkpoint, model=str(tiny_sam("sam")))
-    drafted = drafted.model_copy(update={"detect": drafted.detect.model_copy(update={option: value})})
-    with pytest.raises(Refused, match=rf"masks need every pixel of an image: leave detect\.{option} out"):
+    drafted = drafted.model_copy(update={"detect": drafted.detect.model_copy(update={"jpeg_draft": True})})
+    with pytest.raises(Refused, match=r"masks need every pixel of an image: leave detect\.jpeg_draft out"):
         resolve_job(drafted)
 
 

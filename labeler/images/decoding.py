@@ -83,7 +83,6 @@ class Image:
 
 
 LeastShape = Callable[[int, int], tuple[int, int]]
-JpegDecoder = Callable[[bytes, bool], npt.NDArray[np.uint8] | None]
 
 
 def decode(
@@ -91,7 +90,6 @@ def decode(
     *,
     max_pixels: int = MAX_PIXELS,
     least_shape: LeastShape | None = None,
-    jpeg_decoder: JpegDecoder | None = None,
     reserve: Callable[[int], None] | None = None,
 ) -> Image:
     """The first frame of JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or AVIF bytes as upright RGB.
@@ -118,8 +116,6 @@ def decode(
             decoded at 1/2, 1/4 or 1/8 of their size, from part of their frequencies, if that is no smaller; everything
             else in full. Where the size is no multiple of 2, 4 or 8, so that the last column and row stand for only
             part of a pixel, what is scaled back from there is off by at most half a pixel of those decoded.
-        jpeg_decoder: asked first for grey and YCbCr JPEGs whose header is sound: of the file without metadata, and
-            whether it is stored on its side, it makes (h, w, 3) RGB as stored, of any size; or None, and Pillow does.
         reserve: called with the bytes that decoding will take, before it takes them; again with no more than that.
 
     Returns:
@@ -144,11 +140,6 @@ def decode(
     else:
         orientation = turn = tiff_tags.exif_orientation(exif)
     with _named(name, "data", source.size):
-        if jpeg_decoder is not None and _is_plain_jpeg(source):
-            reserve(decoding_bytes(source))
-            quick = jpeg_decoder(data, turn >= 5)
-            if quick is not None:
-                return _quick(quick, source.size, turn)
         drafted = _draft(source, turn, least_shape) if least_shape else None
         reserve(decoding_bytes(source))
         source.load()
@@ -264,18 +255,6 @@ def _check_tiles(source: TiffImagePlugin.TiffImageFile) -> None:
 def _tiff_orientation(source: TiffImagePlugin.TiffImageFile) -> int:
     value = source.tag_v2.get(0x0112, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _is_plain_jpeg(source: pillow_file.ImageFile) -> bool:
-    """Grey or YCbCr; Adobe's marker may say that the three colours are RGB itself."""
-    return source.format == "JPEG" and source.mode in ("L", "RGB") and source.info.get("adobe_transform") != 0
-
-
-def _quick(pixels: npt.NDArray[np.uint8], stored: tuple[int, int], orientation: int) -> Image:
-    """Of another decoder's pixels of a file of (width, height)."""
-    full_size = stored if orientation >= 5 else stored[::-1]
-    upright = pixels if orientation == 1 else upright_rgb(pillow.fromarray(pixels), orientation)
-    return Image(upright, orientation, None if upright.shape[:2] == full_size else full_size)
 
 
 @dataclass(frozen=True)

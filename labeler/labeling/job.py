@@ -136,7 +136,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     clash = sorted(set(config.input.keep) & set(LABELS.names))
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
-    _check_jpegs(config)
+    _check_drafts(config)
     limits = config.prompts
     light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
     resolve_masks(config, weights=False)
@@ -238,21 +238,15 @@ def masks_fields(config: Config, segmenter: Checkpoint | None) -> dict[str, Any]
     }
 
 
-def _check_jpegs(config: Config) -> None:
-    """Refused where pixels are left out that are needed, or by two ways at once."""
-    draft, other = config.detect.jpeg_draft, config.detect.jpeg_decoder != "pillow"
-    if config.masks is not None and (draft or other):
-        option = "jpeg_draft" if draft else "jpeg_decoder"
-        raise Refused(f"masks need every pixel of an image: leave detect.{option} out, or make them with labeler mask")
-    if draft and other:
-        raise Refused("detect.jpeg_draft has Pillow decode less of a JPEG: leave it or detect.jpeg_decoder out")
+def _check_drafts(config: Config) -> None:
+    """Refused where pixels are left out that masks need."""
+    if config.masks is not None and config.detect.jpeg_draft:
+        raise Refused("masks need every pixel of an image: leave detect.jpeg_draft out, or make them with labeler mask")
 
 
 def resize_kernel(detect: DetectConfig) -> str:
     """How an image comes to the detector's size, for the fingerprint: scores depend on it."""
     kernel = RESIZE_KERNELS[detect.resize]
-    if detect.jpeg_decoder != "pillow":
-        return f"{detect.jpeg_decoder}, {kernel}"
     return f"jpeg-draft, {kernel}" if detect.jpeg_draft else kernel
 
 
@@ -277,7 +271,6 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
             "image_size": job.image_size,
             "resize": detect.resize,
             "jpeg_draft": detect.jpeg_draft,
-            "jpeg_decoder": detect.jpeg_decoder,
             "pairs_per_batch": detect.pairs_per_batch,
             "cuda_graphs": detect.cuda_graphs,
             "threads": threads,

@@ -36,7 +36,7 @@ class Detector(Protocol):
         """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU.
 
         A detector with a method `least_shape` (as `images.decode` takes it) gets large JPEGs decoded smaller, with the
-        (height, width) they have in full, the frame of its boxes. One with a `jpeg_decoder` has them decoded by that.
+        (height, width) they have in full, the frame of its boxes.
         """
 
     def detect_prepared(self, batch: Sequence[Any]) -> Sequence[Any]:
@@ -138,7 +138,6 @@ class UnitLabeler:
         self.images_per_batch, self._draw_ahead = images_per_batch or _images_per_batch(detector), decode_threads
         self._max_pixels, self._budget = max_pixels, ByteBudget(decode_bytes)
         self._least_shape: images.LeastShape | None = getattr(detector, "least_shape", None)
-        self._jpeg_decoder: images.JpegDecoder | None = getattr(detector, "jpeg_decoder", None)
         self._decoders = (
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if decode_threads else _InTurn()
         )
@@ -228,7 +227,6 @@ class UnitLabeler:
                 item.data,
                 max_pixels=self._max_pixels,
                 least_shape=self._least_shape,
-                jpeg_decoder=self._jpeg_decoder,
                 reserve=reserve,
             )
         except images.ImageError as error:

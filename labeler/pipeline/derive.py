@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from labeler import storage
-from labeler.config import Config, make_config
+from labeler.config import Config, config_of_run
 from labeler.errors import Refused
 from labeler.labeling.job import Job, package_versions, public_config
 from labeler.labeling.unit import Detector
@@ -79,7 +79,7 @@ def derive(
 def config_of(run: Run, output: str, overrides: Sequence[str]) -> Config:
     """The configuration that a run was made with, for another output; its input is that of the plan."""
     values = {**run.manifest.config, "output": {**run.manifest.config["output"], "uri": output}}
-    return make_config(values, overrides, where=f"the config of run {storage.redact(run.uri)}")
+    return config_of_run(values, overrides, where=f"the config of run {storage.redact(run.uri)}")
 
 
 def derived_fields(parent: Run, fields: dict[str, object], statuses: Sequence[str]) -> dict[str, object]:

@@ -29,7 +29,6 @@ from labeler.detectors.host_copy import HostCopy, one_ahead
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
 from labeler.errors import Refused
-from labeler.images import JpegDecoder
 from labeler.labels.detections import Detections
 from labeler.labels.merge import merge
 from labeler.prompts import MAX_TOKENS, Prompts, pack
@@ -37,7 +36,6 @@ from labeler.prompts.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
-JPEG_DECODERS = ("pillow", "nvimgcodec")
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,6 @@ class GroundingDino:
     Attributes:
         prompts: the chunks it looks for.
         device, dtype: what is really used.
-        jpeg_decoder: decodes JPEGs in the place of Pillow, as `images.decode` takes it; None for Pillow.
         engine_check: in words, how the engine compares with transformers' own forward.
     """
 
@@ -78,7 +75,6 @@ class GroundingDino:
         image_size: tuple[int, int] | None = None,
         resize: str = "pillow",
         jpeg_draft: bool = False,
-        jpeg_decoder: str = "pillow",
         pairs_per_batch: int | None = None,
         cuda_graphs: bool = False,
         threads: int | None = None,
@@ -103,7 +99,6 @@ class GroundingDino:
             image_size: (shortest, longest) edge in pixels instead of the checkpoint's own.
             resize: "pillow", equal to the checkpoint's own processor, or "torch", faster and up to one level off.
             jpeg_draft: whether large JPEGs may be decoded at 1/2, 1/4 or 1/8, see `least_shape`.
-            jpeg_decoder: "pillow", or "nvimgcodec", which is on the detector's device: see `NvImageCodec`.
             pairs_per_batch: None for 1 on a CPU, and on a GPU what a trial at the start finds fastest.
             cuda_graphs: whether shapes that come often are recorded and replayed on a GPU, where a trial at the start
                 finds that faster and equal; only the fast engine can be.
@@ -121,9 +116,6 @@ class GroundingDino:
         self.checkpoint = model if isinstance(model, Checkpoint) else checkpoints.resolve(model, revision=revision)
         self.preprocessing = Preprocessing.of(self.checkpoint, image_size, resize=resize)
         self.device = choose_device(device)
-        if jpeg_decoder not in JPEG_DECODERS:
-            raise Refused(f"jpeg_decoder is one of {', '.join(JPEG_DECODERS)}; got {jpeg_decoder}")
-        self.jpeg_decoder = self._nvimgcodec() if jpeg_decoder == "nvimgcodec" else None
         half = choose_half(dtype, self.device)
         if half is None and self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # float32 is float32: convolutions would be rounded to 10 bits
@@ -206,12 +198,6 @@ class GroundingDino:
                 start = clock()
                 self._passes.forward.detect(image, text)
             return clock() - start
-
-    def _nvimgcodec(self) -> JpegDecoder:
-        """On a GPU it also resizes: what is left to bring back is small."""
-        from labeler.detectors.jpeg_decoder import NvImageCodec
-
-        return NvImageCodec(self.device, self.preprocessing.target_shape if self.device.type == "cuda" else None)
 
     @property
     def least_shape(self) -> Callable[[int, int], tuple[int, int]] | None:
