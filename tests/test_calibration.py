@@ -20,7 +20,7 @@ from labeler.errors import Refused
 from labeler.evaluation import evaluate_run
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
 from labeler.labels.detections import Detections
-from labeler.labels.records import detections_of
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.thresholds import NEVER
 from labeler.runs import Run, read_plan, read_progress, read_tables
 from labeler.runs.fitted_on import thresholds_for
@@ -223,7 +223,7 @@ def marks_of(run: Run, right: Any, *, every: int = 1) -> dict[str, Any]:
     """Marks of some boxes, as a report writes them: by row id for even rows, by digest for odd ones."""
     marks = []
     for table in read_tables(read_plan(run), read_progress(run)):
-        for shown, detections in zip(table.to_pylist(), detections_of(table), strict=True):
+        for shown, detections in zip(table.to_pylist(), DetectionsColumn(table).per_row(masks=True), strict=True):
             separator = "/\\:-"[shown["index"] // 2 % 4]  # as people write it
             row_id = f"{shown['shard_id']}{separator}{shown['index']}"
             image = row_id if shown["index"] % 2 == 0 else shown["digest"]
@@ -242,7 +242,8 @@ def read(values: Any, folder: Path) -> Any:
 def test_marks_on_every_box_give_what_ground_truth_gives(tmp_path: Path) -> None:
     run, truth = noisy_run(tmp_path / "run", SHARPNESS, images=80)
     boxes = {(a["image_id"] - 1, a["category_id"], *a["bbox"][:2]) for a in truth["annotations"]}
-    rows = [d for table in read_tables(read_plan(run), read_progress(run)) for d in detections_of(table)]
+    tables = read_tables(read_plan(run), read_progress(run))
+    rows = [found for table in tables for found in DetectionsColumn(table).per_row(masks=False)]
 
     def right(index: int, box: int, score: float) -> bool:
         x, y = rows[index].boxes[box][:2].tolist()

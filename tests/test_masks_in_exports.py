@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from labeler.cli import main
 from labeler.evaluation import evaluate_run
 from labeler.labeling.unit import MASKS_LOST
-from labeler.labels import records
+from labeler.labels import detections_column
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
 from labeler.runs import Run, read_plan, read_progress
@@ -84,7 +84,7 @@ def test_formats_that_have_no_place_for_masks_make_none(
     def refuse(value: Any) -> None:
         raise AssertionError("a mask was made")
 
-    monkeypatch.setattr(records, "_mask_of", refuse)
+    monkeypatch.setattr(detections_column, "_mask_of", refuse)
     assert main(["export", run.uri, "--to", "odvg", "--output", str(tmp_path / "odvg"), "--split", "a=0.5,b=0.5"]) == 0
     with pytest.raises(AssertionError, match="a mask was made"):
         main(["export", run.uri, "--to", "coco", "--output", str(tmp_path / "out.json")])

@@ -14,7 +14,7 @@ import pyarrow as pa
 from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
-from labeler.labels.records import detections_of
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.runs import PlannedShard, Progress, Run, read_tables
 
 _ROW_ID = re.compile(r"(\d{6,18})[/\\:-](\d{1,18})")  # shard id and index
@@ -136,7 +136,7 @@ def collect_marks(run: Run, plan: Sequence[PlannedShard], progress: Progress, ma
 def _judge(
     marks: Sequence[Mark], row: pa.Table, found: dict[int, list[tuple[float, float]]], problems: list[str]
 ) -> None:
-    detections = detections_of(row, masks=False)[0]
+    detections = DetectionsColumn(row).per_row(masks=False)[0]
     for mark in marks:
         if not 0 <= mark.box < len(detections):
             problems.append(f"image {mark.image}: box {mark.box} of {len(detections)}")
@@ -153,7 +153,7 @@ def _judge(
 
 def _count(table: pa.Table, boxes: dict[int, npt.NDArray[np.int64]]) -> None:
     """Add a unit's boxes to the counts."""
-    rows = detections_of(table, masks=False)
+    rows = DetectionsColumn(table).per_row(masks=False)
     category_ids = np.concatenate([d.category_ids for d in rows]) if rows else np.zeros(0, np.int32)
     scores = np.concatenate([d.scores for d in rows]) if rows else np.zeros(0, np.float32)
     for id_ in np.unique(category_ids):

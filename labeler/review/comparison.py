@@ -14,16 +14,16 @@ from labeler import storage
 from labeler.errors import Refused
 from labeler.labels.contact_sheet import colour_of
 from labeler.labels.detections import Detections
-from labeler.labels.records import detections_of
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.thresholds import Thresholds, as_written
 from labeler.review import page
 from labeler.review.differences import KINDS, PAIR_IOU, SAME_IOU, Difference, compare_boxes
 from labeler.review.image_bytes import ImageReader
 from labeler.review.join import Join, Pair, Place, Side
-from labeler.review.pictures import shortest, thumbnails
+from labeler.review.pictures import read_rows, shortest, thumbnails
 from labeler.review.reservoir import Reservoir
 from labeler.review.turns import in_turns
-from labeler.runs import Progress, Run, UnitKey, read_snapshot, read_unit_file
+from labeler.runs import Run, read_snapshot
 from labeler.runs.plan import file_name_prefix
 from labeler.vocabulary import Category, Vocabulary
 from labeler.vocabulary.reading import clean_phrase, phrase_key
@@ -271,13 +271,7 @@ def _pick(drawn: Reservoir, max_images: int, seed: int) -> _Sample:
 
 def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_bytes: int) -> list[str]:
     """JSON of the sampled images, as many as fit."""
-    sides = [
-        [
-            _row(join.sides[which].progress, join.units[which][places[which].unit], places[which].row)
-            for places in sample.places
-        ]
-        for which in (0, 1)
-    ]
+    sides = [_rows(join, which, sample) for which in (0, 1)]
     side = join.sides[0]
     prefixes = {planned.shard_id: file_name_prefix(planned) for planned in side.plan}
     reader = ImageReader(side.run, side.plan)
@@ -300,10 +294,14 @@ def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_by
     return found
 
 
-def _row(progress: Progress, unit: UnitKey, number: int) -> tuple[dict[str, Any], Detections]:
-    table = read_unit_file(progress.unit_uri(*unit)).slice(number, 1)
-    plain: dict[str, Any] = table.drop_columns(["detections"]).to_pylist()[0]
-    return plain, detections_of(table)[0]
+def _rows(join: Join, which: int, sample: _Sample) -> list[tuple[dict[str, Any], Detections]]:
+    """Of one side, the row of each sampled image and its boxes."""
+    wanted = [(join.units[which][places[which].unit], places[which].row) for places in sample.places]
+    tables = read_rows(join.sides[which].progress, wanted)
+    return [
+        (tables[place].drop_columns(["detections"]).to_pylist()[0], DetectionsColumn(tables[place]).detections)
+        for place in wanted
+    ]
 
 
 def _describe_difference(one: Difference, first: Detections, second: Detections) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from labeler import storage
 from labeler.labels.detections import Detections
-from labeler.labels.records import LABELED, detections_of
+from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.records import LABELED
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
 
 _PART_BYTES = 32 << 20  # of label files that come together in one part
@@ -154,7 +155,7 @@ def _part_file(folder: Path, which: int, part: int) -> Path:
 
 def _spilled(table: pa.Table, unit: int, select: Callable[[Detections], Detections]) -> pa.Table:
     """A unit's rows with only the detections that take part: the others are most of a run."""
-    chosen = [select(detections) for detections in detections_of(table)]
+    chosen = [select(detections) for detections in DetectionsColumn(table).per_row(masks=False)]
     everything = Detections.concat(chosen)
     offsets = np.array([0, *itertools.accumulate(map(len, chosen))], np.int32)
     columns = [

@@ -110,7 +110,8 @@ class _Images:
 
     def within(self, picks: Sequence[Pick], room_bytes: int) -> list[str]:
         """JSON of each image, in order; every image that fits, none after the first that does not."""
-        rows = read_rows(self._progress, picks)
+        tables = read_rows(self._progress, ((pick.unit, pick.row) for pick in picks))
+        rows = {place: table.to_pylist()[0] for place, table in tables.items()}
         chosen = [rows[pick.unit, pick.row] for pick in picks]
         found: list[str] = []
         for pick, row, picture in zip(

@@ -10,7 +10,7 @@ import numpy as np
 
 from labeler.evaluation import Evaluation, GroundTruth, evaluate_run, operating_points, read_ground_truth
 from labeler.labels.boxes import part_inside
-from labeler.labels.records import detections_of
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.thresholds import Thresholds
 from labeler.review.pairing import pair_by_score
 from labeler.review.reservoir import Ints, Reservoir
@@ -125,7 +125,7 @@ def judge_run(
     units: list[UnitKey] = []
     for unit, table in iterate_units(plan, progress, ("detections",)):
         if unit in rows:
-            for row, detections in enumerate(detections_of(table)):
+            for row, detections in enumerate(DetectionsColumn(table).per_row(masks=False)):
                 if (image := int(rows[unit][row])) >= 0:
                     miner.add(len(units), row, image, detections)
             units.append(unit)

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from labeler import storage
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import STATUSES
 from labeler.runs.excluded import read_excluded
 from labeler.runs.manifest import Run
@@ -78,10 +78,9 @@ def build_report(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> 
         to_forget += int(excluded.of_rows(table, prefixes[table["shard_id"][0].as_py()]).sum())
         statuses.update(table["status"].to_pylist())
         errors.update(reason for reason in table["error"].to_pylist() if reason)
-        lengths = pc.list_value_length(table["detections"]).to_numpy()
-        at_cap += int((lengths == cap).sum()) if cap else 0
-        found = pc.struct_field(pc.list_flatten(table["detections"]), "category_id").to_numpy()
-        ids, counts = np.unique(found, return_counts=True)
+        column = DetectionsColumn(table)
+        at_cap += int((column.lengths == cap).sum()) if cap else 0
+        ids, counts = np.unique(column.category_ids, return_counts=True)
         categories.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
         _check_indices(table, next_index, problems, progress)
     for shard_id, images in next_index.items():

@@ -9,7 +9,8 @@ import numpy as np
 
 from labeler import storage
 from labeler.errors import Refused
-from labeler.labels.records import LABELED, detections_of
+from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.records import LABELED
 from labeler.runs import Run, open_run, read_snapshot, read_tables
 from labeler.training.categories import NONE, listed, match_by_name
 from labeler.training.stored import Location, Record
@@ -73,7 +74,7 @@ def _read_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
     records = []
     for table in read_tables(plan, progress, columns=_COLUMNS):
         rows = table.drop_columns(["detections"]).to_pylist()
-        for row, found in zip(rows, detections_of(table, masks=False), strict=True):
+        for row, found in zip(rows, DetectionsColumn(table).per_row(masks=False), strict=True):
             if row["status"] not in LABELED:
                 continue
             kept = found.above(score_threshold)
