@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -33,7 +35,9 @@ def test_a_run_of_reader_version_2_is_verified_and_exported(
     frozen: str, tmp_path: Path, run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", f"{frozen}/{run}", "--verify"]) == 0
-    assert "complete" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "complete" in said
+    assert "reads it (export, evaluate, report, compare, forget) but adds no rows to it: decoding_version 1" in said
     target = str(tmp_path / "coco.json")
     assert main(["export", f"{frozen}/{run}", "--to", "coco", "--threshold", "0.1", "--output", target]) == 0
     exported = json.loads(Path(target).read_text())
@@ -84,3 +88,42 @@ def test_what_would_read_the_input_of_a_run_of_reader_version_2_again_is_refused
     assert f"run {frozen}/{run} was started with reader version 2" in said
     assert len(said.splitlines()) == 1
     assert keys_of(s3_server) == before
+
+
+NEWER = {
+    "schema_version": ("schema_version", 99, r"schema version 99, not 1, 2"),
+    "a key": ("shape_of_boxes", "polygon", r"run\.json has shape_of_boxes"),
+}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_a_run_of_a_newer_labeler_is_refused_in_one_line(
+    frozen: str, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, value, why = NEWER[name]
+    _change_manifest("run", **{key: value, "versions": {"labeler": "9.0"}})
+    for command in (["status"], ["export", "--to", "coco", "--output", str(tmp_path / "out.json")], ["report"]):
+        assert main([command[0], f"{frozen}/run", *command[1:]]) == 2
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert re.search(rf"was begun by labeler 9\.0, and this one cannot read it \({why}\)", said)
+
+
+def test_rows_that_a_newer_labeler_decides_otherwise_are_read_but_not_added_to(
+    frozen: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = json.loads(_client().get_object(Bucket=BUCKET, Key="part/run.json")["Body"].read())["fingerprint_fields"]
+    _change_manifest("part", fingerprint_fields={**fields, "reader_version": 99})
+    assert main(["status", f"{frozen}/part"]) == 1
+    assert "adds no rows to it: decoding_version 1 (now 2), reader_version 99 (now 3)" in capsys.readouterr().out
+    assert main(["label", config_file(tmp_path, "part", f"{frozen}/in")]) == 2
+    assert "was started with reader version 99" in capsys.readouterr().err
+
+
+def _client() -> Any:
+    return boto3.client("s3")
+
+
+def _change_manifest(run: str, **changes: Any) -> None:
+    manifest = json.loads(_client().get_object(Bucket=BUCKET, Key=f"{run}/run.json")["Body"].read())
+    _client().put_object(Bucket=BUCKET, Key=f"{run}/run.json", Body=json.dumps({**manifest, **changes}).encode())

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from labeler import storage
+from labeler import __version__, storage
 from labeler.commands.arguments import Verbs, require_run
 from labeler.errors import StorageError
 
@@ -31,6 +31,7 @@ def _status(arguments: argparse.Namespace) -> int:
     finished = len(plan) - len(progress.left(plan))
     images, exact = progress.images_known(plan)
     print(f"run      {run.manifest.run_id}, created {run.manifest.created}")
+    print(f"began    {_describe_version(run)}")
     if run.parent is not None:
         pending = sum(len(units) for units in progress.pending.values())
         print(f"over     {storage.redact(run.parent.uri)}, {pending:,} units still to be made anew")
@@ -39,6 +40,14 @@ def _status(arguments: argparse.Namespace) -> int:
     complete = _verify(run, plan, progress) if arguments.verify else finished == len(plan)
     print("complete" if complete else "incomplete: run the same label command again")
     return 0 if complete else 1
+
+
+def _describe_version(run: Run) -> str:
+    """Which version began the run, and what this one may do with it."""
+    words = f"with labeler {run.manifest.versions.get('labeler', 'of an unknown version')}; labeler {__version__} "
+    if not run.outgrown:
+        return words + "reads and continues it"
+    return words + f"reads it (export, evaluate, report, compare, forget) but adds no rows to it: {run.outgrown}"
 
 
 def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:

@@ -18,7 +18,7 @@ from labeler.checkpoints.library import check_transformers
 from labeler.config import Config, DetectConfig
 from labeler.errors import LabelerError, Refused
 from labeler.labeling.unit import Detector, Segmenter
-from labeler.labels.records import LABELS, SCHEMA_VERSION
+from labeler.labels.records import DECODING_VERSION, LABELS, SCHEMA_VERSION
 from labeler.prompts import Prompts, check, pack
 from labeler.prompts.tokenizer import Tokenizer
 from labeler.runs.plan import PlannedShard
@@ -27,8 +27,6 @@ from labeler.segmenters.preprocess import Preprocessing
 from labeler.shards import READER_VERSION, Shard, count_images, find_shards
 from labeler.vocabulary import Vocabulary
 
-# Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
-DECODING_VERSION = 2
 # Raise when the same image, boxes and model would give other masks: resizing, margins, thresholds.
 MASKS_VERSION = 1
 RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}

@@ -16,6 +16,8 @@ from labeler.labels.mask_runs import each_fills
 
 SCHEMA_VERSION = 2  # 2: masks have a quality
 READABLE_VERSIONS = frozenset({1, 2})
+# Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
+DECODING_VERSION = 2
 
 STATUSES = (
     "labeled",  # at least one stored detection
