@@ -27,6 +27,7 @@ from PIL import Image
 from benchmarks.machine import machine
 from labeler import images
 from labeler.detectors.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from labeler.digests import digest_of
 
 SIZES = {"640x480": (640, 480), "1080p": (1920, 1080), "12 MP": (4000, 3000)}
 DETECTOR_SIZE = (800, 1333)
@@ -51,7 +52,7 @@ def heavy_jpeg(width: int, height: int, seed: int = 0) -> bytes:
 
 def prepare(data: bytes, preprocessing: Preprocessing, draft: bool = False) -> Any:
     """All that a decode thread does with an image."""
-    images.digest(data)
+    digest_of(data)
     least_shape = preprocessing.target_shape if draft else None
     image = images.decode(data, least_shape=least_shape)
     images.phash(image.pixels)
@@ -65,7 +66,7 @@ def ways(data: bytes) -> dict[str, Callable[[], object]]:
     return {
         "decode": partial(images.decode, data),
         "decode, draft": partial(images.decode, data, least_shape=PILLOW.target_shape),
-        "hashes": lambda: (images.digest(data), images.phash(image.pixels)),
+        "hashes": lambda: (digest_of(data), images.phash(image.pixels)),
         "resize, pillow": partial(PILLOW.prepare, image.pixels),
         "resize, torch": partial(TORCH.prepare, image.pixels),
         "resize, torch, of a draft": partial(TORCH.prepare, drafted.pixels, drafted.full_size),

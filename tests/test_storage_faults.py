@@ -13,8 +13,9 @@ import pytest
 from botocore.config import Config
 
 from labeler import storage
+from labeler.digests import digest_of
 from labeler.errors import InputChanged, StorageError
-from labeler.images import decode, digest
+from labeler.images import decode
 from labeler.shards import Unit, find_shards, read_units
 from labeler.storage import retries, s3_clients
 from tests.inputs import image_bytes, tar_bytes
@@ -58,7 +59,7 @@ def fill(bucket: str, *, files: int, tars: int, rows: int) -> dict[str, str]:
 
 def pixels_digest(data: bytes | None) -> str:
     assert data is not None
-    return digest(decode(data).pixels.tobytes())
+    return digest_of(decode(data).pixels.tobytes())
 
 
 def read_all(bucket: str) -> list[tuple[str, str]]:

@@ -53,8 +53,8 @@ def _describe_version(run: Run) -> str:
 def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
     """Reads every row, and says what it finds; whether all is there and sound, the report written or not."""
     from labeler.commands.label import describe_to_forget
+    from labeler.digests import readable_json
     from labeler.runs import layout
-    from labeler.runs.manifest import readable_json
     from labeler.runs.report import build_report
 
     try:

@@ -13,6 +13,7 @@ from PIL import Image as pillow
 
 from labeler import images, storage
 from labeler.byte_budget import ByteBudget
+from labeler.digests import digest_of
 from labeler.errors import InputChanged
 from labeler.exports.selection import ChosenImage
 from labeler.images import copies, headers
@@ -109,7 +110,7 @@ class PixelReader:
         return self._checked(image, storage.read_bytes(row["uri"], start=row["offset"], length=row["length"]))
 
     def _checked(self, image: ChosenImage, data: bytes) -> Pixels:
-        if images.digest(data) != image.row["digest"]:
+        if digest_of(data) != image.row["digest"]:
             raise InputChanged(
                 f"{storage.redact(image.row['uri'])}: the bytes of {image.row['image_key']} are not those that were "
                 "labeled: the input was replaced; restore it, or label it in another run"

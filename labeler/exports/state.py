@@ -12,13 +12,13 @@ from dataclasses import asdict
 from typing import Any
 
 from labeler import __version__, plain_json, storage
+from labeler.digests import canonical_json, digest_of, readable_json
 from labeler.errors import Refused
 from labeler.exports.formats import Format
 from labeler.exports.selection import Selection
 from labeler.exports.totals import Totals
 from labeler.labels.thresholds import as_written
 from labeler.runs import Progress, Run, UnitKey, layout
-from labeler.runs.manifest import canonical_json, digest_of, readable_json
 
 EXPORT_VERSION = 3  # raise when the same request would write other files
 FOLDER = ".labeler"

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from labeler import storage
 from labeler.config import Config
+from labeler.digests import readable_json
 from labeler.errors import Incomplete, InputChanged, Refused, StorageError
 from labeler.labeling.job import (
     Job,
@@ -33,7 +34,7 @@ from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.runs import layout
 from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
-from labeler.runs.manifest import Run, readable_json
+from labeler.runs.manifest import Run
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.report import Report, build_report

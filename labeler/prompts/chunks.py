@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused
 from labeler.prompts.tokenizer import CLS_ID, PERIOD_ID, QUESTION_ID, SEP_ID, Tokenizer
-from labeler.vocabulary import Category, Vocabulary, digest, refuse
+from labeler.vocabulary import Category, Vocabulary, refuse
 from labeler.vocabulary.reading import show
 
 MAX_TOKENS = 256  # Grounding DINO's max_text_len: the model cuts what is longer
@@ -51,7 +52,7 @@ class Prompts:
     @cached_property
     def fingerprint(self) -> str:
         """blake2b-128, hex, of everything the detector sees."""
-        return digest(self.to_json())
+        return digest_of(canonical_json(self.to_json()))
 
     @property
     def tokens_per_chunk(self) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labeler import plain_json
+from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.storage import read_regular
 
@@ -90,7 +90,7 @@ class Tokenizer:
             raise Refused(f"{path}: not usable as a tokenizer: {str(error)[:200]!r}") from None
         backend.no_padding()  # a saved tokenizer.json may carry both, and a cut phrase would go unseen
         backend.no_truncation()
-        return Tokenizer(backend, hashlib.blake2b(data, digest_size=16).hexdigest(), str(path))
+        return Tokenizer(backend, digest_of(data), str(path))
 
     def word_ids(self, text: str) -> list[int]:
         """Token ids of `text` in lower case, without [CLS] and [SEP]."""

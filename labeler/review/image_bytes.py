@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labeler import images, storage
+from labeler import storage
+from labeler.digests import digest_of
 from labeler.errors import LabelerError
 from labeler.runs import PlannedShard, Run
 from labeler.shards.image_column import find_image_column
@@ -53,7 +54,7 @@ class ImageReader:
         """
         found = self._embedded(rows) if self.is_embedded(rows[0]) else map(_addressed, rows)
         for row, data in zip(rows, found, strict=True):
-            changed = isinstance(data, bytes) and row["digest"] is not None and images.digest(data) != row["digest"]
+            changed = isinstance(data, bytes) and row["digest"] is not None and digest_of(data) != row["digest"]
             yield LabelerError("the image is no longer the one that was labeled") if changed else data
 
     def _embedded(self, rows: Sequence[Row]) -> Iterator[bytes | LabelerError]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler import storage
+from labeler.digests import readable_json
 from labeler.errors import Refused, StorageError
 from labeler.file_names import comparable
 from labeler.labels.records import Row, complete_table, table_to_parquet
@@ -27,7 +28,6 @@ from labeler.runs import (
 )
 from labeler.runs.excluded import Excluded, name_digest, read_excluded, write_excluded
 from labeler.runs.made import read_made
-from labeler.runs.manifest import readable_json
 from labeler.runs.named_images import NamedImage, name_images
 from labeler.runs.plan import file_name_prefix
 from labeler.runs.report import build_report

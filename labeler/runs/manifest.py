@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from collections.abc import Mapping
@@ -11,25 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from labeler import plain_json, storage
+from labeler.digests import canonical_json, digest_of, readable_json
 from labeler.errors import Refused
 from labeler.labels.records import DECODING_VERSION, READABLE_VERSIONS, SCHEMA_VERSION
 from labeler.prompts import Prompts
 from labeler.runs import layout
 from labeler.shards import READER_VERSION
 from labeler.vocabulary import Vocabulary
-
-
-def digest_of(data: bytes) -> str:
-    """blake2b-128, hex: the digest used everywhere in a run."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def canonical_json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def readable_json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def fingerprint_of(fields: Mapping[str, Any]) -> str:

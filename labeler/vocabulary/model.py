@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused, StorageError
 from labeler.vocabulary import reading as files
 from labeler.vocabulary.reading import Entries, Entry, phrase_key, show
@@ -93,7 +93,7 @@ class Vocabulary:
     @cached_property
     def fingerprint(self) -> str:
         """blake2b-128, hex, of the categories in their order."""
-        return digest(self.to_json()["categories"])
+        return digest_of(canonical_json(self.to_json()["categories"]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for vocabulary.json; itself a file that `load` reads. Default values are left out."""
@@ -121,12 +121,6 @@ class Vocabulary:
         """For messages: `line 3: category 7 "cat"`."""
         place = self.places.get(category.id)
         return f"{place}: {label(category)}" if place else label(category)
-
-
-def digest(data: Any) -> str:
-    """blake2b-128, hex, over canonical JSON (sorted keys, no spaces, UTF-8)."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def label(category: Category) -> str:
