@@ -59,7 +59,7 @@ def _load(spec: str, shown: str) -> Any:
     try:
         return plain_yaml.parse(storage.read_bytes(spec).decode())[0]
     except (plain_yaml.NotPlainYaml, UnicodeDecodeError) as error:
-        raise Refused(f"groups {shown} are no YAML: {' '.join(str(error).split())}") from None
+        raise Refused(f"groups {shown} are no YAML: {error}") from None
 
 
 def frequency_groups(truth: GroundTruth) -> Groups:

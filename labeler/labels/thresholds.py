@@ -70,7 +70,7 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
     try:
         values: Any = plain_yaml.parse(storage.read_bytes(str(path)).decode("utf-8"))[0]
     except (storage.StorageError, UnicodeDecodeError, plain_yaml.NotPlainYaml) as error:
-        raise Refused(f"thresholds {shown} cannot be read: {' '.join(str(error).split())}") from None
+        raise Refused(f"thresholds {shown} cannot be read: {error}") from None
     if not isinstance(values, dict) or not set(values) <= _KEYS:
         raise Refused(f"thresholds {shown} must be a mapping with `default` and `categories`")
     by_category, fitted_on = values.get("categories") or {}, values.get("fitted_on") or {}
