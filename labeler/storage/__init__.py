@@ -14,7 +14,7 @@ from labeler.storage.local_failures import is_read_only
 from labeler.storage.objects import ObjectInfo, OnSkipped, Store
 from labeler.storage.redaction import redact, restore_user
 from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
-from labeler.storage.retries import METER, Traffic, retrying
+from labeler.storage.retries import METER, Traffic, on_trouble, retrying
 from labeler.storage.s3_access import NO_S3_RULES, S3Access, S3Rules, input_rules
 from labeler.storage.streams import ByteStream
 from labeler.storage.uris import (
@@ -53,6 +53,7 @@ __all__ = [
     "is_web",
     "join",
     "list_objects",
+    "on_trouble",
     "open_regular",
     "open_stream",
     "parent",
