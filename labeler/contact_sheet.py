@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+from labeler import signature
 from labeler.masks import Mask
 
 _PAPER, _INK, _MISSING, _GAP = "#ffffff", "#333333", "#d0d0d0", 8
@@ -73,7 +75,9 @@ def draw_contact_sheet(
             draw.text((x, y + height + 2), _fitted(shown[i].caption, font, tile_px), _INK, font)
         y += height + below
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+    mark = PngInfo()
+    mark.add_text(*signature.PNG_TEXT)
+    sheet.save(buffer, "PNG", pnginfo=mark)
     return buffer.getvalue()
 
 

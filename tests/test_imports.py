@@ -14,7 +14,7 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "plain_json", "plain_yaml", "output", "mask_runs"},
+    {"errors", "plain_json", "plain_yaml", "output", "signature", "owners", "mask_runs"},
     {"byte_budget", "watchdog", "batching", "forwards", "cgroups", "cpus"},
     {"boxes", "masks", "image_headers", "tiff_tags", "file_names", "storage", "tokenizer"},
     {"image_pixels", "images", "image_copies"},

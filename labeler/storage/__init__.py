@@ -65,6 +65,7 @@ __all__ = [
     "read_bytes",
     "read_regular",
     "redact",
+    "remove_abandoned",
     "restore_user",
     "scheme",
     "traffic",
@@ -169,6 +170,15 @@ def put_file(uri: str, local_path: str | os.PathLike[str]) -> None:
 def delete(uri: str) -> None:
     """Delete an object; fine when there is none."""
     _store(uri).delete(uri)
+
+
+def remove_abandoned(uri: str) -> None:
+    """Remove unfinished files that killed processes left of their writes to `uri`, or below it.
+
+    Files of a process that runs, or that cannot be seen from here and wrote in the last day, stay. What cannot be
+    removed stays silently. On object storage nothing is left but unfinished multipart uploads, which stay.
+    """
+    _store(uri).remove_abandoned(uri)
 
 
 def check_put_if_absent(root: str, *, single_writer: bool) -> None:
