@@ -12,9 +12,9 @@ def new_digest() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=16)
 
 
-def digest_of(data: bytes) -> str:
-    """blake2b-128, hex: of images, checkpoints, vocabularies and of everything in a run."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+def digest_of(data: bytes, *, size: int = 16) -> str:
+    """blake2b of `size` bytes, hex; 128 bits of images, checkpoints, vocabularies and of everything in a run."""
+    return hashlib.blake2b(data, digest_size=size).hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:

@@ -131,6 +131,8 @@ def test_a_brace_range_names_every_file(tmp_path: Path, monkeypatch: pytest.Monk
         ("{a,}x{1,2}", ["ax1", "ax2", "x1", "x2"]),
         ("{single}{", ["{single}{"]),
         ("{{a,b}}", ["{a}", "{b}"]),
+        ("x[{]a,b}/{c,d}", ["x[{]a,b}/c", "x[{]a,b}/d"]),
+        ("{a,b[{]c[}]}", ["a", "b[{]c[}]"]),
     ],
 )
 def test_braces_expand_as_in_bash(pattern: str, expected: list[str]) -> None:
@@ -396,9 +398,36 @@ def test_a_name_that_is_there_wins_over_the_pattern_it_looks_like(
         storage.put(f"{root}/{path}", b"1")
     assert keys_of(find_shards(f"{root}/{name}")) == ["b/y.jpg", "x.jpg"]
     assert keys_of(find_shards(f"{root}/{name}.jpg")) == [f"{name}.jpg"]
-    if "{" not in name:
+    if "{" not in name:  # with braces it is refused here, see below: "set a" and "set 2" are there, too
         assert keys_of(find_shards(f"{root}/{name}/*.jpg"))[-1].endswith("x.jpg")
         assert keys_of(find_shards(f"{root}/{name}/**/y.jpg"))[-1].endswith("b/y.jpg")
+
+
+@pytest.mark.parametrize("place", ["local", "s3", "fsspec"])
+def test_a_folder_with_braces_in_its_name_is_taken_at_its_word_before_a_pattern(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = folder_on(place, tmp_path, request)
+    for path in ("b{1,2}/x.jpg", "b{1,2}/y{1,2}/z1.jpg", "c1/x.jpg", "c2/x.jpg", "{a}/x.jpg"):
+        storage.put(f"{root}/{path}", b"1")
+    assert keys_of(find_shards(f"{root}/b{{1,2}}/*.jpg")) == ["x.jpg"]
+    assert keys_of(find_shards(f"{root}/b{{1,2}}/y{{1,2}}/*.jpg")) == ["z1.jpg"]
+    assert keys_of(find_shards(f"{root}/b{{1,2}}/y{{1,2}}/z{{1..1}}.jpg")) == ["z1.jpg"]
+    assert keys_of(find_shards(f"{root}/c{{1,2}}/*.jpg")) == ["c1/x.jpg", "c2/x.jpg"]
+    assert keys_of(find_shards(f"{root}/{{a}}/*.jpg")) == ["x.jpg"], "no list, no range"
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_braces_that_may_be_a_folder_s_name_or_others_are_refused_and_each_can_be_written(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = folder_on(place, tmp_path, request)
+    for path in ("b{1,2}/x.jpg", "b2/y.jpg"):
+        storage.put(f"{root}/{path}", b"1")
+    with pytest.raises(Refused, match=r"folder .*/b\{1,2\} or .*/b2, and both are there; write .*/b\[\{\]1,2\}/\*.jpg"):
+        find_shards(f"{root}/b{{1,2}}/*.jpg")
+    assert keys_of(find_shards(f"{root}/b[{{]1,2}}/*.jpg")) == ["b{1,2}/x.jpg"]
+    assert keys_of(find_shards([f"{root}/b2/*.jpg"])) == ["y.jpg"]
 
 
 def test_patterns_that_are_no_names_stand_for_what_they_always_did(bucket: str) -> None:

@@ -190,6 +190,42 @@ def test_credentials_that_nobody_renews_end_in_one_line_and_never_in_rows(
         storage.head(f"{bucket}/files/00000.png")
 
 
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What this process says of failures that a person can end."""
+    lines: list[str] = []
+    retries.on_trouble(lines.append)
+    yield lines
+    retries.on_trouble(None)
+
+
+def test_expired_credentials_are_named_while_they_are_tried_again(
+    bucket: str, proxy: Proxy, keys: Path, told: list[str]
+) -> None:
+    storage.put(f"{bucket}/x", b"x")
+    proxy.answers = [("GET", 503, "SlowDown")] * 3  # passes without anybody
+    assert storage.read_bytes(f"{bucket}/x") == b"x"
+    proxy.answers = [("GET", 400, "ExpiredToken")] * 2  # renewed in time
+    assert storage.read_bytes(f"{bucket}/x") == b"x"
+    assert told == []
+    proxy.answers = [("GET", 400, "ExpiredToken")] * 3
+    assert storage.read_bytes(f"{bucket}/x") == b"x", "it was read in the end"
+    assert told == [
+        "the AWS credentials have expired: ExpiredToken (HTTP 400); "
+        "renew the AWS credentials (their file, or the machine's role)"
+    ]
+
+
+def test_a_listener_that_fails_does_not_fail_the_read(bucket: str, proxy: Proxy, keys: Path) -> None:
+    storage.put(f"{bucket}/x", b"x")
+    retries.on_trouble(lambda what: 1 / 0)
+    proxy.answers = [("GET", 400, "ExpiredToken")] * 3
+    try:
+        assert storage.read_bytes(f"{bucket}/x") == b"x"
+    finally:
+        retries.on_trouble(None)
+
+
 # ---- ranges
 
 

@@ -6,6 +6,7 @@ import argparse
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, require_run
+from labeler.commands.outputs import require_replaceable_page
 
 
 def add(verbs: Verbs) -> None:
@@ -21,6 +22,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--partial", action="store_true", help="an incomplete run, or one without some of the annotated images"
     )
+    parser.add_argument("--force", action="store_true", help="replace a file that is not a page by labeler")
     parser.set_defaults(run=_report)
 
 
@@ -48,6 +50,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.thresholds:
         thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
     target = arguments.output or run.path("report.html")
+    replaced = require_replaceable_page(target, force=arguments.force)
     note_made(run, storage.absolute_uri(target))
     summary = write_report(
         run,
@@ -63,6 +66,8 @@ def _report(arguments: argparse.Namespace) -> int:
     )
     more = f", {summary.left_out:,} more would not fit" if summary.left_out else ""
     print(f"{storage.redact(target)}: {summary.images:,} images{more}, {summary.size_bytes / 1e6:.1f} MB")
+    if replaced:
+        print(f"replaces: {replaced}")
     if summary.unreadable:
         print(f"{summary.unreadable:,} images could not be read; the report says why")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from labeler import storage
 from labeler.errors import Incomplete, Refused, StorageError
-from labeler.exports import state
+from labeler.exports import scratch, state
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.picks import Picks, needs_picks, pick, require_group_column, split_of
 from labeler.exports.pixels import PixelReader, Pixels
@@ -89,7 +88,8 @@ def export_run(
 
     Rows are streamed in key order; memory holds some units, one part's row groups, and with `Picks` some 45 to 225
     bytes an image. Each finished part is noted under `.labeler/` in the target. An export that stopped continues after
-    the last one if it is asked for the same thing. Equal exports write equal files.
+    the last one if it is asked for the same thing, and temporary files of a killed one are removed. Equal exports write
+    equal files.
 
     Args:
         target: a folder or URI; with `single_file` the one file that the format writes (COCO, LVIS, ODVG), which is
@@ -115,9 +115,9 @@ def export_run(
     if selection.where is not None:  # what DuckDB says only of rows it says now, before anything is written
         next(source.choices(chooser, masks=False), None)
     totals, number = (Totals(), 0) if single_file else state.begin(target, asked)
-    note_made(
-        run, storage.absolute_uri(target)
-    )  # not before: what was refused is none of the run's, and nothing is written
+    # Not before: what was refused is none of the run's, and nothing is written.
+    note_made(run, storage.absolute_uri(target))
+    scratch.remove_leftovers(target)
     writer = _Writer(frame, format_, totals, number, single_file=single_file)
     try:
         picks = _pick(source, selection) if needs_picks(selection) else None
@@ -207,7 +207,7 @@ class _Writer:
 
     def _open(self) -> Part:
         if self._part is None:
-            folder = Path(tempfile.mkdtemp(prefix="labeler-export-"))
+            folder = scratch.make_folder(self._frame.target)
             self._part = self._format.open_part(self._frame, self.number, self._totals, folder), folder
         return self._part[0]
 

@@ -171,6 +171,7 @@ def _work(
             wave_units=config.ray.wave_units,
             seed=config.ray.seed,
             on_receipt=display.receive,
+            on_trouble=display.trouble,
         )
 
 

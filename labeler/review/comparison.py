@@ -92,6 +92,11 @@ class _Sample:
     places: tuple[tuple[Place, Place], ...]
 
 
+def numbers_uri(target_uri: str) -> str:
+    """Return where the JSON file with a comparison's numbers goes: beside its page."""
+    return f"{target_uri.removesuffix('.html')}.json"
+
+
 def compare_runs(
     runs: tuple[Run, Run],
     thresholds: tuple[Thresholds, Thresholds],
@@ -125,7 +130,7 @@ def compare_runs(
         )
     comparison.facts["left_out"] = left_out
     data = _describe(runs, thresholds, comparison, vocabularies[0])
-    storage.put(f"{target_uri.removesuffix('.html')}.json", page.dump(data).encode() + b"\n")
+    storage.put(numbers_uri(target_uri), page.dump(data).encode() + b"\n")
     head = page.dump(data)
     images = _images(join, selects, sample, _MAX_BYTES - len(head))
     storage.put(
