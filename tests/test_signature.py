@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from labeler.contact_sheet import Tile, draw_contact_sheet
 
 from labeler import signature
 from labeler.cli import main
+from labeler.labels.contact_sheet import Tile, draw_contact_sheet
 from tests.inputs import image_bytes, write_tars
 from tests.review_runs import write_input, write_run
 from tests.test_cli import refusal, write_config
