@@ -35,11 +35,11 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not chaos" -n 2
 
-# Those of files that start no Ray, open no Chromium and run no GPU kernel (tests/needs.py reads that off their text):
-# under two minutes, for a look between two edits. Ray has no folder here, so a file that starts one all the same fails.
+# Those of files that start no Ray, open no Chromium and neither load torch nor run a GPU kernel (tests/needs.py reads
+# that off their text), for a look between two edits. Ray has no folder here: a file that starts one all the same fails.
 test-fast: export RAY_TMPDIR := /proc/none
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not chaos and not ray and not browser and not triton" -n 2
+	$(BIN)/python -m pytest -m "not slow and not chaos and not ray and not browser and not torch and not triton" -n 2
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -11,6 +11,9 @@ HERE = Path(__file__).parent
 _SIGNS = {
     "ray": re.compile(r"\blocal_ray\b|\bray\.(init|scripts|cluster_utils)\b"),
     "browser": re.compile(r"\bbenchmarks\.chromium\b"),
+    "torch": re.compile(
+        r"\b(import|from) torch\b|\blabeler\.(detectors|segmenters)\b|\b(checkpoint|mm_folder): Path\b"
+    ),
     "triton": re.compile(r"\bimport triton\b|\bTRITON_INTERPRET\b"),
 }
 NEEDS = tuple(_SIGNS)
@@ -20,7 +23,7 @@ _FOR_EVERYBODY = {"conftest", "needs"}  # they name all of these, and need none
 
 @cache
 def needs_of(name: str) -> frozenset[str]:
-    """Which of `NEEDS` a module of tests/ has, by its name: does it start Ray or a browser, or run GPU kernels?"""
+    """Which of `NEEDS` a module of tests/ has, by its name: does it start Ray or a browser, compute with torch?"""
     seen: set[str] = set(_FOR_EVERYBODY)
     found, left = set(), [name]
     while left:
