@@ -17,7 +17,7 @@ _SIGNS = {
     "triton": re.compile(r"\bimport triton\b|\bTRITON_INTERPRET\b"),
 }
 NEEDS = tuple(_SIGNS)
-_HELPER = re.compile(r"\b(?:from|import) tests\.(\w+)")
+_HELPER = re.compile(r"\b(?:from|import) (?:tests\.)?(\w+)")
 _FOR_EVERYBODY = {"conftest", "needs"}  # they name all of these, and need none
 
 

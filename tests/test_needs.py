@@ -55,6 +55,7 @@ def test_a_file_s_tests_run_in_one_process_and_all_with_ray_in_the_same(tmp_path
     command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "tests.xdist_files", "-c", "/dev/null", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "15 passed" in done.stdout, done.stdout
+    assert "units" not in done.stdout, "and the scheduler prints no line of its own"
     processes = defaultdict(set)
     for name in names:
         processes[name] |= set((tmp_path / f"{name}.processes").read_text().split())

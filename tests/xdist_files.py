@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 import pytest
+from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.needs import needs_of
@@ -23,6 +24,6 @@ class ByFile(LoadScopeScheduling):
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> ByFile | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile | None:
     """Where nothing else is asked for by `--dist`."""
-    return ByFile(config) if config.getoption("dist") == "load" else None
+    return ByFile(config, log) if config.getoption("dist") == "load" else None
