@@ -12,7 +12,7 @@ from labeler.cli import main
 from labeler.config import load_config
 from labeler.detectors import GroundingDino
 from labeler.detectors.profiling import Ranges, instrumented, replaced
-from labeler.labeling.job import plan_input, resolve_job
+from labeler.labeling.resolve import plan_input, resolve_job
 from labeler.trial.profile import PARTS, Profile, describe_profile, profile_sample
 from tests.inputs import image_bytes
 

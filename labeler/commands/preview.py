@@ -19,7 +19,7 @@ def add(verbs: Verbs) -> None:
 
 def _preview(arguments: argparse.Namespace) -> int:
     from labeler.config import load_config
-    from labeler.labeling.job import resolve_job
+    from labeler.labeling.resolve import resolve_job
     from labeler.trial.preview import preview
 
     job = resolve_job(load_config(arguments.config, arguments.overrides))

@@ -9,7 +9,8 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config, config_of_run
 from labeler.errors import Refused
-from labeler.labeling.job import Job, package_versions, public_config
+from labeler.labeling.fingerprint import package_versions, public_config
+from labeler.labeling.resolve import Job
 from labeler.labeling.unit import Detector
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, refusals

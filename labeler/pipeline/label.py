@@ -11,13 +11,8 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config
 from labeler.errors import Refused
-from labeler.labeling.job import (
-    Job,
-    package_versions,
-    plan_input,
-    public_config,
-    resolve_job,
-)
+from labeler.labeling.fingerprint import package_versions, public_config
+from labeler.labeling.resolve import Job, plan_input, resolve_job
 from labeler.labeling.unit import Detector
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours, require_same_input

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from labeler.errors import Refused
-from labeler.labeling.job import Job, masks_fields, resolve_masks, s3_rules
+from labeler.labeling.fingerprint import masks_fields
+from labeler.labeling.resolve import Job, resolve_masks, s3_rules
 from labeler.pipeline.derive import config_of, derive, derived_fields
 from labeler.pipeline.session import Outcome
 from labeler.runs import Run

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from labeler.config import Config
 from labeler.cpus import worker_threads
-from labeler.labeling.job import Job, detector_recipe, segmenter_recipe
+from labeler.labeling.recipe import detector_recipe, segmenter_recipe
+from labeler.labeling.resolve import Job
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard

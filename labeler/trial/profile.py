@@ -25,7 +25,8 @@ from labeler.detectors.profiling import (
     time_text,
     traced,
 )
-from labeler.labeling.job import Job, detector_recipe
+from labeler.labeling.recipe import detector_recipe
+from labeler.labeling.resolve import Job
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard

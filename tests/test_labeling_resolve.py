@@ -9,7 +9,8 @@ import pytest
 
 from labeler.checkpoints import contents
 from labeler.config import make_config
-from labeler.labeling.job import Job, detector_recipe, resolve_job, segmenter_recipe
+from labeler.labeling.recipe import detector_recipe, segmenter_recipe
+from labeler.labeling.resolve import Job, resolve_job
 from tests.log_lines import logged
 from tests.segmenter_parts import tiny_sam
 
@@ -58,10 +59,10 @@ def test_a_worker_reads_the_weights_for_their_digest_once(checkpoint: Path, monk
 
 def test_what_a_vocabulary_probably_does_not_mean_is_said_before_labeling(checkpoint: Path) -> None:
     values = {"input": "in", "output": "out", "model": {"name": str(checkpoint)}}
-    with logged("labeler.labeling.job") as lines:
+    with logged("labeler.labeling.resolve") as lines:
         resolve_job(make_config({**values, "vocabulary": ["cat", "- dog", *(f"{n}: cat" for n in range(6))]}))
     assert 'vocabulary: entry 2: "- dog" begins with a bullet' in lines[0]
     assert lines[5:] == ["and 2 more; `labeler vocabulary check` shows all"]
-    with logged("labeler.labeling.job") as lines:
+    with logged("labeler.labeling.resolve") as lines:
         resolve_job(make_config({**values, "vocabulary": ["cat", "dog"]}))
     assert lines == []
