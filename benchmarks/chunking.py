@@ -20,8 +20,8 @@ from torch import Tensor
 from benchmarks.machine import machine
 from labeler.detectors import GroundingDino
 from labeler.detectors.grounding_dino.split_forward import SplitForward
-from labeler.prompts import pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.training.validation import ValidationSet, measure, shapes_validation
 
 SEED = 31337  # no training or validation scene has it

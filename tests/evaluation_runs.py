@@ -16,7 +16,7 @@ from labeler.exports.coco import export_coco
 from labeler.labels.boxes import xyxy_to_xywh
 from labeler.labels.detections import Detections
 from labeler.labels.records import MASK, Row, rows_to_table, table_to_parquet
-from labeler.prompts import Prompts
+from labeler.prompts.grounding_dino import Prompts
 from labeler.runs import layout, open_run, read_plan, read_progress
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard

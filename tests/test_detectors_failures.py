@@ -16,8 +16,8 @@ from labeler.detectors import DetectError, GroundingDino
 from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.errors import Refused
 from labeler.labels.detections import Detections
-from labeler.prompts import pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 from tests.detector_parts import WORDS, assert_same, photo, three_chunks
 

@@ -13,8 +13,8 @@ from labeler.detectors import GroundingDino
 from labeler.detectors.grounding_dino.scoring import Scorer
 from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.labels.detections import Detections
-from labeler.prompts import Prompts, pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import Prompts, pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Category, Vocabulary
 from tests.detector_parts import VOCABULARY, WORDS, assert_same, photo, three_chunks
 

@@ -40,7 +40,7 @@ def test_the_detector_is_told_how_to_make_images_small(checkpoint: Path) -> None
     other = detector_recipe(job(checkpoint, resize="torch", jpeg_draft=True), threads=1)()
     assert (plain.preprocessing.resize, plain.least_shape) == ("pillow", None)
     assert other.preprocessing.resize == "torch"
-    assert other.least_shape(3000, 4000) == other.preprocessing.target_shape(3000, 4000)
+    assert other.least_shape(3000, 4000) == other.preprocessing.rule.target(3000, 4000)
 
 
 def test_a_worker_reads_the_weights_for_their_digest_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ from importlib import metadata
 from typing import Any
 
 from labeler import storage
-from labeler.checkpoints import Checkpoint
-from labeler.config import Config, DetectConfig
+from labeler.checkpoints import Checkpoint, DetectorCheckpoint
+from labeler.config import ROWS, Config, DetectConfig, marked
 from labeler.labels.records import SCHEMA_VERSION
-from labeler.prompts import Prompts
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts import Family, ImageRule, Planner, PromptPlan
+from labeler.prompts.families import DEFAULT
 from labeler.shards import READER_VERSION
 from labeler.vocabulary import Vocabulary
 
@@ -25,37 +25,42 @@ _VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pi
 
 
 def fingerprint_fields(
-    config: Config,
-    vocabulary: Vocabulary,
-    prompts: Prompts,
-    checkpoint: Checkpoint,
-    tokenizer: Tokenizer,
-    image_size: tuple[int, int],
+    config: Config, vocabulary: Vocabulary, plan: PromptPlan, planner: Planner, checkpoint: DetectorCheckpoint
 ) -> dict[str, Any]:
     """The fingerprint's fields about what is detected, one by one; runs with equal ones have equal boxes."""
-    detect, unit = config.detect, config.unit
+    rule = rule_of(config, checkpoint)
     return {
         "model": checkpoint.digest,
-        "tokenizer": tokenizer.digest,
+        **family_fields(checkpoint.family),
+        **planner.digests,
         "vocabulary": vocabulary.fingerprint,
-        "prompts": prompts.fingerprint,
+        "prompts": plan.fingerprint,
         "decoding_version": DECODING_VERSION,
-        "image_size": list(image_size),
-        "resize_kernel": resize_kernel(detect),
-        "detect.max_pixels": detect.max_pixels,
-        "detect.score": detect.score,
-        "detect.assignment": detect.assignment,
-        "detect.score_floor": detect.score_floor,
-        "detect.max_detections": detect.max_detections,
-        "detect.nms_iou": detect.nms_iou,
-        "unit.max_images": unit.max_images,
-        "unit.max_bytes": unit.max_bytes,
-        "unit.max_image_bytes": unit.max_image_bytes,
+        "image_size": list(rule.size),
+        "resize_kernel": resize_kernel(config.detect),
+        **{f"detect.{name}": value for name, value in marked(config.detect, ROWS).items()},
+        "unit.max_images": config.unit.max_images,
+        "unit.max_bytes": config.unit.max_bytes,
+        "unit.max_image_bytes": config.unit.max_image_bytes,
         "input.keep": list(config.input.keep),
         "input.image_column": config.input.image_column,
         "reader_version": READER_VERSION,
         "schema_version": SCHEMA_VERSION,
     }
+
+
+def family_fields(family: Family) -> dict[str, Any]:
+    """The fields that only other families than Grounding DINO have: its runs were written without, and stay the same.
+
+    (`Run.require_fingerprint` compares every field that either side has.)
+    """
+    return {} if family == DEFAULT else {"family": family.name, "family_version": family.version}
+
+
+def rule_of(config: Config, checkpoint: DetectorCheckpoint) -> ImageRule:
+    """How the images of a job are made ready. Refused where the configured size does not go with the model."""
+    size = config.detect.image_size
+    return checkpoint.rule.with_edges(size.edges if size else None)
 
 
 def masks_fields(config: Config, segmenter: Checkpoint | None) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from labeler.checkpoints import Checkpoint, resolve
 from labeler.errors import Refused
 from labeler.labeling.resolve import Job, model_uri, s3_rules
 from labeler.labeling.unit import Detector, Segmenter
-from labeler.prompts import Prompts
+from labeler.prompts import PromptPlan
+from labeler.prompts.grounding_dino import Prompts
 from labeler.segmenters import resolve_segmenter
 
 
@@ -22,7 +23,7 @@ class DetectorRecipe:
     model: str
     revision: str | None
     digest: str
-    prompts: Prompts
+    plan: PromptPlan
     options: dict[str, Any]
     s3: storage.S3Rules = storage.NO_S3_RULES
 
@@ -32,7 +33,8 @@ class DetectorRecipe:
         self.s3.apply()
         checkpoint = resolve(self.model, revision=self.revision)
         _require_digest(checkpoint, self.digest)
-        return GroundingDino(checkpoint, self.prompts, **self.options)
+        assert isinstance(self.plan, Prompts)
+        return GroundingDino(checkpoint, self.plan, **self.options)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
         model=model_uri(job.config.model_name),
         revision=job.detector.revision or model.revision,
         digest=job.detector.digest,
-        prompts=job.prompts,
+        plan=job.plan,
         s3=s3_rules(job.config, job.own),
         options={
             "device": model.device,
@@ -80,7 +82,7 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
             "assignment": detect.assignment,
             "score": detect.score,
             "nms_iou": detect.nms_iou,
-            "image_size": job.image_size,
+            "image_size": job.rule.size,
             "resize": detect.resize,
             "jpeg_draft": detect.jpeg_draft,
             "pairs_per_batch": detect.pairs_per_batch,

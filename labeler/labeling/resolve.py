@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from labeler import storage
-from labeler.checkpoints import Checkpoint, resolve
+from labeler.checkpoints import DetectorCheckpoint, resolve
 from labeler.checkpoints.library import check_transformers
-from labeler.config import Config
+from labeler.config import Config, of_families
 from labeler.errors import LabelerError, Refused
-from labeler.labeling.fingerprint import fingerprint_fields, masks_fields
+from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, rule_of
 from labeler.labels.records import LABELS
-from labeler.prompts import Prompts, check, pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts import ImageRule, PromptPlan
 from labeler.runs.plan import PlannedShard
-from labeler.segmenters import resolve_segmenter
+from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.preprocess import Preprocessing
 from labeler.shards import Shard, count_images, find_shards
 from labeler.vocabulary import Vocabulary
@@ -43,18 +42,22 @@ class Job:
 
     config: Config
     vocabulary: Vocabulary
-    prompts: Prompts
-    checkpoint: Checkpoint | None
-    image_size: tuple[int, int]  # (shortest edge, longest edge)
+    plan: PromptPlan
+    checkpoint: DetectorCheckpoint | None
     fields: dict[str, Any]
-    segmenter: Checkpoint | None = None
+    segmenter: SegmenterCheckpoint | None = None
     own: tuple[str, ...] = ()
 
     @property
-    def detector(self) -> Checkpoint:
+    def detector(self) -> DetectorCheckpoint:
         """The checkpoint of a job that detects."""
         assert self.checkpoint is not None, "only boxes of another run are worked on"
         return self.checkpoint
+
+    @property
+    def rule(self) -> ImageRule:
+        """How the detector's images are made ready."""
+        return rule_of(self.config, self.detector)
 
 
 def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Sequence[str] = ()) -> Job:
@@ -74,23 +77,20 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
     _check_drafts(config)
-    limits = config.prompts
     light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
+    _check_options(config, light)
     resolve_masks(config, weights=False)
-    tokenizer = Tokenizer.load(light.folder)
+    planner = light.family.planner(light.folder)
     if vocabulary is None:
         vocabulary = Vocabulary.load(
-            vocabulary_spec(config), also=lambda sound: check(sound, tokenizer, limits.max_tokens).problems
+            vocabulary_spec(config), also=lambda sound: planner.check(sound, config.prompts).problems
         )
         _warn_of(vocabulary.doubts)
-    prompts = pack(vocabulary, tokenizer, max_tokens=limits.max_tokens, max_categories=limits.max_categories)
+    plan = planner.plan(vocabulary, config.prompts)
     checkpoint = resolve(model_name, revision=config.model.revision)
     segmenter = resolve_masks(config)
-    size = config.detect.image_size
-    image_size = (size.shortest_edge, size.longest_edge) if size else checkpoint.image_size
-    fields = fingerprint_fields(config, vocabulary, prompts, checkpoint, tokenizer, image_size)
-    fields |= masks_fields(config, segmenter)
-    return Job(config, vocabulary, prompts, checkpoint, image_size, fields, segmenter, tuple(own))
+    fields = fingerprint_fields(config, vocabulary, plan, planner, checkpoint) | masks_fields(config, segmenter)
+    return Job(config, vocabulary, plan, checkpoint, fields, segmenter, tuple(own))
 
 
 def _warn_of(doubts: Sequence[str]) -> None:
@@ -122,7 +122,7 @@ def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
     )
 
 
-def resolve_masks(config: Config, *, weights: bool = True) -> Checkpoint | None:
+def resolve_masks(config: Config, *, weights: bool = True) -> SegmenterCheckpoint | None:
     """The checkpoint that makes masks, None where the config asks for none. Refused where it is unusable."""
     masks = config.masks
     if masks is None:
@@ -136,6 +136,17 @@ def vocabulary_spec(config: Config) -> Any:
     """The config's vocabulary as `Vocabulary.load` takes it."""
     spec = config.vocabulary
     return list(spec) if isinstance(spec, tuple) else spec
+
+
+def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
+    """Refused for options that other families have, and for a size that the model does not take."""
+    rule_of(config, checkpoint)
+    foreign = sorted(of_families(config).keys() - checkpoint.family.options)
+    if foreign:
+        raise Refused(
+            f"{', '.join(foreign)}: checkpoint {checkpoint.name} is of the family {checkpoint.family.name}, "
+            f"which has no such option; leave {'it' if len(foreign) == 1 else 'them'} out"
+        )
 
 
 def _check_drafts(config: Config) -> None:

@@ -63,7 +63,7 @@ def derive(
             raise Refused(f"run {storage.redact(output)} is complete, but {said}")
         console.print(f"warning: {said}", markup=False, soft_wrap=True)
     new = NewRun(
-        job.fields, public_config(job.config), package_versions(), job.vocabulary, job.prompts,
+        job.fields, public_config(job.config), package_versions(), job.vocabulary, job.plan,
         parent=parent, selection=chosen,
     )  # fmt: skip
     return carry_out(

@@ -111,7 +111,7 @@ def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Co
 
 def _new_run(job: Job, todo: _Todo) -> NewRun:
     config, versions = public_config(job.config), package_versions()
-    return NewRun(job.fields, config, versions, job.vocabulary, job.prompts, todo.work, todo.skipped_files)
+    return NewRun(job.fields, config, versions, job.vocabulary, job.plan, todo.work, todo.skipped_files)
 
 
 def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config, counts: Counter[str]) -> list[PlannedShard]:

@@ -199,7 +199,7 @@ def _worker_settings(
             "run_id": run.manifest.run_id,
             "model_digest": job.fields["model"],
             "model_revision": (job.checkpoint and job.checkpoint.revision) or "",
-            "prompts_fingerprint": job.prompts.fingerprint,
+            "prompts_fingerprint": job.plan.fingerprint,
             "segmenter_digest": job.segmenter.digest if job.segmenter else "",
             **{f"version_{name}": version for name, version in package_versions().items()},
         },

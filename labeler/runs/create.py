@@ -8,7 +8,7 @@ from typing import Any
 
 from labeler import storage
 from labeler.errors import Refused
-from labeler.prompts import Prompts
+from labeler.prompts import PromptPlan
 from labeler.runs import layout
 from labeler.runs.manifest import Manifest, Run, digest_of, open_run, readable_json
 from labeler.runs.plan import PlannedShard, generations, group_files, plan_bytes
@@ -33,7 +33,7 @@ class NewRun:
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     vocabulary: Vocabulary
-    prompts: Prompts
+    prompts: PromptPlan
     plan: Sequence[PlannedShard] = ()
     skipped_files: Mapping[str, int] = field(default_factory=dict)  # listed beside the input, by extension
     parent: Run | None = None

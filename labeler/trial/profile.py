@@ -91,7 +91,7 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
             _label_in_parts(detector, batch, job, Ranges(time.perf_counter, mark=mark))
     return Profile(
         len(items),
-        len(job.prompts.chunks),
+        job.plan.passes,
         {name: ranges.parts.get(name, 0.0) for name in PARTS},
         {name: operations.parts.get(name, 0.0) for name in PARTS},
         total_s,

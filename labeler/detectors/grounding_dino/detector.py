@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from labeler import checkpoints
-from labeler.checkpoints import Checkpoint
+from labeler.checkpoints import DetectorCheckpoint
 from labeler.detectors.batch_size import find_pairs
 from labeler.detectors.clock import seconds_on
 from labeler.detectors.graphs import GraphRecorder, Recorded, in_a_line, try_out
@@ -31,8 +31,8 @@ from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
 from labeler.errors import Refused
 from labeler.labels.detections import Detections
 from labeler.labels.merge import merge
-from labeler.prompts import MAX_TOKENS, Prompts, pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import MAX_TOKENS, Prompts, pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class GroundingDino:
 
     def __init__(
         self,
-        model: str | Path | Checkpoint,
+        model: str | Path | DetectorCheckpoint,
         vocabulary: Vocabulary | Prompts | str | Sequence[str],
         *,
         revision: str | None = None,
@@ -113,7 +113,9 @@ class GroundingDino:
             raise Refused(f"engine is one of {', '.join(ENGINES)}; got {engine}")
         self._threads, self._jpeg_draft = threads, jpeg_draft
         self._take_threads()
-        self.checkpoint = model if isinstance(model, Checkpoint) else checkpoints.resolve(model, revision=revision)
+        if not isinstance(model, DetectorCheckpoint):
+            model = checkpoints.resolve(model, revision=revision)
+        self.checkpoint = model
         self.preprocessing = Preprocessing.of(self.checkpoint, image_size, resize=resize)
         self.device = choose_device(device)
         half = choose_half(dtype, self.device)
@@ -187,8 +189,7 @@ class GroundingDino:
 
     def _seconds_of(self, pairs: int) -> float:
         """How long so many pairs take, on an empty image of 4:3; may raise torch.OutOfMemoryError."""
-        short, long = self.preprocessing.image_size
-        empty = np.zeros((short, min(long, short * 4 // 3), 3), np.uint8)
+        empty = np.zeros((*self.preprocessing.rule.canvas(480, 640), 3), np.uint8)
         clock = seconds_on(self.device)
         with torch.inference_mode():
             encoded = self._passes.encode(self._passes.upload([Prepared(empty, *empty.shape[:2])]))
@@ -202,7 +203,7 @@ class GroundingDino:
     @property
     def least_shape(self) -> Callable[[int, int], tuple[int, int]] | None:
         """The least (height, width) to decode an upright image of a (height, width) at; None: always all of it."""
-        return self.preprocessing.target_shape if self._jpeg_draft else None
+        return self.preprocessing.rule.target if self._jpeg_draft else None
 
     def prepare(self, image_rgb: npt.NDArray[np.uint8], full_size: tuple[int, int] | None = None) -> Prepared:
         """Resize an upright (h, w, 3) uint8 RGB image for this detector. CPU only, thread-safe.
@@ -354,7 +355,9 @@ def _check_numbers(score_floor: float, max_detections: int, nms_iou: float, pair
             raise Refused(message)
 
 
-def _prompts(vocabulary: Vocabulary | Prompts | str | Sequence[str], checkpoint: Checkpoint, longest: int) -> Prompts:
+def _prompts(
+    vocabulary: Vocabulary | Prompts | str | Sequence[str], checkpoint: DetectorCheckpoint, longest: int
+) -> Prompts:
     if isinstance(vocabulary, Prompts):
         too_long = [chunk.index for chunk in vocabulary.chunks if len(chunk.input_ids) > longest]
         if too_long:

@@ -135,10 +135,10 @@ def _encode_picture(engine: SplitForward, preprocessing: Preprocessing) -> Image
     scene = Image.fromarray(check_picture())
     for edge in _EDGES:
         pixels = np.array(scene.resize((edge * 4 // 3, edge), Image.Resampling.BILINEAR))
-        batch = torch.from_numpy(pixels[None]).to(engine.device).permute(0, 3, 1, 2).float() * preprocessing.scale
+        batch = torch.from_numpy(pixels[None]).to(engine.device).permute(0, 3, 1, 2).float() * preprocessing.rule.scale
         mean, std = (
             torch.tensor(values, device=engine.device).view(1, 3, 1, 1)
-            for values in (preprocessing.mean, preprocessing.std)
+            for values in (preprocessing.rule.mean, preprocessing.rule.std)
         )
         features = engine.encode_image(((batch - mean) / std).contiguous())
         if features.features.shape[1] >= engine.num_queries:

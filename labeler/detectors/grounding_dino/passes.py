@@ -26,9 +26,9 @@ class Passes:
     ) -> None:
         self.forward, self.text, self.score, self.pairs_per_batch = forward, text, score, pairs
         device = forward.device
-        self._scale = torch.tensor(preprocessing.scale, dtype=torch.float64)
-        self._mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
+        self._scale = torch.tensor(preprocessing.rule.scale, dtype=torch.float64)
+        self._mean = torch.tensor(preprocessing.rule.mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(preprocessing.rule.std, device=device).view(1, 3, 1, 1)
 
     def upload(self, images: Sequence[Prepared]) -> Tensor:
         """(images, h, w, 3) uint8 on the device, of images of one shape."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from labeler.errors import Refused
 from labeler.labels.boxes import area, clip_to_image, cxcywh_to_xyxy, scale_to_pixels
 from labeler.labels.detections import Detections
-from labeler.prompts import PromptChunk, Prompts, positive_map
+from labeler.prompts.grounding_dino import PromptChunk, Prompts, positive_map
 
 ASSIGNMENTS = ("argmax", "flattened")
 REDUCTIONS = ("mean", "max")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from labeler.errors import Refused
-from labeler.prompts.tokenizer import PERIOD_ID, SEP_ID
+from labeler.prompts.grounding_dino.tokenizer import PERIOD_ID, SEP_ID
 
 _MOST_LEAST_SIDE = 256  # pixels; today's backbones need 1 or 32
 
