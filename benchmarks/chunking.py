@@ -50,8 +50,8 @@ def measured(
     if word_level:
         with torch.inference_mode():
             passes = detector._passes
-            passes.forward = WordLevel(passes.forward.detector)
-            passes.text = passes.forward.encode_text([chunk.input_ids for chunk in prompts.chunks])
+            detector.network.forward = WordLevel(detector.network.forward.detector)
+            passes.text = detector.network.encode_text()
     start = time.perf_counter()
     found = detector.detect([image.pixels for image in data.images])
     seconds = time.perf_counter() - start

@@ -132,7 +132,7 @@ def test_a_model_that_is_not_understood_runs_on_transformers(folder, monkeypatch
 
 
 def test_an_unknown_engine_is_refused(folder):
-    with pytest.raises(Refused, match="engine is one of auto, fast, transformers; got warp"):
+    with pytest.raises(Refused, match="engine: Input should be 'auto', 'fast' or 'transformers', got 'warp'"):
         load(folder, engine="warp")
 
 
@@ -205,6 +205,6 @@ def test_the_picture_is_large_enough_for_every_query(tmp_path):
     from labeler.detectors.grounding_dino.scratch import Size
 
     detector = load(create_checkpoint(tmp_path, words=NAMES, size=Size(**size), redraw=True))
-    picture = engine_check._encode_picture(detector._passes.forward, detector.preprocessing)
+    picture = engine_check._encode_picture(detector.network.forward, detector.preprocessing.rule)
     assert picture.features.shape[1] >= 400
     assert detector.description["engine"] == "fast"

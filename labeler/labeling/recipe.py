@@ -8,33 +8,42 @@ from typing import Any
 
 from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
+from labeler.config import DetectConfig, ModelConfig
 from labeler.errors import Refused
 from labeler.labeling.resolve import Job, model_uri, s3_rules
 from labeler.labeling.unit import Detector, Segmenter
-from labeler.prompts import PromptPlan
-from labeler.prompts.grounding_dino import Prompts
+from labeler.prompts import Family, PromptPlan
 from labeler.segmenters import resolve_segmenter
 
 
 @dataclass(frozen=True)
 class DetectorRecipe:
-    """Loads the job's detector wherever it is called: picklable, so that Ray can carry it to the workers."""
+    """Loads the job's detector wherever it is called: picklable, so that Ray can carry it to the workers.
 
-    model: str
+    Attributes:
+        family: of the checkpoint. A worker that gets it has imported the module that defines it, and so registered it.
+        digest: that the checkpoint has to have there, too.
+        place: what the model runs on, and how.
+    """
+
+    family: Family
+    name: str
     revision: str | None
     digest: str
     plan: PromptPlan
-    options: dict[str, Any]
+    place: ModelConfig
+    detect: DetectConfig
+    threads: int | None = None
     s3: storage.S3Rules = storage.NO_S3_RULES
 
     def __call__(self) -> Detector:
-        from labeler.detectors import GroundingDino  # imports torch and transformers: only where a model is loaded
+        # Imports torch and transformers: only where a model is loaded.
+        from labeler.detectors.batched import BatchedDetector
 
         self.s3.apply()
-        checkpoint = resolve(self.model, revision=self.revision)
+        checkpoint = resolve(self.name, revision=self.revision)
         _require_digest(checkpoint, self.digest)
-        assert isinstance(self.plan, Prompts)
-        return GroundingDino(checkpoint, self.plan, **self.options)
+        return BatchedDetector(checkpoint, self.plan, model=self.place, detect=self.detect, threads=self.threads)
 
 
 @dataclass(frozen=True)
@@ -66,29 +75,17 @@ def _require_digest(checkpoint: Checkpoint, planned: str) -> None:
 
 def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
     """How to load the job's detector on a worker with `threads` CPU threads."""
-    detect, model = job.config.detect, job.config.model
+    config, checkpoint = job.config, job.detector
     return DetectorRecipe(
-        model=model_uri(job.config.model_name),
-        revision=job.detector.revision or model.revision,
-        digest=job.detector.digest,
+        family=checkpoint.family,
+        name=model_uri(config.model_name),
+        revision=checkpoint.revision or config.model.revision,
+        digest=checkpoint.digest,
         plan=job.plan,
-        s3=s3_rules(job.config, job.own),
-        options={
-            "device": model.device,
-            "dtype": model.dtype,
-            "engine": model.engine,
-            "score_floor": detect.score_floor,
-            "max_detections": detect.max_detections,
-            "assignment": detect.assignment,
-            "score": detect.score,
-            "nms_iou": detect.nms_iou,
-            "image_size": job.rule.size,
-            "resize": detect.resize,
-            "jpeg_draft": detect.jpeg_draft,
-            "pairs_per_batch": detect.pairs_per_batch,
-            "cuda_graphs": detect.cuda_graphs,
-            "threads": threads,
-        },
+        place=config.model,
+        detect=config.detect,
+        threads=threads,
+        s3=s3_rules(config, job.own),
     )
 
 

@@ -10,20 +10,19 @@ from labeler.detectors.graphs import in_a_line
 from labeler.detectors.grounding_dino.engine_check import check_engine
 from labeler.detectors.grounding_dino.fast import FastForward, kernels_for, why_unsupported
 from labeler.detectors.grounding_dino.split_forward import SplitForward, TextFeatures
-from labeler.detectors.preprocess import Preprocessing
 from labeler.errors import Refused
+from labeler.prompts import ImageRule
 
 log = logging.getLogger(__name__)
-ENGINES = ("auto", "fast", "transformers")
 
 
 def choose_engine(
-    engine: str, reference: SplitForward, text: TextFeatures, preprocessing: Preprocessing, name: str
+    engine: str, reference: SplitForward, text: TextFeatures, rule: ImageRule, name: str
 ) -> tuple[SplitForward, str]:
     """The forward to use, and in a few words what is known of its equality with the reference.
 
     Args:
-        engine: one of ENGINES.
+        engine: "auto", "fast" or "transformers".
         name: of the checkpoint, for what is said.
 
     Raises:
@@ -41,7 +40,7 @@ def choose_engine(
     for kernels in kernels_for(reference.device):
         fast = FastForward(reference.detector, half=reference.half, kernels=kernels)
         try:
-            check = check_engine(fast, preprocessing, text)
+            check = check_engine(fast, rule, text)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
