@@ -10,8 +10,9 @@ from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
 from labeler.config import DetectConfig, ModelConfig
 from labeler.errors import Refused
+from labeler.labeling.detector import Detector
 from labeler.labeling.resolve import Job, model_uri, s3_rules
-from labeler.labeling.unit import Detector, Segmenter
+from labeler.labeling.unit import Segmenter
 from labeler.prompts import Family, PromptPlan
 from labeler.segmenters import resolve_segmenter
 

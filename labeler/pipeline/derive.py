@@ -9,9 +9,9 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config, config_of_run
 from labeler.errors import Refused
+from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import package_versions, public_config
 from labeler.labeling.resolve import Job
-from labeler.labeling.unit import Detector
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs import Run, open_run, read_progress, read_snapshot

@@ -11,9 +11,9 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config
 from labeler.errors import Refused
+from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import package_versions, public_config
 from labeler.labeling.resolve import Job, plan_input, resolve_job
-from labeler.labeling.unit import Detector
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run

@@ -12,10 +12,10 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config
 from labeler.errors import Incomplete, InputChanged, Refused, StorageError
+from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import package_versions
 from labeler.labeling.recipe import detector_recipe, segmenter_recipe
 from labeler.labeling.resolve import Job, s3_rules
-from labeler.labeling.unit import Detector
 from labeler.pipeline import cluster, waves
 from labeler.pipeline.capacity import Patience, announcing_loss, await_workers
 from labeler.pipeline.connection import connect
