@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labeler.checkpoints import contents
-from labeler.config import make_config
+from labeler.config import DetectConfig, make_config
+from labeler.detectors import GroundingDino
 from labeler.labeling.recipe import detector_recipe, segmenter_recipe
 from labeler.labeling.resolve import Job, resolve_job
 from tests.log_lines import logged
@@ -41,6 +43,19 @@ def test_the_detector_is_told_how_to_make_images_small(checkpoint: Path) -> None
     assert (plain.preprocessing.resize, plain.least_shape) == ("pillow", None)
     assert other.preprocessing.resize == "torch"
     assert other.least_shape(3000, 4000) == other.preprocessing.rule.target(3000, 4000)
+
+
+def test_an_option_is_declared_once(checkpoint: Path) -> None:
+    """The config has its default and its mark; the fingerprint and `GroundingDino` read them there."""
+    fields = job(checkpoint).fields
+    assert {name.removeprefix("detect.") for name in fields if name.startswith("detect.")} == {
+        *("max_pixels", "score", "assignment", "score_floor", "max_detections", "nms_iou")
+    }
+    defaults = DetectConfig()
+    arguments = inspect.signature(GroundingDino).parameters
+    shared = [name for name in DetectConfig.model_fields if name in arguments]
+    assert len(shared) == 10
+    assert all(arguments[name].default == getattr(defaults, name) for name in shared)
 
 
 def test_a_worker_reads_the_weights_for_their_digest_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

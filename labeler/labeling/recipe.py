@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
 from labeler.config import DetectConfig, ModelConfig
 from labeler.errors import Refused
-from labeler.labeling.detector import Detector
 from labeler.labeling.resolve import Job, model_uri, s3_rules
 from labeler.labeling.unit import Segmenter
-from labeler.prompts import Family, PromptPlan
+from labeler.prompts import Family, PromptPlan, register
 from labeler.segmenters import resolve_segmenter
+
+if TYPE_CHECKING:
+    from labeler.detectors.batched import BatchedDetector
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class DetectorRecipe:
     """Loads the job's detector wherever it is called: picklable, so that Ray can carry it to the workers.
 
     Attributes:
-        family: of the checkpoint. A worker that gets it has imported the module that defines it, and so registered it.
+        family: of the checkpoint; carried, because a worker has not imported every module that defines one.
         digest: that the checkpoint has to have there, too.
         place: what the model runs on, and how.
     """
@@ -37,11 +39,12 @@ class DetectorRecipe:
     threads: int | None = None
     s3: storage.S3Rules = storage.NO_S3_RULES
 
-    def __call__(self) -> Detector:
+    def __call__(self) -> BatchedDetector:
         # Imports torch and transformers: only where a model is loaded.
         from labeler.detectors.batched import BatchedDetector
 
         self.s3.apply()
+        register(self.family)
         checkpoint = resolve(self.name, revision=self.revision)
         _require_digest(checkpoint, self.digest)
         return BatchedDetector(checkpoint, self.plan, model=self.place, detect=self.detect, threads=self.threads)

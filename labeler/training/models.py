@@ -17,6 +17,7 @@ from labeler.detectors.grounding_dino.scratch import KINDS, Size, create_checkpo
 from labeler.detectors.loading import load_model, no_progress_bars
 from labeler.errors import Refused
 from labeler.prompts import architecture_of
+from labeler.prompts.families import DEFAULT as GROUNDING_DINO
 from labeler.training.config import ModelConfig, NewModel
 from labeler.vocabulary import Vocabulary
 
@@ -33,7 +34,12 @@ def start_checkpoint(config: ModelConfig, vocabulary: Vocabulary, folder: Path, 
             _create(config.new, folder, words, config.image_size, seed)
         _share(folder)
         return checkpoints.resolve(folder)
-    return checkpoints.resolve(str(config.name), revision=config.revision)
+    found = checkpoints.resolve(str(config.name), revision=config.revision)
+    if found.family != GROUNDING_DINO:
+        raise Refused(
+            f"checkpoint {found.name} is of the family {found.family.name}; only {GROUNDING_DINO.name} can be trained"
+        )
+    return found
 
 
 def load_trainable(checkpoint: DetectorCheckpoint, device: torch.device) -> Any:

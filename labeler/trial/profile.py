@@ -77,7 +77,6 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     """
     threads = worker_threads(job.config.ray.cpus_per_worker)
     detector = detector_recipe(job, threads=threads)()
-    assert isinstance(detector, BatchedDetector)
     clock, roof = seconds_on(detector.device), reached_rate(detector)
     ranges, start = Ranges(clock), clock()
     with ranges.part(READ):
