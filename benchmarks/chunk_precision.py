@@ -22,8 +22,8 @@ from labeler.evaluation.operating_points import micro
 from labeler.labels.boxes import iou
 from labeler.labels.detections import Detections
 from labeler.labels.merge import suppress_across_categories
-from labeler.prompts import pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.training.validation import ValidationSet, coco_of
 
 THRESHOLD, MATCH_IOU = 0.3, 0.5

@@ -20,8 +20,8 @@ from torch import Tensor
 from benchmarks.machine import machine
 from labeler.detectors import GroundingDino
 from labeler.detectors.grounding_dino.split_forward import SplitForward
-from labeler.prompts import pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.training.validation import ValidationSet, measure, shapes_validation
 
 SEED = 31337  # no training or validation scene has it
@@ -50,8 +50,8 @@ def measured(
     if word_level:
         with torch.inference_mode():
             passes = detector._passes
-            passes.forward = WordLevel(passes.forward.detector)
-            passes.text = passes.forward.encode_text([chunk.input_ids for chunk in prompts.chunks])
+            detector.network.forward = WordLevel(detector.network.forward.detector)
+            passes.text = detector.network.encode_text()
     start = time.perf_counter()
     found = detector.detect([image.pixels for image in data.images])
     seconds = time.perf_counter() - start

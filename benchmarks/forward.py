@@ -34,8 +34,8 @@ from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.preprocess import Prepared
 from labeler.detectors.profiling import counted_operations, matmul_rate
-from labeler.prompts import PromptChunk, pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import PromptChunk, pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 NAMES_OF_MMDETECTION = 40

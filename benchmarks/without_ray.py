@@ -18,7 +18,9 @@ import torch
 from labeler import storage
 from labeler.config import Config, load_config
 from labeler.errors import LabelerError
-from labeler.labeling.job import Job, detector_recipe, package_versions, plan_input, public_config, resolve_job
+from labeler.labeling.fingerprint import package_versions, public_config
+from labeler.labeling.recipe import detector_recipe
+from labeler.labeling.resolve import Job, plan_input, resolve_job
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.pipeline.worker import WorkerSettings, commit, make_labeler, todo_of
 from labeler.runs import Run, layout, read_plan
@@ -34,7 +36,7 @@ def label_here(config: Config, *, threads: int) -> Run:
         LabelerError: the config is refused, or storage fails.
     """
     job, plan = resolve_job(config), plan_input(config)
-    new = NewRun(job.fields, public_config(config), package_versions(), job.vocabulary, job.prompts, plan)
+    new = NewRun(job.fields, public_config(config), package_versions(), job.vocabulary, job.plan, plan)
     excluded = load_excluded(map(storage.absolute_uri, config.input.exclude))
     run = create_run(storage.absolute_uri(config.output.uri), new)
     write_excluded(run, excluded)

@@ -29,6 +29,11 @@ _RETIRED = {"detect.jpeg_decoder": "pillow"}
 _PLAIN_KEY = {"input": "uri", "output": "uri", "vocabulary": "name"}  # what a plain string in the section's place means
 
 
+# Marks on options, for `marked`: where else an option is read is said once, beside it.
+ROWS = "decides rows: a field of a run's fingerprint"
+OF_FAMILY = "only some families of detectors have it; refused for others, but at its default"
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -91,7 +96,8 @@ class ModelConfig(_Section):
     name: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    engine: Literal["auto", "fast", "transformers"] = "auto"  # the last is the reference; their results are equal
+    # The last is the reference; their results are equal.
+    engine: Annotated[Literal["auto", "fast", "transformers"], OF_FAMILY] = "auto"
     device: str = "auto"
     s3: S3Config = S3Config()  # for a checkpoint on s3://
 
@@ -99,8 +105,8 @@ class ModelConfig(_Section):
 class PromptsConfig(_Section):
     """How the vocabulary is packed into prompt chunks."""
 
-    max_tokens: int = Field(256, ge=8, le=256)
-    max_categories: int | None = Field(None, gt=0)
+    max_tokens: Annotated[int, OF_FAMILY] = Field(256, ge=8, le=256)
+    max_categories: Annotated[int | None, OF_FAMILY] = Field(None, gt=0)
 
 
 class ImageSize(_Section):
@@ -109,22 +115,28 @@ class ImageSize(_Section):
     shortest_edge: int = Field(gt=15)
     longest_edge: int = Field(gt=15)
 
+    @property
+    def edges(self) -> tuple[int, int]:
+        """(shortest, longest) in pixels."""
+        return self.shortest_edge, self.longest_edge
+
 
 class DetectConfig(_Section):
     """How detections are decoded, merged and stored."""
 
-    score_floor: float = Field(0.05, ge=0, le=1)
-    max_detections: int = Field(300, ge=0)  # 0: no cap
-    score: Literal["mean", "max"] = "mean"
-    assignment: Literal["argmax", "flattened"] = "argmax"
-    nms_iou: float = Field(0.7, gt=0, le=1)  # within a category, across chunks
+    score_floor: Annotated[float, ROWS] = Field(0.05, ge=0, le=1)
+    max_detections: Annotated[int, ROWS] = Field(300, ge=0)  # 0: no cap
+    score: Annotated[Literal["mean", "max"], ROWS, OF_FAMILY] = "mean"  # over the tokens of a phrase
+    assignment: Annotated[Literal["argmax", "flattened"], ROWS] = "argmax"
+    nms_iou: Annotated[float, ROWS] = Field(0.7, gt=0, le=1)  # within a category, across chunks
     image_size: ImageSize | None = None  # None: the checkpoint's own
     resize: Literal["pillow", "torch"] = "pillow"  # torch: faster, up to one level of 255 off
     jpeg_draft: bool = False  # decode large JPEGs at 1/2, 1/4 or 1/8 where the detector needs no more; not bit-equal
     jpeg_decoder: Literal["pillow"] = "pillow"  # there is no other at present
-    max_pixels: int = Field(178_956_970, gt=0)  # larger images become rows with status too_large
+    max_pixels: Annotated[int, ROWS] = Field(178_956_970, gt=0)  # larger images become rows with status too_large
     pairs_per_batch: int | None = Field(None, gt=0)  # (image, chunk) pairs in one forward; None: by device
-    cuda_graphs: bool = False  # record shapes that come often, and replay them, where a trial finds that faster
+    # Record shapes that come often, and replay them, where a trial finds that faster.
+    cuda_graphs: Annotated[bool, OF_FAMILY] = False
     stall_timeout_s: float = Field(900.0, gt=0)  # a worker that decodes and detects nothing for so long is replaced
     images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
 
@@ -190,6 +202,23 @@ class Config(_Section):
             known = "; ".join(f"{name} ({licence})" for name, licence in RECOMMENDED_MODELS)
             raise Refused(f"model.name is missing: name a Grounding DINO checkpoint, for example {known}")
         return self.model.name
+
+
+def marked(section: BaseModel, mark: str) -> dict[str, Any]:
+    """The options of a section that have a mark, by name, in the order of their declaration."""
+    fields = type(section).model_fields
+    return {name: getattr(section, name) for name, field in fields.items() if mark in field.metadata}
+
+
+def of_families(config: Config) -> dict[str, Any]:
+    """The options that only some families of detectors have, as "section.key", where they are not at their defaults."""
+    sections: dict[str, BaseModel] = {"detect": config.detect, "model": config.model, "prompts": config.prompts}
+    return {
+        f"{section}.{name}": value
+        for section, values in sections.items()
+        for name, value in marked(values, OF_FAMILY).items()
+        if value != type(values).model_fields[name].default
+    }
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

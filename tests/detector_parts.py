@@ -11,8 +11,8 @@ import transformers
 from labeler import checkpoints
 from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.labels.detections import Detections
-from labeler.prompts import Prompts, pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import Prompts, pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Category, Vocabulary
 
 WORDS = ["cat dog kitty fox red traffic light house bird old car tree sea small boat shadow"]

@@ -17,7 +17,7 @@ from labeler.labels.boxes import xyxy_to_xywh
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import MASK
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
-from labeler.prompts import Prompts
+from labeler.prompts.grounding_dino import Prompts
 from labeler.runs import layout, open_run, read_plan, read_progress
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard

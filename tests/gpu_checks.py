@@ -148,7 +148,7 @@ def test_a_forward_never_waits_for_the_gpu(full_folder):
 def test_recorded_forwards_give_what_launched_ones_give(full_folder):
     """Over more shapes than are recorded, and than constants are kept for, which make room for each other in turns."""
     detector = GroundingDino(full_folder, three_chunks(full_folder), device="cuda", engine="fast", pairs_per_batch=4)
-    passes, forward = detector._passes, detector._passes.forward
+    passes, forward = detector._passes, detector.network.forward
     forward._levels_of = lru_cache(maxsize=2)(forward._make_levels)
     recorded = Recorded(passes, GraphRecorder(lambda: passes.kept), after=2, most=4)
     sizes = [(300, 400), (300, 300), (400, 300), (300, 500), (320, 330)]

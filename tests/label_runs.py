@@ -10,7 +10,7 @@ import numpy as np
 
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
-from labeler.prompts import Prompts
+from labeler.prompts.grounding_dino import Prompts
 from labeler.runs import Run, layout, open_run
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard

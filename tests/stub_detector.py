@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from labeler.labeling.detector import Detector
 from labeler.labels.detections import Detections
 
 
@@ -48,7 +49,7 @@ class MakeStub:
 
 
 @dataclass
-class StubDetector:
+class StubDetector(Detector):
     """Finds one box of category 1 in every image, with a score taken from the pixels."""
 
     mischief: MakeStub = field(default_factory=MakeStub)
@@ -57,7 +58,7 @@ class StubDetector:
     def description(self) -> dict[str, str]:
         return {"engine": "stub", "dtype": "float32", "device": "cpu"}
 
-    def prepare(self, image_rgb: Any) -> Any:
+    def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
         return image_rgb
 
     def detect_prepared(self, batch: Sequence[Any]) -> list[Detections | str]:

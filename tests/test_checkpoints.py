@@ -26,7 +26,7 @@ def test_a_local_folder_is_used_in_place(folder):
     assert found.folder == folder
     assert found.revision is None
     assert found.architecture == "MMGroundingDinoForObjectDetection"
-    assert found.image_size == (128, 224)
+    assert found.rule.size == (128, 224)
     assert len(found.digest) == 32
 
 
@@ -61,14 +61,14 @@ def test_the_digest_is_of_the_contents_not_of_the_place(folder, tmp_path):
 )
 def test_the_image_size_is_read_in_its_old_and_new_forms(folder, size, expected):
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": size}))
-    assert resolve(folder).image_size == expected
+    assert resolve(folder).rule.size == expected
 
 
 def test_the_image_processor_is_found_among_the_processors_of_newer_checkpoints(folder):
     (folder / "preprocessor_config.json").unlink()
     inner = {"size": {"shortest_edge": 100, "longest_edge": 200}}
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": inner}))
-    assert resolve(folder).image_size == (100, 200)
+    assert resolve(folder).rule.size == (100, 200)
 
 
 def test_a_size_that_is_not_an_edge_is_refused(folder):

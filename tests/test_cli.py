@@ -91,8 +91,8 @@ def test_a_dry_run_says_what_a_run_would_take_and_writes_nothing(
 ) -> None:
     assert main(["label", str(config), "--dry-run", "--price-per-hour", "2.5", "ray.workers=4"]) == 0
     out = capsys.readouterr().out
-    for word in ("2 shards", "6 categories in 1 chunks", "passes   1 per image", "images/s", "CPU-hours", "4 workers",
-                 "of Parquet", "at 2.5 per CPU-hour"):  # fmt: skip
+    for word in ("2 shards", "6 categories in 1 prompt chunk", "passes   1 per image", "images/s", "CPU-hours",
+                 "4 workers", "of Parquet", "at 2.5 per CPU-hour"):  # fmt: skip
         assert word in out, out
     assert not (tmp_path / "out").exists()
 

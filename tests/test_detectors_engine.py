@@ -134,7 +134,7 @@ def test_a_model_that_is_not_understood_runs_on_transformers(folder, monkeypatch
 
 
 def test_an_unknown_engine_is_refused(folder):
-    with pytest.raises(Refused, match="engine is one of auto, fast, transformers; got warp"):
+    with pytest.raises(Refused, match="engine: Input should be 'auto', 'fast' or 'transformers', got 'warp'"):
         load(folder, engine="warp")
 
 
@@ -207,7 +207,7 @@ def test_the_picture_is_large_enough_for_every_query(tmp_path):
     from labeler.detectors.grounding_dino.scratch import Size
 
     detector = load(create_checkpoint(tmp_path, words=NAMES, size=Size(**size), redraw=True))
-    picture = engine_check._encode_picture(detector._passes.forward, detector.preprocessing)
+    picture = engine_check._encode_picture(detector.network.forward, detector.preprocessing.rule)
     assert picture.features.shape[1] >= 400
     assert detector.description["engine"] == "fast"
 
@@ -265,11 +265,15 @@ def test_an_engine_that_is_slower_on_this_gpu_is_not_used_and_both_times_are_kep
     assert "it takes 50.0 ms where transformers' own forward takes 100.0 ms" in description["engine_check"]
 
 
+def _text_of(detector: GroundingDino):
+    return detector.network.forward.encode_text([chunk.input_ids for chunk in detector.prompts.chunks])
+
+
 def test_both_engines_are_timed_on_the_pictures_that_they_will_see(folder):
     detector = load(folder)
     with torch.inference_mode():
-        fast, text = detector._passes.forward, detector._passes.text
-        times = engine_times.time_engines(fast, SplitForward(fast.detector), text, detector.preprocessing)
+        fast, text = detector.network.forward, _text_of(detector)
+        times = engine_times.time_engines(fast, SplitForward(fast.detector), text, detector.preprocessing.rule)
     assert times.rounds >= 1
     assert min(times.fast, times.reference) > 0
 
@@ -277,7 +281,8 @@ def test_both_engines_are_timed_on_the_pictures_that_they_will_see(folder):
 def test_a_model_that_differs_from_itself_as_much_is_not_given_up(folder, monkeypatch):
     """Where one rounding of the features changes detections, transformers' own forward would be no more exact."""
     detector = load(folder)
-    forward, text = detector._passes.forward, detector._passes.text
+    with torch.inference_mode():
+        forward, text = detector.network.forward, _text_of(detector)
     asked = []
 
     def found(expected, detections, tokens, tolerance):

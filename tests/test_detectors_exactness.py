@@ -15,8 +15,8 @@ from labeler.detectors import GroundingDino
 from labeler.detectors.grounding_dino.fast import FastForward
 from labeler.detectors.grounding_dino.scratch import Size, create_checkpoint
 from labeler.detectors.grounding_dino.split_forward import SplitForward
-from labeler.prompts import Prompts, pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import Prompts, pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 WORDS = ["cat", "dog", "traffic light", "red fox", "house", "bird", "old car", "tree", "sea", "small boat"]

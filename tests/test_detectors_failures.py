@@ -16,8 +16,8 @@ from labeler.detectors import DetectError, GroundingDino
 from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.errors import Refused
 from labeler.labels.detections import Detections
-from labeler.prompts import pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 from tests.detector_parts import WORDS, assert_same, photo, three_chunks
 
@@ -32,7 +32,7 @@ def poison(detector: GroundingDino, *, only_in_half: bool = False) -> None:
             return None
         return pixel_values.masked_fill(black[:, None, None, None], float("nan")), mask
 
-    detector._passes.forward.model.backbone.conv_encoder.register_forward_pre_hook(hook)
+    detector.network.forward.model.backbone.conv_encoder.register_forward_pre_hook(hook)
 
 
 def black(seed: int) -> np.ndarray:
@@ -87,7 +87,7 @@ def logged():
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
-    log = logging.getLogger("labeler.detectors.grounding_dino.detector")
+    log = logging.getLogger("labeler.detectors.batched")
     log.addHandler(handler)
     yield messages
     log.removeHandler(handler)
@@ -98,14 +98,14 @@ def little_memory(monkeypatch):
     """Make a detector run out of memory above so many pairs in a forward."""
 
     def limit(detector, pairs):
-        forward = detector._passes.forward.detect
+        forward = detector.network.forward.detect
 
         def detect(image, text):
             if len(image.features) > pairs:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return forward(image, text)
 
-        monkeypatch.setattr(detector._passes.forward, "detect", detect)
+        monkeypatch.setattr(detector.network.forward, "detect", detect)
 
     return limit
 
@@ -145,7 +145,7 @@ def test_memory_too_small_for_one_pair_is_an_error(mm_folder, little_memory):
         ({"dtype": "int8"}, "dtype"),
         ({"device": "cuda:77"}, "device"),
         ({"device": "gpu"}, "device"),
-        ({"image_size": (0, 10)}, "image_size"),
+        ({"image_size": (0, 100)}, "image_size"),
         ({"revision": "main"}, "revision"),
     ],
 )

@@ -14,11 +14,13 @@ from labeler import checkpoints
 from labeler.detectors import GroundingDino
 from labeler.detectors.graphs import Recorded, Trial, try_out
 from labeler.detectors.grounding_dino.fast import FastForward
-from labeler.detectors.grounding_dino.passes import Passes
-from labeler.detectors.grounding_dino.scoring import Scorer
+from labeler.detectors.grounding_dino.network import ChunkNetwork, ChunkText
+from labeler.detectors.grounding_dino.scoring import phrase_table
 from labeler.detectors.grounding_dino.scratch import Size, create_checkpoint
 from labeler.detectors.grounding_dino.split_forward import TextFeatures
-from labeler.detectors.preprocess import Preprocessing
+from labeler.detectors.network import Setup
+from labeler.detectors.passes import Passes
+from labeler.detectors.scoring import Scorer
 from tests.detector_parts import WORDS, assert_same, photo, three_chunks
 
 
@@ -191,8 +193,11 @@ def test_a_forward_neither_waits_for_the_device_nor_reads_the_host(tmp_path, mon
         masks = torch.empty(3, tokens, tokens, dtype=torch.bool)
         ids = torch.empty(3, tokens, dtype=torch.long)
         text = TextFeatures(torch.empty(3, tokens, 32), masks[:, 0], masks, ids)
-    scorer = Scorer(prompts, tokens, forward.device, score=score, assignment=assignment, candidates=20)
-    passes = Passes(forward, text, scorer, Preprocessing.of(checkpoint), pairs=4)
+        table = phrase_table(prompts, tokens, forward.device, score=score)
+    network = ChunkNetwork(model, prompts, Setup("tiny", checkpoint.rule, None, score=score))
+    network.forward = forward
+    scorer = Scorer(prompts, forward.device, assignment=assignment, candidates=20)
+    passes = Passes(network, ChunkText(text, table), scorer, checkpoint.rule, passes=3, pairs_per_batch=4)
     pixels = torch.empty(2, 128, 160, 3, dtype=torch.uint8, device="meta")
     with torch.inference_mode():
         passes(pixels)  # what is kept for a shape is made now
@@ -224,7 +229,7 @@ def test_memory_that_runs_out_drops_the_recordings_before_it_halves_the_batch(mm
     """They hold the memory of a second forward: even a batch of one may run without them."""
     detector = GroundingDino(mm_folder, ["cat", "house"], threads=1, pairs_per_batch=1)
     exact = detector.detect([photo(0)])[0]
-    forward, used = detector._passes.forward.detect, []
+    forward, used = detector.network.forward.detect, []
 
     def detect(image, text):
         if detector._recorded and used:
@@ -232,7 +237,7 @@ def test_memory_that_runs_out_drops_the_recordings_before_it_halves_the_batch(mm
         used.append(1)
         return forward(image, text)
 
-    detector._passes.forward.detect = detect
+    detector.network.forward.detect = detect
     detector._recorded = Recorded(detector._passes, Recorder(), after=9)
     detector._graphs = f"used: {Trial(2, 1)}"
     assert_same(detector.detect([photo(0)])[0], exact)

@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 from transformers.image_transforms import get_size_with_aspect_ratio
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 
-from labeler.checkpoints import Checkpoint
-from labeler.detectors.preprocess import RESIZES, Preprocessing, resized_shape
+from labeler.checkpoints import DetectorCheckpoint, image_processor_config
+from labeler.detectors.preprocess import RESIZES, Preprocessing
 from labeler.errors import Refused
+from labeler.prompts import ImageRule
+from labeler.prompts.families import DEFAULT
+from labeler.prompts.image_rule import resized_shape
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
-def checkpoint(folder: Path, image_size=(128, 224), **config) -> Checkpoint:
-    if config:
-        (folder / "preprocessor_config.json").write_text(json.dumps(config))
-    return Checkpoint(folder, "here", None, "", "GroundingDinoForObjectDetection", image_size)
+def checkpoint(folder: Path, **config) -> DetectorCheckpoint:
+    size = {"size": {"shortest_edge": 128, "longest_edge": 224}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(size | config))
+    rule = DEFAULT.image_rule(image_processor_config(folder), "here")
+    return DetectorCheckpoint(folder, "here", None, "", "GroundingDinoForObjectDetection", DEFAULT, rule)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -70,17 +74,19 @@ def test_the_checkpoints_own_settings_are_taken(tmp_path):
         tmp_path, resample=3, rescale_factor=0.5, image_mean=[0.1, 0.2, 0.3], image_std=[1, 2, 3], do_normalize=True
     )
     settings = Preprocessing.of(folder)
-    assert settings == Preprocessing((128, 224), 3, 0.5, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    assert settings.rule == ImageRule("edges", (128, 224), 1, 0, 3, 0.5, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
 
 
 def test_without_settings_the_published_ones_hold(tmp_path):
-    settings = Preprocessing.of(checkpoint(tmp_path, (800, 1333)))
-    assert settings == Preprocessing((800, 1333), 2, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    settings = Preprocessing.of(checkpoint(tmp_path, size=None))
+    assert settings.rule == ImageRule(
+        "edges", (800, 1333), 1, 0, 2, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    )
 
 
 def test_a_checkpoint_that_does_not_normalise_is_not_normalised(tmp_path):
     settings = Preprocessing.of(checkpoint(tmp_path, do_normalize=False, do_rescale=False, **IMAGENET))
-    assert (settings.scale, settings.mean, settings.std) == (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert (settings.rule.scale, settings.rule.mean, settings.rule.std) == (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def test_another_size_can_be_asked_for(tmp_path):
@@ -106,7 +112,7 @@ def test_an_image_of_the_right_size_is_left_alone_by_both(tmp_path):
 def test_an_image_that_was_decoded_smaller_comes_to_the_same_size_and_keeps_its_frame(tmp_path, resize):
     settings = Preprocessing.of(checkpoint(tmp_path), resize=resize)
     prepared = settings.prepare(noise(301, 401), full_size=(1203, 1603))  # 4 * 401 = 1604, cut off at 1603
-    assert prepared.pixels.shape[:2] == settings.target_shape(1203, 1603) == (128, 170)
+    assert prepared.pixels.shape[:2] == settings.rule.target(1203, 1603) == (128, 170)
     assert (prepared.height, prepared.width) == (1203, 1603)
 
 
@@ -126,6 +132,12 @@ def test_an_impossible_size_is_refused(tmp_path, size):
 def test_unusable_means_are_refused(tmp_path):
     with pytest.raises(Refused, match="image_mean"):
         Preprocessing.of(checkpoint(tmp_path, image_mean=[0.5], image_std=[0.5]))
+
+
+@pytest.mark.parametrize("resample", ["bilinear", 9])
+def test_a_filter_that_pillow_does_not_have_is_refused(tmp_path, resample):
+    with pytest.raises(Refused, match="resample is Pillow's number of a filter, 0 to 5"):
+        Preprocessing.of(checkpoint(tmp_path, resample=resample))
 
 
 @pytest.mark.parametrize("image", [noise(9, 9)[..., 0], noise(9, 9).astype(np.float32), np.zeros((9, 9, 4), np.uint8)])

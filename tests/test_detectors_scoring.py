@@ -10,11 +10,12 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
-from labeler.detectors.grounding_dino.scoring import Scorer
+from labeler.detectors.grounding_dino.scoring import phrase_table, score_phrases
 from labeler.detectors.grounding_dino.scratch import create_checkpoint
+from labeler.detectors.scoring import Scorer
 from labeler.labels.detections import Detections
-from labeler.prompts import Prompts, pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import Prompts, pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Category, Vocabulary
 from tests.detector_parts import VOCABULARY, WORDS, assert_same, photo, three_chunks
 
@@ -125,11 +126,21 @@ def test_the_negative_matters_in_the_test_above(mm_folder):
 # ---- scores that a model from scratch does not happen to have
 
 
-def scorer_of_one_chunk(folder, **settings) -> tuple[Scorer, Prompts]:
+class OfLogits:
+    """From token logits to candidates, as a forward's are."""
+
+    def __init__(self, prompts: Prompts, width: int, *, assignment: str = "argmax", candidates: int = 0) -> None:
+        self.table = phrase_table(prompts, width, torch.device("cpu"), score="mean")
+        self.phrases = max(len(chunk.phrases) for chunk in prompts.chunks)
+        self.scorer = Scorer(prompts, torch.device("cpu"), assignment=assignment, candidates=candidates)
+
+    def __call__(self, logits, boxes, token_mask, chunks) -> torch.Tensor:
+        return self.scorer(score_phrases(logits, boxes, token_mask, self.table[chunks], self.phrases), chunks)
+
+
+def scorer_of_one_chunk(folder, **settings) -> tuple[OfLogits, Prompts]:
     prompts = pack(Vocabulary.load(["cat", "red fox"]), Tokenizer.load(folder))
-    width = len(prompts.chunks[0].input_ids)
-    choices = {"score": "mean", "assignment": "argmax", "candidates": 0} | settings
-    return Scorer(prompts, width, torch.device("cpu"), **choices), prompts
+    return OfLogits(prompts, len(prompts.chunks[0].input_ids), **settings), prompts
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), float("-inf")])
@@ -156,7 +167,7 @@ def test_boxes_without_area_inside_the_image_are_left_out(mm_folder):
     score, _ = scorer_of_one_chunk(mm_folder)
     boxes = [[0.5, 0.5, 0.2, 0.2], [1.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0, 0.2], [0.5, -0.1, 0.5, 0.2]]
     rows = np.array([[*box, 0.9, 1] for box in boxes], np.float32)
-    found = score.detections(rows, 0, floor=0.1, height=100, width=200)
+    found = score.scorer.detections(rows, 0, floor=0.1, height=100, width=200)
     np.testing.assert_allclose(found.boxes, [[80, 40, 120, 60]], atol=1e-4)
     assert found.category_ids.tolist() == [2]
 
@@ -167,6 +178,6 @@ def test_a_tie_between_a_category_and_a_negative_goes_to_the_category(mm_folder)
     width = len(prompts.chunks[0].input_ids)
     logits, mask = torch.zeros(1, 1, width), torch.ones(1, width, dtype=torch.bool)
     for assignment in ("argmax", "flattened"):
-        score = Scorer(prompts, width, torch.device("cpu"), score="mean", assignment=assignment, candidates=1)
+        score = OfLogits(prompts, width, assignment=assignment, candidates=1)
         rows = score(logits, torch.full((1, 1, 4), 0.5), mask, torch.tensor([0]))
-        assert score.detections(rows[0].numpy(), 0, floor=0, height=9, width=9).category_ids.tolist() == [2]
+        assert score.scorer.detections(rows[0].numpy(), 0, floor=0, height=9, width=9).category_ids.tolist() == [2]

@@ -12,7 +12,7 @@ from labeler import checkpoints
 from labeler.detectors import GroundingDino
 from labeler.detectors.grounding_dino.scratch import KINDS, Size, create_checkpoint
 from labeler.detectors.loading import load_model
-from labeler.prompts.tokenizer import CLS_ID, PERIOD_ID, SEP_ID, Tokenizer
+from labeler.prompts.grounding_dino.tokenizer import CLS_ID, PERIOD_ID, SEP_ID, Tokenizer
 from tests.detector_parts import WORDS
 
 

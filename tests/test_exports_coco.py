@@ -12,7 +12,7 @@ from labeler.exports.coco import export_coco
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from labeler.labels.thresholds import Thresholds, read_thresholds
-from labeler.prompts import Prompts
+from labeler.prompts.grounding_dino import Prompts
 from labeler.runs import Run, layout, open_run, read_plan, read_progress
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard

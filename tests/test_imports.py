@@ -30,7 +30,8 @@ LAYERS = [
     {"storage"},
     {"vocabulary", "images", "terminal"},
     {"labels", "config"},
-    {"prompts", "shards", "checkpoints"},
+    {"prompts"},
+    {"shards", "checkpoints"},
     {"runs", "detectors", "segmenters"},
     {"labeling", "truth"},
     {"exports", "evaluation", "trial"},
@@ -97,7 +98,7 @@ def test_heavy_packages_live_in_their_rooms(path: Path) -> None:
 
 def test_importing_labeler_loads_neither_ray_nor_torch() -> None:
     program = (
-        "import labeler, labeler.cli, labeler.labeling.job, sys; "
+        "import labeler, labeler.cli, labeler.labeling.recipe, sys; "
         "print(sorted({'ray', 'torch', 'transformers'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)

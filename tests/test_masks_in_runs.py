@@ -17,7 +17,8 @@ from labeler import storage
 from labeler.cli import main
 from labeler.config import Config, make_config
 from labeler.errors import Refused
-from labeler.labeling.job import resolve_job, segmenter_recipe
+from labeler.labeling.recipe import segmenter_recipe
+from labeler.labeling.resolve import resolve_job
 from labeler.labeling.unit import MASKS_LOST, UnitLabeler
 from labeler.labels.contact_sheet import Tile, colour_of, draw_contact_sheet
 from labeler.labels.detections import Detections

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from benchmarks import pictures, without_ray
 from labeler.cli import main
 from labeler.config import load_config
-from labeler.labeling.job import resolve_job
+from labeler.labeling.resolve import resolve_job
 from labeler.runs import open_run
 from tests.inputs import image_bytes, tar_bytes
 

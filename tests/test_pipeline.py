@@ -347,7 +347,7 @@ def test_the_detector_sees_one_unit_at_a_time(tmp_path: Path, checkpoint: Path) 
     """At Ray's default block size forty units of 8 MiB become blocks of 16, and a crash then costs 16 units."""
     import ray
 
-    from labeler.labeling.job import plan_input
+    from labeler.labeling.resolve import plan_input
     from labeler.pipeline.source import ReadSettings, ShardWork, UnitSource
 
     config = config_of(write_tars(tmp_path / "in", shards=2, images=12), tmp_path / "out", checkpoint)

@@ -14,7 +14,7 @@ from labeler import plain_json
 from labeler.cli import main
 from labeler.detectors.grounding_dino.wordpiece import write_wordpiece
 from labeler.errors import Refused
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from tests.label_runs import noisy_run
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -96,7 +96,7 @@ def test_a_hostile_tokenizer_is_refused_and_prints_nothing_else(
     with pytest.raises(Refused, match="as a tokenizer"):
         Tokenizer.load(tmp_path)
     load = f"try: Tokenizer.load({str(tmp_path)!r})\nexcept Exception: pass"
-    command = f"from labeler.prompts.tokenizer import Tokenizer\n{load}"
+    command = f"from labeler.prompts.grounding_dino.tokenizer import Tokenizer\n{load}"
     ended = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert ended.stderr == ""
 

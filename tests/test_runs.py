@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labeler.errors import InputChanged, Refused
-from labeler.prompts import Prompts
+from labeler.prompts.grounding_dino import Prompts
 from labeler.runs import Run, open_run, read_plan, read_progress
 from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours
 from labeler.runs.manifest import Manifest

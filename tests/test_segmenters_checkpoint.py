@@ -31,7 +31,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_the_family_is_read_from_the_config(family: str) -> None:
     found = resolve_segmenter(tiny_sam(family))
     assert found.architecture == {"sam": "SamModel", "sam_hq": "SamHQModel"}.get(family, "Sam2Model")
-    assert found.image_size == (128, 128)
+    assert found.side == 128
     assert len(found.digest) == 32
     assert resolve_segmenter(tiny_sam(family), weights=False).digest == ""
 

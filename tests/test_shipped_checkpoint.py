@@ -13,8 +13,8 @@ from PIL import Image
 from labeler import checkpoints
 from labeler.detectors import GroundingDino
 from labeler.labeling.unit import UnitLabeler
-from labeler.prompts import pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.shards import Item
 from labeler.training.validation import measure, shapes_validation
 

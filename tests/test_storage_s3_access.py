@@ -14,7 +14,7 @@ import pytest
 from labeler import storage
 from labeler.config import make_config
 from labeler.errors import Refused, StorageError
-from labeler.labeling.job import s3_rules
+from labeler.labeling.resolve import s3_rules
 from labeler.shards import find_shards
 from labeler.storage import s3_access
 from labeler.storage.failures import Unreadable

@@ -20,7 +20,7 @@ from labeler.detectors.preprocess import Preprocessing
 from labeler.errors import Refused
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
-from labeler.prompts import Prompts
+from labeler.prompts.grounding_dino import Prompts
 from labeler.runs import layout
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard

@@ -11,8 +11,8 @@ from labeler import checkpoints
 from labeler.detectors.grounding_dino.wordpiece import write_wordpiece
 from labeler.detectors.preprocess import Preprocessing
 from labeler.errors import Refused
-from labeler.prompts import PromptChunk, positive_map
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino import PromptChunk, positive_map
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.training.batches import Batch, Batches, collate
 from labeler.training.examples import Example, ShapesSource
 from labeler.training.prompting import PromptSampler

@@ -50,7 +50,7 @@ def test_a_job_of_one_step_leaves_a_checkpoint_that_the_detector_takes(tmp_path:
     assert {"ap_seen", "recall_seen"} <= set(log[1])
     detector = GroundingDino(tmp_path / "out" / "checkpoint", ["red circle"], device="cpu", score_floor=0.0)
     assert len(detector.detect([np.zeros((70, 80, 3), np.uint8)])[0]) > 0
-    assert detector.preprocessing.image_size == (80, 120)
+    assert detector.preprocessing.rule.size == (80, 120)
 
 
 def test_it_learns(tmp_path: Path) -> None:

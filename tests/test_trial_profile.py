@@ -11,10 +11,14 @@ import pytest
 from labeler.cli import main
 from labeler.config import load_config
 from labeler.detectors import GroundingDino
-from labeler.detectors.profiling import Ranges, instrumented, replaced
-from labeler.labeling.job import plan_input, resolve_job
-from labeler.trial.profile import PARTS, Profile, describe_profile, profile_sample
+from labeler.detectors.grounding_dino.profiling import PASS_PARTS
+from labeler.detectors.profiling import SCORING, instrumented
+from labeler.detectors.ranges import Ranges, replaced
+from labeler.labeling.resolve import plan_input, resolve_job
+from labeler.trial.profile import Profile, describe_profile, parts_of, profile_sample
 from tests.inputs import image_bytes
+
+PARTS = parts_of((*PASS_PARTS, SCORING))
 
 
 @pytest.fixture
@@ -114,7 +118,7 @@ def test_a_profile_is_printed_and_nothing_is_written_but_the_trace(
 def test_the_table_has_the_time_of_a_pass_where_something_is_paid_by_the_pass() -> None:
     seconds = dict.fromkeys(PARTS, 0.0) | {"encoder: fusion": 6.0, "image backbone": 2.0}
     operations = dict.fromkeys(PARTS, 0.0) | {"encoder: fusion": 3e9}
-    lines = list(describe_profile(Profile(2, 3, seconds, operations, 8.0, 4.0, 0.5, 1e9, {})))
+    lines = list(describe_profile(Profile(2, 3, PASS_PARTS, seconds, operations, 8.0, 4.0, 0.5, 1e9, {})))
     (fusion,), (backbone,) = ([line for line in lines if line.startswith(n)] for n in ("encoder: fu", "image b"))
     assert fusion.split()[2:] == ["75.0%", "3000.0", "1000.0", "50%"]
     assert backbone.split()[2:] == ["25.0%", "1000.0"]

@@ -9,7 +9,7 @@ import pytest
 from labeler.config import Config, make_config
 from labeler.digests import digest_of
 from labeler.errors import Refused
-from labeler.labeling.job import plan_input, resolve_job
+from labeler.labeling.resolve import plan_input, resolve_job
 from labeler.runs.excluded import Excluded, name_digest, write_excluded
 from labeler.trial.estimate import time_sample
 from labeler.trial.preview import preview

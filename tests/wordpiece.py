@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from labeler.detectors.grounding_dino.wordpiece import write_wordpiece
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 WORDS = ("cat", "dog", "carrot", "car", "traffic light", "bow (weapon)", "t-shirt", "café", "tree", "sky", "wall")

@@ -1,16 +1,16 @@
 """Find a checkpoint: a hub name, a local folder or an object-storage URL becomes a checked local folder."""
 
-from labeler.checkpoints.contents import digest_of, image_processor_config, model_config
-from labeler.checkpoints.detector import ARCHITECTURES, Checkpoint, resolve
+from labeler.checkpoints.contents import Checkpoint, digest_of, image_processor_config, model_config
+from labeler.checkpoints.detector import DetectorCheckpoint, resolve
 from labeler.checkpoints.files import IMAGE_PROCESSOR, TOKENIZER
 from labeler.checkpoints.located import Located, locate
 from labeler.checkpoints.stored import cache_folder
 
 __all__ = [
-    "ARCHITECTURES",
     "IMAGE_PROCESSOR",
     "TOKENIZER",
     "Checkpoint",
+    "DetectorCheckpoint",
     "Located",
     "cache_folder",
     "digest_of",

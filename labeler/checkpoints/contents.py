@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,25 @@ from labeler.digests import new_digest
 from labeler.errors import Refused
 
 _STREAM_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that lies on this machine and was looked at.
+
+    Attributes:
+        folder: where its files are, in transformers' layout.
+        name: what the user called it, without secrets.
+        revision: the hub's commit, or None for a folder or URL.
+        digest: blake2b-128 (hex) over names and bytes of the files that determine outputs; "" without weights.
+        architecture: the name of its class in transformers.
+    """
+
+    folder: Path
+    name: str
+    revision: str | None
+    digest: str
+    architecture: str
 
 
 def model_config(found: Located) -> dict[str, Any]:

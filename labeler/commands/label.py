@@ -73,7 +73,7 @@ def describe_to_forget(images: int, run_uri: str) -> str:
 
 
 def _dry_run(arguments: argparse.Namespace, config: Config) -> int:
-    from labeler.labeling.job import plan_input, resolve_job
+    from labeler.labeling.resolve import plan_input, resolve_job
     from labeler.trial.estimate import describe_estimate, describe_plan, describe_skipped, time_sample
 
     job = resolve_job(config)
@@ -94,7 +94,7 @@ def _dry_run(arguments: argparse.Namespace, config: Config) -> int:
 def _profile(arguments: argparse.Namespace, config: Config) -> int:
     if arguments.time_images < 1:
         raise Refused(f"--time-images {arguments.time_images}: a profile takes at least one image")
-    from labeler.labeling.job import plan_input, resolve_job
+    from labeler.labeling.resolve import plan_input, resolve_job
     from labeler.trial.profile import describe_profile, profile_sample
 
     job = resolve_job(config)

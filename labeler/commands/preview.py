@@ -21,7 +21,7 @@ def add(verbs: Verbs) -> None:
 
 def _preview(arguments: argparse.Namespace) -> int:
     from labeler.config import load_config
-    from labeler.labeling.job import resolve_job
+    from labeler.labeling.resolve import resolve_job
     from labeler.trial.preview import preview
 
     config = load_config(arguments.config, arguments.overrides)

@@ -43,20 +43,20 @@ def _vocabulary_show(arguments: argparse.Namespace) -> int:
 
 def _vocabulary_check(arguments: argparse.Namespace) -> int:
     from labeler.checkpoints import resolve
-    from labeler.prompts import check
+    from labeler.config import PromptsConfig
     from labeler.prompts.text import describe
-    from labeler.prompts.tokenizer import Tokenizer
     from labeler.vocabulary import Vocabulary
 
     if arguments.model is None:
         print("\n".join(describe(Vocabulary.load(arguments.vocabulary, synonyms=arguments.synonyms), None)))
         return 0
-    folder = resolve(arguments.model, revision=arguments.revision, weights=False).folder
-    tokenizer, limit = Tokenizer.load(folder), arguments.max_tokens
+    checkpoint = resolve(arguments.model, revision=arguments.revision, weights=False)
+    planner = checkpoint.family.planner(checkpoint.folder)
+    prompts = PromptsConfig.model_construct(max_tokens=arguments.max_tokens)  # the planner says what is wrong with it
     vocabulary = Vocabulary.load(
         arguments.vocabulary,
         synonyms=arguments.synonyms,
-        also=lambda sound: check(sound, tokenizer, limit).problems,
+        also=lambda sound: planner.check(sound, prompts).problems,
     )
-    print("\n".join(describe(vocabulary, tokenizer, max_tokens=limit)))
+    print("\n".join(describe(vocabulary, planner, prompts)))
     return 0

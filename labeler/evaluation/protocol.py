@@ -30,8 +30,7 @@ def protocol_of(
         },
         "decoding": {
             **{name: config["detect"].get(name) for name in _DETECT},
-            "prompt_chunks": len(prompts.chunks),
-            "prompt_max_tokens": prompts.max_tokens,
+            **prompts.settings(),
         },
         "annotations": describe_truth(part),
         "images": {

@@ -40,7 +40,7 @@ def _protocol(protocol: Mapping[str, Any]) -> list[str]:
         run = protocol["run"]
         revision = f" at {run['revision']}" if run["revision"] else ""
         cap = f"at most {decoding['max_detections']} an image" if decoding["max_detections"] else "no cap"
-        chunks = f"{decoding['prompt_chunks']} prompt chunk{'s' if decoding['prompt_chunks'] != 1 else ''}"
+        chunks = _passes(decoding)
         lines.append(f"run         {run['id']}, model {run['model']}{revision}")
         lines.append(
             f"decoding    {decoding['assignment']}, score floor {decoding['score_floor']}, {cap}, NMS "
@@ -55,6 +55,14 @@ def _protocol(protocol: Mapping[str, Any]) -> list[str]:
     lines += [f"rules       {note}" for note in protocol["notes"]]
     versions = ", ".join(f"{name} {version}" for name, version in protocol["versions"].items())
     return [*lines, f"versions    {versions}"]
+
+
+def _passes(decoding: Mapping[str, Any]) -> str:
+    if "prompt_chunks" in decoding:
+        count, one, more = decoding["prompt_chunks"], "prompt chunk", "prompt chunks"
+    else:
+        count, one, more = decoding["prompt_passes"], "pass", "passes"
+    return f"{count} {one if count == 1 else more}"
 
 
 def _images(images: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-Begun = Iterator[tuple[Sequence[int], Callable[[], Sequence[Any]]]]
+from labeler.labeling.detector import Begun, Detector
 
 
 class HasPrepared(Protocol):
@@ -20,18 +20,15 @@ Image = TypeVar("Image", bound=HasPrepared)
 T = TypeVar("T")
 
 
-def begin_on(detector: Any, batch: Sequence[Any]) -> Begun:
+def begin_on(detector: Detector | None, batch: Sequence[Any]) -> Begun:
     """(places in the batch, what waits for their results) of each forward, when it has begun.
 
-    Of a detector without a method `begin` there is one, and it is over by then; without a detector, every image comes
-    with its result.
+    Without a detector, every image comes with its result.
     """
-    begin = getattr(detector, "begin", None)
-    if begin is not None:
-        yield from begin(batch)
-        return
-    found = batch if detector is None else detector.detect_prepared(batch)
-    yield range(len(batch)), lambda: found
+    if detector is not None:
+        yield from detector.begin(batch)
+    else:
+        yield range(len(batch)), lambda: batch
 
 
 class Forwards:
@@ -43,7 +40,7 @@ class Forwards:
         seconds: spent on beginning forwards and waiting for them.
     """
 
-    def __init__(self, detector: Any, detector_lock: threading.Lock) -> None:
+    def __init__(self, detector: Detector | None, detector_lock: threading.Lock) -> None:
         self.seconds = 0.0
         self._detector, self._lock = detector, detector_lock
         self._held = False

@@ -19,35 +19,12 @@ from labeler import images
 from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.digests import digest_of
 from labeler.labeling.batching import ShapePool
+from labeler.labeling.detector import Detector
 from labeler.labeling.forwards import Forwards
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
 from labeler.shards import Item
-
-
-class Detector(Protocol):
-    """What a detector family offers to the labeling of units."""
-
-    @property
-    def description(self) -> dict[str, str]:
-        """Engine, dtype and device really used; goes into each unit's file metadata."""
-
-    def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
-        """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU.
-
-        A detector with a method `least_shape` (as `images.decode` takes it) gets large JPEGs decoded smaller, with the
-        (height, width) they have in full, the frame of its boxes.
-        """
-
-    def detect_prepared(self, batch: Sequence[Any]) -> Sequence[Any]:
-        """Detections, or the error that says why one image has none, for each prepared image.
-
-        A detector with a method `begin` is asked that instead: it yields (places in the batch, what waits for their
-        results) when it has begun to work on those, so that one forward is under way while the host makes rows of the
-        one before. Prepared images with a `shape` are put together with those of the same; a detector's
-        `images_per_forward` says how many are worth it.
-        """
 
 
 class Segmenter(Protocol):
@@ -100,14 +77,14 @@ class _InTurn(Executor):
         return future
 
 
-def _images_per_batch(detector: Any) -> int:
+def _images_per_batch(detector: Detector | None) -> int:
     """By the device that the detector ended up on.
 
     On a CPU one; on a GPU what shares a forward, but 8 at least, so that decoding is far enough ahead, and 32 at most.
     """
     if detector is None or detector.description.get("device", "cpu") == "cpu":
         return 1
-    return int(min(32, max(8, getattr(detector, "images_per_forward", 1))))
+    return min(32, max(8, detector.images_per_forward))
 
 
 class UnitLabeler:
@@ -138,7 +115,7 @@ class UnitLabeler:
         self.detector, self.segmenter = detector, segmenter
         self.images_per_batch, self._draw_ahead = images_per_batch or _images_per_batch(detector), decode_threads
         self._max_pixels, self._budget = max_pixels, ByteBudget(decode_bytes)
-        self._least_shape: images.LeastShape | None = getattr(detector, "least_shape", None)
+        self._least_shape = detector.least_shape if detector else None
         self._decoders = (
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if decode_threads else _InTurn()
         )

@@ -20,7 +20,7 @@ def xyxy_to_xywh(boxes_xyxy: npt.ArrayLike) -> Floats:
     return np.stack([x_min, y_min, x_max - x_min, y_max - y_min], axis=1)
 
 
-def scale_to_pixels(boxes_normalized: npt.ArrayLike, *, height: int, width: int) -> Floats:
+def scale_to_pixels(boxes_normalized: npt.ArrayLike, *, height: float, width: float) -> Floats:
     """Boxes in parts of the image (0 to 1) to absolute pixels of a height x width image, any corner frame."""
     scale = np.array([width, height, width, height], np.float32)
     return np.asarray(boxes_normalized, np.float32).reshape(-1, 4) * scale

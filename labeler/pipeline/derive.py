@@ -9,8 +9,9 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config, config_of_run
 from labeler.errors import Refused
-from labeler.labeling.job import Job, package_versions, public_config
-from labeler.labeling.unit import Detector
+from labeler.labeling.detector import Detector
+from labeler.labeling.fingerprint import package_versions, public_config
+from labeler.labeling.resolve import Job
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs import Run, open_run, read_progress, read_snapshot
@@ -62,7 +63,7 @@ def derive(
             raise Refused(f"run {storage.redact(output)} is complete, but {said}")
         console.print(f"warning: {said}", markup=False, soft_wrap=True)
     new = NewRun(
-        job.fields, public_config(job.config), package_versions(), job.vocabulary, job.prompts,
+        job.fields, public_config(job.config), package_versions(), job.vocabulary, job.plan,
         parent=parent, selection=chosen,
     )  # fmt: skip
     return carry_out(

@@ -11,14 +11,9 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config
 from labeler.errors import Refused
-from labeler.labeling.job import (
-    Job,
-    package_versions,
-    plan_input,
-    public_config,
-    resolve_job,
-)
-from labeler.labeling.unit import Detector
+from labeler.labeling.detector import Detector
+from labeler.labeling.fingerprint import package_versions, public_config
+from labeler.labeling.resolve import Job, plan_input, resolve_job
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
@@ -116,7 +111,7 @@ def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Co
 
 def _new_run(job: Job, todo: _Todo) -> NewRun:
     config, versions = public_config(job.config), package_versions()
-    return NewRun(job.fields, config, versions, job.vocabulary, job.prompts, todo.work, todo.skipped_files)
+    return NewRun(job.fields, config, versions, job.vocabulary, job.plan, todo.work, todo.skipped_files)
 
 
 def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config, counts: Counter[str]) -> list[PlannedShard]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from labeler.errors import Refused
-from labeler.labeling.job import Job, masks_fields, resolve_masks, s3_rules
+from labeler.labeling.fingerprint import masks_fields
+from labeler.labeling.resolve import Job, resolve_masks, s3_rules
 from labeler.pipeline.derive import config_of, derive, derived_fields
 from labeler.pipeline.session import Outcome
 from labeler.runs import Run
@@ -41,5 +42,5 @@ def mask(parent: Run, output: str, *, overrides: Sequence[str], console: Console
     recorded = parent.manifest.fingerprint_fields
     boxes = {name: value for name, value in recorded.items() if name != "masks" and not name.startswith("masks.")}
     fields = derived_fields(parent, boxes | masks_fields(config, segmenter), STATUSES)
-    job = Job(config, parent.vocabulary(), parent.prompts(), None, (0, 0), fields, segmenter, parent.lineage)
+    job = Job(config, parent.vocabulary(), parent.prompts(), None, fields, segmenter, parent.lineage)
     return derive(parent, job, STATUSES, keep_detections=True, console=console)

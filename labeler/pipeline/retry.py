@@ -8,8 +8,8 @@ from dataclasses import replace
 from rich.console import Console
 
 from labeler.errors import Refused
-from labeler.labeling.job import resolve_job
-from labeler.labeling.unit import Detector
+from labeler.labeling.detector import Detector
+from labeler.labeling.resolve import resolve_job
 from labeler.labels.records import STATUSES
 from labeler.pipeline.derive import config_of, derive, derived_fields
 from labeler.pipeline.session import Outcome

@@ -13,14 +13,10 @@ from labeler import storage
 from labeler.config import Config
 from labeler.digests import readable_json
 from labeler.errors import Incomplete, InputChanged, Refused, StorageError
-from labeler.labeling.job import (
-    Job,
-    detector_recipe,
-    package_versions,
-    s3_rules,
-    segmenter_recipe,
-)
-from labeler.labeling.unit import Detector
+from labeler.labeling.detector import Detector
+from labeler.labeling.fingerprint import package_versions
+from labeler.labeling.recipe import detector_recipe, segmenter_recipe
+from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
 from labeler.pipeline.capacity import Patience, announcing_loss, await_workers
 from labeler.pipeline.connection import connect
@@ -205,7 +201,7 @@ def _worker_settings(
             "run_id": run.manifest.run_id,
             "model_digest": job.fields["model"],
             "model_revision": (job.checkpoint and job.checkpoint.revision) or "",
-            "prompts_fingerprint": job.prompts.fingerprint,
+            "prompts_fingerprint": job.plan.fingerprint,
             "segmenter_digest": job.segmenter.digest if job.segmenter else "",
             **{f"version_{name}": version for name, version in package_versions().items()},
         },

@@ -16,7 +16,8 @@ import ray
 from labeler import storage
 from labeler.byte_budget import DECODE_BYTES
 from labeler.errors import LabelerError, StorageError
-from labeler.labeling.unit import Detector, Segmenter, StageSeconds, UnitLabeler
+from labeler.labeling.detector import Detector
+from labeler.labeling.unit import Segmenter, StageSeconds, UnitLabeler
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.records import Row, complete_table, table_to_parquet
 from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from labeler.prompts import MAX_TOKENS, check, pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.config import PromptsConfig
+from labeler.prompts.family import Planner
 from labeler.vocabulary import BUILT_IN, Category, Vocabulary
 
 
-def describe(
-    vocabulary: Vocabulary,
-    tokenizer: Tokenizer | None,
-    *,
-    max_tokens: int = MAX_TOKENS,
-    max_categories: int | None = None,
-) -> list[str]:
-    """Counts, chunks and their fill, then `warning: ...` and `problem: ...` lines.
+def describe(vocabulary: Vocabulary, planner: Planner | None, prompts: PromptsConfig | None = None) -> list[str]:
+    """Counts, the plan's own lines, then `warning: ...` and `problem: ...` lines.
 
-    Without a tokenizer only what needs none. Raises Refused for limits that no chunk can keep.
+    Args:
+        planner: of a checkpoint; None says only what needs none.
+        prompts: None for the defaults.
+
+    Raises:
+        Refused: for limits that no plan can keep.
     """
-    lines = _describe_counts(vocabulary)
-    if tokenizer is None:
+    lines, prompts = _describe_counts(vocabulary), prompts or PromptsConfig()
+    if planner is None:
         return [*lines, *(f"warning: {w}" for w in vocabulary.warnings)]
-    report = check(vocabulary, tokenizer, max_tokens)
+    report = planner.check(vocabulary, prompts)
     if not report.problems:
-        fill = pack(vocabulary, tokenizer, max_tokens=max_tokens, max_categories=max_categories).tokens_per_chunk
-        passes = "1 pass" if len(fill) == 1 else f"{len(fill)} passes"
-        chunks = "1 prompt chunk" if len(fill) == 1 else f"{len(fill)} prompt chunks"
-        percent = 100 * sum(fill) / (max_tokens * len(fill))
-        lines.append(f"{chunks} of at most {max_tokens} tokens: {passes} of the detector per image")
-        lines.append(f"tokens per chunk: {' '.join(map(str, fill))} ({percent:.0f}% full)")
+        lines += planner.plan(vocabulary, prompts).lines()
     return [*lines, *(f"warning: {w}" for w in report.warnings), *(f"problem: {p}" for p in report.problems)]
 
 

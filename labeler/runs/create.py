@@ -9,7 +9,7 @@ from typing import Any
 from labeler import storage
 from labeler.digests import digest_of, readable_json
 from labeler.errors import Refused
-from labeler.prompts import Prompts
+from labeler.prompts import PromptPlan
 from labeler.runs import layout
 from labeler.runs.manifest import Manifest, Run, open_run
 from labeler.runs.plan import PlannedShard, generations, group_files, plan_bytes
@@ -34,7 +34,7 @@ class NewRun:
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     vocabulary: Vocabulary
-    prompts: Prompts
+    prompts: PromptPlan
     plan: Sequence[PlannedShard] = ()
     skipped_files: Mapping[str, int] = field(default_factory=dict)  # listed beside the input, by extension
     parent: Run | None = None

@@ -14,6 +14,8 @@ from labeler.runs import Run
 # Another value of any of these gives the same object another score. Floor, cap and limits only decide what is stored.
 _FIELDS = (
     "model",
+    "family",
+    "family_version",
     "tokenizer",
     "prompts",
     "vocabulary",

@@ -13,7 +13,7 @@ from labeler import plain_json, storage
 from labeler.digests import canonical_json, digest_of, readable_json
 from labeler.errors import Refused
 from labeler.labels.records import DECODING_VERSION, READABLE_VERSIONS, SCHEMA_VERSION
-from labeler.prompts import Prompts
+from labeler.prompts import PromptPlan, plan_from_json
 from labeler.runs import layout
 from labeler.shards import READER_VERSION
 from labeler.vocabulary import Vocabulary
@@ -126,8 +126,8 @@ class Run:
     def vocabulary(self) -> Vocabulary:
         return Vocabulary.from_json(plain_json.parse(self.verified(layout.VOCABULARY)))
 
-    def prompts(self) -> Prompts:
-        return Prompts.from_json(plain_json.parse(self.verified(layout.PROMPTS)))
+    def prompts(self) -> PromptPlan:
+        return plan_from_json(plain_json.parse(self.verified(layout.PROMPTS)))
 
     @property
     def keep(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,20 @@ FAMILIES = {"sam": "SamModel", "sam_hq": "SamHQModel", "sam2": "Sam2Model", "sam
 DEFAULT_SIDE = 1024  # of the model's square input, where config.json does not say
 
 
-def resolve_segmenter(name: str | Path, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
+@dataclass(frozen=True)
+class SegmenterCheckpoint(Checkpoint):
+    """A checkpoint of the SAM family; `side` is that of the model's square input, in pixels."""
+
+    side: int
+
+
+def resolve_segmenter(name: str | Path, *, revision: str | None = None, weights: bool = True) -> SegmenterCheckpoint:
     """Fetch a checkpoint if it is not here yet, and check it.
 
     Args:
         name: a hub name, a local folder or a URL, as `checkpoints.locate` takes it.
         revision: branch, tag or commit, for hub names only.
         weights: False fetches and checks only the settings.
-
-    Returns:
-        The checkpoint; `image_size` is (side, side) of the model's input.
 
     Raises:
         Refused: in one line, whatever is wrong with the name, the network, the permission or the files.
@@ -39,7 +44,7 @@ def resolve_segmenter(name: str | Path, *, revision: str | None = None, weights:
         )
     side = _side(config, found.name)
     digest = digest_of(found) if weights else ""
-    return Checkpoint(found.folder, found.name, found.revision, digest, FAMILIES[model_type], (side, side))
+    return SegmenterCheckpoint(found.folder, found.name, found.revision, digest, FAMILIES[model_type], side)
 
 
 def _side(config: Mapping[str, Any], name: str) -> int:

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from labeler.checkpoints import Checkpoint, image_processor_config
-from labeler.detectors.preprocess import mean_and_std
+from labeler.checkpoints import image_processor_config
 from labeler.errors import Refused
+from labeler.prompts.image_rule import mean_and_std, resample_of, scale_of
+from labeler.segmenters.checkpoint import SegmenterCheckpoint
 
 _KEEPS_ASPECT = frozenset({"SamModel", "SamHQModel"})
 
@@ -54,16 +55,14 @@ class Preprocessing:
     std: tuple[float, ...]
 
     @staticmethod
-    def of(checkpoint: Checkpoint) -> Preprocessing:
+    def of(checkpoint: SegmenterCheckpoint) -> Preprocessing:
         """The checkpoint's own settings. Refused where they do not fit the model."""
         config = image_processor_config(checkpoint.folder)
-        side, keeps_aspect = checkpoint.image_size[0], checkpoint.architecture in _KEEPS_ASPECT
+        side, keeps_aspect = checkpoint.side, checkpoint.architecture in _KEEPS_ASPECT
         _require_side(config, side, checkpoint.name, keeps_aspect=keeps_aspect)
         mean, std = mean_and_std(config, checkpoint.name)
-        scale = float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
-        resample = config.get("resample")
-        resample = int(Image.Resampling.BILINEAR if resample is None else resample)
-        return Preprocessing(side, keeps_aspect, resample, scale, mean, std)
+        resample = resample_of(config, checkpoint.name)
+        return Preprocessing(side, keeps_aspect, resample, scale_of(config), mean, std)
 
     def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> Prepared:
         """Resize an upright (h, w, 3) uint8 RGB image. Thread-safe; Pillow lets other threads run meanwhile."""

@@ -11,12 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from labeler.checkpoints import Checkpoint
 from labeler.detectors.loading import choose_device, choose_half
 from labeler.errors import Refused
 from labeler.labels.detections import Detections
 from labeler.labels.masks import Mask
-from labeler.segmenters.checkpoint import resolve_segmenter
+from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.enlarge import Enlarging
 from labeler.segmenters.forward import SplitForward
 from labeler.segmenters.loading import load_segmenter
@@ -71,7 +70,7 @@ class Sam:
 
     def __init__(
         self,
-        model: str | Path | Checkpoint,
+        model: str | Path | SegmenterCheckpoint,
         *,
         revision: str | None = None,
         device: str = "auto",
@@ -102,7 +101,9 @@ class Sam:
             )
         if threads is not None:
             torch.set_num_threads(threads)
-        self.checkpoint = model if isinstance(model, Checkpoint) else resolve_segmenter(model, revision=revision)
+        if not isinstance(model, SegmenterCheckpoint):
+            model = resolve_segmenter(model, revision=revision)
+        self.checkpoint = model
         self.preprocessing = Preprocessing.of(self.checkpoint)
         self.device = choose_device(device)
         half = choose_half(dtype, self.device)

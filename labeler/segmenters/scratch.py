@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from labeler.detectors.loading import no_progress_bars
-from labeler.detectors.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from labeler.prompts.image_rule import IMAGENET_MEAN, IMAGENET_STD
 from labeler.segmenters.checkpoint import DEFAULT_SIDE, FAMILIES
 
 TINY_SIDE = 128

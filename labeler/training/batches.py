@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from labeler.prompts import PromptChunk
+from labeler.prompts.grounding_dino import PromptChunk
 from labeler.training.examples import Example, NoneReadable, Source
 from labeler.training.losses import Targets
 from labeler.training.prompting import PromptSampler

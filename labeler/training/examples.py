@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from labeler.detectors.preprocess import Preprocessing, resized_shape
+from labeler.detectors.preprocess import Preprocessing
 from labeler.training.shapes import SIZES, Combination, draw_scene
 
 
@@ -96,7 +96,7 @@ class ShapesSource:
         return [self._draw(first + place, sizes) for place in range(size)[part]]
 
     def _shape(self, size: tuple[int, int]) -> tuple[int, int]:
-        return resized_shape(size[1], size[0], *self._preprocessing.image_size)
+        return self._preprocessing.rule.target(size[1], size[0])
 
     def _draw(self, number: int, sizes: Sequence[tuple[int, int]]) -> Example:
         index = number if self._images is None else number % self._images

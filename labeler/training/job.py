@@ -17,11 +17,11 @@ import torch
 from torch import distributed
 
 from labeler import storage
-from labeler.checkpoints import Checkpoint
+from labeler.checkpoints import DetectorCheckpoint
 from labeler.detectors.loading import choose_device
 from labeler.detectors.preprocess import Preprocessing
 from labeler.errors import Refused
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.training.annotations import read_coco
 from labeler.training.batches import Batches
 from labeler.training.categories import NONE, match_by_name
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 class Prepared:
     """What a worker needs, checked; `truth` is a digest of the records and the vocabulary."""
 
-    start: Checkpoint
+    start: DetectorCheckpoint
     preprocessing: Preprocessing
     source: Source
     sampler: PromptSampler

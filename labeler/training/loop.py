@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from labeler.checkpoints import Checkpoint
+from labeler.checkpoints import DetectorCheckpoint
 from labeler.detectors.preprocess import Preprocessing
 from labeler.training.batches import Batch, Batches, Dropped
 from labeler.training.config import LossConfig, OptimizerConfig, PretrainConfig, TrainConfig
@@ -45,7 +45,7 @@ class Trainer:
 
     def __init__(
         self,
-        start: Checkpoint,
+        start: DetectorCheckpoint,
         preprocessing: Preprocessing,
         optimizer: OptimizerConfig,
         train: TrainConfig,
@@ -83,8 +83,8 @@ class Trainer:
             # Not every parameter is used: of the backbone's norms only those of the levels that are read.
             trainee = nn.parallel.DistributedDataParallel(trainee, find_unused_parameters=True)
         self.trainee = trainee
-        self._mean = torch.tensor(preprocessing.mean, device=place.device)
-        self._std = torch.tensor(preprocessing.std, device=place.device)
+        self._mean = torch.tensor(preprocessing.rule.mean, device=place.device)
+        self._std = torch.tensor(preprocessing.rule.std, device=place.device)
 
     def _done(self) -> float:
         """0 to 1."""
@@ -129,7 +129,7 @@ class Trainer:
     def _loss(self, model: nn.Module, batch: Batch, objects: float) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.place.device
         mask, targets = batch.token_mask.to(device), batch.targets.to(device)
-        pixels = batch.pixels.to(device).float() * self.preprocessing.scale
+        pixels = batch.pixels.to(device).float() * self.preprocessing.rule.scale
         pixels = ((pixels - self._mean) / self._std).permute(0, 3, 1, 2).contiguous()
         if self.whole_since is None:
             return self._crop_loss(model, pixels, batch, targets)
@@ -206,7 +206,7 @@ class Trainer:
 
     def export(self, folder: Path) -> None:
         """Write the model as a checkpoint folder."""
-        write_checkpoint(self.detector, self.start, folder, self.preprocessing.image_size)
+        write_checkpoint(self.detector, self.start, folder, self.preprocessing.rule.size)
 
     def _resume(self) -> None:
         state = self.outputs.read_state() if self.place.rank == 0 else None

@@ -12,15 +12,17 @@ import torch
 from torch import distributed
 
 from labeler import checkpoints
-from labeler.checkpoints import ARCHITECTURES, IMAGE_PROCESSOR, TOKENIZER, Checkpoint
+from labeler.checkpoints import IMAGE_PROCESSOR, TOKENIZER, DetectorCheckpoint
 from labeler.detectors.grounding_dino.scratch import KINDS, Size, create_checkpoint
 from labeler.detectors.loading import load_model, no_progress_bars
 from labeler.errors import Refused
+from labeler.prompts import architecture_of
+from labeler.prompts.families import DEFAULT as GROUNDING_DINO
 from labeler.training.config import ModelConfig, NewModel
 from labeler.vocabulary import Vocabulary
 
 
-def start_checkpoint(config: ModelConfig, vocabulary: Vocabulary, folder: Path, *, seed: int) -> Checkpoint:
+def start_checkpoint(config: ModelConfig, vocabulary: Vocabulary, folder: Path, *, seed: int) -> DetectorCheckpoint:
     """The checkpoint that training starts from; a new one is made in `folder`.
 
     Raises:
@@ -32,15 +34,20 @@ def start_checkpoint(config: ModelConfig, vocabulary: Vocabulary, folder: Path, 
             _create(config.new, folder, words, config.image_size, seed)
         _share(folder)
         return checkpoints.resolve(folder)
-    return checkpoints.resolve(str(config.name), revision=config.revision)
+    found = checkpoints.resolve(str(config.name), revision=config.revision)
+    if found.family != GROUNDING_DINO:
+        raise Refused(
+            f"checkpoint {found.name} is of the family {found.family.name}; only {GROUNDING_DINO.name} can be trained"
+        )
+    return found
 
 
-def load_trainable(checkpoint: Checkpoint, device: torch.device) -> Any:
+def load_trainable(checkpoint: DetectorCheckpoint, device: torch.device) -> Any:
     """The checkpoint's model in float32 with gradients on."""
     return load_model(checkpoint, device).requires_grad_(True)
 
 
-def write_checkpoint(detector: Any, start: Checkpoint, folder: Path, image_size: tuple[int, int]) -> None:
+def write_checkpoint(detector: Any, start: DetectorCheckpoint, folder: Path, image_size: tuple[int, int]) -> None:
     """Write weights and config of `detector` with the tokenizer and image settings of the checkpoint it came from."""
     folder.mkdir(parents=True, exist_ok=True)
     with no_progress_bars():
@@ -48,7 +55,7 @@ def write_checkpoint(detector: Any, start: Checkpoint, folder: Path, image_size:
     for name in (*TOKENIZER, *IMAGE_PROCESSOR):
         if (start.folder / name).is_file():
             shutil.copyfile(start.folder / name, folder / name)
-    if image_size != start.image_size:
+    if image_size != start.rule.size:
         _set_image_size(folder, image_size)
 
 
@@ -86,7 +93,7 @@ def _create(new: NewModel, folder: Path, words: Iterable[str], image_size: tuple
         except TypeError as error:
             raise Refused(f"model.new.size: {str(error).replace('Size.__init__() ', '')}") from None
     create_checkpoint(folder, words=words, vocab_file=new.vocab_file, kind=new.kind, size=size, seed=seed)
-    model_class = getattr(transformers, ARCHITECTURES[KINDS[new.kind]])
+    model_class = getattr(transformers, architecture_of(KINDS[new.kind]))
     if new.config:
         config = model_class.config_class.from_pretrained(folder)
         unknown = sorted(set(new.config) - set(config.to_dict()))

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from labeler.errors import Refused
-from labeler.prompts import Phrase, PromptChunk, check
-from labeler.prompts.tokenizer import CLS_ID, PERIOD_ID, SEP_ID, Tokenizer
+from labeler.prompts.grounding_dino import Phrase, PromptChunk, check
+from labeler.prompts.grounding_dino.tokenizer import CLS_ID, PERIOD_ID, SEP_ID, Tokenizer
 from labeler.vocabulary import Vocabulary, refuse
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from labeler import images, storage
-from labeler.detectors.preprocess import Preprocessing, resized_shape
+from labeler.detectors.preprocess import Preprocessing
 from labeler.digests import new_digest
 from labeler.errors import Refused
 from labeler.training.examples import Example, NoneReadable, to_cxcywh
@@ -114,7 +114,7 @@ class StoredSource:
         self._unreadable: set[int] = set()
         shapes: dict[tuple[int, int], list[int]] = {}
         for index, record in enumerate(records):
-            shape = resized_shape(record.height, record.width, *preprocessing.image_size)
+            shape = preprocessing.rule.target(record.height, record.width)
             shapes.setdefault(_rounded(shape, bucket_px), []).append(index)
         self._shapes = {shape: np.asarray(shapes[shape]) for shape in sorted(shapes)}
         self._epoch: tuple[int, int, list[tuple[tuple[int, int], npt.NDArray[np.int64]]]] = (-1, 0, [])
@@ -159,7 +159,7 @@ class StoredSource:
         """(The decoder puts images upright, and boxes are in parts of the image, so a resized copy does no harm.)"""
         pixels = record.read_pixels()
         if pixels.shape[:2] != shape:
-            resample = Image.Resampling(self._preprocessing.resample)
+            resample = Image.Resampling(self._preprocessing.rule.resample)
             pixels = np.asarray(Image.fromarray(pixels).resize(shape[::-1], resample))
         boxes = to_cxcywh(record.boxes_xyxy, record.height, record.width)
         return Example(pixels, boxes, record.category_ids, record.negatives)

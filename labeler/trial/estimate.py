@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from labeler.config import Config
 from labeler.cpus import worker_threads
-from labeler.labeling.job import Job, detector_recipe, segmenter_recipe
+from labeler.labeling.recipe import detector_recipe, segmenter_recipe
+from labeler.labeling.resolve import Job
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard
@@ -60,15 +61,16 @@ def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
     images, exact = _images(plan)
     known = f"{images:,} images" if exact else "images not known before reading"
     yield f"input    {len(plan):,} shards, {format_bytes(_bytes(plan))}, {known}"
-    chunks = job.prompts.chunks
-    fill = ", ".join(str(len(chunk.input_ids)) for chunk in chunks[:20]) + (", ..." if len(chunks) > 20 else "")
-    yield f"prompts  {len(job.vocabulary):,} categories in {len(chunks)} chunks of {fill} tokens"
-    yield f"passes   {len(chunks)} per image (1 image backbone, {len(chunks)} encoder and decoder)"
+    first, *more = job.plan.lines()
+    yield f"prompts  {len(job.vocabulary):,} categories in {first}"
+    yield from (f"         {line}" for line in more)
+    passes, cost = job.plan.passes, job.plan.cost()
+    yield f"passes   {passes} per image (1 {cost.per_image}, {passes} {cost.per_pass})"
     yield f"model    {job.detector.name} ({job.detector.architecture}, digest {job.detector.digest})"
     if job.segmenter is not None:
         segmenter = job.segmenter
         yield f"masks    {segmenter.name} ({segmenter.architecture}, digest {segmenter.digest})"
-    yield f"resize   shortest edge {job.image_size[0]}, longest {job.image_size[1]} pixels"
+    yield f"resize   {job.rule}"
 
 
 def describe_skipped(config: Config, plan: Sequence[PlannedShard], beside: Mapping[str, int]) -> Iterator[str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from labeler import images, storage
 from labeler.cpus import worker_threads
-from labeler.labeling.job import Job, detector_recipe, plan_input, segmenter_recipe
+from labeler.labeling.recipe import detector_recipe, segmenter_recipe
+from labeler.labeling.resolve import Job, plan_input
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.contact_sheet import Tile, draw_contact_sheet
 from labeler.labels.records import Row

@@ -11,21 +11,21 @@ from pathlib import Path
 
 from labeler import storage
 from labeler.cpus import worker_threads
+from labeler.detectors.batched import BatchedDetector
 from labeler.detectors.clock import seconds_on
-from labeler.detectors.grounding_dino.detector import GroundingDino
 from labeler.detectors.profiling import (
     MERGE,
     PER_IMAGE,
-    PER_PASS,
-    Ranges,
     counted_operations,
     instrumented,
+    per_pass,
     reached_rate,
-    replaced,
     time_text,
     traced,
 )
-from labeler.labeling.job import Job, detector_recipe
+from labeler.detectors.ranges import Ranges, replaced
+from labeler.labeling.recipe import detector_recipe
+from labeler.labeling.resolve import Job
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard
@@ -33,7 +33,11 @@ from labeler.shards import Item
 from labeler.trial.sampling import first_items
 
 READ, DECODE, WRITE, REST = "read", "decode and hash", "encode and write", "rest"
-PARTS = (READ, DECODE, *PER_IMAGE, *PER_PASS, MERGE, WRITE, REST)
+
+
+def parts_of(per_pass: Sequence[str]) -> tuple[str, ...]:
+    """All parts in their order, with those that a family pays for once a pass."""
+    return (READ, DECODE, *PER_IMAGE, *per_pass, MERGE, WRITE, REST)
 
 
 @dataclass(frozen=True)
@@ -41,18 +45,20 @@ class Profile:
     """A sample of images, labeled one part after the other.
 
     Attributes:
-        passes: prompt chunks, that is passes of each image.
-        seconds: part -> seconds of all images; all of `PARTS`, in their order.
+        passes: of each image.
+        per_pass: the parts that are paid once a pass.
+        seconds: part -> seconds of all images; all of `parts_of(per_pass)`, in their order.
         operations: part -> floating-point operations of all images.
         total_s: by the clock on the wall, from before the first part to behind the last.
         pipelined_s: the same images as a worker runs them: decoding beside the detector, no waiting in between.
-        text_s: encoding all chunks, once in a worker's life.
+        text_s: encoding the text of all passes, once in a worker's life.
         roof: operations a second of one large product on this device.
         description: of the detector: engine, dtype, device.
     """
 
     images: int
     passes: int
+    per_pass: tuple[str, ...]
     seconds: dict[str, float]
     operations: dict[str, float]
     total_s: float
@@ -71,7 +77,6 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     """
     threads = worker_threads(job.config.ray.cpus_per_worker)
     detector = detector_recipe(job, threads=threads)()
-    assert isinstance(detector, GroundingDino)
     clock, roof = seconds_on(detector.device), reached_rate(detector)
     ranges, start = Ranges(clock), clock()
     with ranges.part(READ):
@@ -88,11 +93,13 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
         batch = items[: _labeler(detector, job, 0).images_per_batch]
         with traced(trace) as mark:
             _label_in_parts(detector, batch, job, Ranges(time.perf_counter, mark=mark))
+    parts = parts_of(per_pass(detector))
     return Profile(
         len(items),
-        len(job.prompts.chunks),
-        {name: ranges.parts.get(name, 0.0) for name in PARTS},
-        {name: operations.parts.get(name, 0.0) for name in PARTS},
+        job.plan.passes,
+        per_pass(detector),
+        {name: ranges.parts.get(name, 0.0) for name in parts},
+        {name: operations.parts.get(name, 0.0) for name in parts},
         total_s,
         pipelined_s,
         time_text(detector),
@@ -101,7 +108,7 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     )
 
 
-def _labeler(detector: GroundingDino, job: Job, decode_threads: int) -> UnitLabeler:
+def _labeler(detector: BatchedDetector, job: Job, decode_threads: int) -> UnitLabeler:
     return UnitLabeler(
         detector,
         decode_threads=decode_threads,
@@ -110,7 +117,7 @@ def _labeler(detector: GroundingDino, job: Job, decode_threads: int) -> UnitLabe
     )
 
 
-def _pipelined_seconds(detector: GroundingDino, items: Sequence[Item], job: Job, threads: int) -> float:
+def _pipelined_seconds(detector: BatchedDetector, items: Sequence[Item], job: Job, threads: int) -> float:
     """Seconds as a worker runs, after a first batch that loads kernels."""
     labeler = _labeler(detector, job, threads)
     labeler.label("000000", items[: labeler.images_per_batch])
@@ -119,7 +126,7 @@ def _pipelined_seconds(detector: GroundingDino, items: Sequence[Item], job: Job,
     return time.perf_counter() - start
 
 
-def _label_in_parts(detector: GroundingDino, items: Sequence[Item], job: Job, ranges: Ranges) -> None:
+def _label_in_parts(detector: BatchedDetector, items: Sequence[Item], job: Job, ranges: Ranges) -> None:
     """Label and write one unit, to a folder that goes away; what belongs to no part is `REST`."""
     keep, labeler = job.config.input.keep, _labeler(detector, job, 0)
     with ExitStack() as stack:
@@ -141,14 +148,14 @@ def describe_profile(profile: Profile) -> Iterator[str]:
     )
     yield f"{'part':24}{'share':>8}{'ms/image':>11}{'ms/pass':>10}{'of roof':>10}"
     for name, seconds in profile.seconds.items():
-        passes = profile.passes if name in PER_PASS else 0
+        passes = profile.passes if name in profile.per_pass else 0
         yield _line(profile, name, seconds, profile.operations[name], passes)
     yield _line(profile, "sum", sum(profile.seconds.values()), sum(profile.operations.values()), profile.passes)
     yield (
         f"speed    {images / profile.pipelined_s:.3g} images/s with decoding beside the detector, as a worker runs; "
         f"{images / profile.total_s:.3g} one part after the other"
     )
-    yield f"text     {1000 * profile.text_s:.0f} ms for all {profile.passes} chunks, once in a worker's life"
+    yield f"text     {1000 * profile.text_s:.0f} ms for all {profile.passes} passes, once in a worker's life"
     yield f"roof     {profile.roof / 1e9:,.0f} GF/s: one large product on this device"
 
 

@@ -1,53 +1,24 @@
-"""Grounding DINO as a detector: images in, detections of a whole vocabulary out."""
+"""Grounding DINO as a detector in a program: a checkpoint and a vocabulary, and every option by name."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import torch
 
 from labeler import checkpoints
-from labeler.checkpoints import Checkpoint
-from labeler.detectors.batch_size import find_pairs
-from labeler.detectors.clock import seconds_on
-from labeler.detectors.graphs import GraphRecorder, Recorded, in_a_line, try_out
-from labeler.detectors.grounding_dino.engine import ENGINES, choose_engine
-from labeler.detectors.grounding_dino.engine_check import check_picture
-from labeler.detectors.grounding_dino.fast import FastForward
-from labeler.detectors.grounding_dino.passes import Passes
-from labeler.detectors.grounding_dino.scoring import Scorer, check_choices
-from labeler.detectors.grounding_dino.split_forward import SplitForward
-from labeler.detectors.host_copy import HostCopy, one_ahead
-from labeler.detectors.loading import choose_device, choose_half, load_model
-from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
+from labeler.checkpoints import DetectorCheckpoint
+from labeler.config import DetectConfig, ModelConfig, validate
+from labeler.detectors.batched import BatchedDetector
 from labeler.errors import Refused
-from labeler.labels.detections import Detections
-from labeler.labels.merge import merge
-from labeler.prompts import MAX_TOKENS, Prompts, pack
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts.families import DEFAULT
+from labeler.prompts.grounding_dino import MAX_TOKENS, Prompts, pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
-log = logging.getLogger(__name__)
+_DETECT, _MODEL = DetectConfig(), ModelConfig()  # the options' defaults
 
 
-@dataclass(frozen=True)
-class _Started:
-    """Images of one shape whose forward is under way, or why they have none."""
-
-    images: Sequence[Prepared]
-    rows: HostCopy | None = None
-    refused: str = ""
-
-
-class GroundingDino:
+class GroundingDino(BatchedDetector):
     """A loaded Grounding DINO, MM-Grounding-DINO or LLMDet checkpoint with its vocabulary.
 
     `prepare` may be called by many threads; the other methods by one at a time.
@@ -60,23 +31,23 @@ class GroundingDino:
 
     def __init__(
         self,
-        model: str | Path | Checkpoint,
+        model: str | Path | DetectorCheckpoint,
         vocabulary: Vocabulary | Prompts | str | Sequence[str],
         *,
         revision: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        engine: str = "auto",
-        score_floor: float = 0.05,
-        max_detections: int = 300,
-        assignment: str = "argmax",
-        score: str = "mean",
-        nms_iou: float = 0.7,
+        device: str = _MODEL.device,
+        dtype: str = _MODEL.dtype,
+        engine: str = _MODEL.engine,
+        score_floor: float = _DETECT.score_floor,
+        max_detections: int = _DETECT.max_detections,
+        assignment: str = _DETECT.assignment,
+        score: str = _DETECT.score,
+        nms_iou: float = _DETECT.nms_iou,
         image_size: tuple[int, int] | None = None,
-        resize: str = "pillow",
-        jpeg_draft: bool = False,
-        pairs_per_batch: int | None = None,
-        cuda_graphs: bool = False,
+        resize: str = _DETECT.resize,
+        jpeg_draft: bool = _DETECT.jpeg_draft,
+        pairs_per_batch: int | None = _DETECT.pairs_per_batch,
+        cuda_graphs: bool = _DETECT.cuda_graphs,
         threads: int | None = None,
     ) -> None:
         """Load the model and encode the vocabulary, once.
@@ -107,258 +78,38 @@ class GroundingDino:
         Raises:
             Refused: anything wrong with the model, the vocabulary or the arguments, in one line.
         """
-        _check_numbers(score_floor, max_detections, nms_iou, pairs_per_batch)
-        check_choices(score=score, assignment=assignment)
-        if engine not in ENGINES:
-            raise Refused(f"engine is one of {', '.join(ENGINES)}; got {engine}")
-        self._threads, self._jpeg_draft = threads, jpeg_draft
-        self._take_threads()
-        self.checkpoint = model if isinstance(model, Checkpoint) else checkpoints.resolve(model, revision=revision)
-        self.preprocessing = Preprocessing.of(self.checkpoint, image_size, resize=resize)
-        self.device = choose_device(device)
-        half = choose_half(dtype, self.device)
-        if half is None and self.device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # float32 is float32: convolutions would be rounded to 10 bits
-        loaded = load_model(self.checkpoint, self.device)
-        self.dtype = str(half or torch.float32).removeprefix("torch.")
-        self.prompts = _prompts(vocabulary, self.checkpoint, loaded.config.max_text_len)
-        self.score_floor, self.max_detections, self.nms_iou = score_floor, max_detections, nms_iou
-        with torch.inference_mode(), self._here():
-            reference = SplitForward(loaded, half=half)
-            text = reference.encode_text([chunk.input_ids for chunk in self.prompts.chunks])
-            name = self.checkpoint.name
-            forward, self.engine_check = choose_engine(engine, reference, text, self.preprocessing, name)
-        candidates = max(forward.num_queries, max_detections) if max_detections else 0
-        width = text.token_mask.shape[1]
-        scorer = Scorer(self.prompts, width, self.device, score=score, assignment=assignment, candidates=candidates)
-        self._passes, self._memory = Passes(forward, text, scorer, self.preprocessing, pairs_per_batch or 1), ""
-        with self._here():
-            if pairs_per_batch is None and self.device.type == "cuda":
-                self.pairs_per_batch = find_pairs(self._seconds_of)
-            self._recorded, self._graphs = self._record() if cuda_graphs else (None, "")
-
-    @property
-    def pairs_per_batch(self) -> int:
-        """(image, chunk) pairs per forward; halved when the GPU's memory runs out."""
-        return self._passes.pairs_per_batch
-
-    @pairs_per_batch.setter
-    def pairs_per_batch(self, pairs: int) -> None:
-        self._passes.pairs_per_batch = pairs
-
-    def _record(self) -> tuple[Recorded | None, str]:
-        """What replays the passes, if that is worth it here; and in a few words why, or why not."""
-        if self.device.type != "cuda" or not isinstance(self._passes.forward, FastForward):
-            return None, "not used: they are for the fast engine on a GPU"
-        record = GraphRecorder(lambda: self._passes.kept)
-        picture = self.prepare(check_picture())
-        try:
-            with torch.inference_mode():
-                pixels = self._passes.upload([picture] * self.images_per_forward)
-                trial = try_out(self._passes, record, pixels, seconds_on(self.device))
-            words = str(trial)
-            if trial.passed:
-                return Recorded(self._passes, record), f"used: {words}"
-        except RuntimeError as error:  # torch.OutOfMemoryError, too
-            words = in_a_line(error)
-        torch.cuda.empty_cache()  # out here: in there the error still holds the memory of what failed
-        return None, f"not used: {words}"
-
-    @property
-    def description(self) -> dict[str, str]:
-        """What is really used, for a run's file metadata: `engine` ("fast" or "transformers") and `engine_check`, how
-        it compares with transformers' own forward in float32; `dtype`; `device`, "cpu" or the GPU's name; `memory`
-        once the GPU's ran out; `cuda_graphs` where they were asked for.
-        """
-        on_gpu = self.device.type == "cuda"
-        return {
-            "engine": "fast" if isinstance(self._passes.forward, FastForward) else "transformers",
-            "engine_check": self.engine_check,
-            "dtype": self.dtype,
-            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
-            **({"memory": self._memory} if self._memory else {}),
-            **({"cuda_graphs": self._graphs_in_words} if self._graphs else {}),
+        where = "GroundingDino"
+        edges = None if image_size is None else {"shortest_edge": image_size[0], "longest_edge": image_size[1]}
+        options = {
+            "score_floor": score_floor,
+            "max_detections": max_detections,
+            "assignment": assignment,
+            "score": score,
+            "nms_iou": nms_iou,
+            "image_size": edges,
+            "resize": resize,
+            "jpeg_draft": jpeg_draft,
+            "pairs_per_batch": pairs_per_batch,
+            "cuda_graphs": cuda_graphs,
         }
-
-    @property
-    def _graphs_in_words(self) -> str:
-        problem = self._recorded.problem if self._recorded else ""
-        return f"given up: {problem}" if problem else self._graphs
-
-    def _seconds_of(self, pairs: int) -> float:
-        """How long so many pairs take, on an empty image of 4:3; may raise torch.OutOfMemoryError."""
-        short, long = self.preprocessing.image_size
-        empty = np.zeros((short, min(long, short * 4 // 3), 3), np.uint8)
-        clock = seconds_on(self.device)
-        with torch.inference_mode():
-            encoded = self._passes.encode(self._passes.upload([Prepared(empty, *empty.shape[:2])]))
-            image = encoded.take(torch.zeros(pairs, dtype=torch.long, device=self.device))
-            text = self._passes.text.take(torch.arange(pairs, device=self.device) % len(self.prompts.chunks))
-            for _ in range(2):  # the first one also loads kernels
-                start = clock()
-                self._passes.forward.detect(image, text)
-            return clock() - start
-
-    @property
-    def least_shape(self) -> Callable[[int, int], tuple[int, int]] | None:
-        """The least (height, width) to decode an upright image of a (height, width) at; None: always all of it."""
-        return self.preprocessing.target_shape if self._jpeg_draft else None
-
-    def prepare(self, image_rgb: npt.NDArray[np.uint8], full_size: tuple[int, int] | None = None) -> Prepared:
-        """Resize an upright (h, w, 3) uint8 RGB image for this detector. CPU only, thread-safe.
-
-        Args:
-            full_size: (height, width) of the image where it was decoded smaller; boxes come back in this frame.
-        """
-        return self.preprocessing.prepare(image_rgb, full_size)
-
-    def _here(self) -> AbstractContextManager[Any]:
-        """The detector's GPU is this thread's current one: triton and recordings ask for no other."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
-
-    def _take_threads(self) -> None:
-        """Each thread has its own number of torch threads, and one that is new gets whatever was set last anywhere."""
-        if self._threads is not None and torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)
-
-    def detect(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Detections]:
-        """Detections of upright (h, w, 3) uint8 RGB images, in their order. Raises DetectError if one fails."""
-        results = self.detect_prepared([self.prepare(image) for image in images])
-        found = []
-        for result in results:
-            if isinstance(result, DetectError):
-                raise result
-            found.append(result)
-        return found
-
-    def detect_prepared(self, batch: Sequence[Prepared]) -> list[Detections | DetectError]:
-        """Detections of prepared images of any sizes, in their order; an image that fails has its DetectError.
-
-        Images of one resized shape may share a forward. None is padded, because that changes its detections, but for
-        those with a side too short for the backbone.
-        """
-        results: dict[int, Detections | DetectError] = {}
-        for places, found in one_ahead(self.begin(batch)):
-            results.update(zip(places, found(), strict=True))
-        return [results[place] for place in range(len(batch))]
-
-    def begin(
-        self, batch: Sequence[Prepared]
-    ) -> Iterator[tuple[list[int], Callable[[], list[Detections | DetectError]]]]:
-        """As `detect_prepared`, one forward a step: its images' places in the batch, and what waits for their results.
-
-        On a GPU a forward is only under way when it is given, so the next one may be begun before it is waited for.
-        """
-        self._take_threads()
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for place, image in enumerate(batch):
-            groups.setdefault(image.shape, []).append(place)
-        for places in groups.values():
-            while places:
-                together = places[: self.images_per_forward]
-                try:
-                    started = self._start([batch[place] for place in together])
-                except torch.OutOfMemoryError:
-                    if self.pairs_per_batch == 1 and not self._recorded:
-                        raise
-                else:
-                    yield together, partial(self._results, started)
-                    places = places[len(together) :]
-                    continue
-                self._make_room()  # out here: in there the error still holds the memory of what failed
-
-    @property
-    def images_per_forward(self) -> int:
-        """How many images of one shape share a forward, each with all of its chunks."""
-        return max(1, self.pairs_per_batch // len(self.prompts.chunks))
-
-    def _make_room(self) -> None:
-        """Go on without recordings, which hold the memory of a second forward; else with half a batch."""
-        recorded, self._recorded = self._recorded, None
-        if recorded:
-            recorded.forget()
-            self._graphs = "given up: the GPU's memory ran out"
-            log.warning("CUDA graphs are %s", self._graphs)
-            return
-        self.pairs_per_batch //= 2
-        self._memory = f"ran out: {self.pairs_per_batch} (image, chunk) pairs in a forward from now on"
-        torch.cuda.empty_cache()
-        log.warning("the GPU's memory %s", self._memory)
-
-    @torch.inference_mode()
-    def _start(self, images: Sequence[Prepared], *, replay: bool = True) -> _Started:
-        """Images of one shape through the backbone together, then through all chunks."""
-        with self._here():
-            return self._start_here(images, replay)
-
-    def _start_here(self, images: Sequence[Prepared], replay: bool) -> _Started:
-        pixels = self._passes.upload(images)
-        replay = replay and not self._passes.pads(pixels)
-        rows = (self._recorded if replay and self._recorded else self._passes)(pixels)
-        if rows is None:
-            height, width = images[0].pixels.shape[:2]
-            queries, positions = self._passes.forward.num_queries, self._passes.encode(pixels).features.shape[1]
-            reason = f"too narrow: at {width} x {height} it has {positions} positions, and the model asks for {queries}"
-            return _Started(images, refused=reason)
-        return _Started(images, HostCopy(rows))
-
-    @torch.inference_mode()
-    def _results(self, started: _Started) -> list[Detections | DetectError]:
-        """Waits for a forward, and makes its images' detections of it."""
-        if started.rows is None:
-            return [DetectError(started.refused) for _ in started.images]
-        found = [self._finish(image, rows) for image, rows in zip(started.images, started.rows.numpy(), strict=True)]
-        if len(found) == 1 and self._passes.forward.half is None:
-            return found
-        return [
-            self._try_alone(image) if isinstance(result, DetectError) else result
-            for image, result in zip(started.images, found, strict=True)
-        ]
-
-    def _try_alone(self, image: Prepared) -> Detections | DetectError:
-        """Once more in float32 and in no company: half precision overflows, and one image's NaN reaches its batch.
-
-        (The fusion layers subtract the maximum over the whole batch.)
-        """
-        forward = self._passes.forward
-        half, forward.half = forward.half, None
-        try:
-            return self._results(self._start([image], replay=False))[0]
-        finally:
-            forward.half = half
-
-    def _finish(self, image: Prepared, rows: npt.NDArray[np.float32]) -> Detections | DetectError:
-        if not np.isfinite(rows).all():
-            return DetectError("the model's scores or boxes are not finite")
-        found = [
-            self._passes.score.detections(part, chunk, floor=self.score_floor, height=image.height, width=image.width)
-            for chunk, part in enumerate(rows)
-        ]
-        return merge(
-            Detections.concat(found),
-            nms_iou=self.nms_iou,
-            max_detections=self.max_detections,
-            negative_ids=self.prompts.negative_ids,
-        )
+        detect = validate(DetectConfig, options, (), where=where)
+        placed = validate(ModelConfig, {"device": device, "dtype": dtype, "engine": engine}, (), where=where)
+        if not isinstance(model, DetectorCheckpoint):
+            model = checkpoints.resolve(model, revision=revision)
+        if model.family != DEFAULT:
+            raise Refused(f"checkpoint {model.name} is of the family {model.family.name}; GroundingDino loads its own")
+        self.prompts = _prompts(vocabulary, model)
+        super().__init__(model, self.prompts, model=placed, detect=detect, threads=threads)
 
 
-def _check_numbers(score_floor: float, max_detections: int, nms_iou: float, pairs_per_batch: int | None) -> None:
-    checks = {
-        f"score_floor is 0 to 1, got {score_floor}": 0 <= score_floor <= 1,
-        f"max_detections is a number of boxes, 0 for all, got {max_detections}": max_detections >= 0,
-        f"nms_iou is 0 to 1, got {nms_iou}": 0 <= nms_iou <= 1,
-        f"pairs_per_batch is at least 1, got {pairs_per_batch}": pairs_per_batch is None or pairs_per_batch >= 1,
-    }
-    for message, fine in checks.items():
-        if not fine:
-            raise Refused(message)
-
-
-def _prompts(vocabulary: Vocabulary | Prompts | str | Sequence[str], checkpoint: Checkpoint, longest: int) -> Prompts:
+def _prompts(vocabulary: Vocabulary | Prompts | str | Sequence[str], checkpoint: DetectorCheckpoint) -> Prompts:
     if isinstance(vocabulary, Prompts):
-        too_long = [chunk.index for chunk in vocabulary.chunks if len(chunk.input_ids) > longest]
-        if too_long:
-            raise Refused(f"prompt chunk {too_long[0]} is longer than the {longest} tokens {checkpoint.name} reads")
         return vocabulary
     loaded = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.load(vocabulary)
-    return pack(loaded, Tokenizer.load(checkpoint.folder), max_tokens=min(MAX_TOKENS, longest))
+    return pack(loaded, Tokenizer.load(checkpoint.folder), max_tokens=min(MAX_TOKENS, _longest(checkpoint)))
+
+
+def _longest(checkpoint: DetectorCheckpoint) -> int:
+    """Tokens that the model reads of a prompt; transformers' default where its config does not say."""
+    found = checkpoints.Located(checkpoint.folder, checkpoint.name, checkpoint.revision)
+    return int(checkpoints.model_config(found).get("max_text_len", MAX_TOKENS))

@@ -11,20 +11,19 @@ from labeler.detectors.grounding_dino.engine_check import check_engine
 from labeler.detectors.grounding_dino.engine_times import EngineTimes, time_engines
 from labeler.detectors.grounding_dino.fast import FastForward, kernels_for, why_unsupported
 from labeler.detectors.grounding_dino.split_forward import SplitForward, TextFeatures
-from labeler.detectors.preprocess import Preprocessing
 from labeler.errors import Refused
+from labeler.prompts import ImageRule
 
 log = logging.getLogger(__name__)
-ENGINES = ("auto", "fast", "transformers")
 
 
 def choose_engine(
-    engine: str, reference: SplitForward, text: TextFeatures, preprocessing: Preprocessing, name: str
+    engine: str, reference: SplitForward, text: TextFeatures, rule: ImageRule, name: str
 ) -> tuple[SplitForward, str]:
     """The forward to use, and in a few words what is known of its equality with the reference.
 
     Args:
-        engine: one of ENGINES.
+        engine: "auto", "fast" or "transformers".
         name: of the checkpoint, for what is said.
 
     Raises:
@@ -43,11 +42,11 @@ def choose_engine(
     for kernels in kernels_for(reference.device):
         fast = FastForward(reference.detector, half=reference.half, kernels=kernels)
         try:
-            check = check_engine(fast, preprocessing, text)
+            check = check_engine(fast, rule, text)
             if not (check.passed or engine == "fast"):
                 problems.append(f"had {check}")
                 continue
-            times = _times(engine, fast, reference, text, preprocessing)
+            times = _times(engine, fast, reference, text, rule)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -71,12 +70,12 @@ def choose_engine(
 
 
 def _times(
-    engine: str, fast: SplitForward, reference: SplitForward, text: TextFeatures, preprocessing: Preprocessing
+    engine: str, fast: SplitForward, reference: SplitForward, text: TextFeatures, rule: ImageRule
 ) -> EngineTimes | None:
     """What both take on a GPU, None where nothing depends on it: the fast one was never seen to be slower on a CPU."""
     if engine != "auto" or fast.device.type != "cuda":
         return None
-    times = time_engines(fast, reference, text, preprocessing)
+    times = time_engines(fast, reference, text, rule)
     log.info("the fast engine takes %s", times)
     return times
 

@@ -10,7 +10,7 @@ import torch
 
 from labeler.detectors.clock import seconds_on
 from labeler.detectors.grounding_dino.split_forward import SplitForward, TextFeatures
-from labeler.detectors.preprocess import Preprocessing
+from labeler.prompts import ImageRule
 
 ROUNDS = 5
 AT_MOST_S = 10.0  # of the start of a worker; where a round takes long, fewer rounds tell enough
@@ -58,11 +58,9 @@ def time_in_turns(fast: Way, reference: Way, clock: Callable[[], float]) -> Engi
     return EngineTimes(statistics.median(taken[0]), statistics.median(taken[1]), len(taken[0]))
 
 
-def time_engines(
-    fast: SplitForward, reference: SplitForward, text: TextFeatures, preprocessing: Preprocessing
-) -> EngineTimes:
+def time_engines(fast: SplitForward, reference: SplitForward, text: TextFeatures, rule: ImageRule) -> EngineTimes:
     """On an empty picture of 4:3 at the detector's size, and on up to four chunks. Use it under `inference_mode`."""
-    short, long = preprocessing.image_size
+    short, long = rule.size
     pixels = torch.zeros(1, 3, short, min(long, short * 4 // 3), device=fast.device)
     chunks = torch.arange(min(_PAIRS, len(text.token_mask)), device=fast.device)
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from labeler.checkpoints import ARCHITECTURES
 from labeler.detectors.grounding_dino.wordpiece import write_wordpiece
 from labeler.detectors.loading import no_progress_bars
-from labeler.detectors.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from labeler.errors import Refused
-from labeler.prompts.tokenizer import Tokenizer
+from labeler.prompts import architecture_of
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
+from labeler.prompts.image_rule import IMAGENET_MEAN, IMAGENET_STD
 from labeler.storage import read_regular
 
 KINDS = {"original": "grounding-dino", "mm": "mm-grounding-dino"}
@@ -117,7 +117,7 @@ def _new_model(kind: str, size: Size, tokens: int, seed: int) -> Any:
         intermediate_size=4 * size.text_width,
         max_position_embeddings=_TEXT_MASK_TOKENS,
     )
-    model_class = getattr(transformers, ARCHITECTURES[KINDS[kind]])
+    model_class = getattr(transformers, architecture_of(KINDS[kind]))
     config = model_class.config_class(
         backbone_config=backbone,
         text_config=text,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from labeler.errors import Refused
-from labeler.prompts.tokenizer import PERIOD_ID, SEP_ID
+from labeler.prompts.grounding_dino.tokenizer import PERIOD_ID, SEP_ID
 
 _MOST_LEAST_SIDE = 256  # pixels; today's backbones need 1 or 32
 
@@ -93,6 +93,7 @@ class SplitForward:
             raise Refused("only two-stage checkpoints with learned queries and several feature levels are supported")
         self.detector, self.model, self.config = detector, detector.model, config
         self.half = half
+        self.last_levels: object = None  # what the last forward read of what it keeps between forwards; here nothing
         self.device: torch.device = next(detector.parameters()).device
         self.num_queries: int = config.num_queries
         self._phrase_masks = sys.modules[type(detector).__module__].generate_masks_with_special_tokens_and_transfer_map

@@ -85,7 +85,6 @@ class FastForward(SplitForward):
         self._decoder_norm = LayerNorm.of(decoder.layer_norm)
         self._sine = sys.modules[type(detector).__module__].encode_sinusoidal_position_embedding
         self._levels_of = lru_cache(maxsize=64)(self._make_levels)  # images come in few shapes
-        self.last_levels: object = None  # what the last forward read of these, and may be dropped
 
     def detect(self, image: ImageFeatures, text: TextFeatures) -> tuple[Tensor, Tensor]:
         once_more_in_float32 = self.half is None and self.dtype != torch.float32  # of which there is no fast copy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +12,16 @@ import numpy.typing as npt
 
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused
-from labeler.prompts.tokenizer import CLS_ID, PERIOD_ID, QUESTION_ID, SEP_ID, Tokenizer
+from labeler.prompts.family import Cost, Report
+from labeler.prompts.grounding_dino.tokenizer import CLS_ID, PERIOD_ID, QUESTION_ID, SEP_ID, Tokenizer
 from labeler.vocabulary import Category, Vocabulary, refuse
 from labeler.vocabulary.reading import show
 
+NAME = "grounding-dino"  # of the family
 MAX_TOKENS = 256  # Grounding DINO's max_text_len: the model cuts what is longer
 MIN_TOKENS = 4  # [CLS] word . [SEP]
 MAX_CHUNKS = 2**15 - 1  # the labels' chunk column is int16
+_SHOWN_CHUNKS = 20
 _SEPARATORS = {CLS_ID: "[CLS]", SEP_ID: "[SEP]", PERIOD_ID: ".", QUESTION_ID: "?"}
 
 
@@ -43,11 +46,24 @@ class PromptChunk:
 
 @dataclass(frozen=True)
 class Prompts:
-    """All chunks of a run: as many passes of the detector for each image."""
+    """All chunks of a run: as many passes of the detector for each image. Grounding DINO's `PromptPlan`."""
 
     chunks: tuple[PromptChunk, ...]
     negative_ids: frozenset[int]
     max_tokens: int
+
+    @property
+    def family(self) -> str:
+        return NAME
+
+    @property
+    def passes(self) -> int:
+        return len(self.chunks)
+
+    @property
+    def phrase_categories(self) -> tuple[tuple[int, ...], ...]:
+        """Of each chunk the category id of each phrase."""
+        return tuple(tuple(phrase.category_id for phrase in chunk.phrases) for chunk in self.chunks)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -59,9 +75,23 @@ class Prompts:
         """Tokens of each chunk, [CLS] and [SEP] included; the budget is `max_tokens`."""
         return tuple(len(chunk.input_ids) for chunk in self.chunks)
 
-    def __len__(self) -> int:
-        """Number of chunks."""
-        return len(self.chunks)
+    def lines(self) -> list[str]:
+        """Chunks, passes and how full the chunks are, for people."""
+        fill, count = self.tokens_per_chunk, self.passes
+        chunks = "1 prompt chunk" if count == 1 else f"{count} prompt chunks"
+        passes = "1 pass" if count == 1 else f"{count} passes"
+        percent = 100 * sum(fill) / (self.max_tokens * count)
+        shown = " ".join(map(str, fill[:_SHOWN_CHUNKS])) + (" ..." if count > _SHOWN_CHUNKS else "")
+        return [
+            f"{chunks} of at most {self.max_tokens} tokens: {passes} of the detector per image",
+            f"tokens per chunk: {shown} ({percent:.0f}% full)",
+        ]
+
+    def cost(self) -> Cost:
+        return Cost("image backbone", "encoder and decoder")
+
+    def settings(self) -> dict[str, Any]:
+        return {"prompt_chunks": len(self.chunks), "prompt_max_tokens": self.max_tokens}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for prompts.json."""
@@ -86,14 +116,6 @@ class Prompts:
             return Prompts(chunks, frozenset(map(int, data["negative_ids"])), int(data["max_tokens"]))
         except (KeyError, TypeError, ValueError) as error:
             raise Refused(f"prompts.json: damaged: {type(error).__name__}: {error}") from None
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `check` found, a line each; problems refuse the run, warnings do not."""
-
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -295,11 +317,6 @@ def _assemble(index: int, members: Sequence[_Spelled]) -> PromptChunk:
         ids += [*member.ids, PERIOD_ID]
     caption = " ".join(f"{member.text.lower()} ." for member in members)
     return PromptChunk(index, caption, (*ids, SEP_ID), tuple(phrases))
-
-
-def _chunk_to_json(chunk: PromptChunk) -> dict[str, Any]:
-    phrases = [{"category_id": p.category_id, "text": p.text, "positions": list(p.positions)} for p in chunk.phrases]
-    return {"caption": chunk.caption, "input_ids": list(chunk.input_ids), "phrases": phrases}
 
 
 def _chunk_from_json(index: int, data: Mapping[str, Any]) -> PromptChunk:

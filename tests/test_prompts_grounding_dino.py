@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labeler.config import PromptsConfig
 from labeler.detectors.grounding_dino.wordpiece import write_wordpiece
 from labeler.errors import Refused
-from labeler.prompts import Phrase, Prompts, check, pack, positive_map
+from labeler.prompts.grounding_dino import Phrase, Prompts, check, pack, positive_map
+from labeler.prompts.grounding_dino.family import ChunkPlanner
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.prompts.text import describe
-from labeler.prompts.tokenizer import Tokenizer
 from labeler.vocabulary import BUILT_IN, Category, Vocabulary
 from tests.wordpiece import build_tokenizer, words_of
 
@@ -67,7 +69,7 @@ def assert_sound(prompts: Prompts, vocabulary: Vocabulary, tokenizer: Tokenizer)
 
 def test_no_category_gives_no_chunk(tokenizer: Tokenizer) -> None:
     prompts = pack(Vocabulary("empty", ()), tokenizer)
-    assert len(prompts) == 0
+    assert prompts.passes == 0
     assert Prompts.from_json(prompts.to_json()) == prompts
 
 
@@ -139,7 +141,7 @@ def test_first_fit_fills_earlier_chunks_and_max_categories_caps(tokenizer: Token
 def test_a_category_too_large_for_a_chunk_is_spread(tokenizer: Tokenizer) -> None:
     vocabulary = Vocabulary.load(["cat / dog / car / tree / sky"])
     prompts = pack(vocabulary, tokenizer, max_tokens=6)
-    assert len(prompts) == 3
+    assert prompts.passes == 3
     assert_sound(prompts, vocabulary, tokenizer)
 
 
@@ -290,13 +292,13 @@ def test_damaged_prompts_are_refused(tokenizer: Tokenizer, damage: Any) -> None:
 
 
 def test_describe_tells_chunks_fill_warnings_and_problems(tokenizer: Tokenizer) -> None:
-    lines = describe(Vocabulary.load(["cat", "zug", "dog"]), tokenizer, max_tokens=8)
+    lines = describe(Vocabulary.load(["cat", "zug", "dog"]), ChunkPlanner(tokenizer), PromptsConfig(max_tokens=8))
     assert lines[0].startswith("list: 3 categories (0 negative), 3 phrases, ids 1..3, fingerprint ")
     assert lines[1] == "2 prompt chunks of at most 8 tokens: 2 passes of the detector per image"
     assert lines[2] == "tokens per chunk: 8 4 (75% full)"
     assert lines[3].startswith('warning: entry 2: category 2 "zug": phrase "zug" falls to single characters')
     assert len(lines) == 4
-    bad = describe(Vocabulary.load(["cat", "st. bernard"]), tokenizer)
+    bad = describe(Vocabulary.load(["cat", "st. bernard"]), ChunkPlanner(tokenizer))
     assert bad[1].startswith('problem: entry 2: category 2 "st. bernard"')
 
 

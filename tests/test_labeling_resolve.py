@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labeler.checkpoints import contents
-from labeler.config import make_config
-from labeler.labeling.job import Job, detector_recipe, resolve_job, segmenter_recipe
+from labeler.config import DetectConfig, make_config
+from labeler.detectors import GroundingDino
+from labeler.labeling.recipe import detector_recipe, segmenter_recipe
+from labeler.labeling.resolve import Job, resolve_job
 from tests.log_lines import logged
 from tests.segmenter_parts import tiny_sam
 
@@ -39,7 +42,20 @@ def test_the_detector_is_told_how_to_make_images_small(checkpoint: Path) -> None
     other = detector_recipe(job(checkpoint, resize="torch", jpeg_draft=True), threads=1)()
     assert (plain.preprocessing.resize, plain.least_shape) == ("pillow", None)
     assert other.preprocessing.resize == "torch"
-    assert other.least_shape(3000, 4000) == other.preprocessing.target_shape(3000, 4000)
+    assert other.least_shape(3000, 4000) == other.preprocessing.rule.target(3000, 4000)
+
+
+def test_an_option_is_declared_once(checkpoint: Path) -> None:
+    """The config has its default and its mark; the fingerprint and `GroundingDino` read them there."""
+    fields = job(checkpoint).fields
+    assert {name.removeprefix("detect.") for name in fields if name.startswith("detect.")} == {
+        *("max_pixels", "score", "assignment", "score_floor", "max_detections", "nms_iou")
+    }
+    defaults = DetectConfig()
+    arguments = inspect.signature(GroundingDino).parameters
+    shared = [name for name in DetectConfig.model_fields if name in arguments]
+    assert len(shared) == 10
+    assert all(arguments[name].default == getattr(defaults, name) for name in shared)
 
 
 def test_a_worker_reads_the_weights_for_their_digest_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,10 +74,10 @@ def test_a_worker_reads_the_weights_for_their_digest_once(checkpoint: Path, monk
 
 def test_what_a_vocabulary_probably_does_not_mean_is_said_before_labeling(checkpoint: Path) -> None:
     values = {"input": "in", "output": "out", "model": {"name": str(checkpoint)}}
-    with logged("labeler.labeling.job") as lines:
+    with logged("labeler.labeling.resolve") as lines:
         resolve_job(make_config({**values, "vocabulary": ["cat", "- dog", *(f"{n}: cat" for n in range(6))]}))
     assert 'vocabulary: entry 2: "- dog" begins with a bullet' in lines[0]
     assert lines[5:] == ["and 2 more; `labeler vocabulary check` shows all"]
-    with logged("labeler.labeling.job") as lines:
+    with logged("labeler.labeling.resolve") as lines:
         resolve_job(make_config({**values, "vocabulary": ["cat", "dog"]}))
     assert lines == []

@@ -1,0 +1,315 @@
+"""A detector of any family: images in, detections of a whole vocabulary out.
+
+Images of one shape share a forward, one forward is under way while the host works on the one before, memory that runs
+out halves the batch, and what is not finite is run again alone in float32. What the model is, its family says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from labeler.checkpoints import DetectorCheckpoint
+from labeler.config import DetectConfig, ModelConfig
+from labeler.detectors.agreement import check_picture
+from labeler.detectors.batch_size import find_pairs
+from labeler.detectors.clock import seconds_on
+from labeler.detectors.graphs import GraphRecorder, Recorded, in_a_line, try_out
+from labeler.detectors.host_copy import HostCopy, one_ahead
+from labeler.detectors.loading import choose_device, choose_half, load_model
+from labeler.detectors.network import Network, Setup, make_network
+from labeler.detectors.passes import Passes
+from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
+from labeler.detectors.scoring import Scorer
+from labeler.labels.detections import Detections
+from labeler.labels.merge import merge
+from labeler.prompts import PromptPlan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Started:
+    """Images of one shape whose forward is under way, or why they have none."""
+
+    images: Sequence[Prepared]
+    rows: HostCopy | None = None
+    refused: str = ""
+
+
+class BatchedDetector:
+    """A loaded checkpoint with its vocabulary.
+
+    `prepare` may be called by many threads; the other methods by one at a time.
+
+    Attributes:
+        checkpoint, plan: what it was made of.
+        device, dtype: what is really used.
+        engine_check: in words, how what runs compares with transformers' own forward in float32.
+    """
+
+    def __init__(
+        self,
+        checkpoint: DetectorCheckpoint,
+        plan: PromptPlan,
+        *,
+        model: ModelConfig,
+        detect: DetectConfig,
+        threads: int | None = None,
+    ) -> None:
+        """Load the model and encode the vocabulary, once.
+
+        Args:
+            plan: of the checkpoint's family.
+            model: its device, dtype and engine count here.
+            threads: torch's threads on a CPU; None leaves them.
+
+        Raises:
+            Refused: anything wrong with the model or the options, in one line.
+        """
+        self._threads, self._detect = threads, detect
+        self._take_threads()
+        self.checkpoint, self.plan = checkpoint, plan
+        size = detect.image_size.edges if detect.image_size else None
+        self.preprocessing = Preprocessing.of(checkpoint, size, resize=detect.resize)
+        self.device = choose_device(model.device)
+        half = choose_half(model.dtype, self.device)
+        if half is None and self.device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # float32 is float32: convolutions would be rounded to 10 bits
+        self.dtype = str(half or torch.float32).removeprefix("torch.")
+        setup = Setup(checkpoint.name, self.preprocessing.rule, half, model.engine, detect.score)
+        loaded = load_model(checkpoint, self.device)
+        with torch.inference_mode(), self._here():
+            network = make_network(checkpoint.family, loaded, plan, setup)
+            text = network.encode_text()
+            self.engine_check = network.start(text)
+        most = max(network.candidates, detect.max_detections) if detect.max_detections else 0
+        scorer = Scorer(plan, self.device, assignment=detect.assignment, candidates=most, boxes=network.boxes)
+        pairs = detect.pairs_per_batch or 1
+        self._passes: Passes[Any, Any] = Passes(
+            network, text, scorer, setup.rule, passes=plan.passes, pairs_per_batch=pairs
+        )
+        self._memory = ""
+        with self._here():
+            if detect.pairs_per_batch is None and self.device.type == "cuda":
+                self.pairs_per_batch = find_pairs(self._seconds_of)
+            self._recorded, self._graphs = self._record() if detect.cuda_graphs else (None, "")
+
+    @property
+    def network(self) -> Network[Any, Any]:
+        """The family's half of it."""
+        return self._passes.network
+
+    @property
+    def pairs_per_batch(self) -> int:
+        """(image, chunk) pairs per forward; halved when the GPU's memory runs out."""
+        return self._passes.pairs_per_batch
+
+    @pairs_per_batch.setter
+    def pairs_per_batch(self, pairs: int) -> None:
+        self._passes.pairs_per_batch = pairs
+
+    def _record(self) -> tuple[Recorded | None, str]:
+        """What replays the passes, if that is worth it here; and in a few words why, or why not."""
+        if self.device.type != "cuda" or not self.network.recordable:
+            return None, "not used: they are for the fast engine on a GPU"
+        record = GraphRecorder(lambda: self._passes.kept)
+        picture = self.prepare(check_picture())
+        try:
+            with torch.inference_mode():
+                pixels = self._passes.upload([picture] * self.images_per_forward)
+                trial = try_out(self._passes, record, pixels, seconds_on(self.device))
+            words = str(trial)
+            if trial.passed:
+                return Recorded(self._passes, record), f"used: {words}"
+        except RuntimeError as error:  # torch.OutOfMemoryError, too
+            words = in_a_line(error)
+        torch.cuda.empty_cache()  # out here: in there the error still holds the memory of what failed
+        return None, f"not used: {words}"
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What is really used, for a run's file metadata: `engine` ("fast" or "transformers") and `engine_check`, how
+        it compares with transformers' own forward in float32; `dtype`; `device`, "cpu" or the GPU's name; `memory`
+        once the GPU's ran out; `cuda_graphs` where they were asked for.
+        """
+        on_gpu = self.device.type == "cuda"
+        return {
+            "engine": self.network.engine,
+            "engine_check": self.engine_check,
+            "dtype": self.dtype,
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            **({"memory": self._memory} if self._memory else {}),
+            **({"cuda_graphs": self._graphs_in_words} if self._graphs else {}),
+        }
+
+    @property
+    def _graphs_in_words(self) -> str:
+        problem = self._recorded.problem if self._recorded else ""
+        return f"given up: {problem}" if problem else self._graphs
+
+    def _seconds_of(self, pairs: int) -> float:
+        """How long so many pairs take, on an empty image of 4:3; may raise torch.OutOfMemoryError."""
+        empty = np.zeros((*self.preprocessing.rule.canvas(480, 640), 3), np.uint8)
+        clock = seconds_on(self.device)
+        with torch.inference_mode():
+            encoded = self._passes.encode(self._passes.upload([Prepared(empty, *empty.shape[:2])]))
+            image = encoded.take(torch.zeros(pairs, dtype=torch.long, device=self.device))
+            text = self._passes.text.take(torch.arange(pairs, device=self.device) % self.plan.passes)
+            for _ in range(2):  # the first one also loads kernels
+                start = clock()
+                self.network.detect(image, text)
+            return clock() - start
+
+    @property
+    def least_shape(self) -> Callable[[int, int], tuple[int, int]] | None:
+        """The least (height, width) to decode an upright image of a (height, width) at; None: always all of it."""
+        return self.preprocessing.rule.target if self._detect.jpeg_draft else None
+
+    def prepare(self, image_rgb: npt.NDArray[np.uint8], full_size: tuple[int, int] | None = None) -> Prepared:
+        """Resize an upright (h, w, 3) uint8 RGB image for this detector. CPU only, thread-safe.
+
+        Args:
+            full_size: (height, width) of the image where it was decoded smaller; boxes come back in this frame.
+        """
+        return self.preprocessing.prepare(image_rgb, full_size)
+
+    def _here(self) -> AbstractContextManager[Any]:
+        """The detector's GPU is this thread's current one: triton and recordings ask for no other."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+    def _take_threads(self) -> None:
+        """Each thread has its own number of torch threads, and one that is new gets whatever was set last anywhere."""
+        if self._threads is not None and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+
+    def detect(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Detections]:
+        """Detections of upright (h, w, 3) uint8 RGB images, in their order. Raises DetectError if one fails."""
+        results = self.detect_prepared([self.prepare(image) for image in images])
+        found = []
+        for result in results:
+            if isinstance(result, DetectError):
+                raise result
+            found.append(result)
+        return found
+
+    def detect_prepared(self, batch: Sequence[Prepared]) -> list[Detections | DetectError]:
+        """Detections of prepared images of any sizes, in their order; an image that fails has its DetectError.
+
+        Images of one resized shape may share a forward. None is padded, because that changes its detections, but for
+        those with a side too short for the backbone.
+        """
+        results: dict[int, Detections | DetectError] = {}
+        for places, found in one_ahead(self.begin(batch)):
+            results.update(zip(places, found(), strict=True))
+        return [results[place] for place in range(len(batch))]
+
+    def begin(
+        self, batch: Sequence[Prepared]
+    ) -> Iterator[tuple[list[int], Callable[[], list[Detections | DetectError]]]]:
+        """As `detect_prepared`, one forward a step: its images' places in the batch, and what waits for their results.
+
+        On a GPU a forward is only under way when it is given, so the next one may be begun before it is waited for.
+        """
+        self._take_threads()
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(batch):
+            groups.setdefault(image.shape, []).append(place)
+        for places in groups.values():
+            while places:
+                together = places[: self.images_per_forward]
+                try:
+                    started = self._start([batch[place] for place in together])
+                except torch.OutOfMemoryError:
+                    if self.pairs_per_batch == 1 and not self._recorded:
+                        raise
+                else:
+                    yield together, partial(self._results, started)
+                    places = places[len(together) :]
+                    continue
+                self._make_room()  # out here: in there the error still holds the memory of what failed
+
+    @property
+    def images_per_forward(self) -> int:
+        """How many images of one shape share a forward, each with all of its passes."""
+        return max(1, self.pairs_per_batch // self.plan.passes)
+
+    def _make_room(self) -> None:
+        """Go on without recordings, which hold the memory of a second forward; else with half a batch."""
+        recorded, self._recorded = self._recorded, None
+        if recorded:
+            recorded.forget()
+            self._graphs = "given up: the GPU's memory ran out"
+            log.warning("CUDA graphs are %s", self._graphs)
+            return
+        self.pairs_per_batch //= 2
+        self._memory = f"ran out: {self.pairs_per_batch} (image, chunk) pairs in a forward from now on"
+        torch.cuda.empty_cache()
+        log.warning("the GPU's memory %s", self._memory)
+
+    @torch.inference_mode()
+    def _start(self, images: Sequence[Prepared], *, replay: bool = True) -> _Started:
+        """Images of one shape through the backbone together, then through all passes."""
+        with self._here():
+            return self._start_here(images, replay)
+
+    def _start_here(self, images: Sequence[Prepared], replay: bool) -> _Started:
+        pixels = self._passes.upload(images)
+        replay = replay and not self._passes.pads(pixels)
+        rows = (self._recorded if replay and self._recorded else self._passes)(pixels)
+        if rows is None:
+            height, width = images[0].pixels.shape[:2]
+            queries, positions = self.network.candidates, self.network.positions(self._passes.encode(pixels))
+            reason = f"too narrow: at {width} x {height} it has {positions} positions, and the model asks for {queries}"
+            return _Started(images, refused=reason)
+        return _Started(images, HostCopy(rows))
+
+    @torch.inference_mode()
+    def _results(self, started: _Started) -> list[Detections | DetectError]:
+        """Waits for a forward, and makes its images' detections of it."""
+        if started.rows is None:
+            return [DetectError(started.refused) for _ in started.images]
+        found = [self._finish(image, rows) for image, rows in zip(started.images, started.rows.numpy(), strict=True)]
+        if len(found) == 1 and self.network.half is None:
+            return found
+        return [
+            self._try_alone(image) if isinstance(result, DetectError) else result
+            for image, result in zip(started.images, found, strict=True)
+        ]
+
+    def _try_alone(self, image: Prepared) -> Detections | DetectError:
+        """Once more in float32 and in no company: half precision overflows, and one image's NaN reaches its batch.
+
+        (The fusion layers subtract the maximum over the whole batch.)
+        """
+        half, self.network.half = self.network.half, None
+        try:
+            return self._results(self._start([image], replay=False))[0]
+        finally:
+            self.network.half = half
+
+    def _finish(self, image: Prepared, rows: npt.NDArray[np.float32]) -> Detections | DetectError:
+        if not np.isfinite(rows).all():
+            return DetectError("the model's scores or boxes are not finite")
+        height, width = image.height, image.width
+        frame = self.preprocessing.rule.frame(height, width)
+        found = [
+            self._passes.score.detections(
+                part, number, floor=self._detect.score_floor, height=height, width=width, frame=frame
+            )
+            for number, part in enumerate(rows)
+        ]
+        return merge(
+            Detections.concat(found),
+            nms_iou=self._detect.nms_iou,
+            max_detections=self._detect.max_detections,
+            negative_ids=self.plan.negative_ids,
+        )

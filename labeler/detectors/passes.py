@@ -1,0 +1,87 @@
+"""From the pixels of images of one shape to their candidates, all on the device; nothing in here waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labeler.detectors.network import Image, Network, Text
+from labeler.detectors.preprocess import Prepared
+from labeler.detectors.scoring import Scorer
+from labeler.prompts import ImageRule
+
+
+class Passes(Generic[Image, Text]):
+    """An image's backbone once, then all of its passes, each a pair of the image and a pass's text.
+
+    Attributes:
+        network, text, score: what is run; `text` holds every pass.
+        passes: how many there are.
+        pairs_per_batch: (image, pass) pairs in one forward.
+    """
+
+    def __init__(
+        self,
+        network: Network[Image, Text],
+        text: Text,
+        score: Scorer,
+        rule: ImageRule,
+        *,
+        passes: int,
+        pairs_per_batch: int = 1,
+    ) -> None:
+        self.network, self.text, self.score = network, text, score
+        self.passes, self.pairs_per_batch = passes, pairs_per_batch
+        self._scale = torch.tensor(rule.scale, dtype=torch.float64)
+        self._mean = torch.tensor(rule.mean, device=network.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(rule.std, device=network.device).view(1, 3, 1, 1)
+
+    def upload(self, images: Sequence[Prepared]) -> Tensor:
+        """(images, h, w, 3) uint8 on the device, of images of one shape."""
+        stacked = torch.from_numpy(np.stack([image.pixels for image in images]))
+        if self.network.device.type == "cuda":  # from pinned memory: the copy runs beside what the GPU still has to do
+            stacked = stacked.pin_memory()
+        return stacked.to(self.network.device, non_blocking=True)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """(images, 3, h, w) float32, equal to the bit to what the checkpoint's Pillow processor makes."""
+        scaled = (pixels.permute(0, 3, 1, 2).double() * self._scale).float()  # it, too, scales in float64
+        return ((scaled - self._mean) / self._std).contiguous()
+
+    def encode(self, pixels: Tensor) -> Image:
+        """Features of uploaded images."""
+        return self.network.encode_image(self.normalize(pixels))
+
+    def __call__(self, pixels: Tensor) -> Tensor | None:
+        """All pairs of the images with all passes, `pairs_per_batch` at a time: (images, passes, candidates, 6).
+
+        None where the images have fewer positions than the network has candidates.
+        """
+        encoded = self.encode(pixels)
+        if self.network.positions(encoded) < self.network.candidates:
+            return None
+        parts = []
+        for start in range(0, len(pixels) * self.passes, self.pairs_per_batch):
+            stop = min(start + self.pairs_per_batch, len(pixels) * self.passes)
+            parts.append(self.run(encoded, torch.arange(start, stop, device=pixels.device)))
+        rows = torch.cat(parts)
+        return rows.view(len(pixels), self.passes, *rows.shape[1:])
+
+    def pads(self, pixels: Tensor) -> bool:
+        """Return whether uploaded images are padded for the backbone: no recording can be made of that."""
+        return min(pixels.shape[1:3]) < self.network.least_side
+
+    @property
+    def kept(self) -> object:
+        """What the last call read of what is kept between calls, and may be dropped."""
+        return self.network.kept
+
+    def run(self, encoded: Image, pairs: Tensor) -> Tensor:
+        """(pairs, candidates, 6) of one forward; pair number p is image p // passes with pass p % passes."""
+        which = pairs % self.passes
+        text = self.text.take(which)
+        return self.score(self.network.detect(encoded.take(pairs // self.passes), text), which)

@@ -1,0 +1,45 @@
+"""What the labeling of units asks of a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from labeler.images import LeastShape
+
+# (places in the batch, what waits for their results) of each forward, when it has begun
+Begun = Iterator[tuple[Sequence[int], Callable[[], Sequence[Any]]]]
+
+
+class Detector(Protocol):
+    """What finds objects in images. A class that derives from this has only to say how one batch is detected on."""
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Engine, dtype and device really used; goes into each unit's file metadata."""
+        return {}
+
+    @property
+    def least_shape(self) -> LeastShape | None:
+        """The least (height, width) to decode an upright image of a (height, width) at; None: always all of it.
+
+        Where there is one, `prepare` is told the (height, width) that an image has in full, the frame of its boxes.
+        """
+        return None
+
+    @property
+    def images_per_forward(self) -> int:
+        """How many images are worth putting together; prepared ones with a `shape` only with those of the same."""
+        return 1
+
+    def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
+        """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU."""
+        return image_rgb
+
+    def detect_prepared(self, batch: Sequence[Any]) -> Sequence[Any]:
+        """Detections, or the error that says why one image has none, for each prepared image."""
+
+    def begin(self, batch: Sequence[Any]) -> Begun:
+        """The same, one forward a step, so that one is under way while the host makes rows of the one before."""
+        found = self.detect_prepared(batch)
+        yield range(len(batch)), lambda: found

@@ -1,0 +1,107 @@
+"""What run.json says of a job: the fields that decide its rows, its configuration, the versions it runs with."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from labeler import storage
+from labeler.checkpoints import Checkpoint, DetectorCheckpoint
+from labeler.config import ROWS, Config, DetectConfig, marked
+from labeler.labels.records import DECODING_VERSION, SCHEMA_VERSION
+from labeler.prompts import Family, ImageRule, Planner, PromptPlan
+from labeler.prompts.families import DEFAULT
+from labeler.shards import READER_VERSION
+from labeler.vocabulary import Vocabulary
+
+# Raise when the same image, boxes and model would give other masks: resizing, margins, thresholds.
+MASKS_VERSION = 1
+RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
+_VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pillow")
+
+
+def fingerprint_fields(
+    config: Config, vocabulary: Vocabulary, plan: PromptPlan, planner: Planner, checkpoint: DetectorCheckpoint
+) -> dict[str, Any]:
+    """The fingerprint's fields about what is detected, one by one; runs with equal ones have equal boxes."""
+    rule = rule_of(config, checkpoint)
+    return {
+        "model": checkpoint.digest,
+        **family_fields(checkpoint.family),
+        **planner.digests,
+        "vocabulary": vocabulary.fingerprint,
+        "prompts": plan.fingerprint,
+        "decoding_version": DECODING_VERSION,
+        "image_size": list(rule.size),
+        "resize_kernel": resize_kernel(config.detect),
+        **{f"detect.{name}": value for name, value in marked(config.detect, ROWS).items()},
+        "unit.max_images": config.unit.max_images,
+        "unit.max_bytes": config.unit.max_bytes,
+        "unit.max_image_bytes": config.unit.max_image_bytes,
+        "input.keep": list(config.input.keep),
+        "input.image_column": config.input.image_column,
+        "reader_version": READER_VERSION,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def family_fields(family: Family) -> dict[str, Any]:
+    """The fields that only other families than Grounding DINO have: its runs were written without, and stay the same.
+
+    (`Run.require_fingerprint` compares every field that either side has.)
+    """
+    return {} if family == DEFAULT else {"family": family.name, "family_version": family.version}
+
+
+def rule_of(config: Config, checkpoint: DetectorCheckpoint) -> ImageRule:
+    """How the images of a job are made ready. Refused where the configured size does not go with the model."""
+    size = config.detect.image_size
+    return checkpoint.rule.with_edges(size.edges if size else None)
+
+
+def masks_fields(config: Config, segmenter: Checkpoint | None) -> dict[str, Any]:
+    """The fingerprint's fields about masks; `masks` is the model's digest, or None where none are made."""
+    if config.masks is None or segmenter is None:
+        return {"masks": None}
+    return {
+        "masks": segmenter.digest,
+        "masks.threshold": config.masks.threshold,
+        "masks.max_masks": config.masks.max_masks,
+        "masks.version": MASKS_VERSION,
+    }
+
+
+def resize_kernel(detect: DetectConfig) -> str:
+    """How an image comes to the detector's size, for the fingerprint: scores depend on it."""
+    kernel = RESIZE_KERNELS[detect.resize]
+    return f"jpeg-draft, {kernel}" if detect.jpeg_draft else kernel
+
+
+def public_config(config: Config) -> dict[str, Any]:
+    """The resolved configuration for run.json, without secrets in its URIs, wherever in it they stand."""
+    values: dict[str, Any] = _redacted(config.model_dump(mode="json"))
+    values["input"]["uri"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.input_uris]
+    values["output"]["uri"] = storage.redact(storage.absolute_uri(config.output.uri))
+    return values
+
+
+def _redacted(value: Any) -> Any:
+    """Plain data with every text in it redacted."""
+    if isinstance(value, dict):
+        return {key: _redacted(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(inner) for inner in value]
+    return storage.redact(value) if isinstance(value, str) else value
+
+
+def package_versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:
+    """Versions of the interpreter and of the packages that decide results."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # shipped as a working directory, not installed
+    return found

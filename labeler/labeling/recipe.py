@@ -1,0 +1,114 @@
+"""How a job's models are loaded, wherever that is: what a worker is handed instead of the models."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from labeler import storage
+from labeler.checkpoints import Checkpoint, resolve
+from labeler.config import DetectConfig, ModelConfig
+from labeler.errors import Refused
+from labeler.labeling.resolve import Job, model_uri, s3_rules
+from labeler.labeling.unit import Segmenter
+from labeler.prompts import Family, PromptPlan, register
+from labeler.segmenters import resolve_segmenter
+
+if TYPE_CHECKING:
+    from labeler.detectors.batched import BatchedDetector
+
+
+@dataclass(frozen=True)
+class DetectorRecipe:
+    """Loads the job's detector wherever it is called: picklable, so that Ray can carry it to the workers.
+
+    Attributes:
+        family: of the checkpoint; carried, because a worker has not imported every module that defines one.
+        digest: that the checkpoint has to have there, too.
+        place: what the model runs on, and how.
+    """
+
+    family: Family
+    name: str
+    revision: str | None
+    digest: str
+    plan: PromptPlan
+    place: ModelConfig
+    detect: DetectConfig
+    threads: int | None = None
+    s3: storage.S3Rules = storage.NO_S3_RULES
+
+    def __call__(self) -> BatchedDetector:
+        # Imports torch and transformers: only where a model is loaded.
+        from labeler.detectors.batched import BatchedDetector
+
+        self.s3.apply()
+        register(self.family)
+        checkpoint = resolve(self.name, revision=self.revision)
+        _require_digest(checkpoint, self.digest)
+        return BatchedDetector(checkpoint, self.plan, model=self.place, detect=self.detect, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class SegmenterRecipe:
+    """Loads the job's segmenter wherever it is called: picklable, as the detector's."""
+
+    model: str
+    revision: str | None
+    digest: str
+    options: dict[str, Any]
+    s3: storage.S3Rules = storage.NO_S3_RULES
+
+    def __call__(self) -> Segmenter:
+        from labeler.segmenters import Sam
+
+        self.s3.apply()
+        checkpoint = resolve_segmenter(self.model, revision=self.revision)
+        _require_digest(checkpoint, self.digest)
+        return Sam(checkpoint, **self.options)
+
+
+def _require_digest(checkpoint: Checkpoint, planned: str) -> None:
+    if checkpoint.digest != planned:
+        raise Refused(
+            f"checkpoint {checkpoint.name} on node {platform.node()} has digest {checkpoint.digest}, the run was "
+            f"planned with {planned}; put the same files on every node, or name an object-storage URL"
+        )
+
+
+def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
+    """How to load the job's detector on a worker with `threads` CPU threads."""
+    config, checkpoint = job.config, job.detector
+    return DetectorRecipe(
+        family=checkpoint.family,
+        name=model_uri(config.model_name),
+        revision=checkpoint.revision or config.model.revision,
+        digest=checkpoint.digest,
+        plan=job.plan,
+        place=config.model,
+        detect=config.detect,
+        threads=threads,
+        s3=s3_rules(config, job.own),
+    )
+
+
+def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe | None:
+    """How to load the job's segmenter on a worker, on the detector's device; None where no masks are made."""
+    masks, model = job.config.masks, job.config.model
+    if masks is None or job.segmenter is None:
+        return None
+    return SegmenterRecipe(
+        model=model_uri(masks.model),
+        revision=job.segmenter.revision or masks.revision,
+        digest=job.segmenter.digest,
+        s3=s3_rules(job.config, job.own),
+        options={
+            "device": model.device,
+            "dtype": model.dtype,
+            "threshold": masks.threshold,
+            "max_masks": masks.max_masks,
+            "boxes_per_batch": masks.boxes_per_batch,
+            "threads": threads,
+        },
+    )

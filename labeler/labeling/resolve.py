@@ -1,0 +1,197 @@
+"""A job: a configuration with everything it names found and checked, before any GPU is taken."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labeler import storage
+from labeler.checkpoints import DetectorCheckpoint, resolve
+from labeler.checkpoints.library import check_transformers
+from labeler.config import Config, of_families
+from labeler.errors import LabelerError, Refused
+from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, rule_of
+from labeler.labels.records import LABELS
+from labeler.prompts import ImageRule, PromptPlan
+from labeler.runs.plan import PlannedShard
+from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
+from labeler.segmenters.preprocess import Preprocessing
+from labeler.shards import Shard, count_images, find_shards
+from labeler.vocabulary import Vocabulary
+
+_COUNTING_REQUESTS = 32
+_SHOWN_DOUBTS = 5
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is made of.
+
+    Attributes:
+        fields: the fingerprint's fields, one by one; runs with equal ones have equal rows.
+        checkpoint: of the detector; None where nothing is detected.
+        segmenter: the checkpoint that makes masks, None where none are made.
+        own: run folders that it derives from.
+    """
+
+    config: Config
+    vocabulary: Vocabulary
+    plan: PromptPlan
+    checkpoint: DetectorCheckpoint | None
+    fields: dict[str, Any]
+    segmenter: SegmenterCheckpoint | None = None
+    own: tuple[str, ...] = ()
+
+    @property
+    def detector(self) -> DetectorCheckpoint:
+        """The checkpoint of a job that detects."""
+        assert self.checkpoint is not None, "only boxes of another run are worked on"
+        return self.checkpoint
+
+    @property
+    def rule(self) -> ImageRule:
+        """How the detector's images are made ready."""
+        return rule_of(self.config, self.detector)
+
+
+def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Sequence[str] = ()) -> Job:
+    """Find and check vocabulary, checkpoint and prompts of a configuration.
+
+    Args:
+        vocabulary: that of a run, in the place of what the configuration names.
+        own: as of `Job`.
+
+    Raises:
+        Refused: anything is missing, unreadable or contradictory; nothing has been written.
+    """
+    check_transformers()
+    s3_rules(config, own).apply()
+    model_name = model_uri(config.model_name)
+    clash = sorted(set(config.input.keep) & set(LABELS.names))
+    if clash:
+        raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
+    _check_drafts(config)
+    light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
+    _check_options(config, light)
+    resolve_masks(config, weights=False)
+    planner = light.family.planner(light.folder)
+    if vocabulary is None:
+        vocabulary = Vocabulary.load(
+            vocabulary_spec(config), also=lambda sound: planner.check(sound, config.prompts).problems
+        )
+        _warn_of(vocabulary.doubts)
+    plan = planner.plan(vocabulary, config.prompts)
+    checkpoint = resolve(model_name, revision=config.model.revision)
+    segmenter = resolve_masks(config)
+    fields = fingerprint_fields(config, vocabulary, plan, planner, checkpoint) | masks_fields(config, segmenter)
+    return Job(config, vocabulary, plan, checkpoint, fields, segmenter, tuple(own))
+
+
+def _warn_of(doubts: Sequence[str]) -> None:
+    for doubt in doubts[:_SHOWN_DOUBTS]:
+        log.warning("vocabulary: %s", storage.printable(doubt))
+    if len(doubts) > _SHOWN_DOUBTS:
+        log.warning("and %d more; `labeler vocabulary check` shows all", len(doubts) - _SHOWN_DOUBTS)
+
+
+def model_uri(name: str) -> str:
+    """A checkpoint's name as every node understands it: a local folder absolute, all else as it is."""
+    return storage.absolute_uri(name) if Path(name).exists() else name
+
+
+def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
+    """How each S3 bucket that the job reads is read; for every process that reads.
+
+    Args:
+        own: runs that it derives from, which are not read as the input is.
+    """
+    named = config.vocabulary if isinstance(config.vocabulary, str) else ""
+    checkpoints = {config.model.name: config.model.s3} if config.model.name else {}
+    checkpoints |= {config.masks.model: config.masks.s3} if config.masks else {}
+    return storage.input_rules(
+        config.input_uris,
+        config.input.s3.model_dump(),
+        own=(config.output.uri, *own, *config.input.exclude, named),
+        checkpoints={uri: storage.S3Access(**s3.model_dump()) for uri, s3 in checkpoints.items()},
+    )
+
+
+def resolve_masks(config: Config, *, weights: bool = True) -> SegmenterCheckpoint | None:
+    """The checkpoint that makes masks, None where the config asks for none. Refused where it is unusable."""
+    masks = config.masks
+    if masks is None:
+        return None
+    checkpoint = resolve_segmenter(model_uri(masks.model), revision=masks.revision, weights=weights)
+    Preprocessing.of(checkpoint)  # settings that do not fit the model are refused here, too
+    return checkpoint
+
+
+def vocabulary_spec(config: Config) -> Any:
+    """The config's vocabulary as `Vocabulary.load` takes it."""
+    spec = config.vocabulary
+    return list(spec) if isinstance(spec, tuple) else spec
+
+
+def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
+    """Refused for options that other families have, and for a size that the model does not take."""
+    rule_of(config, checkpoint)
+    foreign = sorted(of_families(config).keys() - checkpoint.family.options)
+    if foreign:
+        raise Refused(
+            f"{', '.join(foreign)}: checkpoint {checkpoint.name} is of the family {checkpoint.family.name}, "
+            f"which has no such option; leave {'it' if len(foreign) == 1 else 'them'} out"
+        )
+
+
+def _check_drafts(config: Config) -> None:
+    """Refused where pixels are left out that masks need."""
+    if config.masks is not None and config.detect.jpeg_draft:
+        raise Refused("masks need every pixel of an image: leave detect.jpeg_draft out, or make them with labeler mask")
+
+
+def plan_input(
+    config: Config,
+    *,
+    known: Collection[str] = (),
+    taken: Collection[str] = (),
+    first_id: int = 0,
+    counts: Counter[str] | None = None,
+) -> list[PlannedShard]:
+    """List the input and cut it into shards, leaving out the `known` URIs of an earlier plan.
+
+    Args:
+        taken: names of that plan's shards.
+        counts: gets, by extension, the number of files that are not part of the input.
+
+    Raises:
+        Refused: there is no image in it, or it cannot be read.
+    """
+    source = config.input
+    found = find_shards(
+        [storage.absolute_uri(uri) for uri in config.input_uris],
+        format=source.format,
+        limit=source.limit,
+        images_per_group=source.images_per_shard,
+        image_column=source.image_column,
+        skip_without_images=source.skip_without_images,
+        known=known,
+        taken=taken,
+        first_id=first_id,
+        counts=counts,
+    )
+    with ThreadPoolExecutor(_COUNTING_REQUESTS) as pool:  # Parquet footers are a request each
+        return [PlannedShard(*pair) for pair in zip(found, pool.map(_count, found), strict=True)]
+
+
+def _count(shard: Shard) -> int | None:
+    """Images of a shard where that is cheap; a shard that cannot be read is named later, when its turn comes."""
+    try:
+        return count_images(shard)
+    except LabelerError:
+        return None

@@ -1,0 +1,61 @@
+"""Which families of detectors there are, and which of them a checkpoint or a run belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from labeler.errors import Refused
+from labeler.prompts.family import Family, PromptPlan
+from labeler.prompts.grounding_dino.family import GroundingDinoFamily
+
+DEFAULT = GroundingDinoFamily()  # of runs whose prompts.json names no family
+_FAMILIES: dict[str, Family] = {}
+
+
+def register(family: Family) -> Family:
+    """Make a family known to this process; a module that defines one calls this, so that importing it is enough.
+
+    Raises:
+        ValueError: another family has its name, or one of its model types.
+    """
+    for other in _FAMILIES.values():
+        if other != family and (other.name == family.name or set(other.architectures) & set(family.architectures)):
+            raise ValueError(f"family {family.name} has the name or a model type of family {other.name}")
+    _FAMILIES[family.name] = family
+    return family
+
+
+def find_family(config: Mapping[str, Any], name: str) -> tuple[Family, str]:
+    """The family of a checkpoint, and the name of its class in transformers.
+
+    Args:
+        config: what its config.json says.
+        name: of the checkpoint, for the refusal.
+
+    Raises:
+        Refused: it is of no known family.
+    """
+    known = {(model_type, a): f for f in _FAMILIES.values() for model_type, a in f.architectures.items()}
+    named = (config.get("architectures") or [None])[0]
+    for (model_type, architecture), family in known.items():
+        if named == architecture or (named is None and config.get("model_type") == model_type):
+            return family, architecture
+    what = named or config.get("model_type") or "unknown"
+    raise Refused(f"checkpoint {name} is a {what}; supported are {' and '.join(a for _, a in known)}")
+
+
+def architecture_of(model_type: str) -> str:
+    """The name of the class in transformers for config.json's `model_type`; KeyError where no family has it."""
+    return {t: a for family in _FAMILIES.values() for t, a in family.architectures.items()}[model_type]
+
+
+def plan_from_json(data: Mapping[str, Any]) -> PromptPlan:
+    """The plan in a run's prompts.json. Refused where it is damaged, or of a family that is not known here."""
+    name = data.get("family", DEFAULT.name)
+    if name not in _FAMILIES:
+        raise Refused(f"prompts.json is of the detector family {name!r}; known here are {', '.join(_FAMILIES)}")
+    return _FAMILIES[name].plan_from_json(data)
+
+
+register(DEFAULT)

@@ -1,0 +1,126 @@
+"""What a family of detectors says without torch: which checkpoints are its own, their images, and their prompts.
+
+The other half, its network, is a class that `labeler.detectors.network` describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from labeler.config import PromptsConfig
+from labeler.prompts.image_rule import ImageRule
+from labeler.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is wrong with a vocabulary for a checkpoint, a line each; problems refuse the run, warnings do not."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an image costs: in words, the part that runs once for it, and the part that runs in each of its passes."""
+
+    per_image: str
+    per_pass: str
+
+
+class PromptPlan(Protocol):
+    """How a family looks for a vocabulary: in how many passes an image, and for which phrases in each."""
+
+    @property
+    def family(self) -> str:
+        """The family's name."""
+
+    @property
+    def passes(self) -> int:
+        """Passes of the network for each image."""
+
+    @property
+    def phrase_categories(self) -> Sequence[Sequence[int]]:
+        """Of each pass the category id of each phrase, in the order of its scores; those of negatives come last."""
+
+    @property
+    def negative_ids(self) -> frozenset[int]:
+        """Categories that are looked for only to keep their objects from others."""
+
+    @property
+    def fingerprint(self) -> str:
+        """blake2b-128, hex, of everything the network sees of the vocabulary."""
+
+    def lines(self) -> list[str]:
+        """What `labeler vocabulary check` and `label --dry-run` print of it; the first follows "80 categories in"."""
+
+    def cost(self) -> Cost:
+        """What is paid once an image, and what once a pass."""
+
+    def settings(self) -> dict[str, Any]:
+        """What an evaluation's protocol records of it, as plain data."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for prompts.json; the inverse of its family's `plan_from_json`."""
+
+
+class Planner(Protocol):
+    """Makes plans for one checkpoint; has read what of its folder turns words into prompts."""
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """The fingerprint's fields about those files: name -> digest."""
+
+    def check(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> Report:
+        """Everything that is wrong with a vocabulary, all at once. Refused for settings that no plan can keep."""
+
+    def plan(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> PromptPlan:
+        """The plan for a vocabulary. Refused, with every problem that `check` finds."""
+
+
+class Family(Protocol):
+    """A kind of detectors. Picklable: workers are handed it."""
+
+    @property
+    def name(self) -> str:
+        """In the fingerprint and in prompts.json, but for Grounding DINO, whose runs never had it."""
+
+    @property
+    def version(self) -> int:
+        """Raised when equal weights and words would give other rows; in the fingerprint."""
+
+    @property
+    def architectures(self) -> Mapping[str, str]:
+        """config.json's `model_type` -> name of the class in transformers."""
+
+    @property
+    def network(self) -> str:
+        """Its network, as "module:class"; imported where a model is loaded, because it needs torch."""
+
+    @property
+    def text_files(self) -> tuple[str, ...]:
+        """Files of which a checkpoint needs one, for the words; empty where no text is read."""
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Options it has of those that only some families have, as "section.key"; see `config.OF_FAMILY`."""
+
+    def image_rule(self, processor: Mapping[str, Any], name: str) -> ImageRule:
+        """How a checkpoint wants its images.
+
+        Args:
+            processor: its image processor's settings, {} where it has none.
+            name: of the checkpoint, for refusals.
+
+        Raises:
+            Refused: the settings are not usable.
+        """
+
+    def planner(self, folder: Path) -> Planner:
+        """What makes plans for the checkpoint in a folder. Refused where its files are not usable."""
+
+    def plan_from_json(self, data: Mapping[str, Any]) -> PromptPlan:
+        """A plan from prompts.json. Refused where that is damaged."""

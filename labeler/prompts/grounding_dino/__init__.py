@@ -1,0 +1,21 @@
+"""Grounding DINO's prompts: phrases tokenized and packed into chunks, with each phrase's token positions."""
+
+from labeler.prompts.grounding_dino.chunks import (
+    MAX_TOKENS,
+    Phrase,
+    PromptChunk,
+    Prompts,
+    check,
+    pack,
+    positive_map,
+)
+
+__all__ = [
+    "MAX_TOKENS",
+    "Phrase",
+    "PromptChunk",
+    "Prompts",
+    "check",
+    "pack",
+    "positive_map",
+]

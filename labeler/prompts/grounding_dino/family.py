@@ -1,0 +1,75 @@
+"""Grounding DINO, MM-Grounding-DINO and LLMDet without torch: their images, and a vocabulary as prompt chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from labeler.config import PromptsConfig
+from labeler.errors import Refused
+from labeler.prompts.family import Report
+from labeler.prompts.grounding_dino.chunks import NAME, Prompts, check, pack
+from labeler.prompts.grounding_dino.tokenizer import Tokenizer
+from labeler.prompts.image_rule import ImageRule, rule_from
+from labeler.vocabulary import Vocabulary
+
+DEFAULT_IMAGE_SIZE = (800, 1333)  # what both kinds were trained with; for checkpoints that do not say
+
+
+@dataclass(frozen=True)
+class ChunkPlanner:
+    """Packs a vocabulary into chunks of one checkpoint's tokens; a `Planner`."""
+
+    tokenizer: Tokenizer
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        return {"tokenizer": self.tokenizer.digest}
+
+    def check(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> Report:
+        return check(vocabulary, self.tokenizer, prompts.max_tokens)
+
+    def plan(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> Prompts:
+        return pack(vocabulary, self.tokenizer, max_tokens=prompts.max_tokens, max_categories=prompts.max_categories)
+
+
+@dataclass(frozen=True)
+class GroundingDinoFamily:
+    """The family whose chunks of tokens are scored token by token; a `Family`."""
+
+    name: ClassVar = NAME
+    version: ClassVar = 1
+    architectures: ClassVar[Mapping[str, str]] = {
+        "grounding-dino": "GroundingDinoForObjectDetection",
+        "mm-grounding-dino": "MMGroundingDinoForObjectDetection",
+    }
+    network: ClassVar = "labeler.detectors.grounding_dino.network:ChunkNetwork"
+    text_files: ClassVar = ("tokenizer.json", "vocab.txt")
+    options: ClassVar = frozenset(
+        {"detect.score", "detect.cuda_graphs", "model.engine", "prompts.max_tokens", "prompts.max_categories"}
+    )
+
+    def image_rule(self, processor: Mapping[str, Any], name: str) -> ImageRule:
+        return rule_from(processor, name, "edges", _edges(processor, name))
+
+    def planner(self, folder: Path) -> ChunkPlanner:
+        return ChunkPlanner(Tokenizer.load(folder))
+
+    def plan_from_json(self, data: Mapping[str, Any]) -> Prompts:
+        return Prompts.from_json(data)
+
+
+def _edges(processor: Mapping[str, Any], name: str) -> tuple[int, int]:
+    size = processor.get("size")
+    if size is None:
+        return DEFAULT_IMAGE_SIZE
+    if isinstance(size, int):  # the older form: size and max_size
+        return size, int(processor.get("max_size") or max(size, DEFAULT_IMAGE_SIZE[1]))
+    try:
+        return int(size["shortest_edge"]), int(size["longest_edge"])
+    except (KeyError, TypeError, ValueError):
+        raise Refused(
+            f"checkpoint {name}: its image size is {size!r}; needed are a shortest_edge and a longest_edge in pixels"
+        ) from None

@@ -1,0 +1,145 @@
+"""How a checkpoint wants its images: to which size, with which filter, and how their pixels are normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from labeler.errors import Refused
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+BILINEAR = 2  # Pillow's number
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """From any upright image to the pixels that a model takes.
+
+    Attributes:
+        fit: "edges": the shortest edge becomes the first of `size`, unless the longest would pass the second;
+            "stretch": height and width become those of `size`; "square": the longest edge becomes the first of `size`,
+            and the rest of the square, to the right and below, is filled with `pad`.
+        size: pixels, as `fit` says.
+        multiple: of "edges": sides are rounded down to a multiple of it.
+        pad: level of what is filled, 0 to 255, in each channel.
+        resample: Pillow's number of the filter.
+        scale, mean, std: normalised = (pixel * scale - mean) / std, per RGB channel.
+    """
+
+    fit: Literal["edges", "stretch", "square"]
+    size: tuple[int, int]
+    multiple: int = 1
+    pad: int = 0
+    resample: int = BILINEAR
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.fit == "edges" and not 0 < self.size[0] <= self.size[1]:
+            raise Refused(
+                f"image_size is (shortest edge, longest edge) in pixels, 0 < shortest <= longest; got {self.size}"
+            )
+        if min(self.size) < 1:
+            raise Refused(f"the size of an image is at least 1 x 1 pixels; got {self.size}")
+
+    def with_edges(self, edges: tuple[int, int] | None) -> ImageRule:
+        """The rule with another (shortest, longest) edge in pixels; None leaves it. Refused where it has no edges."""
+        if edges is None:
+            return self
+        if self.fit != "edges":
+            raise Refused(f"image_size cannot be chosen: the model takes images of {self}; leave it out")
+        return replace(self, size=(int(edges[0]), int(edges[1])))
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that an upright image of this size is resized to, without what is filled beside it."""
+        if self.fit == "stretch":
+            return self.size
+        if self.fit == "square":
+            factor = self.size[0] / max(height, width)
+            return max(1, round(height * factor)), max(1, round(width * factor))
+        new_height, new_width = resized_shape(height, width, *self.size)
+        if self.multiple == 1:
+            return new_height, new_width
+        return tuple(max(side - side % self.multiple, self.multiple) for side in (new_height, new_width))  # type: ignore[return-value]
+
+    def canvas(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the model's input for an upright image of this size."""
+        return (self.size[0], self.size[0]) if self.fit == "square" else self.target(height, width)
+
+    def frame(self, height: int, width: int) -> tuple[float, float]:
+        """(height, width) of the model's input in pixels of the upright image: what parts of the input are parts of."""
+        if self.fit != "square":
+            return height, width
+        (new_height, new_width), (whole_height, whole_width) = self.target(height, width), self.canvas(height, width)
+        return height * whole_height / new_height, width * whole_width / new_width
+
+    def __str__(self) -> str:
+        if self.fit == "edges":
+            return f"shortest edge {self.size[0]}, longest {self.size[1]} pixels"
+        if self.fit == "square":
+            return f"longest edge {self.size[0]} pixels, filled up to a square"
+        return f"{self.size[0]} x {self.size[1]} pixels (height x width)"
+
+
+def resized_shape(height: int, width: int, shortest_edge: int, longest_edge: int) -> tuple[int, int]:
+    """(height, width) after resizing: the shorter side becomes `shortest_edge` unless the longer would pass the limit.
+
+    The rounding is that of transformers' image processors (`get_size_with_aspect_ratio`): the shorter side is rounded,
+    the longer truncated, and where the limit applies the longer follows from the shorter side before its rounding. A
+    side never becomes 0, where theirs would fail.
+    """
+    short, long = min(height, width), max(height, width)
+    exact_short = float(shortest_edge)
+    if long / short * shortest_edge > longest_edge:
+        exact_short = longest_edge * float(short) / long
+    new_short = round(exact_short)
+    # The order of operations is theirs: another order truncates to one pixel less for some sizes.
+    new_long = long if new_short == short else int(exact_short * long / short)
+    new_short, new_long = max(new_short, 1), max(new_long, 1)
+    return (new_short, new_long) if height <= width else (new_long, new_short)
+
+
+def mean_and_std(processor: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per RGB channel, from an image processor's settings; ImageNet's where they are not said.
+
+    Args:
+        name: of the checkpoint, for the refusal.
+    """
+    if not processor.get("do_normalize", True):
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean = tuple(float(value) for value in processor.get("image_mean") or IMAGENET_MEAN)
+    std = tuple(float(value) for value in processor.get("image_std") or IMAGENET_STD)
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise Refused(f"checkpoint {name}: image_mean and image_std are three values each, std > 0; got {mean}, {std}")
+    return mean, std
+
+
+def resample_of(processor: Mapping[str, Any], name: str) -> int:
+    """Pillow's number of the filter that an image processor resizes with; bilinear where it does not say."""
+    resample = processor.get("resample")
+    if resample is None:
+        return BILINEAR
+    if not isinstance(resample, int) or resample not in range(6):
+        raise Refused(f"checkpoint {name}: resample is Pillow's number of a filter, 0 to 5; got {resample!r}")
+    return resample
+
+
+def rule_from(
+    processor: Mapping[str, Any], name: str, fit: Literal["edges", "stretch", "square"], size: tuple[int, int]
+) -> ImageRule:
+    """A rule with the filter, the scale and the normalisation of an image processor's settings.
+
+    Args:
+        name: of the checkpoint, for refusals.
+    """
+    mean, std = mean_and_std(processor, name)
+    resample, scale = resample_of(processor, name), scale_of(processor)
+    return ImageRule(fit, size, resample=resample, scale=scale, mean=mean, std=std)
+
+
+def scale_of(processor: Mapping[str, Any]) -> float:
+    """What pixels are multiplied with before they are normalised, from an image processor's settings."""
+    return float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 1.0

@@ -1,0 +1,53 @@
+"""A whole family in a file: YOLOS, a closed set with a softmax over its labels and "no object"."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from labeler.detectors.network import ModelNetwork, Rows, Scored
+from labeler.prompts import Report, register
+from labeler.prompts.image_rule import rule_from
+from labeler.prompts.phrase_plan import PhrasePlan
+
+
+@dataclass(frozen=True)
+class Yolos:
+    name, version, text_files, options, digests = "yolos", 1, (), frozenset(), {}
+    architectures, network = {"yolos": "YolosForObjectDetection"}, "tests.toy_family:YolosNetwork"
+    labels: tuple[str, ...] = ()
+
+    def image_rule(self, processor, name):
+        return rule_from(processor, name, "stretch", (processor["size"]["height"], processor["size"]["width"]))
+
+    def planner(self, folder):
+        return Yolos(tuple(json.loads((folder / "config.json").read_text())["id2label"].values()))
+
+    def check(self, vocabulary, prompts):
+        phrases = [(c, phrase) for c in vocabulary.categories for phrase in c.phrases]
+        return Report([f"{vocabulary.where(c)}: the model has no {p!r}" for c, p in phrases if p not in self.labels])
+
+    def plan(self, vocabulary, prompts):
+        return PhrasePlan.of(self.name, vocabulary)
+
+    def plan_from_json(self, data):
+        return PhrasePlan.from_json(data)
+
+
+class YolosNetwork(ModelNetwork):
+    candidates = property(lambda self: self.model.config.num_detection_tokens)
+
+    def encode_image(self, pixels: Tensor) -> Rows:
+        with self.autocast():
+            out = self.model(pixel_values=pixels)
+        return Rows((out.logits.float().softmax(-1), out.pred_boxes.float()))
+
+    def detect(self, image: Rows, text: Rows) -> Scored:
+        labels = list(self.model.config.id2label.values())
+        columns = [labels.index(text) for _, text in self.plan.phrases]
+        return Scored.of(image.tensors[0][..., columns], image.tensors[1])
+
+
+register(Yolos())
