@@ -293,6 +293,6 @@ def test_a_model_that_differs_from_itself_as_much_is_not_given_up(folder, monkey
     with torch.inference_mode():
         for matched, passed in (((0.96, 0.95), True), ((0.90, 0.95), False), ((0.5, 0.5), False), ((0.0, 0.0), False)):
             asked.clear()
-            check = engine_check.check_engine(forward, detector.preprocessing, text)
+            check = engine_check.check_engine(forward, detector.preprocessing.rule, text)
             assert (check.passed, check.theirs) == (passed, matched[1])
     assert not torch.equal(asked[0][1], asked[1][1])
