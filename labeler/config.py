@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from labeler import plain_yaml
-from labeler.errors import Refused
+from labeler.errors import Refused, did_you_mean
 from labeler.storage import printable, read_regular, redact
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024  # a list of 100 thousand names is ~2 MB; anything larger is not a config
@@ -342,5 +341,4 @@ def _near_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
             return ""
         model = inner
     known = list(model.model_fields)
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+    return did_you_mean(str(location[-1]), known) or f"; known here: {', '.join(known)}"

@@ -340,7 +340,7 @@ def test_errors_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.Monkey
         (("run", "--threshold", "2"), "score from 0 to 1"),
         (("run", "--images", "-1"), "0 or more"),
         (("run", "--annotations", "other.json"), "are for other images"),
-        (("run", "--annotations", "names.json"), 'the nearest is "cat"'),
+        (("run", "--annotations", "names.json"), "did you mean cat?"),
         (("run", "--thresholds", "other.yaml"), "were fitted on vocabulary abc"),
     ],
 )

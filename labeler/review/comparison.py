@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from labeler import storage
-from labeler.errors import Refused
+from labeler.errors import Refused, did_you_mean, first_lines
 from labeler.labels.contact_sheet import colour_of
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
@@ -25,8 +24,8 @@ from labeler.review.reservoir import Reservoir
 from labeler.review.turns import in_turns
 from labeler.runs import Run, read_snapshot
 from labeler.runs.plan import file_name_prefix
-from labeler.vocabulary import Category, Vocabulary
-from labeler.vocabulary.reading import clean_phrase, phrase_key
+from labeler.truth.categories import same_name
+from labeler.vocabulary import Vocabulary
 
 Select = Callable[[Detections], Detections]
 _SHOWN_KINDS = ("moved", "renamed", "lost", "added")
@@ -122,7 +121,7 @@ def compare_runs(
     to_first, left_out = _match_categories(vocabularies, partial=partial)
     selects = _selector(thresholds[0], {id_: id_ for id_ in to_first.values()}), _selector(thresholds[1], to_first)
     join = Join((_side(runs[0], selects[0], partial), _side(runs[1], selects[1], partial)))
-    comparison, sample = _tally(join, sorted(to_first.values()), seed, max_images)
+    comparison, sample = _tally(join, sorted(set(to_first.values())), seed, max_images)
     if not comparison.images:
         raise Refused(
             f"runs {runs[0].manifest.run_id} and {runs[1].manifest.run_id} have no labeled image in common "
@@ -159,31 +158,21 @@ def _match_categories(
     vocabularies: tuple[Vocabulary, Vocabulary], *, partial: bool
 ) -> tuple[dict[int, int], list[list[str]]]:
     """(second run's category id -> first run's, names that only one side has): names decide, whatever the ids."""
-    first, second = ({_key(c): c for c in v.categories if not c.negative} for v in vocabularies)
-    alone = [
-        [c.name for key, c in mine.items() if key not in other] for mine, other in ((first, second), (second, first))
-    ]
-    common = {second[key].id: first[key].id for key in second if key in first}
+    first, second = ([c for c in v.categories if not c.negative] for v in vocabularies)
+    pairs = list(zip(second, same_name(second, first), strict=True))
+    common = {category.id: named.id for category, named in pairs if named}
+    met = set(common.values())
+    alone = [[c.name for c in first if c.id not in met], [c.name for c in second if c.id not in common]]
     if (any(alone) and not partial) or not common:
-        others = [[c.name for c in side.values()] for side in (second, first)]
+        others = [[c.name for c in side] for side in (second, first)]
         lines = [
-            f'"{name}" is only in the {which} run{_near(name, names)}'
+            f'"{name}" is only in the {which} run{did_you_mean(name, names)}'
             for which, mine, names in zip(("first", "second"), alone, others, strict=True)
             for name in mine
         ]
-        more = [f"and {len(lines) - _MAX_PROBLEMS:,} more"] if len(lines) > _MAX_PROBLEMS else []
         advice = "; --partial compares the others" if common else ""
-        raise Refused(f"the two runs have other categories{advice}", [*lines[:_MAX_PROBLEMS], *more])
+        raise Refused(f"the two runs have other categories{advice}", first_lines(lines, _MAX_PROBLEMS))
     return common, alone
-
-
-def _key(category: Category) -> str:
-    return phrase_key(clean_phrase(category.name))
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f'; the nearest is "{near[0]}"' if near else ""
 
 
 def _selector(thresholds: Thresholds, to_first: Mapping[int, int]) -> Select:

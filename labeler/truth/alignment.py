@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,14 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from labeler.errors import Refused
-from labeler.file_names import NameIndex, comparable, last_part
+from labeler.errors import Refused, did_you_mean, first_lines
+from labeler.file_names import NameIndex, last_part
 from labeler.labels.records import LABELED
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
 from labeler.runs.plan import file_name_prefix
+from labeler.truth.categories import one_name, same_name
 from labeler.truth.ground_truth import MAX_PROBLEMS, GroundTruth
 from labeler.vocabulary import Category, Vocabulary
-from labeler.vocabulary.reading import clean_phrase, phrase_key
 
 _COLUMNS = ("image_key", "shard_id", "status", "width", "height")
 Positions = npt.NDArray[np.int32]
@@ -50,53 +49,38 @@ def match_categories(
             for; every one named, with the nearest name.
     """
     ours = [category for category in vocabulary.categories if not category.negative]
-    by_key = {category_key(category): category for category in ours}
     by_id = {category.id: category for category in ours}
     has_objects = truth.objects_by_category() > 0
+    alike = same_name(truth.categories, ours)
     position_of: dict[int, int] = {}
     missing: list[Category] = []
-    problems = []
-    for position, theirs in enumerate(truth.categories):
-        same_name, same_id = by_key.get(category_key(theirs)), by_id.get(theirs.id)
-        if same_name and (by_name or same_name.id == theirs.id):
-            first = position_of.setdefault(same_name.id, position)
-            if first != position:
-                other = truth.categories[first]
-                problems.append(f'"{other.name}" (id {other.id}) and "{theirs.name}" (id {theirs.id}) are one name')
-        elif same_name and not by_name and has_objects[position]:
-            problems.append(f'"{theirs.name}" has id {theirs.id} in the annotations and {same_name.id} in the run')
+    problems = one_name(truth.categories, alike) if by_name else []
+    for position, (theirs, named) in enumerate(zip(truth.categories, alike, strict=True)):
+        same_id = by_id.get(theirs.id)
+        if named and (by_name or named.id == theirs.id):
+            position_of.setdefault(named.id, position)
+        elif named and not by_name and has_objects[position]:
+            problems.append(f'"{theirs.name}" has id {theirs.id} in the annotations and {named.id} in the run')
         elif same_id and not by_name:
             problems.append(f'id {theirs.id} is "{theirs.name}" in the annotations and "{same_id.name}" in the run')
         elif has_objects[position]:
             missing.append(theirs)
     names = [category.name for category in ours]
-    lacking = [] if partial else [f'id {c.id} "{c.name}" is not in the run{near(c.name, names)}' for c in missing]
+    lacking = [f'id {c.id} "{c.name}" is not in the run{did_you_mean(c.name, names)}' for c in missing if not partial]
     if problems or lacking or not position_of:
         raise _mismatch(truth, problems, lacking)
     unjudged = tuple(category for category in ours if category.id not in position_of)
     return CategoryMatch(position_of, tuple(missing), unjudged)
 
 
-def category_key(category: Category) -> str:
-    """Return what two names of one category have in common, however they are spelled."""
-    return phrase_key(comparable(clean_phrase(category.name)))
-
-
-def near(name: str, names: Sequence[str]) -> str:
-    """Return the hint of a message: which of the names is nearest."""
-    found = difflib.get_close_matches(name, names, n=1)
-    return f'; the nearest is "{found[0]}"' if found else ""
-
-
 def _mismatch(truth: GroundTruth, problems: list[str], lacking: list[str]) -> Refused:
     lines = problems + lacking
     options = ("--categories-by-name matches by name alone", "--partial leaves out what the run did not look for")
     advice = options[0] if problems else options[1]
-    more = [f"and {len(lines) - MAX_PROBLEMS:,} more"] if len(lines) > MAX_PROBLEMS else []
     return Refused(
         f"the run's categories are not those of annotations {truth.source} ({len(lines)} of {len(truth.categories)} "
         f"do not match); {advice}",
-        [*lines[:MAX_PROBLEMS], *more],
+        first_lines(lines, MAX_PROBLEMS),
     )
 
 

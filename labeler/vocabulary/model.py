@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from labeler.digests import canonical_json, digest_of
-from labeler.errors import Refused, StorageError
+from labeler.errors import Refused, StorageError, did_you_mean, first_lines
 from labeler.vocabulary import reading as files
 from labeler.vocabulary.reading import Entries, Entry, phrase_key, show
 
@@ -188,12 +187,9 @@ def _read_file(spec: str) -> tuple[str, Entries]:
 def _unknown(spec: str) -> str:
     from labeler import storage
 
-    near = difflib.get_close_matches(spec.lower(), BUILT_IN, 1, 0.5)
-    near = near or [name for name in BUILT_IN if len(spec) > 2 and name.startswith(spec.lower()[:4])]
-    hint = f"; did you mean {near[0]}?" if near else ""
     return (
         f"vocabulary {show(storage.redact(spec))} is not built in ({', '.join(BUILT_IN)}) and not a file name "
-        f"(.txt, .yaml or .json){hint}"
+        f"(.txt, .yaml or .json){did_you_mean(spec, BUILT_IN)}"
     )
 
 
@@ -224,9 +220,7 @@ def refuse(source: str, problems: Sequence[str]) -> Refused:
     """The one error for all problems: a single one stands in the message itself."""
     if len(problems) == 1:
         return Refused(f"vocabulary {source}: {problems[0]}")
-    more = len(problems) - _MAX_PROBLEMS
-    shown = problems if more <= 0 else [*problems[:_MAX_PROBLEMS], f"and {more} more"]
-    return Refused(f"vocabulary {source}: {len(problems)} problems", shown)
+    return Refused(f"vocabulary {source}: {len(problems)} problems", first_lines(problems, _MAX_PROBLEMS))
 
 
 def _build(found: Entries, name: str, source: str, synonyms: bool, also: Check | None = None) -> Vocabulary:
