@@ -17,7 +17,7 @@ from labeler.errors import Refused
 from labeler.evaluation import evaluate_run
 from labeler.labels.detections import Detections
 from labeler.labels.thresholds import NEVER
-from labeler.runs import Run
+from labeler.runs import Run, read_snapshot
 from labeler.runs.fitted_on import thresholds_for
 from tests.label_runs import noisy_run, only_images, row, write_run
 
@@ -148,19 +148,19 @@ def test_the_precision_asked_for_is_reached_on_images_it_did_not_see(
 
 def test_a_recall_is_reached_too(noisy: tuple[Run, dict[str, Any]]) -> None:
     run, truth = noisy
-    found = calibrate_by_annotations(run, only_images(truth, is_seen), parse_target("recall=0.5"))
+    found = calibrate_by_annotations(read_snapshot(run), only_images(truth, is_seen), parse_target("recall=0.5"))
     assert all(c.recall is not None and 0.5 <= c.recall.value < 0.6 and c.recall.low > 0.45 for c in found.choices)
 
 
 def test_a_rare_category_takes_the_fallback_and_a_hopeless_one_is_left_out(tmp_path: Path) -> None:
     run, truth = noisy_run(tmp_path / "run", {3: 50.0, 8: 0.05}, images=40)  # cats are nearly never right
     dogs = [a for a in truth["annotations"] if a["category_id"] == 8]
-    found = calibrate_by_annotations(run, truth, parse_target("precision=0.9", min_judged=100))
+    found = calibrate_by_annotations(read_snapshot(run), truth, parse_target("precision=0.9", min_judged=100))
     cat, dog = found.choices
     assert (cat.status, cat.threshold) == ("unreachable", NEVER)
     assert dog.status == "fitted"
     assert len(dogs) > 500
-    rare = calibrate_by_annotations(run, truth, parse_target("precision=0.9", min_judged=dog.judged + 1))
+    rare = calibrate_by_annotations(read_snapshot(run), truth, parse_target("precision=0.9", min_judged=dog.judged + 1))
     cat, dog = rare.choices
     assert (cat.status, dog.status) == ("rare", "rare")  # about 800 boxes each: both below the bar
     assert cat.threshold == dog.threshold == rare.fallback.threshold

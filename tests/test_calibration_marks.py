@@ -19,7 +19,7 @@ from labeler.evaluation.average_precision import SCORE_THRESHOLDS
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.thresholds import NEVER
-from labeler.runs import Run, read_plan, read_progress, read_tables
+from labeler.runs import Run, read_snapshot
 from tests.label_runs import noisy_run, row, write_run
 
 SHARPNESS = {3: 1.0, 8: 0.5}  # chance of being right: score, and its square root
@@ -28,7 +28,7 @@ SHARPNESS = {3: 1.0, 8: 0.5}  # chance of being right: score, and its square roo
 def marks_of(run: Run, right: Any, *, every: int = 1) -> dict[str, Any]:
     """Marks of some boxes, as a report writes them: by row id for even rows, by digest for odd ones."""
     marks = []
-    for table in read_tables(read_plan(run), read_progress(run)):
+    for table in read_snapshot(run).tables():
         for shown, detections in zip(table.to_pylist(), DetectionsColumn(table).per_row(masks=False), strict=True):
             separator = "/\\:-"[shown["index"] // 2 % 4]  # as people write it
             row_id = f"{shown['shard_id']}{separator}{shown['index']}"
@@ -48,11 +48,7 @@ def read(values: Any, folder: Path) -> Any:
 def test_marks_on_every_box_give_what_ground_truth_gives(tmp_path: Path) -> None:
     run, truth = noisy_run(tmp_path / "run", SHARPNESS, images=80)
     boxes = {(a["image_id"] - 1, a["category_id"], *a["bbox"][:2]) for a in truth["annotations"]}
-    rows = [
-        d
-        for table in read_tables(read_plan(run), read_progress(run))
-        for d in DetectionsColumn(table).per_row(masks=False)
-    ]
+    rows = [d for table in read_snapshot(run).tables() for d in DetectionsColumn(table).per_row(masks=False)]
 
     def right(index: int, box: int, score: float) -> bool:
         x, y = rows[index].boxes[box][:2].tolist()
@@ -60,8 +56,8 @@ def test_marks_on_every_box_give_what_ground_truth_gives(tmp_path: Path) -> None
 
     target = parse_target("precision=0.8")
     marks = read(marks_of(run, right), tmp_path)
-    by_marks = calibrate_by_marks(run, read_plan(run), read_progress(run), marks, target)
-    by_truth = calibrate_by_annotations(run, truth, target)
+    by_marks = calibrate_by_marks(read_snapshot(run), marks, target)
+    by_truth = calibrate_by_annotations(read_snapshot(run), truth, target)
     for marked, judged in zip(by_marks.choices, by_truth.choices, strict=True):
         assert marked.threshold == pytest.approx(judged.threshold, abs=0.02)
         assert marked.recall is None
@@ -132,7 +128,7 @@ def test_marks_about_something_else_are_refused(tmp_path: Path, change: Any, mes
 
     def calibrate() -> None:
         marks = read_marks(str(tmp_path / "marks.json"))
-        calibrate_by_marks(run, read_plan(run), read_progress(run), marks, parse_target("precision=0.9"))
+        calibrate_by_marks(read_snapshot(run), marks, parse_target("precision=0.9"))
 
     with pytest.raises(Refused, match=message):
         calibrate()
@@ -168,7 +164,7 @@ def test_marks_know_no_recall(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {(0, 0): [row(0, Detections.of([[0, 0, 9, 9]], [0.9], [3]))]})
     marks = read(marks_of(run, lambda *_: True), tmp_path)
     with pytest.raises(Refused, match="ask for a precision"):
-        calibrate_by_marks(run, read_plan(run), read_progress(run), marks, parse_target("recall=0.9"))
+        calibrate_by_marks(read_snapshot(run), marks, parse_target("recall=0.9"))
 
 
 # ---- what is said where nothing is reached, and what is replaced

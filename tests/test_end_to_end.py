@@ -25,7 +25,7 @@ from labeler import storage
 from labeler.detectors import GroundingDino
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import Row, rows_to_table
-from labeler.runs import open_run, read_plan, read_progress, read_tables
+from labeler.runs import open_run, read_plan, read_progress, read_snapshot
 from labeler.shards import Unit, find_shards, read_units
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
@@ -68,7 +68,7 @@ def run_label(config: Path, *arguments: str, env: Mapping[str, str] | None = Non
 def rows_of(output: str) -> list[dict[str, Any]]:
     run = open_run(output)
     assert run is not None
-    return pa.concat_tables(read_tables(read_plan(run), read_progress(run))).to_pylist()
+    return pa.concat_tables(read_snapshot(run).tables()).to_pylist()
 
 
 def finished_shards(output: str) -> list[str]:

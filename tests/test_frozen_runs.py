@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from labeler.cli import main
-from labeler.runs import open_run, read_snapshot, read_tables
+from labeler.runs import open_run, read_snapshot
 from tests.frozen import archive
 from tests.frozen.freeze import BUCKET, config_file
 from tests.s3_server import S3Server
@@ -138,7 +138,7 @@ def _rows(uri: str) -> dict[str, tuple[Any, ...]]:
     """By key, what was found in each image."""
     run = open_run(uri)
     assert run is not None
-    rows = (row for table in read_tables(*read_snapshot(run)) for row in table.to_pylist())
+    rows = (row for table in read_snapshot(run).tables() for row in table.to_pylist())
     return {row["image_key"]: (row["status"], row["digest"], row["phash"], row["detections"]) for row in rows}
 
 

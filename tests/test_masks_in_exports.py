@@ -20,7 +20,7 @@ from labeler.labeling.unit import MASKS_LOST
 from labeler.labels import detections_column
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
-from labeler.runs import Run, read_plan, read_progress
+from labeler.runs import Run, read_snapshot
 from tests.label_runs import row, write_run
 from tests.mask_parts import HEIGHT, WIDTH, Filling, filled
 from tests.red_boxes import RED, red_run
@@ -178,6 +178,6 @@ def test_a_report_counts_lost_masks_by_name(tmp_path: Path) -> None:
     lost: Row = row(0, masked()[:0], error=None)
     named = row(1, Detections.of(BOXES[:1], [0.5], [3]), error=MASKS_LOST)
     made = write_run(tmp_path / "run", {(0, 0): [lost, named]}, fields={"masks": "d1"})
-    report = build_report(made, read_plan(made), read_progress(made))
+    report = build_report(read_snapshot(made))
     assert report.errors == {MASKS_LOST: 1}
     assert report.statuses == {"labeled": 1, "empty": 1}

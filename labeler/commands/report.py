@@ -35,13 +35,9 @@ def _report(arguments: argparse.Namespace) -> int:
     from labeler.runs.made import note_made
 
     run = require_run(arguments.run_uri)
-    plan, progress = read_snapshot(run)
-    left = progress.left(plan)
-    if left and not arguments.partial:
-        raise Refused(
-            f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
-            "finish it with the label command, or report what there is with --partial"
-        )
+    snapshot = read_snapshot(run)
+    if not arguments.partial:
+        snapshot.require_complete("report what there is with --partial")
     if not 0 <= arguments.threshold <= 1:
         raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
     if arguments.images < 0 or arguments.seed < 0:
@@ -53,9 +49,7 @@ def _report(arguments: argparse.Namespace) -> int:
     replaced = require_replaceable_page(target, force=arguments.force)
     note_made(run, storage.absolute_uri(target))
     summary = write_report(
-        run,
-        plan,
-        progress,
+        snapshot,
         target,
         thresholds=thresholds,
         max_images=arguments.images,

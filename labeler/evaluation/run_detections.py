@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,16 +14,14 @@ from labeler.labels.boxes import xyxy_to_xywh
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.merge import survive_across_categories
 from labeler.labels.thresholds import Thresholds
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, only_units
+from labeler.runs import Snapshot, UnitKey
 from labeler.truth.alignment import Positions
 
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 
 def read_detections(
-    run: Run,
-    plan: Sequence[PlannedShard],
-    progress: Progress,
+    snapshot: Snapshot,
     rows: Mapping[UnitKey, Positions],
     category_of: Mapping[int, int],
     thresholds: Thresholds,
@@ -43,7 +41,7 @@ def read_detections(
     """
     ids = np.array(sorted(category_of), np.int64)
     positions = np.array([category_of[int(id_)] for id_ in ids], np.int32)
-    for unit, table in iterate_units(plan, only_units(progress, rows), ("detections",)):
+    for unit, table in snapshot.only(rows).units(("detections",)):
         yield _to_table(table, rows[unit], ids, positions, thresholds, suppress_iou, masks=masks)
 
 

@@ -23,7 +23,6 @@ from labeler.review.pictures import read_rows, shortest, thumbnails
 from labeler.review.reservoir import Reservoir
 from labeler.review.turns import in_turns
 from labeler.runs import Run, read_snapshot
-from labeler.runs.plan import file_name_prefix
 from labeler.truth.categories import same_name
 from labeler.vocabulary import Vocabulary
 
@@ -145,13 +144,10 @@ def compare_runs(
 
 
 def _side(run: Run, select: Select, partial: bool) -> Side:
-    plan, progress = read_snapshot(run)
-    if (left := progress.left(plan)) and not partial:
-        raise Refused(
-            f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
-            "finish it with the label command, or compare what there is with --partial"
-        )
-    return Side(run, plan, progress, select)
+    snapshot = read_snapshot(run)
+    if not partial:
+        snapshot.require_complete("compare what there is with --partial")
+    return Side(snapshot, select)
 
 
 def _match_categories(
@@ -266,9 +262,8 @@ def _pick(drawn: Reservoir, max_images: int, seed: int) -> _Sample:
 def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_bytes: int) -> list[str]:
     """JSON of the sampled images, as many as fit."""
     sides = [_rows(join, which, sample) for which in (0, 1)]
-    side = join.sides[0]
-    prefixes = {planned.shard_id: file_name_prefix(planned) for planned in side.plan}
-    reader = ImageReader(side.run, side.plan)
+    snapshot = join.sides[0].snapshot
+    prefixes, reader = snapshot.prefixes, ImageReader(snapshot)
     pictures = thumbnails(reader, [row for row, _ in sides[0]], max_pixels=178_956_970)
     found: list[str] = []
     for (row, mine), (_, theirs), picture in zip(*sides, pictures, strict=False):
@@ -291,7 +286,7 @@ def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_by
 def _rows(join: Join, which: int, sample: _Sample) -> list[tuple[dict[str, Any], Detections]]:
     """Of one side, the row of each sampled image and its boxes."""
     wanted = [(join.units[which][places[which].unit], places[which].row) for places in sample.places]
-    tables = read_rows(join.sides[which].progress, wanted)
+    tables = read_rows(join.sides[which].snapshot.progress, wanted)
     return [
         (tables[place].drop_columns(["detections"]).to_pylist()[0], DetectionsColumn(tables[place]).detections)
         for place in wanted

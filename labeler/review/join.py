@@ -16,7 +16,7 @@ from labeler import storage
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import LABELED
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
+from labeler.runs import Snapshot, UnitKey, layout
 
 _PART_BYTES = 32 << 20  # of label files that come together in one part
 _MAX_PARTS = 512  # files open at once, for one side
@@ -38,13 +38,11 @@ _SPILLED = pa.schema(
 class Side:
     """One of the two runs, and which of its detections take part."""
 
-    run: Run
-    plan: Sequence[PlannedShard]
-    progress: Progress
+    snapshot: Snapshot
     select: Callable[[Detections], Detections]
 
     def label_bytes(self) -> int:
-        folders = [storage.join(folder, layout.LABELS_FOLDER) for folder, _ in self.progress.folders]
+        folders = [storage.join(folder, layout.LABELS_FOLDER) for folder, _ in self.snapshot.progress.folders]
         return sum(info.size for folder in folders for info in storage.list_objects(folder))
 
 
@@ -102,7 +100,7 @@ class Join:
             ]
             waiting: list[pa.Table] = []
             columns = ("digest", "status", "detections")
-            for unit, table in iterate_units(side.plan, side.progress, columns):
+            for unit, table in side.snapshot.units(columns):
                 waiting.append(_spilled(table, len(self.units[which]), side.select))
                 self.units[which].append(unit)
                 self.rows[which] += table.num_rows

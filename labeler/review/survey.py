@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import STATUSES
 from labeler.labels.thresholds import Thresholds
 from labeler.review.reservoir import Ints, Reservoir
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
+from labeler.runs import Progress, Run, Snapshot, UnitKey, layout
 from labeler.vocabulary import Category
 
 STEPS = 100  # score thresholds are 0.00, 0.01, ..., 1.00, and histograms count between two of them
@@ -61,19 +61,17 @@ class Survey:
     units: tuple[UnitKey, ...]
 
 
-def survey_run(
-    run: Run, plan: Sequence[PlannedShard], progress: Progress, *, thresholds: Thresholds, each: int = 12, seed: int = 0
-) -> Survey:
+def survey_run(snapshot: Snapshot, *, thresholds: Thresholds, each: int = 12, seed: int = 0) -> Survey:
     """Read every row once; memory does not grow with the number of images, but 100 bytes a unit.
 
     Args:
         thresholds: boxes below theirs make no image suspicious.
         each: boxes drawn of a category in a band, and images of a kind of suspicion.
     """
-    surveyor = _Surveyor(run, thresholds, each, seed)
-    times = commit_times(progress)
+    surveyor = _Surveyor(snapshot.run, thresholds, each, seed)
+    times = commit_times(snapshot.progress)
     units: list[UnitKey] = []
-    for unit, table in iterate_units(plan, progress, _COLUMNS):
+    for unit, table in snapshot.units(_COLUMNS):
         surveyor.add(len(units), unit, table)
         units.append(unit)
         surveyor.timeline += [(times[unit], table.num_rows)] if unit in times else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from labeler.labels.boxes import xyxy_to_xywh
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.thresholds import Thresholds
 from labeler.review.reservoir import Ints, Reservoir
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
+from labeler.runs import Snapshot, UnitKey
 from labeler.truth.alignment import Positions, match_categories, match_images
 from labeler.truth.greedy import match_greedily
 from labeler.truth.ground_truth import Annotations
@@ -102,9 +102,7 @@ class _Objects:
 
 
 def judge_run(
-    run: Run,
-    plan: Sequence[PlannedShard],
-    progress: Progress,
+    snapshot: Snapshot,
     annotations: Annotations,
     *,
     thresholds: Thresholds,
@@ -117,14 +115,14 @@ def judge_run(
     Raises:
         Refused: as `evaluate_run` does.
     """
-    evaluation = evaluate_run(run.uri, annotations, by_name=by_name, partial=partial, masks=False)
+    evaluation = evaluate_run(snapshot, annotations, by_name=by_name, partial=partial, masks=False)
     truth = read_ground_truth(annotations)
-    position_of = match_categories(run.vocabulary(), truth, by_name=by_name, partial=partial).position_of
+    position_of = match_categories(snapshot.run.vocabulary(), truth, by_name=by_name, partial=partial).position_of
     objects = _Objects.of(truth, position_of, federated=evaluation.scores[0].rules.federated)
-    rows = match_images(run, plan, progress, truth).rows
+    rows = match_images(snapshot, truth).rows
     miner = _Miner(objects, thresholds, seed)
     units: list[UnitKey] = []
-    for unit, table in iterate_units(plan, progress, ("detections",)):
+    for unit, table in snapshot.units(("detections",)):
         if unit in rows:
             for row, detections in enumerate(DetectionsColumn(table).per_row(masks=False)):
                 if (image := int(rows[unit][row])) >= 0:

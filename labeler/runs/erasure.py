@@ -31,6 +31,7 @@ from labeler.runs.made import read_made
 from labeler.runs.named_images import NamedImage, name_images
 from labeler.runs.plan import file_name_prefix
 from labeler.runs.report import build_report
+from labeler.runs.snapshot import Snapshot
 
 _WRITES = 16
 _ROUNDS = 20  # each but the first answers another `labeler forget` of the very same moment
@@ -144,7 +145,8 @@ def _remove(family: _Family, images: _Images, unknown: list[str]) -> Forgotten:
     for one in family.members:  # only now: the reports of derived runs count rows of the others, too
         outcome.runs.append(one.uri)
         storage.put(
-            one.path(layout.REPORT), readable_json(build_report(one, family.plan, read_progress(one)).to_dict())
+            one.path(layout.REPORT),
+            readable_json(build_report(Snapshot(one, family.plan, read_progress(one))).to_dict()),
         )
         outcome.untouched += _made_from(one)
     return outcome
@@ -176,7 +178,7 @@ def _family_of(run: Run) -> _Family:
     everyone = list(members.values())
     progress = [read_progress(one) for one in everyone]
     own = [replace(each, units=each.folders[0][1]) for each in progress]
-    return _Family(everyone, own, left, read_snapshot(run)[0])
+    return _Family(everyone, own, left, read_snapshot(run).plan)
 
 
 def _with_derived(run: Run, unreached: dict[str, tuple[str, str]]) -> Iterator[Run]:

@@ -11,7 +11,7 @@ from labeler import storage
 from labeler.errors import Refused
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import LABELED
-from labeler.runs import Run, open_run, read_snapshot, read_tables
+from labeler.runs import Run, open_run, read_snapshot
 from labeler.training.categories import NONE, listed, match_by_name
 from labeler.training.stored import Location, Record
 from labeler.vocabulary import Vocabulary
@@ -65,14 +65,14 @@ def _renumbered(
 
 
 def _read_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
-    plan, progress = read_snapshot(run)
-    formats: Mapping[str, str] = {planned.shard_id: planned.shard.format for planned in plan}
+    snapshot = read_snapshot(run)
+    formats: Mapping[str, str] = {planned.shard_id: planned.shard.format for planned in snapshot.plan}
     if "parquet" in formats.values():
         raise Refused(
             f"data.run: {shown} labeled images inside Parquet files; only tars and image files can be read back"
         )
     records = []
-    for table in read_tables(plan, progress, columns=_COLUMNS):
+    for table in snapshot.tables(_COLUMNS):
         rows = table.drop_columns(["detections"]).to_pylist()
         for row, found in zip(rows, DetectionsColumn(table).per_row(masks=False), strict=True):
             if row["status"] not in LABELED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +12,7 @@ import numpy.typing as npt
 from labeler.errors import Refused, did_you_mean, first_lines
 from labeler.file_names import NameIndex, last_part
 from labeler.labels.records import LABELED
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
-from labeler.runs.plan import file_name_prefix
+from labeler.runs import Snapshot, UnitKey
 from labeler.truth.categories import one_name, same_name
 from labeler.truth.ground_truth import MAX_PROBLEMS, GroundTruth
 from labeler.vocabulary import Category, Vocabulary
@@ -165,7 +164,7 @@ class _Names:
             )
 
 
-def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, truth: GroundTruth) -> ImageMatch:
+def match_images(snapshot: Snapshot, truth: GroundTruth) -> ImageMatch:
     """Match by `file_name` as exports write it, in any spelling, else by its last part where that is unique.
 
     Reads no detections.
@@ -173,13 +172,13 @@ def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, tru
     Raises:
         Refused: no image matches, or two images of the run could be the same one of the ground truth.
     """
-    prefixes = {planned.shard_id: file_name_prefix(planned) for planned in plan}
+    prefixes = snapshot.prefixes
     names = _Names(truth)
     claims = _Claims(len(truth.file_names))
     starts: dict[UnitKey, int] = {}
     sizes: dict[int, tuple[int | None, int | None]] = {}
     total = 0
-    for unit, table in iterate_units(plan, progress, _COLUMNS):
+    for unit, table in snapshot.units(_COLUMNS):
         starts[unit] = total
         for row in table.to_pylist():
             name = prefixes[row["shard_id"]] + row["image_key"]
@@ -192,7 +191,7 @@ def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, tru
     names.refuse_unclear()
     if not (claims.row >= 0).any():
         example = f'such as "{truth.file_names[0]}"'
-        where = f"none is in run {run.manifest.run_id}"
+        where = f"none is in run {snapshot.run.manifest.run_id}"
         raise Refused(f"annotations {truth.source} are for other images ({example}): {where}")
     if claims.doubled:
         doubled = list(claims.doubled.items())[:MAX_PROBLEMS]
