@@ -14,7 +14,7 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "plain_json", "plain_yaml", "output", "file_names", "byte_budget", "cgroups", "cpus"},
+    {"errors", "plain_json", "json_stream", "plain_yaml", "output", "file_names", "byte_budget", "cgroups", "cpus"},
     {"storage"},
     {"vocabulary", "images", "terminal"},
     {"labels", "config"},
