@@ -94,8 +94,7 @@ def test_numbers_that_json_does_not_have_and_huge_ones_are_read_as_python_does(t
 
 def test_a_file_takes_the_memory_of_its_columns_only(tmp_path: Path) -> None:
     """A file of 10 MB, most of it segmentations that nobody asked for."""
-    long = [[n + 0.25 for n in range(1000)]]
-    annotations = [ONE["annotations"][0] | {"id": n, "segmentation": long} for n in range(1200)]
+    annotations = [ONE["annotations"][0] | {"id": n, "segmentation": {"counts": "x" * 8000}} for n in range(1200)]
     path = written(tmp_path, ONE | {"annotations": annotations})
     assert path.stat().st_size > 8_000_000
     tracemalloc.start()

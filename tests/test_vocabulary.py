@@ -414,7 +414,7 @@ def test_large_annotations_are_read_as_small_ones_in_little_memory(tmp_path: Pat
     for used in ([2], [0, 2]):
         small = coco_of(root, person, dog, used=used)
         (tmp_path / "small.json").write_text(json.dumps(small))
-        more = [{"image_id": 1, "category_id": 2, "segmentation": [[0.5] * 1000]}] * 4000
+        more = [{"image_id": 1, "category_id": 2, "segmentation": {"counts": LONG}}] * 200
         images = [{"id": n, "file_name": "long" * 20} for n in range(1000)]
         large = small | {"annotations": small["annotations"] + more, "images": images}
         path = write_large(tmp_path / "large.json", large)
