@@ -24,7 +24,7 @@ from labeler.review.reservoir import Reservoir
 from labeler.review.turns import in_turns
 from labeler.runs import Progress, Run, UnitKey, read_snapshot, read_unit_file
 from labeler.runs.plan import file_name_prefix
-from labeler.truth.categories import same_name
+from labeler.truth.category_names import same_name
 from labeler.vocabulary import Vocabulary
 
 Select = Callable[[Detections], Detections]

@@ -14,7 +14,7 @@ from labeler.file_names import NameIndex, last_part
 from labeler.labels.records import LABELED
 from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
 from labeler.runs.plan import file_name_prefix
-from labeler.truth.categories import one_name, same_name
+from labeler.truth.category_names import one_name, same_name
 from labeler.truth.ground_truth import MAX_PROBLEMS, GroundTruth
 from labeler.vocabulary import Category, Vocabulary
 

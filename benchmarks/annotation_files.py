@@ -1,6 +1,6 @@
 """What reading a large COCO file takes: CPU seconds, and the peak of memory beyond what the process had before.
 
-    python -m benchmarks.annotations --output benchmarks/results/annotations.json
+    python -m benchmarks.annotation_files --output benchmarks/results/annotation-files.json
 
 The file is made up: polygons as COCO has them, 14 objects an image. Each way to read it has a process of its own.
 """
@@ -98,7 +98,7 @@ def main() -> None:
         write_coco(path, arguments.images)
         found = {}
         for way in WAYS:
-            command = [sys.executable, "-m", "benchmarks.annotations", "--child", way, str(path)]
+            command = [sys.executable, "-m", "benchmarks.annotation_files", "--child", way, str(path)]
             found[way] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             print(f"{way:18} {found[way]['cpu_s']:6.2f} CPU s  {found[way]['mib']:5} MiB")
         result = {"machine": machine(), "file_mb": round(path.stat().st_size / 1e6, 1), "ways": found}
