@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import (
+    annotation_files,
     batching,
     calibration_table,
     chunk_precision,
@@ -22,6 +23,7 @@ from benchmarks import (
     predict,
 )
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
+from labeler.evaluation import read_ground_truth
 from labeler.labels.detections import Detections
 from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.runs import read_plan, read_progress, read_tables
@@ -219,3 +221,14 @@ def test_the_kernels_save_memory_and_no_arithmetic() -> None:
     assert floors[1]["gigabytes_a_pair"] < 0.8 * floors[0]["gigabytes_a_pair"]
     assert floors[1]["kernels"] < floors[0]["kernels"]
     assert sum(floors[1]["parts"].values()) == pytest.approx(floors[1]["ms_a_pair"], abs=0.01)
+
+
+def test_annotation_files_is_measured_in_each_way(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.json"
+    annotation_files.write_coco(path, images=40)
+    for way in annotation_files.WAYS:
+        assert annotation_files.measure(way, str(path))["mib"] < 100
+    assert len(read_ground_truth(path).image) == 40 * annotation_files.OBJECTS_AN_IMAGE
+    ways = json.loads((RESULTS / "annotation-files.json").read_text())["ways"]
+    assert set(ways) == set(annotation_files.WAYS)
+    assert ways["read_ground_truth"]["mib"] < ways["json.load"]["mib"] / 10

@@ -17,6 +17,7 @@ from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Shard
 from labeler.vocabulary import Vocabulary
+from tests.label_runs import export_coco
 
 VOCABULARY = Vocabulary.load(
     [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}, {"id": 9, "name": "sky", "negative": True}]

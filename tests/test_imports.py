@@ -18,6 +18,7 @@ LAYERS = [
         "errors",
         "digests",
         "plain_json",
+        "json_stream",
         "plain_yaml",
         "output",
         "signature",

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import tracemalloc
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from labeler.errors import Refused
 from labeler.evaluation import read_ground_truth
 from labeler.evaluation.groups import read_groups
-from labeler.truth.json_members import iterate_members
 from tests.evaluation_scenes import make_federated, make_truth
 
 ONE: dict[str, Any] = {
@@ -32,28 +30,8 @@ def changed(member: str, /, **values: Any) -> dict[str, Any]:
     return truth
 
 
-def test_an_empty_object_has_no_members() -> None:
-    assert list(iterate_members(" {} ")) == []
-
-
-JSON = st.recursive(
-    st.none() | st.integers() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.dictionaries(st.text(max_size=4), JSON, max_size=4), st.sampled_from([None, 2]))
-def test_members_are_what_json_has(document: dict[str, Any], indent: int | None) -> None:
-    expected = []
-    for key, value in document.items():
-        expected += [(key, element) for element in value] if isinstance(value, list) else [(key, value)]
-    assert list(iterate_members(json.dumps(document, indent=indent))) == expected
-
-
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"a": [1, 2', '{"a": 1', '{"a" 1}', '{"a": [1 2]}', "no json", '{"a": 1,}']
+    "text", ["", "[]", '{"a": [1, 2', '{"a": 1', '{"a" 1}', '{"a": [1 2]}', "no json", '{"a": 1,}', "{} {}"]
 )
 def test_what_is_no_whole_object_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "gt.json"
@@ -92,6 +70,38 @@ def test_lvis_images_are_named_by_the_end_of_their_url() -> None:
     truth = changed("images", coco_url="http://images.cocodataset.org/val2017/000000397133.jpg")
     del truth["images"][0]["file_name"]
     assert read_ground_truth(truth).file_names == ("val2017/000000397133.jpg",)
+
+
+def test_an_image_whose_only_name_is_a_broken_url_has_none(tmp_path: Path) -> None:
+    truth = changed("images", coco_url="http://[")
+    del truth["images"][0]["file_name"]
+    for form in (truth, written(tmp_path, truth)):
+        with pytest.raises(Refused, match=r"images\[0\]: no `file_name`"):
+            read_ground_truth(form)
+
+
+def written(folder: Path, truth: dict[str, Any]) -> Path:
+    (folder / "gt.json").write_text(json.dumps(truth))
+    return folder / "gt.json"
+
+
+def test_numbers_that_json_does_not_have_and_huge_ones_are_read_as_python_does(tmp_path: Path) -> None:
+    odd = changed("annotations", id=2**70, area=float("nan"), score=float("inf"))
+    assert read_ground_truth(written(tmp_path, odd)).areas.tolist() == [12.0]
+    with pytest.raises(Refused, match=r"annotations\[0\]: `bbox` must be"):
+        read_ground_truth(written(tmp_path, changed("annotations", bbox=[1, 2, 3, float("nan")])))
+
+
+def test_a_file_takes_the_memory_of_its_columns_only(tmp_path: Path) -> None:
+    """A file of 10 MB, most of it segmentations that nobody asked for."""
+    annotations = [ONE["annotations"][0] | {"id": n, "segmentation": {"counts": "x" * 8000}} for n in range(1200)]
+    path = written(tmp_path, ONE | {"annotations": annotations})
+    assert path.stat().st_size > 8_000_000
+    tracemalloc.start()
+    assert len(read_ground_truth(path).image) == 1200
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4_000_000
 
 
 def test_an_area_that_is_not_given_is_the_box() -> None:

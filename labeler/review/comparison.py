@@ -23,7 +23,7 @@ from labeler.review.pictures import read_rows, shortest, thumbnails
 from labeler.review.reservoir import Reservoir
 from labeler.review.turns import in_turns
 from labeler.runs import Run, read_snapshot
-from labeler.truth.categories import same_name
+from labeler.truth.category_names import same_name
 from labeler.vocabulary import Vocabulary
 
 Select = Callable[[Detections], Detections]

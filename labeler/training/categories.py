@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.errors import did_you_mean
-from labeler.truth.categories import one_name, same_name
+from labeler.truth.category_names import one_name, same_name
 from labeler.truth.ground_truth import refuse
 from labeler.vocabulary import Category, Vocabulary
 

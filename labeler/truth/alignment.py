@@ -13,7 +13,7 @@ from labeler.errors import Refused, did_you_mean, first_lines
 from labeler.file_names import NameIndex, last_part
 from labeler.labels.records import LABELED
 from labeler.runs import Snapshot, UnitKey
-from labeler.truth.categories import one_name, same_name
+from labeler.truth.category_names import one_name, same_name
 from labeler.truth.ground_truth import MAX_PROBLEMS, GroundTruth
 from labeler.vocabulary import Category, Vocabulary
 

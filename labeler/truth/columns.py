@@ -119,7 +119,10 @@ def _file_name(entry: Mapping[str, Any]) -> str:
     if isinstance(name := entry.get("file_name"), str):
         return name
     url = entry.get("coco_url")
-    return "/".join(urlsplit(url).path.split("/")[-2:]) if isinstance(url, str) else ""
+    try:
+        return "/".join(urlsplit(url).path.split("/")[-2:]) if isinstance(url, str) else ""
+    except ValueError:  # such as "http://["
+        return ""
 
 
 def _flag(value: Any) -> bool | None:

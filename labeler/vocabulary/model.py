@@ -172,14 +172,21 @@ def _read_built_in(name: str) -> tuple[str, Entries]:
 
 
 def _read_file(spec: str) -> tuple[str, Entries]:
+    from labeler import storage
+
     remote = "://" in spec
     path = urlsplit(spec).path if remote else spec
     suffix = Path(path).suffix.lower()
     if suffix not in files.SUFFIXES:
         raise Refused(_unknown(spec))
-    limit = files.max_bytes(suffix)
-    data, shown = _read_remote(spec, limit) if remote else (_read_local(spec, limit), spec)
-    found = files.read_file(data, suffix, shown)
+    shown = storage.redact(spec) if remote else spec
+    try:
+        with storage.open_stream(spec) if remote else storage.open_regular(spec) as stream:
+            found = files.read_file(stream, suffix, shown)
+    except FileNotFoundError:
+        raise Refused(f"vocabulary {shown}: no such file") from None
+    except (StorageError, OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise Refused(f"vocabulary {shown}: {getattr(error, 'strerror', None) or error}") from None
     found.name = found.name or Path(path).stem
     return shown, found
 
@@ -191,29 +198,6 @@ def _unknown(spec: str) -> str:
         f"vocabulary {show(storage.redact(spec))} is not built in ({', '.join(BUILT_IN)}) and not a file name "
         f"(.txt, .yaml or .json){did_you_mean(spec, BUILT_IN)}"
     )
-
-
-def _read_local(path: str, limit: int) -> bytes:
-    """At most one byte more than the limit: enough to refuse."""
-    from labeler import storage
-
-    try:
-        return storage.read_regular(path, limit + 1)
-    except FileNotFoundError:
-        raise Refused(f"vocabulary {path}: no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise Refused(f"vocabulary {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _read_remote(uri: str, limit: int) -> tuple[bytes, str]:
-    from labeler import storage
-
-    shown = storage.redact(uri)
-    try:
-        with storage.open_stream(uri) as stream:
-            return stream.read(min(stream.size, limit + 1)), shown
-    except StorageError as error:
-        raise Refused(f"vocabulary {shown}: {error}") from None
 
 
 def refuse(source: str, problems: Sequence[str]) -> Refused:

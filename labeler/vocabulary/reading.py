@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import yaml
 
 from labeler import plain_json, plain_yaml
 from labeler.errors import Refused, did_you_mean
+from labeler.json_stream import JsonStream, Readable
 from labeler.vocabulary.hints import find_in_line, find_invisible, find_roots
 from labeler.vocabulary.yolo import is_data_yaml, items_of
 
 SUFFIXES = (".txt", ".yaml", ".yml", ".json")
 MAX_TEXT_BYTES = 4 * 2**20  # LVIS with all synonyms is 80 KB; a larger .txt or .yaml is some other file
-MAX_JSON_BYTES = 2 * 2**30  # COCO's largest annotation file is 0.5 GB, LVIS's 1.1 GB
 
 ENTRY_KEYS = ("id", "name", "phrases", "negative", "frequency", "supercategory")
 FILE_KEYS = ("name", "categories", "negative")
@@ -68,15 +69,17 @@ def phrase_key(phrase: str) -> str:
     return phrase.casefold()
 
 
-def max_bytes(suffix: str) -> int:
-    """The largest vocabulary file of a kind."""
-    return MAX_JSON_BYTES if suffix == ".json" else MAX_TEXT_BYTES
+def read_file(stream: Readable, suffix: str, source: str) -> Entries:
+    """Entries of a file's content by its suffix; a large .json, as annotations are, is streamed.
 
-
-def read_file(data: bytes, suffix: str, source: str) -> Entries:
-    """Entries of a file's content by its suffix. Raises Refused where nothing can be read at all."""
-    if len(data) > max_bytes(suffix):
-        raise Refused(f"{source}: a vocabulary of this kind has at most {max_bytes(suffix)} bytes; this is larger")
+    Raises:
+        Refused: nothing can be read at all.
+    """
+    data = stream.read(MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES and suffix == ".json":
+        return read_document(_load_large_json(JsonStream(stream, data), source), None, source)
+    if len(data) > MAX_TEXT_BYTES:
+        raise Refused(f"{source}: a vocabulary of this kind has at most {MAX_TEXT_BYTES} bytes; this is larger")
     text = _decode(data, source)
     if suffix == ".txt":
         return read_lines(text)
@@ -285,13 +288,34 @@ def _decode(data: bytes, source: str) -> str:
 
 def _load_json(text: str, source: str) -> Any:
     try:
-        # A key given twice is almost always a copy error; large annotation files are not paid for it.
-        hook = _unique_keys if len(text) < MAX_TEXT_BYTES else None
-        return plain_json.parse(text, max_bytes=None, object_pairs_hook=hook)
+        return plain_json.parse(text, object_pairs_hook=_unique_keys)  # twice is almost always a copy error
     except plain_json.NotPlainJson as error:
-        if error.line is not None:
-            raise Refused(f"{source} line {error.line}: not JSON: {error.problem}") from None
-        raise Refused(f"{source}: not usable as JSON: {error.problem}") from None
+        raise _not_json(error, source) from None
+
+
+def _not_json(error: plain_json.NotPlainJson, source: str) -> Refused:
+    if error.line is not None:
+        return Refused(f"{source} line {error.line}: not JSON: {error.problem}")
+    return Refused(f"{source}: not usable as JSON: {error.problem}")
+
+
+def _load_large_json(document: JsonStream, source: str) -> Any:
+    """The document without what no vocabulary needs: no images, and of annotations only the category ids, each once."""
+    try:
+        if document.is_list():
+            return list(islice(document.elements(), MAX_ENTRIES + 1))  # one more than is accepted
+        return {key: _needed(key, value) for key, value in document.members()}
+    except plain_json.NotPlainJson as error:
+        raise _not_json(error, source) from None
+
+
+def _needed(key: str, value: Any) -> Any:
+    if not isinstance(value, Iterator):
+        return value
+    if key == "annotations":
+        ids = (entry.get("category_id") for entry in value if isinstance(entry, Mapping))
+        return [{"category_id": id_} for id_ in {id_ for id_ in ids if isinstance(id_, int)}]
+    return [] if key == "images" else list(islice(value, MAX_ENTRIES + 1))
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -324,7 +348,3 @@ def _item_lines(node: yaml.Node | None) -> list[int] | None:
     if not isinstance(node, yaml.SequenceNode):
         return None
     return [item.start_mark.line + 1 for item in node.value]
-
-
-def _first_line(error: object) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from labeler.truth.categories import one_name, same_name
+from labeler.truth.category_names import one_name, same_name
 from labeler.vocabulary import Category
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))

@@ -1,0 +1,90 @@
+"""Vocabularies in JSON files that are too large to be parsed at once."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labeler.vocabulary import Vocabulary
+from labeler.vocabulary.reading import MAX_TEXT_BYTES
+from tests.test_vocabulary import refusal
+from tests.test_vocabulary_hints import coco_of
+
+
+def write_large(path: Path, document: Any) -> Path:
+    """The document as JSON, larger than what is parsed at once."""
+    path.write_text(json.dumps(document))
+    assert path.stat().st_size > MAX_TEXT_BYTES
+    return path
+
+
+LONG = "x" * 100_000
+
+
+def test_large_annotations_are_read_as_small_ones_in_little_memory(tmp_path: Path) -> None:
+    root, person, dog = (0, "things", "none"), (1, "person", "person"), (2, "dog", "things")
+    for used in ([2], [0, 2]):
+        small = coco_of(root, person, dog, used=used)
+        (tmp_path / "small.json").write_text(json.dumps(small))
+        more = [{"image_id": 1, "category_id": 2, "segmentation": {"counts": LONG}}] * 200
+        images = [{"id": n, "file_name": "long" * 20} for n in range(1000)]
+        large = small | {"annotations": small["annotations"] + more, "images": images}
+        path = write_large(tmp_path / "large.json", large)
+        tracemalloc.start()
+        found = Vocabulary.load(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        expected = Vocabulary.load(tmp_path / "small.json")
+        assert found.categories == expected.categories
+        assert found.warnings == expected.warnings
+        assert peak < path.stat().st_size, "the text alone is as long"
+
+
+def test_large_lists_and_vocabularies_are_read_whole(tmp_path: Path) -> None:
+    names = [f"thing {n} {LONG}" for n in range(50)]
+    assert [c.name for c in Vocabulary.load(write_large(tmp_path / "list.json", names)).categories] == names
+    mapping = {"name": "mine", "categories": names, "negative": ["sky"]}
+    found = Vocabulary.load(write_large(tmp_path / "mapping.json", mapping))
+    assert (found.name, len(found), len(found.negative_ids)) == ("mine", 51, 1)
+
+
+def test_what_is_wrong_with_a_large_file_is_said_in_one_line(tmp_path: Path) -> None:
+    path = write_large(tmp_path / "v.json", ["x"] * 1_000_000)
+    assert "more than 100000 categories" in refusal(path)
+    path = write_large(tmp_path / "v.json", [LONG] * 50)
+    path.write_text(path.read_text()[:-1] + ",\n}")
+    assert "v.json line 2: not JSON: Expecting value" in refusal(path)
+    path = write_large(tmp_path / "v.json", {"annotations": [LONG] * 50, "categories": 5})
+    assert "categories must be a list, got 5" in refusal(path)
+    path.write_bytes(path.read_bytes() + b"\xff")
+    assert "line 1: not JSON: not UTF-8" in refusal(path)
+
+
+@pytest.mark.parametrize("names", ["[person, traffic light]", "{1: traffic light, 0: person}"])
+def test_a_yolo_data_yaml_is_a_vocabulary(tmp_path: Path, names: str) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text(f"train: images/train\nval: images/val\nnc: 2\nnames: {names}\n")
+    assert [(c.id, c.name) for c in Vocabulary.load(path).categories] == [(0, "person"), (1, "traffic light")]
+    path.write_text(f"names: {names}\ncategory_ids: [3, 8]\n")
+    assert [c.id for c in Vocabulary.load(path).categories] == [3, 8], "as exports of labeler write them"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nc: 3\nnames: [a, b]", "nc: says 3, and there are 2 names"),
+        ("names: {0: a, 2: b}", "class indices 0 to 1"),
+        ("names: {a: 0}", "class indices 0 to 0"),
+        ("names: person", "must be a list of class names"),
+        ("names:\n  - a\n  - 7", "line 3"),
+        ("names:\n  1: [x]\n  0: a", "line 2"),
+        ("names: []", "name at least one"),
+    ],
+)
+def test_a_bad_data_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "data.yaml").write_text(text + "\n")
+    assert message in refusal(tmp_path / "data.yaml")
