@@ -26,6 +26,7 @@ _WITH_RAY = {
     "test_cli",
     "test_connection",
     "test_end_to_end",
+    "test_families",
     "test_pipeline",
     "test_pipeline_derived",
     "test_pipeline_input",
