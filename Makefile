@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow test-lowest test-package chaos fuzz gpu check fix lock check-lock clean
+.PHONY: install demo test test-fast test-slow test-lowest test-package chaos fuzz gpu check fix lock check-lock clean
 
 install: $(READY)
 
@@ -33,7 +33,13 @@ demo: $(READY)
 	find demo/run -type f | grep -v '/.tmp/' | sort
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not chaos" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow and not chaos" -n 2 --dist worksteal
+
+# Those of files that start no Ray, open no Chromium and neither load torch nor run a GPU kernel (tests/needs.py reads
+# that off their text), for a look between two edits. Ray has no folder here: a file that starts one all the same fails.
+test-fast: export RAY_TMPDIR := /proc/none
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not chaos and not ray and not browser and not torch and not triton" -n 2 --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
@@ -43,7 +49,7 @@ test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install -q --upgrade pip==26.3
 	.venv-lowest/bin/python -m pip install -q -c requirements.lowest -e . --group dev
-	.venv-lowest/bin/python -m pytest -m "not slow and not chaos" -n 2 --dist loadgroup
+	.venv-lowest/bin/python -m pytest -m "not slow and not chaos" -n 2 --dist worksteal
 
 # Wheel and sdist as a stranger gets them: built, looked into, installed outside the repository, and used there.
 test-package: $(UV)

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.machine import machine
-from labeler.detectors.preprocess import resized_shape
 from labeler.labeling.batching import ShapePool
+from labeler.prompts.image_rule import resized_shape
 
 Shape = tuple[int, int]
 

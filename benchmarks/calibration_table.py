@@ -27,7 +27,7 @@ from labeler.errors import LabelerError
 from labeler.evaluation import evaluate_run
 from labeler.exports.splits import key_of
 from labeler.labels.thresholds import NEVER
-from labeler.runs import Run
+from labeler.runs import Run, read_snapshot
 
 WAYS = {"a category": 30, "all together": sys.maxsize}  # judged boxes below which a category takes the common threshold
 
@@ -77,7 +77,7 @@ def measure(
     """Fit on one part, measure on the other with the file that was written."""
     seen, unseen = parts
     target = Target("precision", asked, confidence, WAYS[way])
-    calibration = calibrate_by_annotations(run, seen, target, partial=partial)
+    calibration = calibrate_by_annotations(read_snapshot(run), seen, target, partial=partial)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "thresholds.yaml"
         file.write_bytes(to_yaml(calibration, run, source="one half"))

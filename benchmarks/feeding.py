@@ -26,13 +26,13 @@ from PIL import Image
 
 from benchmarks.machine import machine
 from labeler import images
-from labeler.detectors.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from labeler.detectors.preprocess import Preprocessing
+from labeler.digests import digest_of
+from labeler.prompts import ImageRule
 
 SIZES = {"640x480": (640, 480), "1080p": (1920, 1080), "12 MP": (4000, 3000)}
 DETECTOR_SIZE = (800, 1333)
-PILLOW, TORCH = (
-    Preprocessing(DETECTOR_SIZE, 2, 1 / 255, IMAGENET_MEAN, IMAGENET_STD, resize) for resize in ("pillow", "torch")
-)
+PILLOW, TORCH = (Preprocessing(ImageRule("edges", DETECTOR_SIZE), resize) for resize in ("pillow", "torch"))
 TWO_THREADS = 8  # images of each of two threads
 
 
@@ -51,8 +51,8 @@ def heavy_jpeg(width: int, height: int, seed: int = 0) -> bytes:
 
 def prepare(data: bytes, preprocessing: Preprocessing, draft: bool = False) -> Any:
     """All that a decode thread does with an image."""
-    images.digest(data)
-    least_shape = preprocessing.target_shape if draft else None
+    digest_of(data)
+    least_shape = preprocessing.rule.target if draft else None
     image = images.decode(data, least_shape=least_shape)
     images.phash(image.pixels)
     return preprocessing.prepare(image.pixels, image.full_size)
@@ -61,11 +61,11 @@ def prepare(data: bytes, preprocessing: Preprocessing, draft: bool = False) -> A
 def ways(data: bytes) -> dict[str, Callable[[], object]]:
     """What is measured, each on one image."""
     image = images.decode(data)
-    drafted = images.decode(data, least_shape=PILLOW.target_shape)
+    drafted = images.decode(data, least_shape=PILLOW.rule.target)
     return {
         "decode": partial(images.decode, data),
-        "decode, draft": partial(images.decode, data, least_shape=PILLOW.target_shape),
-        "hashes": lambda: (images.digest(data), images.phash(image.pixels)),
+        "decode, draft": partial(images.decode, data, least_shape=PILLOW.rule.target),
+        "hashes": lambda: (digest_of(data), images.phash(image.pixels)),
         "resize, pillow": partial(PILLOW.prepare, image.pixels),
         "resize, torch": partial(TORCH.prepare, image.pixels),
         "resize, torch, of a draft": partial(TORCH.prepare, drafted.pixels, drafted.full_size),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
@@ -11,8 +10,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from labeler import plain_yaml
-from labeler.errors import Refused
-from labeler.storage import read_regular, redact
+from labeler.errors import Refused, did_you_mean
+from labeler.storage import printable, read_regular, redact
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024  # a list of 100 thousand names is ~2 MB; anything larger is not a config
 
@@ -316,24 +315,19 @@ def _refusal(error: ValidationError, where: str, root: type[BaseModel]) -> Refus
     """All of pydantic's problems with a config of type `root` as one refusal, a line each."""
     lines = []
     for problem in error.errors(include_url=False):
-        location = _one_line(".".join(str(part) for part in problem["loc"]))
+        location = redact(printable(".".join(str(part) for part in problem["loc"])))
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown key {location}{_near_key(problem['loc'], root)}")
         elif problem["type"] == "missing":
             lines.append(f"{location} is missing")
         else:
             got = redact(repr(problem["input"]))
-            message = _one_line(problem["msg"].removeprefix("Value error, "))
+            message = redact(printable(problem["msg"].removeprefix("Value error, ")))
             lines.append(f"{location}: {message}, got {got if len(got) < 80 else got[:77] + '...'}")
     lines = list(dict.fromkeys(lines))
     if len(lines) == 1:
         return Refused(f"{where}: {lines[0]}")
     return Refused(f"{where}: {len(lines)} problems", lines)
-
-
-def _one_line(key: str) -> str:
-    """Keys are the user's own, whatever stands in them."""
-    return redact("".join(c if c.isprintable() else ascii(c)[1:-1] for c in key))
 
 
 def _near_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
@@ -347,5 +341,4 @@ def _near_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
             return ""
         model = inner
     known = list(model.model_fields)
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+    return did_you_mean(str(location[-1]), known) or f"; known here: {', '.join(known)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class LabelerError(Exception):
@@ -39,3 +40,20 @@ class StorageError(LabelerError):
 
 class InputChanged(StorageError):
     """An input object is not the one that was planned: its ETag or size changed under the run."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown word: `; did you mean X?`, or "" if no known word is near.
+
+    Case does not count. Near is also a known word that begins with this one, if that is not very short.
+    """
+    names = {name.casefold(): name for name in known}
+    wanted = word.casefold()
+    near = difflib.get_close_matches(wanted, names, n=1)
+    near = near or [name for name in names if len(wanted) > 2 and name.startswith(wanted)]
+    return f"; did you mean {names[near[0]]}?" if near else ""
+
+
+def first_lines(lines: Sequence[str], most: int) -> list[str]:
+    """Return the first lines, and how many more there are."""
+    return [*lines[:most], *([f"and {len(lines) - most:,} more"] if len(lines) > most else [])]

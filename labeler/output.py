@@ -1,11 +1,12 @@
-"""Standard output and error that cannot be written: a reader that went away, a full disk."""
+"""Standard output and error: what cannot be written (a reader that went away, a full disk), and what is not shown."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 _FAILED = 1
@@ -48,6 +49,22 @@ def complain(*lines: str) -> None:
     with suppress(OSError):
         for line in lines:
             print(line, file=sys.stderr)
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """While inside, drop what this process writes to descriptor 2: native code (C++, Rust) does not use `sys.stderr`.
+
+    For calls whose failures are raised as exceptions anyway.
+    """
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _flush(stream: TextIO | None) -> None:

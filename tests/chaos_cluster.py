@@ -19,7 +19,7 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from labeler.runs import open_run, read_plan, read_progress, read_tables
+from labeler.runs import open_run, read_snapshot
 from labeler.runs.report import Report, build_report
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes
@@ -100,13 +100,13 @@ class Job:
     def report(self) -> Report:
         run = open_run(str(self.output))
         assert run is not None
-        return build_report(run, read_plan(run), read_progress(run))
+        return build_report(read_snapshot(run))
 
     def rows(self) -> list[dict[str, Any]]:
         run = open_run(str(self.output))
         assert run is not None
         columns = ("shard_id", "index", "image_key", "status", "error", "digest")
-        return [row for t in read_tables(read_plan(run), read_progress(run), columns=columns) for row in t.to_pylist()]
+        return [row for t in read_snapshot(run).tables(columns) for row in t.to_pylist()]
 
     def detected(self) -> int:
         """Images the detector was ever given, repeated ones each time."""

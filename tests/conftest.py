@@ -1,10 +1,11 @@
-"""Fixtures that many tests share: one small checkpoint, one local Ray."""
+"""Fixtures that many tests share: one small checkpoint, one local Ray. Marks for what a file needs."""
 
 from __future__ import annotations
 
 import os
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before ray is imported: token auth is on by default
+os.environ.setdefault("RAY_enable_worker_prestart", "0")  # a third of what starting Ray costs, for short jobs in vain
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -16,26 +17,11 @@ from hypothesis import settings
 
 from tests.certificates import certificate
 from tests.http_server import web
+from tests.needs import needs_of
 from tests.s3_server import bucket, proxy, s3_server, tls_proxy
 
-__all__ = ["bucket", "certificate", "proxy", "s3_server", "tls_proxy", "web"]  # fixtures for everybody
-
-# These start Ray, which takes both cores of a small machine: with `pytest -n` one process has all of them.
-_WITH_RAY = {
-    "test_capacity",
-    "test_cli",
-    "test_connection",
-    "test_end_to_end",
-    "test_families",
-    "test_pipeline",
-    "test_pipeline_derived",
-    "test_pipeline_input",
-    "test_preflight",
-    "test_ray_folder",
-    "test_ray_watch",
-    "test_stopping",
-    "test_training_on_ray",
-}
+# Fixtures for everybody.
+__all__ = ["bucket", "certificate", "proxy", "s3_server", "tls_proxy", "web"]
 
 # An example may take as long as the machine needs; pytest ends what hangs.
 settings.register_profile("any machine", deadline=None)
@@ -46,8 +32,8 @@ NAMES = ["cat", "dog", "traffic light", "red circle", "blue square", "bus"]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem in _WITH_RAY:
-            item.add_marker(pytest.mark.xdist_group("ray"))
+        for need in needs_of(item.path.stem):
+            item.add_marker(need)
 
 
 @pytest.fixture(scope="session")

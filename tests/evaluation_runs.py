@@ -12,17 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from labeler.evaluation import Evaluation
-from labeler.exports.coco import export_coco
 from labeler.labels.boxes import xyxy_to_xywh
 from labeler.labels.detections import Detections
-from labeler.labels.records import MASK, Row, rows_to_table, table_to_parquet
+from labeler.labels.detections_column import MASK
+from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from labeler.prompts.grounding_dino import Prompts
-from labeler.runs import layout, open_run, read_plan, read_progress
+from labeler.runs import layout, open_run, read_snapshot
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Shard
 from labeler.vocabulary import Vocabulary
 from tests.evaluation_scenes import rectangle
+from tests.label_runs import export_coco
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}, {"id": 9, "name": "sky", "negative": True}]
 DETECT = {"score_floor": 0.05, "max_detections": 300, "assignment": "argmax", "score": "mean", "nms_iou": 0.7}
@@ -91,7 +92,7 @@ def truth_of(run_uri: str, folder: Path) -> dict[str, Any]:
     """The run's own export: ground truth that the run reaches perfectly."""
     run = open_run(run_uri)
     assert run is not None
-    export_coco(run, read_plan(run), read_progress(run), str(folder / "gt.json"))
+    export_coco(read_snapshot(run), str(folder / "gt.json"))
     values: dict[str, Any] = json.loads((folder / "gt.json").read_text())
     return values
 

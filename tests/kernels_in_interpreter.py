@@ -118,6 +118,7 @@ def test_both_softmaxes_equal_float64(dtype, positions, tokens, heads):
         torch.testing.assert_close(divided, over_positions, atol=ROUNDING[dtype], rtol=0)
 
 
+@pytest.mark.slow  # in the interpreter; each kernel by itself is not
 def test_a_whole_forward_with_the_kernels_equals_the_reference(tmp_path):
     model = tiny_model(tmp_path, "original")
     reference, fast = SplitForward(model), FastForward(model, kernels=TRITON)
@@ -129,6 +130,7 @@ def test_a_whole_forward_with_the_kernels_equals_the_reference(tmp_path):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_whole_forward_in_half_precision_is_what_torchs_own_operations_give(tmp_path):
     model = tiny_model(tmp_path, "mm")
     kernels, plain = (FastForward(model, half=torch.float16, **options) for options in ({"kernels": TRITON}, {}))

@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from labeler.exports.coco_files import CocoFormat
+from labeler.exports.export import export_run
+from labeler.exports.selection import Selection
+from labeler.exports.totals import Totals
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
+from labeler.labels.thresholds import Thresholds
 from labeler.prompts.grounding_dino import Prompts
-from labeler.runs import Run, layout, open_run
+from labeler.runs import Run, Snapshot, layout, open_run
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Shard
@@ -107,3 +112,11 @@ def only_images(truth: Mapping[str, Any], wanted: Any) -> dict[str, Any]:
         "images": [i for i in truth["images"] if wanted(i["id"])],
         "annotations": [a for a in truth["annotations"] if wanted(a["image_id"])],
     }
+
+
+def export_coco(
+    snapshot: Snapshot, target: str, *, thresholds: Thresholds | None = None, suppress_iou: float | None = None
+) -> Totals:
+    """The whole run as one COCO file."""
+    selection = Selection(thresholds=thresholds or Thresholds(), suppress_iou=suppress_iou)
+    return export_run(snapshot, selection, CocoFormat(), target, single_file=True).totals

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labeler import images
+from labeler.digests import digest_of
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from labeler.prompts.grounding_dino import Prompts
@@ -115,7 +115,7 @@ def _row(shard_id: str, item: Item, found: Detections, failure: tuple[str, str] 
     assert item.data is not None
     row = Row(
         item.key, shard_id, item.index, item.uri, "labeled" if len(found) else "empty", offset=item.offset,
-        length=item.length, digest=images.digest(item.data), width=SIZE[0], height=SIZE[1], orientation=1,
+        length=item.length, digest=digest_of(item.data), width=SIZE[0], height=SIZE[1], orientation=1,
         detections=found,
     )  # fmt: skip
     if failure is None:

@@ -77,6 +77,7 @@ def test_an_object_with_two_names_is_counted_until_suppression_leaves_one() -> N
     assert (row.two_names, row.recall, row.precision) == (0.0, 1.0, 1.0)
 
 
+@pytest.mark.slow  # a whole model, over thirteen chunks
 def test_the_table_of_chunks_and_precision_has_a_row_for_each_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from labeler.detectors import GroundingDino
-from labeler.detectors.grounding_dino import engine, engine_check
-from labeler.detectors.grounding_dino.engine_check import FLOAT32, HALF, compare
+from labeler.detectors.grounding_dino import engine, engine_check, engine_times
+from labeler.detectors.grounding_dino.engine_check import FLOAT32, HALF, EngineCheck, compare
+from labeler.detectors.grounding_dino.engine_times import EngineTimes, time_in_turns
 from labeler.detectors.grounding_dino.fast import FastForward
 from labeler.detectors.grounding_dino.fast.kernels import PLAIN
 from labeler.detectors.grounding_dino.scratch import create_checkpoint
+from labeler.detectors.grounding_dino.split_forward import SplitForward
 from labeler.errors import Refused
 from labeler.training.shapes import draw_scene
 
@@ -208,3 +210,89 @@ def test_the_picture_is_large_enough_for_every_query(tmp_path):
     picture = engine_check._encode_picture(detector.network.forward, detector.preprocessing.rule)
     assert picture.features.shape[1] >= 400
     assert detector.description["engine"] == "fast"
+
+
+class Clock:
+    """Moves on only when somebody works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, *seconds: float):
+        """A way that takes these seconds, one after the other, the last again and again."""
+        left = list(seconds)
+
+        def way() -> None:
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+
+        return way
+
+
+@pytest.mark.parametrize(("fast", "stays"), [(0.10, True), (0.119, True), (0.121, False), (0.30, False)])
+def test_the_fast_engine_stays_unless_it_is_a_fifth_slower(fast, stays):
+    clock = Clock()
+    times = time_in_turns(clock.work(3.0, fast), clock.work(2.0, 0.10), clock)  # the first is warming up
+    assert (times.rounds, times.fast_stays) == (5, stays)
+    assert times.reference == pytest.approx(0.10)
+    assert times.fast == pytest.approx(fast)
+
+
+def test_one_slow_round_of_five_decides_nothing():
+    clock = Clock()
+    times = time_in_turns(clock.work(1.0, 0.1, 0.1, 3.0, 0.1), clock.work(1.0, 0.1), clock)
+    assert (times.rounds, times.fast_stays) == (5, True)
+
+
+def test_the_trial_ends_with_the_round_in_which_its_ten_seconds_are_over():
+    clock = Clock()
+    assert time_in_turns(clock.work(2.0), clock.work(2.0), clock).rounds == 2
+    assert time_in_turns(clock.work(30.0), clock.work(30.0), clock).rounds == 1
+
+
+def test_an_engine_that_is_slower_on_this_gpu_is_not_used_and_both_times_are_kept(folder, monkeypatch, warnings):
+    times = EngineTimes(fast=0.2, reference=0.1, rounds=5)
+    monkeypatch.setattr(engine, "_times", lambda *_: times)
+    description = load(folder).description
+    assert description["engine"] == "transformers"
+    assert "is slower here: 200.0 ms where transformers' own forward takes 100.0 ms" in description["engine_check"]
+    assert "runs on transformers' own forward: the fast engine is slower here" in warnings[0]
+    monkeypatch.setattr(engine, "_times", lambda *_: replace(times, fast=0.05))
+    description = load(folder).description
+    assert description["engine"] == "fast"
+    assert "it takes 50.0 ms where transformers' own forward takes 100.0 ms" in description["engine_check"]
+
+
+def _text_of(detector: GroundingDino):
+    return detector.network.forward.encode_text([chunk.input_ids for chunk in detector.prompts.chunks])
+
+
+def test_both_engines_are_timed_on_the_pictures_that_they_will_see(folder):
+    detector = load(folder)
+    with torch.inference_mode():
+        fast, text = detector.network.forward, _text_of(detector)
+        times = engine_times.time_engines(fast, SplitForward(fast.detector), text, detector.preprocessing.rule)
+    assert times.rounds >= 1
+    assert min(times.fast, times.reference) > 0
+
+
+def test_a_model_that_differs_from_itself_as_much_is_not_given_up(folder, monkeypatch):
+    """Where one rounding of the features changes detections, transformers' own forward would be no more exact."""
+    detector = load(folder)
+    with torch.inference_mode():
+        forward, text = detector.network.forward, _text_of(detector)
+    asked = []
+
+    def found(expected, detections, tokens, tolerance):
+        asked.append(detections)
+        return EngineCheck(900, matched[len(asked) - 1], 0.0, 0.0, passed=False)
+
+    monkeypatch.setattr(engine_check, "compare", found)
+    with torch.inference_mode():
+        for matched, passed in (((0.96, 0.95), True), ((0.90, 0.95), False), ((0.5, 0.5), False), ((0.0, 0.0), False)):
+            asked.clear()
+            check = engine_check.check_engine(forward, detector.preprocessing.rule, text)
+            assert (check.passed, check.theirs) == (passed, matched[1])
+    assert not torch.equal(asked[0][1], asked[1][1])

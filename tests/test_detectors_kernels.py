@@ -11,13 +11,19 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-TYPES = ["fp16", "bf16", "fp32"]
+# One case of each kernel is for `make test`; the others differ in numbers alone.
+CASES = [
+    pytest.param(capability, dtype, marks=[] if (capability, dtype) == (90, "fp16") else [pytest.mark.slow])
+    for capability in (80, 90)
+    for dtype in ("fp16", "bf16", "fp32")
+]
 
 
-def test_the_kernels_equal_the_references_in_the_interpreter():
+@pytest.mark.parametrize("part", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_the_kernels_equal_the_references_in_the_interpreter(part):
     here = Path(__file__).parent
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", str(here / "kernels_in_interpreter.py")]
+    command = [sys.executable, "-m", "pytest", "-m", part, str(here / "kernels_in_interpreter.py")]
     done = subprocess.run(command, cwd=here.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
@@ -33,9 +39,8 @@ def in_registers(kernel, types, constants, folder, capability, multiples=()):
     assert code.widest == 128, code
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("sides", [2, 4])
+@pytest.mark.parametrize(("capability", "dtype"), CASES)
+@pytest.mark.parametrize("sides", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_sampling_compiles_to_code_that_keeps_all_in_registers(tmp_path, capability, dtype, sides):
     """At the published models' size. Unrolled over its 64 corners it took 255 registers and 1.1 to 1.9 kB of stack."""
     from labeler.detectors.grounding_dino.fast import sampling_triton as ours
@@ -47,8 +52,7 @@ def test_sampling_compiles_to_code_that_keeps_all_in_registers(tmp_path, capabil
     in_registers(ours.sample_kernel, types, sizes, tmp_path, capability)
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("capability", "dtype"), CASES)
 def test_residuals_and_norms_compile_to_code_that_keeps_all_in_registers(tmp_path, capability, dtype):
     from labeler.detectors.grounding_dino.fast import combine_triton as ours
 
@@ -61,8 +65,7 @@ def test_residuals_and_norms_compile_to_code_that_keeps_all_in_registers(tmp_pat
     in_registers(ours.combine_kernel, types, sizes, tmp_path, capability)
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("capability", "dtype"), CASES)
 def test_both_softmaxes_compile_to_code_that_keeps_all_in_registers(tmp_path, capability, dtype):
     from labeler.detectors.grounding_dino.fast import softmax_triton as ours
 

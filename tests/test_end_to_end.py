@@ -25,7 +25,7 @@ from labeler import storage
 from labeler.detectors import GroundingDino
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import Row, rows_to_table
-from labeler.runs import open_run, read_plan, read_progress, read_tables
+from labeler.runs import open_run, read_plan, read_progress, read_snapshot
 from labeler.shards import Unit, find_shards, read_units
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
@@ -68,7 +68,7 @@ def run_label(config: Path, *arguments: str, env: Mapping[str, str] | None = Non
 def rows_of(output: str) -> list[dict[str, Any]]:
     run = open_run(output)
     assert run is not None
-    return pa.concat_tables(read_tables(read_plan(run), read_progress(run))).to_pylist()
+    return pa.concat_tables(read_snapshot(run).tables()).to_pylist()
 
 
 def finished_shards(output: str) -> list[str]:
@@ -126,6 +126,24 @@ def test_buckets_of_somebody_else_are_read_by_workers_and_by_what_comes_later(
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").rglob("*.tar"))) == 1
+
+
+def test_expired_credentials_are_named_before_anything_fails_and_the_run_goes_on_once_they_are_renewed(
+    tmp_path: Path, checkpoint: Path, s3_server: S3Server, bucket: str, proxy: Proxy
+) -> None:
+    put_tars(f"{bucket}/in", shards=6, images=16)
+    config = write_config(tmp_path / "c.yaml", f"{bucket}/in", f"{bucket}/run", checkpoint, ray={"read_tasks": 1})
+    process = start_label(config, env={**s3_server.env, "AWS_ENDPOINT_URL": proxy.endpoint})
+    wait_until(lambda: process.poll() is not None or finished_shards(f"{bucket}/run"))
+    proxy.key_id = "NEWKEY"
+    assert process.stderr is not None
+    lines = iter(process.stderr.readline, "")
+    named = next((line for line in lines if "have expired" in line), "")
+    proxy.key_id = None
+    assert named.startswith("storage is tried again: the AWS credentials have expired"), named
+    assert "will repeat" not in "".join(lines), "no operation had failed by then"
+    assert process.wait(timeout=PATIENCE_S) == 0
+    assert len(rows_of(f"{bucket}/run")) == 6 * 16
 
 
 def test_s3_in_and_out_with_a_killed_driver_and_new_shards(

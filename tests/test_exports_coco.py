@@ -8,12 +8,11 @@ import pytest
 from pycocotools.coco import COCO
 
 from labeler.errors import Refused
-from labeler.exports.coco import export_coco
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from labeler.labels.thresholds import Thresholds, read_thresholds
 from labeler.prompts.grounding_dino import Prompts
-from labeler.runs import Run, layout, open_run, read_plan, read_progress
+from labeler.runs import Run, layout, open_run, read_snapshot
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Shard
@@ -50,7 +49,7 @@ def row(index: int, status: str = "empty", detections: Detections | None = None)
 
 
 def export(run: Run, target: Path, **options: object) -> dict[str, list[dict[str, object]]]:
-    export_coco(run, read_plan(run), read_progress(run), str(target), **options)  # type: ignore[arg-type]
+    export_coco(read_snapshot(run), str(target), **options)  # type: ignore[arg-type]
     return json.loads(target.read_text())  # type: ignore[no-any-return]
 
 
@@ -77,12 +76,12 @@ def test_boxes_become_xywh_and_scores_stay(tmp_path: Path) -> None:
 
 def test_image_ids_count_in_key_order_and_stay_when_images_are_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [[row(0), row(1, "decode_error")], [row(2, "labeled", TWO)]])
-    summary = export_coco(run, read_plan(run), read_progress(run), str(tmp_path / "c.json"))
+    summary = export_coco(read_snapshot(run), str(tmp_path / "c.json"))
     values = json.loads((tmp_path / "c.json").read_text())
     assert [image["id"] for image in values["images"]] == [1, 3]
     assert {a["image_id"] for a in values["annotations"]} == {3}
     assert summary.left_out == {"decode_error": 1}
-    assert (summary.images, summary.annotations) == (2, 3)
+    assert (sum(summary.images.values()), summary.annotations) == (2, 3)
 
 
 def test_thresholds_apply_per_category_and_keep_the_image(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from labeler.exports.splits import parse_splits
 from labeler.exports.webdataset_tars import WebDatasetFormat
 from labeler.exports.yolo import YoloFormat
 from labeler.labels.thresholds import Thresholds
-from labeler.runs import Run, read_plan, read_progress
+from labeler.runs import Run, read_snapshot
 from tests.mask_parts import Filling
 from tests.red_boxes import mixed_run, red_share
 
@@ -224,7 +224,7 @@ def in_small_parts(to: str, *, copy: bool) -> Format:
 def test_it_opens_when_the_first_files_of_a_split_are_empty(run: Run, tmp_path: Path, to: str, copy: bool) -> None:
     selection = Selection(thresholds=Thresholds(THRESHOLD), splits=parse_splits(SPLIT))
     out = tmp_path / "out"
-    done = export_run(run, read_plan(run), read_progress(run), selection, in_small_parts(to, copy=copy), str(out))
+    done = export_run(read_snapshot(run), selection, in_small_parts(to, copy=copy), str(out))
     assert done.parts == IMAGES
     assert READERS[to](out, images=copy) == expected(run, to)
 

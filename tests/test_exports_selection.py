@@ -29,7 +29,7 @@ from labeler.exports.sql import Where
 from labeler.labels.detections import Detections
 from labeler.labels.merge import suppress_across_categories
 from labeler.labels.records import Row
-from labeler.runs import Run
+from labeler.runs import Run, read_snapshot
 from tests.label_runs import row, write_run
 from tests.red_boxes import red_run
 
@@ -209,9 +209,8 @@ def split_of_images(run: Run, folder: Path, *options: str) -> dict[str, str]:
 
 
 def _rows(run: Run) -> list[str]:
-    from labeler.runs import read_plan, read_progress, read_tables
 
-    return [d for t in read_tables(read_plan(run), read_progress(run)) for d in t["digest"].to_pylist()]
+    return [d for t in read_snapshot(run).tables() for d in t["digest"].to_pylist()]
 
 
 def images(count: int, *, first: int = 0, **values: Any) -> list[Row]:

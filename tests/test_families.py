@@ -28,7 +28,7 @@ from labeler.labeling.resolve import resolve_job
 from labeler.pipeline.label import label
 from labeler.prompts import plan_from_json, register
 from labeler.prompts.families import DEFAULT
-from labeler.runs import open_run, read_plan, read_progress, read_tables
+from labeler.runs import open_run, read_snapshot
 from labeler.training.config import ModelConfig
 from labeler.training.models import start_checkpoint
 from labeler.vocabulary import Vocabulary
@@ -99,7 +99,7 @@ def test_a_closed_set_is_labeled_on_ray_as_transformers_computes_it_exported_and
     assert outcome.report.statuses == {"labeled": 4}
     run = open_run(str(output))
     assert run is not None
-    rows = [row for table in read_tables(read_plan(run), read_progress(run)) for row in table.to_pylist()]
+    rows = [row for table in read_snapshot(run).tables() for row in table.to_pylist()]
     boxes = 0
     for row in rows:
         expected = of_transformers(folder, (source / row["image_key"]).read_bytes())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as pillow
 
-from labeler import images
+from labeler.digests import digest_of
 from labeler.images import ImageError, decode
 from tests.image_parts import NOISE, encoded, exif, into_png, png_chunk, reason
 
@@ -93,7 +93,7 @@ def outcome(data: bytes) -> tuple[str, str]:
     except ImageError as error:
         return error.status, str(error)
     assert (image.pixels.ndim, image.pixels.dtype) == (3, np.uint8)
-    return "image", images.digest(image.pixels.tobytes())
+    return "image", digest_of(image.pixels.tobytes())
 
 
 @pytest.mark.filterwarnings("ignore")

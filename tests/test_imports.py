@@ -14,7 +14,19 @@ PACKAGE = ROOT / "labeler"
 
 # Lower layers first; a module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "plain_json", "plain_yaml", "output", "file_names", "byte_budget", "cgroups", "cpus"},
+    {
+        "errors",
+        "digests",
+        "plain_json",
+        "plain_yaml",
+        "output",
+        "signature",
+        "owners",
+        "file_names",
+        "byte_budget",
+        "cgroups",
+        "cpus",
+    },
     {"storage"},
     {"vocabulary", "images", "terminal"},
     {"labels", "config"},

@@ -5,10 +5,11 @@ import pyarrow as pa
 import pycocotools.mask
 import pytest
 
-from labeler.labels import records
+from labeler.labels import detections_column
 from labeler.labels.detections import Detections
+from labeler.labels.detections_column import MASK, DetectionsColumn
 from labeler.labels.masks import Mask
-from labeler.labels.records import LABELS, MASK, Row, detections_of, parquet_to_table, rows_to_table, table_to_parquet
+from labeler.labels.records import LABELS, Row, parquet_to_table, rows_to_table, table_to_parquet
 
 
 def blob(seed: int, height: int, width: int, share: float = 0.5) -> np.ndarray:
@@ -90,18 +91,19 @@ def test_masks_come_back_from_parquet_as_they_went_in() -> None:
     ]
     table = parquet_to_table(table_to_parquet(rows_to_table(rows), {}))
     assert table.schema.equals(LABELS)
-    without, _, back = detections_of(table)
+    without, _, back = DetectionsColumn(table).per_row(masks=True)
     assert back.masks is not None
     assert back.masks.tolist() == some.masks.tolist()  # type: ignore[union-attr]
     assert back.mask_of(0).quality == 0.75  # type: ignore[union-attr]
     assert without.count_masks() == 0
-    assert detections_of(table.slice(2, 1))[0].mask_of(0) == some.mask_of(0)
+    assert DetectionsColumn(table.slice(2, 1)).per_row(masks=True)[0].mask_of(0) == some.mask_of(0)
 
 
 def test_readers_of_boxes_get_them_without_the_masks() -> None:
     some = two().with_masks([mask_at(0, 30, 40, 0.75), None])
     table = rows_to_table([Row(key, "000000", 0, "u", "labeled", detections=some) for key in "ab"])
-    for with_masks, without in zip(detections_of(table), detections_of(table, masks=False), strict=True):
+    column = DetectionsColumn(table)
+    for with_masks, without in zip(column.per_row(masks=True), column.per_row(masks=False), strict=True):
         assert without.masks is None
         assert with_masks.count_masks() == 1
         for column in ("boxes", "scores", "category_ids", "chunks"):
@@ -112,14 +114,14 @@ def test_of_a_part_of_a_table_only_its_own_masks_are_made(monkeypatch: pytest.Mo
     some = two().with_masks([mask_at(0, 30, 40, 0.75), mask_at(1, 30, 40, 0.5)])
     table = rows_to_table([Row(str(n), "000000", n, "u", "labeled", detections=some) for n in range(5)])
     made: list[object] = []
-    monkeypatch.setattr(records, "_mask_of", made.append)
-    assert [len(found) for found in detections_of(table.slice(3, 1))] == [2]
+    monkeypatch.setattr(detections_column, "_mask_of", made.append)
+    assert [len(found) for found in DetectionsColumn(table.slice(3, 1)).per_row(masks=True)] == [2]
     assert len(made) == 2
 
 
 def test_a_run_without_masks_reads_back_without() -> None:
     table = rows_to_table([Row("a", "000000", 0, "u", "labeled", detections=two())])
-    assert detections_of(table)[0].masks is None
+    assert DetectionsColumn(table).per_row(masks=True)[0].masks is None
 
 
 def test_masks_of_the_first_schema_version_have_no_quality() -> None:
@@ -134,4 +136,4 @@ def test_masks_of_the_first_schema_version_have_no_quality() -> None:
     names = [field.name for field in column.type.value_type]
     rebuilt = pa.ListArray.from_arrays(column.offsets, pa.StructArray.from_arrays(values, names))
     table = table.set_column(table.schema.names.index("detections"), "detections", rebuilt)
-    assert detections_of(table)[0].mask_of(1) == mask
+    assert DetectionsColumn(table).per_row(masks=True)[0].mask_of(1) == mask

@@ -4,11 +4,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from labeler.labels.detections import Detections
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import (
     LABELS,
     STATUSES,
     Row,
-    detections_of,
     parquet_to_table,
     rows_to_table,
     schema,
@@ -25,22 +25,22 @@ def test_no_rows_make_an_empty_table_of_the_whole_schema() -> None:
     table = rows_to_table([])
     assert table.num_rows == 0
     assert table.schema.equals(LABELS)
-    assert detections_of(parquet_to_table(table_to_parquet(table, {}))) == []
+    assert DetectionsColumn(parquet_to_table(table_to_parquet(table, {}))).per_row(masks=True) == []
 
 
 def test_a_unit_without_any_detection_keeps_the_schema() -> None:
     back = parquet_to_table(table_to_parquet(rows_to_table([row(0), row(1)]), {}))
     assert back.schema.equals(LABELS)
-    assert [len(d) for d in detections_of(back)] == [0, 0]
+    assert [len(d) for d in DetectionsColumn(back).per_row(masks=True)] == [0, 0]
     assert back["detections"].null_count == 0
 
 
 def test_detections_come_back_as_they_went_in_also_from_a_slice() -> None:
     some = Detections.of([[0, 1, 2, 3], [4, 5, 6, 7]], [0.5, 0.25], [7, 9], [0, 3])
     table = parquet_to_table(table_to_parquet(rows_to_table([row(0), row(1, some), row(2), row(3, some[:1])]), {}))
-    for whole, expected in zip(detections_of(table), [0, 2, 0, 1], strict=True):
+    for whole, expected in zip(DetectionsColumn(table).per_row(masks=True), [0, 2, 0, 1], strict=True):
         assert len(whole) == expected
-    again = detections_of(table.slice(1, 2))[0]
+    again = DetectionsColumn(table.slice(1, 2)).per_row(masks=True)[0]
     assert again.boxes.tolist() == some.boxes.tolist()
     assert (again.scores.tolist(), again.category_ids.tolist(), again.chunks.tolist()) == ([0.5, 0.25], [7, 9], [0, 3])
 

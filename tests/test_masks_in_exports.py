@@ -17,10 +17,10 @@ from pycocotools.coco import COCO
 from labeler.cli import main
 from labeler.evaluation import evaluate_run
 from labeler.labeling.unit import MASKS_LOST
-from labeler.labels import records
+from labeler.labels import detections_column
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
-from labeler.runs import Run, read_plan, read_progress
+from labeler.runs import Run, read_snapshot
 from tests.label_runs import row, write_run
 from tests.mask_parts import HEIGHT, WIDTH, Filling, filled
 from tests.red_boxes import RED, red_run
@@ -84,7 +84,7 @@ def test_formats_that_have_no_place_for_masks_make_none(
     def refuse(value: Any) -> None:
         raise AssertionError("a mask was made")
 
-    monkeypatch.setattr(records, "_mask_of", refuse)
+    monkeypatch.setattr(detections_column, "_mask_of", refuse)
     assert main(["export", run.uri, "--to", "odvg", "--output", str(tmp_path / "odvg"), "--split", "a=0.5,b=0.5"]) == 0
     with pytest.raises(AssertionError, match="a mask was made"):
         main(["export", run.uri, "--to", "coco", "--output", str(tmp_path / "out.json")])
@@ -178,6 +178,6 @@ def test_a_report_counts_lost_masks_by_name(tmp_path: Path) -> None:
     lost: Row = row(0, masked()[:0], error=None)
     named = row(1, Detections.of(BOXES[:1], [0.5], [3]), error=MASKS_LOST)
     made = write_run(tmp_path / "run", {(0, 0): [lost, named]}, fields={"masks": "d1"})
-    report = build_report(made, read_plan(made), read_progress(made))
+    report = build_report(read_snapshot(made))
     assert report.errors == {MASKS_LOST: 1}
     assert report.statuses == {"labeled": 1, "empty": 1}

@@ -22,7 +22,8 @@ from labeler.labeling.resolve import resolve_job
 from labeler.labeling.unit import MASKS_LOST, UnitLabeler
 from labeler.labels.contact_sheet import Tile, colour_of, draw_contact_sheet
 from labeler.labels.detections import Detections
-from labeler.labels.records import detections_of, rows_to_table
+from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.records import rows_to_table
 from labeler.segmenters import Sam
 from labeler.shards import Item, Unit
 from tests.conftest import NAMES
@@ -90,7 +91,7 @@ def test_a_real_segmenter_labels_a_unit_as_it_labels_single_images() -> None:
     items = [item(i, image_bytes(i, width=40 + 9 * i, height=50)) for i in range(5)]
     rows, _ = labeler(sam).label("000000", items)
     table = rows_to_table(rows)
-    assert sum(found.count_masks() for found in detections_of(table)) >= 3
+    assert sum(found.count_masks() for found in DetectionsColumn(table).per_row(masks=True)) >= 3
     for made, one in zip(rows, items, strict=True):
         assert one.data is not None
         pixels = np.asarray(Image.open(io.BytesIO(one.data)))

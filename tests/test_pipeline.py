@@ -21,7 +21,7 @@ from labeler.pipeline.label import Outcome, label
 from labeler.pipeline.session import _images_committed
 from labeler.pipeline.suspects import Suspect, label_suspects
 from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
-from labeler.runs import open_run, read_plan, read_progress, read_tables
+from labeler.runs import open_run, read_plan, read_progress, read_snapshot
 from labeler.runs.erasure import forget
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Shard
@@ -53,7 +53,7 @@ def run_quietly(config: Config, **options: Any) -> Outcome:
 def rows_of(output: Path) -> list[dict[str, Any]]:
     run = open_run(str(output))
     assert run is not None
-    tables = list(read_tables(read_plan(run), read_progress(run)))
+    tables = list(read_snapshot(run).tables())
     return pa.concat_tables(tables).to_pylist() if tables else []
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from labeler.pipeline.blocks import Receipt
@@ -33,6 +34,16 @@ def test_pieces_to_be_repeated_are_counted() -> None:
     shown = display(a=None)
     shown.receive(Receipt("unit", "a", 0, error="timed out"))
     assert shown.line().endswith("to repeat 1")
+
+
+def test_trouble_with_storage_is_printed_once_in_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("labeler.display.time.monotonic", lambda: now)
+    file = io.StringIO()
+    shown = Display(done=0, images_per_shard={}, console=Console(file=file))
+    for now in (100.0, 101.0, 650.0, 750.0):  # noqa: B007  # read by the clock
+        shown.trouble("expired")
+    assert file.getvalue().splitlines() == ["storage is tried again: expired"] * 2
 
 
 def test_a_unit_that_comes_twice_counts_once_and_after_an_error_too() -> None:

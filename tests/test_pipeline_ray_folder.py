@@ -118,9 +118,9 @@ os._exit(0)
 
 def test_a_start_that_hangs_ends_with_a_line_though_stderr_is_silenced() -> None:
     program = (
-        "import time; from labeler.pipeline.connection import _silent_stderr, ended_after\n"
+        "import time; from labeler.output import silent_stderr; from labeler.pipeline.connection import ended_after\n"
         "with ended_after(60, 'never'): pass\n"
-        "with ended_after(0.1, 'labeler: it hangs'), _silent_stderr(): time.sleep(3600)"
+        "with ended_after(0.1, 'labeler: it hangs'), silent_stderr(): time.sleep(3600)"
     )
     done = python(program)
     assert (done.returncode, done.stderr) == (2, "labeler: it hangs\n")

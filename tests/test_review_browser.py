@@ -12,13 +12,13 @@ from typing import Any
 import duckdb
 import pytest
 
-from labeler.exports.coco import export_coco
 from labeler.labels.thresholds import NEVER, Thresholds
 from labeler.review import write_report
-from labeler.runs import Run, read_plan, read_progress
+from labeler.runs import Run, read_snapshot
 from labeler.runs.fitted_on import fitted_on, thresholds_for
 from tests.browser import chromium, eventually, set_window, slide
 from tests.evaluation_runs import add_masks
+from tests.label_runs import export_coco
 from tests.review_runs import HOSTILE, write_input, write_run
 from tests.test_review_report import truth_of
 
@@ -64,9 +64,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
         run = write_run(folder / "run", write_input(folder / "in", "webdataset"), change=add_masks)
         truth = truth_of(run, folder / "gt.json")
         target = folder / "report.html"
-        write_report(
-            run, read_plan(run), read_progress(run), str(target), thresholds=Thresholds(0.3), annotations=str(truth)
-        )
+        write_report(read_snapshot(run), str(target), thresholds=Thresholds(0.3), annotations=str(truth))
         browser.get(target.as_uri())
         yield Opened(run, browser, folder / "downloads")
 
@@ -127,8 +125,7 @@ def test_the_downloaded_thresholds_are_accepted_by_export(fresh: Opened, tmp_pat
     assert (thresholds.default, thresholds.by_category) == (0.35, {5: 0.62})
     assert thresholds.fitted_on == fitted_on(fresh.run)
     assert fresh.run.manifest.run_id in path.read_text()
-    plan, progress = read_plan(fresh.run), read_progress(fresh.run)
-    exported = export_coco(fresh.run, plan, progress, str(tmp_path / "coco.json"), thresholds=thresholds)
+    exported = export_coco(read_snapshot(fresh.run), str(tmp_path / "coco.json"), thresholds=thresholds)
     fresh.expect(exported.annotations)
 
 
@@ -151,7 +148,7 @@ def test_a_category_that_is_left_out_stays_so_through_page_reload_and_download(f
 
 def test_a_page_made_with_a_file_that_leaves_all_out_begins_there(page: Opened, tmp_path: Path) -> None:
     run, target = page.run, tmp_path / "report.html"
-    write_report(run, read_plan(run), read_progress(run), str(target), thresholds=Thresholds(NEVER, {8: 0.5}))
+    write_report(read_snapshot(run), str(target), thresholds=Thresholds(NEVER, {8: 0.5}))
     page.browser.get(target.as_uri())
     try:
         assert page.browser.find_element("id", "threshold-value").text == "never"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def test_failed_and_repeated_images_are_counted_apart(tmp_path: Path) -> None:
     assert found.facts["repeated"] == [1, 1]
 
 
-def test_categories_meet_by_name(tmp_path: Path) -> None:
+def test_categories_meet_by_name_in_any_spelling(tmp_path: Path) -> None:
     source = write_input(tmp_path / "in", "webdataset")
     moved = {3: 30, 8: 80, 5: 50}
 
@@ -146,8 +147,11 @@ def test_categories_meet_by_name(tmp_path: Path) -> None:
         found = some_boxes(rng, item)
         return Detections.of(found.boxes, found.scores, [moved[int(id_)] for id_ in found.category_ids])
 
-    categories = [c | {"id": c["id"] * 10} for c in CATEGORIES]
-    one = write_run(tmp_path / "one", source)
+    spelled = [c | {"name": unicodedata.normalize("NFC", f"é {c['name']}")} for c in CATEGORIES]
+    categories = [
+        c | {"id": c["id"] * 10, "name": unicodedata.normalize("NFD", c["name"]).replace(" ", "_")} for c in spelled
+    ]
+    one = write_run(tmp_path / "one", source, categories=spelled)
     two = write_run(tmp_path / "two", source, detect=renumbered, categories=categories)
     assert compare(one, two, tmp_path / "c.html").total.agreement == 1.0
 
@@ -157,7 +161,7 @@ def test_categories_meet_by_name(tmp_path: Path) -> None:
     [
         (("a", "nowhere"), "is no run"),
         (("a", "unfinished"), "incomplete"),
-        (("a", "cats"), 'only in the second run; the nearest is "cat"'),
+        (("a", "cats"), "only in the second run; did you mean cat?"),
         (("a", "elsewhere"), "no labeled image in common"),
         (("a", "a", "--threshold", "7"), "score from 0 to 1"),
         (("a", "a", "--output", "x.txt"), ".html file"),

@@ -24,15 +24,15 @@ from labeler import storage
 from labeler.cli import main
 from labeler.errors import LabelerError
 from labeler.evaluation import evaluate_run, operating_points
-from labeler.exports.coco import export_coco
 from labeler.labels.detections import Detections
 from labeler.labels.thresholds import NEVER, Thresholds, as_written
 from labeler.review import write_report
 from labeler.review.image_bytes import ImageReader
 from labeler.review.pictures import shortest
 from labeler.review.truth import judge_run
-from labeler.runs import Run, read_plan, read_progress
+from labeler.runs import Run, read_snapshot
 from tests.evaluation_runs import add_masks
+from tests.label_runs import export_coco
 from tests.review_runs import CAP, HOSTILE, SIZE, data_of, write_input, write_run
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parent.parent
 
 def report(run: Run, target: Path, **options: Any) -> dict[str, Any]:
     options = {"thresholds": Thresholds(0.3)} | options
-    write_report(run, read_plan(run), read_progress(run), str(target), **options)
+    write_report(read_snapshot(run), str(target), **options)
     return data_of(target.read_text())
 
 
@@ -152,7 +152,9 @@ def test_parquet_rows_that_are_gone_or_changed_are_said_and_the_others_shown(tmp
     rows = pq.read_table(path).column("image").to_pylist()[:18]
     rows[2]["bytes"], rows[7] = None, rows[8]
     data = bytearray(pa_bytes(rows))
-    reader = ImageReader(run, [replace(p, shard=replace(p.shard, size=len(data), etag=None)) for p in read_plan(run)])
+    snapshot = read_snapshot(run)
+    plan = [replace(p, shard=replace(p.shard, size=len(data), etag=None)) for p in snapshot.plan]
+    reader = ImageReader(replace(snapshot, plan=plan))
     path.write_bytes(data)
     labels = (
         duckdb.sql(f"select * from '{tmp_path}/run/labels/*/*.parquet' order by index").to_arrow_table().to_pylist()
@@ -177,8 +179,7 @@ def pa_bytes(rows: list[Any]) -> bytes:
 def test_the_file_keeps_to_its_size_and_says_what_is_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"))
     target = tmp_path / "r.html"
-    plan, progress = read_plan(run), read_progress(run)
-    summary = write_report(run, plan, progress, str(target), thresholds=Thresholds(0.3), max_bytes=200_000)
+    summary = write_report(read_snapshot(run), str(target), thresholds=Thresholds(0.3), max_bytes=200_000)
     assert target.stat().st_size == summary.size_bytes <= 200_000
     assert summary.images > 0
     assert summary.left_out > 0
@@ -272,12 +273,12 @@ def test_suspicions_follow_each_categorys_threshold(tmp_path: Path, thresholds: 
 
 def test_errors_follow_each_categorys_threshold(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"), detect=one_each)
-    export_coco(run, read_plan(run), read_progress(run), str(tmp_path / "gt.json"))
+    export_coco(read_snapshot(run), str(tmp_path / "gt.json"))
     truth = json.loads((tmp_path / "gt.json").read_text())
     truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] == 8]  # dogs are right, cats wrong
 
     def errors(thresholds: Thresholds) -> set[int]:
-        judged = judge_run(run, read_plan(run), read_progress(run), truth, thresholds=thresholds)
+        judged = judge_run(read_snapshot(run), truth, thresholds=thresholds)
         return set(judged.errors[0].tolist())  # category position * 2, + 1 for misses
 
     places = {id_: place for place, id_ in enumerate(sorted(category["id"] for category in truth["categories"]))}
@@ -287,7 +288,7 @@ def test_errors_follow_each_categorys_threshold(tmp_path: Path) -> None:
 
 def truth_of(run: Run, path: Path, *, drop: int = 4) -> Path:
     """The run's own export without every `drop`-th object, with crowds, and with an object nobody found."""
-    export_coco(run, read_plan(run), read_progress(run), str(path), thresholds=Thresholds(0.4))
+    export_coco(read_snapshot(run), str(path), thresholds=Thresholds(0.4))
     values = json.loads(path.read_text())
     values["annotations"] = [a for i, a in enumerate(values["annotations"]) if i % drop]
     first = values["images"][0]["id"]
@@ -323,7 +324,7 @@ def test_errors_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.Monkey
         for annotation in truth["annotations"][::3]:
             annotation["ignore"] = 1
     for threshold in (0.1, 0.3, 0.6):
-        judged = judge_run(run, read_plan(run), read_progress(run), truth, thresholds=Thresholds(threshold))
+        judged = judge_run(read_snapshot(run), truth, thresholds=Thresholds(threshold))
         score, place = evaluate_run(run.uri, truth).scores[0], round(threshold * 100) - 1
         assert score.rules.federated == federated
         groups = np.bincount(judged.errors[0], minlength=2 * len(score.objects))
@@ -340,7 +341,7 @@ def test_errors_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.Monkey
         (("run", "--threshold", "2"), "score from 0 to 1"),
         (("run", "--images", "-1"), "0 or more"),
         (("run", "--annotations", "other.json"), "are for other images"),
-        (("run", "--annotations", "names.json"), 'the nearest is "cat"'),
+        (("run", "--annotations", "names.json"), "did you mean cat?"),
         (("run", "--thresholds", "other.yaml"), "were fitted on vocabulary abc"),
     ],
 )

@@ -15,7 +15,7 @@ from labeler.cli import main
 from labeler.errors import Refused, StorageError
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
-from labeler.runs import Run, layout, open_run, read_plan, read_progress, read_tables
+from labeler.runs import Run, layout, open_run, read_snapshot
 from labeler.runs import erasure as forget_module
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.erasure import forget
@@ -66,7 +66,7 @@ def _killed(*_: object) -> bool:
 
 
 def rows_of(run: Run) -> list[dict[str, object]]:
-    return [r for table in read_tables(read_plan(run), read_progress(run)) for r in table.to_pylist()]
+    return [r for table in read_snapshot(run).tables() for r in table.to_pylist()]
 
 
 def removed(run: Run) -> list[tuple[object, object]]:

@@ -9,7 +9,7 @@ import pytest
 
 from labeler.cli import main
 from labeler.labels.detections import Detections
-from labeler.runs import Run, read_snapshot, read_tables
+from labeler.runs import Run, read_snapshot
 from labeler.runs.excluded import Excluded, write_excluded
 from tests.label_runs import row, write_run
 
@@ -21,7 +21,7 @@ def run_of(folder: Path) -> Run:
 
 
 def statuses(run: Run) -> list[str]:
-    return [status for table in read_tables(*read_snapshot(run)) for status in table["status"].to_pylist()]
+    return [status for table in read_snapshot(run).tables() for status in table["status"].to_pylist()]
 
 
 def exported(run: Run, target: Path) -> list[str]:

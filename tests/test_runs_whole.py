@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from labeler.cli import main
-from labeler.runs import Run, open_run, read_plan, read_snapshot, read_tables
+from labeler.runs import Run, open_run, read_plan, read_snapshot
 from labeler.runs.create import extend_plan
 from labeler.runs.plan import PLAN, PlannedShard
 from labeler.shards import Shard
@@ -35,7 +35,7 @@ def extended(run: Run, *names: str) -> Run:
 
 
 def rows_of(run: Run) -> list[tuple[str, int]]:
-    tables = read_tables(*read_snapshot(run))
+    tables = read_snapshot(run).tables()
     return [(r["shard_id"], r["index"]) for t in tables for r in t.select(["shard_id", "index"]).to_pylist()]
 
 

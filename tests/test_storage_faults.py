@@ -13,8 +13,9 @@ import pytest
 from botocore.config import Config
 
 from labeler import storage
+from labeler.digests import digest_of
 from labeler.errors import InputChanged, StorageError
-from labeler.images import decode, digest
+from labeler.images import decode
 from labeler.shards import Unit, find_shards, read_units
 from labeler.storage import retries, s3_clients
 from tests.inputs import image_bytes, tar_bytes
@@ -58,7 +59,7 @@ def fill(bucket: str, *, files: int, tars: int, rows: int) -> dict[str, str]:
 
 def pixels_digest(data: bytes | None) -> str:
     assert data is not None
-    return digest(decode(data).pixels.tobytes())
+    return digest_of(decode(data).pixels.tobytes())
 
 
 def read_all(bucket: str) -> list[tuple[str, str]]:
@@ -187,6 +188,42 @@ def test_credentials_that_nobody_renews_end_in_one_line_and_never_in_rows(
         list(read_units(shard))
     with pytest.raises(StorageError, match=r"have expired: 400 \(HTTP 400\)"):
         storage.head(f"{bucket}/files/00000.png")
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What this process says of failures that a person can end."""
+    lines: list[str] = []
+    retries.on_trouble(lines.append)
+    yield lines
+    retries.on_trouble(None)
+
+
+def test_expired_credentials_are_named_while_they_are_tried_again(
+    bucket: str, proxy: Proxy, keys: Path, told: list[str]
+) -> None:
+    storage.put(f"{bucket}/x", b"x")
+    proxy.answers = [("GET", 503, "SlowDown")] * 3  # passes without anybody
+    assert storage.read_bytes(f"{bucket}/x") == b"x"
+    proxy.answers = [("GET", 400, "ExpiredToken")] * 2  # renewed in time
+    assert storage.read_bytes(f"{bucket}/x") == b"x"
+    assert told == []
+    proxy.answers = [("GET", 400, "ExpiredToken")] * 3
+    assert storage.read_bytes(f"{bucket}/x") == b"x", "it was read in the end"
+    assert told == [
+        "the AWS credentials have expired: ExpiredToken (HTTP 400); "
+        "renew the AWS credentials (their file, or the machine's role)"
+    ]
+
+
+def test_a_listener_that_fails_does_not_fail_the_read(bucket: str, proxy: Proxy, keys: Path) -> None:
+    storage.put(f"{bucket}/x", b"x")
+    retries.on_trouble(lambda what: 1 / 0)
+    proxy.answers = [("GET", 400, "ExpiredToken")] * 3
+    try:
+        assert storage.read_bytes(f"{bucket}/x") == b"x"
+    finally:
+        retries.on_trouble(None)
 
 
 # ---- ranges

@@ -66,7 +66,7 @@ def test_categories_are_matched_by_name_whatever_their_ids(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("categories", "message"),
     [
-        ([{"id": 3, "name": "catt"}, {"id": 4, "name": "dog"}], 'category 3 "catt" is not in .* the nearest is "cat"'),
+        ([{"id": 3, "name": "catt"}, {"id": 4, "name": "dog"}], 'category 3 "catt" is not in .* did you mean cat'),
         ([{"id": 3, "name": "cat"}, {"id": 4, "name": "CAT"}], "are one name"),
         ([{"id": 3, "name": "red"}, {"id": 4, "name": "blue"}], "none of their categories"),
     ],

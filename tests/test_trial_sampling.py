@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from labeler import images
 from labeler.config import Config, make_config
+from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.labeling.resolve import plan_input, resolve_job
 from labeler.runs.excluded import Excluded, name_digest, write_excluded
@@ -50,7 +50,7 @@ def test_an_excluded_image_is_passed_over_and_another_shards_image_of_that_name_
 ) -> None:
     everything = [(shard, name) for shard in ("000000", "000001") for name in ("a.png", "b.png", "c.png")]
     assert sampled(config_of(source, checkpoint)) == everything
-    copied = images.digest(image_bytes(12))  # the second tar's c.png, by its bytes
+    copied = digest_of(image_bytes(12))  # the second tar's c.png, by its bytes
     config = config_of(source, checkpoint, exclude(source, "part-0.tar/b.png", copied))
     left = [pair for pair in everything if pair not in {("000000", "b.png"), ("000001", "c.png")}]
     assert sampled(config) == left

@@ -197,7 +197,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, truth: dict[str, Any]) -> Non
     [
         ([{"id": 3, "name": "cow"}, {"id": 8, "name": "dog"}], 'id 3 is "cat" in the annotations and "cow" in the run'),
         ([{"id": 8, "name": "cat"}, {"id": 3, "name": "dog"}], '"cat" has id 3 in the annotations and 8 in the run'),
-        ([{"id": 5, "name": "cats"}, {"id": 8, "name": "dog"}], 'id 3 "cat" is not in the run; the nearest is "cats"'),
+        ([{"id": 5, "name": "cats"}, {"id": 8, "name": "dog"}], 'id 3 "cat" is not in the run; did you mean cats?'),
     ],
 )
 def test_categories_that_do_not_match_are_refused_one_by_one(

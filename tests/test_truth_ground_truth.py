@@ -228,4 +228,4 @@ def test_bad_groups_are_refused(tmp_path: Path, text: str, message: str) -> None
 def test_an_unknown_category_of_a_group_is_named_with_the_nearest() -> None:
     with pytest.raises(Refused, match="1 unknown") as caught:
         read_groups({"seen": ["catt"]}, read_ground_truth(ONE))
-    assert caught.value.problems == ("seen: the annotations have no category 'catt'; did you mean \"cat\"?",)
+    assert caught.value.problems == ("seen: the annotations have no category 'catt'; did you mean cat?",)

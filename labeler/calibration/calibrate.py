@@ -8,13 +8,13 @@ from labeler.calibration.marks import Marks, collect_marks
 from labeler.calibration.target import Target
 from labeler.errors import Refused
 from labeler.evaluation import Evaluation, evaluate_run
-from labeler.runs import PlannedShard, Progress, Run
+from labeler.runs import Snapshot
 from labeler.truth.alignment import match_categories
 from labeler.truth.ground_truth import Annotations
 
 
 def calibrate_by_annotations(
-    run: Run, annotations: Annotations, target: Target, *, by_name: bool = False, partial: bool = False
+    snapshot: Snapshot, annotations: Annotations, target: Target, *, by_name: bool = False, partial: bool = False
 ) -> Calibration:
     """Thresholds from ground truth for some of the run's images; matching is `evaluate`'s, at IoU 0.5.
 
@@ -26,8 +26,8 @@ def calibrate_by_annotations(
     Raises:
         Refused: other images or categories, or nothing to calibrate by.
     """
-    evaluation = evaluate_run(run.uri, annotations, by_name=by_name, partial=partial, masks=False)
-    matched = match_categories(run.vocabulary(), evaluation.truth, by_name=by_name, partial=True)
+    evaluation = evaluate_run(snapshot, annotations, by_name=by_name, partial=partial, masks=False)
+    matched = match_categories(snapshot.run.vocabulary(), evaluation.truth, by_name=by_name, partial=True)
     _require_evidence(evaluation)
     evidence = TruthEvidence(evaluation.truth, evaluation.scores[0], matched.position_of)
     return fit(evidence, target, floor=evaluation.floor)
@@ -47,9 +47,7 @@ def _require_evidence(evaluation: Evaluation) -> None:
         )
 
 
-def calibrate_by_marks(
-    run: Run, plan: list[PlannedShard], progress: Progress, marks: Marks, target: Target
-) -> Calibration:
+def calibrate_by_marks(snapshot: Snapshot, marks: Marks, target: Target) -> Calibration:
     """Thresholds from boxes that somebody marked right or wrong: for a precision only, since nobody counted objects.
 
     Raises:
@@ -57,6 +55,6 @@ def calibrate_by_marks(
     """
     if target.measure != "precision":
         raise Refused("marks say how many boxes are right, not how many objects were missed: ask for a precision")
-    found = collect_marks(run, plan, progress, marks)
+    found = collect_marks(snapshot, marks)
     evidence = MarkEvidence(found.by_category, found.boxes)
-    return fit(evidence, target, floor=float(run.manifest.config["detect"].get("score_floor", 0.0)))
+    return fit(evidence, target, floor=float(snapshot.run.manifest.config["detect"].get("score_floor", 0.0)))

@@ -14,8 +14,8 @@ import pyarrow as pa
 from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
-from labeler.labels.records import detections_of
-from labeler.runs import PlannedShard, Progress, Run, read_tables
+from labeler.labels.detections_column import DetectionsColumn
+from labeler.runs import Snapshot
 
 _ROW_ID = re.compile(r"(\d{6,18})[/\\:-](\d{1,18})")  # shard id and index
 _DIGEST = re.compile(r"[0-9a-f]{32}")
@@ -104,21 +104,22 @@ def _parse(value: Any) -> Mark | None:
     return Mark(f"{row[1]}/{int(row[2])}" if row else image, box, category_id, float(score), right)
 
 
-def collect_marks(run: Run, plan: Sequence[PlannedShard], progress: Progress, marks: Marks) -> MarkedRun:
+def collect_marks(snapshot: Snapshot, marks: Marks) -> MarkedRun:
     """Check each mark against the box it is about, and count the run's boxes by category and score. Streams the run.
 
     Raises:
         Refused: marks of another run, or of images or boxes that the run does not have.
     """
-    if marks.run_id != run.manifest.run_id:
-        raise Refused(f"marks {marks.source} are of run {marks.run_id}, this is run {run.manifest.run_id}")
+    run_id = snapshot.run.manifest.run_id
+    if marks.run_id != run_id:
+        raise Refused(f"marks {marks.source} are of run {marks.run_id}, this is run {run_id}")
     wanted: dict[str, list[Mark]] = {}
     for mark in marks.marks:
         wanted.setdefault(mark.image, []).append(mark)
     boxes: dict[int, npt.NDArray[np.int64]] = {}
     found: dict[int, list[tuple[float, float]]] = {}
     problems: list[str] = []
-    for table in read_tables(plan, progress, columns=_COLUMNS):
+    for table in snapshot.tables(_COLUMNS):
         _count(table, boxes)
         keys = zip(table["shard_id"].to_pylist(), table["index"].to_pylist(), table["digest"].to_pylist(), strict=True)
         for position, (shard_id, index, digest) in enumerate(keys):
@@ -136,7 +137,7 @@ def collect_marks(run: Run, plan: Sequence[PlannedShard], progress: Progress, ma
 def _judge(
     marks: Sequence[Mark], row: pa.Table, found: dict[int, list[tuple[float, float]]], problems: list[str]
 ) -> None:
-    detections = detections_of(row, masks=False)[0]
+    detections = DetectionsColumn(row).per_row(masks=False)[0]
     for mark in marks:
         if not 0 <= mark.box < len(detections):
             problems.append(f"image {mark.image}: box {mark.box} of {len(detections)}")
@@ -153,7 +154,7 @@ def _judge(
 
 def _count(table: pa.Table, boxes: dict[int, npt.NDArray[np.int64]]) -> None:
     """Add a unit's boxes to the counts."""
-    rows = detections_of(table, masks=False)
+    rows = DetectionsColumn(table).per_row(masks=False)
     category_ids = np.concatenate([d.category_ids for d in rows]) if rows else np.zeros(0, np.int32)
     scores = np.concatenate([d.scores for d in rows]) if rows else np.zeros(0, np.float32)
     for id_ in np.unique(category_ids):

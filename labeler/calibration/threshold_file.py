@@ -10,10 +10,10 @@ import yaml
 
 from labeler import plain_yaml
 from labeler.calibration.fit import Calibration, Choice, Interval
+from labeler.digests import digest_of
 from labeler.labels.thresholds import NEVER, as_written
 from labeler.runs import Run
 from labeler.runs.fitted_on import fitted_on
-from labeler.runs.manifest import digest_of
 
 _HEAD = "# Fitted by `labeler calibrate`, for runs of the same model, prompts and vocabulary only.\n"
 _ALL = "all categories together"

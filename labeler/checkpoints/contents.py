@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from labeler import plain_json, storage
 from labeler.checkpoints.files import CONFIG, IMAGE_PROCESSOR, TOKENIZER, WEIGHTS, WEIGHTS_INDEX
 from labeler.checkpoints.located import Located
+from labeler.digests import new_digest
 from labeler.errors import Refused
 
 _STREAM_BYTES = 8 * 2**20
@@ -99,7 +99,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _digest(folder: Path, weight_files: list[str]) -> str:
     """blake2b-128 over (name, length, bytes) of every file that determines outputs, in order of name."""
     present = [name for name in (CONFIG, *IMAGE_PROCESSOR, *TOKENIZER) if (folder / name).is_file()]
-    digest = hashlib.blake2b(digest_size=16)
+    digest = new_digest()
     for name in sorted([*present, *weight_files]):
         digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
         with storage.open_regular(folder / name) as file:

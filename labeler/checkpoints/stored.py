@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from labeler import storage
 from labeler.checkpoints.files import CONFIG, IMAGE_PROCESSOR, TOKENIZER
+from labeler.digests import digest_of
 from labeler.errors import Refused, StorageError
 
 _STREAM_BYTES = 8 * 2**20
@@ -44,7 +44,7 @@ def fetch_from_storage(uri: str, shown: str, weights: bool) -> Path:
         if not objects:
             raise Refused(f"no checkpoint at {shown}: the folder has no {CONFIG} and no weights")
         identity = json.dumps([uri, weights, [(found.uri, found.size, found.etag) for found in objects]])
-        cached = cache_folder() / "checkpoints" / hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
+        cached = cache_folder() / "checkpoints" / digest_of(identity.encode())
         if cached.is_dir():  # whole, or it would not have its name; a cache that can only be read is enough
             return cached
         with _locked(cached.with_suffix(".lock")):

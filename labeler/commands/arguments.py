@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from labeler import storage
 from labeler.errors import Refused
 
 if TYPE_CHECKING:
-    from labeler.runs import PlannedShard, Progress, Run
+    from labeler.runs import Run
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -23,19 +22,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def require_run(uri: str) -> Run:
     """The run in a folder; Refused when there is none."""
-    from labeler import storage
     from labeler.runs import open_run
 
     run = open_run(storage.absolute_uri(uri))
     if run is None:
         raise Refused(f"{storage.redact(uri)} is no run: it has no run.json; give the output folder of a label command")
     return run
-
-
-def require_complete(run: Run, plan: Sequence[PlannedShard], progress: Progress, or_else: str) -> None:
-    """Refused while shards of the run are unfinished; `or_else` says what to do with what there is."""
-    if left := progress.left(plan):
-        raise Refused(
-            f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
-            f"finish it with the label command, or {or_else}"
-        )

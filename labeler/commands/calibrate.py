@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, require_complete, require_run
+from labeler.commands.arguments import Verbs, require_run
 from labeler.commands.outputs import require_replaceable, written
 
 _REPLACEABLE = "a file as `labeler calibrate` wrote it: it was edited, or made otherwise"
@@ -35,16 +35,16 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
     target = parse_target(arguments.target, confidence=arguments.confidence, min_judged=arguments.min_judged)
     run = require_run(arguments.run_uri)
-    plan, progress = read_snapshot(run)
+    snapshot = read_snapshot(run)
     if not arguments.partial:
-        require_complete(run, plan, progress, "calibrate on what there is with --partial")
+        snapshot.require_complete("calibrate on what there is with --partial")
     output = arguments.output or run.path("thresholds.yaml")
     replaced = require_replaceable(output, describe_unedited, _REPLACEABLE, force=arguments.force)
     if arguments.marks:
-        calibration = calibrate_by_marks(run, plan, progress, read_marks(arguments.marks), target)
+        calibration = calibrate_by_marks(snapshot, read_marks(arguments.marks), target)
     else:
         calibration = calibrate_by_annotations(
-            run, arguments.annotations, target, by_name=arguments.categories_by_name, partial=arguments.partial
+            snapshot, arguments.annotations, target, by_name=arguments.categories_by_name, partial=arguments.partial
         )
     source = storage.redact(arguments.annotations or arguments.marks)
     storage.put(output, to_yaml(calibration, run, source=source))

@@ -6,8 +6,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from labeler import storage
+from labeler import signature, storage
 from labeler.commands.arguments import Verbs, require_run
+from labeler.commands.outputs import require_replaceable, require_replaceable_page
 
 if TYPE_CHECKING:
     from labeler.labels.thresholds import Thresholds
@@ -30,6 +31,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--partial", action="store_true", help="incomplete runs too; leave out categories that only one run has"
     )
+    parser.add_argument("--force", action="store_true", help="replace files that are not a comparison by labeler")
     parser.set_defaults(run=_compare)
 
 
@@ -51,14 +53,30 @@ def _compare(arguments: argparse.Namespace) -> int:
     target = arguments.output or runs[1].path(f"compare-{runs[0].manifest.run_id[:8]}.html")
     if not target.endswith(".html"):
         raise Refused(f"--output is the name of an .html file, got {storage.redact(target)}")
+    replaced = _replaced(target, force=arguments.force)
     for run in runs:
         note_made(run, storage.absolute_uri(target))
     for name, one in zip("AB", thresholds, strict=True):
         if not one.keep_any:
             print(f"labeler: warning: {name}: {NOTHING_KEPT}", file=sys.stderr)
     found = compare_runs(runs, thresholds, target, partial=arguments.partial, max_images=arguments.images)
-    print("\n".join([*_lines(found, runs[0].vocabulary()), storage.redact(target)]))
+    print("\n".join([*_lines(found, runs[0].vocabulary()), storage.redact(target), *replaced]))
     return 0
+
+
+def _replaced(target: str, *, force: bool) -> list[str]:
+    """Return a line for each file that is replaced. Raises Refused if labeler did not write one of them."""
+    from labeler.review.comparison import numbers_uri
+
+    numbers = require_replaceable(
+        numbers_uri(target),
+        signature.describe_comparison,
+        "numbers by `labeler compare`",
+        force=force,
+        max_bytes=signature.HEAD_BYTES,
+    )
+    found = require_replaceable_page(target, force=force), numbers
+    return [f"replaces: {about}" for about in found if about]
 
 
 def _thresholds(run: Run, file: str | None, default: float) -> Thresholds:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands import export_options as options
-from labeler.commands.arguments import Verbs, require_complete, require_run
+from labeler.commands.arguments import Verbs, require_run
 from labeler.commands.outputs import require_replaceable
 from labeler.errors import Refused, StorageError
 
@@ -35,9 +35,9 @@ def _export(arguments: argparse.Namespace) -> int:
     from labeler.runs import read_snapshot
 
     run = require_run(arguments.run_uri)
-    plan, progress = read_snapshot(run)
+    snapshot = read_snapshot(run)
     if not arguments.partial:
-        require_complete(run, plan, progress, "export what there is with --partial")
+        snapshot.require_complete("export what there is with --partial")
     selection, format_ = options.read_selection(arguments, run), options.read_format(arguments)
     if not selection.thresholds.keep_any:
         print(f"labeler: warning: {NOTHING_KEPT}", file=sys.stderr)
@@ -45,7 +45,7 @@ def _export(arguments: argparse.Namespace) -> int:
     extension = f".{options.SINGLE_FILES[arguments.to]}" if single else ""
     target = _target(arguments.output, run.path(f"exports/{arguments.to}{extension}"))
     replaced = _replaced(target, arguments.to) if single else None
-    summary = export_run(run, plan, progress, selection, format_, target.rstrip("/"), single_file=single)
+    summary = export_run(snapshot, selection, format_, target.rstrip("/"), single_file=single)
     print("\n".join([*_describe(summary), *([f"replaces: {replaced}"] if replaced else [])]))
     if warning := _warning(selection, summary.totals):
         print(f"labeler: warning: {warning}", file=sys.stderr)

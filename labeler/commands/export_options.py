@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 from typing import TYPE_CHECKING
 
-from labeler.errors import Refused
+from labeler.errors import Refused, did_you_mean
 
 if TYPE_CHECKING:
     from labeler.exports.formats import Format
@@ -154,11 +153,7 @@ def _categories(wanted: list[str] | None, vocabulary: Vocabulary) -> frozenset[i
     ids = {category.name: category.id for category in vocabulary.categories if not category.negative}
     ids |= {str(category.id): category.id for category in vocabulary.categories if str(category.id) not in ids}
     words = [word.strip() for text in wanted for word in ([text] if text in ids else text.split(","))]
-    problems = []
-    for word in words:
-        if word not in ids:
-            near = difflib.get_close_matches(word, ids, n=1)
-            problems.append(f"{word}: no such category in the run" + (f"; did you mean {near[0]}?" if near else ""))
+    problems = [f"{word}: no such category in the run{did_you_mean(word, ids)}" for word in words if word not in ids]
     if problems:
         raise Refused(f"--categories: {len(problems)} unknown", problems)
     return frozenset(ids[word] for word in words)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from labeler import storage
+from labeler import signature, storage
 from labeler.commands.arguments import Verbs, add_config
+from labeler.commands.outputs import require_replaceable
 
 
 def add(verbs: Verbs) -> None:
@@ -14,6 +15,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--images", type=int, default=50, metavar="N", help="how many images (default 50)")
     parser.add_argument("--threshold", type=float, default=0.3, help="draw boxes with at least this score")
     parser.add_argument("--png", default="preview.png", metavar="FILE", help="where to write (default preview.png)")
+    parser.add_argument("--force", action="store_true", help="replace a file that is not a picture by labeler")
     parser.set_defaults(run=_preview)
 
 
@@ -22,9 +24,20 @@ def _preview(arguments: argparse.Namespace) -> int:
     from labeler.labeling.resolve import resolve_job
     from labeler.trial.preview import preview
 
-    job = resolve_job(load_config(arguments.config, arguments.overrides))
+    config = load_config(arguments.config, arguments.overrides)
+    replaced = require_replaceable(
+        arguments.png,
+        signature.describe_picture,
+        "a picture by `labeler preview`",
+        force=arguments.force,
+        option="--png",
+        max_bytes=signature.HEAD_BYTES,
+    )
+    job = resolve_job(config)
     result = preview(job, sample=arguments.images, threshold=arguments.threshold)
     storage.put(arguments.png, result.png)
     statuses = ", ".join(f"{status} {count}" for status, count in sorted(result.statuses.items()))
     print(f"{arguments.png}: {sum(result.statuses.values())} images ({statuses}), {result.detections} boxes drawn")
+    if replaced:
+        print(f"replaces: {replaced}")
     return 0

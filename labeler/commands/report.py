@@ -6,6 +6,7 @@ import argparse
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, require_run
+from labeler.commands.outputs import require_replaceable_page
 
 
 def add(verbs: Verbs) -> None:
@@ -21,6 +22,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--partial", action="store_true", help="an incomplete run, or one without some of the annotated images"
     )
+    parser.add_argument("--force", action="store_true", help="replace a file that is not a page by labeler")
     parser.set_defaults(run=_report)
 
 
@@ -33,13 +35,9 @@ def _report(arguments: argparse.Namespace) -> int:
     from labeler.runs.made import note_made
 
     run = require_run(arguments.run_uri)
-    plan, progress = read_snapshot(run)
-    left = progress.left(plan)
-    if left and not arguments.partial:
-        raise Refused(
-            f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
-            "finish it with the label command, or report what there is with --partial"
-        )
+    snapshot = read_snapshot(run)
+    if not arguments.partial:
+        snapshot.require_complete("report what there is with --partial")
     if not 0 <= arguments.threshold <= 1:
         raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
     if arguments.images < 0 or arguments.seed < 0:
@@ -48,11 +46,10 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.thresholds:
         thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
     target = arguments.output or run.path("report.html")
+    replaced = require_replaceable_page(target, force=arguments.force)
     note_made(run, storage.absolute_uri(target))
     summary = write_report(
-        run,
-        plan,
-        progress,
+        snapshot,
         target,
         thresholds=thresholds,
         max_images=arguments.images,
@@ -63,6 +60,8 @@ def _report(arguments: argparse.Namespace) -> int:
     )
     more = f", {summary.left_out:,} more would not fit" if summary.left_out else ""
     print(f"{storage.redact(target)}: {summary.images:,} images{more}, {summary.size_bytes / 1e6:.1f} MB")
+    if replaced:
+        print(f"replaces: {replaced}")
     if summary.unreadable:
         print(f"{summary.unreadable:,} images could not be read; the report says why")
     return 0

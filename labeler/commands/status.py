@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from labeler import storage
+from labeler import __version__, storage
 from labeler.commands.arguments import Verbs, require_run
 from labeler.errors import StorageError
 
 if TYPE_CHECKING:
-    from labeler.runs import PlannedShard, Progress, Run
+    from labeler.runs import Run, Snapshot
 
 
 def add(verbs: Verbs) -> None:
@@ -27,29 +27,39 @@ def _status(arguments: argparse.Namespace) -> int:
     from labeler.runs import read_snapshot
 
     run = require_run(arguments.run_uri)
-    plan, progress = read_snapshot(run)
-    finished = len(plan) - len(progress.left(plan))
+    snapshot = read_snapshot(run)
+    plan, progress = snapshot.plan, snapshot.progress
+    finished = len(plan) - len(snapshot.left)
     images, exact = progress.images_known(plan)
     print(f"run      {run.manifest.run_id}, created {run.manifest.created}")
+    print(f"began    {_describe_version(run)}")
     if run.parent is not None:
         pending = sum(len(units) for units in progress.pending.values())
         print(f"over     {storage.redact(run.parent.uri)}, {pending:,} units still to be made anew")
     print(f"shards   {finished:,} of {len(plan):,} finished, {progress.committed_units:,} units committed")
     print(f"images   {'' if exact else '≥ '}{images:,} planned")
-    complete = _verify(run, plan, progress) if arguments.verify else finished == len(plan)
+    complete = _verify(snapshot) if arguments.verify else snapshot.is_complete
     print("complete" if complete else "incomplete: run the same label command again")
     return 0 if complete else 1
 
 
-def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
+def _describe_version(run: Run) -> str:
+    """Which version began the run, and what this one may do with it."""
+    words = f"with labeler {run.manifest.versions.get('labeler', 'of an unknown version')}; labeler {__version__} "
+    if not run.outgrown:
+        return words + "reads and continues it"
+    return words + f"reads it (export, evaluate, report, compare, forget) but adds no rows to it: {run.outgrown}"
+
+
+def _verify(snapshot: Snapshot) -> bool:
     """Reads every row, and says what it finds; whether all is there and sound, the report written or not."""
     from labeler.commands.label import describe_to_forget
+    from labeler.digests import readable_json
     from labeler.runs import layout
-    from labeler.runs.manifest import readable_json
     from labeler.runs.report import build_report
 
     try:
-        report = build_report(run, plan, progress)
+        report = build_report(snapshot)
     except StorageError as error:  # a unit file that is damaged, or cannot be read
         print(f"problem  {error}")
         return False
@@ -57,22 +67,23 @@ def _verify(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> bool:
     for problem in report.problems:
         print(f"problem  {problem}")
     if report.images_to_forget:
-        print(describe_to_forget(report.images_to_forget, run.uri))
+        print(describe_to_forget(report.images_to_forget, snapshot.run.uri))
     try:
-        storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
+        storage.put(snapshot.run.path(layout.REPORT), readable_json(report.to_dict()))
     except StorageError as error:  # whoever may only read the run can prove its counts all the same
         print(f"note     the report was not written: {error}")
-    return report.complete and not _is_unselected(run, plan)
+    return report.complete and not _is_unselected(snapshot)
 
 
-def _is_unselected(run: Run, plan: Sequence[PlannedShard]) -> bool:
+def _is_unselected(snapshot: Snapshot) -> bool:
     """Say which units a derived run lacks, because they came after it was created."""
     from labeler.runs import read_progress
     from labeler.runs.derived import count_unselected, describe_unselected
 
+    run = snapshot.run
     if run.parent is None:
         return False
-    count = count_unselected(run, plan, read_progress(run.parent))
+    count = count_unselected(run, replace(snapshot, run=run.parent, progress=read_progress(run.parent)))
     if count:
         print(f"problem  {describe_unselected(run, count)}")
     return bool(count)

@@ -12,7 +12,7 @@ import pycocotools.mask
 
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.truth.ground_truth import GroundTruth
-from labeler.truth.matching import AREAS, IOU_THRESHOLDS, Kind, Matcher, Matches, Side, rank_in_group
+from labeler.truth.matching import AREAS, IOU_THRESHOLDS, Kind, Matches, Side, match, outside_areas, rank_in_group
 
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)  # as cocoeval has them
 SCORE_THRESHOLDS = np.arange(1, 100) / 100
@@ -102,14 +102,13 @@ def score(truth: GroundTruth, found: DetectionTable, rules: Rules, kind: Kind = 
     precision, recall = np.full(shape, np.nan), np.full((*shape, len(rules.recall_at)), np.nan)
     counts = np.zeros((len(truth.categories), 2, len(SCORE_THRESHOLDS)), np.int64)
     objects, detections = np.zeros((2, len(truth.categories)), np.int64)
-    matcher = Matcher()
     order_of_objects, object_bounds = _by_category(truth.category, truth.image, None, len(truth.categories))
     order, bounds = _by_category(found.category, found.image, found.scores, len(truth.categories))
     for category in range(len(truth.categories)):
         wanted = _objects(truth, order_of_objects[object_bounds[category] : object_bounds[category + 1]], rules, kind)
         part = found[order[bounds[category] : bounds[category + 1]]]
         given = _detections(part, kind)
-        flags = _Flags.of(truth, category, wanted, given, matcher.match(wanted, given), rules)
+        flags = _Flags.of(truth, category, wanted, given, match(wanted, given), rules)
         objects[category], detections[category] = np.count_nonzero(~wanted.ignore), len(part)
         counts[category] = flags.counts_at_scores(given.scores)
         for area in range(len(AREAS)):
@@ -160,13 +159,10 @@ class _Flags:
 
     @staticmethod
     def of(truth: GroundTruth, category: int, wanted: Side, given: Side, matches: Matches, rules: Rules) -> _Flags:
-        def outside(areas: Floats) -> npt.NDArray[np.bool_]:
-            return np.stack([(areas < low) | (areas > high) for low, high in AREAS.values()])
-
-        excused = outside(given.areas)
+        excused = outside_areas(given.areas)
         if rules.federated and truth.federated is not None:
             excused |= np.isin(truth.keys(given.image, category), truth.federated.not_exhaustive)
-        return _Flags(matches, excused, rank_in_group(given.image), outside(wanted.areas) | wanted.ignore)
+        return _Flags(matches, excused, rank_in_group(given.image), outside_areas(wanted.areas) | wanted.ignore)
 
     def positives(self, area: int, threshold: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """(n,) bool each: true positives and false positives at an area and IoU threshold; the rest does not count."""

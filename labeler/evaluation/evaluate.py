@@ -16,7 +16,7 @@ from labeler.evaluation.groups import Groups, GroupsSpec, frequency_groups, read
 from labeler.evaluation.protocol import protocol_of
 from labeler.evaluation.run_detections import read_detections
 from labeler.labels.thresholds import NOTHING_KEPT, Thresholds
-from labeler.runs import Run, open_run, read_snapshot
+from labeler.runs import Run, Snapshot, open_run, read_snapshot
 from labeler.runs.fitted_on import thresholds_for
 from labeler.truth.alignment import CategoryMatch, ImageMatch, match_categories, match_images
 from labeler.truth.ground_truth import Annotations, GroundTruth, read_ground_truth
@@ -24,7 +24,7 @@ from labeler.truth.matching import Kind
 
 
 def evaluate_run(
-    run_uri: str,
+    of: str | Snapshot,
     annotations: Annotations,
     *,
     groups: GroupsSpec | None = None,
@@ -43,7 +43,7 @@ def evaluate_run(
     twice that while they are put together.
 
     Args:
-        run_uri: the run folder.
+        of: the run folder, or what was read of it.
         annotations: COCO or LVIS json: a path, a URL, or its parsed content.
         groups: named groups of categories, see `read_groups`; LVIS's rare, common and frequent come by themselves.
         rules: "auto" is LVIS where images carry `neg_category_ids`, else COCO.
@@ -61,17 +61,11 @@ def evaluate_run(
             or what `fixed_ap` and `partial` say.
         StorageError: something cannot be read.
     """
-    run = open_run(run_uri)
-    if run is None:
-        shown = storage.redact(run_uri)
-        raise Refused(f"{shown} is no run: it has no run.json; give the output folder of a label command")
+    snapshot = _snapshot_of(of) if isinstance(of, str) else of
+    run = snapshot.run
     limits = thresholds_for(run, thresholds) if thresholds is not None else Thresholds()
-    plan, progress = read_snapshot(run)
-    if (left := progress.left(plan)) and not partial:
-        raise Refused(
-            f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
-            "finish it with the label command, or evaluate what there is with --partial"
-        )
+    if not partial:
+        snapshot.require_complete("evaluate what there is with --partial")
     whole, with_masks = _read_truth(annotations, run, masks)
     chosen = choose_rules(whole, rules)
     why_not = why_not_fixed(run.manifest.config["detect"]) if chosen is LVIS else ""
@@ -79,7 +73,7 @@ def evaluate_run(
         raise Refused(f"Fixed AP cannot be measured: {why_not or 'the annotations are not federated, as LVIS is'}")
     wanted = read_groups(groups, whole) if groups is not None else {}
     categories = match_categories(run.vocabulary(), whole, by_name=by_name, partial=partial)
-    images = match_images(run, plan, progress, whole)
+    images = match_images(snapshot, whole)
     _require_all_images(run, whole, images, partial=partial)
     part = _Part.of(whole, images, categories)
     collector = Collector(part.truth, chosen, fixed=chosen is LVIS and not why_not, masks=with_masks)
@@ -89,7 +83,7 @@ def evaluate_run(
     cap = int(run.manifest.config["detect"]["max_detections"])
     at_cap = 0
     detections = read_detections(
-        run, plan, progress, part.rows, part.category_of, limits, suppress_iou=suppress_iou, masks=with_masks
+        snapshot, part.rows, part.category_of, limits, suppress_iou=suppress_iou, masks=with_masks
     )
     for found, survives, lengths in detections:
         collector.add(found)
@@ -97,7 +91,7 @@ def evaluate_run(
             kept.add(found[survives])
         at_cap += int(np.count_nonzero(lengths == cap)) if cap else 0
     protocol = protocol_of(run, whole, part.truth, images, categories)
-    protocol["images"] |= {"at_cap": at_cap, "run_complete": progress.is_complete(plan)}
+    protocol["images"] |= {"at_cap": at_cap, "run_complete": snapshot.is_complete}
     protocol["notes"] = collector.notes() + ([] if limits.keep_any else [NOTHING_KEPT])
     protocol["thresholds"] = None if thresholds is None else storage.redact(thresholds)
     protocol["suppress_iou"] = suppress_iou
@@ -163,3 +157,11 @@ class _Part:
             name: [int(self.new_category[member]) for member in members if self.new_category[member] >= 0]
             for name, members in groups.items()
         }
+
+
+def _snapshot_of(run_uri: str) -> Snapshot:
+    run = open_run(run_uri)
+    if run is None:
+        shown = storage.redact(run_uri)
+        raise Refused(f"{shown} is no run: it has no run.json; give the output folder of a label command")
+    return read_snapshot(run)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from labeler import plain_yaml, storage
-from labeler.errors import Refused
+from labeler.errors import Refused, did_you_mean
 from labeler.file_names import NameIndex
 from labeler.truth.ground_truth import GroundTruth
 
@@ -39,7 +38,9 @@ def read_groups(spec: GroupsSpec, truth: GroundTruth) -> Groups:
             places = [by_id[member]] if by_its_id and member in by_id else []
             places = places if by_its_id else by_name.find(str(member))
             if not places:
-                problems.append(f"{group}: the annotations have no category {member!r}{_near(str(member), names)}")
+                problems.append(
+                    f"{group}: the annotations have no category {member!r}{did_you_mean(str(member), names)}"
+                )
             elif len(places) > 1 and str(member) not in by_name:
                 spelled = " or ".join(ascii(names[place]) for place in places)
                 problems.append(f"{group}: {member!a} could be {spelled}; spell it as the annotations do")
@@ -50,16 +51,11 @@ def read_groups(spec: GroupsSpec, truth: GroundTruth) -> Groups:
     return {group: sorted(set(members)) for group, members in groups.items()}
 
 
-def _near(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
-
-
 def _load(spec: str, shown: str) -> Any:
     try:
         return plain_yaml.parse(storage.read_bytes(spec).decode())[0]
     except (plain_yaml.NotPlainYaml, UnicodeDecodeError) as error:
-        raise Refused(f"groups {shown} are no YAML: {' '.join(str(error).split())}") from None
+        raise Refused(f"groups {shown} are no YAML: {error}") from None
 
 
 def frequency_groups(truth: GroundTruth) -> Groups:

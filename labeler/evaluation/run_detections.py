@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.labels.boxes import xyxy_to_xywh
-from labeler.labels.detections import Detections
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.merge import survive_across_categories
 from labeler.labels.thresholds import Thresholds
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, only_units
+from labeler.runs import Snapshot, UnitKey
 from labeler.truth.alignment import Positions
 
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 
 def read_detections(
-    run: Run,
-    plan: Sequence[PlannedShard],
-    progress: Progress,
+    snapshot: Snapshot,
     rows: Mapping[UnitKey, Positions],
     category_of: Mapping[int, int],
     thresholds: Thresholds,
@@ -44,7 +41,7 @@ def read_detections(
     """
     ids = np.array(sorted(category_of), np.int64)
     positions = np.array([category_of[int(id_)] for id_ in ids], np.int32)
-    for unit, table in iterate_units(plan, only_units(progress, rows), ("detections",)):
+    for unit, table in snapshot.only(rows).units(("detections",)):
         yield _to_table(table, rows[unit], ids, positions, thresholds, suppress_iou, masks=masks)
 
 
@@ -58,29 +55,24 @@ def _to_table(
     *,
     masks: bool,
 ) -> tuple[DetectionTable, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    lengths = pc.list_value_length(table["detections"]).to_numpy().astype(np.int64)
-    values = pc.list_flatten(table["detections"])
-    column = {name: pc.struct_field(values, name).to_numpy() for name in ("category_id", "score", *_SIDES)}
-    image = np.repeat(image_of_row, lengths)
-    place = np.minimum(np.searchsorted(ids, column["category_id"]), len(ids) - 1)
-    above = (image >= 0) & (column["score"] >= thresholds.limits(column["category_id"]))
-    kept = above & (ids[place] == column["category_id"])
-    boxes_xyxy = np.stack([column[side] for side in _SIDES], 1)
+    column = DetectionsColumn(table)
+    every = column.detections
+    image = np.repeat(image_of_row, column.lengths)
+    place = np.minimum(np.searchsorted(ids, every.category_ids), len(ids) - 1)
+    above = (image >= 0) & (every.scores >= thresholds.limits(every.category_ids))
+    kept = above & (ids[place] == every.category_ids)
     survives = above if suppress_iou is None else above.copy()
     if suppress_iou is not None:  # by boxes of categories that are not annotated, too
-        every = Detections.of(boxes_xyxy, column["score"], column["category_id"])
         for mine in np.split(np.flatnonzero(above), np.flatnonzero(np.diff(image[above])) + 1):
             survives[mine] = survive_across_categories(every[mine], iou_above=suppress_iou)
-    found = DetectionTable(
-        image[kept], positions[place[kept]], column["score"][kept].astype(np.float32), xyxy_to_xywh(boxes_xyxy[kept])
-    )
+    found = DetectionTable(image[kept], positions[place[kept]], every.scores[kept], xyxy_to_xywh(every.boxes[kept]))
     if masks:
-        found = replace(found, masks=_masks(pc.struct_field(values, "mask"), kept))
-    return found, survives[kept], lengths[image_of_row >= 0]
+        found = replace(found, masks=_masks(column, kept))
+    return found, survives[kept], column.lengths[image_of_row >= 0]
 
 
-def _masks(column: pa.ChunkedArray, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
-    masks = np.empty(int(kept.sum()), np.object_)
-    for row, mask in enumerate(column.filter(pa.array(kept)).to_pylist()):
-        masks[row] = None if mask is None else {"size": list(mask["size"]), "counts": mask["counts"]}
-    return masks
+def _masks(column: DetectionsColumn, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
+    rles = np.full(int(kept.sum()), None, np.object_)
+    for row, mask in enumerate(column.masks(kept) or ()):
+        rles[row] = None if mask is None else mask.rle
+    return rles

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,16 +11,15 @@ from pathlib import Path
 
 from labeler import storage
 from labeler.errors import Incomplete, Refused, StorageError
-from labeler.exports import state
+from labeler.exports import scratch, state
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.picks import Picks, needs_picks, pick, require_group_column, split_of
 from labeler.exports.pixels import PixelReader, Pixels
 from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoice
 from labeler.exports.totals import Totals
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, only_units, units_in_order
+from labeler.runs import Snapshot, UnitKey
 from labeler.runs.excluded import Excluded, read_excluded
 from labeler.runs.made import note_made
-from labeler.runs.plan import file_name_prefix
 
 Ready = tuple[list[tuple[ChosenImage, Pixels | None]], UnitChoice]
 
@@ -45,40 +43,29 @@ class ExportSummary:
 class _Source:
     """The run that is exported, as far as it is committed."""
 
-    run: Run
-    plan: Sequence[PlannedShard]
-    progress: Progress
-
-    def units(self) -> list[UnitKey]:
-        return units_in_order(self.plan, self.progress)
+    snapshot: Snapshot
 
     def chooser(self, selection: Selection) -> Chooser:
-        return Chooser(selection, self.prefixes, self.run.keep)
-
-    @cached_property
-    def prefixes(self) -> dict[str, str]:
-        return {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
+        return Chooser(selection, self.snapshot.prefixes, self.snapshot.run.keep)
 
     @cached_property
     def excluded(self) -> Excluded:
-        return read_excluded(self.run)
+        return read_excluded(self.snapshot.run)
 
     def choices(
         self, chooser: Chooser, *, masks: bool, units_done: int = 0, rows_done: int = 0
     ) -> Iterator[tuple[UnitKey, UnitChoice]]:
         """Unit after unit, judged, its boxes with their `masks` or without; those that are done are not read."""
-        left = only_units(self.progress, self.units()[units_done:])
-        for unit, table in iterate_units(self.plan, left, chooser.columns):
-            table = self.excluded.hide(table, self.prefixes[unit[0]])  # labeled after somebody asked to forget it
+        left = self.snapshot.only(self.snapshot.unit_keys()[units_done:])
+        for unit, table in left.units(chooser.columns):
+            table = self.excluded.hide(table, left.prefixes[unit[0]])  # labeled after somebody asked to forget it
             choice = chooser.choose(table, rows_done + 1, masks=masks)
             rows_done += choice.rows
             yield unit, choice
 
 
 def export_run(
-    run: Run,
-    plan: Sequence[PlannedShard],
-    progress: Progress,
+    snapshot: Snapshot,
     selection: Selection,
     format_: Format,
     target: str,
@@ -89,7 +76,8 @@ def export_run(
 
     Rows are streamed in key order; memory holds some units, one part's row groups, and with `Picks` some 45 to 225
     bytes an image. Each finished part is noted under `.labeler/` in the target. An export that stopped continues after
-    the last one if it is asked for the same thing. Equal exports write equal files.
+    the last one if it is asked for the same thing, and temporary files of a killed one are removed. Equal exports write
+    equal files.
 
     Args:
         target: a folder or URI; with `single_file` the one file that the format writes (COCO, LVIS, ODVG), which is
@@ -99,8 +87,9 @@ def export_run(
         Refused: the selection makes no sense for this run, or the folder holds another export.
         Incomplete: storage failed on the way: run it again.
     """
+    run = snapshot.run
     run.s3_rules(target).apply()
-    source = _Source(run, plan, progress)
+    source = _Source(snapshot)
     require_group_column(selection, run.keep)
     if clash := sorted(format_.reserved & set(run.keep)):
         raise Refused(f"--to {format_.name} has a column {clash[0]!r} of its own, and the run kept one of that name")
@@ -111,13 +100,13 @@ def export_run(
         if not category.negative and (selection.categories is None or category.id in selection.categories)
     )
     frame = Frame(run, categories, selection.splits.names, target, selection)
-    asked = state.describe(run, source.units(), progress, selection, format_)
+    asked = state.describe(snapshot, selection, format_)
     if selection.where is not None:  # what DuckDB says only of rows it says now, before anything is written
         next(source.choices(chooser, masks=False), None)
     totals, number = (Totals(), 0) if single_file else state.begin(target, asked)
-    note_made(
-        run, storage.absolute_uri(target)
-    )  # not before: what was refused is none of the run's, and nothing is written
+    # Not before: what was refused is none of the run's, and nothing is written.
+    note_made(run, storage.absolute_uri(target))
+    scratch.remove_leftovers(target)
     writer = _Writer(frame, format_, totals, number, single_file=single_file)
     try:
         picks = _pick(source, selection) if needs_picks(selection) else None
@@ -150,7 +139,7 @@ class _Taken:
     ) -> None:
         self._source, self._chooser, self._selection, self._picks = source, chooser, selection, picks
         self._masks = format_.needs_masks
-        self._reader = PixelReader(source.run, source.plan) if format_.needs_pixels else None
+        self._reader = PixelReader(source.snapshot) if format_.needs_pixels else None
 
     def close(self) -> None:
         if self._reader is not None:
@@ -207,7 +196,7 @@ class _Writer:
 
     def _open(self) -> Part:
         if self._part is None:
-            folder = Path(tempfile.mkdtemp(prefix="labeler-export-"))
+            folder = scratch.make_folder(self._frame.target)
             self._part = self._format.open_part(self._frame, self.number, self._totals, folder), folder
         return self._part[0]
 

@@ -16,7 +16,7 @@ from labeler.exports.pixels import Pixels
 from labeler.exports.rolling_parquet import ParquetRows
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
-from labeler.labels.records import MASK, mask_value
+from labeler.labels.detections_column import MASK, mask_value
 
 BYTES_PER_PART = 384 << 20  # between 256 and 512 MB
 _GROUP_ROWS, _GROUP_BYTES = 1 << 17, 64 << 20

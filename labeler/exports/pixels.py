@@ -13,10 +13,11 @@ from PIL import Image as pillow
 
 from labeler import images, storage
 from labeler.byte_budget import ByteBudget
+from labeler.digests import digest_of
 from labeler.errors import InputChanged
 from labeler.exports.selection import ChosenImage
 from labeler.images import copies, headers
-from labeler.runs import PlannedShard, Run
+from labeler.runs import Snapshot
 from labeler.shards import Shard, Unit, read_units
 
 IN_FLIGHT = 32  # requests; single images are bound by latency, not by bandwidth
@@ -67,9 +68,9 @@ class PixelReader:
     into a unit: where units begin in larger ones only their rows say.
     """
 
-    def __init__(self, run: Run, plan: Sequence[PlannedShard]) -> None:
-        self._run = run
-        self._shards = {planned.shard_id: planned.shard for planned in plan}
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._run = snapshot.run
+        self._shards = {planned.shard_id: planned.shard for planned in snapshot.plan}
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="pixels")
         self._rows: _UnitsForward | None = None
         self._budget = ByteBudget()
@@ -109,7 +110,7 @@ class PixelReader:
         return self._checked(image, storage.read_bytes(row["uri"], start=row["offset"], length=row["length"]))
 
     def _checked(self, image: ChosenImage, data: bytes) -> Pixels:
-        if images.digest(data) != image.row["digest"]:
+        if digest_of(data) != image.row["digest"]:
             raise InputChanged(
                 f"{storage.redact(image.row['uri'])}: the bytes of {image.row['image_key']} are not those that were "
                 "labeled: the input was replaced; restore it, or label it in another run"

@@ -13,8 +13,9 @@ import pyarrow as pa
 from labeler.exports.splits import ALL, Splits
 from labeler.labels.boxes import area, iou
 from labeler.labels.detections import Detections
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.merge import suppress_across_categories
-from labeler.labels.records import LABELED, LABELS, detections_of
+from labeler.labels.records import LABELED, LABELS
 from labeler.labels.thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Chooser:
         good = np.array([status in LABELED for status in statuses], np.bool_)
         if self._where is not None:
             good &= self._where.rows(table)
-        every = detections_of(table, masks=masks)
+        every = DetectionsColumn(table).per_row(masks=masks)
         plain = table.drop_columns(["detections"]).to_pylist()
         chosen = [
             (place, ChosenImage(first_image_id + place, row, self._prefixes[row["shard_id"]] + row["image_key"], *pair))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from labeler.digests import digest_of
 from labeler.errors import Refused
 
 ALL = "all"  # the name of the one split when nothing is split
@@ -56,4 +56,4 @@ def parse_splits(text: str) -> Splits:
 
 def key_of(text: str) -> int:
     """A digest or a group's name as 64 evenly spread bits."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return int(digest_of(text.encode(), size=8), 16)

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from typing import Any
 
 from labeler import __version__, plain_json, storage
+from labeler.digests import canonical_json, digest_of, readable_json
 from labeler.errors import Refused
 from labeler.exports.formats import Format
 from labeler.exports.selection import Selection
 from labeler.exports.totals import Totals
 from labeler.labels.thresholds import as_written
-from labeler.runs import Progress, Run, UnitKey, layout
-from labeler.runs.manifest import canonical_json, digest_of, readable_json
+from labeler.runs import Progress, Snapshot, UnitKey, layout
 
 EXPORT_VERSION = 3  # raise when the same request would write other files
 FOLDER = ".labeler"
@@ -27,10 +27,9 @@ _MANIFEST_BEFORE = "export.json"  # of versions 1 and 2
 _PARTS = f"{FOLDER}/parts"
 
 
-def describe(
-    run: Run, units: Sequence[UnitKey], progress: Progress, selection: Selection, format_: Format
-) -> dict[str, Any]:
+def describe(snapshot: Snapshot, selection: Selection, format_: Format) -> dict[str, Any]:
     """Everything that decides what an export writes, as plain data: also what may change in the run meanwhile."""
+    run, units, progress = snapshot.run, snapshot.unit_keys(), snapshot.progress
     pending = sorted((shard_id, sorted(numbers)) for shard_id, numbers in progress.pending.items())
     forgotten = [storage.basename(info.uri) for info in storage.list_objects(run.root.path(layout.EXCLUDED_FOLDER))]
     asked = asdict(selection)

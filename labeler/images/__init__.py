@@ -6,7 +6,6 @@ from labeler.images.decoding import (
     ImageError,
     LeastShape,
     decode,
-    digest,
     phash,
 )
 
@@ -16,6 +15,5 @@ __all__ = [
     "ImageError",
     "LeastShape",
     "decode",
-    "digest",
     "phash",
 ]

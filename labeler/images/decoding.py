@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -146,11 +145,6 @@ def decode(
         if drafted is None:
             return Image(upright_rgb(source, turn), orientation)
         return Image(upright_rgb(source.crop((0, 0, *drafted.filled)), turn), orientation, drafted.full_size)
-
-
-def digest(data: bytes) -> str:
-    """blake2b-128 of the encoded bytes, 32 hex digits."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def phash(pixels: npt.NDArray[np.uint8]) -> int:

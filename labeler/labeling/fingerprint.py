@@ -10,14 +10,12 @@ from typing import Any
 from labeler import storage
 from labeler.checkpoints import Checkpoint, DetectorCheckpoint
 from labeler.config import ROWS, Config, DetectConfig, marked
-from labeler.labels.records import SCHEMA_VERSION
+from labeler.labels.records import DECODING_VERSION, SCHEMA_VERSION
 from labeler.prompts import Family, ImageRule, Planner, PromptPlan
 from labeler.prompts.families import DEFAULT
 from labeler.shards import READER_VERSION
 from labeler.vocabulary import Vocabulary
 
-# Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
-DECODING_VERSION = 2
 # Raise when the same image, boxes and model would give other masks: resizing, margins, thresholds.
 MASKS_VERSION = 1
 RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}

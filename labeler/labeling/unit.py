@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from labeler import images
 from labeler.byte_budget import DECODE_BYTES, ByteBudget
+from labeler.digests import digest_of
 from labeler.labeling.batching import ShapePool
 from labeler.labeling.detector import Detector
 from labeler.labeling.forwards import Forwards
@@ -264,7 +265,7 @@ def undetected_row(shard_id: str, item: Item, keep: Sequence[str]) -> Row:
         offset=item.offset,
         length=item.length,
         error=item.error,
-        digest=None if item.data is None or item.error is not None else images.digest(item.data),
+        digest=None if item.data is None or item.error is not None else digest_of(item.data),
         kept={name: item.kept.get(name) for name in keep},
     )
 

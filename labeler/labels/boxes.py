@@ -46,14 +46,6 @@ def iou(first_xyxy: npt.ArrayLike, second_xyxy: npt.ArrayLike) -> npt.NDArray[np
     return parts
 
 
-def part_inside(first_xyxy: npt.ArrayLike, second_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """(n, m) the part of each first box that lies inside each second one: what COCO compares crowds by."""
-    first, second = _sides(first_xyxy)[:, :, None], _sides(second_xyxy)[:, None, :]
-    overlap, whole = _overlap(first, second), _area(first)
-    parts: npt.NDArray[np.float64] = np.divide(overlap, whole, out=np.zeros_like(overlap), where=whole > 0)
-    return parts
-
-
 def _overlap(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(n, m) areas of intersections, of sides (4, n, 1) and (4, 1, m)."""
     upper_left, lower_right = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])  # (2, n, m)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+from labeler import signature
+from labeler.digests import digest_of
 from labeler.labels.masks import Mask
 
 _PAPER, _INK, _MISSING, _GAP = "#ffffff", "#333333", "#d0d0d0", 8
@@ -73,13 +75,15 @@ def draw_contact_sheet(
             draw.text((x, y + height + 2), _fitted(shown[i].caption, font, tile_px), _INK, font)
         y += height + below
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+    mark = PngInfo()
+    mark.add_text(*signature.PNG_TEXT)
+    sheet.save(buffer, "PNG", pnginfo=mark)
     return buffer.getvalue()
 
 
 def colour_of(name: str) -> str:
     """The colour of a category, "#rrggbb": by its name alone, so equal in every run and on every machine."""
-    hue, shade = hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=2).digest()
+    hue, shade = bytes.fromhex(digest_of(name.encode("utf-8", "replace"), size=2))
     rgb = colorsys.hls_to_rgb(hue / 256, (0.36, 0.5, 0.68)[shade % 3], 0.85)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 

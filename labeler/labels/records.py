@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from labeler.labels.detections import Detections
+from labeler.labels.detections_column import DETECTIONS, DETECTIONS_1, DetectionsColumn, to_column
 from labeler.labels.mask_runs import each_fills
-from labeler.labels.masks import Mask
 
 SCHEMA_VERSION = 2  # 2: masks have a quality
 READABLE_VERSIONS = frozenset({1, 2})
+# Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
+DECODING_VERSION = 2
 
 STATUSES = (
     "labeled",  # at least one stored detection
@@ -31,27 +31,6 @@ STATUSES = (
 )
 
 LABELED = ("labeled", "empty")  # rows of images that a detector has seen
-
-MASK = pa.struct(
-    [
-        pa.field("size", pa.list_(pa.int32())),  # height, width of the upright image
-        pa.field("counts", pa.binary()),  # COCO's compressed run lengths
-        pa.field("quality", pa.float32()),  # the IoU that the model expects of it
-    ]
-)
-
-DETECTION = pa.struct(
-    [
-        pa.field("category_id", pa.int32(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),
-        pa.field("x_min", pa.float32(), nullable=False),
-        pa.field("y_min", pa.float32(), nullable=False),
-        pa.field("x_max", pa.float32(), nullable=False),
-        pa.field("y_max", pa.float32(), nullable=False),
-        pa.field("chunk", pa.int16(), nullable=False),
-        pa.field("mask", MASK),
-    ]
-)
 
 LABELS = pa.schema(
     [
@@ -68,14 +47,8 @@ LABELS = pa.schema(
         pa.field("phash", pa.int64()),
         pa.field("status", pa.string(), nullable=False),
         pa.field("error", pa.string()),
-        pa.field("detections", pa.list_(pa.field("element", DETECTION, nullable=False)), nullable=False),
+        pa.field("detections", DETECTIONS, nullable=False),
     ]
-)
-
-
-_DETECTIONS = LABELS.field("detections").type
-_DETECTIONS_1 = pa.list_(  # schema version 1: masks without a quality
-    pa.field("element", pa.struct([*list(DETECTION)[:-1], pa.field("mask", pa.struct(list(MASK)[:2]))]), nullable=False)
 )
 
 
@@ -118,7 +91,7 @@ def rows_to_table(rows: Sequence[Row], keep: Sequence[str] = ()) -> pa.Table:
     columns: list[pa.Array] = [
         pa.array([getattr(row, name) for row in rows], LABELS.field(name).type) for name in plain
     ]
-    columns.append(_detections_column([row.detections for row in rows]))
+    columns.append(to_column([row.detections for row in rows]))
     columns += [pa.array([row.kept.get(name) for row in rows], pa.string()) for name in keep]
     return pa.Table.from_arrays(columns, schema=schema(keep))
 
@@ -130,34 +103,6 @@ def complete_table(rows: Sequence[Row], keep: Sequence[str], others: pa.Table | 
         return table
     plain = others.select(table.schema.names).replace_schema_metadata(None).cast(schema(keep))
     return pa.concat_tables([table, plain]).sort_by("index").combine_chunks()
-
-
-def _detections_column(per_row: Sequence[Detections]) -> pa.ListArray:
-    everything = Detections.concat(per_row)
-    offsets = np.concatenate([[0], np.cumsum([len(d) for d in per_row])]).astype(np.int32)
-    boxes = np.ascontiguousarray(everything.boxes.T)  # (4, n)
-    structs = pa.StructArray.from_arrays(
-        [
-            pa.array(everything.category_ids, pa.int32()),
-            pa.array(everything.scores, pa.float32()),
-            *(pa.array(boxes[side], pa.float32()) for side in range(4)),
-            pa.array(everything.chunks, pa.int16()),
-            _mask_column(everything),
-        ],
-        fields=list(DETECTION),
-    )
-    return pa.ListArray.from_arrays(pa.array(offsets), structs, type=LABELS.field("detections").type)
-
-
-def _mask_column(detections: Detections) -> pa.StructArray:
-    if detections.masks is None:
-        return pa.nulls(len(detections), MASK)
-    return pa.array([None if mask is None else mask_value(mask) for mask in detections.masks], MASK)
-
-
-def mask_value(mask: Mask) -> dict[str, Any]:
-    """A mask as a value of the type MASK."""
-    return {**mask.rle, "quality": mask.quality}
 
 
 def table_to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
@@ -243,34 +188,7 @@ def unit_extent(data: bytes) -> UnitExtent:
 
 def _holds(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of a type are read as those of another."""
-    return bool(found.equals(wanted)) or (wanted.equals(_DETECTIONS) and bool(found.equals(_DETECTIONS_1)))
-
-
-def detections_of(table: pa.Table, *, masks: bool = True) -> list[Detections]:
-    """The detections of each row of a labels table, in row order.
-
-    Args:
-        masks: False leaves them out, for readers of boxes: making them takes many times as long as all the rest.
-    """
-    column = table["detections"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    offsets = column.offsets.to_numpy()
-    values = column.values.slice(offsets[0], offsets[-1] - offsets[0])  # of a sliced table no more than its rows
-    part: dict[str, Any] = {
-        name: values.field(name).to_numpy(zero_copy_only=False)
-        for name in ("category_id", "score", "x_min", "y_min", "x_max", "y_max", "chunk")
-    }
-    everything = Detections.of(
-        np.stack([part["x_min"], part["y_min"], part["x_max"], part["y_max"]], 1),
-        part["score"],
-        part["category_id"],
-        part["chunk"],
-    )
-    found = values.field("mask") if masks else None
-    if found is not None and found.null_count < len(found):
-        everything = everything.with_masks([_mask_of(value) for value in found.to_pylist()])
-    return [everything[start:stop] for start, stop in itertools.pairwise(offsets - offsets[0])]
+    return bool(found.equals(wanted)) or (wanted.equals(DETECTIONS) and bool(found.equals(DETECTIONS_1)))
 
 
 def table_to_rows(table: pa.Table) -> list[Row]:
@@ -279,12 +197,7 @@ def table_to_rows(table: pa.Table) -> list[Row]:
     kept = [name for name in table.schema.names if name not in LABELS.names]
     return [
         Row(**{name: row[name] for name in plain}, detections=found, kept={name: row[name] for name in kept})
-        for row, found in zip(table.drop_columns(["detections"]).to_pylist(), detections_of(table), strict=True)
+        for row, found in zip(
+            table.drop_columns(["detections"]).to_pylist(), DetectionsColumn(table).per_row(masks=True), strict=True
+        )
     ]
-
-
-def _mask_of(value: Mapping[str, Any] | None) -> Mask | None:
-    if value is None:
-        return None
-    height, width = value["size"]
-    return Mask(height, width, value["counts"], value.get("quality"))  # schema version 1 has no quality

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler import plain_yaml, storage
-from labeler.errors import Refused
+from labeler.errors import Refused, did_you_mean
 from labeler.labels.detections import Detections
 from labeler.vocabulary import Vocabulary
 
@@ -70,7 +69,7 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
     try:
         values: Any = plain_yaml.parse(storage.read_bytes(str(path)).decode("utf-8"))[0]
     except (storage.StorageError, UnicodeDecodeError, plain_yaml.NotPlainYaml) as error:
-        raise Refused(f"thresholds {shown} cannot be read: {' '.join(str(error).split())}") from None
+        raise Refused(f"thresholds {shown} cannot be read: {error}") from None
     if not isinstance(values, dict) or not set(values) <= _KEYS:
         raise Refused(f"thresholds {shown} must be a mapping with `default` and `categories`")
     by_category, fitted_on = values.get("categories") or {}, values.get("fitted_on") or {}
@@ -84,8 +83,7 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
     for key, value in by_category.items():
         id_ = key if key in vocabulary.by_id else by_name.get(str(key))
         if id_ is None:
-            near = difflib.get_close_matches(str(key), by_name, n=1)
-            problems.append(f"{key}: no such category in the run" + (f"; did you mean {near[0]}?" if near else ""))
+            problems.append(f"{key}: no such category in the run{did_you_mean(str(key), by_name)}")
         else:
             chosen[id_] = score(value, str(key), problems)
     base = score(values.get("default", default), "default", problems)

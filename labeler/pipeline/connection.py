@@ -19,6 +19,7 @@ from ray._private import services
 from rich.console import Console
 
 from labeler.errors import Refused
+from labeler.output import silent_stderr
 from labeler.pipeline.cluster import alive_nodes, last_line
 from labeler.pipeline.process_limit import check_process_limit
 from labeler.pipeline.ray_folder import check_ray_folder
@@ -226,7 +227,7 @@ def unreachable(address: str, timeout_s: float) -> str:
 
 
 def _initialize(address: str, log_to_driver: bool, **options: Any) -> None:
-    with _silent_stderr(), _own_sigterm():
+    with silent_stderr(), _own_sigterm():  # Ray's core announces its log level on the descriptor itself
         ray.init(address=address, log_to_driver=log_to_driver, logging_level=logging.ERROR, **options)
 
 
@@ -267,16 +268,3 @@ def _quiet_logs() -> None:
             handler.setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # fewer units than workers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else each wave says that actor arguments may be lost
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Ray's core announces its log level on the descriptor itself; a failure comes as an exception anyway."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)

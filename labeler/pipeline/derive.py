@@ -45,15 +45,16 @@ def derive(
     """
     output = job.config.output.uri
     with refusals():
-        plan, below = read_snapshot(parent)
-        if left := below.left(plan):
-            raise Refused(f"run {storage.redact(parent.uri)} has {len(left)} unfinished shards; finish it first")
+        below = read_snapshot(parent)
+        plan = below.plan
+        if below.left:
+            raise Refused(f"run {storage.redact(parent.uri)} has {len(below.left)} unfinished shards; finish it first")
         run = open_run(output)
         if run is not None:
             run.require_fingerprint(job.fields)
-        chosen: Selection = {} if run is not None else select_units(plan, below, statuses)
+        chosen: Selection = {} if run is not None else select_units(below, statuses)
         work = read_progress(run).left(plan) if run is not None else [p for p in plan if p.shard_id in chosen]
-        unselected = count_unselected(run, plan, below) if run is not None else 0
+        unselected = count_unselected(run, below) if run is not None else 0
     if run is None and not chosen:
         return None
     console = console or message_console()
@@ -73,7 +74,7 @@ def derive(
         create=lambda: run or create_run(output, new, single_writer=job.config.output.single_writer),
         make_detector=make_detector,
         console=console,
-        redo=Redo(tuple(folder for folder, _ in below.folders), tuple(sorted(statuses)), keep_detections),
+        redo=Redo(tuple(folder for folder, _ in below.progress.folders), tuple(sorted(statuses)), keep_detections),
     )
 
 

@@ -17,6 +17,7 @@ from labeler.pipeline.blocks import Receipt
 from labeler.terminal import message_console
 
 LINE_INTERVAL_S = 5.0
+SAY_AGAIN_S = 600.0  # trouble with storage that comes back so much later is printed again
 MOST_REASONS = 10  # of what is repeated, each printed once
 
 
@@ -40,6 +41,7 @@ class Display:
         self._seen: dict[str, int] = {}  # units with a receipt, a bit each: sets of numbers would take 100 times more
         self._images = self._detections = self._errors = 0
         self._reasons: set[str] = set()
+        self._troubles: dict[str, float] = {}  # when each was printed last
         self._start = self._last_line = time.monotonic()
         self._live: Live | None = None
 
@@ -83,6 +85,13 @@ class Display:
             self._reasons.add(reason)
             of_unit = "" if receipt.unit is None else f" unit {receipt.unit:06d}"
             self.print(f"will repeat shard {receipt.shard_id}{of_unit}: {reason}")
+
+    def trouble(self, what: str) -> None:
+        """Print what storage refuses while it is tried again, at most once in ten minutes. Any thread may call it."""
+        now = time.monotonic()
+        if now - self._troubles.get(what, -SAY_AGAIN_S) >= SAY_AGAIN_S:
+            self._troubles[what] = now
+            self.print(f"storage is tried again: {what}")
 
     def _is_repeated(self, receipt: Receipt) -> bool:
         """A unit's second receipt: after a crash, units that were committed already may come once more."""

@@ -85,10 +85,10 @@ def _plan_rest(run: Run, job: Job, extend: bool) -> _Todo:
     if not extend:
         require_same_input(run, public_config(job.config)["input"])
     before = generations(run)  # before the plan: one that comes in between is noticed when it is added to
-    plan, progress = read_snapshot(run)
+    snapshot = read_snapshot(run)
     counts = Counter[str]()
-    fresh = _new_shards(run, plan, job.config, counts) if extend else []
-    return _Todo(fresh, before, counts) if fresh else _Todo(progress.left(plan))
+    fresh = _new_shards(run, snapshot.plan, job.config, counts) if extend else []
+    return _Todo(fresh, before, counts) if fresh else _Todo(snapshot.left)
 
 
 def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Console) -> Run:

@@ -1,4 +1,4 @@
-"""What must outlive a worker: unfinished starts of units, and which workers came up.
+"""What must outlive a worker: unfinished starts of units, which workers came up, and what storage refuses meanwhile.
 
 Unfinished starts bound Ray's endless actor restarts, and a job that dies with its driver each time. They are counted
 beside the driver and kept in the run folder, `attempts/<session>.json`, for the sessions to come: an image that takes
@@ -18,6 +18,7 @@ from labeler.errors import LabelerError
 from labeler.runs import Run, UnitKey, layout
 
 MAX_STARTS = 3  # a unit begun this often without finishing is not begun again beside others
+_MOST_TROUBLES = 20  # between two looks at them
 START_PATIENCE_S = 300.0  # how long a worker that cannot start waits for one that can
 
 
@@ -41,6 +42,7 @@ class Ledger:
         self._up: set[str] = set()
         self._down: set[str] = set()
         self._last_sign = time.monotonic()
+        self._troubles: set[str] = set()
 
     def begin(self, shard_id: str, unit: int) -> bool:
         """Note a start, durably; False when the unit has had its starts and must not be begun."""
@@ -113,6 +115,18 @@ class Ledger:
             if self._up:
                 return silent_s < stall_timeout_s
             return len(self._down) < workers and silent_s < START_PATIENCE_S
+
+    def trouble(self, what: str) -> None:
+        """Note a failure of storage that a person can end, from whoever reads or writes."""
+        with self._lock:
+            if len(self._troubles) < _MOST_TROUBLES:
+                self._troubles.add(what)
+
+    def take_troubles(self) -> list[str]:
+        """What was noted since the last call, each once."""
+        with self._lock:
+            found, self._troubles = sorted(self._troubles), set()
+        return found
 
     def close(self) -> None:
         """The session ended in order: its starts are nobody's fault."""

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from labeler import storage
 from labeler.config import Config
+from labeler.digests import readable_json
 from labeler.errors import Incomplete, InputChanged, Refused, StorageError
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import package_versions
@@ -29,13 +30,13 @@ from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.runs import layout
 from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
-from labeler.runs.manifest import Run, readable_json
+from labeler.runs.manifest import Run
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.report import Report, build_report
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.selection import read_selection
-from labeler.runs.snapshot import read_snapshot
+from labeler.runs.snapshot import Snapshot, read_snapshot
 from labeler.shards import skipped
 
 
@@ -71,7 +72,7 @@ def carry_out(
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         write_excluded(run, excluded)  # what is labeled by now is named at the end
-        return _finish(run, *read_snapshot(run))
+        return _finish(read_snapshot(run))
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         storage.check_put_if_absent(output, single_writer=single_writer)
     if run is not None and (changed := run.changed_versions(package_versions())):
@@ -94,11 +95,11 @@ def carry_out(
             )
             run = create()
             write_excluded(run, excluded)
-        plan, _ = read_snapshot(run)
+        plan = read_snapshot(run).plan
         settings = _worker_settings(run, job, workers, make_detector, redo)
         with announcing_loss(workers, waits_s, console):
             progress = _work(run, plan, job, workers, settings, console)
-        return _finish(run, plan, progress)
+        return _finish(Snapshot(run, plan, progress))
 
 
 @contextmanager
@@ -166,6 +167,7 @@ def _work(
             wave_units=config.ray.wave_units,
             seed=config.ray.seed,
             on_receipt=display.receive,
+            on_trouble=display.trouble,
         )
 
 
@@ -252,8 +254,8 @@ def _images_of_unit(uri: str) -> int | StorageError:
         return error
 
 
-def _finish(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Outcome:
-    report = build_report(run, plan, progress)
+def _finish(snapshot: Snapshot) -> Outcome:
+    run, report = snapshot.run, build_report(snapshot)
     storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
     if not report.images:
         raise Incomplete(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 from ray.data.block import BlockMetadata
@@ -12,6 +13,7 @@ from ray.data.datasource import Datasource, ReadTask
 from labeler import storage
 from labeler.errors import LabelerError
 from labeler.pipeline.blocks import WORK, error_block, work_block
+from labeler.pipeline.trouble import tell
 from labeler.runs.excluded import Excluded
 from labeler.runs.plan import PlannedShard, file_name_prefix, with_members
 from labeler.shards import ShardEnd, Unit, read_units
@@ -81,12 +83,16 @@ class UnitSource(Datasource):  # type: ignore[misc]  # ray is untyped
 
     The units to skip are frozen into each read task: Ray replays a generator by output index after a lost node, so a
     reader must yield the same rows each time, and therefore must not list what is committed meanwhile.
+
+    Args:
+        ledger: the actor that is told of trouble with storage; None: nobody is.
     """
 
-    def __init__(self, work: Sequence[ShardWork], settings: ReadSettings) -> None:
+    def __init__(self, work: Sequence[ShardWork], settings: ReadSettings, ledger: Any = None) -> None:
         super().__init__()
         self._work = list(work)
         self._settings = settings
+        self._ledger = ledger
 
     def get_name(self) -> str:
         return "Units"
@@ -99,7 +105,7 @@ class UnitSource(Datasource):  # type: ignore[misc]  # ray is untyped
     ) -> list[ReadTask]:
         return [
             ReadTask(
-                _Reader(work, self._settings),
+                _Reader(work, self._settings, self._ledger),
                 BlockMetadata(num_rows=None, size_bytes=work.planned.shard.size, input_files=None, exec_stats=None),
                 schema=WORK,
             )
@@ -111,10 +117,12 @@ class UnitSource(Datasource):  # type: ignore[misc]  # ray is untyped
 class _Reader:
     work: ShardWork
     settings: ReadSettings
+    ledger: Any
 
     def __call__(self) -> Iterator[pa.Table]:
         """Blocks of one shard; a failure is a row too, so that one bad shard never stops the others."""
         shard_id = self.work.planned.shard_id
+        tell(self.ledger)
         try:
             for read in units_of(self.work, self.settings):
                 yield work_block(read)

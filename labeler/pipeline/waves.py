@@ -20,6 +20,7 @@ from labeler.pipeline.cluster import Workers, last_line
 from labeler.pipeline.ledger import MAX_STARTS, Ledger, read_attempts
 from labeler.pipeline.source import ReadSettings, ShardWork, UnitSource
 from labeler.pipeline.suspects import Suspect, label_suspects
+from labeler.pipeline.trouble import hearing
 from labeler.pipeline.worker import LabelUnits, WorkerSettings
 from labeler.runs import UnitKey, layout
 from labeler.runs.manifest import Run
@@ -58,8 +59,12 @@ def run_waves(
     wave_units: int,
     seed: int | None,
     on_receipt: Callable[[Receipt], None],
+    on_trouble: Callable[[str], None],
 ) -> Progress:
     """Work the plan until every shard is finished; returns the final listing.
+
+    Args:
+        on_trouble: called in another thread, with what storage refuses and a person can end, while it is tried again.
 
     Raises:
         Incomplete: two waves in a row committed nothing, or storage took none of many units in a row; the message names
@@ -70,34 +75,35 @@ def run_waves(
     tried: Counter[str] = Counter()
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     idle, careful = 0, False
-    while left := progress.left(plan):
-        wave = _next_wave(left, progress, tried, seed, wave_units, read.max_images, careful=careful)
-        reasons: dict[str, str] = {}
-        most_unwritten = max(LEAST_UNWRITTEN, 2 * CONCURRENT_UNITS * workers.count)
-        try:
-            with closing(_stream(wave, read, worker, workers, read_cpus, read_tasks, ledger)) as receipts:
-                _take(receipts, reasons, on_receipt, most_unwritten)
-        except KeyboardInterrupt:
-            _close(ledger)
-            raise
-        except _OutputClosed as error:  # a full disk: every unit more would be labeled for nothing
-            _close(ledger)
-            raise Incomplete(f"the output takes no more units, so labeling stopped: {error}") from None
-        except Exception as error:  # workers that cannot start, a lost cluster: what was committed stays committed
-            reasons["workers"] = last_line(error)
-        begun, raised = ray.get([ledger.unfinished.remote(), ledger.unlabeled_again.remote()])
-        killers = _suspects(left, [(shard_id, unit) for shard_id, unit, starts in begun if starts >= MAX_STARTS])
-        raisers = _suspects(left, raised)
-        most_unwritten = len(killers) + len(raisers) + 1
-        _take(label_suspects(killers, read, worker, workers), reasons, on_receipt, most_unwritten)
-        apart = label_suspects(raisers, read, worker, workers, most_in_vain=MOST_IN_VAIN)
-        _take(apart, reasons, on_receipt, most_unwritten)
-        ray.get(ledger.reset.remote())
-        before, progress = progress, read_progress(run)
-        idle = 0 if progress.commits > before.commits else idle + 1
-        careful = bool(begun) or idle > 0
-        if idle == MAX_IDLE_WAVES and progress.left(plan):
-            raise Incomplete(_explain(progress.left(plan), reasons))
+    with hearing(ledger, on_trouble):
+        while left := progress.left(plan):
+            wave = _next_wave(left, progress, tried, seed, wave_units, read.max_images, careful=careful)
+            reasons: dict[str, str] = {}
+            most_unwritten = max(LEAST_UNWRITTEN, 2 * CONCURRENT_UNITS * workers.count)
+            try:
+                with closing(_stream(wave, read, worker, workers, read_cpus, read_tasks, ledger)) as receipts:
+                    _take(receipts, reasons, on_receipt, most_unwritten)
+            except KeyboardInterrupt:
+                _close(ledger)
+                raise
+            except _OutputClosed as error:  # a full disk: every unit more would be labeled for nothing
+                _close(ledger)
+                raise Incomplete(f"the output takes no more units, so labeling stopped: {error}") from None
+            except Exception as error:  # workers that cannot start, a lost cluster: what was committed stays committed
+                reasons["workers"] = last_line(error)
+            begun, raised = ray.get([ledger.unfinished.remote(), ledger.unlabeled_again.remote()])
+            killers = _suspects(left, [(shard_id, unit) for shard_id, unit, starts in begun if starts >= MAX_STARTS])
+            raisers = _suspects(left, raised)
+            most_unwritten = len(killers) + len(raisers) + 1
+            _take(label_suspects(killers, read, worker, workers), reasons, on_receipt, most_unwritten)
+            apart = label_suspects(raisers, read, worker, workers, most_in_vain=MOST_IN_VAIN)
+            _take(apart, reasons, on_receipt, most_unwritten)
+            ray.get(ledger.reset.remote())
+            before, progress = progress, read_progress(run)
+            idle = 0 if progress.commits > before.commits else idle + 1
+            careful = bool(begun) or idle > 0
+            if idle == MAX_IDLE_WAVES and progress.left(plan):
+                raise Incomplete(_explain(progress.left(plan), reasons))
     _close(ledger)
     return progress
 
@@ -195,7 +201,7 @@ def _stream(
 ) -> Generator[Receipt, None, None]:
     """Receipts of one wave as they come in."""
     dataset = ray.data.read_datasource(
-        UnitSource(wave.work, read),
+        UnitSource(wave.work, read, ledger),
         override_num_blocks=len(wave.work),
         num_cpus=read_cpus,
         concurrency=min(read_tasks, len(wave.work)),

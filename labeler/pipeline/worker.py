@@ -24,6 +24,7 @@ from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
 from labeler.pipeline.gpus import require_cuda
 from labeler.pipeline.node_memory import memory_in_use
 from labeler.pipeline.redo import Redo, Todo
+from labeler.pipeline.trouble import tell
 from labeler.runs import layout, read_unit_file
 from labeler.shards import Item, ShardEnd, Unit, skipped
 
@@ -74,6 +75,7 @@ class LabelUnits:
     def __init__(self, settings: WorkerSettings, ledger: Any, workers: int) -> None:
         self._settings = settings
         self._ledger = ledger
+        tell(ledger)
         me = ray.get_runtime_context().get_actor_id()
         try:
             self._labeler = make_labeler(settings)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused
 from labeler.prompts.family import Cost
-from labeler.vocabulary import Vocabulary, digest
+from labeler.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class PhrasePlan:
 
     @cached_property
     def fingerprint(self) -> str:
-        return digest(self.to_json())
+        return digest_of(canonical_json(self.to_json()))
 
     def lines(self) -> list[str]:
         return [f"{len(self.phrases):,} phrases, all in one pass of the detector per image"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,22 +10,21 @@ from typing import Any
 import numpy as np
 
 from labeler import storage
-from labeler.errors import Refused
+from labeler.errors import Refused, did_you_mean, first_lines
 from labeler.labels.contact_sheet import colour_of
 from labeler.labels.detections import Detections
-from labeler.labels.records import detections_of
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.thresholds import Thresholds, as_written
 from labeler.review import page
 from labeler.review.differences import KINDS, PAIR_IOU, SAME_IOU, Difference, compare_boxes
 from labeler.review.image_bytes import ImageReader
 from labeler.review.join import Join, Pair, Place, Side
-from labeler.review.pictures import shortest, thumbnails
+from labeler.review.pictures import read_rows, shortest, thumbnails
 from labeler.review.reservoir import Reservoir
 from labeler.review.turns import in_turns
-from labeler.runs import Progress, Run, UnitKey, read_snapshot, read_unit_file
-from labeler.runs.plan import file_name_prefix
-from labeler.vocabulary import Category, Vocabulary
-from labeler.vocabulary.reading import clean_phrase, phrase_key
+from labeler.runs import Run, read_snapshot
+from labeler.truth.categories import same_name
+from labeler.vocabulary import Vocabulary
 
 Select = Callable[[Detections], Detections]
 _SHOWN_KINDS = ("moved", "renamed", "lost", "added")
@@ -92,6 +90,11 @@ class _Sample:
     places: tuple[tuple[Place, Place], ...]
 
 
+def numbers_uri(target_uri: str) -> str:
+    """Return where the JSON file with a comparison's numbers goes: beside its page."""
+    return f"{target_uri.removesuffix('.html')}.json"
+
+
 def compare_runs(
     runs: tuple[Run, Run],
     thresholds: tuple[Thresholds, Thresholds],
@@ -117,7 +120,7 @@ def compare_runs(
     to_first, left_out = _match_categories(vocabularies, partial=partial)
     selects = _selector(thresholds[0], {id_: id_ for id_ in to_first.values()}), _selector(thresholds[1], to_first)
     join = Join((_side(runs[0], selects[0], partial), _side(runs[1], selects[1], partial)))
-    comparison, sample = _tally(join, sorted(to_first.values()), seed, max_images)
+    comparison, sample = _tally(join, sorted(set(to_first.values())), seed, max_images)
     if not comparison.images:
         raise Refused(
             f"runs {runs[0].manifest.run_id} and {runs[1].manifest.run_id} have no labeled image in common "
@@ -125,7 +128,7 @@ def compare_runs(
         )
     comparison.facts["left_out"] = left_out
     data = _describe(runs, thresholds, comparison, vocabularies[0])
-    storage.put(f"{target_uri.removesuffix('.html')}.json", page.dump(data).encode() + b"\n")
+    storage.put(numbers_uri(target_uri), page.dump(data).encode() + b"\n")
     head = page.dump(data)
     images = _images(join, selects, sample, _MAX_BYTES - len(head))
     storage.put(
@@ -141,44 +144,31 @@ def compare_runs(
 
 
 def _side(run: Run, select: Select, partial: bool) -> Side:
-    plan, progress = read_snapshot(run)
-    if (left := progress.left(plan)) and not partial:
-        raise Refused(
-            f"run {storage.redact(run.uri)} is incomplete ({len(left)} of {len(plan)} shards unfinished); "
-            "finish it with the label command, or compare what there is with --partial"
-        )
-    return Side(run, plan, progress, select)
+    snapshot = read_snapshot(run)
+    if not partial:
+        snapshot.require_complete("compare what there is with --partial")
+    return Side(snapshot, select)
 
 
 def _match_categories(
     vocabularies: tuple[Vocabulary, Vocabulary], *, partial: bool
 ) -> tuple[dict[int, int], list[list[str]]]:
     """(second run's category id -> first run's, names that only one side has): names decide, whatever the ids."""
-    first, second = ({_key(c): c for c in v.categories if not c.negative} for v in vocabularies)
-    alone = [
-        [c.name for key, c in mine.items() if key not in other] for mine, other in ((first, second), (second, first))
-    ]
-    common = {second[key].id: first[key].id for key in second if key in first}
+    first, second = ([c for c in v.categories if not c.negative] for v in vocabularies)
+    pairs = list(zip(second, same_name(second, first), strict=True))
+    common = {category.id: named.id for category, named in pairs if named}
+    met = set(common.values())
+    alone = [[c.name for c in first if c.id not in met], [c.name for c in second if c.id not in common]]
     if (any(alone) and not partial) or not common:
-        others = [[c.name for c in side.values()] for side in (second, first)]
+        others = [[c.name for c in side] for side in (second, first)]
         lines = [
-            f'"{name}" is only in the {which} run{_near(name, names)}'
+            f'"{name}" is only in the {which} run{did_you_mean(name, names)}'
             for which, mine, names in zip(("first", "second"), alone, others, strict=True)
             for name in mine
         ]
-        more = [f"and {len(lines) - _MAX_PROBLEMS:,} more"] if len(lines) > _MAX_PROBLEMS else []
         advice = "; --partial compares the others" if common else ""
-        raise Refused(f"the two runs have other categories{advice}", [*lines[:_MAX_PROBLEMS], *more])
+        raise Refused(f"the two runs have other categories{advice}", first_lines(lines, _MAX_PROBLEMS))
     return common, alone
-
-
-def _key(category: Category) -> str:
-    return phrase_key(clean_phrase(category.name))
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f'; the nearest is "{near[0]}"' if near else ""
 
 
 def _selector(thresholds: Thresholds, to_first: Mapping[int, int]) -> Select:
@@ -271,16 +261,9 @@ def _pick(drawn: Reservoir, max_images: int, seed: int) -> _Sample:
 
 def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_bytes: int) -> list[str]:
     """JSON of the sampled images, as many as fit."""
-    sides = [
-        [
-            _row(join.sides[which].progress, join.units[which][places[which].unit], places[which].row)
-            for places in sample.places
-        ]
-        for which in (0, 1)
-    ]
-    side = join.sides[0]
-    prefixes = {planned.shard_id: file_name_prefix(planned) for planned in side.plan}
-    reader = ImageReader(side.run, side.plan)
+    sides = [_rows(join, which, sample) for which in (0, 1)]
+    snapshot = join.sides[0].snapshot
+    prefixes, reader = snapshot.prefixes, ImageReader(snapshot)
     pictures = thumbnails(reader, [row for row, _ in sides[0]], max_pixels=178_956_970)
     found: list[str] = []
     for (row, mine), (_, theirs), picture in zip(*sides, pictures, strict=False):
@@ -300,10 +283,14 @@ def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_by
     return found
 
 
-def _row(progress: Progress, unit: UnitKey, number: int) -> tuple[dict[str, Any], Detections]:
-    table = read_unit_file(progress.unit_uri(*unit)).slice(number, 1)
-    plain: dict[str, Any] = table.drop_columns(["detections"]).to_pylist()[0]
-    return plain, detections_of(table)[0]
+def _rows(join: Join, which: int, sample: _Sample) -> list[tuple[dict[str, Any], Detections]]:
+    """Of one side, the row of each sampled image and its boxes."""
+    wanted = [(join.units[which][places[which].unit], places[which].row) for places in sample.places]
+    tables = read_rows(join.sides[which].snapshot.progress, wanted)
+    return [
+        (tables[place].drop_columns(["detections"]).to_pylist()[0], DetectionsColumn(tables[place]).detections)
+        for place in wanted
+    ]
 
 
 def _describe_difference(one: Difference, first: Detections, second: Detections) -> dict[str, Any]:

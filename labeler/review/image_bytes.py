@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labeler import images, storage
+from labeler import storage
+from labeler.digests import digest_of
 from labeler.errors import LabelerError
-from labeler.runs import PlannedShard, Run
+from labeler.runs import Snapshot
 from labeler.shards.image_column import find_image_column
 from labeler.shards.parquet import open_parquet
 from labeler.shards.text_images import image_of
@@ -29,10 +30,10 @@ class ImageReader:
     row groups that hold any of the images the image column is read, so what is wanted of a file is read together.
     """
 
-    def __init__(self, run: Run, plan: Sequence[PlannedShard]) -> None:
-        run.s3_rules().apply()
-        self._shards = {planned.shard_id: planned.shard for planned in plan}
-        self._column: str | None = run.manifest.config["input"].get("image_column")
+    def __init__(self, snapshot: Snapshot) -> None:
+        snapshot.run.s3_rules().apply()
+        self._shards = {planned.shard_id: planned.shard for planned in snapshot.plan}
+        self._column: str | None = snapshot.run.manifest.config["input"].get("image_column")
 
     def is_embedded(self, row: Row) -> bool:
         """Whether the image is stored inside a Parquet row."""
@@ -53,7 +54,7 @@ class ImageReader:
         """
         found = self._embedded(rows) if self.is_embedded(rows[0]) else map(_addressed, rows)
         for row, data in zip(rows, found, strict=True):
-            changed = isinstance(data, bytes) and row["digest"] is not None and images.digest(data) != row["digest"]
+            changed = isinstance(data, bytes) and row["digest"] is not None and digest_of(data) != row["digest"]
             yield LabelerError("the image is no longer the one that was labeled") if changed else data
 
     def _embedded(self, rows: Sequence[Row]) -> Iterator[bytes | LabelerError]:

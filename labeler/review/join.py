@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from labeler import storage
 from labeler.labels.detections import Detections
-from labeler.labels.records import LABELED, detections_of
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
+from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.records import LABELED
+from labeler.runs import Snapshot, UnitKey, layout
 
 _PART_BYTES = 32 << 20  # of label files that come together in one part
 _MAX_PARTS = 512  # files open at once, for one side
@@ -37,13 +38,11 @@ _SPILLED = pa.schema(
 class Side:
     """One of the two runs, and which of its detections take part."""
 
-    run: Run
-    plan: Sequence[PlannedShard]
-    progress: Progress
+    snapshot: Snapshot
     select: Callable[[Detections], Detections]
 
     def label_bytes(self) -> int:
-        folders = [storage.join(folder, layout.LABELS_FOLDER) for folder, _ in self.progress.folders]
+        folders = [storage.join(folder, layout.LABELS_FOLDER) for folder, _ in self.snapshot.progress.folders]
         return sum(info.size for folder in folders for info in storage.list_objects(folder))
 
 
@@ -101,7 +100,7 @@ class Join:
             ]
             waiting: list[pa.Table] = []
             columns = ("digest", "status", "detections")
-            for unit, table in iterate_units(side.plan, side.progress, columns):
+            for unit, table in side.snapshot.units(columns):
                 waiting.append(_spilled(table, len(self.units[which]), side.select))
                 self.units[which].append(unit)
                 self.rows[which] += table.num_rows
@@ -154,7 +153,7 @@ def _part_file(folder: Path, which: int, part: int) -> Path:
 
 def _spilled(table: pa.Table, unit: int, select: Callable[[Detections], Detections]) -> pa.Table:
     """A unit's rows with only the detections that take part: the others are most of a run."""
-    chosen = [select(detections) for detections in detections_of(table)]
+    chosen = [select(detections) for detections in DetectionsColumn(table).per_row(masks=False)]
     everything = Detections.concat(chosen)
     offsets = np.array([0, *itertools.accumulate(map(len, chosen))], np.int32)
     columns = [

@@ -10,6 +10,8 @@ import re
 from importlib import resources
 from typing import Any
 
+from labeler import signature
+
 _PLACE = re.compile(r"\{\{([A-Z]+)\}\}")
 
 
@@ -35,7 +37,8 @@ def render(*, template: str, scripts: tuple[str, ...], title: str, data: str) ->
         f"default-src 'none'; img-src data: blob:; style-src {_digest(style)}; script-src {_digest(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    parts = {"POLICY": policy, "TITLE": html.escape(title), "STYLE": style, "DATA": data, "SCRIPT": script}
+    parts = {"GENERATOR": signature.HTML_TAG, "POLICY": policy, "TITLE": html.escape(title)}
+    parts |= {"STYLE": style, "DATA": data, "SCRIPT": script}
     text = _PLACE.sub(lambda match: parts[match[1]], _read(template))  # once: what is put in is not looked at again
     return text.encode()
 

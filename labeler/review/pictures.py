@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pycocotools.mask
 from PIL import Image
 
@@ -48,19 +50,17 @@ class Pick:
     reasons: set[str] = field(default_factory=set)
 
 
-def read_rows(progress: Progress, picks: Sequence[Pick]) -> dict[tuple[UnitKey, int], Row]:
-    """The whole rows of the picked images; each unit file is read once."""
-    wanted = sorted({(pick.unit, pick.row) for pick in picks})
-    by_unit = [(unit, [row for _, row in group]) for unit, group in groupby(wanted, key=lambda pair: pair[0])]
+def read_rows(progress: Progress, places: Iterable[tuple[UnitKey, int]]) -> dict[tuple[UnitKey, int], pa.Table]:
+    """The rows at these places (unit, number of a row in it), a table of one row each; each unit is read once."""
+    by_unit = [(unit, [row for _, row in group]) for unit, group in groupby(sorted(set(places)), key=itemgetter(0))]
 
-    def load(job: tuple[UnitKey, list[int]]) -> list[Row]:
+    def load(job: tuple[UnitKey, list[int]]) -> list[pa.Table]:
         unit, rows = job
         table = read_unit_file(progress.unit_uri(*unit))
-        picked: list[Row] = table.take(rows).to_pylist()
-        return picked
+        return [table.take([row]) for row in rows]
 
     with ThreadPoolExecutor(_READS) as pool:
-        found: dict[tuple[UnitKey, int], Row] = {}
+        found: dict[tuple[UnitKey, int], pa.Table] = {}
         for (unit, numbers), rows in zip(by_unit, pool.map(load, by_unit), strict=True):
             found.update({(unit, number): row for number, row in zip(numbers, rows, strict=True)})
         return found

@@ -18,9 +18,8 @@ from labeler.review.reservoir import Ints
 from labeler.review.survey import BANDS, SUSPICIONS, Survey, survey_run
 from labeler.review.truth import Truth, judge_run
 from labeler.review.turns import in_turns, interleave
-from labeler.runs import PlannedShard, Progress, Run, UnitKey
+from labeler.runs import Snapshot, UnitKey
 from labeler.runs.fitted_on import fitted_on
-from labeler.runs.plan import file_name_prefix
 from labeler.truth.ground_truth import Annotations
 
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
@@ -45,9 +44,7 @@ class ReportSummary:
 
 
 def write_report(
-    run: Run,
-    plan: Sequence[PlannedShard],
-    progress: Progress,
+    snapshot: Snapshot,
     target_uri: str,
     *,
     thresholds: Thresholds,
@@ -73,25 +70,23 @@ def write_report(
         Refused: the annotations do not fit the run, or nothing is committed yet.
     """
     judged_at = thresholds if thresholds.keep_any else Thresholds(_WHERE_NOTHING_IS_KEPT)
-    survey = survey_run(run, plan, progress, thresholds=judged_at, seed=seed)
+    survey = survey_run(snapshot, thresholds=judged_at, seed=seed)
     if not survey.units:
-        raise Refused(f"run {storage.redact(run.uri)} has no committed unit yet; there is nothing to report")
+        raise Refused(f"run {storage.redact(snapshot.run.uri)} has no committed unit yet; there is nothing to report")
     truth = None
     if annotations is not None:
-        truth = judge_run(
-            run, plan, progress, annotations, thresholds=judged_at, by_name=by_name, partial=partial, seed=seed
-        )
+        truth = judge_run(snapshot, annotations, thresholds=judged_at, by_name=by_name, partial=partial, seed=seed)
     picks = pick_images(survey, truth, max_images, seed=seed)
-    data = describe_run(run, plan, progress, survey, thresholds)
+    data = describe_run(snapshot, survey, thresholds)
     if truth is not None:
         data["truth"] = truth.curves
     head = page.dump(data)
-    shown = _Images(run, plan, progress, truth)
+    shown = _Images(snapshot, truth)
     images = shown.within(picks, max_bytes - len(head) - 120_000)  # the template, style and script
     written = page.render(
         template="report.html",
         scripts=("page.js", "report.js"),
-        title=f"Report of run {run.manifest.run_id[:8]}",
+        title=f"Report of run {snapshot.run.manifest.run_id[:8]}",
         data=f'{head[:-1]},"images":[{",".join(images)}]}}',
     )
     storage.put(target_uri, written)
@@ -101,16 +96,17 @@ def write_report(
 class _Images:
     """Turns picks into the page's images, until the room is spent."""
 
-    def __init__(self, run: Run, plan: Sequence[PlannedShard], progress: Progress, truth: Truth | None) -> None:
-        self._progress, self._truth = progress, truth
-        self._reader = ImageReader(run, plan)
-        self._prefixes = {planned.shard_id: file_name_prefix(planned) for planned in plan}
-        self._max_pixels = int(run.manifest.fingerprint_fields.get("detect.max_pixels") or 178_956_970)
+    def __init__(self, snapshot: Snapshot, truth: Truth | None) -> None:
+        self._progress, self._truth = snapshot.progress, truth
+        self._reader = ImageReader(snapshot)
+        self._prefixes = snapshot.prefixes
+        self._max_pixels = int(snapshot.run.manifest.fingerprint_fields.get("detect.max_pixels") or 178_956_970)
         self.unreadable = 0
 
     def within(self, picks: Sequence[Pick], room_bytes: int) -> list[str]:
         """JSON of each image, in order; every image that fits, none after the first that does not."""
-        rows = read_rows(self._progress, picks)
+        tables = read_rows(self._progress, ((pick.unit, pick.row) for pick in picks))
+        rows = {place: table.to_pylist()[0] for place, table in tables.items()}
         chosen = [rows[pick.unit, pick.row] for pick in picks]
         found: list[str] = []
         for pick, row, picture in zip(
@@ -172,10 +168,9 @@ def _queue(
     return queues
 
 
-def describe_run(
-    run: Run, plan: Sequence[PlannedShard], progress: Progress, survey: Survey, thresholds: Thresholds
-) -> dict[str, Any]:
+def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> dict[str, Any]:
     """All of the page's data but the images and the truth."""
+    run, plan, progress = snapshot.run, snapshot.plan, snapshot.progress
     config, fields = run.manifest.config, run.manifest.fingerprint_fields
     planned, exact = progress.images_known(plan)
     return {
@@ -185,9 +180,9 @@ def describe_run(
             "created": run.manifest.created,
             "model": config["model"]["name"],
             "revision": config["model"].get("revision"),
-            "complete": progress.is_complete(plan),
+            "complete": snapshot.is_complete,
             "shards": len(plan),
-            "shards_finished": len(plan) - len(progress.left(plan)),
+            "shards_finished": len(plan) - len(snapshot.left),
             "units": progress.committed_units,
             "images": sum(survey.statuses.values()),
             "images_planned": planned,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler import storage
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import STATUSES
 from labeler.labels.thresholds import Thresholds
 from labeler.review.reservoir import Ints, Reservoir
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units, layout
+from labeler.runs import Progress, Run, Snapshot, UnitKey, layout
 from labeler.vocabulary import Category
 
 STEPS = 100  # score thresholds are 0.00, 0.01, ..., 1.00, and histograms count between two of them
@@ -60,19 +61,17 @@ class Survey:
     units: tuple[UnitKey, ...]
 
 
-def survey_run(
-    run: Run, plan: Sequence[PlannedShard], progress: Progress, *, thresholds: Thresholds, each: int = 12, seed: int = 0
-) -> Survey:
+def survey_run(snapshot: Snapshot, *, thresholds: Thresholds, each: int = 12, seed: int = 0) -> Survey:
     """Read every row once; memory does not grow with the number of images, but 100 bytes a unit.
 
     Args:
         thresholds: boxes below theirs make no image suspicious.
         each: boxes drawn of a category in a band, and images of a kind of suspicion.
     """
-    surveyor = _Surveyor(run, thresholds, each, seed)
-    times = commit_times(progress)
+    surveyor = _Surveyor(snapshot.run, thresholds, each, seed)
+    times = commit_times(snapshot.progress)
     units: list[UnitKey] = []
-    for unit, table in iterate_units(plan, progress, _COLUMNS):
+    for unit, table in snapshot.units(_COLUMNS):
         surveyor.add(len(units), unit, table)
         units.append(unit)
         surveyor.timeline += [(times[unit], table.num_rows)] if unit in times else []
@@ -127,9 +126,10 @@ class _Surveyor:
 
     def add(self, number: int, unit: UnitKey, table: pa.Table) -> None:
         self._count_statuses(table)
-        lengths = pc.list_value_length(table["detections"]).to_numpy().astype(np.int64)
+        column = DetectionsColumn(table)
+        lengths = column.lengths
         rng = np.random.default_rng([self._seed, int(unit[0]), unit[1]])
-        boxes = self._boxes(table, lengths)
+        boxes = self._boxes(table, column)
         boxes = boxes[boxes.category >= 0]
         step = np.clip(np.searchsorted(EDGES, boxes.scores, side="right") - 1, 0, STEPS - 1)
         self._histograms += np.bincount(boxes.category * STEPS + step, minlength=len(self._histograms))
@@ -147,18 +147,15 @@ class _Surveyor:
             if pair["error"] is not None and (reason in self._reasons or len(self._reasons) < _DISTINCT_REASONS):
                 self._reasons[reason] += pair["count_all"]
 
-    def _boxes(self, table: pa.Table, lengths: Ints) -> _Boxes:
-        values = pc.list_flatten(table["detections"])
-        names = ("category_id", "score", "x_min", "y_min", "x_max", "y_max")
-        column = {name: pc.struct_field(values, name).to_numpy() for name in names}
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        place = np.minimum(np.searchsorted(self._ids, column["category_id"]), len(self._ids) - 1)
-        category = np.where(self._ids[place] == column["category_id"], self._position[place], -1)
+    def _boxes(self, table: pa.Table, column: DetectionsColumn) -> _Boxes:
+        row, found = column.rows, column.detections
+        place = np.minimum(np.searchsorted(self._ids, found.category_ids), len(self._ids) - 1)
+        category = np.where(self._ids[place] == found.category_ids, self._position[place], -1)
         size = np.stack([pc.cast(table[side], pa.float32()).to_numpy() for side in ("width", "height")], 1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            xyxy = np.stack([column[name] for name in names[2:]], 1) / np.tile(size, 2)[row]
-        box = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return _Boxes(row, box, category, column["score"].astype(np.float32), xyxy.astype(np.float32))
+            xyxy = found.boxes / np.tile(size, 2)[row]
+        box = np.arange(len(row)) - np.repeat(np.cumsum(column.lengths) - column.lengths, column.lengths)
+        return _Boxes(row, box, category, found.scores, xyxy.astype(np.float32))
 
     def _suspect(self, number: int, lengths: Ints, boxes: _Boxes, rng: np.random.Generator) -> None:
         per_row = np.bincount(boxes.row, minlength=len(lengths))

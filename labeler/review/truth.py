@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from labeler.evaluation import Evaluation, GroundTruth, evaluate_run, operating_points, read_ground_truth
-from labeler.labels.boxes import part_inside
-from labeler.labels.records import detections_of
+from labeler.labels.boxes import xyxy_to_xywh
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.thresholds import Thresholds
-from labeler.review.pairing import pair_by_score
 from labeler.review.reservoir import Ints, Reservoir
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
+from labeler.runs import Snapshot, UnitKey
 from labeler.truth.alignment import Positions, match_categories, match_images
+from labeler.truth.greedy import match_greedily
 from labeler.truth.ground_truth import Annotations
+from labeler.truth.matching import overlap
 
 IOU = 0.5
 _EACH = 6  # images of a category's false positives, and of its misses
@@ -101,9 +102,7 @@ class _Objects:
 
 
 def judge_run(
-    run: Run,
-    plan: Sequence[PlannedShard],
-    progress: Progress,
+    snapshot: Snapshot,
     annotations: Annotations,
     *,
     thresholds: Thresholds,
@@ -116,16 +115,16 @@ def judge_run(
     Raises:
         Refused: as `evaluate_run` does.
     """
-    evaluation = evaluate_run(run.uri, annotations, by_name=by_name, partial=partial, masks=False)
+    evaluation = evaluate_run(snapshot, annotations, by_name=by_name, partial=partial, masks=False)
     truth = read_ground_truth(annotations)
-    position_of = match_categories(run.vocabulary(), truth, by_name=by_name, partial=partial).position_of
+    position_of = match_categories(snapshot.run.vocabulary(), truth, by_name=by_name, partial=partial).position_of
     objects = _Objects.of(truth, position_of, federated=evaluation.scores[0].rules.federated)
-    rows = match_images(run, plan, progress, truth).rows
+    rows = match_images(snapshot, truth).rows
     miner = _Miner(objects, thresholds, seed)
     units: list[UnitKey] = []
-    for unit, table in iterate_units(plan, progress, ("detections",)):
+    for unit, table in snapshot.units(("detections",)):
         if unit in rows:
-            for row, detections in enumerate(detections_of(table)):
+            for row, detections in enumerate(DetectionsColumn(table).per_row(masks=False)):
                 if (image := int(rows[unit][row])) >= 0:
                     miner.add(len(units), row, image, detections)
             units.append(unit)
@@ -179,11 +178,11 @@ class _Miner:
         objects = self._objects.rows_of(image)
         truth = self._objects.truth
         known = np.array([self._position_of.get(int(id_), -1) for id_ in found.category_ids], np.int64)
-        boxes = self._objects.boxes_xyxy(objects)
         excuse = self._objects.excuse[objects]
         same = known[:, None] == truth.category[objects][None]  # (detections, objects)
-        matched, missed = _match(found.boxes, boxes, same, excuse)
-        false = self._is_false(image, found, known, matched)
+        taken = _match(found.boxes, truth.boxes_xywh[objects], same, excuse)
+        missed = np.setdiff1d(np.flatnonzero(excuse == COUNTED), taken)
+        false = self._is_false(image, found, known, taken >= 0)
         self.errors.add(
             2 * known[false],
             -found.scores[false].astype(np.float64),
@@ -202,14 +201,10 @@ class _Miner:
         return np.array(wrong, np.int64)
 
 
-def _match(found_xyxy: Any, objects_xyxy: Any, same: Any, excuse: Any) -> tuple[Any, Any]:
-    """((detections,) bool: matched or excused, places of the objects missed); objects that count come first."""
-    counted = pair_by_score(found_xyxy, objects_xyxy, at_least=IOU, free=same & (excuse == COUNTED))
-    matched = np.zeros(len(found_xyxy), np.bool_)
-    matched[[place for place, _, _ in counted]] = True
-    ignored = same & (excuse == IGNORED) & ~matched[:, None]
-    matched[[place for place, _, _ in pair_by_score(found_xyxy, objects_xyxy, at_least=IOU, free=ignored)]] = True
-    inside = part_inside(found_xyxy, objects_xyxy) >= IOU
-    matched |= (inside & same & (excuse == CROWD)).any(1)
-    hit = {other for _, other, _ in counted}
-    return matched, [place for place in np.flatnonzero(excuse == COUNTED).tolist() if place not in hit]
+def _match(found_xyxy: Any, objects_xywh: Any, same: Any, excuse: Any) -> Any:
+    """(detections,) the object that each detection takes at IoU 0.5, as the evaluation has it; -1 for none."""
+    if not same.any():
+        return np.full(len(found_xyxy), -1)
+    crowd = excuse == CROWD
+    overlaps = np.where(same, overlap(xyxy_to_xywh(found_xyxy), objects_xywh, crowd.astype(np.uint8)), -1.0)
+    return match_greedily(overlaps[None], (excuse != COUNTED)[None], crowd[None], [IOU])[0, 0]

@@ -4,13 +4,14 @@ from labeler.runs.manifest import Manifest, Run, fingerprint_of, open_run
 from labeler.runs.plan import PlannedShard, read_plan
 from labeler.runs.progress import Progress, read_progress
 from labeler.runs.rows import UnitKey, iterate_units, only_units, read_tables, read_unit_file, units_in_order
-from labeler.runs.snapshot import read_snapshot
+from labeler.runs.snapshot import Snapshot, read_snapshot
 
 __all__ = [
     "Manifest",
     "PlannedShard",
     "Progress",
     "Run",
+    "Snapshot",
     "UnitKey",
     "fingerprint_of",
     "iterate_units",

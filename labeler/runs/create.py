@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labeler import storage
+from labeler.digests import digest_of, readable_json
 from labeler.errors import Refused
 from labeler.prompts import PromptPlan
 from labeler.runs import layout
-from labeler.runs.manifest import Manifest, Run, digest_of, open_run, readable_json
+from labeler.runs.manifest import Manifest, Run, open_run
 from labeler.runs.plan import PlannedShard, generations, group_files, plan_bytes
 from labeler.runs.selection import Selection, selection_bytes
 from labeler.vocabulary import Vocabulary

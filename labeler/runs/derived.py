@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.runs.manifest import Run
-from labeler.runs.plan import PlannedShard, generations
-from labeler.runs.progress import Progress
-from labeler.runs.rows import iterate_units
+from labeler.runs.plan import generations
 from labeler.runs.selection import Selection, read_selection
+from labeler.runs.snapshot import Snapshot
 
 
-def select_units(plan: Sequence[PlannedShard], progress: Progress, statuses: Collection[str]) -> Selection:
+def select_units(snapshot: Snapshot, statuses: Collection[str]) -> Selection:
     """The units that hold rows with one of these statuses, and how many."""
     chosen: dict[str, dict[int, int]] = {}
     wanted = pa.array(sorted(statuses), pa.string())
-    for (shard_id, unit), table in iterate_units(plan, progress, ("status",)):
+    for (shard_id, unit), table in snapshot.units(("status",)):
         if images := pc.sum(pc.is_in(table["status"], value_set=wanted)).as_py():
             chosen.setdefault(shard_id, {})[unit] = images
     return chosen
 
 
-def count_unselected(run: Run, plan: Sequence[PlannedShard], below: Progress) -> int:
+def count_unselected(run: Run, below: Snapshot) -> int:
     """Return how many units a derived run would redo if it were created now, and does not: its selection is frozen.
 
     Args:
-        below: progress of the run that it derives from, which may have been extended since.
+        below: the run that it derives from, which may have been extended since.
     """
     if generations(run.root) == 1:  # nothing can have come since
         return 0
     frozen = read_selection(run)
-    now = select_units(plan, below, run.manifest.fingerprint_fields["redo"])
+    now = select_units(below, run.manifest.fingerprint_fields["redo"])
     return sum(unit not in frozen.get(shard_id, {}) for shard_id, units in now.items() for unit in units)
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler import storage
+from labeler.digests import readable_json
 from labeler.errors import Refused, StorageError
 from labeler.file_names import comparable
 from labeler.labels.records import Row, complete_table, table_to_parquet
@@ -27,10 +28,10 @@ from labeler.runs import (
 )
 from labeler.runs.excluded import Excluded, name_digest, read_excluded, write_excluded
 from labeler.runs.made import read_made
-from labeler.runs.manifest import readable_json
 from labeler.runs.named_images import NamedImage, name_images
 from labeler.runs.plan import file_name_prefix
 from labeler.runs.report import build_report
+from labeler.runs.snapshot import Snapshot
 
 _WRITES = 16
 _ROUNDS = 20  # each but the first answers another `labeler forget` of the very same moment
@@ -144,7 +145,8 @@ def _remove(family: _Family, images: _Images, unknown: list[str]) -> Forgotten:
     for one in family.members:  # only now: the reports of derived runs count rows of the others, too
         outcome.runs.append(one.uri)
         storage.put(
-            one.path(layout.REPORT), readable_json(build_report(one, family.plan, read_progress(one)).to_dict())
+            one.path(layout.REPORT),
+            readable_json(build_report(Snapshot(one, family.plan, read_progress(one))).to_dict()),
         )
         outcome.untouched += _made_from(one)
     return outcome
@@ -176,7 +178,7 @@ def _family_of(run: Run) -> _Family:
     everyone = list(members.values())
     progress = [read_progress(one) for one in everyone]
     own = [replace(each, units=each.folders[0][1]) for each in progress]
-    return _Family(everyone, own, left, read_snapshot(run)[0])
+    return _Family(everyone, own, left, read_snapshot(run).plan)
 
 
 def _with_derived(run: Run, unreached: dict[str, tuple[str, str]]) -> Iterator[Run]:

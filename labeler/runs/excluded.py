@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler import storage
+from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.file_names import comparable
-from labeler.images import digest
 from labeler.runs import layout
-from labeler.runs.manifest import Run, digest_of, open_run
+from labeler.runs.manifest import Run, open_run
 from labeler.shards import Unit
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -90,7 +90,7 @@ class Excluded:
             return unit
 
         def excluded(key: str, data: bytes | None) -> bool:
-            by_bytes = data is not None and name_digest(digest(data)) in self.names
+            by_bytes = data is not None and name_digest(digest_of(data)) in self.names
             return by_bytes or self.has(file_name_prefix + key)
 
         return replace(

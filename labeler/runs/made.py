@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from labeler import storage
+from labeler.digests import digest_of
 from labeler.runs import layout
-from labeler.runs.manifest import Run, digest_of
+from labeler.runs.manifest import Run
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from collections.abc import Mapping
@@ -11,25 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from labeler import plain_json, storage
+from labeler.digests import canonical_json, digest_of, readable_json
 from labeler.errors import Refused
-from labeler.labels.records import READABLE_VERSIONS, SCHEMA_VERSION
+from labeler.labels.records import DECODING_VERSION, READABLE_VERSIONS, SCHEMA_VERSION
 from labeler.prompts import PromptPlan, plan_from_json
 from labeler.runs import layout
 from labeler.shards import READER_VERSION
 from labeler.vocabulary import Vocabulary
-
-
-def digest_of(data: bytes) -> str:
-    """blake2b-128, hex: the digest used everywhere in a run."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def canonical_json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def readable_json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def fingerprint_of(fields: Mapping[str, Any]) -> str:
@@ -87,15 +74,17 @@ class Manifest:
     def from_json(data: bytes, *, uri: str) -> Manifest:
         try:
             values = plain_json.parse(data)
-            version = values["schema_version"]
-            if version not in READABLE_VERSIONS:
+            version, newer = values["schema_version"], sorted(values.keys() - Manifest.__dataclass_fields__.keys())
+            if version not in READABLE_VERSIONS or newer:
                 known = ", ".join(map(str, sorted(READABLE_VERSIONS)))
+                why = f"{layout.MANIFEST} has {', '.join(newer)}" if newer else f"schema version {version}, not {known}"
+                began = values["versions"].get("labeler", "of an unknown version")
                 raise Refused(
-                    f"run {storage.redact(uri)} has schema version {version}, this labeler reads {known}; "
-                    "use the labeler version that wrote it"
+                    f"run {storage.redact(uri)} was begun by labeler {began}, and this one cannot read it ({why}); "
+                    "use the version that began it, or a newer one"
                 )
             return Manifest(**values)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Refused(f"{storage.redact(uri)}/{layout.MANIFEST} is no run manifest: {error}") from None
 
 
@@ -165,6 +154,14 @@ class Run:
                 f"input by version {READER_VERSION}: you can export, evaluate, review and forget from the run, but to "
                 "label, retry, mask or extend it use the labeler that started it, or label into a new output"
             )
+
+    @property
+    def outgrown(self) -> str:
+        """What decides this run's rows and is done otherwise by now, so that no rows are added to it; "" if nothing."""
+        now = {"decoding_version": DECODING_VERSION, "reader_version": READER_VERSION}
+        then = self.root.manifest.fingerprint_fields
+        changed = [name for name in now if then.get(name, now[name]) != now[name]]
+        return ", ".join(f"{name} {then[name]} (now {now[name]})" for name in changed)
 
     def changed_versions(self, versions: Mapping[str, str]) -> str:
         """Return which of the packages that decide pixels and scores are others now, "" if none is."""

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labeler import storage
+from labeler.digests import digest_of
 from labeler.runs import layout
-from labeler.runs.manifest import Run, digest_of
+from labeler.runs.manifest import Run
 from labeler.shards import Member, Shard, skipped
 
 PLAN = pa.schema(

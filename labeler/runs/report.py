@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from labeler import storage
+from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import STATUSES
 from labeler.runs.excluded import read_excluded
 from labeler.runs.manifest import Run
-from labeler.runs.plan import PlannedShard, file_name_prefix, listed_beside
+from labeler.runs.plan import listed_beside
 from labeler.runs.progress import Progress
-from labeler.runs.rows import PREFETCH_FILES, read_tables
+from labeler.runs.rows import PREFETCH_FILES
+from labeler.runs.snapshot import Snapshot
 from labeler.shards import skipped
 
 
@@ -56,8 +56,9 @@ class Report:
         return asdict(self)
 
 
-def build_report(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> Report:
+def build_report(snapshot: Snapshot) -> Report:
     """Read every committed row's status and categories, and check that each shard's indices are 0..n-1, once each."""
+    run, plan, progress = snapshot.run, snapshot.plan, snapshot.progress
     statuses: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     categories: Counter[int] = Counter()
@@ -65,7 +66,7 @@ def build_report(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> 
     problems: list[str] = []
     next_index: dict[str, int] = {}
     at_cap = to_forget = 0
-    excluded, prefixes = read_excluded(run), {planned.shard_id: file_name_prefix(planned) for planned in plan}
+    excluded, prefixes = read_excluded(run), snapshot.prefixes
     columns = (
         "shard_id",
         "index",
@@ -74,14 +75,13 @@ def build_report(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> 
         "detections",
         *(("image_key", "digest") if excluded.names else ()),
     )
-    for table in read_tables(plan, progress, columns=columns):
+    for table in snapshot.tables(columns):
         to_forget += int(excluded.of_rows(table, prefixes[table["shard_id"][0].as_py()]).sum())
         statuses.update(table["status"].to_pylist())
         errors.update(reason for reason in table["error"].to_pylist() if reason)
-        lengths = pc.list_value_length(table["detections"]).to_numpy()
-        at_cap += int((lengths == cap).sum()) if cap else 0
-        found = pc.struct_field(pc.list_flatten(table["detections"]), "category_id").to_numpy()
-        ids, counts = np.unique(found, return_counts=True)
+        column = DetectionsColumn(table)
+        at_cap += int((column.lengths == cap).sum()) if cap else 0
+        ids, counts = np.unique(column.category_ids, return_counts=True)
         categories.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
         _check_indices(table, next_index, problems, progress)
     for shard_id, images in next_index.items():
@@ -92,9 +92,9 @@ def build_report(run: Run, plan: Sequence[PlannedShard], progress: Progress) -> 
     vocabulary = [c.id for c in run.vocabulary().categories if not c.negative]
     return Report(
         run_id=run.manifest.run_id,
-        complete=progress.is_complete(plan) and not problems,
+        complete=snapshot.is_complete and not problems,
         shards=len(plan),
-        shards_finished=len(plan) - len(progress.left(plan)),
+        shards_finished=len(plan) - len(snapshot.left),
         units=progress.committed_units,
         images=sum(statuses.values()),
         images_planned=planned,

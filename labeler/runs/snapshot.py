@@ -1,16 +1,71 @@
-"""A run's plan and its commits, read together and held against each other."""
+"""A run at one moment: its plan and its commits, read together and held against each other."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import pyarrow as pa
+
 from labeler import storage
+from labeler.errors import Refused
 from labeler.runs import layout
 from labeler.runs.manifest import Run
-from labeler.runs.plan import PlannedShard, generations, read_plan
+from labeler.runs.plan import PlannedShard, file_name_prefix, generations, read_plan
 from labeler.runs.progress import Progress, read_progress
+from labeler.runs.rows import UnitKey, iterate_units, only_units, units_in_order
 
 
-def read_snapshot(run: Run) -> tuple[list[PlannedShard], Progress]:
-    """Return the plan and what is committed of it.
+@dataclass(frozen=True)
+class Snapshot:
+    """What of a run is planned, and what of that is committed."""
+
+    run: Run
+    plan: Sequence[PlannedShard]
+    progress: Progress
+
+    @cached_property
+    def left(self) -> list[PlannedShard]:
+        """Shards that are not finished."""
+        return self.progress.left(self.plan)
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.left
+
+    def require_complete(self, or_else: str) -> None:
+        """Raise Refused while shards are unfinished; `or_else` says what to do with what there is."""
+        if self.left:
+            raise Refused(
+                f"run {storage.redact(self.run.uri)} is incomplete ({len(self.left)} of {len(self.plan)} shards "
+                f"unfinished); finish it with the label command, or {or_else}"
+            )
+
+    @cached_property
+    def prefixes(self) -> dict[str, str]:
+        """Shard id -> what the file name of an image has before its key."""
+        return {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
+
+    def unit_keys(self) -> list[UnitKey]:
+        """The committed units, in key order."""
+        return units_in_order(self.plan, self.progress)
+
+    def only(self, units: Iterable[UnitKey]) -> Snapshot:
+        """As if no other units than these were committed."""
+        return replace(self, progress=only_units(self.progress, units))
+
+    def units(self, columns: Sequence[str] | None = None) -> Iterator[tuple[UnitKey, pa.Table]]:
+        """Each committed unit's rows, in key order; see `iterate_units`."""
+        return iterate_units(self.plan, self.progress, columns)
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows alone."""
+        return (table for _, table in self.units(columns))
+
+
+def read_snapshot(run: Run) -> Snapshot:
+    """Read the plan of a run, and what is committed of it.
 
     Raises:
         StorageError: if a file cannot be read, or something is committed that the plan does not have: then a plan file
@@ -25,7 +80,7 @@ def read_snapshot(run: Run) -> tuple[list[PlannedShard], Progress]:
             f"{storage.redact(stray)} belongs to a shard that is not among the {len(plan):,} of the plan; restore the "
             f"plan file that is missing ({storage.redact(next_plan)}), or remove what is not of this run"
         )
-    return plan, progress
+    return Snapshot(run, plan, progress)
 
 
 def stray_file(plan: list[PlannedShard], progress: Progress) -> str | None:

@@ -45,7 +45,8 @@ def find_shards(
     """The shards of an input, sorted by URI, numbered from `first_id`.
 
     Args:
-        uri: a folder (with all below it), a glob, a brace pattern, one file, or a list of those. Names that start
+        uri: a folder (with all below it), a glob, a brace pattern, one file, or a list of those. What is there under
+            exactly its name is taken; `[{]` and `[[]` are a brace and a bracket of a name. Names that start
             with "." are left out, with "_" too unless they are image files; what is named in full is always taken.
         format: "webdataset", "images" or "parquet"; None decides by the names, which must be of one kind.
         limit: only the first so many images in the order of the shards.

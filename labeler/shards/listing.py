@@ -16,6 +16,7 @@ from labeler.shards.patterns import (
     expand_braces,
     glob_regex,
     has_braces,
+    is_expandable,
     is_glob,
     static_folder,
 )
@@ -45,7 +46,7 @@ def list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[Found], l
         if not uri.strip():
             raise Refused("input.uri is empty; give a folder, a pattern or a file")
         listed = _list_literal(_absolute(uri), on_skipped) if has_braces(uri) else []
-        names = [_absolute(uri)] if listed else [_absolute(name) for name in expand_braces(uri)]
+        names = [_absolute(uri)] if listed else [_absolute(name) for name in _write_out(uri)]
         if not listed:
             one = len(names) == 1
             listed = list(_list_one(names[0], on_skipped) if one else _list_expansion(uri, names, on_skipped))
@@ -62,6 +63,33 @@ def _list_literal(uri: str, on_skipped: OnSkipped) -> list[Found]:
         return list(_list_named(uri, on_skipped))
     except storage.Unreadable:  # storage may forbid to ask for what is not there
         return []
+
+
+def _write_out(uri: str) -> list[str]:
+    """What the braces stand for, except those of a folder that is there under exactly its name.
+
+    Raises:
+        Refused: if a folder that they stand for is there, too.
+    """
+    path = storage.path_of(uri)
+    folder = _literal_folder(path) if has_braces(uri) else ""
+    if not folder:
+        return expand_braces(uri)
+    other = next((name for name in expand_braces(folder) if _is_folder(_absolute(name))), None)
+    if other is not None:
+        escaped = folder.replace("{", "[{]") + path[len(folder) :]
+        raise Refused(
+            f"{storage.redact(uri)} may mean the folder {storage.redact(folder)} or {storage.redact(other)}, and both "
+            f"are there; write {storage.redact(escaped)} for the first, or a list of names without braces for others"
+        )
+    return [folder + rest + uri[len(path) :] for rest in expand_braces(path[len(folder) :])]
+
+
+def _literal_folder(path: str) -> str:
+    """The longest folder above a name that is there although braces in it could be written out; "" without one."""
+    ends = [at for at, char in enumerate(path) if char == "/"]
+    folders = (path[:end] for end in reversed(ends) if is_expandable(path[:end]))
+    return next((folder for folder in folders if _is_folder(_absolute(folder))), "")
 
 
 def _folder_of(name: str) -> str:

@@ -17,6 +17,8 @@ _MAGIC = re.compile(r"[*?\[]")
 def expand_braces(pattern: str) -> list[str]:
     """`a-{000..002}.tar` and `{train,val}/*.tar` as bash would write them out; nested braces too.
 
+    `[{]` and `[}]` are braces of a name, and stay as they are.
+
     Raises:
         Refused: more than MAX_EXPANSIONS.
     """
@@ -47,7 +49,10 @@ def _first_braces(pattern: str) -> tuple[int, int, Iterator[str] | list[str]] | 
     while start >= 0:
         depth, commas = 0, [start]
         for at in range(start, len(pattern)):
-            if pattern[at] == "{":
+            if pattern[max(0, at - 1) : at + 2] in ("[{]", "[}]"):
+                if at == start:
+                    break
+            elif pattern[at] == "{":
                 depth += 1
             elif pattern[at] == "," and depth == 1:
                 commas.append(at)
@@ -84,6 +89,11 @@ def has_braces(uri: str) -> bool:
     path = path_of(uri)
     bucket = path.partition("://")[2].partition("/")[0]
     return "{" in path and "{" not in bucket
+
+
+def is_expandable(name: str) -> bool:
+    """Whether there are braces in it that hold a list or a range."""
+    return _first_braces(name) is not None
 
 
 def escape(name: str) -> str:

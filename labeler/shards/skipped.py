@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 
 from labeler import plain_json
+from labeler.digests import canonical_json
 
 NO_EXTENSION = "no extension"
 HIDDEN = "hidden"
@@ -41,7 +41,7 @@ def describe(skipped: Mapping[str, int]) -> str:
 
 def to_bytes(skipped: Mapping[str, int]) -> bytes:
     """Equal counts as equal bytes; nothing as b""."""
-    return json.dumps(skipped, sort_keys=True, separators=(",", ":")).encode() if skipped else b""
+    return canonical_json(skipped) if skipped else b""
 
 
 def from_bytes(data: bytes) -> Counter[str]:

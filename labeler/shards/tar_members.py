@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from labeler.digests import digest_of
 from labeler.storage import ByteStream
 
 BLOCK = 512
@@ -172,7 +172,7 @@ def _bytes(name: str) -> bytes:
 def _text(name: bytes) -> str:
     """Keys of millions of characters would fill memory, one for each image, and every row that carries one."""
     if len(name) > _MAX_NAME_BYTES:
-        digest = hashlib.blake2b(name, digest_size=16).hexdigest().encode()
+        digest = digest_of(name).encode()
         name = name[:1024] + b"..." + digest + b"..." + name[-256:]
     return name.decode("utf-8", "backslashreplace")
 

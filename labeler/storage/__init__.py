@@ -14,7 +14,7 @@ from labeler.storage.local_failures import is_read_only
 from labeler.storage.objects import ObjectInfo, OnSkipped, Store
 from labeler.storage.redaction import redact, restore_user
 from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
-from labeler.storage.retries import METER, Traffic, retrying
+from labeler.storage.retries import METER, Traffic, on_trouble, retrying
 from labeler.storage.s3_access import NO_S3_RULES, S3Access, S3Rules, input_rules
 from labeler.storage.streams import ByteStream
 from labeler.storage.uris import (
@@ -55,6 +55,7 @@ __all__ = [
     "is_web",
     "join",
     "list_objects",
+    "on_trouble",
     "open_regular",
     "open_stream",
     "parent",
@@ -66,6 +67,7 @@ __all__ = [
     "read_bytes",
     "read_regular",
     "redact",
+    "remove_abandoned",
     "restore_user",
     "scheme",
     "traffic",
@@ -170,6 +172,15 @@ def put_file(uri: str, local_path: str | os.PathLike[str]) -> None:
 def delete(uri: str) -> None:
     """Delete an object; fine when there is none."""
     _store(uri).delete(uri)
+
+
+def remove_abandoned(uri: str) -> None:
+    """Remove unfinished files that killed processes left of their writes to `uri`, or below it.
+
+    Files of a process that runs, or that cannot be seen from here and wrote in the last day, stay. What cannot be
+    removed stays silently. On object storage nothing is left but unfinished multipart uploads, which stay.
+    """
+    _store(uri).remove_abandoned(uri)
 
 
 def check_put_if_absent(root: str, *, single_writer: bool) -> None:

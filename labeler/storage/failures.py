@@ -10,6 +10,7 @@ class Transient(Exception):
 
     Attributes:
         advice: what to do when trying again did not help.
+        meanwhile: what a person can do while it is tried again; empty if nothing. It is told: see `retries.on_trouble`.
         after_s: how long the server asked to wait before the next try, seconds.
         reason: as of `Unreadable`, which it becomes if trying again does not help; None if it is not about this one
             object.
@@ -20,11 +21,12 @@ class Transient(Exception):
         message: str,
         advice: str = "check the network and the endpoint, then run again",
         *,
+        meanwhile: str = "",
         after_s: float = 0.0,
         reason: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.advice, self.after_s, self.reason = advice, after_s, reason
+        self.advice, self.meanwhile, self.after_s, self.reason = advice, meanwhile, after_s, reason
 
 
 class Unreadable(StorageError):

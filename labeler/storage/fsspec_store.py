@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
@@ -19,7 +18,8 @@ from labeler.storage.failures import INVALID, MISSING, Transient, Unconditional,
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped
 from labeler.storage.redaction import redact
 from labeler.storage.retries import retrying
-from labeler.storage.uris import one_line, parent, scheme
+from labeler.storage.scratch_names import name_beside, parse_beside
+from labeler.storage.uris import basename, one_line, parent, scheme
 
 T = TypeVar("T")
 _ETAGS = ("etag", "ETag", "md5Hash", "generation", "crc32c", "content_md5", "checksum")
@@ -41,7 +41,9 @@ class FsspecStore:
         base, root = uri_prefix.rstrip("/"), root.rstrip("/")
 
         for name, info in sorted(_found(fs, uri_prefix, root, recursive).items()):
-            if name.startswith(root + "/") and info.get("type", "file") == "file":
+            if not name.startswith(root + "/") or parse_beside(name.rpartition("/")[2]):
+                continue  # an unfinished write is not listed, as on local disks
+            if info.get("type", "file") == "file":
                 yield _info(base + name.removeprefix(root), info)
 
     def head(self, uri: str) -> ObjectInfo | None:
@@ -65,7 +67,7 @@ class FsspecStore:
                 fs.pipe_file(path, data)
                 return
             folder, _, name = path.rpartition("/")
-            temporary = f"{folder}/.tmp-{name}-{uuid.uuid4().hex}"
+            temporary = f"{folder}/{name_beside(name)}"
             fs.makedirs(folder, exist_ok=True)
             try:
                 fs.pipe_file(temporary, data)
@@ -110,6 +112,13 @@ class FsspecStore:
 
         retrying(uri, lambda: _explained(uri, remove))
 
+    def remove_abandoned(self, uri: str) -> None:
+        if scheme(uri) not in _MOVES_ATOMICALLY:
+            return
+        with contextlib.suppress(LabelerError):
+            _remove_abandoned(uri, None)
+            _remove_abandoned(parent(uri), basename(uri))
+
     def missing_folders(self, uri: str) -> list[str]:
         missing: list[str] = []
         if scheme(uri) in _MOVES_ATOMICALLY:
@@ -151,6 +160,16 @@ def _explained(uri: str, call: Callable[[], T]) -> T:
 def _is_there(fs: Any, uri: str, path: str) -> bool:
     """Whether a file or folder is there; fsspec's own `exists` takes every failure for a no."""
     return _if_there(uri, lambda: fs.info(path)) is not None
+
+
+def _remove_abandoned(folder: str, name: str | None) -> None:
+    """Remove unfinished files that have been abandoned: those of one name in a folder, or all below it."""
+    fs, root = _open_file_system(folder)
+    for path, info in _found(fs, folder, root.rstrip("/"), name is None).items():
+        left = parse_beside(path.rpartition("/")[2])
+        if left and name in (None, left.name) and left.is_abandoned(_modified(info)):
+            with contextlib.suppress(Exception):  # another export removes it, too
+                fs.rm_file(path)
 
 
 def _found(fs: Any, uri: str, root: str, recursive: bool) -> dict[str, dict[str, Any]]:

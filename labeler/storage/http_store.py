@@ -11,7 +11,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
 from http.client import HTTPException
@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 import fsspec
 import urllib3
-from urllib3.exceptions import HTTPError, LocationValueError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, MaxRetryError
 from urllib3.util import Url, parse_url
 
 from labeler.errors import InputChanged, StorageError
@@ -29,7 +29,7 @@ from labeler.storage.causes import explain, explain_status, is_unknown_host
 from labeler.storage.failures import INVALID, MISSING, UNREACHABLE, Transient, Unreadable
 from labeler.storage.fsspec_store import FsspecStore
 from labeler.storage.http_bodies import Streamed, Whole
-from labeler.storage.http_evidence import Evidence
+from labeler.storage.http_evidence import Evidence, SilentHosts
 from labeler.storage.http_index import links_below
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped, bare_etag
 from labeler.storage.redaction import redact
@@ -51,6 +51,7 @@ _pools: dict[tuple[int, str], urllib3.PoolManager] = {}  # by process (they do n
 _pools_lock = threading.Lock()
 _unknown_since: dict[str, float] = {}
 _evidence = Evidence()
+_silent = SilentHosts()
 _OVERLOADED = frozenset({408, 425, 429, 503})
 
 
@@ -200,24 +201,51 @@ def _request(method: str, uri: str, headers: Mapping[str, str] | None = None) ->
         raise _invalid(uri, error) from error
     if not url.host:
         raise _invalid(uri, "it names no host")
+    if _silent.is_dead(_place(url.scheme, url.host, url.port)) and _others_answer(url):
+        raise _silent_host(uri)
+    began = time.monotonic()
     try:
-        response = _pool(url).request(
-            method,
-            url._replace(auth=None, fragment=None).url,
-            headers={**_own_headers(url), **(headers or {})},
-            preload_content=False,
-            decode_content=False,
-            retries=_TRIES,
-            timeout=_TIMEOUT,
-        )
+        response = _answer(method, uri, url, headers or {})
     except LocationValueError as error:  # a redirect's, or a name that is too long
         raise _invalid(uri, error) from error
     except _FAILURES as error:
-        raise _unanswered(uri, url.host, error) from error
+        raise _unanswered(uri, url, error, began) from error
     _unknown_since.pop(url.host, None)
+    return response
+
+
+def _answer(method: str, uri: str, url: Url, headers: Mapping[str, str]) -> Any:
+    response = _pool(url).request(
+        method,
+        url._replace(auth=None, fragment=None).url,
+        headers={**_own_headers(url), **headers},
+        preload_content=False,
+        decode_content=False,
+        retries=_TRIES,
+        timeout=_TIMEOUT,
+    )
+    _silent.answered(_place(url.scheme, url.host, url.port))
     if response.status < 500 and response.status not in _OVERLOADED:
         _evidence.answered(url.netloc or "", uri)
     return response
+
+
+def _others_answer(url: Url) -> bool:
+    """Whether another host answered within the last minute, or does now, so that the network is well.
+
+    All others may have answered before a connection timed out, and the next images wait for this one.
+    """
+    recent, uri = _evidence.other(url.netloc or "")
+    if recent or not uri:
+        return recent
+    with suppress(*_FAILURES):
+        _answer("HEAD", uri, parse_url(uri), {}).close()
+    return _evidence.other(url.netloc or "")[0]
+
+
+def _place(scheme: str | None, host: str | None, port: int | None) -> str:
+    """What a connection is made to."""
+    return f"{(host or '').strip('[]').lower()}:{port or (443 if scheme == 'https' else 80)}"
 
 
 def _invalid(uri: str, why: object) -> Unreadable:
@@ -225,9 +253,18 @@ def _invalid(uri: str, why: object) -> Unreadable:
     return Unreadable(f"{redact(uri)}: not a valid address ({said})", INVALID)
 
 
-def _unanswered(uri: str, host: str, error: Exception) -> Exception:
+def _silent_host(uri: str) -> Unreadable:
+    return Unreadable(f"{redact(uri)}: connections to its host time out, while other hosts answer", UNREACHABLE)
+
+
+def _unanswered(uri: str, url: Url, error: Exception, began: float) -> Exception:
+    if isinstance(error, MaxRetryError) and isinstance(error.reason, ConnectTimeoutError) and error.pool is not None:
+        asked = _place(error.pool.scheme, error.pool.host, error.pool.port)  # a redirect's host is another
+        is_dead, others_answer = _silent.timed_out(asked, began), _others_answer(url)
+        if is_dead and others_answer:
+            return _silent_host(uri)
     if is_unknown_host(error):
-        since = _unknown_since.setdefault(host, time.monotonic())
+        since = _unknown_since.setdefault(url.host or "", time.monotonic())
         if time.monotonic() - since > _BELIEVED_AFTER_S:
             return Unreadable(f"{redact(uri)}: there is no host of that name", UNREACHABLE)
     return _of_address(uri, explain(uri, error, host_is_named=True), as_a_host=False)

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 
 from labeler.errors import InputChanged, StorageError
+from labeler.storage.abandoned import remove_abandoned
 from labeler.storage.local_failures import GONE, reading, writing
 from labeler.storage.local_walk import LocalWalk
 from labeler.storage.local_writes import link, replace, replace_unless_there, write, write_all
@@ -77,6 +78,9 @@ class LocalStore:
                     raise writing(uri, error) from error
 
         retrying(uri, attempt)
+
+    def remove_abandoned(self, uri: str) -> None:
+        remove_abandoned(os.path.abspath(local_path(uri)))
 
     def missing_folders(self, uri: str) -> list[str]:
         missing: list[str] = []

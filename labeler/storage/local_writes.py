@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import stat
-import uuid
 from collections.abc import Callable, Collection
 
 from labeler.errors import StorageError
@@ -17,6 +16,7 @@ from labeler.storage.local_walk import TEMPORARY_FOLDER
 from labeler.storage.redaction import redact
 from labeler.storage.regular_file import NOT_REGULAR
 from labeler.storage.retries import retrying
+from labeler.storage.scratch_names import local_name
 from labeler.storage.uris import local_path
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def _write_once(path: str, fill: Callable[[int], None], publish: Publish) -> boo
     folder = os.path.dirname(path)
     _make_folder(folder)
     beside = os.path.join(folder, TEMPORARY_FOLDER)
-    of_run = _scratch_folder_of_run(folder)
+    of_run = scratch_folder_of_run(folder)
     if of_run:
         try:
             return _write_through(of_run, path, fill, publish)
@@ -83,7 +83,7 @@ def _write_once(path: str, fill: Callable[[int], None], publish: Publish) -> boo
 
 def _write_through(scratch: str, path: str, fill: Callable[[int], None], publish: Publish) -> bool:
     folder = os.path.dirname(path)
-    temporary = os.path.join(scratch, uuid.uuid4().hex)
+    temporary = os.path.join(scratch, local_name(scratch, path))
     try:
         file = _open_new(temporary)
         try:
@@ -96,7 +96,7 @@ def _write_through(scratch: str, path: str, fill: Callable[[int], None], publish
             _sync_folder(folder)
         return written
     finally:
-        with contextlib.suppress(OSError):  # what is left there is never listed
+        with contextlib.suppress(OSError):  # what is left there is never listed, see also abandoned.py
             os.unlink(temporary)
 
 
@@ -164,7 +164,7 @@ def replace_unless_there(temporary: str, path: str) -> bool:
         return False if os.path.lexists(path) else replace(temporary, path)
 
 
-def _scratch_folder_of_run(folder: str) -> str | None:
+def scratch_folder_of_run(folder: str) -> str | None:
     """The `.tmp/` of the run that `folder` belongs to, on the same device; None where there is no such run."""
     root = folder
     for _ in range(_RUN_DEPTH):

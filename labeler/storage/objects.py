@@ -66,6 +66,9 @@ class Store(Protocol):
 
     def delete(self, uri: str) -> None: ...
 
+    def remove_abandoned(self, uri: str) -> None:
+        """Remove what killed processes left of their writes to `uri`, or below it, as far as that can be done."""
+
     def missing_folders(self, uri: str) -> list[str]:
         """Folders that a put of `uri` would bring into being, outermost first; [] where folders are not real."""
 

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from labeler.storage.failures import Transient, Unreadable
 from labeler.storage.redaction import redact
 
 T = TypeVar("T")
+OnTrouble = Callable[[str], None]
+_TELL_AFTER = 3  # failures in a row: a second or two, which renewed credentials and a passing error do not take
 logger = logging.getLogger("labeler.storage")
 
 
@@ -62,6 +65,25 @@ class _Meter:
 
 
 METER = _Meter()
+_on_trouble: OnTrouble | None = None  # of this process
+
+
+def on_trouble(call: OnTrouble | None) -> None:
+    """Have this process call `call` with one line for each failure that a person can end, while it is tried again.
+
+    Operations wait half a minute before they fail: too long to leave expired credentials unmentioned.
+
+    Args:
+        call: called from any thread; what it raises is lost. None: nothing is called.
+    """
+    global _on_trouble
+    _on_trouble = call
+
+
+def _tell(error: Transient) -> None:
+    if _on_trouble is not None:
+        with suppress(Exception):  # who listens must not decide whether a read succeeds
+            _on_trouble(f"{error}; {error.meanwhile}")
 
 
 class Patience:
@@ -81,6 +103,8 @@ class Patience:
         if self._failures >= POLICY.attempts:
             said = f"{redact(self._uri)}: storage failed {self._failures} times in a row ({error}); {error.advice}"
             raise (StorageError(said) if error.reason is None else Unreadable(said, error.reason)) from error
+        if error.meanwhile and self._failures == _TELL_AFTER:
+            _tell(error)
         pause_s = POLICY.pause_s(self._failures, error.after_s)
         logger.warning("%s: %s; trying again in %.1f s", redact(self._uri), error, pause_s)
         METER.add(retries=1)

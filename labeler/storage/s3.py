@@ -146,6 +146,9 @@ class S3Store:
         _, bucket, key = _object(uri)
         retrying(uri, lambda: _explained(uri, lambda: client().delete_object(Bucket=bucket, Key=key)))
 
+    def remove_abandoned(self, uri: str) -> None:
+        """Nothing is seen of a write before it is whole."""
+
     def missing_folders(self, uri: str) -> list[str]:
         return []
 

@@ -27,7 +27,7 @@ _BAD_ADDRESS = (
 )
 # A HEAD has no body, so that all it says of credentials that ran out is "400".
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired", "400"}
-_RENEW = "renew the AWS credentials (their file, or the machine's role), then run again"
+_RENEW = "renew the AWS credentials (their file, or the machine's role)"
 _BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity", "AuthFailure"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "AllAccessDisabled", "Forbidden", "Unauthorized", "401", "403"}
 _ELSEWHERE = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "307"}
@@ -58,7 +58,7 @@ def explain(uri: str, error: BaseException) -> Exception:
             "for a public bucket set input.s3.unsigned=true"
         )
     if isinstance(error, _NOT_RENEWED):
-        return Transient(f"the AWS credentials could not be renewed: {one_line(error)}", _RENEW)
+        return _outdated(f"the AWS credentials could not be renewed: {one_line(error)}")
     if isinstance(error, exceptions.ParamValidationError):
         return Unreadable(f"{shown}: not a valid bucket or key ({one_line(error)})", INVALID)
     if isinstance(error, _BAD_ADDRESS):
@@ -66,6 +66,11 @@ def explain(uri: str, error: BaseException) -> Exception:
     if isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return StorageError(f"{shown}: its certificate is not trusted; set AWS_CA_BUNDLE to its authority's")
     return Transient(one_line(error))
+
+
+def _outdated(message: str) -> Transient:
+    """Credentials that somebody may renew before the tries are over."""
+    return Transient(message, f"{_RENEW}, then run again", meanwhile=_RENEW)
 
 
 def _explain_answer(shown: str, error: ClientError) -> Exception:
@@ -78,7 +83,7 @@ def _explain_answer(shown: str, error: ClientError) -> Exception:
     if code in _PASSING or status >= 500 or status in (408, 409, 429):
         return Transient(f"{code} (HTTP {status})", after_s=asked_pause_s(answer.get("HTTPHeaders", {})))
     if code in _EXPIRED:
-        return Transient(f"the AWS credentials have expired: {code} (HTTP {status})", _RENEW)
+        return _outdated(f"the AWS credentials have expired: {code} (HTTP {status})")
     if code == "NoSuchBucket":
         said = f"{shown}: bucket {bucket} does not exist; check its name, AWS_REGION and AWS_ENDPOINT_URL"
         return Unreadable(said, "missing bucket")  # of an address in a column nothing else is in question

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from labeler.truth.alignment import category_key, near
+from labeler.errors import did_you_mean
+from labeler.truth.categories import one_name, same_name
 from labeler.truth.ground_truth import refuse
 from labeler.vocabulary import Category, Vocabulary
 
@@ -30,19 +31,14 @@ def match_by_name(
     Raises:
         Refused: if the vocabulary lacks one that has objects, two of them are the same one, or none is in it.
     """
-    ours = {category_key(category): category.id for category in vocabulary.categories}
-    ids = np.array([ours.get(category_key(category), NONE) for category in theirs], np.int64)
+    alike = same_name(theirs, vocabulary.categories)
+    ids = np.array([NONE if ours is None else ours.id for ours in alike], np.int64)
     names = [category.name for category in vocabulary.categories]
-    problems: list[str] = []
-    first: dict[str, Category] = {}
-    for place, category in enumerate(theirs):
-        other = first.setdefault(category_key(category), category)
-        if other is not category and ids[place] != NONE:
-            problems.append(f'"{other.name}" (id {other.id}) and "{category.name}" (id {category.id}) are one name')
+    problems = one_name(theirs, alike)
     lacking = [category for category, id_, found in zip(theirs, ids, objects, strict=True) if id_ == NONE and found]
     if not partial:
         hint = "is not in the vocabulary"
-        problems += [f'category {c.id} "{c.name}" {hint}{near(c.name, names)}' for c in lacking]
+        problems += [f'category {c.id} "{c.name}" {hint}{did_you_mean(c.name, names)}' for c in lacking]
     if len(theirs) and not (ids != NONE).any():
         problems = [f"none of their categories is in vocabulary {vocabulary.name}; categories are matched by name"]
     if problems:

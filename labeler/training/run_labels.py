@@ -9,8 +9,9 @@ import numpy as np
 
 from labeler import storage
 from labeler.errors import Refused
-from labeler.labels.records import LABELED, detections_of
-from labeler.runs import Run, open_run, read_snapshot, read_tables
+from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.records import LABELED
+from labeler.runs import Run, open_run, read_snapshot
 from labeler.training.categories import NONE, listed, match_by_name
 from labeler.training.stored import Location, Record
 from labeler.vocabulary import Vocabulary
@@ -64,16 +65,16 @@ def _renumbered(
 
 
 def _read_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
-    plan, progress = read_snapshot(run)
-    formats: Mapping[str, str] = {planned.shard_id: planned.shard.format for planned in plan}
+    snapshot = read_snapshot(run)
+    formats: Mapping[str, str] = {planned.shard_id: planned.shard.format for planned in snapshot.plan}
     if "parquet" in formats.values():
         raise Refused(
             f"data.run: {shown} labeled images inside Parquet files; only tars and image files can be read back"
         )
     records = []
-    for table in read_tables(plan, progress, columns=_COLUMNS):
+    for table in snapshot.tables(_COLUMNS):
         rows = table.drop_columns(["detections"]).to_pylist()
-        for row, found in zip(rows, detections_of(table, masks=False), strict=True):
+        for row, found in zip(rows, DetectionsColumn(table).per_row(masks=False), strict=True):
             if row["status"] not in LABELED:
                 continue
             kept = found.above(score_threshold)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from PIL import Image
 
 from labeler import images, storage
 from labeler.detectors.preprocess import Preprocessing
+from labeler.digests import new_digest
 from labeler.errors import Refused
 from labeler.training.examples import Example, NoneReadable, to_cxcywh
 from labeler.vocabulary import Vocabulary
@@ -81,7 +81,8 @@ class Record:
 
 def digest_of(records: Iterable[Record], vocabulary: Vocabulary) -> str:
     """blake2b-128, hex, of what is trained: names, sizes and boxes, and the categories; not of the images' bytes."""
-    found = hashlib.blake2b(vocabulary.fingerprint.encode(), digest_size=16)
+    found = new_digest()
+    found.update(vocabulary.fingerprint.encode())
     for record in records:
         found.update(repr((record.name, record.width, record.height, record.negatives)).encode())
         found.update(record.boxes_xyxy.astype("<f4").tobytes() + record.category_ids.astype("<i8").tobytes())

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from labeler.errors import Refused
-from labeler.file_names import NameIndex, comparable, last_part
+from labeler.errors import Refused, did_you_mean, first_lines
+from labeler.file_names import NameIndex, last_part
 from labeler.labels.records import LABELED
-from labeler.runs import PlannedShard, Progress, Run, UnitKey, iterate_units
-from labeler.runs.plan import file_name_prefix
+from labeler.runs import Snapshot, UnitKey
+from labeler.truth.categories import one_name, same_name
 from labeler.truth.ground_truth import MAX_PROBLEMS, GroundTruth
 from labeler.vocabulary import Category, Vocabulary
-from labeler.vocabulary.reading import clean_phrase, phrase_key
 
 _COLUMNS = ("image_key", "shard_id", "status", "width", "height")
 Positions = npt.NDArray[np.int32]
@@ -50,53 +48,38 @@ def match_categories(
             for; every one named, with the nearest name.
     """
     ours = [category for category in vocabulary.categories if not category.negative]
-    by_key = {category_key(category): category for category in ours}
     by_id = {category.id: category for category in ours}
     has_objects = truth.objects_by_category() > 0
+    alike = same_name(truth.categories, ours)
     position_of: dict[int, int] = {}
     missing: list[Category] = []
-    problems = []
-    for position, theirs in enumerate(truth.categories):
-        same_name, same_id = by_key.get(category_key(theirs)), by_id.get(theirs.id)
-        if same_name and (by_name or same_name.id == theirs.id):
-            first = position_of.setdefault(same_name.id, position)
-            if first != position:
-                other = truth.categories[first]
-                problems.append(f'"{other.name}" (id {other.id}) and "{theirs.name}" (id {theirs.id}) are one name')
-        elif same_name and not by_name and has_objects[position]:
-            problems.append(f'"{theirs.name}" has id {theirs.id} in the annotations and {same_name.id} in the run')
+    problems = one_name(truth.categories, alike) if by_name else []
+    for position, (theirs, named) in enumerate(zip(truth.categories, alike, strict=True)):
+        same_id = by_id.get(theirs.id)
+        if named and (by_name or named.id == theirs.id):
+            position_of.setdefault(named.id, position)
+        elif named and not by_name and has_objects[position]:
+            problems.append(f'"{theirs.name}" has id {theirs.id} in the annotations and {named.id} in the run')
         elif same_id and not by_name:
             problems.append(f'id {theirs.id} is "{theirs.name}" in the annotations and "{same_id.name}" in the run')
         elif has_objects[position]:
             missing.append(theirs)
     names = [category.name for category in ours]
-    lacking = [] if partial else [f'id {c.id} "{c.name}" is not in the run{near(c.name, names)}' for c in missing]
+    lacking = [f'id {c.id} "{c.name}" is not in the run{did_you_mean(c.name, names)}' for c in missing if not partial]
     if problems or lacking or not position_of:
         raise _mismatch(truth, problems, lacking)
     unjudged = tuple(category for category in ours if category.id not in position_of)
     return CategoryMatch(position_of, tuple(missing), unjudged)
 
 
-def category_key(category: Category) -> str:
-    """Return what two names of one category have in common, however they are spelled."""
-    return phrase_key(comparable(clean_phrase(category.name)))
-
-
-def near(name: str, names: Sequence[str]) -> str:
-    """Return the hint of a message: which of the names is nearest."""
-    found = difflib.get_close_matches(name, names, n=1)
-    return f'; the nearest is "{found[0]}"' if found else ""
-
-
 def _mismatch(truth: GroundTruth, problems: list[str], lacking: list[str]) -> Refused:
     lines = problems + lacking
     options = ("--categories-by-name matches by name alone", "--partial leaves out what the run did not look for")
     advice = options[0] if problems else options[1]
-    more = [f"and {len(lines) - MAX_PROBLEMS:,} more"] if len(lines) > MAX_PROBLEMS else []
     return Refused(
         f"the run's categories are not those of annotations {truth.source} ({len(lines)} of {len(truth.categories)} "
         f"do not match); {advice}",
-        [*lines[:MAX_PROBLEMS], *more],
+        first_lines(lines, MAX_PROBLEMS),
     )
 
 
@@ -181,7 +164,7 @@ class _Names:
             )
 
 
-def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, truth: GroundTruth) -> ImageMatch:
+def match_images(snapshot: Snapshot, truth: GroundTruth) -> ImageMatch:
     """Match by `file_name` as exports write it, in any spelling, else by its last part where that is unique.
 
     Reads no detections.
@@ -189,13 +172,13 @@ def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, tru
     Raises:
         Refused: no image matches, or two images of the run could be the same one of the ground truth.
     """
-    prefixes = {planned.shard_id: file_name_prefix(planned) for planned in plan}
+    prefixes = snapshot.prefixes
     names = _Names(truth)
     claims = _Claims(len(truth.file_names))
     starts: dict[UnitKey, int] = {}
     sizes: dict[int, tuple[int | None, int | None]] = {}
     total = 0
-    for unit, table in iterate_units(plan, progress, _COLUMNS):
+    for unit, table in snapshot.units(_COLUMNS):
         starts[unit] = total
         for row in table.to_pylist():
             name = prefixes[row["shard_id"]] + row["image_key"]
@@ -208,7 +191,7 @@ def match_images(run: Run, plan: Sequence[PlannedShard], progress: Progress, tru
     names.refuse_unclear()
     if not (claims.row >= 0).any():
         example = f'such as "{truth.file_names[0]}"'
-        where = f"none is in run {run.manifest.run_id}"
+        where = f"none is in run {snapshot.run.manifest.run_id}"
         raise Refused(f"annotations {truth.source} are for other images ({example}): {where}")
     if claims.doubled:
         doubled = list(claims.doubled.items())[:MAX_PROBLEMS]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler import storage
-from labeler.errors import Refused
+from labeler.errors import Refused, first_lines
 from labeler.truth.columns import Columns
 from labeler.truth.json_members import iterate_members
 from labeler.vocabulary import Category
@@ -160,8 +160,7 @@ def refuse(source: str, problems: Sequence[str], *, advice: str = "") -> Refused
     hint = f"; {advice}" if advice else ""
     if len(problems) == 1:
         return Refused(f"{source}: {problems[0]}{hint}")
-    more = [f"and {len(problems) - MAX_PROBLEMS:,} more"] if len(problems) > MAX_PROBLEMS else []
-    return Refused(f"{source}: {len(problems):,} problems{hint}", [*problems[:MAX_PROBLEMS], *more])
+    return Refused(f"{source}: {len(problems):,} problems{hint}", first_lines(problems, MAX_PROBLEMS))
 
 
 def _assemble(columns: Columns, source: str) -> GroundTruth | None:

@@ -1,4 +1,4 @@
-"""One category's detections against its objects: overlaps and the greedy matching are pycocotools' own."""
+"""One category's detections against its objects, at every IoU threshold and area range."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pycocotools.mask
-from pycocotools.cocoeval import COCOeval
+
+from labeler.truth.greedy import Flags, match_greedily
 
 Kind = Literal["bbox", "segm"]
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # as cocoeval has them, to the last bit
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-_PLACES = (len(AREAS), len(IOU_THRESHOLDS))
+_HELD = 1 << 18  # overlaps held at a time
+_AT_ONCE = 1 << 15  # overlaps matched at once: each takes 300 bytes or so at ten thresholds
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Side:
     regions: npt.NDArray[Any]
     areas: npt.NDArray[np.float64]
     scores: npt.NDArray[Any]
-    crowd: npt.NDArray[np.bool_]
-    ignore: npt.NDArray[np.bool_]
+    crowd: Flags
+    ignore: Flags
 
 
 @dataclass(frozen=True)
@@ -48,82 +50,121 @@ class Matches:
     """
 
     rows: npt.NDArray[np.int64]
-    matched: npt.NDArray[np.bool_]
-    to_ignored: npt.NDArray[np.bool_]
+    matched: Flags
+    to_ignored: Flags
 
 
-class Matcher:
-    """Owns the COCOeval whose `evaluateImg` does the matching, fed one image's candidates at a time.
+@dataclass(frozen=True)
+class _Image:
+    """An image's objects, and those of its detections that overlap any of them enough."""
 
-    COCOeval wants an entry for each image, category and area: 400 million for a million images. Here only images that
-    have both objects and detections of a category come to it, and of those only detections that overlap some object
-    by the lowest threshold at least: the others cannot match, so the result is the same.
+    objects: slice
+    found: npt.NDArray[np.int64]
+    overlaps: npt.NDArray[np.float64]  # (found, objects)
+
+
+def match(objects: Side, detections: Side) -> Matches:
+    """Greedy, best score first; detections with equal scores in their order.
+
+    Only images that have both come to the matching, and of those only detections that overlap some object by the
+    lowest threshold at least: the others cannot match.
     """
+    ignored = outside_areas(objects.areas) | objects.ignore
+    nothing = np.zeros((len(AREAS), len(IOU_THRESHOLDS), 0), np.bool_)
+    rows, matched, to_ignored = [np.zeros(0, np.int64)], [nothing], [nothing]
+    for images in _parts(objects, detections):
+        by_area = _match_by_area(images, ignored, objects.crowd)
+        rows += [image.found for image in images]
+        matched.append(by_area[0])
+        to_ignored.append(by_area[1])
+    return Matches(np.concatenate(rows), np.concatenate(matched, 2), np.concatenate(to_ignored, 2))
 
-    def __init__(self) -> None:
-        self._evaluator = COCOeval(iouType="bbox")  # no data of its own: it is lent one image at a time
-        self._evaluator.params.iouThrs = IOU_THRESHOLDS
 
-    def match(self, objects: Side, detections: Side) -> Matches:
-        """Greedy, best score first; detections with equal scores in their order."""
-        rows, matched, to_ignored = [np.zeros(0, np.int64)], [], []
-        for here, there in _shared_images(objects, detections):
-            crowd = objects.crowd[here].astype(np.uint8)
-            overlaps = overlap(detections.regions[there], objects.regions[here], crowd)
-            candidates = np.flatnonzero(overlaps.max(1) >= IOU_THRESHOLDS[0])
-            if len(candidates):
-                found = there.start + candidates
-                self._lend(objects, here, detections, found, overlaps[candidates])
-                by_area = self._match_by_area(objects.areas[here], objects.ignore[here], len(found))
-                rows.append(found)
-                matched.append(by_area[0])
-                to_ignored.append(by_area[1])
-        if not matched:
-            nothing = np.zeros((*_PLACES, 0), np.bool_)
-            return Matches(rows[0], nothing, nothing)
-        return Matches(np.concatenate(rows), np.concatenate(matched, 2), np.concatenate(to_ignored, 2))
+def _parts(objects: Side, detections: Side) -> Iterator[list[_Image]]:
+    """The images with detections that can match, so many at a time that their overlaps fit into memory."""
+    part: list[_Image] = []
+    held = 0
+    for here, there in _shared_images(objects, detections):
+        overlaps = overlap(detections.regions[there], objects.regions[here], objects.crowd[here].astype(np.uint8))
+        candidates = np.flatnonzero(overlaps.max(1) >= IOU_THRESHOLDS[0])
+        if len(candidates):
+            part.append(_Image(here, there.start + candidates, overlaps[candidates]))
+            held += part[-1].overlaps.size
+        if held >= _HELD:
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
 
-    def _match_by_area(
-        self, areas: npt.NDArray[np.float64], ignore: npt.NDArray[np.bool_], count: int
-    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """(matched, to_ignored) of what was lent, each (areas, thresholds, count).
 
-        The area only decides which objects do not count. Where that is none of them, or all, the matching is that of
-        every object counting, and need not be done again: the usual case, and this is where the time goes.
-        """
-        matched = np.zeros((*_PLACES, count), np.bool_)
-        to_ignored = np.zeros_like(matched)
-        for place, (low, high) in enumerate(AREAS.values()):
-            outside = (areas < low) | (areas > high)
-            if place == 0 or ignore.any() or outside.any() != outside.all():
-                result = self._evaluator.evaluateImg(0, 0, (low, high), count)
-                matched[place] = result["dtMatches"] > 0
-                to_ignored[place] = matched[place] & result["dtIgnore"]
-            else:
-                matched[place] = matched[0]
-                to_ignored[place] = matched[0] & outside.all()
-        return matched, to_ignored
+def _match_by_area(images: list[_Image], ignored: Flags, crowd: Flags) -> tuple[Flags, Flags]:
+    """(matched, to_ignored) of all candidates, each (areas, thresholds, candidates).
 
-    def _lend(
-        self, objects: Side, here: slice, detections: Side, found: npt.NDArray[np.int64], overlaps: npt.NDArray[Any]
-    ) -> None:
-        """Ids count from 1: evaluateImg takes an id of 0 for "not matched"."""
-        evaluator = self._evaluator
-        columns = zip(objects.areas[here], objects.crowd[here], objects.ignore[here], strict=True)
-        evaluator._gts = {
-            (0, 0): [
-                {"id": number, "area": area, "iscrowd": int(crowd), "ignore": int(ignore)}
-                for number, (area, crowd, ignore) in enumerate(columns, 1)
-            ]
-        }
-        scores, areas = detections.scores[found].tolist(), detections.areas[found].tolist()
-        evaluator._dts = {
-            (0, 0): [
-                {"id": number, "score": score, "area": area}
-                for number, (score, area) in enumerate(zip(scores, areas, strict=True), 1)
-            ]
-        }
-        evaluator.ious = {(0, 0): overlaps}
+    The area only decides which objects do not count. Where that is none of an image's, or all, the matching is one and
+    the same, and done once: the usual case.
+
+    Args:
+        ignored: (areas, objects) objects that do not count.
+    """
+    starts, stops = np.array([(image.objects.start, image.objects.stop) for image in images]).T
+    before = np.pad(np.cumsum(ignored, 1), ((0, 0), (1, 0)))
+    ignored_in: npt.NDArray[np.int64] = before[:, stops] - before[:, starts]  # (areas, images)
+    mixed = (ignored_in > 0) & (ignored_in < stops - starts)
+    tasks = [(image, np.ones(image.overlaps.shape[1], np.bool_)) for image in images]
+    tasks += [(images[image], ignored[area, images[image].objects]) for area, image in np.argwhere(mixed)]
+    task_of = np.tile(np.arange(len(images)), (len(AREAS), 1))  # (areas, images)
+    task_of[mixed] = np.arange(len(images), len(tasks))
+    first, matched, to_ignored = _solve(tasks, crowd)
+    lengths = np.array([len(image.found) for image in images])
+    own = rank_in_group(np.repeat(np.arange(len(images)), lengths))  # a candidate's place in its image
+    columns = np.repeat(first[task_of], lengths, axis=1) + own  # (areas, candidates)
+    counts_not = np.repeat(ignored_in > 0, lengths, axis=1)
+    return matched[:, columns].swapaxes(0, 1), to_ignored[:, columns].swapaxes(0, 1) & counts_not[:, None]
+
+
+def _solve(tasks: list[tuple[_Image, Flags]], crowd: Flags) -> tuple[npt.NDArray[np.int64], Flags, Flags]:
+    """Match images, each with a choice of the objects to ignore.
+
+    Returns:
+        Where each task's detections begin; (thresholds, detections) matched; the same, matched to an ignored object.
+    """
+    shapes = np.array([image.overlaps.shape for image, _ in tasks])
+    first = np.cumsum(shapes[:, 0]) - shapes[:, 0]
+    matched, to_ignored = np.zeros((2, len(IOU_THRESHOLDS), shapes[:, 0].sum()), np.bool_)
+    for batch in _alike(shapes):
+        most = shapes[batch].max(0)
+        overlaps = np.full((len(batch), *most), -1.0)
+        ignore, crowds = np.zeros((2, len(batch), most[1]), np.bool_)
+        for place, task in enumerate(batch.tolist()):
+            image, ignored = tasks[task]
+            overlaps[place, : len(image.found), : len(ignored)] = image.overlaps
+            ignore[place, : len(ignored)] = ignored
+            crowds[place, : len(ignored)] = crowd[image.objects]
+        chosen = match_greedily(overlaps, ignore, crowds, IOU_THRESHOLDS)
+        real = np.arange(most[0]) < shapes[batch, :1]  # (batch, detections)
+        columns = (first[batch, None] + np.arange(most[0]))[real]
+        hits = chosen >= 0
+        matched[:, columns] = hits.swapaxes(0, 1)[:, real]
+        ignored_hits = hits & ignore[np.arange(len(batch))[:, None, None], chosen]
+        to_ignored[:, columns] = ignored_hits.swapaxes(0, 1)[:, real]
+    return first, matched, to_ignored
+
+
+def _alike(shapes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Tasks in batches of much the same shape, each small enough for the memory and at least one task."""
+    order = np.lexsort((shapes[:, 1], shapes[:, 0]))
+    start = 0
+    while start < len(order):
+        ahead = np.maximum.accumulate(shapes[order[start : start + _AT_ONCE]], 0).prod(1)
+        padded = ahead * np.arange(1, len(ahead) + 1)
+        stop = start + max(1, int(np.count_nonzero(padded <= _AT_ONCE)))
+        yield order[start:stop]
+        start = stop
+
+
+def outside_areas(areas: npt.NDArray[np.float64]) -> Flags:
+    """(areas, n) bool: which of n areas lie outside each of AREAS."""
+    return np.stack([(areas < low) | (areas > high) for low, high in AREAS.values()])
 
 
 def overlap(detections: npt.NDArray[Any], objects: npt.NDArray[Any], crowd: npt.NDArray[Any]) -> npt.NDArray[Any]:

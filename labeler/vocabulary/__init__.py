@@ -4,7 +4,6 @@ from labeler.vocabulary.model import (
     BUILT_IN,
     Category,
     Vocabulary,
-    digest,
     refuse,
 )
 
@@ -12,6 +11,5 @@ __all__ = [
     "BUILT_IN",
     "Category",
     "Vocabulary",
-    "digest",
     "refuse",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from labeler.errors import Refused, StorageError
+from labeler.digests import canonical_json, digest_of
+from labeler.errors import Refused, StorageError, did_you_mean, first_lines
 from labeler.vocabulary import reading as files
 from labeler.vocabulary.reading import Entries, Entry, phrase_key, show
 
@@ -93,7 +92,7 @@ class Vocabulary:
     @cached_property
     def fingerprint(self) -> str:
         """blake2b-128, hex, of the categories in their order."""
-        return digest(self.to_json()["categories"])
+        return digest_of(canonical_json(self.to_json()["categories"]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for vocabulary.json; itself a file that `load` reads. Default values are left out."""
@@ -121,12 +120,6 @@ class Vocabulary:
         """For messages: `line 3: category 7 "cat"`."""
         place = self.places.get(category.id)
         return f"{place}: {label(category)}" if place else label(category)
-
-
-def digest(data: Any) -> str:
-    """blake2b-128, hex, over canonical JSON (sorted keys, no spaces, UTF-8)."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def label(category: Category) -> str:
@@ -194,12 +187,9 @@ def _read_file(spec: str) -> tuple[str, Entries]:
 def _unknown(spec: str) -> str:
     from labeler import storage
 
-    near = difflib.get_close_matches(spec.lower(), BUILT_IN, 1, 0.5)
-    near = near or [name for name in BUILT_IN if len(spec) > 2 and name.startswith(spec.lower()[:4])]
-    hint = f"; did you mean {near[0]}?" if near else ""
     return (
         f"vocabulary {show(storage.redact(spec))} is not built in ({', '.join(BUILT_IN)}) and not a file name "
-        f"(.txt, .yaml or .json){hint}"
+        f"(.txt, .yaml or .json){did_you_mean(spec, BUILT_IN)}"
     )
 
 
@@ -230,9 +220,7 @@ def refuse(source: str, problems: Sequence[str]) -> Refused:
     """The one error for all problems: a single one stands in the message itself."""
     if len(problems) == 1:
         return Refused(f"vocabulary {source}: {problems[0]}")
-    more = len(problems) - _MAX_PROBLEMS
-    shown = problems if more <= 0 else [*problems[:_MAX_PROBLEMS], f"and {more} more"]
-    return Refused(f"vocabulary {source}: {len(problems)} problems", shown)
+    return Refused(f"vocabulary {source}: {len(problems)} problems", first_lines(problems, _MAX_PROBLEMS))
 
 
 def _build(found: Entries, name: str, source: str, synonyms: bool, also: Check | None = None) -> Vocabulary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import unicodedata
@@ -13,7 +12,7 @@ from typing import Any
 import yaml
 
 from labeler import plain_json, plain_yaml
-from labeler.errors import Refused
+from labeler.errors import Refused, did_you_mean
 from labeler.vocabulary.hints import find_in_line, find_invisible, find_roots
 from labeler.vocabulary.yolo import is_data_yaml, items_of
 
@@ -249,9 +248,8 @@ def check_keys(item: Mapping[Any, Any], known: Iterable[str], place: str, proble
     known = tuple(known)
     for key in item:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
-            problems.append(f"{place}: unknown key {show(str(key))}; {hint}")
+            hint = did_you_mean(str(key), known) or f"; known are {', '.join(known)}"
+            problems.append(f"{place}: unknown key {show(str(key))}{hint}")
 
 
 def show(text: str) -> str:

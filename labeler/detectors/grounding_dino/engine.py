@@ -1,4 +1,4 @@
-"""Which forward a detector runs on: the fast one where it comes out equal, else the reference."""
+"""Which forward a detector runs on: the fast one where it comes out equal and is no slower, else the reference."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from labeler.detectors.graphs import in_a_line
 from labeler.detectors.grounding_dino.engine_check import check_engine
+from labeler.detectors.grounding_dino.engine_times import EngineTimes, time_engines
 from labeler.detectors.grounding_dino.fast import FastForward, kernels_for, why_unsupported
 from labeler.detectors.grounding_dino.split_forward import SplitForward, TextFeatures
 from labeler.errors import Refused
@@ -36,11 +37,16 @@ def choose_engine(
     if unsupported:
         log.warning("%s runs on transformers' own forward, which is slower: %s", name, unsupported)
         return reference, f"the fast engine does not understand it: {unsupported}"
-    problems = []
+    problems: list[str] = []
+    slower = ""
     for kernels in kernels_for(reference.device):
         fast = FastForward(reference.detector, half=reference.half, kernels=kernels)
         try:
             check = check_engine(fast, rule, text)
+            if not (check.passed or engine == "fast"):
+                problems.append(f"had {check}")
+                continue
+            times = _times(engine, fast, reference, text, rule)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -48,18 +54,36 @@ def choose_engine(
             # in this process any more: then all of them fail, and another process has to begin.)
             problems.append(f"failed with {in_a_line(error)}")
             continue
-        if check.passed or engine == "fast":
-            if check.theirs is not None:
-                log.warning(
-                    "%s in %s has %.0f%% of the detections that it has in float32: model.dtype=float32 is exact",
-                    name,
-                    str(reference.half).removeprefix("torch."),
-                    100 * check.matched,
-                )
-            return fast, "; ".join([str(check), *(f"its GPU kernels {problem}" for problem in problems)])
-        problems.append(f"had {check}")
+        if times is not None and not times.fast_stays:
+            slower = f"is slower here: {times}"
+            problems.append(slower)
+            continue
+        if check.half and check.theirs is not None:
+            _warn_of_half(name, reference, check.matched)
+        took = [] if times is None else [f"it takes {times}"]
+        return fast, "; ".join([str(check), *took, *(f"its GPU kernels {problem}" for problem in problems)])
     what = f"the fast engine {', then '.join(problems)}"
     if engine == "fast":
         raise Refused(f"model.engine=fast does not run on {reference.device}: {what}")
-    log.warning("%s runs on transformers' own forward, which is slower: %s", name, what)
+    log.warning("%s runs on transformers' own forward%s: %s", name, "" if slower else ", which is slower", what)
     return reference, what
+
+
+def _times(
+    engine: str, fast: SplitForward, reference: SplitForward, text: TextFeatures, rule: ImageRule
+) -> EngineTimes | None:
+    """What both take on a GPU, None where nothing depends on it: the fast one was never seen to be slower on a CPU."""
+    if engine != "auto" or fast.device.type != "cuda":
+        return None
+    times = time_engines(fast, reference, text, rule)
+    log.info("the fast engine takes %s", times)
+    return times
+
+
+def _warn_of_half(name: str, reference: SplitForward, matched: float) -> None:
+    log.warning(
+        "%s in %s has %.0f%% of the detections that it has in float32: model.dtype=float32 is exact",
+        name,
+        str(reference.half).removeprefix("torch."),
+        100 * matched,
+    )

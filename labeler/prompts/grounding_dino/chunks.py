@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused
 from labeler.prompts.family import Cost, Report
 from labeler.prompts.grounding_dino.tokenizer import CLS_ID, PERIOD_ID, QUESTION_ID, SEP_ID, Tokenizer
-from labeler.vocabulary import Category, Vocabulary, digest, refuse
+from labeler.vocabulary import Category, Vocabulary, refuse
 from labeler.vocabulary.reading import show
 
 NAME = "grounding-dino"  # of the family
@@ -67,7 +68,7 @@ class Prompts:
     @cached_property
     def fingerprint(self) -> str:
         """blake2b-128, hex, of everything the detector sees."""
-        return digest(self.to_json())
+        return digest_of(canonical_json(self.to_json()))
 
     @property
     def tokens_per_chunk(self) -> tuple[int, ...]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from labeler import plain_json
+from labeler.digests import digest_of
 from labeler.errors import Refused
+from labeler.output import silent_stderr
 from labeler.storage import read_regular
 
 CLS_ID, SEP_ID, PERIOD_ID, QUESTION_ID = 101, 102, 1012, 1029
@@ -19,19 +17,6 @@ CLS_ID, SEP_ID, PERIOD_ID, QUESTION_ID = 101, 102, 1012, 1029
 # (transformers: modeling_grounding_dino.SPECIAL_TOKENS), so a vocabulary that numbers differently cannot work.
 HARD_WIRED = {"[CLS]": CLS_ID, "[SEP]": SEP_ID, ".": PERIOD_ID, "?": QUESTION_ID}
 UNKNOWN_TOKEN = "[UNK]"
-
-
-@contextmanager
-def _quiet_panics() -> Iterator[None]:
-    """Rust prints a panic and its stack on the descriptor itself, before Python sees an exception."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
 
 
 class Tokenizer:
@@ -72,7 +57,7 @@ class Tokenizer:
             data = read_regular(path)
             if path == whole:
                 plain_json.parse(data)
-                with _quiet_panics():
+                with silent_stderr():  # Rust prints a panic and its stack before Python sees an exception
                     backend: Any = Backend.from_str(data.decode())
             else:
                 lines = data.decode().rstrip("\n").split("\n")
@@ -90,7 +75,7 @@ class Tokenizer:
             raise Refused(f"{path}: not usable as a tokenizer: {str(error)[:200]!r}") from None
         backend.no_padding()  # a saved tokenizer.json may carry both, and a cut phrase would go unseen
         backend.no_truncation()
-        return Tokenizer(backend, hashlib.blake2b(data, digest_size=16).hexdigest(), str(path))
+        return Tokenizer(backend, digest_of(data), str(path))
 
     def word_ids(self, text: str) -> list[int]:
         """Token ids of `text` in lower case, without [CLS] and [SEP]."""

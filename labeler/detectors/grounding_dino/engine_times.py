@@ -1,0 +1,71 @@
+"""Which of two engines is faster, in turns on the device that they will work on."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from labeler.detectors.clock import seconds_on
+from labeler.detectors.grounding_dino.split_forward import SplitForward, TextFeatures
+from labeler.prompts import ImageRule
+
+ROUNDS = 5
+AT_MOST_S = 10.0  # of the start of a worker; where a round takes long, fewer rounds tell enough
+SLOWER = 1.2  # the fast engine is not given up for less: the trial is short, and neighbours make noise
+_PAIRS = 4
+
+Way = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class EngineTimes:
+    """Median seconds of one forward on the same images and chunks.
+
+    Attributes:
+        rounds: how many of each were measured.
+    """
+
+    fast: float
+    reference: float
+    rounds: int
+
+    @property
+    def fast_stays(self) -> bool:
+        """Whether the fast engine is not more than 20% slower."""
+        return self.fast <= SLOWER * self.reference
+
+    def __str__(self) -> str:
+        return (
+            f"{1000 * self.fast:.1f} ms where transformers' own forward takes {1000 * self.reference:.1f} ms "
+            f"(medians of {self.rounds} in turns)"
+        )
+
+
+def time_in_turns(fast: Way, reference: Way, clock: Callable[[], float]) -> EngineTimes:
+    """Each once to warm up, then five of each in turns, or as many as 10 s have room for, but one at least."""
+    start = clock()
+    fast()
+    reference()
+    taken: tuple[list[float], list[float]] = [], []
+    while len(taken[0]) < ROUNDS and (not taken[0] or clock() - start < AT_MOST_S):
+        for seconds, way in zip(taken, (fast, reference), strict=True):
+            before = clock()
+            way()
+            seconds.append(clock() - before)
+    return EngineTimes(statistics.median(taken[0]), statistics.median(taken[1]), len(taken[0]))
+
+
+def time_engines(fast: SplitForward, reference: SplitForward, text: TextFeatures, rule: ImageRule) -> EngineTimes:
+    """On an empty picture of 4:3 at the detector's size, and on up to four chunks. Use it under `inference_mode`."""
+    short, long = rule.size
+    pixels = torch.zeros(1, 3, short, min(long, short * 4 // 3), device=fast.device)
+    chunks = torch.arange(min(_PAIRS, len(text.token_mask)), device=fast.device)
+
+    def way(engine: SplitForward) -> Way:
+        image = engine.encode_image(pixels).take(torch.zeros_like(chunks))
+        return lambda: engine.detect(image, text.take(chunks))
+
+    return time_in_turns(way(fast), way(reference), seconds_on(fast.device))

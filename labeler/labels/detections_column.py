@@ -1,0 +1,123 @@
+"""The detections of many rows as one Arrow column, to and from arrays; masks only where they are asked for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labeler.labels.detections import Detections
+from labeler.labels.masks import Mask
+
+MASK = pa.struct(
+    [
+        pa.field("size", pa.list_(pa.int32())),  # height, width of the upright image
+        pa.field("counts", pa.binary()),  # COCO's compressed run lengths
+        pa.field("quality", pa.float32()),  # the IoU that the model expects of it
+    ]
+)
+DETECTION = pa.struct(
+    [
+        pa.field("category_id", pa.int32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("x_min", pa.float32(), nullable=False),
+        pa.field("y_min", pa.float32(), nullable=False),
+        pa.field("x_max", pa.float32(), nullable=False),
+        pa.field("y_max", pa.float32(), nullable=False),
+        pa.field("chunk", pa.int16(), nullable=False),
+        pa.field("mask", MASK),
+    ]
+)
+DETECTIONS = pa.list_(pa.field("element", DETECTION, nullable=False))
+DETECTIONS_1 = pa.list_(  # schema version 1: masks without a quality
+    pa.field("element", pa.struct([*list(DETECTION)[:-1], pa.field("mask", pa.struct(list(MASK)[:2]))]), nullable=False)
+)
+_SIDES = ("x_min", "y_min", "x_max", "y_max")
+
+
+class DetectionsColumn:
+    """What the rows of a labels table (or of a slice of one) have in their column `detections`.
+
+    Attributes:
+        lengths: (rows,) int64, detections of each row.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.lengths: npt.NDArray[np.int64] = pc.list_value_length(table["detections"]).to_numpy().astype(np.int64)
+        self._values = pc.list_flatten(table["detections"])  # of a sliced table no more than its rows
+
+    def _field(self, name: str) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = pc.struct_field(self._values, name).to_numpy()
+        return values
+
+    @cached_property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """(n,) the row of each detection."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    @cached_property
+    def category_ids(self) -> npt.NDArray[np.int32]:
+        """(n,) of all detections, one row's after the other's."""
+        return self._field("category_id")
+
+    @cached_property
+    def detections(self) -> Detections:
+        """(n,) all detections, one row's after the other's, without masks."""
+        boxes = np.stack([self._field(side) for side in _SIDES], 1)
+        return Detections.of(boxes, self._field("score"), self.category_ids, self._field("chunk"))
+
+    def masks(self, chosen: npt.NDArray[np.bool_] | None = None) -> list[Mask | None] | None:
+        """The mask of each detection, or of each chosen one of the n; None where none of them has one."""
+        found = pc.struct_field(self._values, "mask")
+        found = found if chosen is None else found.filter(pa.array(chosen))
+        return [_mask_of(value) for value in found.to_pylist()] if found.null_count < len(found) else None
+
+    def per_row(self, *, masks: bool) -> list[Detections]:
+        """The detections of each row. With `masks` they have them, which takes many times as long as all the rest."""
+        everything = self.detections
+        if masks and (found := self.masks()) is not None:
+            everything = everything.with_masks(found)
+        ends = np.cumsum(self.lengths)
+        return [everything[start:stop] for start, stop in zip(ends - self.lengths, ends, strict=True)]
+
+
+def to_column(per_row: Sequence[Detections]) -> pa.ListArray:
+    """The column of the detections of each row; nothing is inferred, so empty lists are safe."""
+    everything = Detections.concat(per_row)
+    offsets = np.array([0, *itertools.accumulate(map(len, per_row))], np.int32)
+    boxes = np.ascontiguousarray(everything.boxes.T)  # (4, n)
+    structs = pa.StructArray.from_arrays(
+        [
+            pa.array(everything.category_ids, pa.int32()),
+            pa.array(everything.scores, pa.float32()),
+            *(pa.array(side, pa.float32()) for side in boxes),
+            pa.array(everything.chunks, pa.int16()),
+            _mask_column(everything),
+        ],
+        fields=list(DETECTION),
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets), structs, type=DETECTIONS)
+
+
+def mask_value(mask: Mask) -> dict[str, Any]:
+    """A mask as a value of the type MASK."""
+    return {**mask.rle, "quality": mask.quality}
+
+
+def _mask_column(detections: Detections) -> pa.StructArray:
+    if detections.masks is None:
+        return pa.nulls(len(detections), MASK)
+    return pa.array([None if mask is None else mask_value(mask) for mask in detections.masks], MASK)
+
+
+def _mask_of(value: dict[str, Any] | None) -> Mask | None:
+    if value is None:
+        return None
+    height, width = value["size"]
+    return Mask(height, width, value["counts"], value.get("quality"))  # schema version 1 has no quality
