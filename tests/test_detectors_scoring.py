@@ -14,6 +14,7 @@ from labeler.detectors.grounding_dino.scoring import phrase_table, score_phrases
 from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.detectors.scoring import Scorer
 from labeler.labels.detections import Detections
+from labeler.prompts import ImageRule
 from labeler.prompts.grounding_dino import Prompts, pack
 from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Category, Vocabulary
@@ -170,6 +171,16 @@ def test_boxes_without_area_inside_the_image_are_left_out(mm_folder):
     found = score.scorer.detections(rows, 0, floor=0.1, height=100, width=200)
     np.testing.assert_allclose(found.boxes, [[80, 40, 120, 60]], atol=1e-4)
     assert found.category_ids.tolist() == [2]
+
+
+def test_boxes_in_parts_of_a_filled_square_come_back_in_pixels_of_the_image(mm_folder):
+    """An image of 100 x 200 on a canvas of 200 x 200: its lower half is filled, and what is found there is outside."""
+    prompts = pack(Vocabulary.load(["cat"]), Tokenizer.load(mm_folder))
+    rule, boxes = ImageRule("square", (50, 50)), [[0.25, 0.25, 0.75, 0.4], [0.2, 0.6, 0.3, 0.9]]
+    rows = np.array([[*box, 0.9, 0] for box in boxes], np.float32)
+    score = Scorer(prompts, torch.device("cpu"), assignment="argmax", candidates=0, boxes="xyxy")
+    found = score.detections(rows, 0, floor=0.1, height=100, width=200, frame=rule.frame(100, 200))
+    np.testing.assert_allclose(found.boxes, [[50, 50, 150, 80]], atol=1e-4)
 
 
 def test_a_tie_between_a_category_and_a_negative_goes_to_the_category(mm_folder):

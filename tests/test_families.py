@@ -91,8 +91,8 @@ def of_transformers(folder: Path, data: bytes) -> list[tuple[float, int, list[fl
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_closed_set_is_labeled_on_ray_as_transformers_computes_it_and_exported(
-    folder: Path, source: Path, tmp_path: Path
+def test_a_closed_set_is_labeled_on_ray_as_transformers_computes_it_exported_and_evaluated(
+    folder: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
     outcome = label(config_of(folder, source, output), console=Console(file=io.StringIO()))
@@ -118,6 +118,8 @@ def test_a_closed_set_is_labeled_on_ray_as_transformers_computes_it_and_exported
     target = tmp_path / "coco.json"
     assert main(["export", str(output), "--to", "coco", "--threshold", "0.05", "--output", str(target)]) == 0
     assert 0 < len(json.loads(target.read_text())["annotations"]) <= boxes
+    assert main(["evaluate", str(output), "--annotations", str(target)]) == 0
+    assert "NMS 1.0 within a category, score mean, 1 pass\n" in capsys.readouterr().out
 
 
 def test_what_grounding_dino_writes_names_no_family(checkpoint: Path) -> None:
