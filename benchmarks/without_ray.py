@@ -25,7 +25,7 @@ from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.pipeline.worker import WorkerSettings, commit, make_labeler, todo_of
 from labeler.runs import Run, layout, read_plan
 from labeler.runs.create import NewRun, create_run
-from labeler.runs.excluded import Excluded, load_excluded, write_excluded
+from labeler.runs.erasure.excluded import Excluded, load_excluded, write_excluded
 from labeler.shards import ShardEnd
 
 

@@ -22,6 +22,11 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
+def as_stored(value: Any) -> Any:
+    """The value as it comes back from a JSON file: tuples are lists, keys are text."""
+    return json.loads(canonical_json(value))
+
+
 def readable_json(value: Any) -> bytes:
     """For files that people open, too."""
     return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"

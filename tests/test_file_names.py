@@ -6,7 +6,7 @@ import pytest
 
 from labeler.errors import Refused
 from labeler.file_names import NameIndex, comparable, last_part
-from labeler.runs.named_images import NamedImage, name_images
+from labeler.runs.erasure.named_images import NamedImage, name_images
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "bär/é.jpg") for form in ("NFC", "NFD"))
 WINDOWS = DECOMPOSED.replace("/", "\\")

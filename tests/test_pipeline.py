@@ -22,7 +22,7 @@ from labeler.pipeline.session import _images_committed
 from labeler.pipeline.suspects import Suspect, label_suspects
 from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
 from labeler.runs import open_run, read_plan, read_progress, read_snapshot
-from labeler.runs.erasure import forget
+from labeler.runs.erasure.erase import forget
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Shard
 from tests import label_runs

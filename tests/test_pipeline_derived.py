@@ -20,7 +20,7 @@ from labeler.pipeline.retry import retry
 from labeler.pipeline.session import Outcome
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.runs import Run, open_run, read_plan, read_progress
-from labeler.runs.erasure import forget
+from labeler.runs.erasure.erase import forget
 from labeler.shards import Item, Unit
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.segmenter_parts import tiny_sam

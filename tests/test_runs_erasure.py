@@ -16,10 +16,10 @@ from labeler.errors import Refused, StorageError
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from labeler.runs import Run, layout, open_run, read_snapshot
-from labeler.runs import erasure as forget_module
 from labeler.runs.create import NewRun, create_run
-from labeler.runs.erasure import forget
-from labeler.runs.excluded import Excluded, alike_digest, load_excluded, name_digest, read_excluded
+from labeler.runs.erasure import erase as forget_module
+from labeler.runs.erasure.erase import forget
+from labeler.runs.erasure.excluded import Excluded, alike_digest, load_excluded, name_digest, read_excluded
 from labeler.shards import Item, Unit
 from tests.label_runs import row, write_run
 
@@ -141,7 +141,7 @@ def test_killed_between_two_runs_a_repeat_by_digest_forgets_the_image_in_both(
         return real(one, *job)
 
     with monkeypatch.context() as patched:
-        patched.setattr("labeler.runs.erasure._rewrite_unit", one_and_no_more)
+        patched.setattr("labeler.runs.erasure.erase._rewrite_unit", one_and_no_more)
         with pytest.raises(MemoryError):
             forget(run, [digest])
     assert done == [third.uri], "what derives from others is first"
@@ -174,13 +174,13 @@ def test_two_at_once_on_one_unit_both_forget_their_image(run: Run, monkeypatch: 
             assert forget(run, ["part-0.tar/2.jpg"]).units == 1
         return real(*arguments)
 
-    monkeypatch.setattr("labeler.runs.erasure.table_to_parquet", meanwhile)
+    monkeypatch.setattr("labeler.runs.erasure.erase.table_to_parquet", meanwhile)
     assert forget(run, ["part-0.tar/1.jpg"]).units == 1
     assert removed(run) == [("000000", 1), ("000000", 2)]
 
 
 def test_images_that_keep_coming_back_are_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labeler.runs.erasure.storage.put", lambda uri, data: None)
+    monkeypatch.setattr("labeler.runs.erasure.erase.storage.put", lambda uri, data: None)
     with pytest.raises(StorageError, match=r"labels/000000/000000.parquet: images .* keep coming back"):
         forget(run, ["part-0.tar/1.jpg"])
 
@@ -254,7 +254,7 @@ def test_an_export_from_between_two_tries_to_forget_is_not_taken_for_one_of_now(
     """The list is written before the units are; whoever exports then still has the image."""
     export = ["export", run.uri, "--to", "parquet", "--output", str(tmp_path / "between")]
     with monkeypatch.context() as patched:
-        patched.setattr("labeler.runs.erasure._rewrite_unit", _killed)
+        patched.setattr("labeler.runs.erasure.erase._rewrite_unit", _killed)
         with pytest.raises(MemoryError):
             forget(run, ["part-0.tar/1.jpg"])
     assert main(export) == 0

@@ -10,7 +10,7 @@ import pytest
 from labeler.cli import main
 from labeler.labels.detections import Detections
 from labeler.runs import Run, read_snapshot
-from labeler.runs.excluded import Excluded, write_excluded
+from labeler.runs.erasure.excluded import Excluded, write_excluded
 from tests.label_runs import row, write_run
 
 BOX = Detections.of([[1, 1, 100, 100]], [0.9], [3])

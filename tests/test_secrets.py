@@ -14,7 +14,7 @@ from labeler.cli import main
 from labeler.config import make_config
 from labeler.errors import LabelerError
 from labeler.labeling.fingerprint import public_config
-from labeler.runs.made import note_made, read_made
+from labeler.runs.erasure.made import note_made, read_made
 from labeler.runs.manifest import Manifest
 from labeler.shards import find_shards, patterns
 from labeler.storage import retries

@@ -10,7 +10,7 @@ from labeler.config import Config, make_config
 from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.labeling.resolve import plan_input, resolve_job
-from labeler.runs.excluded import Excluded, name_digest, write_excluded
+from labeler.runs.erasure.excluded import Excluded, name_digest, write_excluded
 from labeler.trial.estimate import time_sample
 from labeler.trial.preview import preview
 from labeler.trial.sampling import first_items, sample_items

@@ -31,14 +31,14 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
     from labeler.calibration.marks import read_marks
     from labeler.calibration.threshold_file import describe, describe_unedited, to_yaml
-    from labeler.runs import read_snapshot
+    from labeler.runs import layout, read_snapshot
 
     target = parse_target(arguments.target, confidence=arguments.confidence, min_judged=arguments.min_judged)
     run = require_run(arguments.run_uri)
     snapshot = read_snapshot(run)
     if not arguments.partial:
         snapshot.require_complete("calibrate on what there is with --partial")
-    output = arguments.output or run.path("thresholds.yaml")
+    output = arguments.output or run.path(layout.THRESHOLDS)
     replaced = require_replaceable(output, describe_unedited, _REPLACEABLE, force=arguments.force)
     if arguments.marks:
         calibration = calibrate_by_marks(snapshot, read_marks(arguments.marks), target)

@@ -39,7 +39,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
     from labeler.labels.thresholds import NOTHING_KEPT
     from labeler.review.comparison import compare_runs
-    from labeler.runs.made import note_made
+    from labeler.runs.erasure.made import note_made
 
     if not 0 <= arguments.threshold <= 1:
         raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")

@@ -42,6 +42,7 @@ def add(verbs: Verbs) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from labeler.evaluation.evaluate import evaluate_run
     from labeler.evaluation.results import evaluate_results
+    from labeler.runs import layout
 
     groups, rules = arguments.groups, arguments.rules
     if arguments.suppress is not None and not arguments.thresholds:
@@ -56,7 +57,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         evaluation = evaluate_results(arguments.run_uri, arguments.annotations, groups=groups, rules=rules)
     else:
         run_uri = storage.absolute_uri(arguments.run_uri)
-        target = arguments.output or storage.join(run_uri, "evaluation.json")
+        target = arguments.output or storage.join(run_uri, layout.EVALUATION)
         replaced = _replaced(target, force=arguments.force)
         evaluation = evaluate_run(
             run_uri,

@@ -32,7 +32,7 @@ def add(verbs: Verbs) -> None:
 def _export(arguments: argparse.Namespace) -> int:
     from labeler.exports.export import export_run
     from labeler.labels.thresholds import NOTHING_KEPT
-    from labeler.runs import read_snapshot
+    from labeler.runs import layout, read_snapshot
 
     run = require_run(arguments.run_uri)
     snapshot = read_snapshot(run)
@@ -43,7 +43,7 @@ def _export(arguments: argparse.Namespace) -> int:
         print(f"labeler: warning: {NOTHING_KEPT}", file=sys.stderr)
     single = options.is_single_file(arguments)
     extension = f".{options.SINGLE_FILES[arguments.to]}" if single else ""
-    target = _target(arguments.output, run.path(f"exports/{arguments.to}{extension}"))
+    target = _target(arguments.output, run.path(f"{layout.EXPORTS_FOLDER}/{arguments.to}{extension}"))
     replaced = _replaced(target, arguments.to) if single else None
     summary = export_run(snapshot, selection, format_, target.rstrip("/"), single_file=single)
     print("\n".join([*_describe(summary), *([f"replaces: {replaced}"] if replaced else [])]))

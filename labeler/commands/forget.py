@@ -29,8 +29,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    from labeler.runs.erasure import count_named, forget, forget_listed
-    from labeler.runs.excluded import read_names
+    from labeler.runs.erasure.erase import count_named, forget, forget_listed
+    from labeler.runs.erasure.excluded import read_names
 
     run = require_run(arguments.run_uri)
     if arguments.keys is None:

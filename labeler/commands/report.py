@@ -30,9 +30,9 @@ def _report(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
     from labeler.labels.thresholds import Thresholds
     from labeler.review import write_report
-    from labeler.runs import read_snapshot
+    from labeler.runs import layout, read_snapshot
+    from labeler.runs.erasure.made import note_made
     from labeler.runs.fitted_on import thresholds_for
-    from labeler.runs.made import note_made
 
     run = require_run(arguments.run_uri)
     snapshot = read_snapshot(run)
@@ -45,7 +45,7 @@ def _report(arguments: argparse.Namespace) -> int:
     thresholds = Thresholds(arguments.threshold)
     if arguments.thresholds:
         thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
-    target = arguments.output or run.path("report.html")
+    target = arguments.output or run.path(layout.PAGE)
     replaced = require_replaceable_page(target, force=arguments.force)
     note_made(run, storage.absolute_uri(target))
     summary = write_report(

@@ -78,7 +78,7 @@ def _verify(snapshot: Snapshot) -> bool:
 def _is_unselected(snapshot: Snapshot) -> bool:
     """Say which units a derived run lacks, because they came after it was created."""
     from labeler.runs import read_progress
-    from labeler.runs.derived import count_unselected, describe_unselected
+    from labeler.runs.overlay.derived import count_unselected, describe_unselected
 
     run = snapshot.run
     if run.parent is None:

@@ -18,8 +18,8 @@ from labeler.exports.pixels import PixelReader, Pixels
 from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoice
 from labeler.exports.totals import Totals
 from labeler.runs import Snapshot, UnitKey
-from labeler.runs.excluded import Excluded, read_excluded
-from labeler.runs.made import note_made
+from labeler.runs.erasure.excluded import Excluded, read_excluded
+from labeler.runs.erasure.made import note_made
 
 Ready = tuple[list[tuple[ChosenImage, Pixels | None]], UnitChoice]
 

@@ -6,13 +6,12 @@ It is in a hidden folder: readers such as `datasets` take every other JSON file 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from labeler import __version__, plain_json, storage
-from labeler.digests import canonical_json, digest_of, readable_json
+from labeler.digests import as_stored, canonical_json, digest_of, readable_json
 from labeler.errors import Refused
 from labeler.exports.formats import Format
 from labeler.exports.selection import Selection
@@ -109,7 +108,7 @@ def _require_same(target: str, manifest: str, asked: dict[str, Any]) -> None:
     """Refused if the folder's manifest is of another export, or is none."""
     try:
         before = plain_json.parse(storage.read_bytes(manifest))["asked"]
-        names = [name for name in asked if before.get(name) != json.loads(canonical_json(asked[name]))]
+        names = [name for name in asked if before.get(name) != as_stored(asked[name])]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Refused(
             f"{storage.redact(manifest)} is not an export manifest of labeler; choose another --output"

@@ -29,13 +29,13 @@ from labeler.pipeline.source import ReadSettings
 from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.runs import layout
-from labeler.runs.excluded import load_excluded, read_excluded, write_excluded
+from labeler.runs.erasure.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run
+from labeler.runs.overlay.selection import read_selection
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.report import Report, build_report
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
-from labeler.runs.selection import read_selection
 from labeler.runs.snapshot import Snapshot, read_snapshot
 from labeler.shards import skipped
 

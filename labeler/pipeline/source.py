@@ -14,7 +14,7 @@ from labeler import storage
 from labeler.errors import LabelerError
 from labeler.pipeline.blocks import WORK, error_block, work_block
 from labeler.pipeline.trouble import tell
-from labeler.runs.excluded import Excluded
+from labeler.runs.erasure.excluded import Excluded
 from labeler.runs.plan import PlannedShard, file_name_prefix, with_members
 from labeler.shards import ShardEnd, Unit, read_units
 

@@ -9,8 +9,8 @@ from labeler import storage
 from labeler.errors import InputChanged
 from labeler.runs import layout
 from labeler.runs.manifest import Run
+from labeler.runs.overlay.selection import read_selection
 from labeler.runs.plan import PlannedShard
-from labeler.runs.selection import read_selection
 
 NOTHING: frozenset[int] = frozenset()
 

@@ -12,7 +12,7 @@ import numpy as np
 from labeler import storage
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import STATUSES
-from labeler.runs.excluded import read_excluded
+from labeler.runs.erasure.excluded import read_excluded
 from labeler.runs.manifest import Run
 from labeler.runs.plan import listed_beside
 from labeler.runs.progress import Progress

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from labeler import plain_json, storage
+from labeler.digests import as_stored
 from labeler.errors import Refused
 
 CHECKPOINT, BEST, STATE, LOG, CONFIG = "checkpoint", "best", "state.pt", "log.jsonl", "config.json"
@@ -61,9 +62,7 @@ class Outputs:
         if there is not None:
             old = plain_json.parse(storage.read_bytes(self.path(CONFIG)))
             differing = sorted(
-                k
-                for k in {*old, *config}
-                if k not in {*may_differ, _TRUTH} and old.get(k) != json.loads(json.dumps(config.get(k)))
+                k for k in {*old, *config} if k not in {*may_differ, _TRUTH} and old.get(k) != as_stored(config.get(k))
             )
             if old.get(_TRUTH, truth) != truth:
                 differing.append("content of its annotations, run or vocabulary")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from labeler import storage
 from labeler.config import Config
 from labeler.errors import LabelerError, Refused
-from labeler.runs.excluded import Excluded, load_excluded, read_excluded
+from labeler.runs.erasure.excluded import Excluded, load_excluded, read_excluded
 from labeler.runs.manifest import open_run
 from labeler.runs.plan import PlannedShard, file_name_prefix
 from labeler.shards import Item, Shard, ShardEnd, Unit, read_units, skipped

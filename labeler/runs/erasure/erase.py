@@ -26,9 +26,9 @@ from labeler.runs import (
     read_snapshot,
     read_unit_file,
 )
-from labeler.runs.excluded import Excluded, name_digest, read_excluded, write_excluded
-from labeler.runs.made import read_made
-from labeler.runs.named_images import NamedImage, name_images
+from labeler.runs.erasure.excluded import Excluded, name_digest, read_excluded, write_excluded
+from labeler.runs.erasure.made import read_made
+from labeler.runs.erasure.named_images import NamedImage, name_images
 from labeler.runs.plan import file_name_prefix
 from labeler.runs.report import build_report
 from labeler.runs.snapshot import Snapshot
@@ -273,7 +273,7 @@ def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, liste
 
 def _made_from(run: Run) -> list[str]:
     """Exports and pages: they may still show what was forgotten."""
-    exports = run.path("exports")
+    exports = run.path(layout.EXPORTS_FOLDER)
     made = {info.uri[: len(exports) + 1] + info.uri[len(exports) + 1 :].split("/")[0]
             for info in storage.list_objects(exports)}  # fmt: skip
     pages = {info.uri for info in storage.list_objects(run.uri, recursive=False) if info.uri.endswith(".html")}
