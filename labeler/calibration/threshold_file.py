@@ -11,7 +11,7 @@ import yaml
 from labeler import plain_yaml
 from labeler.calibration.fit import Calibration, Choice, Interval
 from labeler.digests import digest_of
-from labeler.labels.thresholds import NEVER, as_written
+from labeler.labels.thresholds import KEYS, NEVER, as_written
 from labeler.runs import Run
 from labeler.runs.fitted_on import fitted_on
 
@@ -40,7 +40,7 @@ def to_yaml(calibration: Calibration, run: Run, *, source: str) -> bytes:
             "categories": {by_id[_id(c)].name: _numbers(c) for c in calibration.choices},
         },
     }
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.safe_dump({key: document[key] for key in KEYS}, sort_keys=False, allow_unicode=True, width=120)
     return (_HEAD + _SEAL.format(digest_of(text.encode())) + text).encode()
 
 

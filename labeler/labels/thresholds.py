@@ -16,7 +16,7 @@ from labeler.errors import Refused, did_you_mean
 from labeler.labels.detections import Detections
 from labeler.vocabulary import Vocabulary
 
-_KEYS = {"default", "categories", "fitted_on", "calibration"}  # the last is for people
+KEYS = ("default", "categories", "fitted_on", "calibration")  # in the order of a file; the last is for people
 NEVER = math.inf  # of a category that is left out: a score of exactly 1 is still below it
 _NEVER_TEXT = "never"
 NOTHING_KEPT = "the thresholds keep no box: every category is at `never` or 1"
@@ -70,7 +70,7 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
         values: Any = plain_yaml.parse(storage.read_bytes(str(path)).decode("utf-8"))[0]
     except (storage.StorageError, UnicodeDecodeError, plain_yaml.NotPlainYaml) as error:
         raise Refused(f"thresholds {shown} cannot be read: {error}") from None
-    if not isinstance(values, dict) or not set(values) <= _KEYS:
+    if not isinstance(values, dict) or not set(values) <= {*KEYS}:
         raise Refused(f"thresholds {shown} must be a mapping with `default` and `categories`")
     by_category, fitted_on = values.get("categories") or {}, values.get("fitted_on") or {}
     if not isinstance(by_category, dict) or not isinstance(fitted_on, dict):

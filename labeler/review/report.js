@@ -50,14 +50,16 @@ const stepOf = (threshold) => Math.min(101, Math.ceil(threshold * 100 - 1e-9));
 const keptOf = (category) => category.above[stepOf(thresholdOf(category.id))];
 
 function yaml() {
-  const lines = ['# Made with labeler report. Keep a box when its score is at least its category\'s threshold.', `default: ${toPlain(thresholds.all)}`];
   // JSON's escapes keep a name on its line whatever is in it
   const comment = (name) => JSON.stringify(name).replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
   const own = [...thresholds.own].filter(([id]) => categoryOf.has(id)).sort((a, b) => a[0] - b[0]);
-  lines.push(own.length ? 'categories:' : 'categories: {}');
-  for (const [id, threshold] of own) lines.push(`  ${id}: ${toPlain(threshold)}  # ${comment(categoryOf.get(id).name)}`);
-  lines.push('fitted_on:', ...Object.entries(data.fitted_on).map(([name, digest]) => `  ${name}: ${JSON.stringify(digest)}`));
-  return lines.join('\n') + '\n';
+  const sections = {
+    default: [`default: ${toPlain(thresholds.all)}`],
+    categories: [own.length ? 'categories:' : 'categories: {}', ...own.map(([id, threshold]) => `  ${id}: ${toPlain(threshold)}  # ${comment(categoryOf.get(id).name)}`)],
+    fitted_on: ['fitted_on:', ...Object.entries(data.fitted_on).map(([name, digest]) => `  ${name}: ${JSON.stringify(digest)}`)],
+  };
+  const head = '# Made with labeler report. Keep a box when its score is at least its category\'s threshold.';
+  return [head, ...data.threshold_keys.flatMap((key) => sections[key] ?? []), ''].join('\n');
 }
 
 function mark(image, box, right) {

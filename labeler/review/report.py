@@ -10,7 +10,7 @@ from typing import Any
 from labeler import storage
 from labeler.errors import Refused
 from labeler.labels.contact_sheet import colour_of
-from labeler.labels.thresholds import Thresholds, as_written
+from labeler.labels.thresholds import KEYS, Thresholds, as_written
 from labeler.review import page
 from labeler.review.image_bytes import ImageReader
 from labeler.review.pictures import Pick, describe_boxes, read_rows, thumbnails
@@ -191,6 +191,7 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
             "at_cap": survey.at_cap,
         },
         "fitted_on": fitted_on(run),
+        "threshold_keys": KEYS,
         "floor": config["detect"].get("score_floor", fields.get("detect.score_floor", 0.0)),
         "bands": list(BANDS),
         "statuses": [[status, count] for status, count in survey.statuses.items()],
