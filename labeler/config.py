@@ -33,7 +33,7 @@ ROWS = "decides rows: a field of a run's fingerprint"
 OF_FAMILY = "only some families of detectors have it; refused for others, but at its default"
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -55,7 +55,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Bytes = Annotated[int, BeforeValidator(_byte_count), Field(gt=0)]
 
 
-class S3Config(_Section):
+class S3Config(Section):
     """How a bucket of somebody else is read."""
 
     requester_pays: bool = False  # pay for requests and traffic, where the bucket's owner does not
@@ -68,7 +68,7 @@ class S3Config(_Section):
         return self
 
 
-class InputConfig(_Section):
+class InputConfig(Section):
     """Where the images are."""
 
     uri: str | tuple[str, ...]  # a folder, a glob, a brace pattern, one file, or a list of those
@@ -82,14 +82,14 @@ class InputConfig(_Section):
     s3: S3Config = S3Config()  # for the input's buckets, and those of addresses in a column
 
 
-class OutputConfig(_Section):
+class OutputConfig(Section):
     """Where the run folder is."""
 
     uri: str
     single_writer: bool = False  # promise that no second job writes here; needed where storage cannot put-if-absent
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which detector, and how it computes. `name` has no default on purpose."""
 
     name: str | None = None
@@ -101,14 +101,14 @@ class ModelConfig(_Section):
     s3: S3Config = S3Config()  # for a checkpoint on s3://
 
 
-class PromptsConfig(_Section):
+class PromptsConfig(Section):
     """How the vocabulary is packed into prompt chunks."""
 
     max_tokens: Annotated[int, OF_FAMILY] = Field(256, ge=8, le=256)
     max_categories: Annotated[int | None, OF_FAMILY] = Field(None, gt=0)
 
 
-class ImageSize(_Section):
+class ImageSize(Section):
     """Resize so that the shortest edge is `shortest_edge`, unless the longest would exceed `longest_edge` pixels."""
 
     shortest_edge: int = Field(gt=15)
@@ -120,7 +120,7 @@ class ImageSize(_Section):
         return self.shortest_edge, self.longest_edge
 
 
-class DetectConfig(_Section):
+class DetectConfig(Section):
     """How detections are decoded, merged and stored."""
 
     score_floor: Annotated[float, ROWS] = Field(0.05, ge=0, le=1)
@@ -140,7 +140,7 @@ class DetectConfig(_Section):
     images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
 
 
-class MasksConfig(_Section):
+class MasksConfig(Section):
     """A mask for each of an image's best boxes, by a model of the SAM family. Without this section there are none."""
 
     model: str  # a SAM, SAM-HQ, SAM 2 or 2.1 checkpoint: a hub name, a folder or a URL
@@ -151,7 +151,7 @@ class MasksConfig(_Section):
     s3: S3Config = S3Config()  # for a checkpoint on s3://
 
 
-class UnitConfig(_Section):
+class UnitConfig(Section):
     """How much is committed at once."""
 
     max_images: int = Field(256, gt=0)
@@ -159,7 +159,7 @@ class UnitConfig(_Section):
     max_image_bytes: Bytes = 256 * 2**20  # a larger file becomes a row with status read_error
 
 
-class RayConfig(_Section):
+class RayConfig(Section):
     """What the run takes from the Ray cluster."""
 
     address: str | None = None  # HOST:PORT, auto (one on this machine) or local; None: RAY_ADDRESS, else local
@@ -177,7 +177,7 @@ def _as_uri(value: object) -> object:
     return {"uri": value} if isinstance(value, str | list | tuple) else value
 
 
-class Config(_Section):
+class Config(Section):
     """One labeling run, as its YAML file says."""
 
     input: Annotated[InputConfig, BeforeValidator(_as_uri)]

@@ -29,7 +29,7 @@ from labeler.pipeline.label import label
 from labeler.prompts import plan_from_json, register
 from labeler.prompts.families import DEFAULT
 from labeler.runs import open_run, read_snapshot
-from labeler.training.config import ModelConfig
+from labeler.training.config import StudentConfig
 from labeler.training.models import start_checkpoint
 from labeler.vocabulary import Vocabulary
 from tests.inputs import image_bytes
@@ -190,7 +190,7 @@ def test_a_dry_run_and_a_profile_know_its_parts(
 
 def test_only_grounding_dino_is_trained(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"is of the family yolos; only grounding-dino can be trained"):
-        start_checkpoint(ModelConfig(name=str(folder)), Vocabulary.load(["cat"]), tmp_path, seed=0)
+        start_checkpoint(StudentConfig(name=str(folder)), Vocabulary.load(["cat"]), tmp_path, seed=0)
 
 
 class SameTypes(Yolos):

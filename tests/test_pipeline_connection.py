@@ -17,7 +17,7 @@ from rich.console import Console
 
 from labeler.errors import Refused
 from labeler.pipeline import connection
-from labeler.pipeline.connection import Target, choose_target, connect, noted_cluster, unreachable
+from labeler.pipeline.connection import RayTarget, choose_target, connect, noted_cluster, unreachable
 from tests.ray_heads import free_port, ray_folder, ray_head
 
 ROOT = Path(__file__).parent.parent
@@ -35,19 +35,19 @@ def connected(*settings: str, environment: Mapping[str, str]) -> list[dict[str, 
 @pytest.mark.parametrize(
     ("setting", "environment", "expected"),
     [
-        (None, {}, Target("local")),
-        (None, {"RAY_ADDRESS": ""}, Target("local")),
-        (None, {"RAY_ADDRESS": "h:1"}, Target("h:1", "RAY_ADDRESS")),
-        (None, {"RAY_ADDRESS": "h:1", **JOB}, Target("h:1", "RAY_ADDRESS")),
-        (None, JOB, Target("auto", "the environment of this Ray job")),
-        ("local", {"RAY_ADDRESS": "h:1", **JOB}, Target("local", "ray.address")),
-        ("g:2", {"RAY_ADDRESS": "h:1"}, Target("g:2", "ray.address")),
-        ("auto", {}, Target("auto", "ray.address")),
-        ("auto", {"RAY_ADDRESS": "h:1"}, Target("h:1", "RAY_ADDRESS")),  # as for Ray itself
+        (None, {}, RayTarget("local")),
+        (None, {"RAY_ADDRESS": ""}, RayTarget("local")),
+        (None, {"RAY_ADDRESS": "h:1"}, RayTarget("h:1", "RAY_ADDRESS")),
+        (None, {"RAY_ADDRESS": "h:1", **JOB}, RayTarget("h:1", "RAY_ADDRESS")),
+        (None, JOB, RayTarget("auto", "the environment of this Ray job")),
+        ("local", {"RAY_ADDRESS": "h:1", **JOB}, RayTarget("local", "ray.address")),
+        ("g:2", {"RAY_ADDRESS": "h:1"}, RayTarget("g:2", "ray.address")),
+        ("auto", {}, RayTarget("auto", "ray.address")),
+        ("auto", {"RAY_ADDRESS": "h:1"}, RayTarget("h:1", "RAY_ADDRESS")),  # as for Ray itself
     ],
 )
 def test_the_configuration_comes_before_the_environment_and_both_before_a_new_cluster(
-    setting: str | None, environment: dict[str, str], expected: Target
+    setting: str | None, environment: dict[str, str], expected: RayTarget
 ) -> None:
     assert choose_target(setting, environment) == expected
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_joined_is_one_line_that_names_who_asked_for_it() -> None
 
 def test_auto_without_a_note_is_the_one_cluster_that_runs_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    gone, auto = f"127.0.0.1:{free_port()}", Target("auto", "ray.address")
+    gone, auto = f"127.0.0.1:{free_port()}", RayTarget("auto", "ray.address")
     with socket.socket() as one, socket.socket() as other:
         for listener in (one, other):
             listener.bind(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ from rich.console import Console
 from labeler import storage
 from labeler.errors import Refused
 from labeler.pipeline import preflight as module
-from labeler.pipeline.capacity import Patience
+from labeler.pipeline.capacity import CapacityWait
 from labeler.pipeline.preflight import preflight, readable_uri
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Member, Shard
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def run(output: Path, source: Path) -> None:
-    preflight(str(output), str(source), single_writer=False, patience=Patience(120, Console(quiet=True)))
+    preflight(str(output), str(source), single_writer=False, patience=CapacityWait(120, Console(quiet=True)))
 
 
 def test_good_storage_passes_and_nothing_is_left_behind(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_images_that_have_vanished_do_not_stand_for_the_input(tmp_path: Path) ->
     files[5].write_bytes(b"x")
     assert readable_uri(planned(*files), str(tmp_path)) == str(files[5])
     assert readable_uri(planned(*files[:3]), str(tmp_path)) is None
-    preflight(str(tmp_path / "out"), None, single_writer=False, patience=Patience(120, Console(quiet=True)))
+    preflight(str(tmp_path / "out"), None, single_writer=False, patience=CapacityWait(120, Console(quiet=True)))
     files[5].unlink()
     with pytest.raises(Refused, match=r"0\.png is not there, nor are 19 others that were planned"):
         readable_uri(planned(*files), str(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 
 from labeler.errors import Refused
 from labeler.segmenters import Sam, resolve_segmenter
-from labeler.segmenters.preprocess import Preprocessing
+from labeler.segmenters.preprocess import MaskPreprocessing
 from tests.segmenter_parts import FAMILIES, tiny_sam
 
 
@@ -103,12 +103,12 @@ def test_an_image_processor_that_does_not_fit_the_model_is_refused(
     folder = Path(shutil.copytree(tiny_sam(family), tmp_path / "copy"))
     change(folder / "preprocessor_config.json", **values)
     with pytest.raises(Refused, match=r"masks\.model: checkpoint .*copy"):
-        Preprocessing.of(resolve_segmenter(folder, weights=False))
+        MaskPreprocessing.of(resolve_segmenter(folder, weights=False))
 
 
 def test_without_an_image_processor_the_model_s_own_size_holds(copy: Path) -> None:
     (copy / "preprocessor_config.json").unlink()
-    settings = Preprocessing.of(resolve_segmenter(copy, weights=False))
+    settings = MaskPreprocessing.of(resolve_segmenter(copy, weights=False))
     assert (settings.side, settings.resample, settings.scale) == (128, 2, 1 / 255)
     assert settings.mean == (0.485, 0.456, 0.406)
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from labeler.segmenters.preprocess import Preprocessing
+from labeler.segmenters.preprocess import MaskPreprocessing
 from tests.segmenter_parts import PATTERNS, pattern, tiny_sam
 
 SIDE = 128
 
 
-def settings(folder: Path) -> Preprocessing:
+def settings(folder: Path) -> MaskPreprocessing:
     from labeler.segmenters import resolve_segmenter
 
-    return Preprocessing.of(resolve_segmenter(folder, weights=False))
+    return MaskPreprocessing.of(resolve_segmenter(folder, weights=False))
 
 
 @pytest.mark.parametrize("size", PATTERNS)

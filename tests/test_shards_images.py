@@ -14,7 +14,7 @@ from s3_server import Proxy, S3Server
 from labeler import storage
 from labeler.errors import StorageError
 from labeler.shards import Member, Shard, ShardEnd, Unit, count_images, find_shards, read_units
-from labeler.shards.fetching import Job, in_order
+from labeler.shards.fetching import Fetch, in_order
 from labeler.shards.units import Placed
 from labeler.storage import retries
 from tests.waiting import PATIENCE_S, wait_until
@@ -206,7 +206,7 @@ def test_jobs_run_at_the_same_time_and_come_in_order() -> None:
             running -= 1
         return Placed(number, None)
 
-    jobs = [Job(1, lambda n=n: job(n)) if n % 5 else Placed(n, None) for n in range(40)]  # type: ignore[misc]
+    jobs = [Fetch(1, lambda n=n: job(n)) if n % 5 else Placed(n, None) for n in range(40)]  # type: ignore[misc]
     assert [placed.unit for placed in in_order(jobs, in_flight=8)] == list(range(40))
     assert 4 <= peak <= 8
 
@@ -214,9 +214,9 @@ def test_jobs_run_at_the_same_time_and_come_in_order() -> None:
 def test_what_waits_in_memory_is_bounded() -> None:
     started: list[int] = []
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[Fetch]:
         for n in range(20):
-            yield Job(40, lambda n=n: (started.append(n), Placed(n, None))[1])  # type: ignore[misc]
+            yield Fetch(40, lambda n=n: (started.append(n), Placed(n, None))[1])  # type: ignore[misc]
 
     reading = in_order(jobs(), in_flight=32, ahead_bytes=100)
     assert next(reading).unit == 0

@@ -14,7 +14,7 @@ import urllib3
 from labeler import storage
 from labeler.shards import find_shards, read_units
 from labeler.storage import StorageError, Unreadable, http_evidence, http_store, retries
-from labeler.storage.http_evidence import Evidence, SilentHosts
+from labeler.storage.http_evidence import HostEvidence, SilentHosts
 from tests.http_server import Web, serving
 from tests.inputs import image_bytes
 from tests.test_storage_http import column, items_of
@@ -100,7 +100,7 @@ def black_hole(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A port to which connections time out: nobody takes those that fill its queue. All times are a fiftieth."""
     monkeypatch.setattr(retries, "POLICY", retries.Policy(first_s=0.005, longest_s=0.4))
     monkeypatch.setattr(http_store, "_TIMEOUT", urllib3.Timeout(connect=0.2, read=60))
-    monkeypatch.setattr(http_store, "_evidence", Evidence())
+    monkeypatch.setattr(http_store, "_evidence", HostEvidence())
     monkeypatch.setattr(http_store, "_silent", SilentHosts())
     for name in ("_RECENT_S", "BELIEVED_AFTER_S"):
         monkeypatch.setattr(http_evidence, name, getattr(http_evidence, name) / 50)
@@ -167,7 +167,7 @@ def test_a_silent_host_is_asked_again_after_a_while_and_forgotten_once_it_answer
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labeler.storage.http_evidence._MOST", 10)
-    evidence, hosts = Evidence(), SilentHosts()
+    evidence, hosts = HostEvidence(), SilentHosts()
     for i in range(100):
         hosts.timed_out(f"h{i}", 0.0)
         evidence.answered(f"h{i}", "u")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from labeler.detectors.network import ModelNetwork, Rows, Scored
-from labeler.prompts import Report, register
+from labeler.prompts import PlanReport, register
 from labeler.prompts.image_rule import rule_from
 from labeler.prompts.phrase_plan import PhrasePlan
 
@@ -27,7 +27,9 @@ class Yolos:
 
     def check(self, vocabulary, prompts):
         phrases = [(c, phrase) for c in vocabulary.categories for phrase in c.phrases]
-        return Report([f"{vocabulary.where(c)}: the model has no {p!r}" for c, p in phrases if p not in self.labels])
+        return PlanReport(
+            [f"{vocabulary.where(c)}: the model has no {p!r}" for c, p in phrases if p not in self.labels]
+        )
 
     def plan(self, vocabulary, prompts):
         return PhrasePlan.of(self.name, vocabulary)

@@ -20,7 +20,7 @@ from labeler.labels.records import LABELS
 from labeler.prompts import ImageRule, PromptPlan
 from labeler.runs.plan import PlannedShard
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
-from labeler.segmenters.preprocess import Preprocessing
+from labeler.segmenters.preprocess import MaskPreprocessing
 from labeler.shards import Shard, count_images, find_shards
 from labeler.vocabulary import Vocabulary
 
@@ -128,7 +128,7 @@ def resolve_masks(config: Config, *, weights: bool = True) -> SegmenterCheckpoin
     if masks is None:
         return None
     checkpoint = resolve_segmenter(model_uri(masks.model), revision=masks.revision, weights=weights)
-    Preprocessing.of(checkpoint)  # settings that do not fit the model are refused here, too
+    MaskPreprocessing.of(checkpoint)  # settings that do not fit the model are refused here, too
     return checkpoint
 
 

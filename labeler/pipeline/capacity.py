@@ -28,7 +28,7 @@ _LOOK_S = 5.0  # how often the nodes are looked at while labeling
 _SILENT_S = 3.0  # a wait this short is not worth a line
 
 
-class Patience:
+class CapacityWait:
     """The time that a job has for waiting before it labels: `ray.start_timeout_s` in all.
 
     Args:
@@ -78,7 +78,7 @@ class Patience:
             raise Refused(f"a task on the Ray cluster failed: {last_line(error)}") from None
 
 
-def await_workers(config: RayConfig, *, started_here: bool, gpus: bool, patience: Patience) -> Workers:
+def await_workers(config: RayConfig, *, started_here: bool, gpus: bool, patience: CapacityWait) -> Workers:
     """Return the workers for a cluster, once there is room for one of them.
 
     A cluster that was not started here may grow: it is waited for, and never labels on CPUs because its GPUs are late.

@@ -32,14 +32,14 @@ _START_TIMEOUT_S = 240.0  # Ray gives up by itself after one minute where it not
 
 
 @dataclass(frozen=True)
-class Target:
+class RayTarget:
     """A Ray address, and the setting that named it (empty: none did)."""
 
     address: str
     named_by: str = ""
 
 
-def choose_target(setting: str | None, environment: Mapping[str, str]) -> Target:
+def choose_target(setting: str | None, environment: Mapping[str, str]) -> RayTarget:
     """Return the cluster to use: that of `ray.address`, of RAY_ADDRESS, of the job this is the driver of, or a new one.
 
     A Ray that merely happens to run on this machine is never taken: `ray.init()` alone would join it.
@@ -49,14 +49,14 @@ def choose_target(setting: str | None, environment: Mapping[str, str]) -> Target
         environment: environment variables.
     """
     if setting and setting != _AUTO:
-        return Target(setting, "ray.address")
+        return RayTarget(setting, "ray.address")
     if address := environment.get("RAY_ADDRESS"):
-        return Target(address, "RAY_ADDRESS")
+        return RayTarget(address, "RAY_ADDRESS")
     if setting:
-        return Target(setting, "ray.address")
+        return RayTarget(setting, "ray.address")
     if _JOB_VARIABLE in environment:
-        return Target(_AUTO, "the environment of this Ray job")
-    return Target(_LOCAL)
+        return RayTarget(_AUTO, "the environment of this Ray job")
+    return RayTarget(_LOCAL)
 
 
 def connect(setting: str | None, console: Console, *, log_to_driver: bool = False) -> bool:
@@ -95,7 +95,7 @@ def _is_started_here() -> bool:
     return bool(getattr(worker._global_node, "ray_init_cluster", False))
 
 
-def _start(target: Target, console: Console, log_to_driver: bool) -> None:
+def _start(target: RayTarget, console: Console, log_to_driver: bool) -> None:
     if not target.named_by and (running := noted_cluster()):
         console.print(
             f"a Ray cluster runs on this machine at {running}; to use it instead of a new one, set ray.address=auto",
@@ -153,7 +153,7 @@ def ended_after(seconds: float, message: str) -> Iterator[None]:
         os.close(stderr)
 
 
-def _join(target: Target, log_to_driver: bool) -> None:
+def _join(target: RayTarget, log_to_driver: bool) -> None:
     address = _resolve(target)
     problem = "" if address == _AUTO or "://" in address else unreachable(address, _JOIN_TIMEOUT_S)
     if not problem:
@@ -167,7 +167,7 @@ def _join(target: Target, log_to_driver: bool) -> None:
         raise Refused(f"Ray cluster {address} cannot be reached: {problem}; check {target.named_by}")
 
 
-def _resolve(target: Target) -> str:
+def _resolve(target: RayTarget) -> str:
     """Return the address to join; for `auto` that of Ray's own note, where there is one."""
     if target.address.startswith(("http://", "https://")):
         raise Refused(
@@ -186,7 +186,7 @@ def _resolve(target: Target) -> str:
     return noted
 
 
-def _only_running(target: Target) -> str:
+def _only_running(target: RayTarget) -> str:
     """Return the address of the one Ray cluster that has a process on this machine, as on a node without a note.
 
     Ray itself would take any of several, and wait for minutes for one that does not let it join.

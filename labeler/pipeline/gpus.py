@@ -11,13 +11,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from labeler.errors import Refused
-from labeler.pipeline.capacity import Patience
+from labeler.pipeline.capacity import CapacityWait
 from labeler.pipeline.cluster import Workers, last_line
 
 _OTHERS_S = 20.0  # for the answers of other nodes, once one GPU is known to work
 
 
-def require_gpus(workers: Workers, patience: Patience, console: Console) -> None:
+def require_gpus(workers: Workers, patience: CapacityWait, console: Console) -> None:
     """Try on each node with GPUs, with a worker's GPUs reserved, whether torch can use them.
 
     A node where it cannot costs a warning while others can: its workers will not start.

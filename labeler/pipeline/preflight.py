@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from labeler import storage
 from labeler.errors import LabelerError, Refused
-from labeler.pipeline.capacity import Patience
+from labeler.pipeline.capacity import CapacityWait
 from labeler.runs.plan import PlannedShard, with_members
 from labeler.shards.neighbors import LOOKED_AT
 
@@ -61,7 +61,7 @@ def preflight(
     input_uri: str | None,
     *,
     single_writer: bool,
-    patience: Patience,
+    patience: CapacityWait,
     s3: storage.S3Rules = storage.NO_S3_RULES,
 ) -> None:
     """Try storage on a worker, and on every node where a path is local: each node would mean its own disk by it.

@@ -18,7 +18,7 @@ from labeler.labeling.fingerprint import package_versions
 from labeler.labeling.recipe import detector_recipe, segmenter_recipe
 from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
-from labeler.pipeline.capacity import Patience, announcing_loss, await_workers
+from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers
 from labeler.pipeline.connection import connect
 from labeler.pipeline.display import Display
 from labeler.pipeline.gpus import require_gpus
@@ -81,7 +81,7 @@ def carry_out(
             markup=False,
             soft_wrap=True,
         )
-    patience = Patience(job.config.ray.start_timeout_s, console)
+    patience = CapacityWait(job.config.ray.start_timeout_s, console)
     with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
             workers = _workers(job, started_here, make_detector, patience, console)
@@ -124,7 +124,7 @@ def refusals() -> Iterator[None]:
 
 
 def _workers(
-    job: Job, started_here: bool, make_detector: Callable[[], Detector] | None, patience: Patience, console: Console
+    job: Job, started_here: bool, make_detector: Callable[[], Detector] | None, patience: CapacityWait, console: Console
 ) -> cluster.Workers:
     """The workers for the cluster, once there is room for one, and GPUs that are reserved can be used."""
     device, settings = job.config.model.device, job.config.ray

@@ -16,7 +16,7 @@ from labeler.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Report:
+class PlanReport:
     """What is wrong with a vocabulary for a checkpoint, a line each; problems refuse the run, warnings do not."""
 
     problems: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Planner(Protocol):
     def digests(self) -> Mapping[str, str]:
         """The fingerprint's fields about those files: name -> digest."""
 
-    def check(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> Report:
+    def check(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> PlanReport:
         """Everything that is wrong with a vocabulary, all at once. Refused for settings that no plan can keep."""
 
     def plan(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> PromptPlan:

@@ -18,7 +18,7 @@ from labeler.labels.thresholds import Thresholds, as_written
 from labeler.review import page
 from labeler.review.differences import KINDS, PAIR_IOU, SAME_IOU, Difference, compare_boxes
 from labeler.review.image_bytes import ImageReader
-from labeler.review.join import Join, Pair, Place, Side
+from labeler.review.join import Join, Pair, Place, RunSide
 from labeler.review.pictures import read_rows, shortest, thumbnails
 from labeler.review.reservoir import Reservoir
 from labeler.review.turns import in_turns
@@ -143,11 +143,11 @@ def compare_runs(
     return comparison
 
 
-def _side(run: Run, select: Select, partial: bool) -> Side:
+def _side(run: Run, select: Select, partial: bool) -> RunSide:
     snapshot = read_snapshot(run)
     if not partial:
         snapshot.require_complete("compare what there is with --partial")
-    return Side(snapshot, select)
+    return RunSide(snapshot, select)
 
 
 def _match_categories(

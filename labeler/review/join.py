@@ -35,7 +35,7 @@ _SPILLED = pa.schema(
 
 
 @dataclass(frozen=True)
-class Side:
+class RunSide:
     """One of the two runs, and which of its detections take part."""
 
     snapshot: Snapshot
@@ -74,7 +74,7 @@ class Join:
         alone: images of each side that the other has not.
     """
 
-    sides: tuple[Side, Side]
+    sides: tuple[RunSide, RunSide]
     units: tuple[list[UnitKey], list[UnitKey]] = field(default_factory=lambda: ([], []))
     rows: list[int] = field(default_factory=lambda: [0, 0])
     repeated: list[int] = field(default_factory=lambda: [0, 0])

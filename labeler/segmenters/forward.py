@@ -28,7 +28,7 @@ class Embedding:
     details: tuple[Tensor, ...] = ()
 
 
-class SplitForward:
+class SamForward:
     """The two parts over one loaded model. Inference only; use it under `torch.inference_mode()`."""
 
     def __init__(self, model: Any, *, half: torch.dtype | None = None) -> None:

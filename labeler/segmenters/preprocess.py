@@ -22,7 +22,7 @@ _KEEPS_ASPECT = frozenset({"SamModel", "SamHQModel"})
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedForMasks:
     """One image, resized for the segmenter.
 
     Attributes:
@@ -36,7 +36,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class MaskPreprocessing:
     """How a checkpoint wants its images.
 
     Attributes:
@@ -55,25 +55,25 @@ class Preprocessing:
     std: tuple[float, ...]
 
     @staticmethod
-    def of(checkpoint: SegmenterCheckpoint) -> Preprocessing:
+    def of(checkpoint: SegmenterCheckpoint) -> MaskPreprocessing:
         """The checkpoint's own settings. Refused where they do not fit the model."""
         config = image_processor_config(checkpoint.folder)
         side, keeps_aspect = checkpoint.side, checkpoint.architecture in _KEEPS_ASPECT
         _require_side(config, side, checkpoint.name, keeps_aspect=keeps_aspect)
         mean, std = mean_and_std(config, checkpoint.name)
         resample = resample_of(config, checkpoint.name)
-        return Preprocessing(side, keeps_aspect, resample, scale_of(config), mean, std)
+        return MaskPreprocessing(side, keeps_aspect, resample, scale_of(config), mean, std)
 
-    def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> Prepared:
+    def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> PreparedForMasks:
         """Resize an upright (h, w, 3) uint8 RGB image. Thread-safe; Pillow lets other threads run meanwhile."""
         if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
             raise ValueError(f"an image is (h, w, 3) uint8 RGB, got {image_rgb.shape} {image_rgb.dtype}")
         height, width = image_rgb.shape[:2]
         new_height, new_width = self.resized_shape(height, width)
         if (new_height, new_width) == (height, width):
-            return Prepared(np.ascontiguousarray(image_rgb), height, width)
+            return PreparedForMasks(np.ascontiguousarray(image_rgb), height, width)
         resized = Image.fromarray(image_rgb).resize((new_width, new_height), Image.Resampling(self.resample))
-        return Prepared(np.asarray(resized), height, width)
+        return PreparedForMasks(np.asarray(resized), height, width)
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of an image on the model's input, without the padding.

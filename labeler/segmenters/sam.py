@@ -17,9 +17,9 @@ from labeler.labels.detections import Detections
 from labeler.labels.masks import Mask
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.enlarge import Enlarging
-from labeler.segmenters.forward import SplitForward
+from labeler.segmenters.forward import SamForward
 from labeler.segmenters.loading import load_segmenter
-from labeler.segmenters.preprocess import Prepared, Preprocessing
+from labeler.segmenters.preprocess import MaskPreprocessing, PreparedForMasks
 
 log = logging.getLogger(__name__)
 
@@ -104,13 +104,13 @@ class Sam:
         if not isinstance(model, SegmenterCheckpoint):
             model = resolve_segmenter(model, revision=revision)
         self.checkpoint = model
-        self.preprocessing = Preprocessing.of(self.checkpoint)
+        self.preprocessing = MaskPreprocessing.of(self.checkpoint)
         self.device = choose_device(device)
         half = choose_half(dtype, self.device)
         self.dtype = str(half or torch.float32).removeprefix("torch.")
         self.threshold, self.max_masks = threshold, max_masks
         self.boxes_per_batch = boxes_per_batch or (BOXES_ON_GPU if self.device.type == "cuda" else BOXES_ON_CPU)
-        self._forward = SplitForward(load_segmenter(self.checkpoint, self.device), half=half)
+        self._forward = SamForward(load_segmenter(self.checkpoint, self.device), half=half)
         self._scale = torch.tensor(self.preprocessing.scale, dtype=torch.float64)
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
@@ -120,7 +120,7 @@ class Sam:
         """What is really used, for a run's file metadata."""
         return {"segmenter": self.checkpoint.architecture, "segmenter_dtype": self.dtype}
 
-    def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> Prepared:
+    def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> PreparedForMasks:
         """Resize an upright (h, w, 3) uint8 RGB image for this model. CPU only, thread-safe."""
         return self.preprocessing.prepare(image_rgb)
 
@@ -128,7 +128,7 @@ class Sam:
         """The image's detections with masks: the whole way, for one upright (h, w, 3) uint8 RGB image."""
         return self.draw(self.sketch(self.prepare(image_rgb), detections)).detections
 
-    def sketch(self, image: Prepared, detections: Detections) -> Sketch:
+    def sketch(self, image: PreparedForMasks, detections: Detections) -> Sketch:
         """The model's part: the image once, then the boxes of its best detections, `boxes_per_batch` at a time."""
         rows = self._chosen(detections, image.height, image.width)
         if not len(rows):
@@ -166,7 +166,7 @@ class Sam:
         return best[: self.max_masks] if self.max_masks else best
 
     def _predict(
-        self, image: Prepared, boxes: npt.NDArray[np.float64]
+        self, image: PreparedForMasks, boxes: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """(n, g, g) logits and (n,) qualities of all boxes, on the CPU."""
         with torch.inference_mode():
@@ -188,7 +188,7 @@ class Sam:
         return tuple(torch.cat(column).numpy() for column in zip(*parts, strict=True))  # type: ignore[return-value]
 
     def _in_float32(
-        self, image: Prepared, boxes: npt.NDArray[np.float64]
+        self, image: PreparedForMasks, boxes: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Once more without half precision, which overflows."""
         half, self._forward.half = self._forward.half, None
@@ -202,7 +202,7 @@ class Sam:
         torch.cuda.empty_cache()
         log.warning("the GPU's memory ran out: going on with %d boxes per batch of masks", self.boxes_per_batch)
 
-    def _normalized(self, image: Prepared) -> Tensor:
+    def _normalized(self, image: PreparedForMasks) -> Tensor:
         """(1, 3, side, side) float32 on the device: normalised first and padded with zeros then, as theirs."""
         pixels = torch.tensor(image.pixels, device=self.device)
         scaled = (pixels.permute(2, 0, 1)[None].double() * self._scale).float()

@@ -14,7 +14,7 @@ IN_FLIGHT = 32  # GETs; small objects are bound by latency, not by bandwidth
 AHEAD_BYTES = 64 << 20  # fetched and not yet handed on
 
 
-class Job(NamedTuple):
+class Fetch(NamedTuple):
     """`call` makes an image, in a thread, holding about `cost` bytes."""
 
     cost: int
@@ -22,7 +22,7 @@ class Job(NamedTuple):
 
 
 def in_order(
-    jobs: Iterable[Job | Placed], *, in_flight: int = IN_FLIGHT, ahead_bytes: int = AHEAD_BYTES
+    jobs: Iterable[Fetch | Placed], *, in_flight: int = IN_FLIGHT, ahead_bytes: int = AHEAD_BYTES
 ) -> Iterator[Placed]:
     """The jobs' images in the order of the jobs; images that need no job pass through in their place."""
     waiting: deque[tuple[int, Placed | Future[Placed]]] = deque()
@@ -38,7 +38,7 @@ def in_order(
                     done_cost, done = waiting.popleft()
                     yield _result(done)
                     ahead -= done_cost
-                waiting.append((cost, pool.submit(job.call) if isinstance(job, Job) else job))
+                waiting.append((cost, pool.submit(job.call) if isinstance(job, Fetch) else job))
                 ahead += cost
             while waiting:
                 yield _result(waiting.popleft()[1])
@@ -46,9 +46,9 @@ def in_order(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _held(job: Job | Placed) -> int:
+def _held(job: Fetch | Placed) -> int:
     """Bytes that wait in memory with it."""
-    if isinstance(job, Job):
+    if isinstance(job, Fetch):
         return job.cost
     return 0 if job.item is None else len(job.item.data or b"")
 

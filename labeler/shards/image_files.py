@@ -7,7 +7,7 @@ from functools import partial
 
 from labeler import storage
 from labeler.errors import InputChanged
-from labeler.shards.fetching import Job, fetch, in_order
+from labeler.shards.fetching import Fetch, fetch, in_order
 from labeler.shards.neighbors import require_neighbors
 from labeler.shards.units import Item, Member, Placed, Shard, Skip, UnitCutter, too_large
 from labeler.storage.failures import ARCHIVED, INVALID
@@ -36,7 +36,7 @@ def _jobs(
     nothing: dict[str, str | None],
     skip: Skip,
     max_image_bytes: int,
-) -> Iterator[Job | Placed]:
+) -> Iterator[Fetch | Placed]:
     still_there = partial(require_neighbors, members, root=shard.uri)
     for index, member in enumerate(members):
         size = member.size or 0
@@ -49,7 +49,7 @@ def _jobs(
             error = too_large(size, max_image_bytes)
             yield Placed(unit, Item(member.key, index, member.uri, 0, size, None, error, nothing))
         else:
-            yield Job(size, partial(_fetch, unit, item, member, max_image_bytes, still_there))
+            yield Fetch(size, partial(_fetch, unit, item, member, max_image_bytes, still_there))
 
 
 def _fetch(unit: int, item: Item, member: Member, max_image_bytes: int, still_there: Callable[[int], None]) -> Placed:

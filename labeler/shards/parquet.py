@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from labeler import storage
 from labeler.errors import Refused
 from labeler.shards import kept, text_images
-from labeler.shards.fetching import Job, fetch, in_order
+from labeler.shards.fetching import Fetch, fetch, in_order
 from labeler.shards.image_column import ImageColumn, find_image_column
 from labeler.shards.units import Item, Placed, Shard, Skip, UnitCutter, too_large
 from labeler.storage.ranged_file import RangedFile
@@ -91,7 +91,7 @@ def read_parquet(
 
 def _jobs(
     reader: _RowReader, cutter: UnitCutter, skip: Skip, max_images: int, max_bytes: int
-) -> Iterator[Job | Placed]:
+) -> Iterator[Fetch | Placed]:
     first_row = 0
     for groups, rows, span_bytes in _spans(reader, max_images, max_bytes):
         fits = span_bytes <= max_bytes
@@ -142,9 +142,9 @@ class _Row:
             return REMOTE_ROW_BYTES
         return len(self._item.data or b"")
 
-    def job(self, unit: int) -> Job | Placed:
+    def job(self, unit: int) -> Fetch | Placed:
         if self._address is not None:
-            return Job(REMOTE_ROW_BYTES, partial(self._fetch, unit))
+            return Fetch(REMOTE_ROW_BYTES, partial(self._fetch, unit))
         item, data = self._item, self._item.data
         if data is not None and len(data) > self._max_bytes:
             error = too_large(len(data), self._max_bytes)

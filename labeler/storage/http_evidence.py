@@ -12,7 +12,7 @@ BELIEVED_AFTER_S = 90.0  # less than eight tries of ten seconds and the pauses b
 ASKED_AGAIN_S = 300.0
 
 
-class Evidence:
+class HostEvidence:
     """When hosts last answered, and since when addresses fail. Thread-safe; one for a process."""
 
     def __init__(self) -> None:

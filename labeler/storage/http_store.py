@@ -29,7 +29,7 @@ from labeler.storage.causes import explain, explain_status, is_unknown_host
 from labeler.storage.failures import INVALID, MISSING, UNREACHABLE, Transient, Unreadable
 from labeler.storage.fsspec_store import FsspecStore
 from labeler.storage.http_bodies import Streamed, Whole
-from labeler.storage.http_evidence import Evidence, SilentHosts
+from labeler.storage.http_evidence import HostEvidence, SilentHosts
 from labeler.storage.http_index import links_below
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped, bare_etag
 from labeler.storage.redaction import redact
@@ -50,7 +50,7 @@ _BELIEVED_AFTER_S = 10.0  # a host that was unknown for so long is not waited fo
 _pools: dict[tuple[int, str], urllib3.PoolManager] = {}  # by process (they do not survive a fork) and proxy
 _pools_lock = threading.Lock()
 _unknown_since: dict[str, float] = {}
-_evidence = Evidence()
+_evidence = HostEvidence()
 _silent = SilentHosts()
 _OVERLOADED = frozenset({408, 425, 429, 503})
 

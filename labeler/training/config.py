@@ -6,26 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from labeler.config import read_yaml, validate
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from labeler.config import Section, read_yaml, validate
 
 
-class NewModel(_Section):
+class NewModel(Section):
     """A checkpoint from scratch: a size that `create_checkpoint` takes, with fields of its own and of transformers."""
 
     kind: Literal["mm", "original"] = "mm"
     size: str | dict[str, Any] = "small"  # "tiny", "small", "full", or the fields of a Size
-    config: dict[str, Any] = {}  # fields of transformers' model config over it, e.g. decoder_layers: 3
+    config: dict[str, Any] = Field(
+        default_factory=dict
+    )  # fields of transformers' model config over it, e.g. decoder_layers: 3
     words: tuple[str, ...] = ()  # the tokenizer's whole words; empty: those of the training vocabulary
     vocab_file: str | None = None  # a BERT vocab.txt instead
 
 
-class ModelConfig(_Section):
+class StudentConfig(Section):
     """Where the weights come from: a checkpoint to go on from, or a new one."""
 
     name: str | None = None  # hub name, folder or URL
@@ -34,13 +32,13 @@ class ModelConfig(_Section):
     image_size: tuple[int, int] | None = None  # (shortest, longest) edge; None: the checkpoint's own
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> ModelConfig:
+    def _one_of_two(self) -> StudentConfig:
         if (self.name is None) == (self.new is None):
             raise ValueError("say either model.name (a checkpoint to go on from) or model.new (from scratch)")
         return self
 
 
-class ShapesData(_Section):
+class ShapesData(Section):
     """Scenes drawn on the fly: endless, and no disk."""
 
     seed: int = Field(0, ge=0)
@@ -49,7 +47,7 @@ class ShapesData(_Section):
     max_objects: int = Field(12, gt=0)
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Images with boxes: drawn shapes, a COCO file with its images, or a labeler run."""
 
     shapes: ShapesData | None = None
@@ -70,7 +68,7 @@ class DataConfig(_Section):
         return self
 
 
-class PromptsConfig(_Section):
+class TrainingPrompts(Section):
     """What an image is asked for in one step."""
 
     min_categories: int = Field(4, gt=0)
@@ -80,7 +78,7 @@ class PromptsConfig(_Section):
     share: Literal["image", "batch"] = "image"  # a prompt of its own for each image, or one for the batch
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """AdamW, warm-up, then half a cosine to zero."""
 
     lr: float = Field(1e-4, gt=0)
@@ -92,13 +90,13 @@ class OptimizerConfig(_Section):
     final_factor: float = Field(0.01, ge=0, le=1)  # of lr, at the end
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """Beside the loss of the paper."""
 
     dense: float = Field(0.0, ge=0)  # weight of asking every position, worth it where nothing is pretrained
 
 
-class PretrainConfig(_Section):
+class PretrainConfig(Section):
     """First the image backbone alone, by naming objects cut out of the images: for one that starts from nothing."""
 
     part: float = Field(0.0, ge=0, lt=1)  # of the job
@@ -106,7 +104,7 @@ class PretrainConfig(_Section):
     crop_px: int = Field(48, ge=16)  # the side of a cut, in pixels of the resized image
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How long, how much at once, and what is written when."""
 
     steps: int = Field(gt=0)
@@ -121,14 +119,14 @@ class TrainConfig(_Section):
     loaders: int = Field(1, ge=0)  # processes that prepare batches for a worker; 0: the worker itself
 
 
-class ValidationShapes(_Section):
+class ValidationShapes(Section):
     """Drawn scenes of all combinations, those held out measured apart."""
 
     seed: int = Field(1, ge=0)
     images: int = Field(48, gt=0)
 
 
-class ValidationConfig(_Section):
+class ValidationConfig(Section):
     """What is measured while training, every so many steps and at the end; `steps: 0` measures nothing."""
 
     steps: int = Field(500, ge=0)
@@ -146,7 +144,7 @@ class ValidationConfig(_Section):
         return self
 
 
-class RayConfig(_Section):
+class TrainingRay(Section):
     """What the job takes from the Ray cluster."""
 
     workers: int = Field(1, ge=0)  # 0: this process, without Ray
@@ -156,21 +154,21 @@ class RayConfig(_Section):
     start_timeout_s: float = Field(1800.0, gt=0)  # how long to wait for capacity before giving up
 
 
-class TrainingJob(_Section):
+class TrainingJob(Section):
     """One training job, as its YAML file says."""
 
     output: str  # a folder or URL: checkpoint/, state.pt, log.jsonl
-    model: ModelConfig
+    model: StudentConfig
     data: DataConfig
     vocabulary: str | tuple[Any, ...] | dict[str, Any] | None = None  # None: the data's own; else matched by name
     partial: bool = False  # leave out what of the annotations cannot be trained on, instead of refusing the job
-    prompts: PromptsConfig = PromptsConfig()
+    prompts: TrainingPrompts = TrainingPrompts()
     loss: LossConfig = LossConfig()
     pretrain: PretrainConfig = PretrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig
     validation: ValidationConfig = ValidationConfig()
-    ray: RayConfig = RayConfig()
+    ray: TrainingRay = TrainingRay()
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainingJob:

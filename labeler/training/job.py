@@ -27,7 +27,7 @@ from labeler.training.batches import Batches
 from labeler.training.categories import NONE, match_by_name
 from labeler.training.config import TrainingJob
 from labeler.training.examples import ShapesSource, Source
-from labeler.training.loop import Place, Report, Trainer, train
+from labeler.training.loop import Report, Trainer, WorkerPlace, train
 from labeler.training.models import start_checkpoint
 from labeler.training.outputs import Outputs
 from labeler.training.prompting import PromptSampler
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTraining:
     """What a worker needs, checked; `truth` is a digest of the records and the vocabulary."""
 
     start: DetectorCheckpoint
@@ -55,7 +55,7 @@ class Prepared:
     truth: str
 
 
-def prepare(job: TrainingJob, folder: Path) -> Prepared:
+def prepare(job: TrainingJob, folder: Path) -> PreparedTraining:
     """Read and check everything.
 
     Args:
@@ -76,7 +76,7 @@ def prepare(job: TrainingJob, folder: Path) -> Prepared:
         drop=job.prompts.drop,
     )
     source = _source(job, truth, preprocessing)
-    return Prepared(start, preprocessing, source, sampler, _validation(job, truth.vocabulary), truth.digest)
+    return PreparedTraining(start, preprocessing, source, sampler, _validation(job, truth.vocabulary), truth.digest)
 
 
 def check_job(job: TrainingJob) -> None:
@@ -86,7 +86,7 @@ def check_job(job: TrainingJob) -> None:
     Outputs(job.output).claim(_plain(job), may_differ=MAY_DIFFER, truth=truth)
 
 
-def run_worker(job: TrainingJob, place: Place | None = None, report: Report = lambda record: None) -> None:
+def run_worker(job: TrainingJob, place: WorkerPlace | None = None, report: Report = lambda record: None) -> None:
     """Train as one worker, in this process."""
     if place is None:
         with place_from_environment() as found:
@@ -127,11 +127,11 @@ def run_worker(job: TrainingJob, place: Place | None = None, report: Report = la
 
 
 @contextmanager
-def place_from_environment() -> Iterator[Place]:
+def place_from_environment() -> Iterator[WorkerPlace]:
     """This process alone; or, started by torchrun, its place among the others, connected to them."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Place(device=choose_device("auto"))
+        yield WorkerPlace(device=choose_device("auto"))
         return
     device = choose_device("auto")
     if device.type == "cuda":
@@ -139,7 +139,7 @@ def place_from_environment() -> Iterator[Place]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Place(distributed.get_rank(), world, device)
+        yield WorkerPlace(distributed.get_rank(), world, device)
     finally:
         distributed.destroy_process_group()
 

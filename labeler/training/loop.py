@@ -32,7 +32,7 @@ Report = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerPlace:
     """Which worker this is, and what it computes on."""
 
     rank: int = 0
@@ -52,7 +52,7 @@ class Trainer:
         loss: LossConfig,
         pretrain: PretrainConfig,
         category_ids: Sequence[int],
-        place: Place,
+        place: WorkerPlace,
         outputs: Outputs,
     ) -> None:
         self.start, self.preprocessing, self.place, self.outputs = start, preprocessing, place, outputs

@@ -18,11 +18,11 @@ from labeler.detectors.loading import load_model, no_progress_bars
 from labeler.errors import Refused
 from labeler.prompts import architecture_of
 from labeler.prompts.families import DEFAULT as GROUNDING_DINO
-from labeler.training.config import ModelConfig, NewModel
+from labeler.training.config import NewModel, StudentConfig
 from labeler.vocabulary import Vocabulary
 
 
-def start_checkpoint(config: ModelConfig, vocabulary: Vocabulary, folder: Path, *, seed: int) -> DetectorCheckpoint:
+def start_checkpoint(config: StudentConfig, vocabulary: Vocabulary, folder: Path, *, seed: int) -> DetectorCheckpoint:
     """The checkpoint that training starts from; a new one is made in `folder`.
 
     Raises:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from labeler.errors import Incomplete, LabelerError
 from labeler.terminal import message_console
-from labeler.training.config import RayConfig, TrainingJob, make_training_job
+from labeler.training.config import TrainingJob, TrainingRay, make_training_job
 from labeler.training.outputs import print_record
 
 
@@ -57,13 +57,13 @@ def run_on_ray(job: TrainingJob) -> None:
             ray.shutdown()
 
 
-def _await_worker(config: RayConfig, started_here: bool, console: Console) -> None:
+def _await_worker(config: TrainingRay, started_here: bool, console: Console) -> None:
     """Wait until there is room for a worker. Refused if there never will be, or if torch cannot use its GPU."""
     from labeler.config import RayConfig as Settings
-    from labeler.pipeline.capacity import Patience, await_workers
+    from labeler.pipeline.capacity import CapacityWait, await_workers
     from labeler.pipeline.gpus import require_gpus
 
-    patience = Patience(config.start_timeout_s, console)
+    patience = CapacityWait(config.start_timeout_s, console)
     gpus = 1.0 if config.use_gpu else 0.0
     settings = Settings(workers=config.workers, gpus_per_worker=gpus, cpus_per_worker=config.cpus_per_worker)
     workers = await_workers(settings, started_here=started_here, gpus=config.use_gpu, patience=patience)
@@ -76,12 +76,12 @@ def _work(config: Mapping[str, Any]) -> None:
     from ray.train.torch import get_device
 
     from labeler.training.job import run_worker
-    from labeler.training.loop import Place
+    from labeler.training.loop import WorkerPlace
 
     job, context = make_training_job(config), get_context()
     if job.ray.use_gpu:
         from labeler.pipeline.gpus import require_cuda
 
         require_cuda()
-    place = Place(context.get_world_rank(), context.get_world_size(), get_device())
+    place = WorkerPlace(context.get_world_rank(), context.get_world_size(), get_device())
     run_worker(job, place, report=print_record)

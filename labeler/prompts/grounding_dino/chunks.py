@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused
-from labeler.prompts.family import Cost, Report
+from labeler.prompts.family import Cost, PlanReport
 from labeler.prompts.grounding_dino.tokenizer import CLS_ID, PERIOD_ID, QUESTION_ID, SEP_ID, Tokenizer
 from labeler.vocabulary import Category, Vocabulary, refuse
 from labeler.vocabulary.reading import show
@@ -131,11 +131,11 @@ class _Spelled:
         return len(self.ids) + 1  # its period
 
 
-def check(vocabulary: Vocabulary, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> Report:
+def check(vocabulary: Vocabulary, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> PlanReport:
     """Everything that is wrong with the vocabulary for this tokenizer, all at once, without a model."""
     _refuse_budget(max_tokens)
     spelled = _spell(vocabulary, tokenizer)
-    report = Report(warnings=list(vocabulary.warnings))
+    report = PlanReport(warnings=list(vocabulary.warnings))
     owners: dict[tuple[int, ...], _Spelled] = {}
     for phrase in spelled:
         me = f"{vocabulary.where(phrase.category)}: phrase {show(phrase.text)}"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from labeler.config import PromptsConfig
 from labeler.errors import Refused
-from labeler.prompts.family import Report
+from labeler.prompts.family import PlanReport
 from labeler.prompts.grounding_dino.chunks import NAME, Prompts, check, pack
 from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.prompts.image_rule import ImageRule, rule_from
@@ -28,7 +28,7 @@ class ChunkPlanner:
     def digests(self) -> Mapping[str, str]:
         return {"tokenizer": self.tokenizer.digest}
 
-    def check(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> Report:
+    def check(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> PlanReport:
         return check(vocabulary, self.tokenizer, prompts.max_tokens)
 
     def plan(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> Prompts:
