@@ -18,7 +18,7 @@ class NewModel(Section):
     size: str | dict[str, Any] = "small"  # "tiny", "small", "full", or the fields of a Size
     config: dict[str, Any] = Field(
         default_factory=dict
-    )  # fields of transformers' model config over it, e.g. decoder_layers: 3
+    )  # of transformers' config, e.g. decoder_layers: 3
     words: tuple[str, ...] = ()  # the tokenizer's whole words; empty: those of the training vocabulary
     vocab_file: str | None = None  # a BERT vocab.txt instead
 
