@@ -9,7 +9,7 @@ from labeler.labels import detections_column
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import MASK, DetectionsColumn
 from labeler.labels.masks import Mask
-from labeler.labels.records import LABELS, Row, parquet_to_table, rows_to_table, table_to_parquet
+from labeler.labels.records import BOXES, LABELS, Row, parquet_to_table, rows_to_table, table_to_parquet
 
 
 def blob(seed: int, height: int, width: int, share: float = 0.5) -> np.ndarray:
@@ -137,3 +137,19 @@ def test_masks_of_the_first_schema_version_have_no_quality() -> None:
     rebuilt = pa.ListArray.from_arrays(column.offsets, pa.StructArray.from_arrays(values, names))
     table = table.set_column(table.schema.names.index("detections"), "detections", rebuilt)
     assert DetectionsColumn(table).per_row(masks=True)[0].mask_of(1) == mask
+
+
+def test_a_reader_of_boxes_reads_no_bytes_of_masks_and_checks_none() -> None:
+    some = two().with_masks([mask_at(0, 30, 40, 0.75), None])
+    rows = [Row(str(n), "000000", n, "u", "labeled", detections=some) for n in range(3)]
+    data = table_to_parquet(rows_to_table(rows), {"run_id": "r"})
+    table = parquet_to_table(data, ("index", BOXES))
+    assert table.schema.names == ["index", "detections"]
+    assert [field.name for field in table.schema.field("detections").type.value_type][-1] == "chunk"
+    whole = DetectionsColumn(parquet_to_table(data))
+    column = DetectionsColumn(table)
+    assert np.array_equal(column.detections.boxes, whole.detections.boxes)
+    assert np.array_equal(column.detections.chunks, whole.detections.chunks)
+    assert column.lengths.tolist() == [2, 2, 2]
+    with pytest.raises(pa.ArrowInvalid, match="no column status"):
+        parquet_to_table(table_to_parquet(rows_to_table(rows).drop_columns(["status"]), {}), ("status", BOXES))

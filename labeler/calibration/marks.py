@@ -15,13 +15,14 @@ from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
 from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.records import BOXES
 from labeler.runs import Snapshot
 
 _ROW_ID = re.compile(r"(\d{6,18})[/\\:-](\d{1,18})")  # shard id and index
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _SCORE_TOLERANCE = 1e-4  # browsers round
 _MAX_PROBLEMS = 20
-_COLUMNS = ("shard_id", "index", "digest", "detections")
+_COLUMNS = ("shard_id", "index", "digest", BOXES)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from labeler.evaluation.detection_table import DetectionTable
 from labeler.labels.boxes import xyxy_to_xywh
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.merge import survive_across_categories
+from labeler.labels.records import BOXES
 from labeler.labels.thresholds import Thresholds
 from labeler.runs import Snapshot, UnitKey
 from labeler.truth.alignment import Positions
@@ -41,7 +42,7 @@ def read_detections(
     """
     ids = np.array(sorted(category_of), np.int64)
     positions = np.array([category_of[int(id_)] for id_ in ids], np.int32)
-    for unit, table in snapshot.only(rows).units(("detections",)):
+    for unit, table in snapshot.only(rows).units(("detections" if masks else BOXES,)):
         yield _to_table(table, rows[unit], ids, positions, thresholds, suppress_iou, masks=masks)
 
 

@@ -38,6 +38,7 @@ DETECTIONS = pa.list_(pa.field("element", DETECTION, nullable=False))
 DETECTIONS_1 = pa.list_(  # schema version 1: masks without a quality
     pa.field("element", pa.struct([*list(DETECTION)[:-1], pa.field("mask", pa.struct(list(MASK)[:2]))]), nullable=False)
 )
+DETECTION_BARE = pa.struct(list(DETECTION)[:-1])  # without a mask
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 

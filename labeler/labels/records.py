@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from labeler.labels.detections import Detections
-from labeler.labels.detections_column import DETECTIONS, DETECTIONS_1, DetectionsColumn, to_column
+from labeler.labels.detections_column import DETECTION_BARE, DETECTIONS, DETECTIONS_1, DetectionsColumn, to_column
 from labeler.labels.mask_runs import each_fills
 
 SCHEMA_VERSION = 2  # 2: masks have a quality
@@ -117,8 +117,11 @@ def table_to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
     return bytes(sink.getvalue())
 
 
+BOXES = "detections without masks"  # to ask for instead of "detections": masks take most of the time to read and check
+
+
 def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """The unit file's rows (all columns, or the named ones).
+    """The unit file's rows (all columns, or the named ones; with BOXES among them, "detections" has no masks).
 
     Raises:
         pyarrow.ArrowException, OSError: it is damaged: cut off, or a page is not what its checksum says, or the columns
@@ -126,15 +129,25 @@ def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
             of the file's metadata, is not noticed.)
     """
     names = list(columns) if columns else None
-    table = pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
+    if names is not None and BOXES in names:
+        names = ["detections" if name == BOXES else name for name in names]
+        table = _read_without_masks(data, names)
+    else:
+        table = pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
     for wanted in LABELS:
         if names is None or wanted.name in names:
             at = table.schema.get_field_index(wanted.name)
             if at < 0 or not _holds(table.schema.field(at).type, wanted.type):
                 raise pa.ArrowInvalid(f"it has no column {wanted.name} of type {wanted.type}")
-    if "detections" in table.schema.names:
+    if "detections" in table.schema.names and not _is_bare(table["detections"].type):
         _require_filled(table["detections"])
     return table
+
+
+def _read_without_masks(data: bytes, names: Sequence[str]) -> pa.Table:
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    paths = [file.schema.column(place).path for place in range(len(file.schema))]
+    return file.read([path for path in paths if path.split(".")[0] in names and ".mask." not in path])
 
 
 def _require_filled(detections: pa.ChunkedArray) -> None:
@@ -188,7 +201,13 @@ def unit_extent(data: bytes) -> UnitExtent:
 
 def _holds(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of a type are read as those of another."""
-    return bool(found.equals(wanted)) or (wanted.equals(DETECTIONS) and bool(found.equals(DETECTIONS_1)))
+    return bool(found.equals(wanted)) or (
+        wanted.equals(DETECTIONS) and (bool(found.equals(DETECTIONS_1)) or _is_bare(found))
+    )
+
+
+def _is_bare(found: pa.DataType) -> bool:
+    return pa.types.is_list(found) and bool(found.value_type.equals(DETECTION_BARE))
 
 
 def table_to_rows(table: pa.Table) -> list[Row]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from labeler import storage
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
-from labeler.labels.records import LABELED
+from labeler.labels.records import BOXES, LABELED
 from labeler.runs import Snapshot, UnitKey, layout
 
 _PART_BYTES = 32 << 20  # of label files that come together in one part
@@ -99,7 +99,7 @@ class Join:
                 for part in range(parts)
             ]
             waiting: list[pa.Table] = []
-            columns = ("digest", "status", "detections")
+            columns = ("digest", "status", BOXES)
             for unit, table in side.snapshot.units(columns):
                 waiting.append(_spilled(table, len(self.units[which]), side.select))
                 self.units[which].append(unit)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.labels.detections_column import DetectionsColumn
-from labeler.labels.records import STATUSES
+from labeler.labels.records import BOXES, STATUSES
 from labeler.labels.thresholds import Thresholds
 from labeler.review.reservoir import Ints, Reservoir
 from labeler.runs import Progress, Run, Snapshot, UnitKey, layout
@@ -30,7 +30,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: near places get 
 _REPEATED = 8  # fewer images with a box at one place are no pattern
 _REASONS = 200  # reported
 _DISTINCT_REASONS = 10_000  # counted: they are few, but a run where every error is another must not fill the memory
-_COLUMNS = ("status", "error", "width", "height", "detections")
+_COLUMNS = ("status", "error", "width", "height", BOXES)
 
 
 @dataclass(frozen=True)

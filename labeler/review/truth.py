@@ -11,6 +11,7 @@ import numpy as np
 from labeler.evaluation import Evaluation, GroundTruth, evaluate_run, operating_points, read_ground_truth
 from labeler.labels.boxes import xyxy_to_xywh
 from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.records import BOXES
 from labeler.labels.thresholds import Thresholds
 from labeler.review.reservoir import Ints, Reservoir
 from labeler.runs import Snapshot, UnitKey
@@ -122,7 +123,7 @@ def judge_run(
     rows = match_images(snapshot, truth).rows
     miner = _Miner(objects, thresholds, seed)
     units: list[UnitKey] = []
-    for unit, table in snapshot.units(("detections",)):
+    for unit, table in snapshot.units((BOXES,)):
         if unit in rows:
             for row, detections in enumerate(DetectionsColumn(table).per_row(masks=False)):
                 if (image := int(rows[unit][row])) >= 0:

@@ -72,7 +72,7 @@ def build_report(snapshot: Snapshot) -> Report:
         "index",
         "status",
         "error",
-        "detections",
+        "detections",  # with masks: a damaged one is found here
         *(("image_key", "digest") if excluded.names else ()),
     )
     for table in snapshot.tables(columns):

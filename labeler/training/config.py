@@ -16,9 +16,7 @@ class NewModel(Section):
 
     kind: Literal["mm", "original"] = "mm"
     size: str | dict[str, Any] = "small"  # "tiny", "small", "full", or the fields of a Size
-    config: dict[str, Any] = Field(
-        default_factory=dict
-    )  # of transformers' config, e.g. decoder_layers: 3
+    config: dict[str, Any] = Field(default_factory=dict)  # of transformers' config, e.g. decoder_layers: 3
     words: tuple[str, ...] = ()  # the tokenizer's whole words; empty: those of the training vocabulary
     vocab_file: str | None = None  # a BERT vocab.txt instead
 

@@ -10,13 +10,13 @@ import numpy as np
 from labeler import storage
 from labeler.errors import Refused
 from labeler.labels.detections_column import DetectionsColumn
-from labeler.labels.records import LABELED
+from labeler.labels.records import BOXES, LABELED
 from labeler.runs import Run, open_run, read_snapshot
 from labeler.training.categories import NONE, listed, match_by_name
 from labeler.training.stored import Location, Record
 from labeler.vocabulary import Vocabulary
 
-_COLUMNS = ("image_key", "shard_id", "uri", "offset", "length", "width", "height", "status", "detections")
+_COLUMNS = ("image_key", "shard_id", "uri", "offset", "length", "width", "height", "status", BOXES)
 
 log = logging.getLogger(__name__)
 
