@@ -23,7 +23,7 @@ from types import FrameType
 
 import labeler
 from labeler.config import load_config
-from labeler.labeling.recipe import detector_recipe
+from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import plan_input, resolve_job
 from labeler.pipeline.blocks import unit_of, work_block
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
@@ -103,7 +103,7 @@ def walk_one_unit(config_file: str) -> dict[str, Phase]:
         unit = next(work for work in read if isinstance(work, Unit))
         with phases["block"].watched():
             unit = unit_of(work_block(unit))
-        settings = WorkerSettings(run, detector_recipe(job, threads=1), {}, (), 10**9, 300, decode_threads=1)
+        settings = WorkerSettings(run, labeler_recipe(job, threads=1), {}, (), 300)
         with phases["load"].watched():
             loaded = make_labeler(settings)
         with phases["label"].watched():

@@ -26,6 +26,7 @@ LAYERS = [
         "byte_budget",
         "cgroups",
         "cpus",
+        "memory",
     },
     {"storage"},
     {"vocabulary", "images", "terminal"},
