@@ -83,6 +83,9 @@ def test_the_path_of_a_unit_is_counted_from_its_config_to_its_commit(
         *("resolve", "plan", "read", "block", "load", "label", "commit"),
         "path",
     ]
+    depth = {line.split()[0]: int(line.split()[2]) for line in printed.splitlines()[-8:]}
+    assert depth["read"] <= 12, "a layer more between a unit and its bytes: is it needed?"
+    assert depth["label"] <= 14, "a layer more between a unit and its forward: is it needed?"
 
 
 def test_an_object_with_two_names_is_counted_until_suppression_leaves_one() -> None:
