@@ -19,7 +19,7 @@ from labeler import storage
 from labeler.config import Config, load_config
 from labeler.errors import LabelerError
 from labeler.labeling.fingerprint import package_versions, public_config
-from labeler.labeling.recipe import detector_recipe
+from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import Job, plan_input, resolve_job
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.pipeline.worker import WorkerSettings, commit, make_labeler, todo_of
@@ -67,12 +67,10 @@ def _read(run: Run, config: Config, excluded: Excluded) -> ReadSettings:
 def _worker(run: Run, job: Job, threads: int) -> WorkerSettings:
     return WorkerSettings(
         run_uri=run.uri,
-        make_detector=detector_recipe(job, threads=threads),
+        labeler=labeler_recipe(job, threads=threads),
         metadata={"run_id": run.manifest.run_id, "model_digest": job.fields["model"]},
         keep=job.config.input.keep,
-        max_pixels=job.config.detect.max_pixels,
         max_detections=job.config.detect.max_detections,
-        decode_threads=threads,
     )
 
 

@@ -21,6 +21,7 @@ from benchmarks import (
     merging,
     plot,
     predict,
+    unit_path,
 )
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
 from labeler.evaluation import read_ground_truth
@@ -29,6 +30,7 @@ from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.runs import read_plan, read_progress, read_tables
 from labeler.training.validation import ValidationImage, ValidationSet
 from labeler.vocabulary import Vocabulary
+from tests.inputs import write_tars
 from tests.label_runs import noisy_run
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -65,6 +67,27 @@ def test_forwards_are_fuller_when_images_of_one_shape_go_together(
     assert [row["batch"] for row in rows] == [8, 16, 32]
     assert all(row["pooled"] > 1.5 * row["in order"] for row in rows)
     assert capsys.readouterr().out.count("\n") == 1 + len(rows)
+
+
+def test_the_path_of_a_unit_is_counted_from_its_config_to_its_commit(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tars(tmp_path / "in", shards=1, images=3)
+    config = {"input": str(tmp_path / "in"), "vocabulary": ["cat"], "model": {"name": str(checkpoint), "device": "cpu"}}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "output": "unused"}))
+    assert unit_path.main([str(tmp_path / "config.json"), "--list"]) == 0
+    printed = capsys.readouterr().out
+    for function in ("labeling/resolve.py: resolve_job", "shards/find.py: find_shards", "shards/tar_members.py: walk"):
+        assert f"  {function}\n" in printed
+    assert "  1 pipeline/worker.py: commit\n  2 storage/__init__.py: put_if_absent\n" in printed
+    assert "<" not in printed.replace("<locals>", "")
+    assert [line.split()[0] for line in printed.splitlines()[-8:]] == [
+        *("resolve", "plan", "read", "block", "load", "label", "commit"),
+        "path",
+    ]
+    depth = {line.split()[0]: int(line.split()[2]) for line in printed.splitlines()[-8:]}
+    assert depth["read"] <= 12, "a layer more between a unit and its bytes: is it needed?"
+    assert depth["label"] <= 14, "a layer more between a unit and its forward: is it needed?"
 
 
 def test_an_object_with_two_names_is_counted_until_suppression_leaves_one() -> None:

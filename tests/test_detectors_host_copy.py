@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 
 from labeler.detectors import GroundingDino
-from labeler.detectors.host_copy import HostCopy, one_ahead
+from labeler.detectors.host_copy import HostCopy
+from labeler.detectors.preprocess import Prepared
+from labeler.labeling.forwards import Forwards
 from tests.detector_parts import assert_same, photo, three_chunks
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 5])
-def test_one_ahead_gives_all_in_order_with_one_more_drawn(count):
-    drawn: list[int] = []
-
-    def items():
-        for number in range(count):
-            drawn.append(number)
-            yield number
-
-    given = []
-    for number in one_ahead(items()):
-        given.append(number)
-        assert len(drawn) == min(number + 2, count)
-    assert given == list(range(count))
+@dataclass(frozen=True)
+class Image:
+    prepared: Prepared
 
 
 def test_a_forward_is_under_way_before_the_one_before_is_made_detections_of(mm_folder, monkeypatch):
@@ -34,10 +28,17 @@ def test_a_forward_is_under_way_before_the_one_before_is_made_detections_of(mm_f
     events: list[str] = []
     for method in ("_start", "_results"):
         call = getattr(detector, method)
-        monkeypatch.setattr(detector, method, lambda argument, call=call, m=method: events.append(m) or call(argument))
-    for found, expected in zip(detector.detect_prepared(batch), alone, strict=True):
-        assert_same(found, expected)
+        monkeypatch.setattr(detector, method, lambda *given, call=call, m=method: events.append(m) or call(*given))
+    forwards = Forwards(detector, threading.Lock())
+    found = [*forwards.begin([Image(image) for image in batch]), *forwards.rest()]
+    assert [image.prepared for image, _ in found] == batch
+    for (_, result), expected in zip(found, alone, strict=True):
+        assert_same(result, expected)
     assert events == ["_start", "_start", "_results", "_start", "_results", "_results"]
+    events.clear()
+    for result, expected in zip(detector.detect_prepared(batch), alone, strict=True):
+        assert_same(result, expected)
+    assert events == ["_start"] * 3 + ["_results"] * 3
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(

@@ -139,3 +139,23 @@ def test_tiff_tags_that_claim_more_than_the_file_are_refused():
     assert 0 < claims.numbers < 1000
     assert 0 < claims.tag_bytes < 1000
     assert tiff_tags.tiff_claims(b"MM\0+" + b"\xff" * 40) == tiff_tags.TiffClaims()
+
+
+@pytest.mark.parametrize(
+    ("format", "split", "metadata"),
+    [
+        ("JPEG", lambda data: headers.split_jpeg(data)[0], {"comment": b"so it was"}),
+        ("PNG", lambda data: headers.split_png(data)[0], {"dpi": (72, 72)}),
+        ("GIF", headers.split_gif, {"comment": b"so it was"}),
+    ],
+)
+def test_a_file_is_copied_once_without_its_metadata_and_never_where_it_has_none(format, split, metadata):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
+    full = encoded(pillow.fromarray(noise), format, **metadata)
+    tracemalloc.start()
+    bare = split(full)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(bare) < len(full)
+    assert most < 1.5 * len(bare), "one copy"
+    assert split(bare) is bare

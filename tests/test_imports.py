@@ -27,6 +27,7 @@ LAYERS = [
         "byte_budget",
         "cgroups",
         "cpus",
+        "memory",
     },
     {"storage"},
     {"vocabulary", "images", "terminal"},

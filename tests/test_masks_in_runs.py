@@ -17,7 +17,7 @@ from labeler import storage
 from labeler.cli import main
 from labeler.config import Config, make_config
 from labeler.errors import Refused
-from labeler.labeling.recipe import segmenter_recipe
+from labeler.labeling.recipe import LabelerRecipe, segmenter_recipe
 from labeler.labeling.resolve import resolve_job
 from labeler.labeling.unit import MASKS_LOST, UnitLabeler
 from labeler.labels.contact_sheet import Tile, colour_of, draw_contact_sheet
@@ -142,9 +142,7 @@ def test_a_committed_unit_says_what_made_its_masks(tmp_path: Path) -> None:
     from labeler.runs import layout
     from tests.stub_detector import MakeStub
 
-    settings = WorkerSettings(
-        str(tmp_path), MakeStub(), {}, (), max_pixels=10**6, max_detections=5, decode_threads=1, make_segmenter=Filling
-    )
+    settings = WorkerSettings(str(tmp_path), LabelerRecipe(MakeStub(), Filling), {}, (), max_detections=5)
     made = make_labeler(settings)
     unit = Unit("000000", 0, tuple(item(i, image_bytes(i)) for i in range(3)))
     rows, seconds = made.label(unit.shard_id, unit.items)
@@ -161,7 +159,7 @@ def test_a_child_process_makes_masks_too(tmp_path: Path) -> None:
     from labeler.pipeline.worker import WorkerSettings
     from tests.stub_detector import MakeStub
 
-    settings = WorkerSettings("unused", MakeStub(), {}, (), 10**6, 300, decode_threads=1, make_segmenter=Filling)
+    settings = WorkerSettings("unused", LabelerRecipe(MakeStub(), Filling), {}, (), 300)
     with Isolated(settings) as child:
         rows, seconds = child.label("000000", [item(0, image_bytes(0))])
         assert child.description["segmenter"] == "Filling"
@@ -232,10 +230,10 @@ def test_workers_are_told_to_make_masks(tmp_path: Path, checkpoint: Path) -> Non
     plain = write_run(tmp_path / "run", {(0, 0): [row(0)]})
     workers = Workers(count=1, gpus=0, cpus=1)
     settings = _worker_settings(plain, resolve_job(config(tmp_path, checkpoint)), workers, None)
-    assert (settings.make_segmenter, settings.metadata["segmenter_digest"]) == (None, "")
+    assert (settings.labeler.make_segmenter, settings.metadata["segmenter_digest"]) == (None, "")
     job = resolve_job(config(tmp_path, checkpoint, model=str(tiny_sam("sam"))))
     settings = cloudpickle.loads(cloudpickle.dumps(_worker_settings(plain, job, workers, None)))
-    assert isinstance(settings.make_segmenter(), Sam)
+    assert isinstance(settings.labeler.make_segmenter(), Sam)
     assert job.segmenter is not None
     assert settings.metadata["segmenter_digest"] == job.segmenter.digest
 

@@ -14,6 +14,7 @@ import yaml
 
 from labeler.detectors.cuda import why_no_cuda
 from labeler.errors import Refused
+from labeler.labeling.recipe import LabelerRecipe
 from labeler.pipeline.worker import WorkerSettings, make_labeler
 from tests.conftest import NAMES
 from tests.inputs import write_tars
@@ -112,10 +113,10 @@ def test_a_gpu_that_torch_cannot_use_is_refused_before_labeling_unless_the_cpu_i
 @without_gpu
 def test_a_worker_whose_reserved_gpu_torch_cannot_use_does_not_start() -> None:
     """A node that joins late was not there to be tried before labeling."""
-    settings = WorkerSettings("", MakeStub(), {}, (), 1_000_000, 10, 1)
+    settings = WorkerSettings("", LabelerRecipe(MakeStub()), {}, (), 10)
     make_labeler(settings)
     with pytest.raises(Refused, match=r"torch cannot use the GPU that is reserved for it on node .*torch 2"):
-        make_labeler(WorkerSettings("", MakeStub(), {}, (), 1_000_000, 10, 1, needs_cuda=True))
+        make_labeler(WorkerSettings("", LabelerRecipe(MakeStub()), {}, (), 10, needs_cuda=True))
 
 
 @without_gpu

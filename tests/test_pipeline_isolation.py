@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 
 from labeler.errors import LabelerError, StorageError
+from labeler.labeling.recipe import LabelerRecipe
 from labeler.labels.detections import Detections
+from labeler.memory import memory_in_use
 from labeler.pipeline.isolation import Isolated, label_isolated
-from labeler.pipeline.node_memory import MemoryLimits, memory_in_use
+from labeler.pipeline.node_memory import MemoryLimits
 from labeler.pipeline.worker import Unlabeled, WorkerSettings, label_items, make_labeler
 from labeler.shards import Item
 from tests.inputs import image_bytes
@@ -96,8 +98,9 @@ class LateLook(Isolated):
         return super()._hear(deadline)
 
 
-def settings(make: object) -> WorkerSettings:
-    return WorkerSettings("unused", make, {}, ("tag",), 10**6, 300, decode_threads=1)  # type: ignore[arg-type]
+def settings(make: object, segmenter: object = None) -> WorkerSettings:
+    recipe = LabelerRecipe(make, segmenter, max_pixels=10**6)  # type: ignore[arg-type]
+    return WorkerSettings("unused", recipe, {}, ("tag",), 300)
 
 
 def items(poison: set[int], count: int = 8) -> list[Item]:
@@ -205,7 +208,7 @@ def test_exactly_the_images_that_raise_have_a_reason_and_all_others_are_labeled(
 
 def test_a_unit_of_nothing_but_an_image_that_raises_has_its_row() -> None:
     """Where nothing else is labeled, a plain image shows that the child can."""
-    with Isolated(replace(settings(MakeStub()), make_segmenter=BadSegmenter)) as child:
+    with Isolated(settings(MakeStub(), BadSegmenter)) as child:
         rows, _ = label_isolated("000003", items({0}, 1), (), child)
     assert [(row.status, row.error) for row in rows] == [("detect_error", "MemoryError")]
 
@@ -214,7 +217,7 @@ def test_a_unit_of_nothing_but_an_image_that_raises_has_its_row() -> None:
 def test_a_machine_where_every_image_raises_blames_none(broken: str) -> None:
     always = settings(Raises(RuntimeError("no kernel image is available")))
     if broken == "segmenter":
-        always = replace(settings(MakeStub()), make_segmenter=BrokenSegmenter)
+        always = settings(MakeStub(), BrokenSegmenter)
     with Isolated(always) as child, pytest.raises(LabelerError, match="cannot label any image"):
         label_isolated("000000", items(set(), 2), (), child)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from control_groups import control_group
 
-from labeler.pipeline.node_memory import MemoryLimits, memory_in_use
+from labeler.byte_budget import DECODE_BYTES
+from labeler.memory import decode_bytes, memory_in_use
+from labeler.pipeline.node_memory import MemoryLimits
 
 
 def write_node(root: Path, *, available_kb: int, own_pages: int, container_max: str = "max", current: int = 0) -> None:
@@ -71,10 +73,18 @@ def test_limits_of_version_1_count_also_those_of_groups_above(tmp_path: Path) ->
     assert not limits.passed_by(7)
 
 
+def test_decoding_takes_an_eighth_of_a_small_node_and_of_its_container(tmp_path: Path) -> None:
+    assert decode_bytes(tmp_path) == DECODE_BYTES, "nothing is known"
+    write_node(tmp_path, available_kb=500, own_pages=1)
+    assert decode_bytes(tmp_path) == 1000 * 1024 // 8
+    write_node(tmp_path, available_kb=500, own_pages=1, container_max=str(400 * 1024))
+    assert decode_bytes(tmp_path) == 400 * 1024 // 8
+
+
 def test_a_real_limit_of_version_1_is_read() -> None:
     code = (
         "import os, sys; open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()));"
-        "from labeler.pipeline.node_memory import memory_in_use; print([total for _, total in memory_in_use()])"
+        "from labeler.memory import memory_in_use; print([total for _, total in memory_in_use()])"
     )
     with control_group("memory", limit_in_bytes=512 << 20) as group:
         argv = [sys.executable, "-c", code, str(group)]

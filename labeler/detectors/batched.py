@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,7 +22,7 @@ from labeler.detectors.agreement import check_picture
 from labeler.detectors.batch_size import find_pairs
 from labeler.detectors.clock import seconds_on
 from labeler.detectors.graphs import GraphRecorder, Recorded, in_a_line, try_out
-from labeler.detectors.host_copy import HostCopy, one_ahead
+from labeler.detectors.host_copy import HostCopy
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.network import Network, Setup, make_network
 from labeler.detectors.passes import Passes
@@ -35,14 +34,7 @@ from labeler.prompts import PromptPlan
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class _Started:
-    """Images of one shape whose forward is under way, or why they have none."""
-
-    images: Sequence[Prepared]
-    rows: HostCopy | None = None
-    refused: str = ""
+Results = Callable[[], list[Detections | DetectError]]  # waits for a forward that has begun
 
 
 class BatchedDetector:
@@ -208,13 +200,11 @@ class BatchedDetector:
         those with a side too short for the backbone.
         """
         results: dict[int, Detections | DetectError] = {}
-        for places, found in one_ahead(self.begin(batch)):
+        for places, found in list(self.begin(batch)):  # all are under way before the first is waited for
             results.update(zip(places, found(), strict=True))
         return [results[place] for place in range(len(batch))]
 
-    def begin(
-        self, batch: Sequence[Prepared]
-    ) -> Iterator[tuple[list[int], Callable[[], list[Detections | DetectError]]]]:
+    def begin(self, batch: Sequence[Prepared]) -> Iterator[tuple[list[int], Results]]:
         """As `detect_prepared`, one forward a step: its images' places in the batch, and what waits for their results.
 
         On a GPU a forward is only under way when it is given, so the next one may be begun before it is waited for.
@@ -232,7 +222,7 @@ class BatchedDetector:
                     if self.pairs_per_batch == 1 and not self._recorded:
                         raise
                 else:
-                    yield together, partial(self._results, started)
+                    yield together, started
                     places = places[len(together) :]
                     continue
                 self._make_room()  # out here: in there the error still holds the memory of what failed
@@ -256,33 +246,28 @@ class BatchedDetector:
         log.warning("the GPU's memory %s", self._memory)
 
     @torch.inference_mode()
-    def _start(self, images: Sequence[Prepared], *, replay: bool = True) -> _Started:
+    def _start(self, images: Sequence[Prepared], *, replay: bool = True) -> Results:
         """Images of one shape through the backbone together, then through all passes."""
         with self._here():
-            return self._start_here(images, replay)
-
-    def _start_here(self, images: Sequence[Prepared], replay: bool) -> _Started:
-        pixels = self._passes.upload(images)
-        replay = replay and not self._passes.pads(pixels)
-        rows = (self._recorded if replay and self._recorded else self._passes)(pixels)
-        if rows is None:
+            pixels = self._passes.upload(images)
+            replay = replay and not self._passes.pads(pixels)
+            rows = (self._recorded if replay and self._recorded else self._passes)(pixels)
+            if rows is not None:
+                return partial(self._results, images, HostCopy(rows))
             height, width = images[0].pixels.shape[:2]
             queries, positions = self.network.candidates, self.network.positions(self._passes.encode(pixels))
             reason = f"too narrow: at {width} x {height} it has {positions} positions, and the model asks for {queries}"
-            return _Started(images, refused=reason)
-        return _Started(images, HostCopy(rows))
+            return lambda: [DetectError(reason) for _ in images]
 
     @torch.inference_mode()
-    def _results(self, started: _Started) -> list[Detections | DetectError]:
+    def _results(self, images: Sequence[Prepared], copy: HostCopy) -> list[Detections | DetectError]:
         """Waits for a forward, and makes its images' detections of it."""
-        if started.rows is None:
-            return [DetectError(started.refused) for _ in started.images]
-        found = [self._finish(image, rows) for image, rows in zip(started.images, started.rows.numpy(), strict=True)]
+        found = [self._finish(image, rows) for image, rows in zip(images, copy.numpy(), strict=True)]
         if len(found) == 1 and self.network.half is None:
             return found
         return [
             self._try_alone(image) if isinstance(result, DetectError) else result
-            for image, result in zip(started.images, found, strict=True)
+            for image, result in zip(images, found, strict=True)
         ]
 
     def _try_alone(self, image: Prepared) -> Detections | DetectError:
@@ -292,7 +277,7 @@ class BatchedDetector:
         """
         half, self.network.half = self.network.half, None
         try:
-            return self._results(self._start([image], replay=False))[0]
+            return self._start([image], replay=False)()[0]
         finally:
             self.network.half = half
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
-
-T = TypeVar("T")
 
 
 class HostCopy:
@@ -29,13 +25,3 @@ class HostCopy:
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._host.numpy()
-
-
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Each item when the next one has been drawn too: work that drawing begins is under way while one is waited for."""
-    drawn: deque[T] = deque()
-    for item in items:
-        drawn.append(item)
-        if len(drawn) > 1:
-            yield drawn.popleft()
-    yield from drawn

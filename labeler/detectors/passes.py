@@ -67,7 +67,10 @@ class Passes(Generic[Image, Text]):
         parts = []
         for start in range(0, len(pixels) * self.passes, self.pairs_per_batch):
             stop = min(start + self.pairs_per_batch, len(pixels) * self.passes)
-            parts.append(self.run(encoded, torch.arange(start, stop, device=pixels.device)))
+            pairs = torch.arange(start, stop, device=pixels.device)  # pair p is image p // passes with pass p % passes
+            which = pairs % self.passes
+            scored = self.network.detect(encoded.take(pairs // self.passes), self.text.take(which))
+            parts.append(self.score(scored, which))
         rows = torch.cat(parts)
         return rows.view(len(pixels), self.passes, *rows.shape[1:])
 
@@ -79,9 +82,3 @@ class Passes(Generic[Image, Text]):
     def kept(self) -> object:
         """What the last call read of what is kept between calls, and may be dropped."""
         return self.network.kept
-
-    def run(self, encoded: Image, pairs: Tensor) -> Tensor:
-        """(pairs, candidates, 6) of one forward; pair number p is image p // passes with pass p % passes."""
-        which = pairs % self.passes
-        text = self.text.take(which)
-        return self.score(self.network.detect(encoded.take(pairs // self.passes), text), which)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 # What `sniff` can answer. Raster formats whose decoders work in this process alone: EPS would start Ghostscript, and
 # the rest (PSD, ICNS, FITS, ...) is not worth its attack surface.
@@ -165,15 +165,16 @@ def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
     Raises:
         ValueError: more segments or scans than any encoder writes.
     """
-    kept, exif = [data[:2]], b""
+    whole = memoryview(data)
+    kept, exif = [whole[:2]], b""
     for marker, at, end in jpeg_segments(data):
         if marker == 0 and data.count(b"\xff\xda", at) > MAX_JPEG_SCANS:  # inside a scan this pair cannot stand
             raise ValueError("too many scans")
         if not exif and is_exif_segment(data, marker, at):
             exif = data[at + 10 : end]
         if not (0xE1 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
-            kept.append(data[at:end])
-    return b"".join(kept), exif
+            kept.append(whole[at:end])
+    return _joined(kept, data), exif
 
 
 def is_exif_segment(data: bytes, marker: int, start: int) -> bool:
@@ -212,13 +213,14 @@ def split_png(data: bytes) -> tuple[bytes, bytes]:
     Raises:
         ValueError: more chunks than any encoder writes.
     """
-    kept, exif = [data[:8]], b""
+    whole = memoryview(data)
+    kept, exif = [whole[:8]], b""
     for name, at, end in png_chunks(data):
         if name == b"eXIf" and not exif:
             exif = data[at + 8 : end - 4]
         if not name or name[:1].isupper():
-            kept.append(data[at:end])
-    return b"".join(kept), exif
+            kept.append(whole[at:end])
+    return _joined(kept, data), exif
 
 
 def split_gif(data: bytes) -> bytes:
@@ -233,7 +235,8 @@ def split_gif(data: bytes) -> bytes:
     if len(data) < 13:
         return data
     at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
-    kept, blocks = [data[:at]], 0
+    whole = memoryview(data)
+    kept, blocks = [whole[:at]], 0
     while data[at : at + 1] == b"!":
         start, at = at, at + 2
         size = 1
@@ -244,5 +247,10 @@ def split_gif(data: bytes) -> bytes:
             if blocks > MAX_GIF_BLOCKS:
                 raise ValueError("too many blocks")
         if data[start + 1 : start + 2] == b"\xf9":
-            kept.append(data[start:at])
-    return b"".join([*kept, data[at:]])
+            kept.append(whole[start:at])
+    return _joined([*kept, whole[at:]], data)
+
+
+def _joined(kept: Sequence[memoryview], data: bytes) -> bytes:
+    """The parts of a file that are kept, in their order. Copied once, and not at all where nothing is left out."""
+    return data if sum(map(len, kept)) == len(data) else b"".join(kept)

@@ -17,18 +17,6 @@ class HasPrepared(Protocol):
 
 
 Image = TypeVar("Image", bound=HasPrepared)
-T = TypeVar("T")
-
-
-def begin_on(detector: Detector | None, batch: Sequence[Any]) -> Begun:
-    """(places in the batch, what waits for their results) of each forward, when it has begun.
-
-    Without a detector, every image comes with its result.
-    """
-    if detector is not None:
-        yield from detector.begin(batch)
-    else:
-        yield range(len(batch)), lambda: batch
 
 
 class Forwards:
@@ -36,8 +24,11 @@ class Forwards:
 
     Units that took turns batch by batch would all be finished late, and a crash would cost all of them.
 
+    Args:
+        detector: None where every image comes with its result.
+
     Attributes:
-        seconds: spent on beginning forwards and waiting for them.
+        seconds: spent on starting forwards and waiting for them.
     """
 
     def __init__(self, detector: Detector | None, detector_lock: threading.Lock) -> None:
@@ -51,27 +42,29 @@ class Forwards:
         if not self._held:
             self._lock.acquire()
             self._held = True
-        begun = begin_on(self._detector, [image.prepared for image in batch])
-        while (forward := self._timed(lambda: next(begun, None))) is not None:
-            places, results = forward
+        prepared = [image.prepared for image in batch]
+        begun: Begun = (
+            self._detector.begin(prepared) if self._detector else iter([(range(len(batch)), lambda: prepared)])
+        )
+        start = time.perf_counter()
+        for places, results in begun:
+            self.seconds += time.perf_counter() - start
             yield from self.rest()
             self._under_way = [batch[place] for place in places], results
+            start = time.perf_counter()
+        self.seconds += time.perf_counter() - start
 
     def rest(self) -> Iterator[tuple[Any, Any]]:
         """Each image of what is still under way, with its result."""
         if self._under_way is not None:
-            (images, results), self._under_way = self._under_way, None
-            yield from zip(images, self._timed(results), strict=True)
+            (images, wait), self._under_way = self._under_way, None
+            start = time.perf_counter()
+            results = wait()
+            self.seconds += time.perf_counter() - start
+            yield from zip(images, results, strict=True)
 
     def close(self) -> None:
         """Lets another unit go on; whoever wants what is under way takes the `rest` first."""
         if self._held:
             self._held = False
             self._lock.release()
-
-    def _timed(self, call: Callable[[], T]) -> T:
-        start = time.perf_counter()
-        try:
-            return call()
-        finally:
-            self.seconds += time.perf_counter() - start

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
 from labeler.config import DetectConfig, ModelConfig
+from labeler.cpus import worker_threads
 from labeler.errors import Refused
+from labeler.images import MAX_PIXELS
+from labeler.labeling.detector import Detector
 from labeler.labeling.resolve import Job, model_uri, s3_rules
-from labeler.labeling.unit import Segmenter
+from labeler.labeling.unit import Segmenter, UnitLabeler
+from labeler.labeling.watchdog import Watchdog
+from labeler.memory import decode_bytes
 from labeler.prompts import Family, PromptPlan, register
 from labeler.segmenters import resolve_segmenter
 
@@ -69,6 +75,37 @@ class SegmenterRecipe:
         return Sam(checkpoint, **self.options)
 
 
+@dataclass(frozen=True)
+class LabelerRecipe:
+    """Makes what labels units, in the process that calls it: picklable, as its models' recipes.
+
+    Attributes:
+        make_detector: loads the detector; None where every image comes with its detections.
+        make_segmenter: loads what makes masks; None where none are made.
+        decode_threads, images_per_batch, max_pixels: as of `UnitLabeler`.
+    """
+
+    make_detector: Callable[[], Detector] | None
+    make_segmenter: Callable[[], Segmenter] | None = None
+    decode_threads: int = 1
+    images_per_batch: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def __call__(self, watchdog: Watchdog | None = None) -> UnitLabeler:
+        segmenter = self.make_segmenter() if self.make_segmenter else None
+        # The detector comes second: it tries how much of the GPU's memory it can use.
+        detector = self.make_detector() if self.make_detector else None
+        return UnitLabeler(
+            detector,
+            decode_threads=self.decode_threads,
+            images_per_batch=self.images_per_batch,
+            max_pixels=self.max_pixels,
+            decode_bytes=decode_bytes(),
+            watchdog=watchdog,
+            segmenter=segmenter,
+        )
+
+
 def _require_digest(checkpoint: Checkpoint, planned: str) -> None:
     if checkpoint.digest != planned:
         raise Refused(
@@ -112,3 +149,26 @@ def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe
             "threads": threads,
         },
     )
+
+
+def labeler_recipe(
+    job: Job, *, threads: int, make_detector: Callable[[], Detector] | None = None, masks: bool = True
+) -> LabelerRecipe:
+    """How to make what labels the job's units in a process with `threads` CPU threads.
+
+    Args:
+        make_detector: in the place of the job's own.
+        masks: False leaves them out.
+    """
+    return LabelerRecipe(
+        make_detector or (detector_recipe(job, threads=threads) if job.checkpoint else None),
+        segmenter_recipe(job, threads=threads) if masks else None,
+        decode_threads=threads,
+        images_per_batch=job.config.detect.images_per_batch,
+        max_pixels=job.config.detect.max_pixels,
+    )
+
+
+def labeler_here(job: Job, *, masks: bool = True) -> UnitLabeler:
+    """What labels the job's images in this process, with the CPU threads of one worker, without Ray."""
+    return labeler_recipe(job, threads=worker_threads(job.config.ray.cpus_per_worker), masks=masks)()

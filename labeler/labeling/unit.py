@@ -114,13 +114,29 @@ class UnitLabeler:
     ) -> None:
         self.detector, self.segmenter = detector, segmenter
         self.images_per_batch, self._draw_ahead = images_per_batch or _images_per_batch(detector), decode_threads
-        self._max_pixels, self._budget = max_pixels, ByteBudget(decode_bytes)
+        self._max_pixels, self._decode_bytes, self._budget = max_pixels, decode_bytes, ByteBudget(decode_bytes)
         self._least_shape = detector.least_shape if detector else None
         self._decoders = (
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if decode_threads else _InTurn()
         )
         self._detector_lock = threading.Lock()
         self._watchdog = watchdog or Watchdog()
+
+    def in_turn(self, *, detect: bool = True) -> UnitLabeler:
+        """The same models and limits, but everything one after the other in the caller's thread.
+
+        Args:
+            detect: False leaves the detector out: images come with what was found in them.
+        """
+        return UnitLabeler(
+            self.detector if detect else None,
+            decode_threads=0,
+            images_per_batch=self.images_per_batch,
+            max_pixels=self._max_pixels,
+            decode_bytes=self._decode_bytes,
+            watchdog=self._watchdog,
+            segmenter=self.segmenter,
+        )
 
     @property
     def description(self) -> dict[str, str]:

@@ -28,7 +28,6 @@ from ray import cloudpickle
 
 from labeler.errors import LabelerError
 from labeler.labeling.unit import StageSeconds, UnitLabeler, undetected_row
-from labeler.labeling.watchdog import Watchdog
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
 from labeler.pipeline.node_memory import MemoryLimits
@@ -292,7 +291,7 @@ def _answer(
     """Rows and seconds; or an error, and whether an image may be to blame. None asks for a plain image."""
     try:
         if asked is None:
-            _label_plain_image(labeler, settings)
+            _label_plain_image(labeler)
             return [], StageSeconds(), None, False
         shard_id, items, detect = asked
         if not detect:
@@ -302,7 +301,7 @@ def _answer(
         return [], StageSeconds(), str(error), isinstance(error, Unlabeled)
 
 
-def _label_plain_image(labeler: UnitLabeler, settings: WorkerSettings) -> None:
+def _label_plain_image(labeler: UnitLabeler) -> None:
     """Try each model on an image that nothing can be wrong with.
 
     Raises:
@@ -315,8 +314,7 @@ def _label_plain_image(labeler: UnitLabeler, settings: WorkerSettings) -> None:
     item = Item("plain.png", 0, "", None, None, png.getvalue(), found=box)
     labelers = [labeler]
     if labeler.detector is not None and labeler.segmenter is not None:  # it may find nothing to make a mask for
-        watchdog = Watchdog(settings.stall_timeout_s)
-        labelers.append(UnitLabeler(None, decode_threads=0, watchdog=watchdog, segmenter=labeler.segmenter))
+        labelers.append(labeler.in_turn(detect=False))
     for each in labelers:
         ((row,), _) = label_items(each, "", [item], ())
         if row.status not in ("labeled", "empty"):

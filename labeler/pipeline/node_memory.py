@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labeler.cgroups import groups
+from labeler.memory import memory_in_use
 
 _RAY_THRESHOLD = 0.95  # of memory in use, where Ray begins to end tasks
 _BELOW_RAY = 0.03
-_NO_LIMIT = 1 << 60  # bytes; version 1 of control groups writes "no limit" as a huge number
-_GROUP_FILES = {  # version of control groups -> files of limit and use, and the parts of the use that are files
-    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
-    2: ("memory.max", "memory.current", ("inactive_file", "active_file")),
-}
 
 
 def _node_share() -> float:
@@ -47,28 +41,6 @@ class MemoryLimits:
         return any(
             used > self.node_share * total and own > self.own_share * total for used, total in memory_in_use(self.root)
         )
-
-
-def memory_in_use(root: Path = Path("/")) -> Iterator[tuple[int, int]]:
-    """(bytes used, bytes there are) of the machine, and of each control group around this process that has a limit."""
-    with suppress(OSError, ValueError, KeyError):
-        machine = _numbers(root / "proc/meminfo")
-        total = machine["MemTotal:"] * 1024
-        yield total - machine["MemAvailable:"] * 1024, total
-    for version, group in groups("memory", root):
-        limit, current, parts = _GROUP_FILES[version]
-        with suppress(OSError, ValueError, KeyError):  # "max" is no limit
-            total = int((group / limit).read_text())
-            counted = _numbers(group / "memory.stat")
-            cached = sum(counted[part] for part in parts)  # what was read from disk gives way to all else
-            if total < _NO_LIMIT:
-                yield int((group / current).read_text()) - cached, total
-
-
-def _numbers(path: Path) -> dict[str, int]:
-    """The lines `name number` of a file of the kernel, in the unit that they are in."""
-    lines = (line.split() for line in path.read_text().splitlines())
-    return {name: int(number) for name, number, *_ in lines}
 
 
 def _resident_bytes(root: Path, process: int) -> int:

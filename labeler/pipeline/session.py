@@ -15,7 +15,7 @@ from labeler.digests import readable_json
 from labeler.errors import Incomplete, InputChanged, Refused, StorageError
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import package_versions
-from labeler.labeling.recipe import detector_recipe, segmenter_recipe
+from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
 from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers
@@ -195,8 +195,7 @@ def _worker_settings(
     config = job.config
     return WorkerSettings(
         run_uri=run.uri,
-        make_detector=make_detector or (detector_recipe(job, threads=workers.threads) if job.checkpoint else None),
-        make_segmenter=segmenter_recipe(job, threads=workers.threads),
+        labeler=labeler_recipe(job, threads=workers.threads, make_detector=make_detector),
         metadata={
             "run_id": run.manifest.run_id,
             "model_digest": job.fields["model"],
@@ -206,10 +205,7 @@ def _worker_settings(
             **{f"version_{name}": version for name, version in package_versions().items()},
         },
         keep=config.input.keep,
-        max_pixels=config.detect.max_pixels,
         max_detections=config.detect.max_detections,
-        decode_threads=workers.threads,
-        images_per_batch=config.detect.images_per_batch,
         single_writer=config.output.single_writer,
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,

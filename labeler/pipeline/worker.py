@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,15 +14,13 @@ import pyarrow as pa
 import ray
 
 from labeler import storage
-from labeler.byte_budget import DECODE_BYTES
 from labeler.errors import LabelerError, StorageError
-from labeler.labeling.detector import Detector
-from labeler.labeling.unit import Segmenter, StageSeconds, UnitLabeler
+from labeler.labeling.recipe import LabelerRecipe
+from labeler.labeling.unit import StageSeconds, UnitLabeler
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.records import Row, complete_table, table_to_parquet
 from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
 from labeler.pipeline.gpus import require_cuda
-from labeler.pipeline.node_memory import memory_in_use
 from labeler.pipeline.redo import Redo, Todo
 from labeler.pipeline.trouble import tell
 from labeler.runs import layout, read_unit_file
@@ -33,7 +31,6 @@ _STILL_S = 2.0  # how often a worker that cannot start asks whether others work
 CUDA_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "CUDA error")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 _MAX_REASON = 300  # characters
-_DECODE_SHARE = 8  # a worker decodes in at most this part of its node's memory: nodes have up to eight GPUs
 
 
 class Unlabeled(LabelerError):
@@ -45,27 +42,21 @@ class WorkerSettings:
     """Plain values an actor needs to label units of a run.
 
     Attributes:
-        make_detector: loads the detector in the actor; picklable. None where detections are kept, see `Redo`.
+        labeler: makes what labels, in the actor; without a detector where detections are kept, see `Redo`.
         metadata: goes into every unit file, beside what the detector says of itself.
-        images_per_batch: None: by the device the detector ended up on.
         redo: of a derived run: which rows are made anew.
         stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
-        make_segmenter: loads what makes masks; None where none are made.
         needs_cuda: GPUs are reserved for its models: one whose torch cannot use them does not start.
     """
 
     run_uri: str
-    make_detector: Callable[[], Detector] | None
+    labeler: LabelerRecipe
     metadata: Mapping[str, str]
     keep: tuple[str, ...]
-    max_pixels: int
     max_detections: int
-    decode_threads: int
-    images_per_batch: int | None = None
     single_writer: bool = False
     redo: Redo | None = None
     stall_timeout_s: float = 900.0
-    make_segmenter: Callable[[], Segmenter] | None = None
     needs_cuda: bool = False
 
 
@@ -144,21 +135,10 @@ class LabelUnits:
 
 
 def make_labeler(settings: WorkerSettings) -> UnitLabeler:
-    """Load the detector and what works around it, in this process."""
+    """Load the models and what works around them, in this process."""
     if settings.needs_cuda:
         require_cuda()
-    segmenter = settings.make_segmenter() if settings.make_segmenter else None
-    # The detector comes second: it tries how much of the GPU's memory it can use.
-    detector = settings.make_detector() if settings.make_detector else None
-    return UnitLabeler(
-        detector,
-        decode_threads=settings.decode_threads,
-        images_per_batch=settings.images_per_batch,
-        max_pixels=settings.max_pixels,
-        decode_bytes=min([DECODE_BYTES, *(total // _DECODE_SHARE for _, total in memory_in_use())]),
-        watchdog=Watchdog(settings.stall_timeout_s),
-        segmenter=segmenter,
-    )
+    return settings.labeler(Watchdog(settings.stall_timeout_s))
 
 
 def label_items(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 
 from labeler import storage
@@ -18,7 +18,7 @@ CHANGED = "changed since it was planned"
 
 def read_group(
     shard: Shard, cutter: UnitCutter, *, keep: Sequence[str], skip: Skip, max_image_bytes: int
-) -> Iterator[Placed]:
+) -> Generator[Placed, None, None]:
     """Yield every member, in order; one that vanished, is forbidden or has changed becomes an item with an error.
 
     Raises:

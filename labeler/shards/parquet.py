@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -69,7 +69,7 @@ def read_parquet(
     max_images: int,
     max_bytes: int,
     image_column: str | None = None,
-) -> Iterator[Placed]:
+) -> Generator[Placed, None, None]:
     """Every row, in order. Row groups whose units are all skipped are not downloaded (only their paths, for the keys).
 
     Units never cross a span of row groups (see `_spans`), so their numbers follow from the footer.

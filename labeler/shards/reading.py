@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 
 from labeler.shards.image_files import read_group
 from labeler.shards.parquet import count_rows, read_parquet
-from labeler.shards.units import Placed, Shard, ShardEnd, Skip, Unit, UnitCutter, assemble
+from labeler.shards.units import Shard, ShardEnd, Skip, Unit, UnitCutter, assemble
 from labeler.shards.webdataset import read_tar
 
 READER_VERSION = 3  # changes whenever the same bytes would give other items or other units
@@ -63,13 +63,7 @@ def read_units(
             max_bytes=max_bytes,
             image_column=image_column,
         )
-    with closing(_closable(placed)) as images:
-        yield from assemble(shard.shard_id, islice(images, shard.max_images), skipped)
-
-
-def _closable(placed: Iterator[Placed]) -> Generator[Placed, None, None]:
-    """A generator for sure, so that leaving early closes streams and threads."""
-    yield from placed
+    return assemble(shard, placed, skipped)
 
 
 def count_images(shard: Shard) -> int | None:
@@ -87,5 +81,5 @@ def count_tar_images(shard: Shard, at_most: int) -> int:
     """Images of a tar, counted by walking its headers, up to `at_most`."""
     cutter = UnitCutter(MAX_IMAGES, MAX_BYTES)
     placed = read_tar(shard, cutter, keep=(), skip=lambda unit: True, max_image_bytes=MAX_IMAGE_BYTES)
-    with closing(_closable(placed)) as images:
+    with closing(placed) as images:
         return sum(1 for _ in islice(images, at_most))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from labeler.labels.detections import Detections
@@ -138,25 +140,29 @@ class UnitCutter:
         return (self._unit, self._unit + 1) if self._images else (self._unit,)
 
 
-def assemble(shard_id: str, placed: Iterable[Placed], skipped: Mapping[str, int]) -> Iterator[Unit | ShardEnd]:
+def assemble(
+    shard: Shard, placed: Generator[Placed, None, None], skipped: Mapping[str, int]
+) -> Iterator[Unit | ShardEnd]:
     """Yield the units that hold items, in order, and the shard's end.
 
     Args:
+        placed: the shard's images; closed at the end, or when this is, so that its streams and threads end.
         skipped: the counts for the shard's end, complete when `placed` is at its end.
     """
     items: list[Item] = []
     current = units = images = 0
-    for unit, item in placed:
-        if unit != current and items:
-            yield Unit(shard_id, current, tuple(items))
-            items = []
-        images += 1
-        current, units = unit, unit + 1
-        if item is not None:
-            items.append(item)
-    if items:
-        yield Unit(shard_id, current, tuple(items))
-    yield ShardEnd(shard_id, units, images, dict(skipped))
+    with closing(placed):
+        for unit, item in islice(placed, shard.max_images):
+            if unit != current and items:
+                yield Unit(shard.shard_id, current, tuple(items))
+                items = []
+            images += 1
+            current, units = unit, unit + 1
+            if item is not None:
+                items.append(item)
+        if items:
+            yield Unit(shard.shard_id, current, tuple(items))
+        yield ShardEnd(shard.shard_id, units, images, dict(skipped))
 
 
 def too_large(length: int, max_bytes: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from labeler import storage
@@ -26,7 +26,7 @@ def read_tar(
     skip: Skip,
     max_image_bytes: int,
     counts: Counter[str] | None = None,
-) -> Iterator[Placed]:
+) -> Generator[Placed, None, None]:
     """Yield every image of the tar, in order. Bodies of skipped units are not kept, the long ones not downloaded.
 
     A member is an image by its name or, if that says nothing, by its first bytes. Bad members become items with an
@@ -35,10 +35,7 @@ def read_tar(
     Args:
         counts: gets the other members by extension, but those that are kept.
     """
-    with storage.open_stream(shard.uri, size=shard.size, etag=shard.etag) as stream:
-        yield from _TarReader(shard, cutter, keep, skip, max_image_bytes, Counter() if counts is None else counts).read(
-            stream
-        )
+    return _TarReader(shard, cutter, keep, skip, max_image_bytes, Counter() if counts is None else counts).read()
 
 
 @dataclass
@@ -72,30 +69,31 @@ class _TarReader:
         self._names: set[str] = set()
         self._images = 0
 
-    def read(self, stream: ByteStream) -> Iterator[Placed]:
+    def read(self) -> Generator[Placed, None, None]:
         group = _Group("")
-        for member in walk(stream):
-            key, extension = split_key(member.name)
-            if member.state in ("truncated", "corrupt"):
-                yield from self._flush(group, stream)
-                yield self._place(member, stream)
-                return
-            if key != group.key:
-                yield from self._flush(group, stream)
-                group = _Group(key)
-            if is_image(member.name):
-                group.placed.append(self._place(member, stream))
-                group.image_bytes += member.length
-            elif extension in self._wanted and member.length <= kept.MAX_BYTES:
-                self._note_sidecar(group, extension, member, stream)
-            elif looks_like_image(head := self._head(member, stream)):
-                group.placed.append(self._place(member, stream, head))
-                group.image_bytes += member.length
-            else:
-                skipped.count(self._counts, member.name)
-            if not self._wanted or group.image_bytes > MAX_GROUP_BYTES:
-                yield from self._flush(group, stream)
-        yield from self._flush(group, stream)
+        with storage.open_stream(self._shard.uri, size=self._shard.size, etag=self._shard.etag) as stream:
+            for member in walk(stream):
+                key, extension = split_key(member.name)
+                if member.state in ("truncated", "corrupt"):
+                    yield from self._flush(group, stream)
+                    yield self._place(member, stream)
+                    return
+                if key != group.key:
+                    yield from self._flush(group, stream)
+                    group = _Group(key)
+                if is_image(member.name):
+                    group.placed.append(self._place(member, stream))
+                    group.image_bytes += member.length
+                elif extension in self._wanted and member.length <= kept.MAX_BYTES:
+                    self._note_sidecar(group, extension, member, stream)
+                elif looks_like_image(head := self._head(member, stream)):
+                    group.placed.append(self._place(member, stream, head))
+                    group.image_bytes += member.length
+                else:
+                    skipped.count(self._counts, member.name)
+                if not self._wanted or group.image_bytes > MAX_GROUP_BYTES:
+                    yield from self._flush(group, stream)
+            yield from self._flush(group, stream)
 
     def _head(self, member: TarMember, stream: ByteStream) -> bytes:
         """The first bytes of a member whose name does not make it an image; b"" of macOS's companion files."""

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from labeler.config import Config
-from labeler.cpus import worker_threads
-from labeler.labeling.recipe import detector_recipe, segmenter_recipe
+from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import Job
-from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard
 from labeler.shards import skipped
@@ -34,18 +32,7 @@ class Timing:
 
 def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int) -> Timing:
     """Label a seeded sample here, once to warm up (one image) and once on the clock."""
-    threads = worker_threads(job.config.ray.cpus_per_worker)
-    detector = detector_recipe(job, threads=threads)()
-    device = detector.description["device"]
-    config = job.config
-    make_segmenter = segmenter_recipe(job, threads=threads)
-    labeler = UnitLabeler(
-        detector,
-        decode_threads=threads,
-        images_per_batch=config.detect.images_per_batch,
-        max_pixels=config.detect.max_pixels,
-        segmenter=make_segmenter() if make_segmenter else None,
-    )
+    config, labeler = job.config, labeler_here(job)
     items = [item for _, item in sample_items(config, plan, images=images)]
     labeler.label("000000", items[: labeler.images_per_batch])
     start = time.perf_counter()
@@ -53,7 +40,7 @@ def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int) -> Timin
     seconds = time.perf_counter() - start
     label_bytes = len(table_to_parquet(rows_to_table(rows, config.input.keep), {}))
     image_bytes = sum(len(item.data) for item in items if item.data is not None)
-    return Timing(len(items), seconds, image_bytes, label_bytes, device)
+    return Timing(len(items), seconds, image_bytes, label_bytes, labeler.description["device"])
 
 
 def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:

@@ -6,10 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from labeler import images, storage
-from labeler.cpus import worker_threads
-from labeler.labeling.recipe import detector_recipe, segmenter_recipe
+from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import Job, plan_input
-from labeler.labeling.unit import UnitLabeler
 from labeler.labels.contact_sheet import Tile, draw_contact_sheet
 from labeler.labels.records import Row
 from labeler.shards import Item
@@ -28,16 +26,7 @@ class Preview:
 def preview(job: Job, *, sample: int, threshold: float, columns: int = 5) -> Preview:
     """Label `sample` images of the input and draw the boxes with a score of at least `threshold`."""
     config = job.config
-    threads = worker_threads(config.ray.cpus_per_worker)
-    detector = detector_recipe(job, threads=threads)()
-    make_segmenter = segmenter_recipe(job, threads=threads)
-    labeler = UnitLabeler(
-        detector,
-        decode_threads=threads,
-        images_per_batch=config.detect.images_per_batch,
-        max_pixels=config.detect.max_pixels,
-        segmenter=make_segmenter() if make_segmenter else None,
-    )
+    labeler = labeler_here(job)
     chosen = sample_items(config, plan_input(config), images=sample)
     names = {category.id: category.name for category in job.vocabulary.categories}
     tiles, statuses, detections = [], Counter[str](), 0

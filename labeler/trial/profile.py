@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labeler import storage
-from labeler.cpus import worker_threads
 from labeler.detectors.batched import BatchedDetector
 from labeler.detectors.clock import seconds_on
 from labeler.detectors.profiling import (
@@ -24,7 +23,7 @@ from labeler.detectors.profiling import (
     traced,
 )
 from labeler.detectors.ranges import Ranges, replaced
-from labeler.labeling.recipe import detector_recipe
+from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import Job
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import rows_to_table, table_to_parquet
@@ -75,24 +74,24 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
         images: how many.
         trace: a file for a Chrome trace of one batch; None for none.
     """
-    threads = worker_threads(job.config.ray.cpus_per_worker)
-    detector = detector_recipe(job, threads=threads)()
+    labeler = labeler_here(job, masks=False)
+    detector = _detector_of(labeler)
     clock, roof = seconds_on(detector.device), reached_rate(detector)
     ranges, start = Ranges(clock), clock()
     with ranges.part(READ):
         items = [item for _, item in first_items(job.config, plan, images=images)]
     read_s = clock() - start
-    pipelined_s = _pipelined_seconds(detector, items, job, threads)
+    pipelined_s = _pipelined_seconds(labeler, items, job)
     start = clock()
-    _label_in_parts(detector, items, job, ranges)
+    _label_in_parts(labeler, items, job, ranges)
     total_s = read_s + clock() - start
     with counted_operations() as meter:
         operations = Ranges(meter)
-        _label_in_parts(detector, items, job, operations)
+        _label_in_parts(labeler, items, job, operations)
     if trace:
-        batch = items[: _labeler(detector, job, 0).images_per_batch]
+        batch = items[: labeler.images_per_batch]
         with traced(trace) as mark:
-            _label_in_parts(detector, batch, job, Ranges(time.perf_counter, mark=mark))
+            _label_in_parts(labeler, batch, job, Ranges(time.perf_counter, mark=mark))
     parts = parts_of(per_pass(detector))
     return Profile(
         len(items),
@@ -108,29 +107,24 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     )
 
 
-def _labeler(detector: BatchedDetector, job: Job, decode_threads: int) -> UnitLabeler:
-    return UnitLabeler(
-        detector,
-        decode_threads=decode_threads,
-        images_per_batch=job.config.detect.images_per_batch,
-        max_pixels=job.config.detect.max_pixels,
-    )
+def _detector_of(labeler: UnitLabeler) -> BatchedDetector:
+    assert isinstance(labeler.detector, BatchedDetector), "only boxes of another run are worked on"
+    return labeler.detector
 
 
-def _pipelined_seconds(detector: BatchedDetector, items: Sequence[Item], job: Job, threads: int) -> float:
+def _pipelined_seconds(labeler: UnitLabeler, items: Sequence[Item], job: Job) -> float:
     """Seconds as a worker runs, after a first batch that loads kernels."""
-    labeler = _labeler(detector, job, threads)
     labeler.label("000000", items[: labeler.images_per_batch])
     start = time.perf_counter()
     labeler.label("000000", items, job.config.input.keep)
     return time.perf_counter() - start
 
 
-def _label_in_parts(detector: BatchedDetector, items: Sequence[Item], job: Job, ranges: Ranges) -> None:
+def _label_in_parts(labeler: UnitLabeler, items: Sequence[Item], job: Job, ranges: Ranges) -> None:
     """Label and write one unit, to a folder that goes away; what belongs to no part is `REST`."""
-    keep, labeler = job.config.input.keep, _labeler(detector, job, 0)
+    keep, labeler = job.config.input.keep, labeler.in_turn()
     with ExitStack() as stack:
-        stack.enter_context(instrumented(detector, ranges))
+        stack.enter_context(instrumented(_detector_of(labeler), ranges))
         stack.enter_context(replaced(labeler, "_prepare", ranges.within(DECODE, labeler._prepare)))
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         with ranges.part(REST):
