@@ -38,7 +38,7 @@ def test_pieces_to_be_repeated_are_counted() -> None:
 
 def test_trouble_with_storage_is_printed_once_in_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("labeler.display.time.monotonic", lambda: now)
+    monkeypatch.setattr("labeler.pipeline.display.time.monotonic", lambda: now)
     file = io.StringIO()
     shown = Display(done=0, images_per_shard={}, console=Console(file=file))
     for now in (100.0, 101.0, 650.0, 750.0):  # noqa: B007  # read by the clock
