@@ -109,7 +109,8 @@ def use(bin: Path, folder: Path) -> None:
     work = folder / "work"
     work.mkdir()
     shutil.copytree(ROOT / "models" / "shapes", work / "model")  # read here, before the witness looks
-    draw = f"from labeler.training import shapes; shapes.write_data_set('data', images={IMAGES}, seed=7, images_per_shard=3)"
+    options = f"images={IMAGES}, seed=7, images_per_shard=3"
+    draw = f"from labeler.training import shapes; shapes.write_data_set('data', {options})"
     config = {
         "input": "data/shards",
         "output": "run",

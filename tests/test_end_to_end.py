@@ -128,6 +128,7 @@ def test_buckets_of_somebody_else_are_read_by_workers_and_by_what_comes_later(
     assert len(list((tmp_path / "out").rglob("*.tar"))) == 1
 
 
+@pytest.mark.slow  # a minute: it waits for what takes time
 def test_expired_credentials_are_named_before_anything_fails_and_the_run_goes_on_once_they_are_renewed(
     tmp_path: Path, checkpoint: Path, s3_server: S3Server, bucket: str, proxy: Proxy
 ) -> None:

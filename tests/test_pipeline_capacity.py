@@ -85,6 +85,7 @@ def test_cpus_that_are_asked_for_are_used_at_once(cluster: Head, config: Path) -
 
 
 @without_gpu
+@pytest.mark.slow  # a minute: it waits for what takes time
 def test_a_gpu_that_torch_cannot_use_is_refused_before_labeling_unless_the_cpu_is_meant(
     cluster: Head, config: Path
 ) -> None:

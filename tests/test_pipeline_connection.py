@@ -145,9 +145,10 @@ def test_a_ray_that_was_started_here_listens_on_loopback_alone(local_ray: None) 
             return os.getpid()
 
     worker = ray.remote(Worker).options(num_cpus=0).remote()
+    started = ray.get(worker.process.remote())
     me = psutil.Process()
     processes = {me.pid: me, **{child.pid: child for child in me.children(recursive=True)}}
-    assert ray.get(worker.process.remote()) in processes
+    assert started in processes
     listening = [
         connection.laddr.ip.removeprefix("::ffff:")
         for process in processes.values()

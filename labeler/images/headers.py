@@ -165,15 +165,14 @@ def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
     Raises:
         ValueError: more segments or scans than any encoder writes.
     """
-    whole = memoryview(data)
-    kept, exif = [whole[:2]], b""
+    kept, exif = [(0, 2)], b""
     for marker, at, end in jpeg_segments(data):
         if marker == 0 and data.count(b"\xff\xda", at) > MAX_JPEG_SCANS:  # inside a scan this pair cannot stand
             raise ValueError("too many scans")
         if not exif and is_exif_segment(data, marker, at):
             exif = data[at + 10 : end]
         if not (0xE1 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
-            kept.append(whole[at:end])
+            _keep(kept, at, end)
     return _joined(kept, data), exif
 
 
@@ -213,13 +212,12 @@ def split_png(data: bytes) -> tuple[bytes, bytes]:
     Raises:
         ValueError: more chunks than any encoder writes.
     """
-    whole = memoryview(data)
-    kept, exif = [whole[:8]], b""
+    kept, exif = [(0, 8)], b""
     for name, at, end in png_chunks(data):
         if name == b"eXIf" and not exif:
             exif = data[at + 8 : end - 4]
         if not name or name[:1].isupper():
-            kept.append(whole[at:end])
+            _keep(kept, at, end)
     return _joined(kept, data), exif
 
 
@@ -235,8 +233,7 @@ def split_gif(data: bytes) -> bytes:
     if len(data) < 13:
         return data
     at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
-    whole = memoryview(data)
-    kept, blocks = [whole[:at]], 0
+    kept, blocks = [(0, at)], 0
     while data[at : at + 1] == b"!":
         start, at = at, at + 2
         size = 1
@@ -247,10 +244,22 @@ def split_gif(data: bytes) -> bytes:
             if blocks > MAX_GIF_BLOCKS:
                 raise ValueError("too many blocks")
         if data[start + 1 : start + 2] == b"\xf9":
-            kept.append(whole[start:at])
-    return _joined([*kept, whole[at:]], data)
+            _keep(kept, start, at)
+    _keep(kept, at, len(data))
+    return _joined(kept, data)
 
 
-def _joined(kept: Sequence[memoryview], data: bytes) -> bytes:
+def _keep(kept: list[tuple[int, int]], start: int, end: int) -> None:
+    """Add a part of a file to those that are kept; of a quarter million that touch each other one remains."""
+    if kept[-1][1] == start:
+        kept[-1] = (kept[-1][0], end)
+    else:
+        kept.append((start, end))
+
+
+def _joined(kept: Sequence[tuple[int, int]], data: bytes) -> bytes:
     """The parts of a file that are kept, in their order. Copied once, and not at all where nothing is left out."""
-    return data if sum(map(len, kept)) == len(data) else b"".join(kept)
+    if kept == [(0, len(data))]:
+        return data
+    whole = memoryview(data)
+    return b"".join([whole[start:end] for start, end in kept])
