@@ -319,18 +319,18 @@ def flaky() -> Iterator[type[Flaky]]:
     fsspec.register_implementation("flaky", Flaky, clobber=True)
     Flaky.failures.clear()
     for name in ("a/x", "b/y"):
-        storage.put(f"flaky://root/{name}", b"1")
+        storage.put(f"flaky://bucket/{name}", b"1")
     yield Flaky
     importlib.import_module("fsspec.registry")._registry.pop("flaky", None)
 
 
 def test_a_folder_that_cannot_be_listed_is_not_left_out(flaky: type[Flaky]) -> None:
     flaky.failures[:] = [OSError("who knows"), ConnectionResetError()]
-    assert [storage.basename(info.uri) for info in storage.list_objects("flaky://root")] == ["x", "y"]
+    assert [storage.basename(info.uri) for info in storage.list_objects("flaky://bucket")] == ["x", "y"]
     assert not flaky.failures
     flaky.failures[:] = [PermissionError("no")]
     with pytest.raises(Unreadable, match="access denied"):
-        list(storage.list_objects("flaky://root"))
+        list(storage.list_objects("flaky://bucket"))
 
 
 # ---- causes behind "file not found" of any library

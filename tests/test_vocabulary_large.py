@@ -7,8 +7,6 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from labeler.vocabulary import Vocabulary
 from labeler.vocabulary.reading import MAX_TEXT_BYTES
 from tests.test_vocabulary import refusal
@@ -62,29 +60,3 @@ def test_what_is_wrong_with_a_large_file_is_said_in_one_line(tmp_path: Path) -> 
     assert "categories must be a list, got 5" in refusal(path)
     path.write_bytes(path.read_bytes() + b"\xff")
     assert "line 1: not JSON: not UTF-8" in refusal(path)
-
-
-@pytest.mark.parametrize("names", ["[person, traffic light]", "{1: traffic light, 0: person}"])
-def test_a_yolo_data_yaml_is_a_vocabulary(tmp_path: Path, names: str) -> None:
-    path = tmp_path / "data.yaml"
-    path.write_text(f"train: images/train\nval: images/val\nnc: 2\nnames: {names}\n")
-    assert [(c.id, c.name) for c in Vocabulary.load(path).categories] == [(0, "person"), (1, "traffic light")]
-    path.write_text(f"names: {names}\ncategory_ids: [3, 8]\n")
-    assert [c.id for c in Vocabulary.load(path).categories] == [3, 8], "as exports of labeler write them"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("nc: 3\nnames: [a, b]", "nc: says 3, and there are 2 names"),
-        ("names: {0: a, 2: b}", "class indices 0 to 1"),
-        ("names: {a: 0}", "class indices 0 to 0"),
-        ("names: person", "must be a list of class names"),
-        ("names:\n  - a\n  - 7", "line 3"),
-        ("names:\n  1: [x]\n  0: a", "line 2"),
-        ("names: []", "name at least one"),
-    ],
-)
-def test_a_bad_data_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "data.yaml").write_text(text + "\n")
-    assert message in refusal(tmp_path / "data.yaml")

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 _PICTURE = "check_picture.jpg"  # a drawn scene of a dozen objects, 320 x 240
-_LEAST = 100  # so many detections are compared at least, however low they score
+_LEAST = 100  # detections compared at least, whatever their scores
 _SCORE = 0.05  # and all above this
 _ROWS = 32  # compared with all others at once: 30 MB for the largest models
 

@@ -14,7 +14,7 @@ def find_pairs(seconds_of: Callable[[int], float], most: int = MOST_PAIRS) -> in
     """The number of pairs to run at once: doubled while that is faster and the memory holds.
 
     Args:
-        seconds_of: runs so many pairs and says how long it took; may raise torch.OutOfMemoryError.
+        seconds_of: runs this number of pairs and returns the seconds it took; may raise torch.OutOfMemoryError.
     """
     best, pace = 1, seconds_of(1)  # seconds per pair
     pairs = 2

@@ -149,7 +149,7 @@ class BatchedDetector:
         return f"given up: {problem}" if problem else self._graphs
 
     def _seconds_of(self, pairs: int) -> float:
-        """How long so many pairs take, on an empty image of 4:3; may raise torch.OutOfMemoryError."""
+        """Seconds that this number of pairs takes, on an empty image of 4:3; may raise torch.OutOfMemoryError."""
         empty = np.zeros((*self.preprocessing.rule.canvas(480, 640), 3), np.uint8)
         clock = seconds_on(self.device)
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Which forward a detector runs on: the fast one where it comes out equal and is no slower, else the reference."""
+"""Choose the forward of a detector: the fast one if its detections are equal and it is not slower."""
 
 from __future__ import annotations
 
