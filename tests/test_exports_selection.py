@@ -147,8 +147,8 @@ def test_an_output_that_is_none_is_refused_in_a_line(
 
 
 def test_what_is_held_of_an_image_is_small() -> None:
-    """Of 300,000 images; the table of chosen ones would be kilobytes each."""
-    count, empty, rng = 300_000, Detections.empty(), np.random.default_rng(0)
+    """Of 150,000 images; the table of chosen ones would be kilobytes each."""
+    count, empty, rng = 150_000, Detections.empty(), np.random.default_rng(0)
     hashes = rng.integers(-(2**63), 2**63, count)
 
     def chosen() -> Iterator[ChosenImage]:
