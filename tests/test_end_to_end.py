@@ -98,7 +98,8 @@ def put_tars(uri: str, *, shards: int, images: int, first: int = 0) -> list[str]
     return uris
 
 
-@pytest.mark.parametrize("option", ["unsigned", pytest.param("requester_pays", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["unsigned", "requester_pays"])
 def test_buckets_of_somebody_else_are_read_by_workers_and_by_what_comes_later(
     tmp_path: Path, checkpoint: Path, s3_server: S3Server, bucket: str, proxy: Proxy, option: str
 ) -> None:

@@ -52,6 +52,7 @@ def test_the_configuration_comes_before_the_environment_and_both_before_a_new_cl
     assert choose_target(setting, environment) == expected
 
 
+@pytest.mark.slow
 def test_a_cluster_that_happens_to_run_here_is_named_and_not_joined_unless_asked_for() -> None:
     with ray_head("--num-cpus=1") as head:
         noted = head.note.read_text()

@@ -117,6 +117,7 @@ def test_what_failed_is_labeled_anew_and_all_else_is_taken_over(
         assert gone == [("000000", 0), ("000001", 2), ("000001", 3)]
 
 
+@pytest.mark.slow
 def test_what_came_after_a_retry_is_named_with_the_command_for_it(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,7 +102,9 @@ def test_batches_of_boxes_make_no_difference_and_the_image_is_encoded_once(
     calls: list[int] = []
     encode, decode_boxes = few._forward.encode, few._forward.decode
     monkeypatch.setattr(few._forward, "encode", lambda pixels: calls.append(0) or encode(pixels))
-    monkeypatch.setattr(few._forward, "decode", lambda e, boxes: calls.append(len(boxes)) or decode_boxes(e, boxes))
+    monkeypatch.setattr(
+        few._forward, "decode", lambda e, boxes, ids: calls.append(len(boxes)) or decode_boxes(e, boxes, ids)
+    )
     one, other = (sam.sketch(sam.prepare(image), given) for sam in (together, few))
     assert calls == [0, 2, 2, 2, 1]
     assert np.abs(one.logits - other.logits).max() <= CLOSE
@@ -210,8 +212,8 @@ def test_half_precision_is_close_and_overflow_is_done_again_in_float32(
     assert 1e-4 < np.abs(rough.logits - truth.logits).max() < 0.2 * np.abs(truth.logits).max()
     decode_boxes = half._forward.decode
 
-    def overflowing(embedding: Any, boxes: Any) -> Any:
-        logits, quality = decode_boxes(embedding, boxes)
+    def overflowing(embedding: Any, boxes: Any, ids: Any) -> Any:
+        logits, quality = decode_boxes(embedding, boxes, ids)
         return (logits * torch.nan if half._forward.half else logits), quality
 
     monkeypatch.setattr(half._forward, "decode", overflowing)
@@ -240,11 +242,11 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: p
     whole = sam.sketch(sam.prepare(image), given)
     decode_boxes, sizes = sam._forward.decode, []
 
-    def short(embedding: Any, boxes: Any) -> Any:
+    def short(embedding: Any, boxes: Any, ids: Any) -> Any:
         sizes.append(len(boxes))
         if len(boxes) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return decode_boxes(embedding, boxes)
+        return decode_boxes(embedding, boxes, ids)
 
     monkeypatch.setattr(sam._forward, "decode", short)
     again = sam.sketch(sam.prepare(image), given)

@@ -17,6 +17,7 @@ from labeler.training.job import run_worker
 STEPS = {"steps": 2, "batch_size": 2, "log_steps": 1, "loaders": 0, "threads": 1}
 
 
+@pytest.mark.slow
 def test_two_ray_workers_train_what_one_process_trains(tmp_path: Path, local_ray: None) -> None:
     config = tmp_path / "train.yaml"
     config.write_text(yaml.safe_dump(job_values(tmp_path / "ray", train=STEPS, ray={"workers": 2})))

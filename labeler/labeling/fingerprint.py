@@ -74,7 +74,7 @@ def rule_of(config: Config, checkpoint: DetectorCheckpoint) -> ImageRule:
     return checkpoint.rule.with_edges(size.edges if size else None)
 
 
-def masks_fields(config: Config, segmenter: Checkpoint | None) -> dict[str, Any]:
+def masks_fields(config: Config, segmenter: Checkpoint | None, phrases: PromptPlan | None = None) -> dict[str, Any]:
     """The fingerprint's fields about masks; `masks` is the model's digest, or None where none are made."""
     if config.masks is None or segmenter is None:
         return {"masks": None}
@@ -83,6 +83,7 @@ def masks_fields(config: Config, segmenter: Checkpoint | None) -> dict[str, Any]
         "masks.threshold": config.masks.threshold,
         "masks.max_masks": config.masks.max_masks,
         "masks.version": MASKS_VERSION,
+        **({"masks.prompts": phrases.fingerprint} if phrases else {}),
     }
 
 

@@ -186,6 +186,7 @@ def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe
             "max_masks": masks.max_masks,
             "boxes_per_batch": masks.boxes_per_batch,
             "threads": threads,
+            "phrases": job.mask_phrases,
         },
     )
 

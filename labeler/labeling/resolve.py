@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, rule_of
 from labeler.labels.records import LABELS
 from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule
+from labeler.prompts.sam3.family import Sam3Family
+from labeler.prompts.sam3.plan import PhrasePasses
 from labeler.runs.plan import PlannedShard
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing
@@ -37,6 +39,7 @@ class Job:
         fields: the fingerprint's fields, one by one; runs with equal ones have equal rows.
         checkpoint: of the detector; None where nothing is detected.
         segmenter: the checkpoint that makes masks, None where none are made.
+        mask_phrases: what it is asked for, where it looks for phrases (SAM 3).
         own: run folders that it derives from.
     """
 
@@ -46,6 +49,7 @@ class Job:
     checkpoint: DetectorCheckpoint | None
     fields: dict[str, Any]
     segmenter: SegmenterCheckpoint | None = None
+    mask_phrases: PhrasePasses | None = None
     own: tuple[str, ...] = ()
 
     @property
@@ -81,7 +85,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     revision = config.model.revision
     light = resolve(model_name, revision=revision, weights=False, module=module)  # so that names fail before a download
     _check_options(config, light)
-    resolve_masks(config, weights=False)
+    light_masks = resolve_masks(config, weights=False)
     planner = light.family.planner(light.folder)
     if vocabulary is None:
         vocabulary = Vocabulary.load(
@@ -89,10 +93,13 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
         )
         _warn_of(vocabulary.doubts)
     plan = planner.plan(vocabulary, config.prompts)
+    phrases = mask_phrases(config, light_masks, vocabulary)
     checkpoint = resolve(model_name, revision=revision, module=module)
     segmenter = resolve_masks(config)
-    fields = fingerprint_fields(config, vocabulary, plan, planner, checkpoint) | masks_fields(config, segmenter)
-    return Job(config, vocabulary, plan, checkpoint, fields, segmenter, tuple(own))
+    fields = fingerprint_fields(config, vocabulary, plan, planner, checkpoint) | masks_fields(
+        config, segmenter, phrases
+    )
+    return Job(config, vocabulary, plan, checkpoint, fields, segmenter, phrases, tuple(own))
 
 
 def _warn_of(doubts: Sequence[str]) -> None:
@@ -132,6 +139,18 @@ def resolve_masks(config: Config, *, weights: bool = True) -> SegmenterCheckpoin
     checkpoint = resolve_segmenter(model_uri(masks.model), revision=masks.revision, weights=weights)
     MaskPreprocessing.of(checkpoint)  # settings that do not fit the model are refused here, too
     return checkpoint
+
+
+def mask_phrases(config: Config, segmenter: SegmenterCheckpoint | None, vocabulary: Vocabulary) -> PhrasePasses | None:
+    """What a segmenter that looks for phrases is asked for; None for those that a box is enough for.
+
+    Raises:
+        Refused: the vocabulary has phrases that it cannot look for.
+    """
+    if segmenter is None or segmenter.architecture != Sam3Family.architectures["sam3"]:
+        return None
+    found = tuple(category for category in vocabulary.categories if not category.negative)  # the others have no boxes
+    return Sam3Family().planner(segmenter.folder).plan(replace(vocabulary, categories=found), config.prompts)
 
 
 def vocabulary_spec(config: Config) -> Any:

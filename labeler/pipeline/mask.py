@@ -8,7 +8,7 @@ from rich.console import Console
 
 from labeler.errors import Refused
 from labeler.labeling.fingerprint import masks_fields
-from labeler.labeling.resolve import Job, resolve_masks, s3_rules
+from labeler.labeling.resolve import Job, mask_phrases, resolve_masks, s3_rules
 from labeler.pipeline.derive import config_of, derive, derived_fields
 from labeler.pipeline.session import Outcome
 from labeler.runs import Run
@@ -39,8 +39,9 @@ def mask(parent: Run, output: str, *, overrides: Sequence[str], console: Console
     segmenter = resolve_masks(config)
     if segmenter is None:
         raise Refused("no model makes masks: name one of the SAM family, masks.model=facebook/sam2.1-hiera-small")
+    phrases = mask_phrases(config, segmenter, parent.vocabulary())
     recorded = parent.manifest.fingerprint_fields
     boxes = {name: value for name, value in recorded.items() if name != "masks" and not name.startswith("masks.")}
-    fields = derived_fields(parent, boxes | masks_fields(config, segmenter), STATUSES)
-    job = Job(config, parent.vocabulary(), parent.prompts(), None, fields, segmenter, parent.lineage)
+    fields = derived_fields(parent, boxes | masks_fields(config, segmenter, phrases), STATUSES)
+    job = Job(config, parent.vocabulary(), parent.prompts(), None, fields, segmenter, phrases, parent.lineage)
     return derive(parent, job, STATUSES, keep_detections=True, console=console)

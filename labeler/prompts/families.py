@@ -8,9 +8,11 @@ from typing import Any
 from labeler.errors import Refused
 from labeler.prompts.family import Family, PromptPlan
 from labeler.prompts.grounding_dino.family import GroundingDinoFamily
+from labeler.prompts.sam3.family import Sam3Family
 
 DEFAULT = GroundingDinoFamily()  # of runs whose prompts.json names no family
 _FAMILIES: dict[str, Family] = {}
+_WHOLES = {"Sam3VideoModel": "Sam3Model"}  # class that a checkpoint is published as -> its part that detects
 
 
 def register(family: Family) -> Family:
@@ -40,6 +42,7 @@ def find_family(config: Mapping[str, Any], name: str, only: Family | None = None
     families = _FAMILIES.values() if only is None else (only,)
     known = {(model_type, a): f for f in families for model_type, a in f.architectures.items()}
     named = (config.get("architectures") or [None])[0]
+    named = _WHOLES.get(named, named)
     for (model_type, architecture), family in known.items():
         if named == architecture or (named is None and config.get("model_type") == model_type):
             return family, architecture
@@ -61,3 +64,4 @@ def plan_from_json(data: Mapping[str, Any]) -> PromptPlan:
 
 
 register(DEFAULT)
+register(Sam3Family())

@@ -9,10 +9,19 @@ from typing import Any
 
 from labeler.checkpoints import Checkpoint, digest_of, locate, model_config
 from labeler.errors import Refused
+from labeler.prompts.sam3.family import side_of
 
-# config.json's model_type -> class in transformers. The checkpoints of SAM 2 and 2.1 are published with the parts that
-# follow objects through a video; the class for images leaves those out.
-FAMILIES = {"sam": "SamModel", "sam_hq": "SamHQModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
+# config.json's model_type -> class in transformers. The checkpoints of SAM 2, 2.1 and 3 are published with the parts
+# that follow objects through a video; the class for images leaves those out.
+FAMILIES = {
+    "sam": "SamModel",
+    "sam_hq": "SamHQModel",
+    "sam2": "Sam2Model",
+    "sam2_video": "Sam2Model",
+    "sam3": "Sam3Model",
+    "sam3_video": "Sam3Model",
+}
+SAM3 = frozenset({"sam3", "sam3_video"})  # those that look for phrases
 DEFAULT_SIDE = 1024  # of the model's square input, where config.json does not say
 
 
@@ -50,7 +59,10 @@ def resolve_segmenter(name: str | Path, *, revision: str | None = None, weights:
 def _side(config: Mapping[str, Any], name: str) -> int:
     """Pixels of a side of the model's square input."""
     prompts = config.get("prompt_encoder_config")
-    side = prompts.get("image_size", DEFAULT_SIDE) if isinstance(prompts, Mapping) else DEFAULT_SIDE
+    if config.get("model_type") in SAM3:
+        side = side_of(config)
+    else:
+        side = prompts.get("image_size", DEFAULT_SIDE) if isinstance(prompts, Mapping) else DEFAULT_SIDE
     if not isinstance(side, int) or isinstance(side, bool) or side < 1:
-        raise Refused(f"masks.model: checkpoint {name}: prompt_encoder_config.image_size is {side!r}, not a number")
+        raise Refused(f"masks.model: checkpoint {name}: the image_size of its config is {side!r}, not a number")
     return side

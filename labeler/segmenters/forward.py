@@ -53,11 +53,12 @@ class SamForward:
             earlier = found.intermediate_embeddings if self.family == "SamHQModel" else ()
             return Embedding(found.last_hidden_state, tuple(earlier))
 
-    def decode(self, image: Embedding, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    def decode(self, image: Embedding, boxes_xyxy: Tensor, category_ids: object = None) -> tuple[Tensor, Tensor]:
         """One mask for each box: the model's single answer, which is meant for prompts that say enough, as a box does.
 
         Args:
             boxes_xyxy: (n, 4) in pixels of the model's input.
+            category_ids: not looked at; a box says it all.
 
         Returns:
             logits (n, 4h, 4w) float32, above 0 inside; quality (n,) float32, the IoU the model expects.

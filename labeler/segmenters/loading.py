@@ -12,6 +12,8 @@ import torch
 from labeler.checkpoints import Checkpoint
 from labeler.detectors.loading import load_model
 
+VIDEOS = ("sam2_video", "sam3_video")
+
 
 def load_segmenter(checkpoint: Checkpoint, device: torch.device) -> Any:
     """The checkpoint's transformers model on `device`, float32 and in eval mode. Refused as by `load_model`."""
@@ -21,10 +23,10 @@ def load_segmenter(checkpoint: Checkpoint, device: torch.device) -> Any:
 
 @contextmanager
 def _no_word_about_videos() -> Iterator[None]:
-    """Transformers warns whoever takes the image model out of a video checkpoint of SAM 2: all published ones."""
+    """Transformers warns whoever takes the image model out of a video checkpoint: all published ones of SAM 2 and 3."""
 
     def is_other(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("You are using a model of type `sam2_video`")
+        return not record.getMessage().startswith(tuple(f"You are using a model of type `{t}`" for t in VIDEOS))
 
     logger = logging.getLogger("transformers.configuration_utils")
     logger.addFilter(is_other)

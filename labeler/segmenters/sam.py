@@ -1,10 +1,11 @@
-"""SAM, SAM-HQ and SAM 2 as a segmenter: an image and its detections in, the same detections with masks out."""
+"""SAM, SAM-HQ, SAM 2 and SAM 3 as a segmenter: an image and its detections in, the same with masks out."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,18 @@ from labeler.detectors.loading import choose_device, choose_half
 from labeler.errors import Refused
 from labeler.labels.detections import Detections
 from labeler.labels.masks import Mask
+from labeler.prompts.sam3.plan import PhrasePasses
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.enlarge import Enlarging
 from labeler.segmenters.forward import SamForward
 from labeler.segmenters.loading import load_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing, PreparedForMasks
+from labeler.segmenters.sam3 import Sam3Forward
 
 log = logging.getLogger(__name__)
 
 BOXES_ON_CPU, BOXES_ON_GPU = 8, 32  # prompts in one forward; one takes some 30 MB in float32 at the usual sizes
+ALL_BOXES = 1 << 20  # in one forward: it is one for each phrase, however many boxes are of it
 MARGIN = 0.1  # a mask may leave its box by this part of the box's side ...
 MARGIN_CELLS = 2  # ... or by so many cells of the logits' grid, if that is more
 
@@ -79,6 +83,7 @@ class Sam:
         max_masks: int = 100,
         boxes_per_batch: int | None = None,
         threads: int | None = None,
+        phrases: PhrasePasses | None = None,
     ) -> None:
         """Load the model.
 
@@ -88,8 +93,9 @@ class Sam:
             device, dtype: as for `GroundingDino`; prompts and the final masks are computed in full precision.
             threshold: only detections with at least this score get a mask.
             max_masks: per image, the best; 0 for no cap.
-            boxes_per_batch: prompts per forward; None for 8 on a CPU and 32 on a GPU.
+            boxes_per_batch: prompts per forward; None for 8 on a CPU and 32 on a GPU. SAM 3 has no such prompts: all.
             threads: torch's threads on a CPU; None leaves them.
+            phrases: of the detections' categories, for SAM 3, which looks for them; None for the others.
 
         Raises:
             Refused: anything wrong with the model or the arguments, in one line.
@@ -110,7 +116,12 @@ class Sam:
         self.dtype = str(half or torch.float32).removeprefix("torch.")
         self.threshold, self.max_masks = threshold, max_masks
         self.boxes_per_batch = boxes_per_batch or (BOXES_ON_GPU if self.device.type == "cuda" else BOXES_ON_CPU)
-        self._forward = SamForward(load_segmenter(self.checkpoint, self.device), half=half)
+        loaded = load_segmenter(self.checkpoint, self.device)
+        self._forward: SamForward | Sam3Forward
+        if phrases is None:
+            self._forward = SamForward(loaded, half=half)
+        else:
+            self._forward, self.boxes_per_batch = Sam3Forward(loaded, phrases, half=half), ALL_BOXES
         self._scale = torch.tensor(self.preprocessing.scale, dtype=torch.float64)
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
@@ -136,9 +147,10 @@ class Sam:
             nothing = np.zeros((0, side, side), np.float32)
             return Sketch(detections, rows, nothing, np.zeros(0, np.float32), image.height, image.width)
         boxes = self.preprocessing.to_model(detections.boxes[rows], image.height, image.width)
-        logits, quality = self._predict(image, boxes)
+        category_ids = detections.category_ids[rows]
+        logits, quality = self._predict(image, boxes, category_ids)
         if self._forward.half is not None and not _finite(logits, quality).all():
-            logits, quality = self._in_float32(image, boxes)
+            logits, quality = self._in_float32(image, boxes, category_ids)
         return Sketch(detections, rows, logits, quality, image.height, image.width)
 
     def draw(self, sketch: Sketch) -> Segmented:
@@ -166,17 +178,18 @@ class Sam:
         return best[: self.max_masks] if self.max_masks else best
 
     def _predict(
-        self, image: PreparedForMasks, boxes: npt.NDArray[np.float64]
+        self, image: PreparedForMasks, boxes: npt.NDArray[np.float64], category_ids: npt.NDArray[np.int32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """(n, g, g) logits and (n,) qualities of all boxes, on the CPU."""
         with torch.inference_mode():
-            embedding = self._forward.encode(self._normalized(image))
+            embedding: Any = self._forward.encode(self._normalized(image))
             parts: list[tuple[Tensor, Tensor]] = []
             done = 0
             while done < len(boxes):
                 step = torch.from_numpy(boxes[done : done + self.boxes_per_batch]).to(self.device)
                 try:
-                    logits, quality = self._forward.decode(embedding, step)
+                    ids = category_ids[done : done + self.boxes_per_batch]
+                    logits, quality = self._forward.decode(embedding, step, ids)
                 except torch.OutOfMemoryError:
                     if self.boxes_per_batch == 1:
                         raise
@@ -188,12 +201,12 @@ class Sam:
         return tuple(torch.cat(column).numpy() for column in zip(*parts, strict=True))  # type: ignore[return-value]
 
     def _in_float32(
-        self, image: PreparedForMasks, boxes: npt.NDArray[np.float64]
+        self, image: PreparedForMasks, boxes: npt.NDArray[np.float64], category_ids: npt.NDArray[np.int32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Once more without half precision, which overflows."""
         half, self._forward.half = self._forward.half, None
         try:
-            return self._predict(image, boxes)
+            return self._predict(image, boxes, category_ids)
         finally:
             self._forward.half = half
 

@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from labeler import plain_json
 from labeler.digests import digest_of
 from labeler.errors import Refused
-from labeler.output import silent_stderr
-from labeler.storage import read_regular
+from labeler.prompts.tokenizer_file import load_tokenizer
 
 CLS_ID, SEP_ID, PERIOD_ID, QUESTION_ID = 101, 102, 1012, 1029
 # Grounding DINO's sub-sentence mask is built from these very numbers, whatever the tokenizer says
@@ -48,33 +46,12 @@ class Tokenizer:
         Raises:
             Refused: neither is there, not readable, or the ids of [CLS], [SEP], `.` and `?` are not BERT's.
         """
-        from tokenizers import BertWordPieceTokenizer
-        from tokenizers import Tokenizer as Backend
-
         whole, words = Path(folder) / "tokenizer.json", Path(folder) / "vocab.txt"
         path = whole if whole.is_file() else words
         try:
-            data = read_regular(path)
-            if path == whole:
-                plain_json.parse(data)
-                with silent_stderr():  # Rust prints a panic and its stack before Python sees an exception
-                    backend: Any = Backend.from_str(data.decode())
-            else:
-                lines = data.decode().rstrip("\n").split("\n")
-                tokens = {line.rstrip("\r"): number for number, line in enumerate(lines)}
-                backend = BertWordPieceTokenizer(tokens, lowercase=True)
+            backend, data = load_tokenizer(path, None if path == whole else _word_pieces)
         except FileNotFoundError:
             raise Refused(f"{folder}: no tokenizer.json and no vocab.txt; is it a checkpoint folder?") from None
-        except BaseException as error:  # Rust raises bare Exception for what it cannot parse, and panics beyond it
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise Refused(f"{path}: not readable as a tokenizer: {str(error)[:200]!r}") from None
-        try:
-            backend.encode("\N{GRINNING FACE}")
-        except Exception as error:  # no token for what it does not know
-            raise Refused(f"{path}: not usable as a tokenizer: {str(error)[:200]!r}") from None
-        backend.no_padding()  # a saved tokenizer.json may carry both, and a cut phrase would go unseen
-        backend.no_truncation()
         return Tokenizer(backend, digest_of(data), str(path))
 
     def word_ids(self, text: str) -> list[int]:
@@ -93,3 +70,11 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer({json.dumps(self.digest)})"
+
+
+def _word_pieces(data: bytes) -> Any:
+    """The tokenizer of a vocab.txt: a token a line, numbered from 0."""
+    from tokenizers import BertWordPieceTokenizer
+
+    lines = data.decode().rstrip("\n").split("\n")
+    return BertWordPieceTokenizer({line.rstrip("\r"): number for number, line in enumerate(lines)}, lowercase=True)
