@@ -22,7 +22,7 @@ class Yolos:
     def image_rule(self, processor, name):
         return rule_from(processor, name, "stretch", (processor["size"]["height"], processor["size"]["width"]))
 
-    def planner(self, folder):
+    def planner(self, folder, model):
         return Yolos(tuple(json.loads((folder / "config.json").read_text())["id2label"].values()))
 
     def check(self, vocabulary, prompts):

@@ -80,7 +80,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
     _check_options(config, light)
     resolve_masks(config, weights=False)
-    planner = light.family.planner(light.folder)
+    planner = light.family.planner(light.folder, config.model)
     if vocabulary is None:
         vocabulary = Vocabulary.load(
             vocabulary_spec(config), also=lambda sound: planner.check(sound, config.prompts).problems

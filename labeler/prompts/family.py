@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from labeler.config import PromptsConfig
+from labeler.config import ModelConfig, PromptsConfig
 from labeler.prompts.image_rule import ImageRule
 from labeler.vocabulary import Vocabulary
 
@@ -119,8 +119,12 @@ class Family(Protocol):
             Refused: the settings are not usable.
         """
 
-    def planner(self, folder: Path) -> Planner:
-        """What makes plans for the checkpoint in a folder. Refused where its files are not usable."""
+    def planner(self, folder: Path, model: ModelConfig) -> Planner:
+        """What makes plans for the checkpoint in a folder. Refused where its files are not usable.
+
+        Args:
+            model: the config's section, for families whose plans depend on it.
+        """
 
     def plan_from_json(self, data: Mapping[str, Any]) -> PromptPlan:
         """A plan from prompts.json. Refused where that is damaged."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from labeler.config import PromptsConfig
+from labeler.config import ModelConfig, PromptsConfig
 from labeler.errors import Refused
 from labeler.prompts.family import PlanReport
 from labeler.prompts.grounding_dino.chunks import NAME, Prompts, check, pack
@@ -54,7 +54,7 @@ class GroundingDinoFamily:
     def image_rule(self, processor: Mapping[str, Any], name: str) -> ImageRule:
         return rule_from(processor, name, "edges", _edges(processor, name))
 
-    def planner(self, folder: Path) -> ChunkPlanner:
+    def planner(self, folder: Path, model: ModelConfig) -> ChunkPlanner:
         return ChunkPlanner(Tokenizer.load(folder))
 
     def plan_from_json(self, data: Mapping[str, Any]) -> Prompts:
