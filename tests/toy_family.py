@@ -19,7 +19,7 @@ class Yolos:
     architectures, network = {"yolos": "YolosForObjectDetection"}, "tests.toy_family:YolosNetwork"
     labels: tuple[str, ...] = ()
 
-    def image_rule(self, processor, name):
+    def image_rule(self, processor, config, name):
         return rule_from(processor, name, "stretch", (processor["size"]["height"], processor["size"]["width"]))
 
     def planner(self, folder, model):

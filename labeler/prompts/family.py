@@ -108,15 +108,16 @@ class Family(Protocol):
     def options(self) -> frozenset[str]:
         """Options it has of those that only some families have, as "section.key"; see `config.OF_FAMILY`."""
 
-    def image_rule(self, processor: Mapping[str, Any], name: str) -> ImageRule:
+    def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
         """How a checkpoint wants its images.
 
         Args:
             processor: its image processor's settings, {} where it has none.
+            config: its config.json.
             name: of the checkpoint, for refusals.
 
         Raises:
-            Refused: the settings are not usable.
+            Refused: the settings are not usable, or the config says that the model cannot run here.
         """
 
     def planner(self, folder: Path, model: ModelConfig) -> Planner:
