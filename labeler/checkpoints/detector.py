@@ -39,10 +39,11 @@ def resolve(name: str | Path, *, revision: str | None = None, weights: bool = Tr
 
 
 def _check(found: Located, weights: bool) -> DetectorCheckpoint:
-    family, architecture = find_family(model_config(found), found.name)
+    config = model_config(found)
+    family, architecture = find_family(config, found.name)
     files = family.text_files
     if files and not any((found.folder / file_name).is_file() for file_name in files):
         raise Refused(f"checkpoint {found.name} has no tokenizer: it needs a {' or a '.join(files)}")
-    rule = family.image_rule(image_processor_config(found.folder), found.name)
+    rule = family.image_rule(image_processor_config(found.folder), config, found.name)
     digest = digest_of(found) if weights else ""
     return DetectorCheckpoint(found.folder, found.name, found.revision, digest, architecture, family, rule)
