@@ -150,7 +150,7 @@ class DetectConfig(Section):
 class MasksConfig(Section):
     """A mask for each of an image's best boxes, by a model of the SAM family. Without this section there are none."""
 
-    model: str  # a SAM, SAM-HQ, SAM 2 or 2.1 checkpoint: a hub name, a folder or a URL
+    model: str  # a SAM, SAM-HQ, SAM 2, 2.1 or 3 checkpoint: a hub name, a folder or a URL
     revision: str | None = None
     threshold: float = Field(0.25, ge=0, le=1)  # only detections with at least this score get one
     max_masks: int = Field(100, ge=0)  # of an image, the best; 0: no cap

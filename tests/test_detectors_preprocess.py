@@ -24,7 +24,7 @@ IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.2
 def checkpoint(folder: Path, **config) -> DetectorCheckpoint:
     size = {"size": {"shortest_edge": 128, "longest_edge": 224}}
     (folder / "preprocessor_config.json").write_text(json.dumps(size | config))
-    rule = DEFAULT.image_rule(image_processor_config(folder), "here")
+    rule = DEFAULT.image_rule(image_processor_config(folder), {}, "here")
     return DetectorCheckpoint(folder, "here", None, "", "GroundingDinoForObjectDetection", DEFAULT, rule)
 
 

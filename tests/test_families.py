@@ -19,7 +19,7 @@ from transformers.models.yolos.image_processing_pil_yolos import YolosImageProce
 from labeler import images
 from labeler.checkpoints import resolve
 from labeler.cli import main
-from labeler.config import Config, PromptsConfig, make_config
+from labeler.config import Config, ModelConfig, PromptsConfig, make_config
 from labeler.detectors import GroundingDino
 from labeler.errors import Refused
 from labeler.labeling.fingerprint import family_fields
@@ -129,7 +129,7 @@ def test_what_grounding_dino_writes_names_no_family(checkpoint: Path) -> None:
     family = resolve(checkpoint, weights=False).family
     assert family_fields(family) == {}
     assert family_fields(Yolos()) == {"family": "yolos", "family_version": 1}
-    plan = family.planner(checkpoint).plan
+    plan = family.planner(checkpoint, ModelConfig()).plan
     assert "family" not in plan(Vocabulary.load(["cat"]), PromptsConfig()).to_json()
 
 

@@ -19,10 +19,10 @@ class Yolos:
     architectures, network = {"yolos": "YolosForObjectDetection"}, "tests.toy_family:YolosNetwork"
     labels: tuple[str, ...] = ()
 
-    def image_rule(self, processor, name):
+    def image_rule(self, processor, config, name):
         return rule_from(processor, name, "stretch", (processor["size"]["height"], processor["size"]["width"]))
 
-    def planner(self, folder):
+    def planner(self, folder, model):
         return Yolos(tuple(json.loads((folder / "config.json").read_text())["id2label"].values()))
 
     def check(self, vocabulary, prompts):

@@ -43,7 +43,7 @@ def _vocabulary_show(arguments: argparse.Namespace) -> int:
 
 def _vocabulary_check(arguments: argparse.Namespace) -> int:
     from labeler.checkpoints import resolve
-    from labeler.config import PromptsConfig
+    from labeler.config import ModelConfig, PromptsConfig
     from labeler.prompts.text import describe
     from labeler.vocabulary import Vocabulary
 
@@ -51,7 +51,7 @@ def _vocabulary_check(arguments: argparse.Namespace) -> int:
         print("\n".join(describe(Vocabulary.load(arguments.vocabulary, synonyms=arguments.synonyms), None)))
         return 0
     checkpoint = resolve(arguments.model, revision=arguments.revision, weights=False)
-    planner = checkpoint.family.planner(checkpoint.folder)
+    planner = checkpoint.family.planner(checkpoint.folder, ModelConfig())
     prompts = PromptsConfig.model_construct(max_tokens=arguments.max_tokens)  # the planner says what is wrong with it
     vocabulary = Vocabulary.load(
         arguments.vocabulary,

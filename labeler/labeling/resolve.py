@@ -86,7 +86,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     light = resolve(model_name, revision=revision, weights=False, module=module)  # so that names fail before a download
     _check_options(config, light)
     light_masks = resolve_masks(config, weights=False)
-    planner = light.family.planner(light.folder)
+    planner = light.family.planner(light.folder, config.model)
     if vocabulary is None:
         vocabulary = Vocabulary.load(
             vocabulary_spec(config), also=lambda sound: planner.check(sound, config.prompts).problems
@@ -150,7 +150,9 @@ def mask_phrases(config: Config, segmenter: SegmenterCheckpoint | None, vocabula
     if segmenter is None or segmenter.architecture != Sam3Family.architectures["sam3"]:
         return None
     found = tuple(category for category in vocabulary.categories if not category.negative)  # the others have no boxes
-    return Sam3Family().planner(segmenter.folder).plan(replace(vocabulary, categories=found), config.prompts)
+    return (
+        Sam3Family().planner(segmenter.folder, config.model).plan(replace(vocabulary, categories=found), config.prompts)
+    )
 
 
 def vocabulary_spec(config: Config) -> Any:

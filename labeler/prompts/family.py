@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from labeler.config import PromptsConfig
+from labeler.config import ModelConfig, PromptsConfig
 from labeler.prompts.image_rule import ImageRule
 from labeler.vocabulary import Vocabulary
 
@@ -108,19 +108,24 @@ class Family(Protocol):
     def options(self) -> frozenset[str]:
         """Options it has of those that only some families have, as "section.key"; see `config.OF_FAMILY`."""
 
-    def image_rule(self, processor: Mapping[str, Any], name: str) -> ImageRule:
+    def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
         """How a checkpoint wants its images.
 
         Args:
             processor: its image processor's settings, {} where it has none.
+            config: its config.json.
             name: of the checkpoint, for refusals.
 
         Raises:
-            Refused: the settings are not usable.
+            Refused: the settings are not usable, or the config says that the model cannot run here.
         """
 
-    def planner(self, folder: Path) -> Planner:
-        """What makes plans for the checkpoint in a folder. Refused where its files are not usable."""
+    def planner(self, folder: Path, model: ModelConfig) -> Planner:
+        """What makes plans for the checkpoint in a folder. Refused where its files are not usable.
+
+        Args:
+            model: the config's section, for families whose plans depend on it.
+        """
 
     def plan_from_json(self, data: Mapping[str, Any]) -> PromptPlan:
         """A plan from prompts.json. Refused where that is damaged."""

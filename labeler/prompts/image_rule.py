@@ -134,6 +134,25 @@ def resample_of(processor: Mapping[str, Any], name: str) -> int:
     return resample
 
 
+def edges_of(processor: Mapping[str, Any], name: str, default: tuple[int, int]) -> tuple[int, int]:
+    """(shortest, longest) edge in pixels of an image processor's settings; `default` where they say no size.
+
+    Args:
+        name: of the checkpoint, for the refusal.
+    """
+    size = processor.get("size")
+    if size is None:
+        return default
+    if isinstance(size, int):  # the older form: size and max_size
+        return size, int(processor.get("max_size") or max(size, default[1]))
+    try:
+        return int(size["shortest_edge"]), int(size["longest_edge"])
+    except (KeyError, TypeError, ValueError):
+        raise Refused(
+            f"checkpoint {name}: its image size is {size!r}; needed are a shortest_edge and a longest_edge in pixels"
+        ) from None
+
+
 def rule_from(
     processor: Mapping[str, Any], name: str, fit: Literal["edges", "stretch", "square"], size: tuple[int, int]
 ) -> ImageRule:

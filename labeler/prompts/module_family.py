@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from labeler.config import PromptsConfig
+from labeler.config import ModelConfig, PromptsConfig
 from labeler.prompts.family import Cost, PlanReport
 from labeler.prompts.image_rule import AS_THEY_ARE, ImageRule
 from labeler.prompts.phrase_plan import PhrasePlan
@@ -48,10 +48,10 @@ class ModuleFamily:
         own = self.own_options
         return frozenset({"model.dtype"} & {f"model.{name}" for name in own}) | {f"model.options.{o}" for o in own}
 
-    def image_rule(self, processor: Mapping[str, Any], name: str) -> ImageRule:
+    def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
         return AS_THEY_ARE
 
-    def planner(self, folder: Path) -> ModuleFamily:
+    def planner(self, folder: Path, model: ModelConfig) -> ModuleFamily:
         return self
 
     def check(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> PlanReport:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from labeler.config import PromptsConfig
-from labeler.errors import Refused
+from labeler.config import ModelConfig, PromptsConfig
 from labeler.prompts.family import PlanReport
 from labeler.prompts.grounding_dino.chunks import NAME, Prompts, check, pack
 from labeler.prompts.grounding_dino.tokenizer import Tokenizer
-from labeler.prompts.image_rule import ImageRule, rule_from
+from labeler.prompts.image_rule import ImageRule, edges_of, rule_from
 from labeler.vocabulary import Vocabulary
 
 DEFAULT_IMAGE_SIZE = (800, 1333)  # what both kinds were trained with; for checkpoints that do not say
@@ -51,25 +50,11 @@ class GroundingDinoFamily:
         {"detect.score", "detect.cuda_graphs", "model.engine", "prompts.max_tokens", "prompts.max_categories"}
     )
 
-    def image_rule(self, processor: Mapping[str, Any], name: str) -> ImageRule:
-        return rule_from(processor, name, "edges", _edges(processor, name))
+    def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
+        return rule_from(processor, name, "edges", edges_of(processor, name, DEFAULT_IMAGE_SIZE))
 
-    def planner(self, folder: Path) -> ChunkPlanner:
+    def planner(self, folder: Path, model: ModelConfig) -> ChunkPlanner:
         return ChunkPlanner(Tokenizer.load(folder))
 
     def plan_from_json(self, data: Mapping[str, Any]) -> Prompts:
         return Prompts.from_json(data)
-
-
-def _edges(processor: Mapping[str, Any], name: str) -> tuple[int, int]:
-    size = processor.get("size")
-    if size is None:
-        return DEFAULT_IMAGE_SIZE
-    if isinstance(size, int):  # the older form: size and max_size
-        return size, int(processor.get("max_size") or max(size, DEFAULT_IMAGE_SIZE[1]))
-    try:
-        return int(size["shortest_edge"]), int(size["longest_edge"])
-    except (KeyError, TypeError, ValueError):
-        raise Refused(
-            f"checkpoint {name}: its image size is {size!r}; needed are a shortest_edge and a longest_edge in pixels"
-        ) from None

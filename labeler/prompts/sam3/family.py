@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from labeler.config import PromptsConfig
+from labeler.config import ModelConfig, PromptsConfig
 from labeler.errors import Refused
 from labeler.prompts import clip_tokenizer
 from labeler.prompts.clip_tokenizer import ClipTokenizer
@@ -76,15 +76,14 @@ class Sam3Family:
     text_files: ClassVar = clip_tokenizer.FILES
     options: ClassVar[frozenset[str]] = frozenset()
 
-    def image_rule(self, processor: Mapping[str, Any], name: str) -> ImageRule:
-        size = processor.get("size") or {"height": DEFAULT_SIDE, "width": DEFAULT_SIDE}
-        try:
-            sides = int(size["height"]), int(size["width"])
-        except (KeyError, TypeError, ValueError):
-            raise Refused(f"checkpoint {name}: its image size is {size!r}; needed are height and width") from None
-        return rule_from({"image_mean": HALF, "image_std": HALF, **processor}, name, "stretch", sides)
+    def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
+        side = side_of(config)
+        size = processor.get("size") or {"height": side, "width": side}
+        if size != {"height": side, "width": side}:
+            raise Refused(f"checkpoint {name}: the image processor's size {size} is not the model's {side} pixels")
+        return rule_from({"image_mean": HALF, "image_std": HALF, **processor}, name, "stretch", (side, side))
 
-    def planner(self, folder: Path) -> PhrasePlanner:
+    def planner(self, folder: Path, model: ModelConfig) -> PhrasePlanner:
         return PhrasePlanner(ClipTokenizer.load(folder))
 
     def plan_from_json(self, data: Mapping[str, Any]) -> PhrasePasses:
