@@ -14,6 +14,7 @@ from labeler.commands import (
     forget,
     label,
     mask,
+    models,
     preview,
     report,
     retry,
@@ -25,7 +26,8 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import safe, safe_output
 
-VERBS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, train, forget, vocabulary)
+_OF_RUNS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, forget)
+VERBS = (*_OF_RUNS, train, vocabulary, models)
 REFUSED = 2
 _STARTING = ("label", "mask", "retry", "train")  # verbs that leave something behind to go on with
 

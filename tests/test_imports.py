@@ -33,7 +33,7 @@ LAYERS = [
     {"vocabulary", "images", "terminal"},
     {"labels", "config"},
     {"prompts"},
-    {"shards", "checkpoints"},
+    {"shards", "checkpoints", "catalog"},
     {"runs", "detectors", "segmenters"},
     {"labeling", "truth"},
     {"exports", "evaluation", "trial"},
