@@ -17,6 +17,7 @@ from labeler.commands import (
     models,
     preview,
     report,
+    reproduce,
     retry,
     status,
     train,
@@ -27,9 +28,9 @@ from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import safe, safe_output
 
 _OF_RUNS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, forget)
-VERBS = (*_OF_RUNS, train, vocabulary, models)
+VERBS = (*_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
-_STARTING = ("label", "mask", "retry", "train")  # verbs that leave something behind to go on with
+_STARTING = ("label", "mask", "retry", "train", "reproduce")  # verbs that leave something behind to go on with
 
 
 def main(argv: Sequence[str] | None = None) -> int:

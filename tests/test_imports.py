@@ -39,7 +39,7 @@ LAYERS = [
     {"exports", "evaluation", "trial"},
     {"calibration", "review"},
     {"pipeline"},
-    {"training"},
+    {"training", "reproduction"},
     {"commands"},
     {"cli", "__main__"},
 ]
