@@ -10,7 +10,9 @@ from labeler.commands.label import describe
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("mask", help="give masks to a run's boxes (SAM, SAM-HQ, SAM 2, SAM 3), as a run laid over it")
+    parser = verbs.add_parser(
+        "mask", help="give masks to a run's boxes (SAM, SAM-HQ, SAM 2, SAM 3), as a run laid over it"
+    )
     parser.add_argument("run_uri", metavar="RUN", help="the complete run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="masks.model=..., masks.threshold=0.4")
     parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-masks)")
