@@ -11,7 +11,7 @@ from labeler import storage
 from labeler.checkpoints import Checkpoint, DetectorCheckpoint
 from labeler.config import ROWS, Config, DetectConfig, marked
 from labeler.labels.records import DECODING_VERSION, SCHEMA_VERSION
-from labeler.prompts import Family, ImageRule, Planner, PromptPlan
+from labeler.prompts import Family, ImageRule, Planner, PromptPlan, UserModule
 from labeler.prompts.families import DEFAULT
 from labeler.shards import READER_VERSION
 from labeler.vocabulary import Vocabulary
@@ -30,12 +30,13 @@ def fingerprint_fields(
     return {
         "model": checkpoint.digest,
         **family_fields(checkpoint.family),
+        **module_fields(config, checkpoint.module),
         **planner.digests,
         "vocabulary": vocabulary.fingerprint,
         "prompts": plan.fingerprint,
         "decoding_version": DECODING_VERSION,
         "image_size": list(rule.size),
-        "resize_kernel": resize_kernel(config.detect),
+        "resize_kernel": resize_kernel(config.detect) if rule.fit != "none" else "none",
         **{f"detect.{name}": value for name, value in marked(config.detect, ROWS).items()},
         "unit.max_images": config.unit.max_images,
         "unit.max_bytes": config.unit.max_bytes,
@@ -53,6 +54,18 @@ def family_fields(family: Family) -> dict[str, Any]:
     (`Run.require_fingerprint` compares every field that either side has.)
     """
     return {} if family == DEFAULT else {"family": family.name, "family_version": family.version}
+
+
+def module_fields(config: Config, module: UserModule | None) -> dict[str, Any]:
+    """The fields that only runs with a detector of the user's own have."""
+    if module is None:
+        return {}
+    return {
+        "family": module.name,
+        "family_version": module.version,
+        "family_source": module.digest,
+        "model.options": config.model.options,
+    }
 
 
 def rule_of(config: Config, checkpoint: DetectorCheckpoint) -> ImageRule:

@@ -13,11 +13,11 @@ from typing import Any
 from labeler import storage
 from labeler.checkpoints import DetectorCheckpoint, resolve
 from labeler.checkpoints.library import check_transformers
-from labeler.config import Config, of_families
+from labeler.config import OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, rule_of
 from labeler.labels.records import LABELS
-from labeler.prompts import ImageRule, PromptPlan
+from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
 from labeler.runs.plan import PlannedShard
@@ -81,7 +81,9 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
     _check_drafts(config)
-    light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
+    module = UserModule.find(config.model.family) if config.model.family is not None else None
+    revision = config.model.revision
+    light = resolve(model_name, revision=revision, weights=False, module=module)  # so that names fail before a download
     _check_options(config, light)
     light_masks = resolve_masks(config, weights=False)
     planner = light.family.planner(light.folder, config.model)
@@ -92,7 +94,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
         _warn_of(vocabulary.doubts)
     plan = planner.plan(vocabulary, config.prompts)
     phrases = mask_phrases(config, light_masks, vocabulary)
-    checkpoint = resolve(model_name, revision=config.model.revision)
+    checkpoint = resolve(model_name, revision=revision, module=module)
     segmenter = resolve_masks(config)
     fields = fingerprint_fields(config, vocabulary, plan, planner, checkpoint) | masks_fields(
         config, segmenter, phrases
@@ -162,7 +164,10 @@ def vocabulary_spec(config: Config) -> Any:
 def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
     """Refused for options that other families have, and for a size that the model does not take."""
     rule_of(config, checkpoint)
-    foreign = sorted(of_families(config).keys() - checkpoint.family.options)
+    asked = of_families(config)
+    if isinstance(checkpoint.family, ModuleFamily):
+        asked |= changed(config, OF_LABELER)
+    foreign = sorted(asked.keys() - checkpoint.family.options)
     if foreign:
         raise Refused(
             f"{', '.join(foreign)}: checkpoint {checkpoint.name} is of the family {checkpoint.family.name}, "

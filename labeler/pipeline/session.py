@@ -22,7 +22,7 @@ from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_worke
 from labeler.pipeline.connection import connect
 from labeler.pipeline.display import Display
 from labeler.pipeline.gpus import require_gpus
-from labeler.pipeline.preflight import preflight, readable_uri
+from labeler.pipeline.preflight import preflight, preflight_module, readable_uri
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
@@ -84,6 +84,8 @@ def carry_out(
     patience = CapacityWait(job.config.ray.start_timeout_s, console)
     with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
+            if make_detector is None and job.checkpoint is not None and job.checkpoint.module is not None:
+                preflight_module(job.checkpoint.module, patience)
             workers = _workers(job, started_here, make_detector, patience, console)
             waits_s = cluster.limit_waiting(job.config.ray, workers)
             preflight(

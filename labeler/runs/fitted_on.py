@@ -16,6 +16,8 @@ _FIELDS = (
     "model",
     "family",
     "family_version",
+    "family_source",
+    "model.options",
     "tokenizer",
     "prompts",
     "vocabulary",

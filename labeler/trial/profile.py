@@ -23,10 +23,12 @@ from labeler.detectors.profiling import (
     traced,
 )
 from labeler.detectors.ranges import Ranges, replaced
+from labeler.errors import Refused
 from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import Job
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import rows_to_table, table_to_parquet
+from labeler.prompts import ModuleFamily
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Item
 from labeler.trial.sampling import first_items
@@ -73,7 +75,12 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     Args:
         images: how many.
         trace: a file for a Chrome trace of one batch; None for none.
+
+    Raises:
+        Refused: the detector is the user's own, whose parts are not known.
     """
+    if isinstance(job.detector.family, ModuleFamily):
+        raise Refused(f"--profile does not know the parts of {job.detector.architecture}; --dry-run times it")
     labeler = labeler_here(job, masks=False)
     detector = _detector_of(labeler)
     clock, roof = seconds_on(detector.device), reached_rate(detector)
