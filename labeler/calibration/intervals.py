@@ -32,5 +32,5 @@ def one_sided(confidence: float) -> float:
     return NormalDist().inv_cdf(confidence)
 
 
-def two_sided(confidence: float = SHOWN) -> float:
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
+def two_sided() -> float:
+    return NormalDist().inv_cdf(0.5 + SHOWN / 2)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from labeler import plain_json, storage
 from labeler.errors import Refused
-from labeler.evaluation.average_precision import SCORE_THRESHOLDS
+from labeler.evaluation.average_precision import at_least
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import BOXES
 from labeler.runs import Snapshot
@@ -155,10 +155,6 @@ def _judge(
 
 def _count(table: pa.Table, boxes: dict[int, npt.NDArray[np.int64]]) -> None:
     """Add a unit's boxes to the counts."""
-    rows = DetectionsColumn(table).per_row(masks=False)
-    category_ids = np.concatenate([d.category_ids for d in rows]) if rows else np.zeros(0, np.int32)
-    scores = np.concatenate([d.scores for d in rows]) if rows else np.zeros(0, np.float32)
-    for id_ in np.unique(category_ids):
-        mine = np.sort(scores[category_ids == id_])
-        at_least = len(mine) - np.searchsorted(mine, SCORE_THRESHOLDS.astype(np.float32), side="left")
-        boxes[int(id_)] = boxes.get(int(id_), np.zeros(len(SCORE_THRESHOLDS), np.int64)) + at_least
+    found = DetectionsColumn(table).detections
+    for id_ in np.unique(found.category_ids).tolist():
+        boxes[id_] = boxes.get(id_, 0) + at_least(found.scores[found.category_ids == id_])

@@ -70,7 +70,7 @@ class CocoPart:
     """One part: a file for each split."""
 
     def __init__(self, settings: CocoFormat, frame: Frame, number: int, annotations: int, folder: Path) -> None:
-        self._settings, self._frame, self._number, self._folder = settings, frame, number, folder
+        self._settings, self._frame, self._number = settings, frame, number
         self._annotations, self._images = annotations, 0
         self._uploads = Uploads(frame.target) if settings.copy_images else None
         self._documents = {split: _Document(folder, split) for split in frame.splits}

@@ -54,7 +54,7 @@ def draw_contact_sheet(
     """
     shown = tiles[: max(0, max_tiles)]
     columns = max(1, min(columns, len(shown)))
-    font = _font(max(9, tile_px // 26))
+    font = ImageFont.load_default(max(9, tile_px // 26))
     line = _line_height(font)
     left_out = len(tiles) - len(shown)
     header = "  ".join(part for part in (title, f"({left_out} more not shown)" if left_out else "") if part)
@@ -170,10 +170,6 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 def _text_colour(colour: str) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"  # luma of ITU-R BT.601
-
-
-def _font(size_px: int) -> Any:
-    return ImageFont.load_default(size_px)
 
 
 def _line_height(font: Any) -> int:

@@ -107,10 +107,3 @@ def ahead(pool: ThreadPoolExecutor, call: Callable[[T], R], arguments: Iterable[
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def read_tables(
-    plan: Sequence[PlannedShard], progress: Progress, *, columns: Sequence[str] | None = None
-) -> Iterator[pa.Table]:
-    """One table per committed unit, in key order."""
-    return (table for _, table in iterate_units(plan, progress, columns))
