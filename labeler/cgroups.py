@@ -11,7 +11,7 @@ def groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path]
     """Yield (version, folder) of this process's group and of each group above it: all their limits hold at once.
 
     Args:
-        controller: "memory" or "cpu".
+        controller: "memory", "cpu" or "pids".
         root: the folder with `proc` and `sys`.
     """
     mounted, paths = root / "sys/fs/cgroup", _own_paths(root)

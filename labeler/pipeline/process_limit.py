@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from labeler.cgroups import groups
 from labeler.errors import Refused
 
 LEAST_FREE = 300  # measured: 282 of a local Ray with one worker on two cores
@@ -35,7 +36,7 @@ def _free(root: Path) -> Iterator[tuple[int, str]]:
     limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if os.geteuid() != 0 and limit != resource.RLIM_INFINITY:  # root is not held to it
         yield limit - _threads_of(os.getuid(), root), f"the user's limit of {limit} (ulimit -u)"
-    for folder in _groups(root):
+    for _, folder in groups("pids", root):
         with suppress(OSError, ValueError):  # "max" is no limit
             limit = int((folder / "pids.max").read_text())
             used = int((folder / "pids.current").read_text())
@@ -50,14 +51,3 @@ def _threads_of(user: int, root: Path) -> int:
             fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
             threads += int(fields["Threads"]) if int(fields["Uid"].split()[0]) == user else 0
     return threads
-
-
-def _groups(root: Path) -> Iterator[Path]:
-    """The control groups that hold this process, by version 2 and by version 1, up to the root."""
-    with suppress(OSError, ValueError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers in ("", "pids"):
-                top = root / "sys/fs/cgroup" / controllers
-                group = top / path.strip("/")
-                yield from (folder for folder in (group, *group.parents) if folder == top or top in folder.parents)
