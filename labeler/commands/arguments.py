@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, TypeAlias
 
-from labeler import storage
-from labeler.errors import Refused
-
 if TYPE_CHECKING:
-    from labeler.runs import Run
+    from labeler.runs import Run, Snapshot
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -22,9 +19,16 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def require_run(uri: str) -> Run:
     """The run in a folder; Refused when there is none."""
-    from labeler.runs import open_run
+    from labeler import runs
 
-    run = open_run(storage.absolute_uri(uri))
-    if run is None:
-        raise Refused(f"{storage.redact(uri)} is no run: it has no run.json; give the output folder of a label command")
-    return run
+    return runs.require_run(uri)
+
+
+def require_snapshot(arguments: argparse.Namespace, verb: str) -> Snapshot:
+    """The run in the folder RUN as it is now; Refused when there is none, or an incomplete one without --partial."""
+    from labeler.runs import read_snapshot
+
+    snapshot = read_snapshot(require_run(arguments.run_uri))
+    if not arguments.partial:
+        snapshot.require_complete(f"{verb} what there is with --partial")
+    return snapshot

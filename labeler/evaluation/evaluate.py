@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 from labeler import storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import LVIS, LVIS_FIXED
 from labeler.evaluation.collector import Collector, RulesChoice, choose_rules, why_not_fixed
-from labeler.evaluation.evaluation import Evaluation
-from labeler.evaluation.groups import Groups, GroupsSpec, frequency_groups, read_groups
+from labeler.evaluation.evaluation import Aligned, Evaluation
+from labeler.evaluation.groups import GroupsSpec, frequency_groups, read_groups
 from labeler.evaluation.protocol import protocol_of
 from labeler.evaluation.run_detections import read_detections
-from labeler.labels.thresholds import NOTHING_KEPT, Thresholds
-from labeler.runs import Run, Snapshot, open_run, read_snapshot
+from labeler.labels.thresholds import NOTHING_KEPT
+from labeler.runs import Run, Snapshot, read_snapshot, require_run
 from labeler.runs.fitted_on import thresholds_for
-from labeler.truth.alignment import CategoryMatch, ImageMatch, match_categories, match_images
+from labeler.truth.alignment import ImageMatch, match_categories, match_images
 from labeler.truth.ground_truth import Annotations, GroundTruth, read_ground_truth
 from labeler.truth.matching import Kind
 
@@ -61,9 +58,9 @@ def evaluate_run(
             or what `fixed_ap` and `partial` say.
         StorageError: something cannot be read.
     """
-    snapshot = _snapshot_of(of) if isinstance(of, str) else of
+    snapshot = read_snapshot(require_run(of)) if isinstance(of, str) else of
     run = snapshot.run
-    limits = thresholds_for(run, thresholds) if thresholds is not None else Thresholds()
+    limits = thresholds_for(run, thresholds)
     if not partial:
         snapshot.require_complete("evaluate what there is with --partial")
     whole, with_masks = _read_truth(annotations, run, masks)
@@ -75,7 +72,7 @@ def evaluate_run(
     categories = match_categories(run.vocabulary(), whole, by_name=by_name, partial=partial)
     images = match_images(snapshot, whole)
     _require_all_images(run, whole, images, partial=partial)
-    part = _Part.of(whole, images, categories)
+    part = Aligned.of(whole, images, categories)
     collector = Collector(part.truth, chosen, fixed=chosen is LVIS and not why_not, masks=with_masks)
     kept = Collector(part.truth, chosen, fixed=False, masks=with_masks)
     if thresholds is None:
@@ -103,6 +100,7 @@ def evaluate_run(
         {LVIS_FIXED.name: why_not} if why_not else {},
         part.moved(wanted) | (frequency_groups(part.truth) if chosen is LVIS else {}),
         kept.scores(kinds) if suppress_iou is not None else (),
+        part,
     )
 
 
@@ -128,40 +126,3 @@ def _require_all_images(run: Run, truth: GroundTruth, images: ImageMatch, *, par
         f"{len(missing):,} of {len(truth.file_names):,} images of annotations {truth.source} are not in run "
         f"{run.manifest.run_id} ({first}{', ...' if len(missing) > 3 else ''}); --partial evaluates the others"
     )
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The part of the ground truth that is evaluated, with everything that points into it moved to its positions."""
-
-    truth: GroundTruth
-    rows: dict[tuple[str, int], Any]
-    category_of: dict[int, int]
-    new_category: Any  # (categories of the whole,) int64, -1 where left out
-
-    @staticmethod
-    def of(whole: GroundTruth, images: ImageMatch, categories: CategoryMatch) -> _Part:
-        kept = np.zeros(len(whole.categories), np.bool_)
-        kept[list(categories.position_of.values())] = True
-        new_image = np.append(np.cumsum(images.present, dtype=np.int32) - 1, np.int32(-1))  # the last: -1 stays -1
-        new_category = np.where(kept, np.cumsum(kept) - 1, -1)
-        return _Part(
-            whole.only(images.present, kept),
-            {unit: new_image[positions] for unit, positions in images.rows.items()},
-            {id_: int(new_category[position]) for id_, position in categories.position_of.items()},
-            new_category,
-        )
-
-    def moved(self, groups: Groups) -> Groups:
-        return {
-            name: [int(self.new_category[member]) for member in members if self.new_category[member] >= 0]
-            for name, members in groups.items()
-        }
-
-
-def _snapshot_of(run_uri: str) -> Snapshot:
-    run = open_run(run_uri)
-    if run is None:
-        shown = storage.redact(run_uri)
-        raise Refused(f"{shown} is no run: it has no run.json; give the output folder of a label command")
-    return read_snapshot(run)

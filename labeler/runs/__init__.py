@@ -1,6 +1,6 @@
 """A run: a folder on storage with an immutable manifest, a plan, and committed units."""
 
-from labeler.runs.manifest import Manifest, Run, fingerprint_of, open_run
+from labeler.runs.manifest import Manifest, Run, fingerprint_of, open_run, require_run
 from labeler.runs.plan import PlannedShard, read_plan
 from labeler.runs.progress import Progress, read_progress
 from labeler.runs.rows import UnitKey, iterate_units, only_units, read_unit_file, units_in_order
@@ -21,5 +21,6 @@ __all__ = [
     "read_progress",
     "read_snapshot",
     "read_unit_file",
+    "require_run",
     "units_in_order",
 ]
