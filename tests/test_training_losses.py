@@ -14,9 +14,9 @@ from transformers.loss.loss_grounding_dino import GroundingDinoForObjectDetectio
 from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as stock
 
 from labeler import checkpoints
-from labeler.training.forward import Trainee
 from labeler.training.losses import LossWeights, Targets, detection_loss, generalized_iou, match
 from labeler.training.models import load_trainable
+from labeler.training.trainee import Trainee
 
 A, B, C = 2001, 2002, 2003  # word tokens
 SAME = [[101, A, B, 1012, C, 1012, 102]] * 2  # two phrases: "A B" and "C"
@@ -207,7 +207,7 @@ def test_the_proposal_heads_learn_from_our_loss_and_not_from_transformers(detect
 
 
 def test_fused_attention_gives_the_same_loss_and_gradients(tmp_path: Path) -> None:
-    from labeler.training.fused_attention import use_fused_attention
+    from labeler.training.trainee import use_fused_attention
 
     checkpoint = checkpoints.resolve(tiny_checkpoint(tmp_path))
     pixels, ids, mask = _inputs()

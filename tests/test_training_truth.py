@@ -21,7 +21,7 @@ from labeler.training.config import make_training_job
 from labeler.training.found_images import locate
 from labeler.training.job import prepare, run_worker
 from labeler.training.shapes import ALL, SEEN
-from labeler.training.stored import Location, Record
+from labeler.training.stored_images import Location, Record
 from labeler.training.validation import stored_validation
 from labeler.vocabulary import Vocabulary
 

@@ -138,7 +138,7 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """What the command prints."""
-        from labeler.evaluation.text import describe
+        from labeler.evaluation.lines import describe
 
         return describe(self)
 

@@ -10,11 +10,18 @@ from typing import Any
 import pyarrow as pa
 
 from labeler.exports import data_card
-from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, sequence, value, with_features
 from labeler.exports.formats import Frame, part_name
 from labeler.exports.parquet_tables import BYTES_PER_PART
 from labeler.exports.pixels import Pixels
-from labeler.exports.rolling_parquet import ParquetRows
+from labeler.exports.rolling_parquet import (
+    IMAGE,
+    IMAGE_FEATURE,
+    ParquetRows,
+    class_label,
+    sequence,
+    value,
+    with_features,
+)
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
 from labeler.labels.boxes import area, xyxy_to_xywh

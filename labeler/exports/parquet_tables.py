@@ -10,10 +10,17 @@ from typing import Any
 import pyarrow as pa
 
 from labeler.exports import data_card
-from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, sequence, value, with_features
 from labeler.exports.formats import Frame, part_name
 from labeler.exports.pixels import Pixels
-from labeler.exports.rolling_parquet import ParquetRows
+from labeler.exports.rolling_parquet import (
+    IMAGE,
+    IMAGE_FEATURE,
+    ParquetRows,
+    class_label,
+    sequence,
+    value,
+    with_features,
+)
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
 from labeler.labels.detections_column import MASK, mask_value

@@ -1,8 +1,9 @@
-"""One Parquet file written row by row: rows wait until they fill a row group, so memory is that of one."""
+"""Parquet files written row by row, their memory that of one row group; their columns as `datasets` names them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,28 @@ class ParquetRows:
         self.flush()
         self._writer.close()
         self._file.close()
+
+
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+IMAGE_FEATURE: dict[str, Any] = {"_type": "Image"}
+
+
+def class_label(names: Sequence[str]) -> dict[str, Any]:
+    """A 0-based class index with its names."""
+    return {"_type": "ClassLabel", "names": list(names)}
+
+
+def sequence(feature: Mapping[str, Any], length: int = -1) -> dict[str, Any]:
+    """A list; this spelling is read by old and new versions of `datasets`."""
+    return {"_type": "Sequence", "feature": dict(feature), "length": length}
+
+
+def value(type_: pa.DataType) -> dict[str, Any]:
+    names = {pa.float32(): "float32", pa.float64(): "float64"}
+    return {"_type": "Value", "dtype": names.get(type_, str(type_))}
+
+
+def with_features(schema: pa.Schema, special: Mapping[str, Mapping[str, Any]]) -> pa.Schema:
+    """The schema, telling `datasets` what each column is; plain columns speak for themselves."""
+    features = {field.name: special.get(field.name) or value(field.type) for field in schema}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})

@@ -18,7 +18,7 @@ from PIL import WebPImagePlugin as pillow_webp
 
 from labeler.errors import LabelerError
 from labeler.images import headers, tiff_tags
-from labeler.images.pixels import WEBP_BYTES_PER_PIXEL, decoding_bytes, upright_rgb
+from labeler.images.upright import WEBP_BYTES_PER_PIXEL, decoding_bytes, upright_rgb
 
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb: 1.5 GB while decoding, 3 GB as WebP
 

@@ -16,8 +16,8 @@ from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, refusals
 from labeler.runs import Run, open_run, read_progress, read_snapshot
 from labeler.runs.create import NewRun, create_run
+from labeler.runs.overlay.chosen_units import Selection
 from labeler.runs.overlay.derived import count_unselected, describe_unselected, select_units
-from labeler.runs.overlay.selection import Selection
 from labeler.terminal import message_console
 
 

@@ -20,7 +20,7 @@ from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
 from labeler.runs.snapshot import read_snapshot
 from labeler.terminal import message_console
-from labeler.trial.sampling import require_images
+from labeler.trial.sample import require_images
 
 
 def label(

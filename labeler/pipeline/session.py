@@ -31,7 +31,7 @@ from labeler.pipeline.worker import WorkerSettings
 from labeler.runs import layout
 from labeler.runs.erasure.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run
-from labeler.runs.overlay.selection import read_selection
+from labeler.runs.overlay.chosen_units import read_selection
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.report import Report, build_report

@@ -20,8 +20,7 @@ from labeler.review.differences import KINDS, PAIR_IOU, SAME_IOU, Difference, co
 from labeler.review.image_bytes import ImageReader
 from labeler.review.join import Join, Pair, Place, RunSide
 from labeler.review.pictures import read_rows, shortest, thumbnails
-from labeler.review.reservoir import Reservoir
-from labeler.review.turns import in_turns
+from labeler.review.reservoir import Reservoir, in_turns
 from labeler.runs import Run, read_snapshot
 from labeler.truth.category_names import same_name
 from labeler.vocabulary import Vocabulary

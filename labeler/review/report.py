@@ -14,10 +14,9 @@ from labeler.labels.thresholds import KEYS, Thresholds, as_written
 from labeler.review import page
 from labeler.review.image_bytes import ImageReader
 from labeler.review.pictures import Pick, describe_boxes, read_rows, thumbnails
-from labeler.review.reservoir import Ints
+from labeler.review.reservoir import Ints, in_turns, interleave
 from labeler.review.survey import BANDS, SUSPICIONS, Survey, survey_run
 from labeler.review.truth import Truth, judge_run
-from labeler.review.turns import in_turns, interleave
 from labeler.runs import Snapshot, UnitKey
 from labeler.runs.fitted_on import fitted_on
 from labeler.truth.ground_truth import Annotations

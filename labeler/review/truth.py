@@ -16,9 +16,8 @@ from labeler.labels.thresholds import Thresholds
 from labeler.review.reservoir import Ints, Reservoir
 from labeler.runs import Snapshot, UnitKey
 from labeler.truth.alignment import Positions
-from labeler.truth.greedy import match_greedily
 from labeler.truth.ground_truth import Annotations
-from labeler.truth.matching import overlap
+from labeler.truth.matching import match_greedily, overlap
 
 IOU = 0.5
 _EACH = 6  # images of a category's false positives, and of its misses

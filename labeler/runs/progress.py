@@ -9,7 +9,7 @@ from labeler import storage
 from labeler.errors import InputChanged
 from labeler.runs import layout
 from labeler.runs.manifest import Run
-from labeler.runs.overlay.selection import read_selection
+from labeler.runs.overlay.chosen_units import read_selection
 from labeler.runs.plan import PlannedShard
 
 NOTHING: frozenset[int] = frozenset()

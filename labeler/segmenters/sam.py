@@ -17,8 +17,7 @@ from labeler.labels.detections import Detections
 from labeler.labels.masks import Mask
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.enlarge import Enlarging
-from labeler.segmenters.forward import SamForward
-from labeler.segmenters.loading import load_segmenter
+from labeler.segmenters.forward import SamForward, load_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing, PreparedForMasks
 
 log = logging.getLogger(__name__)

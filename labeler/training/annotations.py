@@ -14,7 +14,7 @@ from labeler import storage
 from labeler.errors import Refused, StorageError
 from labeler.training.categories import NONE, listed, match_by_name
 from labeler.training.found_images import find_images, locate
-from labeler.training.stored import Location, Record
+from labeler.training.stored_images import Location, Record
 from labeler.truth.alignment import require_distinct_names
 from labeler.truth.ground_truth import GroundTruth, read_ground_truth, refuse
 from labeler.vocabulary import Vocabulary

@@ -10,7 +10,7 @@ from labeler import storage
 from labeler.file_names import NameIndex, comparable, last_part
 from labeler.shards.names import is_image
 from labeler.shards.tar_members import walk
-from labeler.training.stored import Location
+from labeler.training.stored_images import Location
 
 log = logging.getLogger(__name__)
 

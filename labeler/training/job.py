@@ -33,7 +33,7 @@ from labeler.training.outputs import Outputs
 from labeler.training.prompting import PromptSampler
 from labeler.training.run_labels import read_run
 from labeler.training.shapes import ALL, select
-from labeler.training.stored import Record, StoredSource, digest_of
+from labeler.training.stored_images import Record, StoredSource, digest_of
 from labeler.training.validation import ValidationSet, shapes_validation, stored_validation
 from labeler.vocabulary import Category, Vocabulary
 

@@ -19,12 +19,11 @@ from labeler.training.batches import Batch, Batches, Dropped
 from labeler.training.config import LossConfig, OptimizerConfig, PretrainConfig, TrainConfig
 from labeler.training.crops import crop_loss, cut
 from labeler.training.dense import dense_loss
-from labeler.training.forward import Trainee
-from labeler.training.fused_attention import use_fused_attention
 from labeler.training.losses import PARTS, LossWeights, Targets, detection_loss
 from labeler.training.models import load_trainable, write_checkpoint
 from labeler.training.outputs import BEST, Outputs, mean_ap
 from labeler.training.schedule import lr_factor, progress
+from labeler.training.trainee import Trainee, use_fused_attention
 from labeler.training.trouble import Trouble
 from labeler.training.validation import ValidationSet, validate
 

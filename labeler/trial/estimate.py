@@ -12,7 +12,7 @@ from labeler.labeling.resolve import Job
 from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard
 from labeler.shards import skipped
-from labeler.trial.sampling import FIRST_IMAGES, sample_items, skipped_in_sample
+from labeler.trial.sample import FIRST_IMAGES, sample_items, skipped_in_sample
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from labeler.labeling.resolve import Job, plan_input
 from labeler.labels.contact_sheet import Tile, draw_contact_sheet
 from labeler.labels.records import Row
 from labeler.shards import Item
-from labeler.trial.sampling import sample_items
+from labeler.trial.sample import sample_items
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Item
-from labeler.trial.sampling import first_items
+from labeler.trial.sample import first_items
 
 READ, DECODE, WRITE, REST = "read", "decode and hash", "encode and write", "rest"
 
