@@ -18,7 +18,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _mask(arguments: argparse.Namespace) -> int:
-    from labeler.pipeline.mask import mask
+    from labeler.pipeline.derive import mask
 
     run = require_run(arguments.run_uri)
     output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-masks")

@@ -19,7 +19,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    from labeler.pipeline.retry import retry
+    from labeler.pipeline.derive import retry
 
     run = require_run(arguments.run_uri)
     statuses = [status.strip() for status in arguments.status.split(",") if status.strip()]
