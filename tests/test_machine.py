@@ -1,4 +1,4 @@
-"""How many CPUs a process may use: affinity, and the quotas of control groups of both versions."""
+"""How many CPUs a process may use: by affinity, and by the quotas of control groups of both versions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from control_groups import control_group
 
-from labeler import cpus
+from labeler import machine
 from labeler.machine import available_cpus, worker_threads
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
