@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage, Selection
 from labeler.exports.splits import ALL
 from labeler.exports.totals import Totals
+from labeler.exports.uploads import Uploads
 from labeler.runs import Run
 from labeler.vocabulary import Category
 
@@ -32,45 +33,65 @@ class Frame:
     target: str
     selection: Selection
 
-    def class_of(self) -> dict[int, int]:
-        """Category id -> class index, 0-based."""
-        return {category.id: place for place, category in enumerate(self.categories)}
 
+class Part(ABC):
+    """One part's files while they are written, on local disk; single images go straight to the target.
 
-class Part(Protocol):
-    """One part's files while they are written, on local disk."""
+    Args:
+        most_images, most_bytes: what makes it full; None for any number.
+    """
 
-    def add(self, image: ChosenImage, pixels: Pixels | None) -> None: ...
+    def __init__(
+        self, frame: Frame, number: int, *, most_images: int | None = None, most_bytes: int | None = None
+    ) -> None:
+        self._frame, self._number = frame, number
+        self._most_images, self._most_bytes = most_images, most_bytes
+        self._images = self._bytes = 0
+        self._class_of = {category.id: place for place, category in enumerate(frame.categories)}  # 0-based
+        self._names = {category.id: category.name for category in frame.categories}
+        self._uploads = Uploads(frame.target)
+
+    @abstractmethod
+    def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
+        """Write one image and its labels; `pixels` if the format needs them."""
 
     @property
     def is_full(self) -> bool:
         """Asked after each unit."""
+        by_images = self._most_images is not None and self._images >= self._most_images
+        return by_images or (self._most_bytes is not None and self._bytes >= self._most_bytes)
 
+    @abstractmethod
     def finish(self) -> Mapping[str, Path]:
         """Path in the export -> local file, of all that has to be uploaded."""
 
 
-class Format(Protocol):
-    """A format with its settings."""
+@dataclass(frozen=True)
+class Format(ABC):
+    """A format with its settings.
+
+    Attributes:
+        reserved: names that a column kept by the user must not have, because the format has its own under it.
+        needs_masks: whether it writes them; if not, they are not read.
+    """
+
+    reserved = frozenset[str]()
+    needs_masks = False
 
     @property
+    @abstractmethod
     def name(self) -> str: ...
 
     @property
+    @abstractmethod
     def needs_pixels(self) -> bool: ...
 
-    @property
-    def needs_masks(self) -> bool:
-        """Whether it writes them; if not, they are not read."""
-
-    @property
-    def reserved(self) -> frozenset[str]:
-        """Names that a column kept by the user must not have, because the format has its own under it."""
-
+    @abstractmethod
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> Part: ...
 
     def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
         """Small files that are written last: path -> content."""
+        return {}
 
 
 def part_name(split: str, number: int, extension: str, *, only: bool = False) -> str:

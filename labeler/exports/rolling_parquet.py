@@ -10,6 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from labeler.exports.formats import Frame, Part, part_name
+
+_GROUP_BYTES = 64 << 20
+
 
 class ParquetRows:
     """Owns one file in the making.
@@ -50,6 +54,47 @@ class ParquetRows:
         self.flush()
         self._writer.close()
         self._file.close()
+
+
+class ParquetPart(Part):
+    """A part of Parquet files, one of each table for each split; full when one of them has so many bytes.
+
+    Args:
+        schemas: of each table: the folder of its files.
+        most_bytes: of one file.
+        group_rows: of one row group, at the most.
+    """
+
+    def __init__(
+        self,
+        frame: Frame,
+        number: int,
+        folder: Path,
+        schemas: Mapping[str, pa.Schema],
+        most_bytes: int,
+        group_rows: int,
+    ) -> None:
+        super().__init__(frame, number, most_bytes=most_bytes)
+        self._files = {
+            (table, split): ParquetRows(
+                folder / f"{table}-{split}", schema, group_rows=group_rows, group_bytes=_GROUP_BYTES
+            )
+            for table, schema in schemas.items()
+            for split in frame.splits
+        }
+
+    @property
+    def is_full(self) -> bool:
+        self._bytes = max(file.bytes_written for file in self._files.values())
+        return super().is_full
+
+    def finish(self) -> Mapping[str, Path]:
+        for file in self._files.values():
+            file.close()
+        return {
+            f"{table}/{part_name(split, self._number, 'parquet')}": file.path
+            for (table, split), file in self._files.items()
+        }
 
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
