@@ -25,6 +25,7 @@ LAYERS = [
         "owners",
         "file_names",
         "byte_budget",
+        "ahead",
         "machine",
     },
     {"storage"},

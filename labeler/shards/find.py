@@ -10,9 +10,9 @@ from functools import partial
 from typing import get_args
 
 from labeler import storage
+from labeler.ahead import IN_FLIGHT
 from labeler.errors import Refused, StorageError
 from labeler.shards import skipped
-from labeler.shards.fetching import IN_FLIGHT
 from labeler.shards.listing import Found, list_all, path_below, repeated
 from labeler.shards.look_inside import images_among, with_images
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of

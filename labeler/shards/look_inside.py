@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from labeler import storage
+from labeler.ahead import IN_FLIGHT
 from labeler.errors import Refused
 from labeler.shards import skipped
-from labeler.shards.fetching import IN_FLIGHT
 from labeler.shards.image_column import NoImageColumn
 from labeler.shards.names import SNIFFED_BYTES, looks_like_image
 from labeler.shards.parquet import image_column_problem
