@@ -9,6 +9,7 @@ from typing import Any
 
 from labeler import storage
 from labeler.errors import Refused
+from labeler.images import MAX_PIXELS
 from labeler.labels.contact_sheet import colour_of
 from labeler.labels.thresholds import KEYS, Thresholds, as_written
 from labeler.review import page
@@ -99,7 +100,7 @@ class _Images:
         self._progress, self._truth = snapshot.progress, truth
         self._reader = ImageReader(snapshot)
         self._prefixes = snapshot.prefixes
-        self._max_pixels = int(snapshot.run.manifest.fingerprint_fields.get("detect.max_pixels") or 178_956_970)
+        self._max_pixels = int(snapshot.run.manifest.fingerprint_fields.get("detect.max_pixels") or MAX_PIXELS)
         self.unreadable = 0
 
     def within(self, picks: Sequence[Pick], room_bytes: int) -> list[str]:

@@ -12,7 +12,7 @@ from labeler import storage
 from labeler.ahead import Fetch, in_order
 from labeler.labels.records import UnitExtent, parquet_to_table, unit_extent
 from labeler.runs import layout
-from labeler.runs.plan import PlannedShard
+from labeler.runs.plan import PlannedShard, undamaged
 from labeler.runs.progress import NOTHING, Progress
 
 PREFETCH_FILES = 32  # unit files in flight: enough to hide ~20 ms a request, and a few MB of memory
@@ -46,15 +46,10 @@ def read_unit_file(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
 def _read(uri: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, range]:
     """(rows of a unit file, their indices in the shard)."""
     data = storage.read_bytes(uri)
-    try:
+    with undamaged(uri, "restore it, or delete it and label again: that makes it anew"):
         table, extent = parquet_to_table(data, columns), unit_extent(data)
-        _require_place(uri, extent)
-        return table, extent.indices
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        said = (str(error).splitlines() or ["?"])[0]
-        raise storage.StorageError(
-            f"{storage.redact(uri)} is damaged ({said}); restore it, or delete it and label again: that makes it anew"
-        ) from error
+    _require_place(uri, extent)
+    return table, extent.indices
 
 
 def _require_place(uri: str, extent: UnitExtent) -> None:

@@ -13,7 +13,7 @@ from labeler.errors import InputChanged, StorageError
 from labeler.storage.local_failures import GONE, reading, writing
 from labeler.storage.local_walk import TEMPORARY_FOLDER, LocalWalk
 from labeler.storage.local_writes import link, replace, replace_unless_there, scratch_folder_of_run, write, write_all
-from labeler.storage.objects import Body, ObjectInfo, OnSkipped
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped, Store
 from labeler.storage.redaction import redact
 from labeler.storage.regular_file import open_regular
 from labeler.storage.retries import retrying
@@ -21,7 +21,7 @@ from labeler.storage.scratch_names import Unfinished, folder_mark, mark, parse_l
 from labeler.storage.uris import local_path
 
 
-class LocalStore:
+class LocalStore(Store):
     """Files of this machine, or of a file system that all machines share."""
 
     reopen_gap = 64 << 10

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from labeler.errors import InputChanged, StorageError
 from labeler.storage.failures import INVALID, Transient, Unconditional, Unreadable
-from labeler.storage.objects import Body, ObjectInfo, OnSkipped, bare_etag
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped, Store, bare_etag
 from labeler.storage.redaction import redact
 from labeler.storage.retries import Patience, retrying
 from labeler.storage.s3_access import access_to
@@ -35,7 +35,7 @@ def _explain(uri: str, error: BaseException) -> Exception:
     return explain(uri, error)
 
 
-class S3Store:
+class S3Store(Store):
     """Buckets of S3, or of anything that speaks its protocol."""
 
     reopen_gap = 1 << 20
@@ -144,15 +144,6 @@ class S3Store:
     def delete(self, uri: str) -> None:
         _, bucket, key = _object(uri)
         retrying(uri, lambda: _explained(uri, lambda: client().delete_object(Bucket=bucket, Key=key)))
-
-    def remove_abandoned(self, uri: str) -> None:
-        """Nothing is seen of a write before it is whole."""
-
-    def missing_folders(self, uri: str) -> list[str]:
-        return []
-
-    def remove_empty_folders(self, uris: list[str]) -> None:
-        return None
 
 
 class _S3Body:
