@@ -22,12 +22,13 @@ def add(verbs: Verbs) -> None:
 def _preview(arguments: argparse.Namespace) -> int:
     from labeler.config import load_config
     from labeler.labeling.resolve import resolve_job
+    from labeler.labels.contact_sheet import describe_sheet
     from labeler.trial.preview import preview
 
     config = load_config(arguments.config, arguments.overrides)
     replaced = require_replaceable(
         arguments.png,
-        signature.describe_picture,
+        describe_sheet,
         "a picture by `labeler preview`",
         force=arguments.force,
         option="--png",

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from labeler import signature
 from labeler.digests import digest_of
+from labeler.images import headers
 from labeler.labels.masks import Mask
 
 _PAPER, _INK, _MISSING, _GAP = "#ffffff", "#333333", "#d0d0d0", 8
@@ -79,6 +80,13 @@ def draw_contact_sheet(
     mark.add_text(*signature.PNG_TEXT)
     sheet.save(buffer, "PNG", pnginfo=mark)
     return buffer.getvalue()
+
+
+def describe_sheet(start: bytes) -> str | None:
+    """Return what a PNG file is by its first bytes; None if labeler did not write it."""
+    mark = "\0".join(signature.PNG_TEXT).encode()
+    texts = [start[at + 8 : end - 4] for name, at, end in headers.png_chunks(start) if name == b"tEXt"]
+    return "an earlier picture" if headers.sniff(start) == "PNG" and mark in texts else None
 
 
 def colour_of(name: str) -> str:
