@@ -56,6 +56,13 @@ def test_an_idea_is_at_home_in_one_place(idea: str) -> None:
     assert found == HOMES[idea]
 
 
+def test_storage_knows_no_run() -> None:
+    """Which folders share one for unfinished files is told to it, by `runs.layout`."""
+    for path in (PACKAGE / "storage").glob("*.py"):
+        texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not texts & {"run.json", "labels", "shards"}, path
+
+
 def test_each_module_says_in_its_first_line_what_it_is_for() -> None:
     for path in PACKAGE.rglob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path

@@ -28,7 +28,7 @@ def calibrate_by_annotations(
     evaluation = evaluate_run(snapshot, annotations, by_name=by_name, partial=partial, masks=False)
     _require_evidence(evaluation)
     assert evaluation.aligned is not None
-    evidence = TruthEvidence(evaluation.truth, evaluation.scores[0], evaluation.aligned.category_of)
+    evidence = TruthEvidence(evaluation.scores[0], evaluation.aligned.category_of)
     return fit(evidence, target, floor=evaluation.floor)
 
 

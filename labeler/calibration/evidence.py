@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS, Score, at_least
-from labeler.truth.ground_truth import GroundTruth
 
 Floats = npt.NDArray[np.float64]
 
@@ -47,8 +46,8 @@ class Evidence(Protocol):
 class TruthEvidence:
     """Every detection of the annotated images was judged by matching it at IoU 0.5, as `evaluate` does."""
 
-    def __init__(self, truth: GroundTruth, score: Score, position_of: dict[int, int]) -> None:
-        self._truth, self._score, self._position_of = truth, score, position_of
+    def __init__(self, score: Score, position_of: dict[int, int]) -> None:
+        self._score, self._position_of = score, position_of
 
     @property
     def category_ids(self) -> Sequence[int]:

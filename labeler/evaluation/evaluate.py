@@ -137,9 +137,6 @@ def _require_all_images(run: Run, truth: GroundTruth, images: ImageMatch, *, par
     )
 
 
-_SIDES = ("x_min", "y_min", "x_max", "y_max")
-
-
 def read_detections(
     snapshot: Snapshot,
     rows: Mapping[UnitKey, Positions],

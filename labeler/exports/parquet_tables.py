@@ -23,7 +23,7 @@ from labeler.exports.rolling_parquet import (
 )
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
-from labeler.labels.detections_column import MASK, mask_value
+from labeler.labels.detections_column import MASK, SIDES, mask_value
 
 BYTES_PER_PART = 384 << 20  # between 256 and 512 MB
 _GROUP_ROWS = 1 << 17
@@ -33,7 +33,6 @@ _MASK_FEATURE = {
 }  # fmt: skip
 _ORIGIN = [("run_id", pa.string()), ("model_digest", pa.string())]
 _KEY = [("image_id", pa.int64()), ("shard_id", pa.string()), ("index", pa.int64()), ("digest", pa.string())]
-_BOX_SIDES = ("x_min", "y_min", "x_max", "y_max")
 BOXES = pa.schema(
     [
         *_KEY,
@@ -42,7 +41,7 @@ BOXES = pa.schema(
         ("category", pa.string()),
         ("label", pa.int64()),  # 0-based class index
         ("score", pa.float32()),
-        *((side, pa.float32()) for side in _BOX_SIDES),
+        *((side, pa.float32()) for side in SIDES),
         ("mask", MASK),  # null where there is none
         *_ORIGIN,
     ]
@@ -121,7 +120,7 @@ class TablesPart(ParquetPart):
         boxes: dict[str, list[Any]] = {name: [value] * count for name, value in key.items()}
         boxes |= {"category_id": ids, "category": [self._names[id_] for id_ in ids]}
         boxes |= {"label": [self._class_of[id_] for id_ in ids], "score": found.scores.tolist()}
-        boxes |= {side: found.boxes[:, place].tolist() for place, side in enumerate(_BOX_SIDES)}
+        boxes |= {side: found.boxes[:, place].tolist() for place, side in enumerate(SIDES)}
         masks = [found.mask_of(row) for row in range(count)]
         boxes |= {"mask": [None if mask is None else mask_value(mask) for mask in masks]}
         self._files["boxes", image.split].add(boxes)

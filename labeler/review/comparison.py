@@ -24,6 +24,7 @@ from labeler.review.pictures import read_rows, shortest, thumbnails
 from labeler.review.reservoir import Reservoir, in_turns
 from labeler.runs import Run, read_snapshot
 from labeler.truth.category_names import same_name
+from labeler.truth.ground_truth import MAX_PROBLEMS
 from labeler.vocabulary import Vocabulary
 
 Select = Callable[[Detections], Detections]
@@ -31,7 +32,6 @@ _Shown = list[tuple[Place, Place]]  # images to show: where they lie on both sid
 _SHOWN_KINDS = ("moved", "renamed", "lost", "added")
 _EACH = 6  # images drawn of a category and kind
 _MAX_BYTES = 19_000_000
-_MAX_PROBLEMS = 20
 _RENAMINGS = 100
 
 
@@ -161,7 +161,7 @@ def _match_categories(
             for name in mine
         ]
         advice = "; --partial compares the others" if common else ""
-        raise Refused(f"the two runs have other categories{advice}", first_lines(lines, _MAX_PROBLEMS))
+        raise Refused(f"the two runs have other categories{advice}", first_lines(lines, MAX_PROBLEMS))
     return common, alone
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from labeler.errors import InputChanged, StorageError
 from labeler.storage.local_failures import GONE, reading, writing
 from labeler.storage.local_walk import TEMPORARY_FOLDER, LocalWalk
-from labeler.storage.local_writes import link, replace, replace_unless_there, scratch_folder_of_run, write, write_all
+from labeler.storage.local_writes import link, replace, replace_unless_there, shared_scratch, write, write_all
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped, Store
 from labeler.storage.redaction import redact
 from labeler.storage.regular_file import open_regular
@@ -143,11 +143,11 @@ def remove_abandoned(path: str) -> None:
 def _tidy(folder: str, is_wanted: Callable[[Unfinished], bool]) -> None:
     """Remove what is abandoned, and wanted, of writes into one folder."""
     with suppress(OSError):
-        beside, of_run = os.path.join(folder, TEMPORARY_FOLDER), scratch_folder_of_run(folder)
-        for scratch in {beside, of_run or beside}:
+        beside, shared = os.path.join(folder, TEMPORARY_FOLDER), shared_scratch(folder)
+        for scratch in {beside, shared or beside}:
             if not os.path.islink(scratch):
                 _tidy_scratch(scratch, folder_mark(scratch, folder), is_wanted)
-        if beside != of_run:
+        if beside != shared:
             os.rmdir(beside)  # not empty: somebody else is writing
 
 

@@ -84,7 +84,7 @@ class S3Store(Store):
         if etag is not None:
             request["IfMatch"] = f'"{etag}"'
         try:
-            return _S3Body(uri, _reader(bucket, key).get_object(**request), start)
+            return _S3Body(_reader(bucket, key).get_object(**request), start)
         except ClientError as error:
             if code_of(error) in ("PreconditionFailed", "412"):
                 raise InputChanged(
@@ -149,8 +149,7 @@ class S3Store(Store):
 class _S3Body:
     is_whole = False
 
-    def __init__(self, uri: str, response: dict[str, Any], start: int) -> None:
-        self._uri = uri
+    def __init__(self, response: dict[str, Any], start: int) -> None:
         self._body = response["Body"]
         in_range = _RANGE.fullmatch(response.get("ContentRange") or "")
         if (int(in_range[1]) if in_range else 0) != start:
