@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, require_snapshot
-from labeler.commands.outputs import require_replaceable, written
+from labeler.commands.arguments import Verbs, require_replaceable, require_snapshot, written
 
 _REPLACEABLE = "a file as `labeler calibrate` wrote it: it was edited, or made otherwise"
 

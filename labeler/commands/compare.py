@@ -7,8 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from labeler import signature, storage
-from labeler.commands.arguments import Verbs, require_run
-from labeler.commands.outputs import require_replaceable, require_replaceable_page
+from labeler.commands.arguments import Verbs, require_replaceable, require_replaceable_page, require_run
 
 if TYPE_CHECKING:
     from labeler.review.comparison import Comparison, Counts

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands import export_options as options
-from labeler.commands.arguments import Verbs, require_snapshot
-from labeler.commands.outputs import require_replaceable
+from labeler.commands.arguments import Verbs, require_replaceable, require_snapshot
 from labeler.errors import Refused, StorageError
 
 if TYPE_CHECKING:

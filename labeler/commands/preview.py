@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import signature, storage
-from labeler.commands.arguments import Verbs, add_config
-from labeler.commands.outputs import require_replaceable
+from labeler.commands.arguments import Verbs, add_config, require_replaceable
 
 
 def add(verbs: Verbs) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, require_snapshot
-from labeler.commands.outputs import require_replaceable_page
+from labeler.commands.arguments import Verbs, require_replaceable_page, require_snapshot
 
 
 def add(verbs: Verbs) -> None:

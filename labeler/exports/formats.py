@@ -1,17 +1,19 @@
-"""What a format is to the export: files of one part, and files at the end."""
+"""What a format is to the export: files of one part, single images put by threads, and files at the end."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from labeler import storage
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage, Selection
 from labeler.exports.splits import ALL
 from labeler.exports.totals import Totals
-from labeler.exports.uploads import Uploads
 from labeler.runs import Run
 from labeler.vocabulary import Category
 
@@ -98,3 +100,35 @@ def part_name(split: str, number: int, extension: str, *, only: bool = False) ->
     """`train-00003.json`; `train.json` where there is only one part, `labels-00003.json` without splits."""
     stem = "labels" if split == ALL else split
     return f"{stem}.{extension}" if only else f"{stem}-{number:05d}.{extension}"
+
+
+THREADS = 16
+_WAITING = 64
+
+
+class Uploads:
+    """Owns the threads that write below `target`; `finish` raises what any of them raised."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="put")
+        self._waiting: deque[Future[None]] = deque()
+
+    def put(self, relative: str, data: bytes) -> None:
+        """Write one object, soon. Replacing is harmless: the same export gives the same bytes."""
+        self._waiting.append(self._pool.submit(storage.put, storage.join(self._target, relative), data))
+        while len(self._waiting) > _WAITING:
+            self._waiting.popleft().result()
+
+    def put_image(self, image: ChosenImage, pixels: Pixels) -> str:
+        """Write an image's copy below images/; returns its file name there, which is unlike that of any other row."""
+        file_name = f"{image.row_id}.{pixels.extension}"
+        self.put(f"images/{file_name}", pixels.data)
+        return file_name
+
+    def finish(self) -> None:
+        try:
+            while self._waiting:
+                self._waiting.popleft().result()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)

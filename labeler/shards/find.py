@@ -15,9 +15,8 @@ from labeler.errors import Refused, StorageError
 from labeler.shards import skipped
 from labeler.shards.listing import Found, list_all, path_below, repeated
 from labeler.shards.look_inside import images_among, with_images
-from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of
+from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of, name_shards
 from labeler.shards.reading import count_images, count_tar_images
-from labeler.shards.shard_names import name_shards
 from labeler.shards.units import Format, Member, Shard
 from labeler.storage import ObjectInfo
 
