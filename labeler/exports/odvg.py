@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from labeler.digests import readable_json
 from labeler.exports.formats import Format, Frame, Part, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
@@ -42,7 +43,7 @@ class OdvgFormat(Format):
 
     def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
         label_map = {str(place): category.name for place, category in enumerate(frame.categories)}
-        return {"label_map.json": json.dumps(label_map, ensure_ascii=False, indent=1).encode() + b"\n"}
+        return {"label_map.json": readable_json(label_map)}
 
 
 class OdvgPart(Part):

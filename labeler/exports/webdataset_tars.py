@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from labeler.digests import readable_json
 from labeler.exports import data_card
 from labeler.exports.formats import Format, Frame, Part, part_name
 from labeler.exports.pixels import Pixels
@@ -53,8 +54,7 @@ class WebDatasetFormat(Format):
             features=_features(frame, kinds),
             notes=_NOTES.format(kinds=", ".join(f"`{kind}`" for kind in kinds)),
         )
-        listed = json.dumps(names, ensure_ascii=False, indent=1).encode() + b"\n"
-        return {"categories.json": listed, data_card.NAME: card}
+        return {"categories.json": readable_json(names), data_card.NAME: card}
 
 
 def _has_masks(frame: Frame) -> bool:

@@ -11,13 +11,13 @@ from labeler import storage
 from labeler.config import Config, config_of_run
 from labeler.errors import Refused
 from labeler.labeling.detector import Detector
-from labeler.labeling.fingerprint import masks_fields, package_versions, public_config
+from labeler.labeling.fingerprint import masks_fields
 from labeler.labeling.resolve import Job, resolve_job, resolve_masks, s3_rules
 from labeler.labels.records import STATUSES
 from labeler.pipeline.redo import Redo
-from labeler.pipeline.session import Outcome, carry_out, refusals
+from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
 from labeler.runs import Run, open_run, read_progress, read_snapshot
-from labeler.runs.create import NewRun, create_run
+from labeler.runs.create import create_run
 from labeler.runs.overlay.chosen_units import Selection
 from labeler.runs.overlay.derived import count_unselected, describe_unselected, select_units
 from labeler.terminal import message_console
@@ -66,10 +66,7 @@ def derive(
         if not work:
             raise Refused(f"run {storage.redact(output)} is complete, but {said}")
         console.print(f"warning: {said}", markup=False, soft_wrap=True)
-    new = NewRun(
-        job.fields, public_config(job.config), package_versions(), job.vocabulary, job.plan,
-        parent=parent, selection=chosen,
-    )  # fmt: skip
+    new = new_run(job, parent=parent, selection=chosen)
     return carry_out(
         job,
         run,

@@ -44,9 +44,6 @@ class Progress:
         """The shards that still need work, in plan order."""
         return [p for p in plan if not self.is_finished(p.shard_id)]
 
-    def is_complete(self, plan: Iterable[PlannedShard]) -> bool:
-        return not self.left(plan)
-
     @property
     def committed_units(self) -> int:
         return sum(len(units) for units in self.units.values())
