@@ -49,23 +49,20 @@ def resolve(
     """
     found = locate(name, revision=revision, weights=weights)
     if module is None:
-        return _check(found, weights)
+        return _check(found, weights, *find_family(model_config(found), found.name))
     family = module.family()
     if not isinstance(family, ModuleFamily):
-        return replace(_check(found, weights, family), module=module)
+        return replace(_check(found, weights, *find_family(model_config(found), found.name, family)), module=module)
     in_place = found.folder == Path(expand_home(str(name).removeprefix("file://")))
     digest = "" if not weights else digest_of_folder(found.folder) if in_place else digest_of(found)
     what, rule = f"{module.name}.Detector", family.image_rule({}, {}, found.name)
     return DetectorCheckpoint(found.folder, found.name, found.revision, digest, what, family, rule, module)
 
 
-def _check(found: Located, weights: bool, only: Family | None = None) -> DetectorCheckpoint:
-    """A checkpoint of a known family, or of `only` one that need not be known."""
-    config = model_config(found)
-    family, architecture = find_family(config, found.name, only)
+def _check(found: Located, weights: bool, family: Family, architecture: str) -> DetectorCheckpoint:
     files = family.text_files
     if files and not any((found.folder / file_name).is_file() for file_name in files):
         raise Refused(f"checkpoint {found.name} has no tokenizer: it needs a {' or a '.join(files)}")
-    rule = family.image_rule(image_processor_config(found.folder), config, found.name)
+    rule = family.image_rule(image_processor_config(found.folder), model_config(found), found.name)
     digest = digest_of(found) if weights else ""
     return DetectorCheckpoint(found.folder, found.name, found.revision, digest, architecture, family, rule)

@@ -20,13 +20,11 @@ def add(verbs: Verbs) -> None:
 
 
 def _mask(arguments: argparse.Namespace) -> int:
-    from labeler.pipeline.mask import mask
+    from labeler.pipeline.derive import mask
 
     run = require_run(arguments.run_uri)
     output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-masks")
     outcome = mask(run, output, overrides=arguments.overrides)
-    if outcome is None:
-        print(f"no image of {storage.redact(run.uri)} has a box: nothing to do")
-        return 0
-    print("\n".join(describe(outcome)))
+    nothing = f"no image of {storage.redact(run.uri)} has a box: nothing to do"
+    print("\n".join(describe(outcome)) if outcome else nothing)
     return 0

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
 from labeler.config import DetectConfig, ModelConfig
-from labeler.cpus import worker_threads
 from labeler.digests import as_stored
 from labeler.errors import Refused
 from labeler.images import MAX_PIXELS
@@ -18,7 +17,7 @@ from labeler.labeling.detector import Detector
 from labeler.labeling.resolve import Job, model_uri, s3_rules
 from labeler.labeling.unit import Segmenter, UnitLabeler
 from labeler.labeling.watchdog import Watchdog
-from labeler.memory import decode_bytes
+from labeler.machine import decode_bytes, worker_threads
 from labeler.prompts import Family, ModuleFamily, PromptPlan, UserModule, register
 from labeler.segmenters import resolve_segmenter
 from labeler.vocabulary import Vocabulary

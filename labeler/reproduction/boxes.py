@@ -15,7 +15,7 @@ from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.prompts.grounding_dino import Prompts
 from labeler.runs import Run, read_snapshot
-from labeler.trial.sampling import sample_items
+from labeler.trial.sample import sample_items
 
 
 def compare_with_own_forward(config: Config, checkpoint: DetectorCheckpoint, run: Run, count: int) -> dict[str, Any]:

@@ -208,6 +208,18 @@ def open_run(uri: str) -> Run | None:
     return Run(uri, manifest, _open_parent(uri, manifest.parent) if manifest.parent else None)
 
 
+def require_run(uri: str) -> Run:
+    """The run in a folder, which may be a path as people write it.
+
+    Raises:
+        Refused: there is none, or as `open_run`.
+    """
+    run = open_run(storage.absolute_uri(uri))
+    if run is None:
+        raise Refused(f"{storage.redact(uri)} is no run: it has no run.json; give the output folder of a label command")
+    return run
+
+
 def _open_parent(uri: str, named: Mapping[str, str]) -> Run:
     parent = open_run(storage.restore_user(named["uri"], uri))
     if parent is None or parent.manifest.run_id != named["run_id"]:

@@ -31,7 +31,8 @@ from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.prompts import ModuleFamily
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Item
-from labeler.trial.sampling import first_items
+from labeler.trial.estimate import label_warm
+from labeler.trial.sample import first_items
 
 READ, DECODE, WRITE, REST = "read", "decode and hash", "encode and write", "rest"
 
@@ -88,7 +89,7 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     with ranges.part(READ):
         items = [item for _, item in first_items(job.config, plan, images=images)]
     read_s = clock() - start
-    pipelined_s = _pipelined_seconds(labeler, items, job)
+    _, pipelined_s = label_warm(labeler, items, job)
     start = clock()
     _label_in_parts(labeler, items, job, ranges)
     total_s = read_s + clock() - start
@@ -117,14 +118,6 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
 def _detector_of(labeler: UnitLabeler) -> BatchedDetector:
     assert isinstance(labeler.detector, BatchedDetector), "only boxes of another run are worked on"
     return labeler.detector
-
-
-def _pipelined_seconds(labeler: UnitLabeler, items: Sequence[Item], job: Job) -> float:
-    """Seconds as a worker runs, after a first batch that loads kernels."""
-    labeler.label("000000", items[: labeler.images_per_batch])
-    start = time.perf_counter()
-    labeler.label("000000", items, job.config.input.keep)
-    return time.perf_counter() - start
 
 
 def _label_in_parts(labeler: UnitLabeler, items: Sequence[Item], job: Job, ranges: Ranges) -> None:

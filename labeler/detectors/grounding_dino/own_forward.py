@@ -22,8 +22,8 @@ BEST = 100  # detections of an image that are compared
 class OwnForward:
     """One image and one chunk at a time, in float32, through nothing of ours but the chunks.
 
-    For vocabularies without negatives, as those of benchmarks are. A (query, category) pair is a detection; its score is
-    the mean over a phrase's tokens, the best of its phrases.
+    For vocabularies without negatives, as those of benchmarks are. A (query, category) pair is a detection; its score
+    is the mean over a phrase's tokens, the best of its phrases.
     """
 
     def __init__(self, checkpoint: DetectorCheckpoint, prompts: Prompts, device: torch.device) -> None:
