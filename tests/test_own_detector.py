@@ -19,9 +19,9 @@ from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.labeling.resolve import resolve_job
 from labeler.pipeline.capacity import CapacityWait
+from labeler.pipeline.derive import retry
 from labeler.pipeline.label import label
 from labeler.pipeline.preflight import preflight_module
-from labeler.pipeline.retry import retry
 from labeler.prompts import UserModule, plan_from_json
 from labeler.runs import Run, open_run, read_snapshot
 from tests.own_detectors import PLAIN, forget_module, write_module, write_own_config, write_weights
