@@ -18,6 +18,7 @@ from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, rule_of
 from labeler.labels.records import LABELS
 from labeler.prompts import ImageRule, PromptPlan
+from labeler.prompts.vocabulary_for import load_vocabulary
 from labeler.runs.plan import PlannedShard
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing
@@ -82,9 +83,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     resolve_masks(config, weights=False)
     planner = light.family.planner(light.folder, config.model)
     if vocabulary is None:
-        vocabulary = Vocabulary.load(
-            vocabulary_spec(config), also=lambda sound: planner.check(sound, config.prompts).problems
-        )
+        vocabulary = load_vocabulary(vocabulary_spec(config), planner, config.prompts)
         _warn_of(vocabulary.doubts)
     plan = planner.plan(vocabulary, config.prompts)
     checkpoint = resolve(model_name, revision=config.model.revision)
