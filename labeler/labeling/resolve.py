@@ -20,6 +20,7 @@ from labeler.labels.records import LABELS
 from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
+from labeler.prompts.vocabulary_for import load_vocabulary
 from labeler.runs.plan import PlannedShard
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing
@@ -88,9 +89,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     light_masks = resolve_masks(config, weights=False)
     planner = light.family.planner(light.folder, config.model)
     if vocabulary is None:
-        vocabulary = Vocabulary.load(
-            vocabulary_spec(config), also=lambda sound: planner.check(sound, config.prompts).problems
-        )
+        vocabulary = load_vocabulary(vocabulary_spec(config), planner, config.prompts)
         _warn_of(vocabulary.doubts)
     plan = planner.plan(vocabulary, config.prompts)
     phrases = mask_phrases(config, light_masks, vocabulary)

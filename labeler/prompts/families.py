@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labeler.errors import Refused
+from labeler.prompts.closed_set.family import ClosedSetFamily
 from labeler.prompts.family import Family, PromptPlan
 from labeler.prompts.grounding_dino.family import GroundingDinoFamily
 from labeler.prompts.sam3.family import Sam3Family
@@ -47,7 +48,8 @@ def find_family(config: Mapping[str, Any], name: str, only: Family | None = None
         if named == architecture or (named is None and config.get("model_type") == model_type):
             return family, architecture
     what = named or config.get("model_type") or "unknown"
-    raise Refused(f"checkpoint {name} is a {what}; supported are {' and '.join(a for _, a in known)}")
+    listed = "; ".join(f"{f.name} ({', '.join(f.architectures)})" for f in _FAMILIES.values())
+    raise Refused(f"checkpoint {name} is a {what}, of no known family of detectors; known are {listed}")
 
 
 def architecture_of(model_type: str) -> str:
@@ -64,4 +66,5 @@ def plan_from_json(data: Mapping[str, Any]) -> PromptPlan:
 
 
 register(DEFAULT)
+register(ClosedSetFamily())
 register(Sam3Family())

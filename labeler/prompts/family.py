@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from labeler.config import ModelConfig, PromptsConfig
 from labeler.prompts.image_rule import ImageRule
@@ -79,6 +79,14 @@ class Planner(Protocol):
 
     def plan(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> PromptPlan:
         """The plan for a vocabulary. Refused, with every problem that `check` finds."""
+
+
+@runtime_checkable
+class Owner(Protocol):
+    """A planner whose checkpoint has a vocabulary of its own."""
+
+    def own_vocabulary(self) -> Vocabulary:
+        """What `vocabulary: from_model` means. Refused where the checkpoint's labels are not names."""
 
 
 class Family(Protocol):
