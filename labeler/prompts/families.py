@@ -52,6 +52,11 @@ def find_family(config: Mapping[str, Any], name: str, only: Family | None = None
     raise Refused(f"checkpoint {name} is a {what}, of no known family of detectors; known are {listed}")
 
 
+def family_of(model_type: str) -> Family | None:
+    """The family that has config.json's `model_type`, if one is known."""
+    return next((family for family in _FAMILIES.values() if model_type in family.architectures), None)
+
+
 def architecture_of(model_type: str) -> str:
     """The name of the class in transformers for config.json's `model_type`; KeyError where no family has it."""
     return {t: a for family in _FAMILIES.values() for t, a in family.architectures.items()}[model_type]
