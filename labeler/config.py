@@ -102,10 +102,12 @@ class ModelConfig(Section):
 
 
 class PromptsConfig(Section):
-    """How the vocabulary is packed into prompt chunks."""
+    """How the vocabulary becomes prompts."""
 
     max_tokens: Annotated[int, OF_FAMILY] = Field(256, ge=8, le=256)
     max_categories: Annotated[int | None, OF_FAMILY] = Field(None, gt=0)
+    # "a photo of a {}", ...: a name's embedding is the mean over them. None: those of the published protocol.
+    templates: Annotated[tuple[str, ...] | None, OF_FAMILY] = None
 
 
 class ImageSize(Section):
@@ -123,7 +125,7 @@ class ImageSize(Section):
 class DetectConfig(Section):
     """How detections are decoded, merged and stored."""
 
-    score_floor: Annotated[float, ROWS] = Field(0.05, ge=0, le=1)
+    score_floor: Annotated[float | None, ROWS] = Field(None, ge=0, le=1)  # None: the family's, of Grounding DINO 0.05
     max_detections: Annotated[int, ROWS] = Field(300, ge=0)  # 0: no cap
     score: Annotated[Literal["mean", "max"], ROWS, OF_FAMILY] = "mean"  # over the tokens of a phrase
     assignment: Annotated[Literal["argmax", "flattened"], ROWS] = "argmax"

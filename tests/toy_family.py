@@ -15,7 +15,7 @@ from labeler.prompts.phrase_plan import PhrasePlan
 
 @dataclass(frozen=True)
 class Yolos:
-    name, version, text_files, options, digests = "yolos", 1, (), frozenset(), {}
+    name, version, text_files, options, digests, score_floor = "yolos", 1, (), frozenset(), {}, 0.05
     architectures, network = {"yolos": "YolosForObjectDetection"}, "tests.toy_family:YolosNetwork"
     labels: tuple[str, ...] = ()
 

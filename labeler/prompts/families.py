@@ -8,6 +8,7 @@ from typing import Any
 from labeler.errors import Refused
 from labeler.prompts.family import Family, PromptPlan
 from labeler.prompts.grounding_dino.family import GroundingDinoFamily
+from labeler.prompts.owl.family import OWL_V2, OWL_VIT
 from labeler.prompts.sam3.family import Sam3Family
 
 DEFAULT = GroundingDinoFamily()  # of runs whose prompts.json names no family
@@ -61,5 +62,5 @@ def plan_from_json(data: Mapping[str, Any]) -> PromptPlan:
     return _FAMILIES[name].plan_from_json(data)
 
 
-register(DEFAULT)
-register(Sam3Family())
+for _family in (DEFAULT, OWL_V2, OWL_VIT, Sam3Family()):
+    register(_family)

@@ -46,6 +46,7 @@ class GroundingDinoFamily:
     }
     network: ClassVar = "labeler.detectors.grounding_dino.network:ChunkNetwork"
     text_files: ClassVar = ("tokenizer.json", "vocab.txt")
+    score_floor: ClassVar = 0.05
     options: ClassVar = frozenset(
         {"detect.score", "detect.cuda_graphs", "model.engine", "prompts.max_tokens", "prompts.max_categories"}
     )
