@@ -31,6 +31,9 @@ _PLAIN_KEY = {"input": "uri", "output": "uri", "vocabulary": "name"}  # what a p
 # Marks on options, for `marked`: where else an option is read is said once, beside it.
 ROWS = "decides rows: a field of a run's fingerprint"
 OF_FAMILY = "only some families of detectors have it; refused for others, but at its default"
+OF_LABELER = (
+    "labeler's own families all have it; refused, but at its default, for a user's module that does not name it"
+)
 
 
 class Section(BaseModel):
@@ -94,7 +97,9 @@ class ModelConfig(Section):
 
     name: str | None = None
     revision: str | None = None
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    family: str | None = None  # a Python module with a detector of your own; None: what the checkpoint is of
+    options: dict[str, Any] = {}  # of such a module
+    dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], OF_LABELER] = "auto"
     # The last is the reference; their results are equal.
     engine: Annotated[Literal["auto", "fast", "transformers"], OF_FAMILY] = "auto"
     device: str = "auto"
@@ -104,6 +109,8 @@ class ModelConfig(Section):
 class PromptsConfig(Section):
     """How the vocabulary becomes prompts."""
 
+    # mmdet: 40 names a chunk in their order; glip: likewise, and every word sees all others; sentence: a phrase a pass
+    protocol: Annotated[Literal["packed", "mmdet", "glip", "sentence"], OF_FAMILY] = "packed"
     max_tokens: Annotated[int, OF_FAMILY] = Field(256, ge=8, le=256)
     max_categories: Annotated[int | None, OF_FAMILY] = Field(None, gt=0)
     # "a photo of a {}", ...: a name's embedding is the mean over them. None: those of the published protocol.
@@ -128,18 +135,24 @@ class DetectConfig(Section):
     score_floor: Annotated[float | None, ROWS] = Field(None, ge=0, le=1)  # None: the family's, of Grounding DINO 0.05
     max_detections: Annotated[int, ROWS] = Field(300, ge=0)  # 0: no cap
     score: Annotated[Literal["mean", "max"], ROWS, OF_FAMILY] = "mean"  # over the tokens of a phrase
-    assignment: Annotated[Literal["argmax", "flattened"], ROWS] = "argmax"
+    assignment: Annotated[Literal["argmax", "flattened"], ROWS, OF_LABELER] = "argmax"
     nms_iou: Annotated[float, ROWS] = Field(0.7, gt=0, le=1)  # within a category, across chunks
     image_size: ImageSize | None = None  # None: the checkpoint's own
-    resize: Literal["pillow", "torch"] = "pillow"  # torch: faster, up to one level of 255 off
-    jpeg_draft: bool = False  # decode large JPEGs at 1/2, 1/4 or 1/8 where the detector needs no more; not bit-equal
+    resize: Annotated[Literal["pillow", "torch"], OF_LABELER] = "pillow"  # torch: faster, up to one level of 255 off
+    # Decode large JPEGs at 1/2, 1/4 or 1/8 where the detector needs no more; not bit-equal.
+    jpeg_draft: Annotated[bool, OF_LABELER] = False
     jpeg_decoder: Literal["pillow"] = "pillow"  # there is no other at present
     max_pixels: Annotated[int, ROWS] = Field(178_956_970, gt=0)  # larger images become rows with status too_large
-    pairs_per_batch: int | None = Field(None, gt=0)  # (image, chunk) pairs in one forward; None: by device
+    # (image, chunk) pairs in one forward; None: by device.
+    pairs_per_batch: Annotated[int | None, OF_LABELER] = Field(None, gt=0)
     # Record shapes that come often, and replay them, where a trial finds that faster.
     cuda_graphs: Annotated[bool, OF_FAMILY] = False
     stall_timeout_s: float = Field(900.0, gt=0)  # a worker that decodes and detects nothing for so long is replaced
     images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
+
+    def floor(self, of_family: float) -> float:
+        """The score floor, of which the family's is the default."""
+        return of_family if self.score_floor is None else self.score_floor
 
 
 class MasksConfig(Section):
@@ -211,15 +224,21 @@ def marked(section: BaseModel, mark: str) -> dict[str, Any]:
     return {name: getattr(section, name) for name, field in fields.items() if mark in field.metadata}
 
 
-def of_families(config: Config) -> dict[str, Any]:
-    """The options that only some families of detectors have, as "section.key", where they are not at their defaults."""
+def changed(config: Config, mark: str) -> dict[str, Any]:
+    """The options that have a mark and are not at their defaults, as "section.key"."""
     sections: dict[str, BaseModel] = {"detect": config.detect, "model": config.model, "prompts": config.prompts}
     return {
         f"{section}.{name}": value
         for section, values in sections.items()
-        for name, value in marked(values, OF_FAMILY).items()
+        for name, value in marked(values, mark).items()
         if value != type(values).model_fields[name].default
     }
+
+
+def of_families(config: Config) -> dict[str, Any]:
+    """The options that only some families of detectors have, as "section.key", where they are not at their defaults."""
+    own = {f"model.options.{name}": value for name, value in config.model.options.items()}
+    return changed(config, OF_FAMILY) | own
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -69,3 +70,19 @@ def local_ray() -> Iterator[None]:
                  log_to_driver=False, logging_level=logging.WARNING)  # fmt: skip
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def run_uri(tmp_path: Path) -> str:
+    """A run whose truth is its own boxes, see `evaluation_runs`."""
+    from tests.evaluation_runs import UNITS, write_run
+
+    return write_run(tmp_path / "run", UNITS)
+
+
+@pytest.fixture
+def truth(run_uri: str, tmp_path: Path) -> dict[str, Any]:
+    """The annotations of that run."""
+    from tests.evaluation_runs import truth_of
+
+    return truth_of(run_uri, tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labeler.cgroups import groups
+from labeler.machine import groups
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A Ray cluster that somebody else runs on this machine, as `ray start --head` starts it."""
+"""A Ray cluster that somebody else runs on this machine, as `ray start --head` starts it; and jobs that it is sent."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.processes import kill_all_called_with
+from tests.waiting import PATIENCE_S
 
+ROOT = Path(__file__).parent.parent
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 _PATIENCE_S = 180.0
 
@@ -98,3 +101,57 @@ def _wait_until_noted(head: Head, node: subprocess.Popen[bytes]) -> None:
         if node.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError((head.folder / "log").read_text())
         time.sleep(0.2)
+
+
+def submit_label(folder: Path, config: Path | str) -> subprocess.CompletedProcess[str]:
+    """What `ray job submit --working-dir FOLDER -- python -m jobs.label CONFIG` does on a new head node."""
+    with head_node() as address:
+        submit = [*RAY, "job", "submit", f"--address={address}", "--working-dir", str(folder), "--"]
+        entry = [sys.executable, "-m", "jobs.label", str(config), "ray.cpus_per_worker=1", "ray.gpus_per_worker=0"]
+        for _ in range(150):
+            result = subprocess.run([*submit, *entry], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+            if "No available agent" not in result.stderr:
+                break
+            time.sleep(2)  # the job server answers before the node's agent does
+    return result
+
+
+@contextmanager
+def head_node() -> Iterator[str]:
+    """A Ray head with its job server; yields the address to submit to."""
+    folder = tempfile.mkdtemp(prefix="r")  # Ray's sockets need a shorter path than pytest's folders
+    # Every port that has a fixed default: another Ray of the tests may hold those. A node whose agent finds its port
+    # taken starts without a word, and has "no available agent" for ever.
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    ports = {name: free_port() for name in names}
+    dashboard = ports["dashboard-port"]
+    options = [*(f"--{name}={port}" for name, port in ports.items()), f"--temp-dir={folder}", "--num-cpus=3"]
+    command = [*RAY, "start", "--head", "--block", "--include-dashboard=true", "--disable-usage-stats", *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
+        try:
+            address = f"http://127.0.0.1:{dashboard}"
+            wait_until_it_answers(f"{address}/api/jobs/", node)
+            yield address
+        finally:
+            kill_all_called_with(folder)  # asked to stop, it takes half a minute
+            node.wait(timeout=PATIENCE_S)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_until_it_answers(url: str, node: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline and node.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise RuntimeError(f"no job server at {url}")
+
+
+def slim_clone(folder: Path, *more: str) -> Path:
+    """What `--working-dir .` of a clean clone sends: the packages, and neither environment nor demo."""
+    folder.mkdir()
+    for name in ("labeler", "jobs", *more):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder

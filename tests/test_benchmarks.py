@@ -27,7 +27,7 @@ from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
 from labeler.evaluation import read_ground_truth
 from labeler.labels.detections import Detections
 from labeler.labels.records import rows_to_table, table_to_parquet
-from labeler.runs import read_plan, read_progress, read_tables
+from labeler.runs import iterate_units, read_plan, read_progress
 from labeler.training.validation import ValidationImage, ValidationSet
 from labeler.vocabulary import Vocabulary
 from tests.inputs import write_tars
@@ -39,8 +39,8 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 def test_the_synthetic_run_is_a_complete_run(tmp_path: Path) -> None:
     run = export_scale.write_run(tmp_path / "run", images=600, boxes=5, vocabulary="coco")
     plan, progress = read_plan(run), read_progress(run)
-    assert progress.is_complete(plan)
-    assert sum(table.num_rows for table in read_tables(plan, progress)) == 600
+    assert not progress.left(plan)
+    assert sum(table.num_rows for _, table in iterate_units(plan, progress)) == 600
 
 
 @pytest.mark.slow  # eight child processes

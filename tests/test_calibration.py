@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from labeler.calibration import calibrate_by_annotations, parse_target
-from labeler.calibration.intervals import two_sided, wilson
+from labeler.calibration.fit import two_sided, wilson
 from labeler.cli import main
 from labeler.errors import Refused
 from labeler.evaluation import evaluate_run

@@ -63,6 +63,13 @@ def test_unknown_keys_and_wrong_values_are_refused_all_at_once() -> None:
     assert "'zero'" in text
 
 
+@pytest.mark.parametrize("override", ["input.format=zip", "input.limit=0"])
+def test_a_format_or_limit_that_cannot_be_is_refused(override: str) -> None:
+    name = override.partition("=")[0]
+    with pytest.raises(Refused, match=name):
+        make_config(LEAST, [override])
+
+
 @pytest.mark.parametrize("override", ["nonsense", "=3", "a..b=1"])
 def test_a_malformed_override_is_refused(override: str) -> None:
     with pytest.raises(Refused, match=r"must look like section\.key=value"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 
 import numpy as np
@@ -158,6 +159,29 @@ def test_a_chunk_is_the_same_padded_and_unpadded(folder, stock, split):
     assert not text.token_mask[0].all()
     padded = split.detect(split.encode_image(pixels(0)), text.take(torch.tensor([0])))
     assert padded[0][0, :, len(short[0]) :].eq(float("-inf")).all()
+    unpadded = monolithic(stock, pixels(0), short)
+    assert_equal((padded[0][..., : len(short[0])], padded[1]), unpadded)
+
+
+def test_a_chunk_read_as_one_sentence_equals_the_monolithic_forward_with_an_open_mask(
+    folder, stock, split, monkeypatch
+):
+    """`prompts.protocol: glip`; theirs has no such switch, so its function that closes phrases off is replaced."""
+
+    def open_mask(input_ids, special_tokens):
+        here = input_ids != 0
+        closed = torch.eye(input_ids.shape[1], dtype=torch.bool)
+        return (here[:, None] & here[:, :, None]) | closed, torch.arange(input_ids.shape[1]).expand(input_ids.shape)
+
+    short, long = ids(packed(folder, WORDS[:3])), ids(packed(folder, WORDS))
+    closed = monolithic(stock, pixels(0), long)
+    module = sys.modules[type(stock).__module__]
+    monkeypatch.setattr(module, "generate_masks_with_special_tokens_and_transfer_map", open_mask)
+    text = split.encode_text(short + long, whole=True)
+    expected = monolithic(stock, pixels(0), long)
+    assert_equal(split.detect(split.encode_image(pixels(0)), text.take(torch.tensor([1]))), expected)
+    assert (closed[0] - expected[0])[closed[0].isfinite()].abs().max() > 10 * TOLERANCE
+    padded = split.detect(split.encode_image(pixels(0)), text.take(torch.tensor([0])))
     unpadded = monolithic(stock, pixels(0), short)
     assert_equal((padded[0][..., : len(short[0])], padded[1]), unpadded)
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +25,8 @@ from labeler.runs import open_run, read_plan, read_progress, read_snapshot
 from labeler.shards import Unit, find_shards, read_units
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
-from tests.processes import kill_all_called_with, with_environment
-from tests.ray_heads import RAY, free_port
+from tests.processes import with_environment
+from tests.ray_heads import slim_clone, submit_label
 from tests.s3_server import Proxy, S3Server
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -259,65 +255,8 @@ def test_two_jobs_on_one_run_at_once(tmp_path: Path, checkpoint: Path) -> None:
 def test_ray_job_submit_on_a_head_node(tmp_path: Path, checkpoint: Path) -> None:
     write_tars(tmp_path / "in", shards=1, images=5)
     config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint)
-    with head_node() as address:
-        submit = [*RAY, "job", "submit", f"--address={address}", "--working-dir", str(slim_clone(tmp_path))]
-        entry = [
-            "--",
-            sys.executable,
-            "-m",
-            "jobs.label",
-            str(config),
-            "ray.cpus_per_worker=1",
-            "ray.gpus_per_worker=0",
-        ]
-        for _ in range(150):
-            result = subprocess.run([*submit, *entry], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-            if "No available agent" not in result.stderr:
-                break
-            time.sleep(2)  # the job server answers before the node's agent does
+    result = submit_label(slim_clone(tmp_path / "clone"), config)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "complete: 5 images" in result.stdout
     assert json.loads((tmp_path / "out" / "report.json").read_text())["complete"]
     assert len(rows_of(str(tmp_path / "out"))) == 5
-
-
-@contextmanager
-def head_node() -> Iterator[str]:
-    """A Ray head with its job server; yields the address to submit to."""
-    folder = tempfile.mkdtemp(prefix="r")  # Ray's sockets need a shorter path than pytest's folders
-    # Every port that has a fixed default: another Ray of the tests may hold those. A node whose agent finds its port
-    # taken starts without a word, and has "no available agent" for ever.
-    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
-    ports = {name: free_port() for name in names}
-    dashboard = ports["dashboard-port"]
-    options = [*(f"--{name}={port}" for name, port in ports.items()), f"--temp-dir={folder}", "--num-cpus=3"]
-    command = [*RAY, "start", "--head", "--block", "--include-dashboard=true", "--disable-usage-stats", *options]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
-        try:
-            address = f"http://127.0.0.1:{dashboard}"
-            wait_until_it_answers(f"{address}/api/jobs/", node)
-            yield address
-        finally:
-            kill_all_called_with(folder)  # asked to stop, it takes half a minute
-            node.wait(timeout=PATIENCE_S)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_until_it_answers(url: str, node: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline and node.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-    raise RuntimeError(f"no job server at {url}")
-
-
-def slim_clone(tmp_path: Path) -> Path:
-    """What `--working-dir .` of a clean clone sends: the packages, and neither environment nor demo."""
-    folder = tmp_path / "clone"
-    folder.mkdir()
-    for name in ("labeler", "jobs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder

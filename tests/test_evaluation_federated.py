@@ -9,7 +9,7 @@ import pytest
 
 from labeler.errors import Refused
 from labeler.evaluation import LVIS, LVIS_FIXED, DetectionTable, Evaluation, evaluate_results, read_ground_truth, score
-from labeler.evaluation.federated import BestPerCategory, best_per_category, best_per_image, judged
+from labeler.evaluation.collector import BestPerCategory, best_per_category, best_per_image, judged
 from tests.evaluation_reference import lvis_average_precision, mean
 from tests.evaluation_scenes import make_federated, make_results, make_truth, plain_pycocotools
 
@@ -179,7 +179,7 @@ def test_of_equal_scores_the_first_stays_and_the_order_is_kept() -> None:
 
 
 def test_a_stream_keeps_what_the_whole_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labeler.evaluation.federated._PRUNE_ROWS", 10)
+    monkeypatch.setattr("labeler.evaluation.collector._PRUNE_ROWS", 10)
     rng = np.random.default_rng(0)
     image, category = rng.integers(0, 9, 400), rng.integers(0, 5, 400)
     whole = table(image.tolist(), category.tolist(), rng.integers(0, 20, 400).tolist())  # many equal scores

@@ -24,16 +24,6 @@ from tests.evaluation_runs import DETECT, FIXED, UNITS, ap, row, truth_of, write
 from tests.evaluation_scenes import rectangle
 
 
-@pytest.fixture
-def run_uri(tmp_path: Path) -> str:
-    return write_run(tmp_path / "run", UNITS)
-
-
-@pytest.fixture
-def truth(run_uri: str, tmp_path: Path) -> dict[str, Any]:
-    return truth_of(run_uri, tmp_path)
-
-
 def test_a_run_without_detections_has_an_ap_of_zero(tmp_path: Path, truth: dict[str, Any]) -> None:
     empty = write_run(tmp_path / "empty", {(0, 0): [row(0, i) for i in range(3)], (1, 0): [row(1, 0)]})
     evaluation = evaluate_run(empty, truth)

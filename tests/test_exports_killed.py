@@ -14,7 +14,7 @@ import pytest
 
 from labeler import owners, storage
 from labeler.cli import main
-from labeler.runs import Run
+from labeler.runs import Run, layout
 from labeler.storage.scratch_names import OLD_S
 from tests.exit_codes import environment
 from tests.red_boxes import red_run
@@ -179,7 +179,7 @@ def test_a_process_is_known_by_its_start_not_by_its_number_alone(tmp_path: Path)
 
 def test_what_other_writers_left_in_a_run_stays(tmp_path: Path) -> None:
     left = left_of("", tmp_path / "run")
-    storage.put(str(tmp_path / "run/run.json"), b"{}")
+    storage.put(str(tmp_path / "run" / layout.MANIFEST), b"{}")
     (tmp_path / "run/exports/hf").mkdir(parents=True)
     storage.remove_abandoned(str(tmp_path / "run/exports/hf"))
     assert left.exists()

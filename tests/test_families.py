@@ -42,8 +42,11 @@ SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return yolos_folder(tmp_path_factory.mktemp("yolos"))
+
+
+def yolos_folder(target: Path) -> Path:
     """A YOLOS with random weights, whose scores are far enough apart to be compared."""
-    target = tmp_path_factory.mktemp("yolos")
     config = transformers.YolosConfig(
         hidden_size=32,
         num_hidden_layers=2,

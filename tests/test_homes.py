@@ -24,6 +24,10 @@ HOMES = {
     "yaml.safe_load": set(),  # plain_yaml has a loader of its own
     "expanduser": {"storage/uris.py"},  # a path as people write it
     "list_flatten": {"labels/detections_column.py", "labels/records.py"},  # the column of detections
+    "SCORE_THRESHOLDS.astype": {"evaluation/average_precision.py"},  # how many scores are at or above each
+    "threading.Thread": {"pipeline/beside.py"},  # what a session does beside its work
+    # threads ahead of a reader, or behind a writer
+    "submit": {"ahead.py", "exports/pixels.py", "exports/formats.py", "labeling/unit.py"},
     "COCOeval": set(),  # it judges the tests alone
 }
 
@@ -50,6 +54,13 @@ def test_an_idea_is_at_home_in_one_place(idea: str) -> None:
         str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if idea in called(ast.parse(path.read_text()))
     }
     assert found == HOMES[idea]
+
+
+def test_storage_knows_no_run() -> None:
+    """Which folders share one for unfinished files is told to it, by `runs.layout`."""
+    for path in (PACKAGE / "storage").glob("*.py"):
+        texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not texts & {"run.json", "labels", "shards"}, path
 
 
 def test_each_module_says_in_its_first_line_what_it_is_for() -> None:

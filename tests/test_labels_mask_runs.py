@@ -11,7 +11,7 @@ import pytest
 
 from labeler.errors import StorageError
 from labeler.labels.detections import Detections
-from labeler.labels.mask_runs import each_fills, fills
+from labeler.labels.mask_runs import each_fills
 from labeler.labels.masks import Mask
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from labeler.runs import read_unit_file
@@ -32,6 +32,11 @@ def _written(seed: int) -> tuple[list[int], bytes, int, int]:
 def _compress(runs: list[int], height: int, width: int) -> bytes:
     counts: bytes = pycocotools.mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"]
     return counts
+
+
+def fills(counts: bytes, height: int, width: int) -> bool:
+    offsets = np.array([0, len(counts)], np.int64)
+    return bool(each_fills(np.frombuffer(counts, np.uint8), offsets, np.array([height * width], np.int64))[0])
 
 
 def test_nothing_is_no_mask() -> None:

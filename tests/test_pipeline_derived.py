@@ -15,8 +15,8 @@ from labeler.cli import main
 from labeler.errors import LabelerError, Refused
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
+from labeler.pipeline.derive import retry
 from labeler.pipeline.redo import Redo, Todo
-from labeler.pipeline.retry import retry
 from labeler.pipeline.session import Outcome
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.runs import Run, open_run, read_plan, read_progress

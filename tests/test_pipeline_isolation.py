@@ -19,7 +19,7 @@ import pytest
 from labeler.errors import LabelerError, StorageError
 from labeler.labeling.recipe import LabelerRecipe
 from labeler.labels.detections import Detections
-from labeler.memory import memory_in_use
+from labeler.machine import memory_in_use
 from labeler.pipeline.isolation import Isolated, label_isolated
 from labeler.pipeline.node_memory import MemoryLimits
 from labeler.pipeline.worker import Unlabeled, WorkerSettings, label_items, make_labeler

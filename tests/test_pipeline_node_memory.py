@@ -9,7 +9,7 @@ import pytest
 from control_groups import control_group
 
 from labeler.byte_budget import DECODE_BYTES
-from labeler.memory import decode_bytes, memory_in_use
+from labeler.machine import decode_bytes, memory_in_use
 from labeler.pipeline.node_memory import MemoryLimits
 
 
@@ -84,7 +84,7 @@ def test_decoding_takes_an_eighth_of_a_small_node_and_of_its_container(tmp_path:
 def test_a_real_limit_of_version_1_is_read() -> None:
     code = (
         "import os, sys; open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()));"
-        "from labeler.memory import memory_in_use; print([total for _, total in memory_in_use()])"
+        "from labeler.machine import memory_in_use; print([total for _, total in memory_in_use()])"
     )
     with control_group("memory", limit_in_bytes=512 << 20) as group:
         argv = [sys.executable, "-c", code, str(group)]

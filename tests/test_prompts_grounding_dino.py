@@ -138,6 +138,32 @@ def test_first_fit_fills_earlier_chunks_and_max_categories_caps(tokenizer: Token
         pack(vocabulary, tokenizer, max_categories=0)
 
 
+def test_protocols_of_others_fill_in_order_or_ask_for_a_phrase_a_pass(tokenizer: Tokenizer) -> None:
+    vocabulary = Vocabulary.load(["cat", "bow (weapon)", "dog", "tree / sky"])
+
+    def texts(**options: Any) -> list[list[str]]:
+        prompts = pack(vocabulary, tokenizer, **options)
+        assert_sound(prompts, vocabulary, tokenizer)
+        assert Prompts.from_json(json.loads(json.dumps(prompts.to_json()))) == prompts
+        return [[p.text for p in c.phrases] for c in prompts.chunks]
+
+    for protocol in ("mmdet", "glip"):
+        assert texts(protocol=protocol, max_tokens=8) == [["cat"], ["bow (weapon)"], ["dog", "tree", "sky"]]
+        assert len(texts(protocol=protocol)) == 1
+    assert texts(protocol="sentence") == [["cat"], ["bow (weapon)"], ["dog"], ["tree"], ["sky"]]
+    many = Vocabulary.load([f"cat {'x' * n}" for n in range(1, 42)])
+    chunks = pack(many, tokenizer, protocol="mmdet").chunks
+    assert max(len(chunk.phrases) for chunk in chunks) <= 40
+    whole = [pack(vocabulary, tokenizer, protocol=name) for name in ("packed", "mmdet", "glip")]
+    assert [prompts.whole for prompts in whole] == [False, False, True]
+    assert len({prompts.fingerprint for prompts in whole}) == 3  # equal chunks, other rows
+    assert "protocol" not in whole[0].to_json()
+    assert "protocol" not in "".join(whole[0].settings())
+    assert "as GLIP does" in whole[2].lines()[0]
+    with pytest.raises(Refused, match="damaged"):
+        Prompts.from_json({**whole[1].to_json(), "protocol": "other"})
+
+
 def test_a_category_too_large_for_a_chunk_is_spread(tokenizer: Tokenizer) -> None:
     vocabulary = Vocabulary.load(["cat / dog / car / tree / sky"])
     prompts = pack(vocabulary, tokenizer, max_tokens=6)

@@ -9,10 +9,9 @@ import pytest
 
 from labeler.review import comparison
 from labeler.review.report import pick_images
-from labeler.review.reservoir import Reservoir
+from labeler.review.reservoir import Reservoir, in_turns, interleave
 from labeler.review.survey import BANDS, SUSPICIONS, Survey
 from labeler.review.truth import Truth
-from labeler.review.turns import in_turns, interleave
 
 CATEGORIES = 1203
 UNITS = (("000000", 0),)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from labeler.cli import main
-from labeler.runs import only_units, read_plan, read_progress, read_tables
+from labeler.runs import iterate_units, only_units, read_plan, read_progress
 from labeler.runs.rows import read_unit_file
 from labeler.storage import StorageError
 from tests.label_runs import noisy_run
@@ -19,7 +19,7 @@ def test_only_the_wanted_units_are_read(tmp_path: Path) -> None:
     plan, progress = read_plan(run), read_progress(run)
     wanted = [(shard_id, max(units)) for shard_id, units in progress.units.items()]
     assert only_units(progress, []).units == {}
-    tables = list(read_tables(plan, only_units(progress, wanted)))
+    tables = list(iterate_units(plan, only_units(progress, wanted)))
     assert len(tables) == len(wanted)
     assert only_units(progress, wanted * 2).units == {shard_id: {unit} for shard_id, unit in wanted}
 

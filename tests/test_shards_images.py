@@ -12,9 +12,9 @@ import pytest
 from s3_server import Proxy, S3Server
 
 from labeler import storage
+from labeler.ahead import Fetch, in_order
 from labeler.errors import StorageError
 from labeler.shards import Member, Shard, ShardEnd, Unit, count_images, find_shards, read_units
-from labeler.shards.fetching import Fetch, in_order
 from labeler.shards.units import Placed
 from labeler.storage import retries
 from tests.waiting import PATIENCE_S, wait_until

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from labeler.shards import Shard, find_shards
-from labeler.shards.names import IMAGE_EXTENSIONS, is_image, kind_of
-from labeler.shards.shard_names import name_shards
+from labeler.shards.names import IMAGE_EXTENSIONS, is_image, kind_of, name_shards
 from tests.inputs import write_tars
 
 DECODED = {"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF"}

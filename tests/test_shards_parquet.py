@@ -16,9 +16,10 @@ from s3_server import Proxy
 
 from labeler import storage
 from labeler.errors import InputChanged, Refused, StorageError
-from labeler.shards import Item, Shard, ShardEnd, Unit, count_images, read_units
+from labeler.shards import Shard, ShardEnd, count_images, read_units
 from labeler.shards.image_column import find_image_column
 from labeler.storage.ranged_file import RangedFile
+from tests.shard_parts import items_of, read
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -31,20 +32,6 @@ def write(uri: str | Path, columns: dict[str, Any], **options: Any) -> Shard:
     info = storage.head(str(uri))
     assert info is not None
     return Shard("000000", info.uri, info.size, info.etag, "parquet")
-
-
-def read(shard: Shard, skipped: Any = (), **options: Any) -> tuple[list[Unit], ShardEnd]:
-    *units, end = read_units(shard, skip=lambda unit: unit in skipped, **options)
-    assert isinstance(end, ShardEnd)
-    return [unit for unit in units if isinstance(unit, Unit)], end
-
-
-def items_of(shard: Shard, **options: Any) -> list[Item]:
-    units, end = read(shard, **options)
-    items = [item for unit in units for item in unit.items]
-    assert [item.index for item in items] == list(range(end.images))
-    assert [unit.unit for unit in units] == list(range(end.units))
-    return items
 
 
 def test_a_file_without_rows_is_only_an_end(tmp_path: Path) -> None:

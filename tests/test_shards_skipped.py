@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from labeler.errors import Refused
 from labeler.shards import ShardEnd, Unit, find_shards, read_units, skipped
 from tests.inputs import image_bytes, tar_bytes, write_tars
-from tests.test_shards_webdataset import shard_of
+from tests.shard_parts import shard_of
 
 
 def end_of(path: Path, members: dict[str, bytes], **options: object) -> tuple[list[str], ShardEnd]:

@@ -8,7 +8,7 @@ import pytest
 
 from labeler import signature
 from labeler.cli import main
-from labeler.labels.contact_sheet import Tile, draw_contact_sheet
+from labeler.labels.contact_sheet import Tile, describe_sheet, draw_contact_sheet
 from tests.inputs import image_bytes, write_tars
 from tests.review_runs import write_input, write_run
 from tests.test_cli import refusal, write_config
@@ -89,11 +89,11 @@ def test_a_preview_replaces_a_preview_and_nothing_else(
     ],
 )
 def test_other_bytes_are_not_a_picture_of_labeler(start: bytes) -> None:
-    assert signature.describe_picture(start) is None
+    assert describe_sheet(start) is None
     assert signature.describe_page(start) is None
 
 
 def test_a_large_picture_is_known_by_its_first_bytes() -> None:
     sheet = draw_contact_sheet([Tile(None, problem=str(number)) for number in range(60)])
     assert len(sheet) > 2 * signature.HEAD_BYTES
-    assert signature.describe_picture(sheet[: signature.HEAD_BYTES]) == "an earlier picture"
+    assert describe_sheet(sheet[: signature.HEAD_BYTES]) == "an earlier picture"

@@ -14,6 +14,7 @@ import pytest
 
 from labeler import storage
 from labeler.errors import InputChanged, Refused, StorageError
+from labeler.runs import layout
 from labeler.storage import retries
 from labeler.storage.failures import Unreadable
 from tests.storage_parts import files_below
@@ -44,7 +45,7 @@ def test_local_put_if_absent_keeps_the_first_and_leaves_nothing_else(tmp_path: P
 
 
 def test_inside_a_run_temporary_files_use_the_runs_own_folder(tmp_path: Path) -> None:
-    storage.put(str(tmp_path / "run.json"), b"{}")
+    storage.put(str(tmp_path / layout.MANIFEST), b"{}")
     storage.put_if_absent(str(tmp_path / "labels/000000/000001.parquet"), b"x")
     assert files_below(tmp_path) == [".tmp", "labels", "labels/000000", "labels/000000/000001.parquet", "run.json"]
     (tmp_path / ".tmp/left-by-a-crash").write_bytes(b"half")

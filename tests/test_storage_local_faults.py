@@ -19,6 +19,7 @@ from storage_parts import files_below
 
 from labeler import storage
 from labeler.errors import Refused, StorageError
+from labeler.runs import layout
 from labeler.storage import local_writes, retries
 
 NO_LINKS = [errno.EXDEV, errno.EIO, errno.EACCES, errno.EROFS, errno.EINVAL, errno.ENOTTY, errno.EPERM, errno.ENOTSUP,
@@ -72,7 +73,7 @@ def test_a_folder_that_takes_no_file_is_not_taken_for_a_file_system_without_link
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
         run.chmod(0o777)
-        (run / "run.json").write_text("{}")
+        (run / layout.MANIFEST).write_text("{}")
         (run / "labels").mkdir(mode=0o755)
         with without_root():
             if os.geteuid() == run.stat().st_uid:
@@ -98,7 +99,7 @@ def test_a_folder_of_the_run_that_is_a_mount_of_its_own_is_written(tmp_path: Pat
     with small_disk(tmp_path / "disk", "16m"):
         run, elsewhere = tmp_path / "disk/run", tmp_path / "disk/elsewhere"
         elsewhere.mkdir()
-        storage.put(f"{run}/run.json", b"{}")
+        storage.put(f"{run}/{layout.MANIFEST}", b"{}")
         with bound(elsewhere, run / "labels"):
             uri = f"{run}/labels/unit"
             assert storage.put_if_absent(uri, b"first", single_writer=single_writer)

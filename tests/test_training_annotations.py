@@ -25,12 +25,12 @@ from labeler.runs import layout
 from labeler.runs.create import NewRun, create_run
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Shard
-from labeler.training import stored
+from labeler.training import stored_images
 from labeler.training.annotations import read_coco
 from labeler.training.examples import NoneReadable
 from labeler.training.run_labels import read_run
 from labeler.training.shapes import HELD_OUT, SEEN, write_data_set
-from labeler.training.stored import Record, StoredSource
+from labeler.training.stored_images import Record, StoredSource
 from labeler.vocabulary import Vocabulary
 
 
@@ -168,7 +168,7 @@ def test_a_broken_image_is_replaced_and_said(
     (tmp_path / "b.png").write_bytes(b"no image")
     source = StoredSource(_read(annotations, tmp_path), preprocessing, seed=0)
     said: list[str] = []
-    monkeypatch.setattr(stored.log, "warning", lambda message, *values: said.append(message % values))
+    monkeypatch.setattr(stored_images.log, "warning", lambda message, *values: said.append(message % values))
     assert len(source.batch(0, 2, slice(0, 2))) == 2
     assert any("b.png is left out of training" in line for line in said)
 

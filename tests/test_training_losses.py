@@ -14,9 +14,9 @@ from transformers.loss.loss_grounding_dino import GroundingDinoForObjectDetectio
 from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as stock
 
 from labeler import checkpoints
-from labeler.training.forward import Trainee
+from labeler.detectors.loading import load_model
 from labeler.training.losses import LossWeights, Targets, detection_loss, generalized_iou, match
-from labeler.training.models import load_trainable
+from labeler.training.trainee import Trainee
 
 A, B, C = 2001, 2002, 2003  # word tokens
 SAME = [[101, A, B, 1012, C, 1012, 102]] * 2  # two phrases: "A B" and "C"
@@ -168,7 +168,7 @@ def test_generalized_iou_of_known_boxes(first: list[float], second: list[float],
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Any:
     checkpoint = checkpoints.resolve(tiny_checkpoint(tmp_path_factory.mktemp("tiny")))
-    return load_trainable(checkpoint, torch.device("cpu"))
+    return load_model(checkpoint, torch.device("cpu")).requires_grad_(True)
 
 
 def _inputs() -> tuple[Tensor, Tensor, Tensor]:
@@ -207,14 +207,14 @@ def test_the_proposal_heads_learn_from_our_loss_and_not_from_transformers(detect
 
 
 def test_fused_attention_gives_the_same_loss_and_gradients(tmp_path: Path) -> None:
-    from labeler.training.fused_attention import use_fused_attention
+    from labeler.training.trainee import use_fused_attention
 
     checkpoint = checkpoints.resolve(tiny_checkpoint(tmp_path))
     pixels, ids, mask = _inputs()
     targets = _targets([[[1, 2], [4]], [[1], [3]]], CLASS_LABELS, 7)
     found = []
     for fused in (False, True):
-        model = load_trainable(checkpoint, torch.device("cpu"))
+        model = load_model(checkpoint, torch.device("cpu")).requires_grad_(True)
         if fused:
             use_fused_attention(model)
         logits, boxes, _ = Trainee(model)(pixels, ids, mask)

@@ -16,12 +16,11 @@ from training_parts import job_values, tiny_checkpoint
 from labeler.cli import main
 from labeler.errors import Refused
 from labeler.evaluation import read_ground_truth
-from labeler.training.annotations import read_coco
+from labeler.training.annotations import locate, read_coco
 from labeler.training.config import make_training_job
-from labeler.training.found_images import locate
 from labeler.training.job import prepare, run_worker
 from labeler.training.shapes import ALL, SEEN
-from labeler.training.stored import Location, Record
+from labeler.training.stored_images import Location, Record
 from labeler.training.validation import stored_validation
 from labeler.vocabulary import Vocabulary
 

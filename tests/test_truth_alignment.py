@@ -18,16 +18,6 @@ from labeler.labels.records import BOXES
 from tests.evaluation_runs import CAT, UNITS, ap, row, truth_of, write_run
 
 
-@pytest.fixture
-def run_uri(tmp_path: Path) -> str:
-    return write_run(tmp_path / "run", UNITS)
-
-
-@pytest.fixture
-def truth(run_uri: str, tmp_path: Path) -> dict[str, Any]:
-    return truth_of(run_uri, tmp_path)
-
-
 def test_images_match_by_their_unique_last_part(run_uri: str, truth: dict[str, Any]) -> None:
     truth["images"] = [i for i in truth["images"] if "part-0" in i["file_name"]]
     truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in {i["id"] for i in truth["images"]}]

@@ -9,8 +9,7 @@ import pytest
 from pycocotools.cocoeval import COCOeval
 
 from labeler.truth import matching
-from labeler.truth.greedy import match_greedily
-from labeler.truth.matching import AREAS, IOU_THRESHOLDS, Matches, Side, match, overlap
+from labeler.truth.matching import AREAS, IOU_THRESHOLDS, Matches, Side, match, match_greedily, overlap
 
 
 def make_side(rng: np.random.Generator, images: int, most: int, *, objects: bool) -> Side:

@@ -9,7 +9,6 @@ from labeler.calibration.target import Target
 from labeler.errors import Refused
 from labeler.evaluation import Evaluation, evaluate_run
 from labeler.runs import Snapshot
-from labeler.truth.alignment import match_categories
 from labeler.truth.ground_truth import Annotations
 
 
@@ -27,9 +26,9 @@ def calibrate_by_annotations(
         Refused: other images or categories, or nothing to calibrate by.
     """
     evaluation = evaluate_run(snapshot, annotations, by_name=by_name, partial=partial, masks=False)
-    matched = match_categories(snapshot.run.vocabulary(), evaluation.truth, by_name=by_name, partial=True)
     _require_evidence(evaluation)
-    evidence = TruthEvidence(evaluation.truth, evaluation.scores[0], matched.position_of)
+    assert evaluation.aligned is not None
+    evidence = TruthEvidence(evaluation.scores[0], evaluation.aligned.category_of)
     return fit(evidence, target, floor=evaluation.floor)
 
 

@@ -9,8 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from labeler.evaluation.average_precision import SCORE_THRESHOLDS, Score
-from labeler.truth.ground_truth import GroundTruth
+from labeler.evaluation.average_precision import SCORE_THRESHOLDS, Score, at_least
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,9 +39,6 @@ class Evidence(Protocol):
     @property
     def category_ids(self) -> Sequence[int]: ...
 
-    @property
-    def has_recall(self) -> bool: ...
-
     def curve(self, category_ids: Sequence[int]) -> Curve:
         """Of these categories' detections together."""
 
@@ -50,10 +46,8 @@ class Evidence(Protocol):
 class TruthEvidence:
     """Every detection of the annotated images was judged by matching it at IoU 0.5, as `evaluate` does."""
 
-    has_recall = True
-
-    def __init__(self, truth: GroundTruth, score: Score, position_of: dict[int, int]) -> None:
-        self._truth, self._score, self._position_of = truth, score, position_of
+    def __init__(self, score: Score, position_of: dict[int, int]) -> None:
+        self._score, self._position_of = score, position_of
 
     @property
     def category_ids(self) -> Sequence[int]:
@@ -85,8 +79,6 @@ class MarkEvidence:
         boxes: by category id: (len(SCORE_THRESHOLDS),) stored boxes with at least each score.
     """
 
-    has_recall = False
-
     def __init__(self, marks: dict[int, Floats], boxes: dict[int, npt.NDArray[np.int64]]) -> None:
         self._marks, self._boxes = marks, boxes
 
@@ -97,19 +89,15 @@ class MarkEvidence:
     def curve(self, category_ids: Sequence[int]) -> Curve:
         nothing = np.zeros(len(SCORE_THRESHOLDS), np.int64)
         known = [id_ for id_ in category_ids if id_ in self._marks]
-        marked = np.array([_at_least(self._marks[id_][:, 0]) for id_ in known]).reshape(-1, len(SCORE_THRESHOLDS))
-        right = np.array([_at_least(m[m[:, 1] > 0, 0]) for m in map(self._marks.__getitem__, known)])
+        marked = np.array([at_least(self._marks[id_][:, 0].astype(np.float32)) for id_ in known]).reshape(
+            -1, len(SCORE_THRESHOLDS)
+        )
+        right = np.array([at_least(m[m[:, 1] > 0, 0].astype(np.float32)) for m in map(self._marks.__getitem__, known)])
         stored = np.array([self._boxes.get(id_, nothing) for id_ in known]).reshape(marked.shape)
         counts = np.stack([marked, right.reshape(marked.shape), stored]).astype(np.float64)
         estimates = [_estimate(counts, place) for place in range(len(SCORE_THRESHOLDS))]
         precision, support = np.array(estimates, np.float64).T
         return Curve(precision, support, sum(len(self._marks[id_]) for id_ in known))
-
-
-def _at_least(scores: Floats) -> npt.NDArray[np.int64]:
-    """(t,) how many scores are at or above each threshold, compared as exports do."""
-    ordered = np.sort(scores.astype(np.float32))
-    return len(ordered) - np.searchsorted(ordered, SCORE_THRESHOLDS.astype(np.float32), side="left")
 
 
 def _estimate(counts: Floats, place: int) -> tuple[float, float]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from labeler.calibration.evidence import Curve, Evidence
-from labeler.calibration.intervals import one_sided, two_sided, wilson
-from labeler.calibration.shortfall import Shortfall, find_shortfall
 from labeler.calibration.target import Target
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
 from labeler.labels.thresholds import NEVER
@@ -165,3 +166,74 @@ def _interval(value: float, count: float) -> Interval | None:
         return None
     low, high = wilson(value, count, two_sided())
     return Interval(value, float(low), float(high))
+
+
+Floats = npt.NDArray[np.float64]
+SHOWN = 0.95  # two-sided, of the intervals that people see
+
+
+def wilson(proportion: npt.ArrayLike, count: npt.ArrayLike, z: float) -> tuple[Floats, Floats]:
+    """(low, high) of a proportion seen in `count` trials, z standard deviations to each side; NaN where count is 0.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927). `count` may be
+    an effective number of trials, and so a fraction.
+    """
+    p, n = np.asarray(proportion, np.float64), np.asarray(count, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        reach = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    known = n > 0
+    low: Floats = np.where(known, np.clip(middle - reach, 0, 1), np.nan)
+    high: Floats = np.where(known, np.clip(middle + reach, 0, 1), np.nan)
+    return low, high
+
+
+def one_sided(confidence: float) -> float:
+    """Standard deviations below which a value falls with 1 - confidence."""
+    return NormalDist().inv_cdf(confidence)
+
+
+def two_sided() -> float:
+    return NormalDist().inv_cdf(0.5 + SHOWN / 2)
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """The best that was reached, and the nearest way to the target.
+
+    Attributes:
+        threshold: where the target's measure is surely highest.
+        value: the measure from there up.
+        low: its one-sided lower bound at the target's confidence, which is what has to reach the target.
+        more: how many more boxes (objects, for a recall) would reach the target if as many of them were right; None
+            where nothing is above the target, so that no number would.
+        more_from: the threshold from which these boxes are.
+    """
+
+    threshold: float
+    value: float
+    low: float
+    more: int | None
+    more_from: float
+
+
+def find_shortfall(curve: Curve, target: Target, *, floor: float) -> Shortfall | None:
+    """Return how near a curve comes to a target that it does not reach; None where nothing is known of it."""
+    values, counts = curve.precision, curve.support
+    if target.measure == "recall":
+        found = np.zeros(len(SCORE_THRESHOLDS)) if curve.hits is None else curve.hits
+        values, counts = found / max(curve.objects or 0, 1), np.full(len(found), float(curve.objects or 0))
+    known = (floor - 1e-9 <= SCORE_THRESHOLDS) & (counts > 0) & ~np.isnan(values)
+    if not known.any():
+        return None
+    z = one_sided(target.confidence)
+    low = np.where(known, wilson(values, counts, z)[0], -1.0)
+    best = int(low.argmax())
+    with np.errstate(divide="ignore"):  # solved for the count at which the lower bound is the target
+        needed = z * z * target.value * (1 - target.value) / (values - target.value) ** 2
+    missing = np.where(known & (values > target.value), needed - counts, math.inf)
+    nearest = int(missing.argmin())
+    more = None if math.isinf(missing[nearest]) else max(1, math.ceil(missing[nearest]))
+    places = (best, best if more is None else nearest)
+    at, more_from = (round(float(SCORE_THRESHOLDS[place]), 2) for place in places)
+    return Shortfall(at, float(values[best]), float(low[best]), more, more_from)

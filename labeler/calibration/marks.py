@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from labeler import plain_json, storage
 from labeler.errors import Refused
-from labeler.evaluation.average_precision import SCORE_THRESHOLDS
+from labeler.evaluation.average_precision import at_least
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import BOXES
 from labeler.runs import Snapshot
+from labeler.truth.ground_truth import MAX_PROBLEMS
 
 _ROW_ID = re.compile(r"(\d{6,18})[/\\:-](\d{1,18})")  # shard id and index
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _SCORE_TOLERANCE = 1e-4  # browsers round
-_MAX_PROBLEMS = 20
 _COLUMNS = ("shard_id", "index", "digest", BOXES)
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(BaseModel):
     """One box, as it was marked.
 
     Attributes:
@@ -34,11 +33,21 @@ class Mark:
         box: position in the row's detections.
     """
 
+    model_config = ConfigDict(frozen=True, strict=True)
+
     image: str
     box: int
     category_id: int
-    score: float
+    score: float = Field(ge=0, le=1)
     right: bool
+
+    @field_validator("image")
+    @classmethod
+    def _names_a_row(cls, image: str) -> str:
+        row = _ROW_ID.fullmatch(image)
+        if row is None and not _DIGEST.fullmatch(image):
+            raise ValueError("neither a row nor a digest")
+        return f"{row[1]}/{int(row[2])}" if row else image
 
 
 @dataclass(frozen=True)
@@ -79,30 +88,15 @@ def read_marks(uri: str) -> Marks:
     problems: list[str] = []
     marks: dict[tuple[str, int], Mark] = {}
     for place, value in enumerate(values["marks"]):
-        mark = _parse(value)
-        if mark is None:
-            problems.append(f"marks[{place}]: expected image, box, category_id, score and right, got {str(value)[:80]}")
-        else:
+        try:
+            mark = Mark.model_validate(value)
             marks[mark.image, mark.box] = mark
+        except ValidationError:
+            problems.append(f"marks[{place}]: expected image, box, category_id, score and right, got {str(value)[:80]}")
     if problems or not marks:
         bad = f"{len(problems):,} bad entries of {len(values['marks']):,}" if problems else "no marks in it"
-        raise Refused(f"marks {shown}: {bad}", problems[:_MAX_PROBLEMS])
+        raise Refused(f"marks {shown}: {bad}", problems[:MAX_PROBLEMS])
     return Marks(shown, str(values["run"]), tuple(marks.values()))
-
-
-def _parse(value: Any) -> Mark | None:
-    if not isinstance(value, Mapping):
-        return None
-    image, box, category_id = value.get("image"), value.get("box"), value.get("category_id")
-    score, right = value.get("score"), value.get("right")
-    if not isinstance(image, str) or type(box) is not int or type(category_id) is not int or type(right) is not bool:
-        return None
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:  # NaN is not, either
-        return None
-    row = _ROW_ID.fullmatch(image)
-    if row is None and not _DIGEST.fullmatch(image):
-        return None
-    return Mark(f"{row[1]}/{int(row[2])}" if row else image, box, category_id, float(score), right)
 
 
 def collect_marks(snapshot: Snapshot, marks: Marks) -> MarkedRun:
@@ -130,7 +124,7 @@ def collect_marks(snapshot: Snapshot, marks: Marks) -> MarkedRun:
     problems += [f"image {image}: the run has no such row" for image in wanted]
     if problems:
         raise Refused(
-            f"marks {marks.source}: {len(problems):,} are not about boxes of this run", problems[:_MAX_PROBLEMS]
+            f"marks {marks.source}: {len(problems):,} are not about boxes of this run", problems[:MAX_PROBLEMS]
         )
     return MarkedRun({id_: np.array(rows, np.float64) for id_, rows in found.items()}, boxes)
 
@@ -155,10 +149,6 @@ def _judge(
 
 def _count(table: pa.Table, boxes: dict[int, npt.NDArray[np.int64]]) -> None:
     """Add a unit's boxes to the counts."""
-    rows = DetectionsColumn(table).per_row(masks=False)
-    category_ids = np.concatenate([d.category_ids for d in rows]) if rows else np.zeros(0, np.int32)
-    scores = np.concatenate([d.scores for d in rows]) if rows else np.zeros(0, np.float32)
-    for id_ in np.unique(category_ids):
-        mine = np.sort(scores[category_ids == id_])
-        at_least = len(mine) - np.searchsorted(mine, SCORE_THRESHOLDS.astype(np.float32), side="left")
-        boxes[int(id_)] = boxes.get(int(id_), np.zeros(len(SCORE_THRESHOLDS), np.int64)) + at_least
+    found = DetectionsColumn(table).detections
+    for id_ in np.unique(found.category_ids).tolist():
+        boxes[id_] = boxes.get(id_, 0) + at_least(found.scores[found.category_ids == id_])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ def model_config(found: Located) -> dict[str, Any]:
 def digest_of(found: Located) -> str:
     """The checkpoint's digest, after a look at every weight file. Refused where weights are missing or damaged."""
     return _digest(found.folder, _weight_files(found.folder, found.name))
+
+
+def digest_of_folder(folder: Path) -> str:
+    """A digest over every file in a folder and below it, but for hidden ones: a user's detector may read any."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    return _digest_of_files(folder, [name for name in names if not any(p.startswith(".") for p in name.split("/"))])
 
 
 def image_processor_config(folder: Path) -> dict[str, Any]:
@@ -99,8 +107,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _digest(folder: Path, weight_files: list[str]) -> str:
     """blake2b-128 over (name, length, bytes) of every file that determines outputs, in order of name."""
     present = [name for name in (CONFIG, *IMAGE_PROCESSOR, *TOKENIZER) if (folder / name).is_file()]
+    return _digest_of_files(folder, sorted([*present, *weight_files]))
+
+
+def _digest_of_files(folder: Path, names: Sequence[str]) -> str:
+    """blake2b-128 over (name, length, bytes) of each file."""
     digest = new_digest()
-    for name in sorted([*present, *weight_files]):
+    for name in names:
         digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
         with storage.open_regular(folder / name) as file:
             while piece := file.read(_STREAM_BYTES):

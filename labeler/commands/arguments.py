@@ -1,15 +1,16 @@
-"""Arguments that several verbs share."""
+"""What several verbs take: a configuration, a run, and a file to write, with what that may replace."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from labeler import storage
+from labeler import signature, storage
 from labeler.errors import Refused
 
 if TYPE_CHECKING:
-    from labeler.runs import Run
+    from labeler.runs import Run, Snapshot
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -22,9 +23,62 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def require_run(uri: str) -> Run:
     """The run in a folder; Refused when there is none."""
-    from labeler.runs import open_run
+    from labeler import runs
 
-    run = open_run(storage.absolute_uri(uri))
-    if run is None:
-        raise Refused(f"{storage.redact(uri)} is no run: it has no run.json; give the output folder of a label command")
-    return run
+    return runs.require_run(uri)
+
+
+def require_snapshot(arguments: argparse.Namespace, verb: str) -> Snapshot:
+    """The run in the folder RUN as it is now; Refused when there is none, or an incomplete one without --partial."""
+    from labeler.runs import read_snapshot
+
+    snapshot = read_snapshot(require_run(arguments.run_uri))
+    if not arguments.partial:
+        snapshot.require_complete(f"{verb} what there is with --partial")
+    return snapshot
+
+
+_MAX_BYTES = 256 << 20  # a larger file is none that could be described
+
+
+def require_replaceable(
+    uri: str,
+    describe: Callable[[bytes], str | None],
+    what: str,
+    *,
+    force: bool = False,
+    or_else: str = "replace it with --force",
+    option: str = "--output",
+    max_bytes: int = _MAX_BYTES,
+) -> str | None:
+    """Return what a file written to `uri` would replace; None if nothing is there.
+
+    Args:
+        describe: returns what a file is about by its content; None for a file that must not be lost.
+        what: the kind of file that may be replaced, for the message.
+        force: replace it whatever it is.
+        or_else: what else to do than to choose another file, for the message.
+        option: the option that chooses it, for the message.
+        max_bytes: `describe` gets these first bytes alone.
+
+    Raises:
+        Refused: if something else is there.
+    """
+    found = storage.head(uri)
+    if found is None:
+        return None
+    about = describe(storage.read_bytes(uri, length=min(found.size, max_bytes))) if found.size else None
+    if about is None and found.size and not force:
+        raise Refused(f"{storage.redact(uri)} is there and is not {what}; choose another {option}, or {or_else}")
+    return about or f"{found.size:,} bytes"
+
+
+def require_replaceable_page(uri: str, *, force: bool) -> str | None:
+    """Return what an HTML page written to `uri` would replace. Raises Refused if labeler did not write that."""
+    what = "a page by `labeler report` or `labeler compare`"
+    return require_replaceable(uri, signature.describe_page, what, force=force, max_bytes=signature.HEAD_BYTES)
+
+
+def written(uri: str, replaced: str | None) -> str:
+    """Return the line that says where a file was written, and what it replaced."""
+    return f"written     {storage.redact(uri)}" + (f", replaces {replaced}" if replaced else "")

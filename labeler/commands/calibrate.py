@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, require_run
-from labeler.commands.outputs import require_replaceable, written
+from labeler.commands.arguments import Verbs, require_replaceable, require_snapshot, written
 
 _REPLACEABLE = "a file as `labeler calibrate` wrote it: it was edited, or made otherwise"
 
@@ -31,13 +30,11 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
     from labeler.calibration.marks import read_marks
     from labeler.calibration.threshold_file import describe, describe_unedited, to_yaml
-    from labeler.runs import layout, read_snapshot
+    from labeler.runs import layout
 
     target = parse_target(arguments.target, confidence=arguments.confidence, min_judged=arguments.min_judged)
-    run = require_run(arguments.run_uri)
-    snapshot = read_snapshot(run)
-    if not arguments.partial:
-        snapshot.require_complete("calibrate on what there is with --partial")
+    snapshot = require_snapshot(arguments, "calibrate on")
+    run = snapshot.run
     output = arguments.output or run.path(layout.THRESHOLDS)
     replaced = require_replaceable(output, describe_unedited, _REPLACEABLE, force=arguments.force)
     if arguments.marks:

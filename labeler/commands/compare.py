@@ -7,13 +7,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from labeler import signature, storage
-from labeler.commands.arguments import Verbs, require_run
-from labeler.commands.outputs import require_replaceable, require_replaceable_page
+from labeler.commands.arguments import Verbs, require_replaceable, require_replaceable_page, require_run
 
 if TYPE_CHECKING:
-    from labeler.labels.thresholds import Thresholds
     from labeler.review.comparison import Comparison, Counts
-    from labeler.runs import Run
     from labeler.vocabulary import Vocabulary
 
 _LINES = 15
@@ -40,6 +37,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     from labeler.labels.thresholds import NOTHING_KEPT
     from labeler.review.comparison import compare_runs
     from labeler.runs.erasure.made import note_made
+    from labeler.runs.fitted_on import thresholds_for
 
     if not 0 <= arguments.threshold <= 1:
         raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
@@ -47,8 +45,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         raise Refused(f"--images is 0 or more, got {arguments.images}")
     runs = require_run(arguments.first_uri), require_run(arguments.second_uri)
     thresholds = (
-        _thresholds(runs[0], arguments.thresholds_a, arguments.threshold),
-        _thresholds(runs[1], arguments.thresholds_b, arguments.threshold),
+        thresholds_for(runs[0], arguments.thresholds_a, default=arguments.threshold),
+        thresholds_for(runs[1], arguments.thresholds_b, default=arguments.threshold),
     )
     target = arguments.output or runs[1].path(f"compare-{runs[0].manifest.run_id[:8]}.html")
     if not target.endswith(".html"):
@@ -77,13 +75,6 @@ def _replaced(target: str, *, force: bool) -> list[str]:
     )
     found = require_replaceable_page(target, force=force), numbers
     return [f"replaces: {about}" for about in found if about]
-
-
-def _thresholds(run: Run, file: str | None, default: float) -> Thresholds:
-    from labeler.labels.thresholds import Thresholds
-    from labeler.runs.fitted_on import thresholds_for
-
-    return thresholds_for(run, file, default=default) if file else Thresholds(default)
 
 
 def _lines(found: Comparison, vocabulary: Vocabulary) -> list[str]:

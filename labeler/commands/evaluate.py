@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 from labeler import storage
-from labeler.commands.arguments import Verbs
+from labeler.commands.arguments import Verbs, require_replaceable, written
 from labeler.commands.export_options import SUPPRESS_IOU, read_suppress
-from labeler.commands.outputs import require_replaceable, written
 from labeler.errors import Refused
 
 

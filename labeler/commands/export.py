@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands import export_options as options
-from labeler.commands.arguments import Verbs, require_run
-from labeler.commands.outputs import require_replaceable
+from labeler.commands.arguments import Verbs, require_replaceable, require_snapshot
 from labeler.errors import Refused, StorageError
 
 if TYPE_CHECKING:
@@ -32,12 +31,10 @@ def add(verbs: Verbs) -> None:
 def _export(arguments: argparse.Namespace) -> int:
     from labeler.exports.export import export_run
     from labeler.labels.thresholds import NOTHING_KEPT
-    from labeler.runs import layout, read_snapshot
+    from labeler.runs import layout
 
-    run = require_run(arguments.run_uri)
-    snapshot = read_snapshot(run)
-    if not arguments.partial:
-        snapshot.require_complete("export what there is with --partial")
+    snapshot = require_snapshot(arguments, "export")
+    run = snapshot.run
     selection, format_ = options.read_selection(arguments, run), options.read_format(arguments)
     if not selection.thresholds.keep_any:
         print(f"labeler: warning: {NOTHING_KEPT}", file=sys.stderr)

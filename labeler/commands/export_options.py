@@ -68,7 +68,6 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
 def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     """Raises Refused for values that make no sense for this run."""
     from labeler.exports.selection import Selection
-    from labeler.labels.thresholds import Thresholds
     from labeler.runs.fitted_on import thresholds_for
 
     for option, score in (("--threshold", arguments.threshold), ("--score-below", arguments.score_below)):
@@ -76,16 +75,13 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
             raise Refused(f"{option} is a score from 0 to 1, got {score}")
     if not 0 <= arguments.min_side < math.inf:
         raise Refused(f"--min-side is a number of pixels, got {arguments.min_side}")
-    thresholds = Thresholds(arguments.threshold)
-    if arguments.thresholds:
-        thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
     min_area, max_area = _bounds(arguments.area, "--area")
     min_boxes, max_boxes = _bounds(arguments.boxes, "--boxes", whole=True)
     if arguments.images_per_category is not None and arguments.images_per_category < 1:
         raise Refused(f"--images-per-category must be 1 or more, got {arguments.images_per_category}")
     return Selection(
         where=arguments.where,
-        thresholds=thresholds,
+        thresholds=thresholds_for(run, arguments.thresholds, default=arguments.threshold),
         suppress_iou=read_suppress(arguments.suppress),
         score_below=arguments.score_below,
         categories=_categories(arguments.categories, run.vocabulary()),

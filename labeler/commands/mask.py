@@ -10,7 +10,9 @@ from labeler.commands.label import describe
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("mask", help="give masks to a run's boxes (SAM, SAM-HQ, SAM 2, SAM 3), as a run laid over it")
+    parser = verbs.add_parser(
+        "mask", help="give masks to a run's boxes (SAM, SAM-HQ, SAM 2, SAM 3), as a run laid over it"
+    )
     parser.add_argument("run_uri", metavar="RUN", help="the complete run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="masks.model=..., masks.threshold=0.4")
     parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-masks)")
@@ -18,13 +20,11 @@ def add(verbs: Verbs) -> None:
 
 
 def _mask(arguments: argparse.Namespace) -> int:
-    from labeler.pipeline.mask import mask
+    from labeler.pipeline.derive import mask
 
     run = require_run(arguments.run_uri)
     output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-masks")
     outcome = mask(run, output, overrides=arguments.overrides)
-    if outcome is None:
-        print(f"no image of {storage.redact(run.uri)} has a box: nothing to do")
-        return 0
-    print("\n".join(describe(outcome)))
+    nothing = f"no image of {storage.redact(run.uri)} has a box: nothing to do"
+    print("\n".join(describe(outcome)) if outcome else nothing)
     return 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import signature, storage
-from labeler.commands.arguments import Verbs, add_config
-from labeler.commands.outputs import require_replaceable
+from labeler.commands.arguments import Verbs, add_config, require_replaceable
 
 
 def add(verbs: Verbs) -> None:
@@ -22,12 +21,13 @@ def add(verbs: Verbs) -> None:
 def _preview(arguments: argparse.Namespace) -> int:
     from labeler.config import load_config
     from labeler.labeling.resolve import resolve_job
+    from labeler.labels.contact_sheet import describe_sheet
     from labeler.trial.preview import preview
 
     config = load_config(arguments.config, arguments.overrides)
     replaced = require_replaceable(
         arguments.png,
-        signature.describe_picture,
+        describe_sheet,
         "a picture by `labeler preview`",
         force=arguments.force,
         option="--png",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, require_run
-from labeler.commands.outputs import require_replaceable_page
+from labeler.commands.arguments import Verbs, require_replaceable_page, require_snapshot
 
 
 def add(verbs: Verbs) -> None:
@@ -28,23 +27,18 @@ def add(verbs: Verbs) -> None:
 
 def _report(arguments: argparse.Namespace) -> int:
     from labeler.errors import Refused
-    from labeler.labels.thresholds import Thresholds
     from labeler.review import write_report
-    from labeler.runs import layout, read_snapshot
+    from labeler.runs import layout
     from labeler.runs.erasure.made import note_made
     from labeler.runs.fitted_on import thresholds_for
 
-    run = require_run(arguments.run_uri)
-    snapshot = read_snapshot(run)
-    if not arguments.partial:
-        snapshot.require_complete("report what there is with --partial")
+    snapshot = require_snapshot(arguments, "report")
+    run = snapshot.run
     if not 0 <= arguments.threshold <= 1:
         raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
     if arguments.images < 0 or arguments.seed < 0:
         raise Refused(f"--images and --seed are 0 or more, got {arguments.images} and {arguments.seed}")
-    thresholds = Thresholds(arguments.threshold)
-    if arguments.thresholds:
-        thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
+    thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
     target = arguments.output or run.path(layout.PAGE)
     replaced = require_replaceable_page(target, force=arguments.force)
     note_made(run, storage.absolute_uri(target))

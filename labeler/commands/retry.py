@@ -19,14 +19,12 @@ def add(verbs: Verbs) -> None:
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    from labeler.pipeline.retry import retry
+    from labeler.pipeline.derive import retry
 
     run = require_run(arguments.run_uri)
     statuses = [status.strip() for status in arguments.status.split(",") if status.strip()]
     output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-retry")
     outcome = retry(run, statuses, output, overrides=arguments.overrides)
-    if outcome is None:
-        print(f"no image of {storage.redact(run.uri)} has status {' or '.join(statuses)}: nothing to do")
-        return 0
-    print("\n".join(describe(outcome)))
+    nothing = f"no image of {storage.redact(run.uri)} has status {' or '.join(statuses)}: nothing to do"
+    print("\n".join(describe(outcome)) if outcome else nothing)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from labeler import __version__, storage
@@ -77,13 +76,13 @@ def _verify(snapshot: Snapshot) -> bool:
 
 def _is_unselected(snapshot: Snapshot) -> bool:
     """Say which units a derived run lacks, because they came after it was created."""
-    from labeler.runs import read_progress
+    from labeler.runs import read_snapshot
     from labeler.runs.overlay.derived import count_unselected, describe_unselected
 
     run = snapshot.run
     if run.parent is None:
         return False
-    count = count_unselected(run, replace(snapshot, run=run.parent, progress=read_progress(run.parent)))
+    count = count_unselected(run, read_snapshot(run.parent))
     if count:
         print(f"problem  {describe_unselected(run, count)}")
     return bool(count)

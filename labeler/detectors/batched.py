@@ -70,7 +70,7 @@ class BatchedDetector:
         self._threads, self._detect = threads, detect
         self._take_threads()
         self.checkpoint, self.plan = checkpoint, plan
-        self._floor = checkpoint.family.score_floor if detect.score_floor is None else detect.score_floor
+        self._floor = detect.floor(checkpoint.family.score_floor)
         size = detect.image_size.edges if detect.image_size else None
         self.preprocessing = Preprocessing.of(checkpoint, size, resize=detect.resize)
         self.device = choose_device(model.device)

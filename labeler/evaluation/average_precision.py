@@ -189,9 +189,13 @@ class _Flags:
 
     def counts_at_scores(self, scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """(2, len(SCORE_THRESHOLDS)): true and false positives at IoU 0.5 with at least each score, uncapped."""
-        edges = SCORE_THRESHOLDS.astype(scores.dtype)  # as exports compare: a float32 0.3 is at least 0.3
-        sorted_scores = [np.sort(scores[chosen]) for chosen in self.positives(0, 0)]
-        return np.stack([len(values) - np.searchsorted(values, edges, side="left") for values in sorted_scores])
+        return np.stack([at_least(scores[chosen]) for chosen in self.positives(0, 0)])
+
+
+def at_least(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """(len(SCORE_THRESHOLDS),) how many scores are at or above each, compared as exports do: float32 0.3 is above."""
+    ordered = np.sort(scores)
+    return len(ordered) - np.searchsorted(ordered, SCORE_THRESHOLDS.astype(scores.dtype), side="left")
 
 
 def mean_precision(true: npt.NDArray[np.bool_], false: npt.NDArray[np.bool_], objects: int) -> float:

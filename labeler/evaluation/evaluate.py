@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from labeler import storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import LVIS, LVIS_FIXED
 from labeler.evaluation.collector import Collector, RulesChoice, choose_rules, why_not_fixed
-from labeler.evaluation.evaluation import Evaluation
-from labeler.evaluation.groups import Groups, GroupsSpec, frequency_groups, read_groups
+from labeler.evaluation.detection_table import DetectionTable
+from labeler.evaluation.evaluation import Aligned, Evaluation
+from labeler.evaluation.groups import GroupsSpec, frequency_groups, read_groups
 from labeler.evaluation.protocol import protocol_of
-from labeler.evaluation.run_detections import read_detections
+from labeler.labels.boxes import xyxy_to_xywh
+from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.merge import survive_across_categories
+from labeler.labels.records import BOXES
 from labeler.labels.thresholds import NOTHING_KEPT, Thresholds
-from labeler.runs import Run, Snapshot, open_run, read_snapshot
+from labeler.runs import Run, Snapshot, UnitKey, read_snapshot, require_run
 from labeler.runs.fitted_on import thresholds_for
-from labeler.truth.alignment import CategoryMatch, ImageMatch, match_categories, match_images
+from labeler.truth.alignment import ImageMatch, Positions, match_categories, match_images
 from labeler.truth.ground_truth import Annotations, GroundTruth, read_ground_truth
 from labeler.truth.matching import Kind
 
@@ -61,9 +67,9 @@ def evaluate_run(
             or what `fixed_ap` and `partial` say.
         StorageError: something cannot be read.
     """
-    snapshot = _snapshot_of(of) if isinstance(of, str) else of
+    snapshot = read_snapshot(require_run(of)) if isinstance(of, str) else of
     run = snapshot.run
-    limits = thresholds_for(run, thresholds) if thresholds is not None else Thresholds()
+    limits = thresholds_for(run, thresholds)
     if not partial:
         snapshot.require_complete("evaluate what there is with --partial")
     whole, with_masks = _read_truth(annotations, run, masks)
@@ -75,7 +81,7 @@ def evaluate_run(
     categories = match_categories(run.vocabulary(), whole, by_name=by_name, partial=partial)
     images = match_images(snapshot, whole)
     _require_all_images(run, whole, images, partial=partial)
-    part = _Part.of(whole, images, categories)
+    part = Aligned.of(whole, images, categories)
     collector = Collector(part.truth, chosen, fixed=chosen is LVIS and not why_not, masks=with_masks)
     kept = Collector(part.truth, chosen, fixed=False, masks=with_masks)
     if thresholds is None:
@@ -103,6 +109,7 @@ def evaluate_run(
         {LVIS_FIXED.name: why_not} if why_not else {},
         part.moved(wanted) | (frequency_groups(part.truth) if chosen is LVIS else {}),
         kept.scores(kinds) if suppress_iou is not None else (),
+        part,
     )
 
 
@@ -130,38 +137,59 @@ def _require_all_images(run: Run, truth: GroundTruth, images: ImageMatch, *, par
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The part of the ground truth that is evaluated, with everything that points into it moved to its positions."""
+def read_detections(
+    snapshot: Snapshot,
+    rows: Mapping[UnitKey, Positions],
+    category_of: Mapping[int, int],
+    thresholds: Thresholds,
+    *,
+    suppress_iou: float | None = None,
+    masks: bool = False,
+) -> Iterator[tuple[DetectionTable, npt.NDArray[np.bool_], npt.NDArray[np.int64]]]:
+    """For each unit that matters: its detections, which of them survive, and how many each image has stored.
 
-    truth: GroundTruth
-    rows: dict[tuple[str, int], Any]
-    category_of: dict[int, int]
-    new_category: Any  # (categories of the whole,) int64, -1 where left out
-
-    @staticmethod
-    def of(whole: GroundTruth, images: ImageMatch, categories: CategoryMatch) -> _Part:
-        kept = np.zeros(len(whole.categories), np.bool_)
-        kept[list(categories.position_of.values())] = True
-        new_image = np.append(np.cumsum(images.present, dtype=np.int32) - 1, np.int32(-1))  # the last: -1 stays -1
-        new_category = np.where(kept, np.cumsum(kept) - 1, -1)
-        return _Part(
-            whole.only(images.present, kept),
-            {unit: new_image[positions] for unit, positions in images.rows.items()},
-            {id_: int(new_category[position]) for id_, position in categories.position_of.items()},
-            new_category,
-        )
-
-    def moved(self, groups: Groups) -> Groups:
-        return {
-            name: [int(self.new_category[member]) for member in members if self.new_category[member] >= 0]
-            for name, members in groups.items()
-        }
+    Args:
+        rows: see `ImageMatch`; positions must be those of the ground truth that is evaluated.
+        category_of: category id -> position; detections of other categories are left out.
+        thresholds: detections below them are left out, too.
+        suppress_iou: of boxes above their thresholds that overlap more, whatever their categories, only the best
+            survives, as in exports; None: all do.
+        masks: read them, too; a detection may have none.
+    """
+    ids = np.array(sorted(category_of), np.int64)
+    positions = np.array([category_of[int(id_)] for id_ in ids], np.int32)
+    for unit, table in snapshot.only(rows).units(("detections" if masks else BOXES,)):
+        yield _to_table(table, rows[unit], ids, positions, thresholds, suppress_iou, masks=masks)
 
 
-def _snapshot_of(run_uri: str) -> Snapshot:
-    run = open_run(run_uri)
-    if run is None:
-        shown = storage.redact(run_uri)
-        raise Refused(f"{shown} is no run: it has no run.json; give the output folder of a label command")
-    return read_snapshot(run)
+def _to_table(
+    table: pa.Table,
+    image_of_row: Positions,
+    ids: npt.NDArray[np.int64],
+    positions: npt.NDArray[np.int32],
+    thresholds: Thresholds,
+    suppress_iou: float | None,
+    *,
+    masks: bool,
+) -> tuple[DetectionTable, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    column = DetectionsColumn(table)
+    every = column.detections
+    image = np.repeat(image_of_row, column.lengths)
+    place = np.minimum(np.searchsorted(ids, every.category_ids), len(ids) - 1)
+    above = (image >= 0) & (every.scores >= thresholds.limits(every.category_ids))
+    kept = above & (ids[place] == every.category_ids)
+    survives = above if suppress_iou is None else above.copy()
+    if suppress_iou is not None:  # by boxes of categories that are not annotated, too
+        for mine in np.split(np.flatnonzero(above), np.flatnonzero(np.diff(image[above])) + 1):
+            survives[mine] = survive_across_categories(every[mine], iou_above=suppress_iou)
+    found = DetectionTable(image[kept], positions[place[kept]], every.scores[kept], xyxy_to_xywh(every.boxes[kept]))
+    if masks:
+        found = replace(found, masks=_masks(column, kept))
+    return found, survives[kept], column.lengths[image_of_row >= 0]
+
+
+def _masks(column: DetectionsColumn, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
+    rles = np.full(int(kept.sum()), None, np.object_)
+    for row, mask in enumerate(column.masks(kept) or ()):
+        rles[row] = None if mask is None else mask.rle
+    return rles

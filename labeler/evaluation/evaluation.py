@@ -12,10 +12,54 @@ from labeler import plain_json
 from labeler.evaluation import operating_points
 from labeler.evaluation.average_precision import LVIS_FIXED, Score
 from labeler.evaluation.groups import Groups
+from labeler.truth.alignment import CategoryMatch, ImageMatch
 from labeler.truth.ground_truth import GroundTruth
 from labeler.truth.matching import Kind
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A run and its ground truth: what each has of the other, and the part that is evaluated.
+
+    Attributes:
+        whole: the ground truth as it was read; `images` and `categories` point into it.
+        truth: the part of it that the run can be judged by.
+        rows: unit -> position in `truth` of each row's image, -1 where it has none.
+        category_of: category id of the run -> position in `truth`.
+        new_category: (categories of the whole,) int64 positions in `truth`, -1 where left out.
+    """
+
+    whole: GroundTruth
+    images: ImageMatch
+    categories: CategoryMatch
+    truth: GroundTruth
+    rows: dict[tuple[str, int], Any]
+    category_of: dict[int, int]
+    new_category: Any
+
+    @staticmethod
+    def of(whole: GroundTruth, images: ImageMatch, categories: CategoryMatch) -> Aligned:
+        kept = np.zeros(len(whole.categories), np.bool_)
+        kept[list(categories.position_of.values())] = True
+        new_image = np.append(np.cumsum(images.present, dtype=np.int32) - 1, np.int32(-1))  # the last: -1 stays -1
+        new_category = np.where(kept, np.cumsum(kept) - 1, -1)
+        return Aligned(
+            whole,
+            images,
+            categories,
+            whole.only(images.present, kept),
+            {unit: new_image[positions] for unit, positions in images.rows.items()},
+            {id_: int(new_category[position]) for id_, position in categories.position_of.items()},
+            new_category,
+        )
+
+    def moved(self, groups: Groups) -> Groups:
+        return {
+            name: [int(self.new_category[member]) for member in members if self.new_category[member] >= 0]
+            for name, members in groups.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -29,6 +73,7 @@ class Evaluation:
         refused: name of rules -> why the run cannot be judged by them.
         groups: positions of the categories of each named group.
         kept: scores of what survives suppression across categories at the thresholds; their counts alone matter.
+        aligned: the run that was judged beside all of its ground truth; None for a results file.
     """
 
     protocol: dict[str, Any]
@@ -37,6 +82,7 @@ class Evaluation:
     refused: dict[str, str] = field(default_factory=dict)
     groups: Groups = field(default_factory=dict)
     kept: tuple[Score, ...] = ()
+    aligned: Aligned | None = None
 
     @property
     def floor(self) -> float:
@@ -92,7 +138,7 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """What the command prints."""
-        from labeler.evaluation.text import describe
+        from labeler.evaluation.lines import describe
 
         return describe(self)
 

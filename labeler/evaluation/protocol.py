@@ -42,15 +42,11 @@ def protocol_of(
         },
         "categories": {
             "missing": [category.name for category in categories.missing],
-            "missing_objects": int(whole.objects_by_category().sum() - _objects_of(whole, categories)),
+            "missing_objects": int(np.delete(whole.objects_by_category(), list(categories.position_of.values())).sum()),
             "not_annotated": [category.name for category in categories.unjudged],
         },
         "versions": versions(),
     }
-
-
-def _objects_of(whole: GroundTruth, categories: CategoryMatch) -> int:
-    return int(whole.objects_by_category()[list(categories.position_of.values())].sum())
 
 
 def describe_truth(truth: GroundTruth) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from labeler.evaluation.groups import GroupsSpec, frequency_groups, read_groups
 from labeler.evaluation.protocol import describe_truth, versions
 from labeler.truth.columns import is_box, is_number, short
 from labeler.truth.ground_truth import MAX_PROBLEMS, Annotations, GroundTruth, read_ground_truth
-from labeler.truth.masks import to_rles
 from labeler.truth.matching import Kind
+from labeler.truth.rles import to_rles
 
 _KEYS: dict[Kind, str] = {"bbox": "bbox", "segm": "segmentation"}
 

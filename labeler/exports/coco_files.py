@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from labeler.exports.formats import Frame, part_name
+from labeler.exports.formats import Format, Frame, Part, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import key_of
 from labeler.exports.totals import Totals
-from labeler.exports.uploads import Uploads
 from labeler.labels.boxes import area, xyxy_to_xywh
 from labeler.labels.detections import Detections
 from labeler.vocabulary import Category
@@ -34,7 +33,7 @@ _FREQUENT, _COMMON = 100, 10  # images; LVIS: rare up to 10, common up to 100
 
 
 @dataclass(frozen=True)
-class CocoFormat:
+class CocoFormat(Format):
     """COCO, or LVIS on top of it.
 
     Attributes:
@@ -48,7 +47,6 @@ class CocoFormat:
     copy_images: bool = False
     images_per_part: int | None = None
     negatives: int = 20
-    reserved = frozenset[str]()
     needs_masks = True
 
     @property
@@ -62,17 +60,13 @@ class CocoFormat:
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> CocoPart:
         return CocoPart(self, frame, number, start.annotations, folder)
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
-        return {}
 
-
-class CocoPart:
+class CocoPart(Part):
     """One part: a file for each split."""
 
     def __init__(self, settings: CocoFormat, frame: Frame, number: int, annotations: int, folder: Path) -> None:
-        self._settings, self._frame, self._number, self._folder = settings, frame, number, folder
-        self._annotations, self._images = annotations, 0
-        self._uploads = Uploads(frame.target) if settings.copy_images else None
+        super().__init__(frame, number, most_images=settings.images_per_part)
+        self._settings, self._annotations = settings, annotations
         self._documents = {split: _Document(folder, split) for split in frame.splits}
         cap = frame.run.manifest.config["detect"].get("max_detections") or 0
         self._federated = _Federated(frame.categories, settings.negatives, int(cap)) if settings.lvis else None
@@ -81,22 +75,16 @@ class CocoPart:
         row = image.row
         entry: dict[str, Any] = {"id": image.image_id, "file_name": image.file_name}
         entry |= {"width": row["width"], "height": row["height"]}
-        if pixels is not None and self._uploads is not None:
+        if pixels is not None:
             entry |= {"file_name": self._uploads.put_image(image, pixels), "source": image.file_name}
         if self._federated is not None:
             entry |= self._federated.of(image)
         self._annotations += self._documents[image.split].add(entry, image, self._annotations)
         self._images += 1
 
-    @property
-    def is_full(self) -> bool:
-        limit = self._settings.images_per_part
-        return limit is not None and self._images >= limit
-
     def finish(self) -> Mapping[str, Path]:
-        if self._uploads is not None:
-            self._uploads.finish()
-        only = self._settings.images_per_part is None
+        self._uploads.finish()
+        only = self._most_images is None
         return {
             part_name(split, self._number, "json", only=only): document.finish(self._head(), self._categories(document))
             for split, document in self._documents.items()

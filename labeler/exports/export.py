@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from labeler import storage
+from labeler import owners, storage
+from labeler.digests import digest_of
 from labeler.errors import Incomplete, Refused, StorageError
-from labeler.exports import scratch, state
+from labeler.exports import state
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.picks import Picks, needs_picks, pick, require_group_column, split_of
 from labeler.exports.pixels import PixelReader, Pixels
@@ -106,7 +110,7 @@ def export_run(
     totals, number = (Totals(), 0) if single_file else state.begin(target, asked)
     # Not before: what was refused is none of the run's, and nothing is written.
     note_made(run, storage.absolute_uri(target))
-    scratch.remove_leftovers(target)
+    remove_leftovers(target)
     writer = _Writer(frame, format_, totals, number, single_file=single_file)
     try:
         picks = _pick(source, selection) if needs_picks(selection) else None
@@ -196,7 +200,7 @@ class _Writer:
 
     def _open(self) -> Part:
         if self._part is None:
-            folder = scratch.make_folder(self._frame.target)
+            folder = make_folder(self._frame.target)
             self._part = self._format.open_part(self._frame, self.number, self._totals, folder), folder
         return self._part[0]
 
@@ -218,3 +222,30 @@ class _Writer:
             return storage.join(self._frame.target, relative)
         stem = storage.basename(self._frame.target).rpartition(".")[0]
         return storage.join(storage.parent(self._frame.target), f"{stem}_{relative}")
+
+
+def make_folder(target: str) -> Path:
+    """Return a new local folder for a part of the export to `target`."""
+    return Path(tempfile.mkdtemp(prefix=f"{_prefix(target)}{owners.owner()}-"))
+
+
+def remove_leftovers(target: str) -> None:
+    """Remove the temporary files of exports to `target` whose processes were killed."""
+    storage.remove_abandoned(target)
+    name = re.compile(rf"{re.escape(_prefix(target))}({owners.PATTERN})-\w+")
+    for folder in Path(tempfile.gettempdir()).glob(f"{_prefix(target)}*"):
+        found = name.fullmatch(folder.name)
+        if found and owners.is_gone(found[1]) and _is_own_folder(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prefix(target: str) -> str:
+    digest = digest_of(storage.absolute_uri(target).encode("utf-8", "surrogateescape"), size=8)
+    return f"labeler-export-{digest}-"
+
+
+def _is_own_folder(folder: Path) -> bool:
+    """Whether it is a folder, not a link, and of this user: others write to the system's temporary folder, too."""
+    with suppress(OSError):
+        return folder.lstat().st_uid == os.geteuid() and folder.is_dir() and not folder.is_symlink()
+    return False

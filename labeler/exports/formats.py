@@ -1,12 +1,15 @@
-"""What a format is to the export: files of one part, and files at the end."""
+"""What a format is to the export: files of one part, single images put by threads, and files at the end."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from labeler import storage
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage, Selection
 from labeler.exports.splits import ALL
@@ -32,48 +35,100 @@ class Frame:
     target: str
     selection: Selection
 
-    def class_of(self) -> dict[int, int]:
-        """Category id -> class index, 0-based."""
-        return {category.id: place for place, category in enumerate(self.categories)}
 
+class Part(ABC):
+    """One part's files while they are written, on local disk; single images go straight to the target.
 
-class Part(Protocol):
-    """One part's files while they are written, on local disk."""
+    Args:
+        most_images, most_bytes: what makes it full; None for any number.
+    """
 
-    def add(self, image: ChosenImage, pixels: Pixels | None) -> None: ...
+    def __init__(
+        self, frame: Frame, number: int, *, most_images: int | None = None, most_bytes: int | None = None
+    ) -> None:
+        self._frame, self._number = frame, number
+        self._most_images, self._most_bytes = most_images, most_bytes
+        self._images = self._bytes = 0
+        self._class_of = {category.id: place for place, category in enumerate(frame.categories)}  # 0-based
+        self._names = {category.id: category.name for category in frame.categories}
+        self._uploads = Uploads(frame.target)
+
+    @abstractmethod
+    def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
+        """Write one image and its labels; `pixels` if the format needs them."""
 
     @property
     def is_full(self) -> bool:
         """Asked after each unit."""
+        by_images = self._most_images is not None and self._images >= self._most_images
+        return by_images or (self._most_bytes is not None and self._bytes >= self._most_bytes)
 
+    @abstractmethod
     def finish(self) -> Mapping[str, Path]:
         """Path in the export -> local file, of all that has to be uploaded."""
 
 
-class Format(Protocol):
-    """A format with its settings."""
+@dataclass(frozen=True)
+class Format(ABC):
+    """A format with its settings.
+
+    Attributes:
+        reserved: names that a column kept by the user must not have, because the format has its own under it.
+        needs_masks: whether it writes them; if not, they are not read.
+    """
+
+    reserved = frozenset[str]()
+    needs_masks = False
 
     @property
+    @abstractmethod
     def name(self) -> str: ...
 
     @property
+    @abstractmethod
     def needs_pixels(self) -> bool: ...
 
-    @property
-    def needs_masks(self) -> bool:
-        """Whether it writes them; if not, they are not read."""
-
-    @property
-    def reserved(self) -> frozenset[str]:
-        """Names that a column kept by the user must not have, because the format has its own under it."""
-
+    @abstractmethod
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> Part: ...
 
     def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
         """Small files that are written last: path -> content."""
+        return {}
 
 
 def part_name(split: str, number: int, extension: str, *, only: bool = False) -> str:
     """`train-00003.json`; `train.json` where there is only one part, `labels-00003.json` without splits."""
     stem = "labels" if split == ALL else split
     return f"{stem}.{extension}" if only else f"{stem}-{number:05d}.{extension}"
+
+
+THREADS = 16
+_WAITING = 64
+
+
+class Uploads:
+    """Owns the threads that write below `target`; `finish` raises what any of them raised."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="put")
+        self._waiting: deque[Future[None]] = deque()
+
+    def put(self, relative: str, data: bytes) -> None:
+        """Write one object, soon. Replacing is harmless: the same export gives the same bytes."""
+        self._waiting.append(self._pool.submit(storage.put, storage.join(self._target, relative), data))
+        while len(self._waiting) > _WAITING:
+            self._waiting.popleft().result()
+
+    def put_image(self, image: ChosenImage, pixels: Pixels) -> str:
+        """Write an image's copy below images/; returns its file name there, which is unlike that of any other row."""
+        file_name = f"{image.row_id}.{pixels.extension}"
+        self.put(f"images/{file_name}", pixels.data)
+        return file_name
+
+    def finish(self) -> None:
+        try:
+            while self._waiting:
+                self._waiting.popleft().result()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)

@@ -10,16 +10,23 @@ from typing import Any
 import pyarrow as pa
 
 from labeler.exports import data_card
-from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, sequence, value, with_features
-from labeler.exports.formats import Frame, part_name
+from labeler.exports.formats import Format, Frame
 from labeler.exports.parquet_tables import BYTES_PER_PART
 from labeler.exports.pixels import Pixels
-from labeler.exports.rolling_parquet import ParquetRows
+from labeler.exports.rolling_parquet import (
+    IMAGE,
+    IMAGE_FEATURE,
+    ParquetPart,
+    class_label,
+    sequence,
+    value,
+    with_features,
+)
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
 from labeler.labels.boxes import area, xyxy_to_xywh
 
-_GROUP_ROWS, _GROUP_BYTES = 1_000, 64 << 20
+_GROUP_ROWS = 1_000
 _OBJECTS = pa.struct(
     [
         ("bbox", pa.list_(pa.list_(pa.float32(), 4))),  # xywh, as COCO and as these data sets usually have it
@@ -42,14 +49,13 @@ ROWS = pa.schema(
 
 
 @dataclass(frozen=True)
-class HuggingFaceFormat:
+class HuggingFaceFormat(Format):
     """data/train-00000.parquet ..., and the data card by which `datasets` finds them."""
 
     bytes_per_part: int = BYTES_PER_PART
     name = "hf"
     reserved = frozenset(ROWS.names)
     needs_pixels = True
-    needs_masks = False
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> HuggingFacePart:
         return HuggingFacePart(self, frame, number, folder)
@@ -59,12 +65,11 @@ class HuggingFaceFormat:
         return {data_card.NAME: data_card.data_card(frame, totals, {"default": files})}
 
 
-class HuggingFacePart:
+class HuggingFacePart(ParquetPart):
     """One part: a file for each split."""
 
     def __init__(self, settings: HuggingFaceFormat, frame: Frame, number: int, folder: Path) -> None:
-        self._settings, self._number, self._keep = settings, number, frame.run.keep
-        self._class_of = frame.class_of()
+        self._keep = frame.run.keep
         floats = sequence(value(pa.float32()))
         objects = {
             "bbox": sequence(sequence(value(pa.float32()), 4)),
@@ -74,10 +79,7 @@ class HuggingFacePart:
         }
         plain = pa.schema([*ROWS, *(pa.field(name, pa.string()) for name in self._keep)])
         schema = with_features(plain, {"image": IMAGE_FEATURE, "objects": objects})
-        self._files = {
-            split: ParquetRows(folder / f"{split}.parquet", schema, group_rows=_GROUP_ROWS, group_bytes=_GROUP_BYTES)
-            for split in frame.splits
-        }
+        super().__init__(frame, number, folder, {"data": schema}, settings.bytes_per_part, _GROUP_ROWS)
 
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         if pixels is None:
@@ -93,13 +95,4 @@ class HuggingFacePart:
         values |= {"image_id": image.image_id, "file_name": image.file_name, "objects": objects}
         values["image"] = {"bytes": pixels.data, "path": f"{image.row_id}.{pixels.extension}"}
         columns = {name: [one] for name, one in values.items()}
-        self._files[image.split].add(columns, payload_bytes=len(pixels.data))
-
-    @property
-    def is_full(self) -> bool:
-        return max(file.bytes_written for file in self._files.values()) >= self._settings.bytes_per_part
-
-    def finish(self) -> Mapping[str, Path]:
-        for file in self._files.values():
-            file.close()
-        return {f"data/{part_name(split, self._number, 'parquet')}": f.path for split, f in self._files.items()}
+        self._files["data", image.split].add(columns, payload_bytes=len(pixels.data))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from labeler.exports.formats import Frame, part_name
+from labeler.digests import readable_json
+from labeler.exports.formats import Format, Frame, Part, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
-from labeler.exports.uploads import Uploads
 
 
 def describe_written(start: bytes) -> str | None:
@@ -22,7 +22,7 @@ def describe_written(start: bytes) -> str | None:
 
 
 @dataclass(frozen=True)
-class OdvgFormat:
+class OdvgFormat(Format):
     """Labels are 0-based class indices; label_map.json says which category each is.
 
     Attributes:
@@ -33,8 +33,6 @@ class OdvgFormat:
     copy_images: bool = False
     images_per_part: int | None = None
     name = "odvg"
-    reserved = frozenset[str]()
-    needs_masks = False
 
     @property
     def needs_pixels(self) -> bool:
@@ -45,24 +43,19 @@ class OdvgFormat:
 
     def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
         label_map = {str(place): category.name for place, category in enumerate(frame.categories)}
-        return {"label_map.json": json.dumps(label_map, ensure_ascii=False, indent=1).encode() + b"\n"}
+        return {"label_map.json": readable_json(label_map)}
 
 
-class OdvgPart:
+class OdvgPart(Part):
     """One part: a file for each split."""
 
     def __init__(self, settings: OdvgFormat, frame: Frame, number: int, folder: Path) -> None:
-        self._settings, self._number, self._images = settings, number, 0
-        self._class_of = frame.class_of()
-        self._names = {category.id: category.name for category in frame.categories}
-        self._uploads = Uploads(frame.target) if settings.copy_images else None
+        super().__init__(frame, number, most_images=settings.images_per_part)
         self._paths = {split: folder / f"{split}.jsonl" for split in frame.splits}
         self._files = {split: path.open("w", encoding="utf-8") for split, path in self._paths.items()}
 
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
-        file_name = image.file_name
-        if pixels is not None and self._uploads is not None:
-            file_name = self._uploads.put_image(image, pixels)
+        file_name = image.file_name if pixels is None else self._uploads.put_image(image, pixels)
         found = image.detections
         boxes = np.round(found.boxes.astype(np.float64), 2).tolist()
         scores = np.round(found.scores.astype(np.float64), 6).tolist()
@@ -75,15 +68,9 @@ class OdvgPart:
         self._files[image.split].write(json.dumps(line, ensure_ascii=False) + "\n")
         self._images += 1
 
-    @property
-    def is_full(self) -> bool:
-        limit = self._settings.images_per_part
-        return limit is not None and self._images >= limit
-
     def finish(self) -> Mapping[str, Path]:
-        if self._uploads is not None:
-            self._uploads.finish()
+        self._uploads.finish()
         for file in self._files.values():
             file.close()
-        only = self._settings.images_per_part is None
+        only = self._most_images is None
         return {part_name(split, self._number, "jsonl", only=only): path for split, path in self._paths.items()}

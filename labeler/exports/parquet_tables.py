@@ -10,23 +10,29 @@ from typing import Any
 import pyarrow as pa
 
 from labeler.exports import data_card
-from labeler.exports.features import IMAGE, IMAGE_FEATURE, class_label, sequence, value, with_features
-from labeler.exports.formats import Frame, part_name
+from labeler.exports.formats import Format, Frame
 from labeler.exports.pixels import Pixels
-from labeler.exports.rolling_parquet import ParquetRows
+from labeler.exports.rolling_parquet import (
+    IMAGE,
+    IMAGE_FEATURE,
+    ParquetPart,
+    class_label,
+    sequence,
+    value,
+    with_features,
+)
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
-from labeler.labels.detections_column import MASK, mask_value
+from labeler.labels.detections_column import MASK, SIDES, mask_value
 
 BYTES_PER_PART = 384 << 20  # between 256 and 512 MB
-_GROUP_ROWS, _GROUP_BYTES = 1 << 17, 64 << 20
+_GROUP_ROWS = 1 << 17
 
 _MASK_FEATURE = {
     "size": sequence(value(pa.int32())), "counts": value(pa.binary()), "quality": value(pa.float32())
 }  # fmt: skip
 _ORIGIN = [("run_id", pa.string()), ("model_digest", pa.string())]
 _KEY = [("image_id", pa.int64()), ("shard_id", pa.string()), ("index", pa.int64()), ("digest", pa.string())]
-_BOX_SIDES = ("x_min", "y_min", "x_max", "y_max")
 BOXES = pa.schema(
     [
         *_KEY,
@@ -35,7 +41,7 @@ BOXES = pa.schema(
         ("category", pa.string()),
         ("label", pa.int64()),  # 0-based class index
         ("score", pa.float32()),
-        *((side, pa.float32()) for side in _BOX_SIDES),
+        *((side, pa.float32()) for side in SIDES),
         ("mask", MASK),  # null where there is none
         *_ORIGIN,
     ]
@@ -59,7 +65,7 @@ IMAGES = pa.schema(
 
 
 @dataclass(frozen=True)
-class TablesFormat:
+class TablesFormat(Format):
     """boxes/train-00000.parquet ... and images/train-00000.parquet ..., each with the columns above, and a data card.
 
     Attributes:
@@ -89,13 +95,10 @@ class TablesFormat:
         return {data_card.NAME: data_card.data_card(frame, totals, tables, notes=notes)}
 
 
-class TablesPart:
+class TablesPart(ParquetPart):
     """One part: two files for each split."""
 
     def __init__(self, settings: TablesFormat, frame: Frame, number: int, folder: Path) -> None:
-        self._settings, self._number = settings, number
-        self._class_of = frame.class_of()
-        self._names = {category.id: category.name for category in frame.categories}
         self._keep = frame.run.keep
         manifest = frame.run.manifest
         self._origin = {"run_id": manifest.run_id, "model_digest": manifest.fingerprint_fields.get("model")}
@@ -106,13 +109,7 @@ class TablesPart:
             "boxes": with_features(BOXES, {"label": labels, "mask": _MASK_FEATURE}),
             "images": with_features(pa.schema(columns), {"image": IMAGE_FEATURE}),
         }
-        self._files = {
-            (table, split): ParquetRows(
-                folder / f"{table}-{split}", schema, group_rows=_GROUP_ROWS, group_bytes=_GROUP_BYTES
-            )
-            for table, schema in schemas.items()
-            for split in frame.splits
-        }
+        super().__init__(frame, number, folder, schemas, settings.bytes_per_part, _GROUP_ROWS)
 
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         row, found = image.row, image.detections
@@ -123,24 +120,12 @@ class TablesPart:
         boxes: dict[str, list[Any]] = {name: [value] * count for name, value in key.items()}
         boxes |= {"category_id": ids, "category": [self._names[id_] for id_ in ids]}
         boxes |= {"label": [self._class_of[id_] for id_ in ids], "score": found.scores.tolist()}
-        boxes |= {side: found.boxes[:, place].tolist() for place, side in enumerate(_BOX_SIDES)}
+        boxes |= {side: found.boxes[:, place].tolist() for place, side in enumerate(SIDES)}
         masks = [found.mask_of(row) for row in range(count)]
         boxes |= {"mask": [None if mask is None else mask_value(mask) for mask in masks]}
         self._files["boxes", image.split].add(boxes)
         values = {name: row[name] for name in (*IMAGES.names, *self._keep) if name in row} | key | {"boxes": count}
-        if self._settings.copy_images and pixels is not None:
+        if pixels is not None:
             values["image"] = {"bytes": pixels.data, "path": f"{image.row_id}.{pixels.extension}"}
         size = len(pixels.data) if pixels is not None else 0
         self._files["images", image.split].add({n: [v] for n, v in values.items()}, payload_bytes=size)
-
-    @property
-    def is_full(self) -> bool:
-        return max(file.bytes_written for file in self._files.values()) >= self._settings.bytes_per_part
-
-    def finish(self) -> Mapping[str, Path]:
-        for file in self._files.values():
-            file.close()
-        return {
-            f"{table}/{part_name(split, self._number, 'parquet')}": file.path
-            for (table, split), file in self._files.items()
-        }

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from labeler.digests import readable_json
 from labeler.exports import data_card
-from labeler.exports.formats import Frame, part_name
+from labeler.exports.formats import Format, Frame, Part, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
@@ -30,7 +31,7 @@ _NOTES = (
 
 
 @dataclass(frozen=True)
-class WebDatasetFormat:
+class WebDatasetFormat(Format):
     """train-00000.tar ..., which end with the unit that fills them, and the data card that names their columns."""
 
     images_per_part: int = IMAGES_PER_PART
@@ -53,8 +54,7 @@ class WebDatasetFormat:
             features=_features(frame, kinds),
             notes=_NOTES.format(kinds=", ".join(f"`{kind}`" for kind in kinds)),
         )
-        listed = json.dumps(names, ensure_ascii=False, indent=1).encode() + b"\n"
-        return {"categories.json": listed, data_card.NAME: card}
+        return {"categories.json": readable_json(names), data_card.NAME: card}
 
 
 def _has_masks(frame: Frame) -> bool:
@@ -82,19 +82,17 @@ def _features(frame: Frame, kinds: Sequence[str]) -> list[dict[str, Any]]:
     return [*ours, *({"name": name, "dtype": "string"} for name in ("__key__", "__url__"))]
 
 
-class WebDatasetPart:
+class WebDatasetPart(Part):
     """One part: a tar for each split."""
 
     def __init__(self, settings: WebDatasetFormat, frame: Frame, number: int, folder: Path) -> None:
-        self._settings, self._number = settings, number
-        self._names = {category.id: category.name for category in frame.categories}
+        super().__init__(frame, number, most_images=settings.images_per_part, most_bytes=settings.bytes_per_part)
         self._keep, self._has_masks = frame.run.keep, _has_masks(frame)
         self._paths = {split: folder / f"{split}.tar" for split in frame.splits}
         self._tars = {
             split: tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by finish()
             for split, path in self._paths.items()
         }
-        self._images = self._bytes = 0
 
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         if pixels is None:
@@ -127,10 +125,6 @@ class WebDatasetPart:
             masks = [found.mask_of(place) for place in range(len(found))]
             labels[_MASKS] = [None if mask is None else mask.json_rle for mask in masks]
         return labels
-
-    @property
-    def is_full(self) -> bool:
-        return self._images >= self._settings.images_per_part or self._bytes >= self._settings.bytes_per_part
 
     def finish(self) -> Mapping[str, Path]:
         for tar in self._tars.values():

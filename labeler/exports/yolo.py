@@ -10,18 +10,17 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from labeler.exports.formats import Frame
+from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
-from labeler.exports.uploads import Uploads
 from labeler.labels.detections import Detections
 
 IMAGES_PER_PART = 2_000  # how much is done again after a crash; parts are not seen in the result
 
 
 @dataclass(frozen=True)
-class YoloFormat:
+class YoloFormat(Format):
     """images/<split>/<shard>-<index>.<ext>, labels/ alike, data.yaml; sources-*.jsonl say where each image came from.
 
     A split is one flat folder, because some readers look into no folder below it.
@@ -32,9 +31,7 @@ class YoloFormat:
 
     images_per_part: int = IMAGES_PER_PART
     name = "yolo"
-    reserved = frozenset[str]()
     needs_pixels = True
-    needs_masks = False
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> YoloPart:
         return YoloPart(frame, number, folder, self.images_per_part)
@@ -50,13 +47,11 @@ class YoloFormat:
         return {"data.yaml": text.encode()}
 
 
-class YoloPart:
+class YoloPart(Part):
     """Images and labels go straight to the target."""
 
     def __init__(self, frame: Frame, number: int, folder: Path, limit: int) -> None:
-        self._class_of, self._number, self._limit = frame.class_of(), number, limit
-        self._uploads = Uploads(frame.target)
-        self._images = 0
+        super().__init__(frame, number, most_images=limit)
         self._path = folder / "sources.jsonl"
         self._sources = self._path.open("w", encoding="utf-8")
 
@@ -71,10 +66,6 @@ class YoloPart:
         source |= {"image_id": image.image_id, "digest": row["digest"]}
         self._sources.write(json.dumps(source, ensure_ascii=False) + "\n")
         self._images += 1
-
-    @property
-    def is_full(self) -> bool:
-        return self._images >= self._limit
 
     def finish(self) -> Mapping[str, Path]:
         self._uploads.finish()

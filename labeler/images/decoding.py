@@ -18,7 +18,7 @@ from PIL import WebPImagePlugin as pillow_webp
 
 from labeler.errors import LabelerError
 from labeler.images import headers, tiff_tags
-from labeler.images.pixels import WEBP_BYTES_PER_PIXEL, decoding_bytes, upright_rgb
+from labeler.images.upright import WEBP_BYTES_PER_PIXEL, decoding_bytes, upright_rgb
 
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb: 1.5 GB while decoding, 3 GB as WebP
 
@@ -126,7 +126,7 @@ def decode(
     name = headers.sniff(data)
     if name is None:
         raise ImageError(headers.describe_unknown(data))
-    reserve = reserve or _reserve_nothing
+    reserve = reserve or (lambda size: None)
     if name == "WEBP" and (canvas := headers.webp_size(data)):  # whose decoder takes the canvas when it opens it
         _check_size(canvas, max_pixels)
         reserve(canvas[0] * canvas[1] * WEBP_BYTES_PER_PIXEL)
@@ -175,10 +175,6 @@ def _dct(n: int, rows: int) -> npt.NDArray[np.float64]:
 
 
 _DCT = _dct(32, 8)
-
-
-def _reserve_nothing(_: int) -> None:
-    pass
 
 
 def _open(data: bytes, name: str) -> tuple[pillow_file.ImageFile, bytes, bytes]:

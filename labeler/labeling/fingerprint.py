@@ -11,7 +11,7 @@ from labeler import storage
 from labeler.checkpoints import Checkpoint, DetectorCheckpoint
 from labeler.config import ROWS, Config, DetectConfig, marked
 from labeler.labels.records import DECODING_VERSION, SCHEMA_VERSION
-from labeler.prompts import Family, ImageRule, Planner, PromptPlan
+from labeler.prompts import Family, ImageRule, Planner, PromptPlan, UserModule
 from labeler.prompts.families import DEFAULT
 from labeler.shards import READER_VERSION
 from labeler.vocabulary import Vocabulary
@@ -31,6 +31,7 @@ def fingerprint_fields(
     return {
         "model": checkpoint.digest,
         **family_fields(checkpoint.family),
+        **module_fields(config, checkpoint.module),
         **planner.digests,
         "vocabulary": vocabulary.fingerprint,
         "prompts": plan.fingerprint,
@@ -56,6 +57,18 @@ def family_fields(family: Family) -> dict[str, Any]:
     return {} if family == DEFAULT else {"family": family.name, "family_version": family.version}
 
 
+def module_fields(config: Config, module: UserModule | None) -> dict[str, Any]:
+    """The fields that only runs with a detector of the user's own have."""
+    if module is None:
+        return {}
+    return {
+        "family": module.name,
+        "family_version": module.version,
+        "family_source": module.digest,
+        "model.options": config.model.options,
+    }
+
+
 def rule_of(config: Config, checkpoint: DetectorCheckpoint) -> ImageRule:
     """How the images of a job are made ready. Refused where the configured size does not go with the model."""
     size = config.detect.image_size
@@ -77,6 +90,8 @@ def masks_fields(config: Config, segmenter: Checkpoint | None, phrases: PromptPl
 
 def resize_kernel(detect: DetectConfig, rule: ImageRule) -> str:
     """How an image comes to the detector's size, for the fingerprint: scores depend on it."""
+    if rule.fit == "none":
+        return "none"
     kernel = DEVICE_KERNEL if rule.on_device else RESIZE_KERNELS[detect.resize]
     return f"jpeg-draft, {kernel}" if detect.jpeg_draft else kernel
 

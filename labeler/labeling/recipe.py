@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 from labeler import storage
 from labeler.checkpoints import Checkpoint, resolve
 from labeler.config import DetectConfig, ModelConfig
-from labeler.cpus import worker_threads
+from labeler.digests import as_stored
 from labeler.errors import Refused
 from labeler.images import MAX_PIXELS
 from labeler.labeling.detector import Detector
 from labeler.labeling.resolve import Job, model_uri, s3_rules
 from labeler.labeling.unit import Segmenter, UnitLabeler
 from labeler.labeling.watchdog import Watchdog
-from labeler.memory import decode_bytes
-from labeler.prompts import Family, PromptPlan, register
+from labeler.machine import decode_bytes, worker_threads
+from labeler.prompts import Family, ModuleFamily, PromptPlan, UserModule, register
 from labeler.segmenters import resolve_segmenter
+from labeler.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from labeler.detectors.batched import BatchedDetector
@@ -54,6 +55,41 @@ class DetectorRecipe:
         checkpoint = resolve(self.name, revision=self.revision)
         _require_digest(checkpoint, self.digest)
         return BatchedDetector(checkpoint, self.plan, model=self.place, detect=self.detect, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class ModuleRecipe:
+    """Loads a detector of the user's own, wherever it is called: picklable, without anything of its module.
+
+    Attributes:
+        digest: that the checkpoint has to have there, too.
+        prompts: the plan, as prompts.json has it.
+        vocabulary, place, detect: of the job.
+    """
+
+    module: UserModule
+    name: str
+    revision: str | None
+    digest: str
+    prompts: dict[str, Any]
+    vocabulary: Vocabulary
+    place: ModelConfig
+    detect: DetectConfig
+    threads: int | None = None
+    s3: storage.S3Rules = storage.NO_S3_RULES
+
+    def __call__(self) -> Detector:
+        # Imports torch and transformers: only where a model is loaded.
+        from labeler.detectors.batched import BatchedDetector
+        from labeler.detectors.user_detector import UserDetector
+
+        self.s3.apply()
+        checkpoint = resolve(self.name, revision=self.revision, module=self.module)
+        _require_digest(checkpoint, self.digest)
+        settings: dict[str, Any] = {"model": self.place, "detect": self.detect, "threads": self.threads}
+        if isinstance(checkpoint.family, ModuleFamily):
+            return UserDetector(checkpoint, self.module, self.vocabulary, **settings)
+        return BatchedDetector(checkpoint, checkpoint.family.plan_from_json(self.prompts), **settings)
 
 
 @dataclass(frozen=True)
@@ -114,20 +150,22 @@ def _require_digest(checkpoint: Checkpoint, planned: str) -> None:
         )
 
 
-def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe:
+def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe | ModuleRecipe:
     """How to load the job's detector on a worker with `threads` CPU threads."""
     config, checkpoint = job.config, job.detector
-    return DetectorRecipe(
-        family=checkpoint.family,
-        name=model_uri(config.model_name),
-        revision=checkpoint.revision or config.model.revision,
-        digest=checkpoint.digest,
-        plan=job.plan,
-        place=config.model,
-        detect=config.detect,
-        threads=threads,
-        s3=s3_rules(config, job.own),
-    )
+    settings: dict[str, Any] = {
+        "name": model_uri(config.model_name),
+        "revision": checkpoint.revision or config.model.revision,
+        "digest": checkpoint.digest,
+        "place": config.model,
+        "detect": config.detect,
+        "threads": threads,
+        "s3": s3_rules(config, job.own),
+    }
+    if checkpoint.module is None:
+        return DetectorRecipe(family=checkpoint.family, plan=job.plan, **settings)
+    prompts = as_stored(job.plan.to_json())
+    return ModuleRecipe(module=checkpoint.module, prompts=prompts, vocabulary=job.vocabulary, **settings)
 
 
 def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe | None:

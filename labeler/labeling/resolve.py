@@ -13,11 +13,11 @@ from typing import Any
 from labeler import storage
 from labeler.checkpoints import DetectorCheckpoint, resolve
 from labeler.checkpoints.library import check_transformers
-from labeler.config import Config, of_families
+from labeler.config import OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, rule_of
 from labeler.labels.records import LABELS
-from labeler.prompts import ImageRule, PromptPlan
+from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
 from labeler.runs.plan import PlannedShard
@@ -81,7 +81,9 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
     _check_drafts(config)
-    light = resolve(model_name, revision=config.model.revision, weights=False)  # so that names fail before a download
+    module = UserModule.find(config.model.family) if config.model.family is not None else None
+    revision = config.model.revision
+    light = resolve(model_name, revision=revision, weights=False, module=module)  # so that names fail before a download
     _check_options(config, light)
     config = _with_family_defaults(config, light)
     light_masks = resolve_masks(config, weights=False)
@@ -93,7 +95,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
         _warn_of(vocabulary.doubts)
     plan = planner.plan(vocabulary, config.prompts)
     phrases = mask_phrases(config, light_masks, vocabulary)
-    checkpoint = resolve(model_name, revision=config.model.revision)
+    checkpoint = resolve(model_name, revision=revision, module=module)
     segmenter = resolve_masks(config)
     fields = fingerprint_fields(config, vocabulary, plan, planner, checkpoint) | masks_fields(
         config, segmenter, phrases
@@ -163,7 +165,10 @@ def vocabulary_spec(config: Config) -> Any:
 def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
     """Refused for options that other families have, and for a size that the model does not take."""
     rule_of(config, checkpoint)
-    foreign = sorted(of_families(config).keys() - checkpoint.family.options)
+    asked = of_families(config)
+    if isinstance(checkpoint.family, ModuleFamily):
+        asked |= changed(config, OF_LABELER)
+    foreign = sorted(asked.keys() - checkpoint.family.options)
     if foreign:
         raise Refused(
             f"{', '.join(foreign)}: checkpoint {checkpoint.name} is of the family {checkpoint.family.name}, "
@@ -173,9 +178,8 @@ def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
 
 def _with_family_defaults(config: Config, checkpoint: DetectorCheckpoint) -> Config:
     """What the config leaves to the family, said: run.json and the fingerprint have the numbers."""
-    if config.detect.score_floor is not None:
-        return config
-    detect = config.detect.model_copy(update={"score_floor": checkpoint.family.score_floor})
+    floor = config.detect.floor(checkpoint.family.score_floor)
+    detect = config.detect.model_copy(update={"score_floor": floor})
     return config.model_copy(update={"detect": detect})
 
 

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from labeler import signature
 from labeler.digests import digest_of
+from labeler.images import headers
 from labeler.labels.masks import Mask
 
 _PAPER, _INK, _MISSING, _GAP = "#ffffff", "#333333", "#d0d0d0", 8
@@ -54,7 +55,7 @@ def draw_contact_sheet(
     """
     shown = tiles[: max(0, max_tiles)]
     columns = max(1, min(columns, len(shown)))
-    font = _font(max(9, tile_px // 26))
+    font = ImageFont.load_default(max(9, tile_px // 26))
     line = _line_height(font)
     left_out = len(tiles) - len(shown)
     header = "  ".join(part for part in (title, f"({left_out} more not shown)" if left_out else "") if part)
@@ -79,6 +80,13 @@ def draw_contact_sheet(
     mark.add_text(*signature.PNG_TEXT)
     sheet.save(buffer, "PNG", pnginfo=mark)
     return buffer.getvalue()
+
+
+def describe_sheet(start: bytes) -> str | None:
+    """Return what a PNG file is by its first bytes; None if labeler did not write it."""
+    mark = "\0".join(signature.PNG_TEXT).encode()
+    texts = [start[at + 8 : end - 4] for name, at, end in headers.png_chunks(start) if name == b"tEXt"]
+    return "an earlier picture" if headers.sniff(start) == "PNG" and mark in texts else None
 
 
 def colour_of(name: str) -> str:
@@ -170,10 +178,6 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 def _text_colour(colour: str) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"  # luma of ITU-R BT.601
-
-
-def _font(size_px: int) -> Any:
-    return ImageFont.load_default(size_px)
 
 
 def _line_height(font: Any) -> int:

@@ -39,7 +39,7 @@ DETECTIONS_1 = pa.list_(  # schema version 1: masks without a quality
     pa.field("element", pa.struct([*list(DETECTION)[:-1], pa.field("mask", pa.struct(list(MASK)[:2]))]), nullable=False)
 )
 DETECTION_BARE = pa.struct(list(DETECTION)[:-1])  # without a mask
-_SIDES = ("x_min", "y_min", "x_max", "y_max")
+SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 
 class DetectionsColumn:
@@ -70,7 +70,7 @@ class DetectionsColumn:
     @cached_property
     def detections(self) -> Detections:
         """(n,) all detections, one row's after the other's, without masks."""
-        boxes = np.stack([self._field(side) for side in _SIDES], 1)
+        boxes = np.stack([self._field(side) for side in SIDES], 1)
         return Detections.of(boxes, self._field("score"), self.category_ids, self._field("chunk"))
 
     def masks(self, chosen: npt.NDArray[np.bool_] | None = None) -> list[Mask | None] | None:

@@ -18,12 +18,6 @@ _MORE, _SIGN, _VALUE, _BITS = 32, 16, 31, 5
 _LONGEST = 7  # characters of a run: 35 bits, and pycocotools' own runs have 32
 
 
-def fills(counts: bytes, height: int, width: int) -> bool:
-    """Return whether the runs of one mask are well written and together as long as the image has pixels."""
-    offsets = np.array([0, len(counts)], np.int64)
-    return bool(each_fills(np.frombuffer(counts, np.uint8), offsets, np.array([height * width], np.int64))[0])
-
-
 def each_fills(text: npt.NDArray[np.uint8], offsets: Ints, pixels: Ints) -> Bools:
     """Return for each of n masks whether its runs are well written and together as long as its image has pixels.
 

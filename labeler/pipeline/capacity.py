@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from labeler.config import RayConfig
 from labeler.errors import Refused
+from labeler.pipeline.beside import beside
 from labeler.pipeline.cluster import (
     Workers,
     alive_nodes,
@@ -108,20 +108,15 @@ def _nothing() -> None:
     """Run where a worker would fit; a task that waits is also what an autoscaler adds nodes for."""
 
 
-@contextmanager
-def announcing_loss(workers: Workers, timeout_s: float, console: Console, every_s: float = _LOOK_S) -> Iterator[None]:
+def announcing_loss(
+    workers: Workers, timeout_s: float, console: Console, every_s: float = _LOOK_S
+) -> AbstractContextManager[None]:
     """While inside, print a line when the last node that can hold a worker is lost, and when there is one again.
 
     Args:
         timeout_s: how long the job then waits.
     """
-    stopped = threading.Event()
-    arguments = (workers, timeout_s, console, every_s, stopped)
-    threading.Thread(target=_announce_loss, args=arguments, daemon=True).start()
-    try:
-        yield
-    finally:
-        stopped.set()
+    return beside(_announce_loss, workers, timeout_s, console, every_s)
 
 
 def _announce_loss(

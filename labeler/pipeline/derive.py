@@ -1,8 +1,9 @@
-"""A derived run on the cluster: some rows of a complete run made anew; readers lay it over that run."""
+"""Derived runs: rows of a complete run made anew, to retry them or to give them masks; readers lay one over it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -10,21 +11,22 @@ from labeler import storage
 from labeler.config import Config, config_of_run
 from labeler.errors import Refused
 from labeler.labeling.detector import Detector
-from labeler.labeling.fingerprint import package_versions, public_config
-from labeler.labeling.resolve import Job
+from labeler.labeling.fingerprint import masks_fields
+from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_masks, s3_rules
+from labeler.labels.records import STATUSES
 from labeler.pipeline.redo import Redo
-from labeler.pipeline.session import Outcome, carry_out, refusals
+from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
 from labeler.runs import Run, open_run, read_progress, read_snapshot
-from labeler.runs.create import NewRun, create_run
+from labeler.runs.create import create_run
+from labeler.runs.overlay.chosen_units import Selection
 from labeler.runs.overlay.derived import count_unselected, describe_unselected, select_units
-from labeler.runs.overlay.selection import Selection
 from labeler.terminal import message_console
 
 
 def derive(
     parent: Run,
     job: Job,
-    statuses: Sequence[str],
+    statuses: Collection[str],
     *,
     keep_detections: bool = False,
     make_detector: Callable[[], Detector] | None = None,
@@ -33,7 +35,7 @@ def derive(
     """Make the rows with one of `statuses` anew; all others of their units are taken over. Goes on where it stopped.
 
     Args:
-        job: what to do; its fields name the parent, its output is the derived run.
+        job: what to do; its output is the derived run, whose fingerprint also names the parent and `statuses`.
         keep_detections: as `Redo`.
 
     Returns:
@@ -43,7 +45,8 @@ def derive(
         Refused: the run is incomplete, or the output holds something else.
         Incomplete: as `label`.
     """
-    output = job.config.output.uri
+    output, redone = job.config.output.uri, tuple(sorted(statuses))
+    job = replace(job, fields={**job.fields, "parent": parent.manifest.run_id, "redo": list(redone)})
     with refusals():
         below = read_snapshot(parent)
         plan = below.plan
@@ -63,10 +66,7 @@ def derive(
         if not work:
             raise Refused(f"run {storage.redact(output)} is complete, but {said}")
         console.print(f"warning: {said}", markup=False, soft_wrap=True)
-    new = NewRun(
-        job.fields, public_config(job.config), package_versions(), job.vocabulary, job.plan,
-        parent=parent, selection=chosen,
-    )  # fmt: skip
+    new = new_run(job, parent=parent, selection=chosen)
     return carry_out(
         job,
         run,
@@ -74,7 +74,7 @@ def derive(
         create=lambda: run or create_run(output, new, single_writer=job.config.output.single_writer),
         make_detector=make_detector,
         console=console,
-        redo=Redo(tuple(folder for folder, _ in below.progress.folders), tuple(sorted(statuses)), keep_detections),
+        redo=Redo(tuple(folder for folder, _ in below.progress.folders), redone, keep_detections),
     )
 
 
@@ -84,6 +84,73 @@ def config_of(run: Run, output: str, overrides: Sequence[str]) -> Config:
     return config_of_run(values, overrides, where=f"the config of run {storage.redact(run.uri)}")
 
 
-def derived_fields(parent: Run, fields: dict[str, object], statuses: Sequence[str]) -> dict[str, object]:
-    """A fingerprint that names the parent and which of its rows are made anew."""
-    return {**fields, "parent": parent.manifest.run_id, "redo": sorted(statuses)}
+RETRIED = tuple(status for status in STATUSES if status not in ("labeled", "empty", "removed"))
+_RETRY_MAY_DIFFER = ("detect.max_pixels",)  # fields of the fingerprint that change no row which succeeded
+
+
+def retry(
+    parent: Run,
+    statuses: Collection[str],
+    output: str,
+    *,
+    overrides: Sequence[str] = (),
+    make_detector: Callable[[], Detector] | None = None,
+    console: Console | None = None,
+) -> Outcome | None:
+    """Label the images of a complete run that have one of `statuses` anew, as the run did, into a derived run.
+
+    Args:
+        overrides: `section.key=value`; only what decides no row that succeeded, so workers, device and the pixel limit.
+
+    Returns:
+        None where no image has such a status, and nothing was written.
+
+    Raises:
+        Refused: the run is incomplete, its model or input is not there any more, or an override would change rows.
+        Incomplete: as `label`.
+    """
+    unknown = sorted(set(statuses) - set(RETRIED))
+    if unknown:
+        raise Refused(f"status {unknown[0]!r} cannot be retried; known here: {', '.join(RETRIED)}")
+    parent.require_reader()
+    job = resolve_job(config_of(parent, output, overrides), parent.vocabulary(), parent.lineage)
+    recorded = parent.manifest.fingerprint_fields
+    inherited = {name: value for name, value in recorded.items() if name not in job.fields}  # a derived parent's own
+    parent.require_fingerprint({**job.fields, **inherited, **{name: recorded[name] for name in _RETRY_MAY_DIFFER}})
+    return derive(parent, job, statuses, make_detector=make_detector, console=console)
+
+
+_MASKED = ("labeled",)
+_MASK_MAY_DIFFER = ("masks.", "ray.", "model.device=", "model.dtype=", "detect.stall_timeout_s=", "output.")
+
+
+def mask(parent: Run, output: str, *, overrides: Sequence[str]) -> Outcome | None:
+    """Masks for a run's stored boxes, by the model that `masks.model=` names, into a derived run.
+
+    Args:
+        overrides: `section.key=value`, `masks.model` among them unless the run has it already.
+
+    Returns:
+        None where no image has a box, and nothing was written.
+
+    Raises:
+        Refused: no segmenter is named, an override is about something that a mask run does not do, or as `derive`.
+        Incomplete: as `label`.
+    """
+    for override in overrides:
+        if not override.strip().startswith(_MASK_MAY_DIFFER):
+            raise Refused(
+                f"{override!r} decides nothing about masks; what can be set here: {', '.join(_MASK_MAY_DIFFER)}"
+            )
+    parent.require_reader()
+    config = config_of(parent, output, overrides)
+    s3_rules(config, parent.lineage).apply()
+    segmenter = resolve_masks(config)
+    if segmenter is None:
+        raise Refused("no model makes masks: name one of the SAM family, masks.model=facebook/sam2.1-hiera-small")
+    recorded = parent.manifest.fingerprint_fields
+    phrases = mask_phrases(config, segmenter, parent.vocabulary())
+    boxes = {name: value for name, value in recorded.items() if name != "masks" and not name.startswith("masks.")}
+    fields = boxes | masks_fields(config, segmenter, phrases)
+    job = Job(config, parent.vocabulary(), parent.prompts(), None, fields, segmenter, phrases, parent.lineage)
+    return derive(parent, job, _MASKED, keep_detections=True)

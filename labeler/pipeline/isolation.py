@@ -16,12 +16,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from PIL import Image
 from ray import cloudpickle
@@ -48,7 +48,7 @@ class Died(Exception):
     """The child ended while it worked; `str()` says how."""
 
 
-class Isolated:
+class Isolated(AbstractContextManager["Isolated"]):
     """A child process with a detector, started when first needed and anew after each death. Use with `with`.
 
     The child dies with the thread that called `label` first: that of a Ray task lasts as long as its process.
@@ -68,9 +68,6 @@ class Isolated:
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self.description: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

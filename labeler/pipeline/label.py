@@ -12,15 +12,15 @@ from labeler import storage
 from labeler.config import Config
 from labeler.errors import Refused
 from labeler.labeling.detector import Detector
-from labeler.labeling.fingerprint import package_versions, public_config
+from labeler.labeling.fingerprint import public_config
 from labeler.labeling.resolve import Job, plan_input, resolve_job
-from labeler.pipeline.session import Outcome, carry_out, refusals
-from labeler.runs.create import NewRun, create_run, extend_plan, require_free_or_ours, require_same_input
+from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
+from labeler.runs.create import create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
 from labeler.runs.snapshot import read_snapshot
 from labeler.terminal import message_console
-from labeler.trial.sampling import require_images
+from labeler.trial.sample import require_images
 
 
 def label(
@@ -95,7 +95,8 @@ def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Co
     """The first thing that is written: a new run, or another generation of the plan."""
     single_writer = job.config.output.single_writer
     if run is None:
-        run = create_run(output, _new_run(job, todo), single_writer=single_writer)
+        new = new_run(job, plan=todo.work, skipped_files=todo.skipped_files)
+        run = create_run(output, new, single_writer=single_writer)
         console.print(f"run {run.manifest.run_id} in {storage.redact(output)}", markup=False, soft_wrap=True)
     elif todo.new_since is not None:
         extend_plan(
@@ -107,11 +108,6 @@ def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Co
         )
         console.print(f"plan extended by {len(todo.work):,} shards", markup=False)
     return run
-
-
-def _new_run(job: Job, todo: _Todo) -> NewRun:
-    config, versions = public_config(job.config), package_versions()
-    return NewRun(job.fields, config, versions, job.vocabulary, job.plan, todo.work, todo.skipped_files)
 
 
 def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config, counts: Counter[str]) -> list[PlannedShard]:

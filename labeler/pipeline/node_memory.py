@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labeler.memory import memory_in_use
+from labeler.machine import memory_in_use
 
 _RAY_THRESHOLD = 0.95  # of memory in use, where Ray begins to end tasks
 _BELOW_RAY = 0.03

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from labeler import storage
 from labeler.errors import LabelerError, Refused
 from labeler.pipeline.capacity import CapacityWait
+from labeler.prompts import UserModule
 from labeler.runs.plan import PlannedShard, with_members
 from labeler.shards.neighbors import LOOKED_AT
 
@@ -89,6 +90,33 @@ def preflight(
                 raise Refused(problem)
         if gone == len(probes):
             raise Refused("all nodes of the Ray cluster are gone; check `ray status`")
+
+
+def preflight_module(module: UserModule, patience: CapacityWait) -> None:
+    """Import a detector of the user's own on a worker, before a GPU is asked for.
+
+    Args:
+        patience: for a node that is slow to answer.
+
+    Raises:
+        Refused: in one line, why it cannot be imported there, and how to ship it.
+    """
+    probe = ray.remote(_probe_module).options(num_cpus=0, max_retries=2).remote(module)
+    try:
+        problem = patience.wait(probe, "a process to import model.family in")
+    except Refused as error:
+        raise Refused(f"model.family {module.name} cannot be imported on a worker: {error}") from None
+    if problem is not None:
+        raise Refused(problem)
+
+
+def _probe_module(module: UserModule) -> str | None:
+    """On a worker: one line about what is wrong, or None."""
+    try:
+        module.family()
+    except LabelerError as error:
+        return str(error)
+    return None
 
 
 @contextmanager

@@ -8,13 +8,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import ray
 from rich.console import Console
+
+from labeler.pipeline.beside import beside
 
 _EVERY_S = 0.25  # Ray may end the driver half a second after its raylet
 _CONNECT_TIMEOUT_S = 5.0
@@ -36,8 +38,7 @@ class Watched:
     patience_s: float
 
 
-@contextmanager
-def watching_ray(console: Console, *, started_here: bool) -> Iterator[None]:
+def watching_ray(console: Console, *, started_here: bool) -> AbstractContextManager[None]:
     """While inside, end this process with one line and exit code 1 once Ray's control or node process is gone.
 
     An exception would not do: the main thread waits inside Ray's C++ code, which does not return then.
@@ -55,13 +56,7 @@ def watching_ray(console: Console, *, started_here: bool) -> Iterator[None]:
         console.file.flush()
         os._exit(1)
 
-    stopped = threading.Event()
-    watcher = threading.Thread(target=watch, args=(_processes(started_here), end, stopped), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        stopped.set()
+    return beside(watch, _processes(started_here), end)
 
 
 def watch(processes: list[Watched], end: Callable[[Watched], None], stopped: threading.Event) -> None:

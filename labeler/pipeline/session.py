@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from labeler.config import Config
 from labeler.digests import readable_json
 from labeler.errors import Incomplete, InputChanged, Refused, StorageError
 from labeler.labeling.detector import Detector
-from labeler.labeling.fingerprint import package_versions
+from labeler.labeling.fingerprint import package_versions, public_config
 from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
@@ -22,16 +23,17 @@ from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_worke
 from labeler.pipeline.connection import connect
 from labeler.pipeline.display import Display
 from labeler.pipeline.gpus import require_gpus
-from labeler.pipeline.preflight import preflight, readable_uri
+from labeler.pipeline.preflight import preflight, preflight_module, readable_uri
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
 from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.runs import layout
+from labeler.runs.create import NewRun
 from labeler.runs.erasure.excluded import load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run
-from labeler.runs.overlay.selection import read_selection
+from labeler.runs.overlay.chosen_units import read_selection
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress, read_progress
 from labeler.runs.report import Report, build_report
@@ -84,6 +86,8 @@ def carry_out(
     patience = CapacityWait(job.config.ray.start_timeout_s, console)
     with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
+            if make_detector is None and job.checkpoint is not None and job.checkpoint.module is not None:
+                preflight_module(job.checkpoint.module, patience)
             workers = _workers(job, started_here, make_detector, patience, console)
             waits_s = cluster.limit_waiting(job.config.ray, workers)
             preflight(
@@ -100,6 +104,11 @@ def carry_out(
         with announcing_loss(workers, waits_s, console):
             progress = _work(run, plan, job, workers, settings, console)
         return _finish(Snapshot(run, plan, progress))
+
+
+def new_run(job: Job, **more: Any) -> NewRun:
+    """What a run of this job is begun with; `more` are further fields of NewRun."""
+    return NewRun(job.fields, public_config(job.config), package_versions(), job.vocabulary, job.plan, **more)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from ray.data.datasource import Datasource, ReadTask
 from labeler import storage
 from labeler.errors import LabelerError
 from labeler.pipeline.blocks import WORK, error_block, work_block
-from labeler.pipeline.trouble import tell
+from labeler.pipeline.storage_trouble import tell
 from labeler.runs.erasure.excluded import Excluded
 from labeler.runs.plan import PlannedShard, file_name_prefix, with_members
 from labeler.shards import ShardEnd, Unit, read_units

@@ -19,8 +19,8 @@ from labeler.pipeline.blocks import Receipt, receipts_of
 from labeler.pipeline.cluster import Workers, last_line
 from labeler.pipeline.ledger import MAX_STARTS, Ledger, read_attempts
 from labeler.pipeline.source import ReadSettings, ShardWork, UnitSource
+from labeler.pipeline.storage_trouble import hearing
 from labeler.pipeline.suspects import Suspect, label_suspects
-from labeler.pipeline.trouble import hearing
 from labeler.pipeline.worker import LabelUnits, WorkerSettings
 from labeler.runs import UnitKey, layout
 from labeler.runs.manifest import Run

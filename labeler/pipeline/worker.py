@@ -22,7 +22,7 @@ from labeler.labels.records import Row, complete_table, table_to_parquet
 from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
 from labeler.pipeline.gpus import require_cuda
 from labeler.pipeline.redo import Redo, Todo
-from labeler.pipeline.trouble import tell
+from labeler.pipeline.storage_trouble import tell
 from labeler.runs import layout, read_unit_file
 from labeler.shards import Item, ShardEnd, Unit, skipped
 

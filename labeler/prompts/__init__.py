@@ -3,14 +3,19 @@
 from labeler.prompts.families import architecture_of, find_family, plan_from_json, register
 from labeler.prompts.family import Cost, Family, Planner, PlanReport, PromptPlan
 from labeler.prompts.image_rule import ImageRule
+from labeler.prompts.module_family import ModuleFamily, StoredPlan
+from labeler.prompts.user_module import UserModule
 
 __all__ = [
     "Cost",
     "Family",
     "ImageRule",
+    "ModuleFamily",
     "PlanReport",
     "Planner",
     "PromptPlan",
+    "StoredPlan",
+    "UserModule",
     "architecture_of",
     "find_family",
     "plan_from_json",

@@ -29,17 +29,19 @@ def register(family: Family) -> Family:
     return family
 
 
-def find_family(config: Mapping[str, Any], name: str) -> tuple[Family, str]:
+def find_family(config: Mapping[str, Any], name: str, only: Family | None = None) -> tuple[Family, str]:
     """The family of a checkpoint, and the name of its class in transformers.
 
     Args:
         config: what its config.json says.
         name: of the checkpoint, for the refusal.
+        only: a family that need not be known; None: any that is.
 
     Raises:
         Refused: it is of no known family.
     """
-    known = {(model_type, a): f for f in _FAMILIES.values() for model_type, a in f.architectures.items()}
+    families = _FAMILIES.values() if only is None else (only,)
+    known = {(model_type, a): f for f in families for model_type, a in f.architectures.items()}
     named = (config.get("architectures") or [None])[0]
     named = _WHOLES.get(named, named)
     for (model_type, architecture), family in known.items():

@@ -21,7 +21,7 @@ class ImageRule:
     Attributes:
         fit: "edges": the shortest edge becomes the first of `size`, unless the longest would pass the second;
             "stretch": height and width become those of `size`; "square": the longest edge becomes the first of `size`,
-            and the rest of the square, to the right and below, is filled with `pad`.
+            and the rest of the square, to the right and below, is filled with `pad`; "none": they stay as they are.
         size: pixels, as `fit` says.
         multiple: of "edges": sides are rounded down to a multiple of it.
         pad: level of what is filled, 0 to 255, in each channel.
@@ -30,7 +30,7 @@ class ImageRule:
         scale, mean, std: normalised = (pixel * scale - mean) / std, per RGB channel.
     """
 
-    fit: Literal["edges", "stretch", "square"]
+    fit: Literal["edges", "stretch", "square", "none"]
     size: tuple[int, int]
     multiple: int = 1
     pad: int = 0
@@ -44,7 +44,7 @@ class ImageRule:
             raise Refused(
                 f"image_size is (shortest edge, longest edge) in pixels, 0 < shortest <= longest; got {self.size}"
             )
-        if min(self.size) < 1:
+        if min(self.size) < 1 and self.fit != "none":
             raise Refused(f"the size of an image is at least 1 x 1 pixels; got {self.size}")
 
     @property
@@ -62,6 +62,8 @@ class ImageRule:
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) that an upright image of this size is resized to, without what is filled beside it."""
+        if self.fit == "none":
+            return height, width
         if self.fit == "stretch":
             return self.size
         if self.fit == "square":
@@ -86,11 +88,16 @@ class ImageRule:
         return height * whole_height / new_height, width * whole_width / new_width
 
     def __str__(self) -> str:
+        if self.fit == "none":
+            return "any size"
         if self.fit == "edges":
             return f"shortest edge {self.size[0]}, longest {self.size[1]} pixels"
         if self.fit == "square":
             return f"longest edge {self.size[0]} pixels, filled up to a square"
         return f"{self.size[0]} x {self.size[1]} pixels (height x width)"
+
+
+AS_THEY_ARE = ImageRule("none", (0, 0))
 
 
 def resized_shape(height: int, width: int, shortest_edge: int, longest_edge: int) -> tuple[int, int]:

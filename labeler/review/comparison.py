@@ -11,6 +11,7 @@ import numpy as np
 
 from labeler import storage
 from labeler.errors import Refused, did_you_mean, first_lines
+from labeler.images import MAX_PIXELS
 from labeler.labels.contact_sheet import colour_of
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
@@ -20,17 +21,17 @@ from labeler.review.differences import KINDS, PAIR_IOU, SAME_IOU, Difference, co
 from labeler.review.image_bytes import ImageReader
 from labeler.review.join import Join, Pair, Place, RunSide
 from labeler.review.pictures import read_rows, shortest, thumbnails
-from labeler.review.reservoir import Reservoir
-from labeler.review.turns import in_turns
+from labeler.review.reservoir import Reservoir, in_turns
 from labeler.runs import Run, read_snapshot
 from labeler.truth.category_names import same_name
+from labeler.truth.ground_truth import MAX_PROBLEMS
 from labeler.vocabulary import Vocabulary
 
 Select = Callable[[Detections], Detections]
+_Shown = list[tuple[Place, Place]]  # images to show: where they lie on both sides, most wanted first
 _SHOWN_KINDS = ("moved", "renamed", "lost", "added")
 _EACH = 6  # images drawn of a category and kind
 _MAX_BYTES = 19_000_000
-_MAX_PROBLEMS = 20
 _RENAMINGS = 100
 
 
@@ -81,13 +82,6 @@ class Comparison:
     def total(self) -> Counts:
         names = Counts.__dataclass_fields__
         return Counts(**{name: sum(getattr(one, name) for one in self.categories.values()) for name in names})
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Images to show: where they lie on both sides, most wanted first."""
-
-    places: tuple[tuple[Place, Place], ...]
 
 
 def numbers_uri(target_uri: str) -> str:
@@ -167,7 +161,7 @@ def _match_categories(
             for name in mine
         ]
         advice = "; --partial compares the others" if common else ""
-        raise Refused(f"the two runs have other categories{advice}", first_lines(lines, _MAX_PROBLEMS))
+        raise Refused(f"the two runs have other categories{advice}", first_lines(lines, MAX_PROBLEMS))
     return common, alone
 
 
@@ -232,7 +226,7 @@ class _Tally:
         return {id_: Counts(*self._counts[place].tolist()) for id_, place in self._place.items()}
 
 
-def _tally(join: Join, ids: Sequence[int], seed: int, max_images: int) -> tuple[Comparison, _Sample]:
+def _tally(join: Join, ids: Sequence[int], seed: int, max_images: int) -> tuple[Comparison, _Shown]:
     tally = _Tally(ids, seed)
     for pair in join:
         tally.add(pair)
@@ -249,22 +243,22 @@ def _tally(join: Join, ids: Sequence[int], seed: int, max_images: int) -> tuple[
     )
 
 
-def _pick(drawn: Reservoir, max_images: int, seed: int) -> _Sample:
+def _pick(drawn: Reservoir, max_images: int, seed: int) -> _Shown:
     """In turns one of each kind of difference, and of each kind one of each category."""
     groups, entries = drawn.result()
     queues: dict[tuple[int, int], list[tuple[int, ...]]] = {}
     for group, entry in zip(groups.tolist(), entries.tolist(), strict=True):
         queues.setdefault((group % len(_SHOWN_KINDS), group // len(_SHOWN_KINDS)), []).append(tuple(entry))
     wanted = dict.fromkeys(in_turns(queues, seed=seed))
-    return _Sample(tuple((Place(a, b), Place(c, d)) for a, b, c, d in list(wanted)[:max_images]))
+    return [(Place(a, b), Place(c, d)) for a, b, c, d in list(wanted)[:max_images]]
 
 
-def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_bytes: int) -> list[str]:
+def _images(join: Join, selects: tuple[Select, Select], sample: _Shown, room_bytes: int) -> list[str]:
     """JSON of the sampled images, as many as fit."""
     sides = [_rows(join, which, sample) for which in (0, 1)]
     snapshot = join.sides[0].snapshot
     prefixes, reader = snapshot.prefixes, ImageReader(snapshot)
-    pictures = thumbnails(reader, [row for row, _ in sides[0]], max_pixels=178_956_970)
+    pictures = thumbnails(reader, [row for row, _ in sides[0]], max_pixels=MAX_PIXELS)
     found: list[str] = []
     for (row, mine), (_, theirs), picture in zip(*sides, pictures, strict=False):
         first, second = selects[0](mine), selects[1](theirs)
@@ -283,9 +277,9 @@ def _images(join: Join, selects: tuple[Select, Select], sample: _Sample, room_by
     return found
 
 
-def _rows(join: Join, which: int, sample: _Sample) -> list[tuple[dict[str, Any], Detections]]:
+def _rows(join: Join, which: int, sample: _Shown) -> list[tuple[dict[str, Any], Detections]]:
     """Of one side, the row of each sampled image and its boxes."""
-    wanted = [(join.units[which][places[which].unit], places[which].row) for places in sample.places]
+    wanted = [(join.units[which][places[which].unit], places[which].row) for places in sample]
     tables = read_rows(join.sides[which].snapshot.progress, wanted)
     return [
         (tables[place].drop_columns(["detections"]).to_pylist()[0], DetectionsColumn(tables[place]).detections)

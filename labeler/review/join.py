@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from labeler import storage
 from labeler.labels.detections import Detections
-from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.detections_column import DETECTIONS, DetectionsColumn, to_column
 from labeler.labels.records import BOXES, LABELED
 from labeler.runs import Snapshot, UnitKey, layout
 
@@ -27,9 +26,7 @@ _SPILLED = pa.schema(
         pa.field("unit", pa.int64()),
         pa.field("row", pa.int64()),
         pa.field("labeled", pa.bool_()),
-        pa.field("category_ids", pa.list_(pa.int32())),
-        pa.field("scores", pa.list_(pa.float32())),
-        pa.field("boxes", pa.list_(pa.float32())),
+        pa.field("detections", DETECTIONS),
     ]
 )
 
@@ -136,14 +133,14 @@ class Join:
     def _load(self, folder: Path, which: int, part: int) -> dict[str, tuple[Place, Detections | None]]:
         path = _part_file(folder, which, part)
         with pa.ipc.open_stream(str(path)) as reader:
-            rows = reader.read_all().to_pylist()
+            table = reader.read_all()
         path.unlink()
         found: dict[str, tuple[Place, Detections | None]] = {}
-        for row in rows:
-            detections = Detections.of(row["boxes"], row["scores"], row["category_ids"]) if row["labeled"] else None
+        rows = table.drop_columns(["detections"]).to_pylist()
+        for row, detections in zip(rows, DetectionsColumn(table).per_row(masks=False), strict=True):
             if row["digest"] in found:
                 self.repeated[which] += 1
-            found.setdefault(row["digest"], (Place(row["unit"], row["row"]), detections))
+            found.setdefault(row["digest"], (Place(row["unit"], row["row"]), detections if row["labeled"] else None))
         return found
 
 
@@ -154,15 +151,11 @@ def _part_file(folder: Path, which: int, part: int) -> Path:
 def _spilled(table: pa.Table, unit: int, select: Callable[[Detections], Detections]) -> pa.Table:
     """A unit's rows with only the detections that take part: the others are most of a run."""
     chosen = [select(detections) for detections in DetectionsColumn(table).per_row(masks=False)]
-    everything = Detections.concat(chosen)
-    offsets = np.array([0, *itertools.accumulate(map(len, chosen))], np.int32)
     columns = [
         table["digest"],
         pa.array(np.full(len(chosen), unit), pa.int64()),
         pa.array(np.arange(len(chosen)), pa.int64()),
         pa.array([status in LABELED for status in table["status"].to_pylist()]),
-        pa.ListArray.from_arrays(offsets, pa.array(everything.category_ids)),
-        pa.ListArray.from_arrays(offsets, pa.array(everything.scores)),
-        pa.ListArray.from_arrays(4 * offsets, pa.array(everything.boxes.reshape(-1))),
+        to_column(chosen),
     ]
     return pa.Table.from_arrays(columns, schema=_SPILLED)

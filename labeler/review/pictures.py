@@ -20,6 +20,7 @@ from PIL import Image
 from labeler import images, storage
 from labeler.byte_budget import ByteBudget
 from labeler.errors import LabelerError
+from labeler.labels.detections_column import SIDES
 from labeler.review.image_bytes import ImageReader
 from labeler.runs import Progress, UnitKey, read_unit_file
 
@@ -127,7 +128,7 @@ def shortest(score: float) -> float:
 
 
 def _corners(detection: Mapping[str, Any]) -> list[float]:
-    corners = [detection[name] for name in ("x_min", "y_min", "x_max", "y_max")]
+    corners = [detection[name] for name in SIDES]
     return [round(float(side), 1) if np.isfinite(side) else 0.0 for side in corners]
 
 

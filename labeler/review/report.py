@@ -9,15 +9,15 @@ from typing import Any
 
 from labeler import storage
 from labeler.errors import Refused
+from labeler.images import MAX_PIXELS
 from labeler.labels.contact_sheet import colour_of
 from labeler.labels.thresholds import KEYS, Thresholds, as_written
 from labeler.review import page
 from labeler.review.image_bytes import ImageReader
 from labeler.review.pictures import Pick, describe_boxes, read_rows, thumbnails
-from labeler.review.reservoir import Ints
+from labeler.review.reservoir import Ints, in_turns, interleave
 from labeler.review.survey import BANDS, SUSPICIONS, Survey, survey_run
 from labeler.review.truth import Truth, judge_run
-from labeler.review.turns import in_turns, interleave
 from labeler.runs import Snapshot, UnitKey
 from labeler.runs.fitted_on import fitted_on
 from labeler.truth.ground_truth import Annotations
@@ -100,7 +100,7 @@ class _Images:
         self._progress, self._truth = snapshot.progress, truth
         self._reader = ImageReader(snapshot)
         self._prefixes = snapshot.prefixes
-        self._max_pixels = int(snapshot.run.manifest.fingerprint_fields.get("detect.max_pixels") or 178_956_970)
+        self._max_pixels = int(snapshot.run.manifest.fingerprint_fields.get("detect.max_pixels") or MAX_PIXELS)
         self.unreadable = 0
 
     def within(self, picks: Sequence[Pick], room_bytes: int) -> list[str]:

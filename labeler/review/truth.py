@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from labeler.evaluation import Evaluation, GroundTruth, evaluate_run, operating_points, read_ground_truth
+from labeler.evaluation import Evaluation, GroundTruth, evaluate_run, operating_points
 from labeler.labels.boxes import xyxy_to_xywh
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import BOXES
 from labeler.labels.thresholds import Thresholds
 from labeler.review.reservoir import Ints, Reservoir
 from labeler.runs import Snapshot, UnitKey
-from labeler.truth.alignment import Positions, match_categories, match_images
-from labeler.truth.greedy import match_greedily
+from labeler.truth.alignment import Positions
 from labeler.truth.ground_truth import Annotations
-from labeler.truth.matching import overlap
+from labeler.truth.matching import match_greedily, overlap
 
 IOU = 0.5
 _EACH = 6  # images of a category's false positives, and of its misses
@@ -117,10 +116,10 @@ def judge_run(
         Refused: as `evaluate_run` does.
     """
     evaluation = evaluate_run(snapshot, annotations, by_name=by_name, partial=partial, masks=False)
-    truth = read_ground_truth(annotations)
-    position_of = match_categories(snapshot.run.vocabulary(), truth, by_name=by_name, partial=partial).position_of
+    assert evaluation.aligned is not None
+    truth, rows = evaluation.aligned.whole, evaluation.aligned.images.rows
+    position_of = evaluation.aligned.categories.position_of
     objects = _Objects.of(truth, position_of, federated=evaluation.scores[0].rules.federated)
-    rows = match_images(snapshot, truth).rows
     miner = _Miner(objects, thresholds, seed)
     units: list[UnitKey] = []
     for unit, table in snapshot.units((BOXES,)):

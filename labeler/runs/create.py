@@ -12,7 +12,7 @@ from labeler.errors import Refused
 from labeler.prompts import PromptPlan
 from labeler.runs import layout
 from labeler.runs.manifest import Manifest, Run, open_run
-from labeler.runs.overlay.selection import Selection, selection_bytes
+from labeler.runs.overlay.chosen_units import Selection, selection_bytes
 from labeler.runs.plan import PlannedShard, generations, group_files, plan_bytes
 from labeler.vocabulary import Vocabulary
 

@@ -16,6 +16,8 @@ _FIELDS = (
     "model",
     "family",
     "family_version",
+    "family_source",
+    "model.options",
     "tokenizer",
     "prompts",
     "vocabulary",
@@ -56,12 +58,14 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str) -> N
         )
 
 
-def thresholds_for(run: Run, uri: str | Path, *, default: float = 0.0) -> Thresholds:
-    """The thresholds in a file, for this run: what every reader of a threshold file calls.
+def thresholds_for(run: Run, uri: str | Path | None, *, default: float = 0.0) -> Thresholds:
+    """The thresholds in a file, for this run: what every reader of a threshold file calls; without one, the default.
 
     Raises:
         Refused: see `read_thresholds`; or the file was fitted on another model, vocabulary, prompts or decoding.
     """
+    if not uri:
+        return Thresholds(default)
     thresholds = read_thresholds(uri, run.vocabulary(), default=default)
     require_fitted_on(thresholds.fitted_on, run, source=storage.redact(str(uri)))
     return thresholds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from labeler import storage
+
 MANIFEST = "run.json"
 VOCABULARY = "vocabulary.json"
 PROMPTS = "prompts.json"
@@ -24,6 +26,8 @@ MADE_FOLDER = "made"
 TEMPORARY_FOLDER = ".tmp"
 
 UNIT_FILE = re.compile(r"(\d{6,})/(\d{6,})\.parquet")
+storage.share_scratch(MANIFEST, depth=3)  # the deepest file is labels/<shard>/<unit>.parquet
+
 END_MARKER = re.compile(r"(\d{6,})-(\d+)-(\d+)")
 
 

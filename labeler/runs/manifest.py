@@ -13,7 +13,7 @@ from labeler import plain_json, storage
 from labeler.digests import canonical_json, digest_of, readable_json
 from labeler.errors import Refused
 from labeler.labels.records import DECODING_VERSION, READABLE_VERSIONS, SCHEMA_VERSION
-from labeler.prompts import PromptPlan, plan_from_json
+from labeler.prompts import PromptPlan, StoredPlan, plan_from_json
 from labeler.runs import layout
 from labeler.shards import READER_VERSION
 from labeler.vocabulary import Vocabulary
@@ -127,7 +127,9 @@ class Run:
         return Vocabulary.from_json(plain_json.parse(self.verified(layout.VOCABULARY)))
 
     def prompts(self) -> PromptPlan:
-        return plan_from_json(plain_json.parse(self.verified(layout.PROMPTS)))
+        """The plan of its detector; that of a user's module is not asked for the module."""
+        data, fields = plain_json.parse(self.verified(layout.PROMPTS)), self.manifest.fingerprint_fields
+        return StoredPlan(data, fields["prompts"]) if "family_source" in fields else plan_from_json(data)
 
     @property
     def keep(self) -> tuple[str, ...]:
@@ -204,6 +206,18 @@ def open_run(uri: str) -> Run | None:
         return None
     manifest = Manifest.from_json(storage.read_bytes(storage.join(uri, layout.MANIFEST)), uri=uri)
     return Run(uri, manifest, _open_parent(uri, manifest.parent) if manifest.parent else None)
+
+
+def require_run(uri: str) -> Run:
+    """The run in a folder, which may be a path as people write it.
+
+    Raises:
+        Refused: there is none, or as `open_run`.
+    """
+    run = open_run(storage.absolute_uri(uri))
+    if run is None:
+        raise Refused(f"{storage.redact(uri)} is no run: it has no run.json; give the output folder of a label command")
+    return run
 
 
 def _open_parent(uri: str, named: Mapping[str, str]) -> Run:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,35 +108,34 @@ def _parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _rows(uri: str, *schemas: pa.Schema, digest: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a plan's file, which has one of these schemas."""
-    found: list[dict[str, Any]] = _table(uri, *schemas, digest=digest).to_pylist()
-    return found
-
-
-def _table(uri: str, *schemas: pa.Schema, digest: str | None = None) -> pa.Table:
-    """A plan's file.
+def _table(uri: str, *schemas: pa.Schema, digest: str | None = None, data: bytes | None = None) -> pa.Table:
+    """A plan's file, which has one of these schemas.
 
     Args:
         digest: of its bytes, where it is known.
+        data: its bytes, where they were read.
 
     Raises:
         StorageError: it cannot be read, or is damaged.
     """
-    return _parsed(uri, storage.read_bytes(uri), *schemas, digest=digest)
-
-
-def _parsed(uri: str, data: bytes, *schemas: pa.Schema, digest: str | None = None) -> pa.Table:
-    try:
+    data = storage.read_bytes(uri) if data is None else data
+    with undamaged(uri):
         if digest is not None and digest_of(data) != digest:
             raise pa.ArrowInvalid("its bytes are not those that were written")
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         if not any(table.schema.equals(schema) for schema in schemas):
             raise pa.ArrowInvalid("its columns are not those of a plan")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        said = (str(error).splitlines() or ["?"])[0]
-        raise storage.StorageError(f"{storage.redact(uri)} is damaged ({said}); restore it") from error
     return table
+
+
+@contextmanager
+def undamaged(uri: str, advice: str = "restore it") -> Iterator[None]:
+    """While inside, what cannot be parsed is a StorageError that names the file, and what to do about it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = (str(error).splitlines() or ["?"])[0]
+        raise storage.StorageError(f"{storage.redact(uri)} is damaged ({said}); {advice}") from error
 
 
 def read_plan(run: Run) -> list[PlannedShard]:
@@ -151,7 +150,7 @@ def read_plan(run: Run) -> list[PlannedShard]:
     expected = run.root.manifest.digests.get(layout.plan_file(0))
     for uri in _plan_files(run):
         data = storage.read_bytes(uri)
-        table = _parsed(uri, data, PLAN, _PLAN_BEFORE, digest=expected if not planned else None)
+        table = _table(uri, PLAN, _PLAN_BEFORE, digest=expected if not planned else None, data=data)
         before = (table.schema.metadata or {}).get(_PREVIOUS)
         if planned and before is not None and before.decode("ascii", "replace") != expected:
             raise _not_whole(uri, "it does not follow the plan file before it")
@@ -192,10 +191,8 @@ def listed_beside(run: Run) -> Counter[str]:
     found = Counter[str]()
     for uri in _plan_files(run):
         metadata = _table(uri, PLAN, _PLAN_BEFORE).schema.metadata or {}
-        try:
+        with undamaged(uri):
             found = skipped.from_bytes(metadata.get(_SKIPPED, b""))  # each generation lists the whole input
-        except ValueError as error:
-            raise storage.StorageError(f"{storage.redact(uri)} is damaged ({error}); restore it") from error
     return found
 
 
@@ -214,7 +211,7 @@ def with_members(shard: Shard, run_uri: str) -> Shard:
         return shard
     assert shard.etag is not None  # the plan has the digest of a group
     try:
-        rows = _rows(storage.join(run_uri, layout.group_file(shard.shard_id, shard.etag)), GROUP, digest=shard.etag)
+        rows = _table(storage.join(run_uri, layout.group_file(shard.shard_id, shard.etag)), GROUP, digest=shard.etag)
     except storage.Unreadable:
-        rows = _rows(storage.join(run_uri, layout.group_file_before(shard.shard_id)), GROUP, digest=shard.etag)
-    return replace(shard, members=tuple(Member(**row) for row in rows))
+        rows = _table(storage.join(run_uri, layout.group_file_before(shard.shard_id)), GROUP, digest=shard.etag)
+    return replace(shard, members=tuple(Member(**row) for row in rows.to_pylist()))

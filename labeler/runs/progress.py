@@ -9,7 +9,7 @@ from labeler import storage
 from labeler.errors import InputChanged
 from labeler.runs import layout
 from labeler.runs.manifest import Run
-from labeler.runs.overlay.selection import read_selection
+from labeler.runs.overlay.chosen_units import read_selection
 from labeler.runs.plan import PlannedShard
 
 NOTHING: frozenset[int] = frozenset()
@@ -43,9 +43,6 @@ class Progress:
     def left(self, plan: Iterable[PlannedShard]) -> list[PlannedShard]:
         """The shards that still need work, in plan order."""
         return [p for p in plan if not self.is_finished(p.shard_id)]
-
-    def is_complete(self, plan: Iterable[PlannedShard]) -> bool:
-        return not self.left(plan)
 
     @property
     def committed_units(self) -> int:

@@ -14,7 +14,7 @@ from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import STATUSES
 from labeler.runs.erasure.excluded import read_excluded
 from labeler.runs.manifest import Run
-from labeler.runs.plan import listed_beside
+from labeler.runs.plan import listed_beside, undamaged
 from labeler.runs.progress import Progress
 from labeler.runs.rows import PREFETCH_FILES
 from labeler.runs.snapshot import Snapshot
@@ -119,12 +119,8 @@ def _skipped_files(run: Run, progress: Progress) -> dict[str, int]:
 
 
 def _in_marker(uri: str) -> Counter[str]:
-    try:
+    with undamaged(uri, "remove it and run the label command again"):
         return skipped.from_bytes(storage.read_bytes(uri))
-    except ValueError as error:
-        raise storage.StorageError(
-            f"{storage.redact(uri)} is damaged ({error}); remove it and run the label command again"
-        ) from error
 
 
 def _check_indices(table: Any, next_index: dict[str, int], problems: list[str], progress: Progress) -> None:

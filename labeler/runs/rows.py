@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
 
 import pyarrow as pa
 
 from labeler import storage
+from labeler.ahead import Fetch, in_order
 from labeler.labels.records import UnitExtent, parquet_to_table, unit_extent
 from labeler.runs import layout
-from labeler.runs.plan import PlannedShard
+from labeler.runs.plan import PlannedShard, undamaged
 from labeler.runs.progress import NOTHING, Progress
 
 PREFETCH_FILES = 32  # unit files in flight: enough to hide ~20 ms a request, and a few MB of memory
 
-T = TypeVar("T")
-R = TypeVar("R")
 UnitKey = tuple[str, int]  # shard id, number
+_Loaded = tuple[UnitKey, pa.Table, range]
 
 
 def units_in_order(plan: Sequence[PlannedShard], progress: Progress) -> list[UnitKey]:
@@ -48,15 +46,10 @@ def read_unit_file(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
 def _read(uri: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, range]:
     """(rows of a unit file, their indices in the shard)."""
     data = storage.read_bytes(uri)
-    try:
+    with undamaged(uri, "restore it, or delete it and label again: that makes it anew"):
         table, extent = parquet_to_table(data, columns), unit_extent(data)
-        _require_place(uri, extent)
-        return table, extent.indices
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        said = (str(error).splitlines() or ["?"])[0]
-        raise storage.StorageError(
-            f"{storage.redact(uri)} is damaged ({said}); restore it, or delete it and label again: that makes it anew"
-        ) from error
+    _require_place(uri, extent)
+    return table, extent.indices
 
 
 def _require_place(uri: str, extent: UnitExtent) -> None:
@@ -81,36 +74,18 @@ def iterate_units(
         StorageError: if a file cannot be read, is damaged, or does not follow the units before it.
     """
 
-    def load(key: UnitKey) -> tuple[UnitKey, pa.Table, range]:
+    def load(key: UnitKey) -> _Loaded:
         return key, *_read(progress.unit_uri(*key), columns)
 
-    with ThreadPoolExecutor(PREFETCH_FILES) as pool:
-        before: UnitKey | None = None
-        next_index = 0
-        for key, table, indices in ahead(pool, load, units_in_order(plan, progress)):
-            shard_id, unit = key
-            follows = before is not None and before[0] == shard_id
-            start = next_index if follows else 0
-            is_next = unit == (before[1] + 1 if follows and before is not None else 0)
-            if indices.start < start or (is_next and indices.start != start):
-                raise _misplaced(progress.unit_uri(*key), f"it begins with index {indices.start}, not {start}")
-            before, next_index = key, indices.stop
-            yield key, table
-
-
-def ahead(pool: ThreadPoolExecutor, call: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:
-    """The results in the order of the arguments, PREFETCH_FILES of them under way."""
-    waiting: deque[Future[R]] = deque()
-    for argument in arguments:
-        waiting.append(pool.submit(call, argument))
-        if len(waiting) >= PREFETCH_FILES:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def read_tables(
-    plan: Sequence[PlannedShard], progress: Progress, *, columns: Sequence[str] | None = None
-) -> Iterator[pa.Table]:
-    """One table per committed unit, in key order."""
-    return (table for _, table in iterate_units(plan, progress, columns))
+    before: UnitKey | None = None
+    next_index = 0
+    jobs: Iterable[Fetch[_Loaded] | _Loaded] = (Fetch(0, partial(load, key)) for key in units_in_order(plan, progress))
+    for key, table, indices in in_order(jobs, in_flight=PREFETCH_FILES):
+        shard_id, unit = key
+        follows = before is not None and before[0] == shard_id
+        start = next_index if follows else 0
+        is_next = unit == (before[1] + 1 if follows and before is not None else 0)
+        if indices.start < start or (is_next and indices.start != start):
+            raise _misplaced(progress.unit_uri(*key), f"it begins with index {indices.start}, not {start}")
+        before, next_index = key, indices.stop
+        yield key, table

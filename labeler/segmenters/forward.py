@@ -7,12 +7,17 @@ into angles of sines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from labeler.checkpoints import Checkpoint
+from labeler.detectors.loading import load_model
 
 
 @dataclass(frozen=True)
@@ -87,3 +92,25 @@ class SamForward:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None)
+
+
+def load_segmenter(checkpoint: Checkpoint, device: torch.device) -> Any:
+    """The checkpoint's transformers model on `device`, float32 and in eval mode. Refused as by `load_model`."""
+    with _no_word_about_videos():
+        return load_model(checkpoint, device, buffers=True)
+
+
+@contextmanager
+def _no_word_about_videos() -> Iterator[None]:
+    """Transformers warns whoever takes the image model out of a video checkpoint: all published ones of SAM 2 and 3."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        videos = tuple(f"You are using a model of type `{name}_video`" for name in ("sam2", "sam3"))
+        return not record.getMessage().startswith(videos)
+
+    logger = logging.getLogger("transformers.configuration_utils")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)

@@ -19,8 +19,7 @@ from labeler.labels.masks import Mask
 from labeler.prompts.sam3.plan import PhrasePasses
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.enlarge import Enlarging
-from labeler.segmenters.forward import SamForward
-from labeler.segmenters.loading import load_segmenter
+from labeler.segmenters.forward import SamForward, load_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing, PreparedForMasks
 from labeler.segmenters.sam3 import Sam3Forward
 

@@ -7,21 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import get_args
 
 from labeler import storage
+from labeler.ahead import IN_FLIGHT
 from labeler.errors import Refused, StorageError
 from labeler.shards import skipped
-from labeler.shards.fetching import IN_FLIGHT
-from labeler.shards.listing import Found, list_all, path_below
-from labeler.shards.nameless import images_among
-from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of
+from labeler.shards.listing import Found, list_all, path_below, repeated
+from labeler.shards.look_inside import images_among, with_images
+from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of, name_shards
 from labeler.shards.reading import count_images, count_tar_images
-from labeler.shards.shard_names import name_shards
-from labeler.shards.spellings import repeated
 from labeler.shards.units import Format, Member, Shard
-from labeler.shards.without_images import with_images
-from labeler.storage import ObjectInfo
 
 log = logging.getLogger(__name__)
 IMAGES_PER_GROUP = 2048
@@ -32,7 +27,7 @@ _NOUNS = {"webdataset": "tars", "parquet": "Parquet files", "images": "image fil
 def find_shards(
     uri: str | Sequence[str],
     *,
-    format: str | None = None,
+    format: Format | None = None,
     limit: int | None = None,
     images_per_group: int = IMAGES_PER_GROUP,
     image_column: str | None = None,
@@ -48,8 +43,8 @@ def find_shards(
         uri: a folder (with all below it), a glob, a brace pattern, one file, or a list of those. What is there under
             exactly its name is taken; `[{]` and `[[]` are a brace and a bracket of a name. Names that start
             with "." are left out, with "_" too unless they are image files; what is named in full is always taken.
-        format: "webdataset", "images" or "parquet"; None decides by the names, which must be of one kind.
-        limit: only the first so many images in the order of the shards.
+        format: None decides by the names, which must be of one kind.
+        limit: only the first so many images in the order of the shards, 1 or more.
         images_per_group: image files in one shard.
         skip_without_images: go on without Parquet files that have no image column.
         known: URIs of shards, or of image files, that an earlier plan has: they are left out.
@@ -60,10 +55,6 @@ def find_shards(
         Refused: nothing found, mixed or unknown kinds, no such bucket or file, no permission; one line.
     """
     counts = Counter() if counts is None else counts
-    if format is not None and format not in get_args(Format):
-        raise Refused(f"input.format {format!r} is unknown; choose one of {', '.join(get_args(Format))}")
-    if limit is not None and limit < 1:
-        raise Refused(f"input.limit is {limit}; it must be 1 or more")
     uris = [uri] if isinstance(uri, str) else list(uri)
     try:
         unreadable: dict[str, str] = {}
@@ -80,7 +71,7 @@ def find_shards(
         if kind == "images":
             shards = _groups(chosen, images_per_group, _common_folder(roots), planned)
         else:
-            shards = [_shard(each.info, kind) for each in chosen]
+            shards = [Shard("", each.info.uri, each.info.size, each.info.etag, kind) for each in chosen]
         if kind == "parquet":
             check = partial(with_images, image_column=image_column, counts=counts, skip=skip_without_images)
             shards = check(shards) if limit is None else _checked_up_to(shards, limit, check)
@@ -113,7 +104,7 @@ def _unique(found: Iterable[Found], planned: Collection[str]) -> list[Found]:
     return sorted((each for uri, each in visible.items() if uri not in again), key=lambda each: each.info.uri)
 
 
-def _images_without_names(found: Sequence[Found], format: str | None, planned: Collection[str]) -> set[str]:
+def _images_without_names(found: Sequence[Found], format: Format | None, planned: Collection[str]) -> set[str]:
     """URIs of image files whose names do not say so: those planned before, and those that begin like one."""
     if format not in (None, "images") or (format is None and any(kind_of(e.info.uri) in _SHARDS for e in found)):
         return set()
@@ -138,7 +129,7 @@ def _count_others(
 
 
 def _choose_format(
-    found: Sequence[Found], format: str | None, uris: Sequence[str], nameless: Collection[str]
+    found: Sequence[Found], format: Format | None, uris: Sequence[str], nameless: Collection[str]
 ) -> Format:
     shown = _shown(uris)
     compressed = [each.info.uri for each in found if is_compressed_tar(each.info.uri)]
@@ -147,9 +138,8 @@ def _choose_format(
             f"{shown} has {len(compressed)} compressed tars ({storage.redact(compressed[0])} for example); "
             "they cannot be read by range; unpack them once (gunzip, zstd -d) and give the .tar files"
         )
-    for kind in get_args(Format):
-        if kind == format:
-            return kind  # type: ignore[no-any-return]
+    if format is not None:
+        return format
     kinds = Counter(kind for each in found if (kind := kind_of(each.info.uri)))
     kinds.update({"images": len(nameless)} if nameless else {})
     if len(kinds) > 1:
@@ -162,7 +152,7 @@ def _choose_format(
 
 
 def _of_kind(
-    found: Sequence[Found], kind: Format, format: str | None, uris: Sequence[str], nameless: Collection[str]
+    found: Sequence[Found], kind: Format, format: Format | None, uris: Sequence[str], nameless: Collection[str]
 ) -> list[Found]:
     """Files of the kind by name or content, and those named in full when the user chose the format."""
     chosen = [
@@ -189,10 +179,6 @@ def _refuse_unprintable(found: Iterable[Found]) -> None:
 def _shown(uris: Sequence[str]) -> str:
     more = f" and {len(uris) - 1} more" if len(uris) > 1 else ""
     return (storage.redact(uris[0]) if uris else "input.uri") + more
-
-
-def _shard(info: ObjectInfo, kind: Format) -> Shard:
-    return Shard("", info.uri, info.size, info.etag, kind)
 
 
 def _groups(found: Sequence[Found], images_per_group: int, root: str, known: Collection[str]) -> list[Shard]:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 
 from labeler import storage
+from labeler.ahead import Fetch, in_order
 from labeler.errors import InputChanged
-from labeler.shards.fetching import Fetch, fetch, in_order
+from labeler.shards.fetching import fetch, held
 from labeler.shards.neighbors import require_neighbors
 from labeler.shards.units import Item, Member, Placed, Shard, Skip, UnitCutter, too_large
 from labeler.storage.failures import ARCHIVED, INVALID
@@ -26,7 +27,7 @@ def read_group(
     """
     if shard.members is None:
         raise ValueError(f"shard {shard.shard_id} is a group of image files: load its members first")
-    yield from in_order(_jobs(shard, shard.members, cutter, dict.fromkeys(keep), skip, max_image_bytes))
+    yield from in_order(_jobs(shard, shard.members, cutter, dict.fromkeys(keep), skip, max_image_bytes), held=held)
 
 
 def _jobs(
@@ -36,7 +37,7 @@ def _jobs(
     nothing: dict[str, str | None],
     skip: Skip,
     max_image_bytes: int,
-) -> Iterator[Fetch | Placed]:
+) -> Iterator[Fetch[Placed] | Placed]:
     still_there = partial(require_neighbors, members, root=shard.uri)
     for index, member in enumerate(members):
         size = member.size or 0

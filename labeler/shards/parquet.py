@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labeler import storage
+from labeler.ahead import Fetch, in_order
 from labeler.errors import Refused
 from labeler.shards import kept, text_images
-from labeler.shards.fetching import Fetch, fetch, in_order
+from labeler.shards.fetching import fetch, held
 from labeler.shards.image_column import ImageColumn, find_image_column
 from labeler.shards.units import Item, Placed, Shard, Skip, UnitCutter, too_large
 from labeler.storage.ranged_file import RangedFile
@@ -86,12 +87,12 @@ def read_parquet(
     column = find_image_column(schema, image_column, shard.uri)
     columns = [name for name in dict.fromkeys(keep) if name in schema.names]
     reader = _RowReader(shard, file, column, columns, tuple(keep), max_image_bytes)
-    yield from in_order(_jobs(reader, cutter, skip, max_images, max_bytes))
+    yield from in_order(_jobs(reader, cutter, skip, max_images, max_bytes), held=held)
 
 
 def _jobs(
     reader: _RowReader, cutter: UnitCutter, skip: Skip, max_images: int, max_bytes: int
-) -> Iterator[Fetch | Placed]:
+) -> Iterator[Fetch[Placed] | Placed]:
     first_row = 0
     for groups, rows, span_bytes in _spans(reader, max_images, max_bytes):
         fits = span_bytes <= max_bytes
@@ -142,7 +143,7 @@ class _Row:
             return REMOTE_ROW_BYTES
         return len(self._item.data or b"")
 
-    def job(self, unit: int) -> Fetch | Placed:
+    def job(self, unit: int) -> Fetch[Placed] | Placed:
         if self._address is not None:
             return Fetch(REMOTE_ROW_BYTES, partial(self._fetch, unit))
         item, data = self._item, self._item.data

@@ -79,7 +79,7 @@ def walk(stream: ByteStream) -> Iterator[TarMember]:
             state: Literal["corrupt", "truncated"] = "corrupt" if isinstance(error, _Corrupt) else "truncated"
             yield TarMember(extensions.name or f"<offset {start}>", start, 0, state)
             return
-        name = extensions.name if extensions.name is not None else _text(_bytes(header.name))
+        name = extensions.name if extensions.name is not None else _text(header.name.encode("utf-8", "surrogateescape"))
         length = header.size if extensions.length is None else extensions.length
         extensions = _Extensions()
         if header.type in _WITHOUT_BODY:
@@ -163,10 +163,6 @@ def _pass_sparse_map(header: tarfile.TarInfo, block: bytes, stream: ByteStream) 
             raise _Truncated
         more = block[504]
     return True
-
-
-def _bytes(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
 
 
 def _text(name: bytes) -> str:

@@ -11,6 +11,7 @@ from importlib import import_module
 from labeler.errors import InputChanged, Refused, StorageError
 from labeler.storage.failures import Unconditional, Unreadable
 from labeler.storage.local_failures import is_read_only
+from labeler.storage.local_writes import share_scratch
 from labeler.storage.objects import ObjectInfo, OnSkipped, Store
 from labeler.storage.redaction import redact, restore_user
 from labeler.storage.regular_file import NOT_REGULAR, open_regular, read_regular
@@ -70,6 +71,7 @@ __all__ = [
     "remove_abandoned",
     "restore_user",
     "scheme",
+    "share_scratch",
     "traffic",
 ]
 

@@ -15,7 +15,7 @@ from fsspec.asyn import AsyncFileSystem
 from labeler.errors import InputChanged, LabelerError
 from labeler.storage.causes import explain
 from labeler.storage.failures import INVALID, MISSING, Transient, Unconditional, Unreadable
-from labeler.storage.objects import Body, ObjectInfo, OnSkipped
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped, Store
 from labeler.storage.redaction import redact
 from labeler.storage.retries import retrying
 from labeler.storage.scratch_names import name_beside, parse_beside
@@ -29,7 +29,7 @@ _MOVES_ATOMICALLY = {"local", "file", "sftp", "ssh", "hdfs", "webhdfs", "smb"}  
 _WHOLE_BYTES = 8 << 20  # a range up to this size is fetched by one call
 
 
-class FsspecStore:
+class FsspecStore(Store):
     """Whatever file systems fsspec knows, each with its own package and credentials."""
 
     reopen_gap = 1 << 20

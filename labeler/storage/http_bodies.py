@@ -27,10 +27,8 @@ class Streamed:
         skip: bytes to read and drop first, because the server sends everything whatever is asked for.
     """
 
-    def __init__(
-        self, uri: str, response: Any, size: int, etag: str | None, *, skip: int = 0, is_whole: bool = False
-    ) -> None:
-        self._uri, self._response, self._skip = uri, response, skip
+    def __init__(self, response: Any, size: int, etag: str | None, *, skip: int = 0, is_whole: bool = False) -> None:
+        self._response, self._skip = response, skip
         self.size, self.etag, self.is_whole = size, etag, is_whole
 
     def read(self, n: int) -> bytes:

@@ -102,10 +102,10 @@ class HttpStore(FsspecStore):
                 response.close()
                 said = redact(response.headers.get("Content-Range", "a part without Content-Range"))
                 raise Transient(f"asked for bytes from {start} on, the server sent {said}")
-            return Streamed(uri, response, int(in_range[2]), _etag(response))
+            return Streamed(response, int(in_range[2]), _etag(response))
         if response.headers.get("Content-Length", "").isdecimal():
             size = int(response.headers["Content-Length"])
-            return Streamed(uri, response, size, _etag(response), skip=start, is_whole=bool(wanted))
+            return Streamed(response, size, _etag(response), skip=start, is_whole=bool(wanted))
         return Whole(uri, response, start, _etag(response))
 
     def _nothing_at(self, uri: str, start: int, response: Any) -> Body:
@@ -118,7 +118,7 @@ class HttpStore(FsspecStore):
             raise InputChanged(
                 f"{redact(uri)} ends before byte {start}: it was replaced; restore it, or label it in another run"
             )
-        return Streamed(uri, response, start, _etag(response))
+        return Streamed(response, start, _etag(response))
 
     def _decoded(self, uri: str, start: int, refused: Any) -> Body:
         """All of the object without its coding, in place of an answer to a range that says too little."""

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from labeler.errors import InputChanged, StorageError
-from labeler.storage.abandoned import remove_abandoned
 from labeler.storage.local_failures import GONE, reading, writing
-from labeler.storage.local_walk import LocalWalk
-from labeler.storage.local_writes import link, replace, replace_unless_there, write, write_all
-from labeler.storage.objects import Body, ObjectInfo, OnSkipped
+from labeler.storage.local_walk import TEMPORARY_FOLDER, LocalWalk
+from labeler.storage.local_writes import link, replace, replace_unless_there, shared_scratch, write, write_all
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped, Store
 from labeler.storage.redaction import redact
 from labeler.storage.regular_file import open_regular
 from labeler.storage.retries import retrying
+from labeler.storage.scratch_names import Unfinished, folder_mark, mark, parse_local
 from labeler.storage.uris import local_path
 
 
-class LocalStore:
+class LocalStore(Store):
     """Files of this machine, or of a file system that all machines share."""
 
     reopen_gap = 64 << 10
@@ -92,7 +92,7 @@ class LocalStore:
 
     def remove_empty_folders(self, uris: list[str]) -> None:
         for folder in reversed(uris):
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.rmdir(local_path(folder))
 
 
@@ -125,3 +125,39 @@ class _FileBody:
 
 def _etag(found: os.stat_result) -> str:
     return f"{found.st_mtime_ns}-{found.st_size}"
+
+
+def remove_abandoned(path: str) -> None:
+    """Remove what was left of writes to the file `path`, or to files below the folder `path`.
+
+    What cannot be removed stays: it is never listed.
+    """
+    folder, name = os.path.split(path)
+    _tidy(folder, lambda left: left.name == mark(name))
+    for below, folders, _ in os.walk(path):
+        if TEMPORARY_FOLDER in folders:
+            folders.remove(TEMPORARY_FOLDER)
+        _tidy(below, lambda left: True)
+
+
+def _tidy(folder: str, is_wanted: Callable[[Unfinished], bool]) -> None:
+    """Remove what is abandoned, and wanted, of writes into one folder."""
+    with suppress(OSError):
+        beside, shared = os.path.join(folder, TEMPORARY_FOLDER), shared_scratch(folder)
+        for scratch in {beside, shared or beside}:
+            if not os.path.islink(scratch):
+                _tidy_scratch(scratch, folder_mark(scratch, folder), is_wanted)
+        if beside != shared:
+            os.rmdir(beside)  # not empty: somebody else is writing
+
+
+def _tidy_scratch(scratch: str, folder: str, is_wanted: Callable[[Unfinished], bool]) -> None:
+    with suppress(OSError), os.scandir(scratch) as entries:
+        for entry in entries:
+            left = parse_local(entry.name)
+            if left is None or left.folder != folder or not is_wanted(left):
+                continue
+            with suppress(OSError):  # another export removes it, too
+                found = entry.stat(follow_symlinks=False)
+                if left.is_abandoned(found.st_mtime):
+                    os.unlink(entry.path)

@@ -20,9 +20,7 @@ from labeler.storage.scratch_names import local_name
 from labeler.storage.uris import local_path
 
 log = logging.getLogger(__name__)
-_RUN_MARKER = "run.json"
 _FOLDER_TRIES = 100
-_RUN_DEPTH = 3  # a run's deepest file is labels/<shard>/<unit>.parquet
 _NO_LINKS = {
     errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK,
     errno.EXDEV, errno.EIO, errno.EACCES, errno.EROFS, errno.EINVAL, errno.ENOTTY,
@@ -67,12 +65,12 @@ def _write_once(path: str, fill: Callable[[int], None], publish: Publish) -> boo
     folder = os.path.dirname(path)
     _make_folder(folder)
     beside = os.path.join(folder, TEMPORARY_FOLDER)
-    of_run = scratch_folder_of_run(folder)
-    if of_run:
+    shared = shared_scratch(folder)
+    if shared:
         try:
-            return _write_through(of_run, path, fill, publish)
+            return _write_through(shared, path, fill, publish)
         except OSError as error:
-            if error.errno != errno.EXDEV or of_run == beside:
+            if error.errno != errno.EXDEV or shared == beside:
                 raise  # else: one disk, but `folder` is mounted on its own
     try:
         return _write_through(beside, path, fill, publish)
@@ -164,11 +162,24 @@ def replace_unless_there(temporary: str, path: str) -> bool:
         return False if os.path.lexists(path) else replace(temporary, path)
 
 
-def scratch_folder_of_run(folder: str) -> str | None:
-    """The `.tmp/` of the run that `folder` belongs to, on the same device; None where there is no such run."""
+_depth_below: dict[str, int] = {}  # name of a file that marks a folder -> how deep files lie below that folder
+
+
+def share_scratch(marker: str, *, depth: int) -> None:
+    """Have what is written below a local folder that holds a file `marker` wait in one `.tmp/`, that folder's own.
+
+    Args:
+        depth: how many folders deep files lie there, that folder counted.
+    """
+    _depth_below[marker] = depth
+
+
+def shared_scratch(folder: str) -> str | None:
+    """The `.tmp/` that `folder` shares with others, on the same device; None where it shares none."""
     root = folder
-    for _ in range(_RUN_DEPTH):
-        if os.path.isfile(os.path.join(root, _RUN_MARKER)):
+    for above in range(max(_depth_below.values(), default=0)):
+        markers = (marker for marker, depth in _depth_below.items() if above < depth)
+        if any(os.path.isfile(os.path.join(root, marker)) for marker in markers):
             is_same_device = os.stat(root).st_dev == os.stat(folder).st_dev
             return os.path.join(root, TEMPORARY_FOLDER) if is_same_device else None
         root = os.path.dirname(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -42,34 +43,53 @@ class Body(Protocol):
     def read(self, n: int) -> bytes:
         """At most `n` bytes; b"" at the end of the body, whether that is where it should end or not."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give the connection or file back."""
 
 
-class Store(Protocol):
+class Store(ABC):
     """One backend. Reading is a single attempt (the door retries); writing retries by itself."""
 
     reopen_gap: int  # bytes; a longer skip is cheaper by a new request than by reading through
 
+    @abstractmethod
     def list_objects(
         self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
-    ) -> Iterator[ObjectInfo]: ...
+    ) -> Iterator[ObjectInfo]:
+        """As `storage.list_objects`; retries by itself."""
 
-    def head(self, uri: str) -> ObjectInfo | None: ...
+    @abstractmethod
+    def head(self, uri: str) -> ObjectInfo | None:
+        """As `storage.head`."""
 
-    def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body: ...
+    @abstractmethod
+    def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
+        """The bytes [start, start + length) of an object, or from `start` on; InputChanged for another `etag`."""
 
-    def put(self, uri: str, data: bytes) -> None: ...
+    @abstractmethod
+    def put(self, uri: str, data: bytes) -> None:
+        """As `storage.put`."""
 
-    def put_if_absent(self, uri: str, data: bytes, *, single_writer: bool) -> bool: ...
+    @abstractmethod
+    def put_if_absent(self, uri: str, data: bytes, *, single_writer: bool) -> bool:
+        """As `storage.put_if_absent`; raises Unconditional where storage has none and not `single_writer`."""
 
-    def put_file(self, uri: str, local_path: str | os.PathLike[str]) -> None: ...
+    @abstractmethod
+    def put_file(self, uri: str, local_path: str | os.PathLike[str]) -> None:
+        """As `storage.put_file`."""
 
-    def delete(self, uri: str) -> None: ...
+    @abstractmethod
+    def delete(self, uri: str) -> None:
+        """As `storage.delete`."""
 
     def remove_abandoned(self, uri: str) -> None:
         """Remove what killed processes left of their writes to `uri`, or below it, as far as that can be done."""
+        return None  # on object storage nothing is seen of a write before it is whole
 
     def missing_folders(self, uri: str) -> list[str]:
         """Folders that a put of `uri` would bring into being, outermost first; [] where folders are not real."""
+        return []
 
-    def remove_empty_folders(self, uris: list[str]) -> None: ...
+    def remove_empty_folders(self, uris: list[str]) -> None:
+        """Remove those of these folders that are empty, innermost first."""
+        return None

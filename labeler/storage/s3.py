@@ -16,13 +16,12 @@ from urllib3.exceptions import HTTPError
 
 from labeler.errors import InputChanged, StorageError
 from labeler.storage.failures import INVALID, Transient, Unconditional, Unreadable
-from labeler.storage.objects import Body, ObjectInfo, OnSkipped, bare_etag
+from labeler.storage.objects import Body, ObjectInfo, OnSkipped, Store, bare_etag
 from labeler.storage.redaction import redact
-from labeler.storage.retries import retrying
+from labeler.storage.retries import Patience, retrying
 from labeler.storage.s3_access import access_to
 from labeler.storage.s3_clients import client, drop_expired
 from labeler.storage.s3_failures import code_of, explain
-from labeler.storage.s3_listing import contents_of
 from labeler.storage.uris import one_line
 
 T = TypeVar("T")
@@ -36,7 +35,7 @@ def _explain(uri: str, error: BaseException) -> Exception:
     return explain(uri, error)
 
 
-class S3Store:
+class S3Store(Store):
     """Buckets of S3, or of anything that speaks its protocol."""
 
     reopen_gap = 1 << 20
@@ -85,7 +84,7 @@ class S3Store:
         if etag is not None:
             request["IfMatch"] = f'"{etag}"'
         try:
-            return _S3Body(uri, _reader(bucket, key).get_object(**request), start)
+            return _S3Body(_reader(bucket, key).get_object(**request), start)
         except ClientError as error:
             if code_of(error) in ("PreconditionFailed", "412"):
                 raise InputChanged(
@@ -146,21 +145,11 @@ class S3Store:
         _, bucket, key = _object(uri)
         retrying(uri, lambda: _explained(uri, lambda: client().delete_object(Bucket=bucket, Key=key)))
 
-    def remove_abandoned(self, uri: str) -> None:
-        """Nothing is seen of a write before it is whole."""
-
-    def missing_folders(self, uri: str) -> list[str]:
-        return []
-
-    def remove_empty_folders(self, uris: list[str]) -> None:
-        return None
-
 
 class _S3Body:
     is_whole = False
 
-    def __init__(self, uri: str, response: dict[str, Any], start: int) -> None:
-        self._uri = uri
+    def __init__(self, response: dict[str, Any], start: int) -> None:
         self._body = response["Body"]
         in_range = _RANGE.fullmatch(response.get("ContentRange") or "")
         if (int(in_range[1]) if in_range else 0) != start:
@@ -225,3 +214,49 @@ def _object(uri: str) -> tuple[str, str, str]:
     if not bucket or not key:
         raise Unreadable(f"{redact(uri)} names no object; write s3://bucket/key", INVALID)
     return scheme, bucket, key
+
+
+Page = Mapping[str, Any]
+_MARKS = ("Name", "KeyCount", "MaxKeys", "IsTruncated")  # every listing has one of them
+
+
+def contents_of(uri: str, ask: Callable[[dict[str, str]], Page]) -> Iterator[list[dict[str, Any]]]:
+    """The objects of each page of a listing, in the order of the store.
+
+    Args:
+        ask: gets the page of a ContinuationToken, or the one StartAfter a key, or the first page ({}).
+            May raise Transient.
+
+    Raises:
+        StorageError: if the store does not answer, or its listing has no end.
+    """
+    patience, where, seen = Patience(uri), dict[str, str](), set[str]()
+    while True:
+        try:
+            page = ask(where)
+            if not any(mark in page for mark in _MARKS):
+                raise Transient("the answer is not the listing of a bucket")
+        except Transient as error:
+            patience.wait(error)
+            continue
+        patience.reset()
+        found = list(page.get("Contents", []))
+        after = where.get("StartAfter")
+        yield found if after is None else [each for each in found if each["Key"] > after]
+        if not page.get("IsTruncated"):
+            return
+        where = _next(uri, page, where, seen)
+
+
+def _next(uri: str, page: Page, where: Mapping[str, str], seen: set[str]) -> dict[str, str]:
+    """Where the page after `page` is; by the last key where the store gives no token."""
+    if token := page.get("NextContinuationToken"):
+        if token in seen:
+            raise StorageError(f"{redact(uri)}: the listing has no end: the store repeats its continuation token")
+        seen.add(token)
+        return {"ContinuationToken": token}
+    keys = [each["Key"] for each in page.get("Contents", [])]
+    last = max([*keys, *(each["Prefix"] for each in page.get("CommonPrefixes", []))], default="")
+    if last <= where.get("StartAfter", ""):
+        raise StorageError(f"{redact(uri)}: the listing has no end: the store does not say where its rest is")
+    return {"StartAfter": last}

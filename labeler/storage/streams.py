@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from labeler.errors import InputChanged
@@ -18,7 +19,7 @@ _LOOKS = 3  # in a row at an object that seems changed: a lagging replica or a b
 _AHEAD_BYTES = 128 << 10  # small reads (tar headers) are served from a buffer of this size
 
 
-class ByteStream:
+class ByteStream(AbstractContextManager["ByteStream"]):
     """Bytes [start, start + length) of one object, in order.
 
     The first response pins the ETag, so what is read after a reconnect belongs to the same bytes. An answer with
@@ -114,9 +115,6 @@ class ByteStream:
     def close(self) -> None:
         self._drop_body()
         self._ahead = memoryview(b"")
-
-    def __enter__(self) -> ByteStream:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -6,11 +6,10 @@ import itertools
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from labeler.training.outputs import Outputs
 from labeler.training.prompting import PromptSampler
 from labeler.training.run_labels import read_run
 from labeler.training.shapes import ALL, select
-from labeler.training.stored import Record, StoredSource, digest_of
+from labeler.training.stored_images import Record, StoredSource, digest_of
 from labeler.training.validation import ValidationSet, shapes_validation, stored_validation
 from labeler.vocabulary import Category, Vocabulary
 
@@ -83,7 +82,7 @@ def check_job(job: TrainingJob) -> None:
     """Refused for whatever a worker would refuse."""
     with tempfile.TemporaryDirectory() as folder:
         truth = prepare(job, Path(folder)).truth
-    Outputs(job.output).claim(_plain(job), may_differ=MAY_DIFFER, truth=truth)
+    Outputs(job.output).claim(job.model_dump(mode="json"), may_differ=MAY_DIFFER, truth=truth)
 
 
 def run_worker(job: TrainingJob, place: WorkerPlace | None = None, report: Report = lambda record: None) -> None:
@@ -95,7 +94,7 @@ def run_worker(job: TrainingJob, place: WorkerPlace | None = None, report: Repor
         prepared = prepare(job, Path(folder))
         outputs = Outputs(job.output)
         if place.rank == 0:
-            outputs.claim(_plain(job), may_differ=MAY_DIFFER, truth=prepared.truth)
+            outputs.claim(job.model_dump(mode="json"), may_differ=MAY_DIFFER, truth=prepared.truth)
         batches = Batches(
             prepared.source,
             prepared.sampler,
@@ -142,11 +141,6 @@ def place_from_environment() -> Iterator[WorkerPlace]:
         yield WorkerPlace(distributed.get_rank(), world, device)
     finally:
         distributed.destroy_process_group()
-
-
-def _plain(job: TrainingJob) -> Mapping[str, Any]:
-    plain: dict[str, Any] = job.model_dump(mode="json")
-    return plain
 
 
 @dataclass(frozen=True)

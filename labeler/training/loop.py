@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, distributed, nn
 
 from labeler.checkpoints import DetectorCheckpoint
+from labeler.detectors.loading import load_model
 from labeler.detectors.preprocess import Preprocessing
 from labeler.training.batches import Batch, Batches, Dropped
 from labeler.training.config import LossConfig, OptimizerConfig, PretrainConfig, TrainConfig
 from labeler.training.crops import crop_loss, cut
 from labeler.training.dense import dense_loss
-from labeler.training.forward import Trainee
-from labeler.training.fused_attention import use_fused_attention
 from labeler.training.losses import PARTS, LossWeights, Targets, detection_loss
-from labeler.training.models import load_trainable, write_checkpoint
+from labeler.training.models import write_checkpoint
 from labeler.training.outputs import BEST, Outputs, mean_ap
 from labeler.training.schedule import lr_factor, progress
+from labeler.training.trainee import Trainee, use_fused_attention
 from labeler.training.trouble import Trouble
 from labeler.training.validation import ValidationSet, validate
 
@@ -59,7 +59,7 @@ class Trainer:
         self.optimizer_config, self.train_config = optimizer, train
         if train.threads is not None:
             torch.set_num_threads(train.threads)
-        self.detector = load_trainable(start, place.device)
+        self.detector = load_model(start, place.device).requires_grad_(True)
         use_fused_attention(self.detector)
         self.detector.train(train.dropout)
         self.weights = LossWeights.of(self.detector.config)

@@ -14,7 +14,7 @@ from torch import distributed
 from labeler import checkpoints
 from labeler.checkpoints import IMAGE_PROCESSOR, TOKENIZER, DetectorCheckpoint
 from labeler.detectors.grounding_dino.scratch import KINDS, Size, create_checkpoint
-from labeler.detectors.loading import load_model, no_progress_bars
+from labeler.detectors.loading import no_progress_bars
 from labeler.errors import Refused
 from labeler.prompts import architecture_of
 from labeler.prompts.families import DEFAULT as GROUNDING_DINO
@@ -40,11 +40,6 @@ def start_checkpoint(config: StudentConfig, vocabulary: Vocabulary, folder: Path
             f"checkpoint {found.name} is of the family {found.family.name}; only {GROUNDING_DINO.name} can be trained"
         )
     return found
-
-
-def load_trainable(checkpoint: DetectorCheckpoint, device: torch.device) -> Any:
-    """The checkpoint's model in float32 with gradients on."""
-    return load_model(checkpoint, device).requires_grad_(True)
 
 
 def write_checkpoint(detector: Any, start: DetectorCheckpoint, folder: Path, image_size: tuple[int, int]) -> None:

@@ -13,7 +13,7 @@ from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import BOXES, LABELED
 from labeler.runs import Run, open_run, read_snapshot
 from labeler.training.categories import NONE, listed, match_by_name
-from labeler.training.stored import Location, Record
+from labeler.training.stored_images import Location, Record
 from labeler.vocabulary import Vocabulary
 
 _COLUMNS = ("image_key", "shard_id", "uri", "offset", "length", "width", "height", "status", BOXES)

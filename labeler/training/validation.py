@@ -19,7 +19,7 @@ from labeler.labels.boxes import xyxy_to_xywh
 from labeler.labels.detections import Detections
 from labeler.training.categories import listed
 from labeler.training.shapes import ALL, HELD_OUT, SEEN, draw_scene
-from labeler.training.stored import Record
+from labeler.training.stored_images import Record
 from labeler.truth.ground_truth import refuse
 from labeler.vocabulary import Category, Vocabulary
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from labeler.config import Config
 from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import Job
-from labeler.labels.records import rows_to_table, table_to_parquet
+from labeler.labeling.unit import UnitLabeler
+from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from labeler.runs.plan import PlannedShard
-from labeler.shards import skipped
-from labeler.trial.sampling import FIRST_IMAGES, sample_items, skipped_in_sample
+from labeler.shards import Item, skipped
+from labeler.trial.sample import FIRST_IMAGES, sample_items, skipped_in_sample
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,18 @@ def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int) -> Timin
     """Label a seeded sample here, once to warm up (one image) and once on the clock."""
     config, labeler = job.config, labeler_here(job)
     items = [item for _, item in sample_items(config, plan, images=images)]
-    labeler.label("000000", items[: labeler.images_per_batch])
-    start = time.perf_counter()
-    rows, _ = labeler.label("000000", items, config.input.keep)
-    seconds = time.perf_counter() - start
+    rows, seconds = label_warm(labeler, items, job)
     label_bytes = len(table_to_parquet(rows_to_table(rows, config.input.keep), {}))
     image_bytes = sum(len(item.data) for item in items if item.data is not None)
     return Timing(len(items), seconds, image_bytes, label_bytes, labeler.description["device"])
+
+
+def label_warm(labeler: UnitLabeler, items: Sequence[Item], job: Job) -> tuple[list[Row], float]:
+    """The items' rows, and the seconds they took as in a worker, after a first batch that loads kernels."""
+    labeler.label("000000", items[: labeler.images_per_batch])
+    start = time.perf_counter()
+    rows, _ = labeler.label("000000", items, job.config.input.keep)
+    return rows, time.perf_counter() - start
 
 
 def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from labeler.labeling.resolve import Job, plan_input
 from labeler.labels.contact_sheet import Tile, draw_contact_sheet
 from labeler.labels.records import Row
 from labeler.shards import Item
-from labeler.trial.sampling import sample_items
+from labeler.trial.sample import sample_items
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Preview:
     detections: int
 
 
-def preview(job: Job, *, sample: int, threshold: float, columns: int = 5) -> Preview:
+def preview(job: Job, *, sample: int, threshold: float) -> Preview:
     """Label `sample` images of the input and draw the boxes with a score of at least `threshold`."""
     config = job.config
     labeler = labeler_here(job)
@@ -37,7 +37,7 @@ def preview(job: Job, *, sample: int, threshold: float, columns: int = 5) -> Pre
         tiles.append(_tile(row, item, names, threshold, config.detect.max_pixels))
     name = storage.basename(job.detector.name)
     title = f"{name}, {len(job.vocabulary)} categories, scores from {threshold:g}"  # plain ASCII: Pillow's own font
-    png = draw_contact_sheet(tiles, columns=columns, max_tiles=len(tiles), title=title)
+    png = draw_contact_sheet(tiles, max_tiles=len(tiles), title=title)
     return Preview(png, dict(statuses), detections)
 
 

@@ -23,13 +23,16 @@ from labeler.detectors.profiling import (
     traced,
 )
 from labeler.detectors.ranges import Ranges, replaced
+from labeler.errors import Refused
 from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import Job
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import rows_to_table, table_to_parquet
+from labeler.prompts import ModuleFamily
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Item
-from labeler.trial.sampling import first_items
+from labeler.trial.estimate import label_warm
+from labeler.trial.sample import first_items
 
 READ, DECODE, WRITE, REST = "read", "decode and hash", "encode and write", "rest"
 
@@ -73,7 +76,12 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     Args:
         images: how many.
         trace: a file for a Chrome trace of one batch; None for none.
+
+    Raises:
+        Refused: the detector is the user's own, whose parts are not known.
     """
+    if isinstance(job.detector.family, ModuleFamily):
+        raise Refused(f"--profile does not know the parts of {job.detector.architecture}; --dry-run times it")
     labeler = labeler_here(job, masks=False)
     detector = _detector_of(labeler)
     clock, roof = seconds_on(detector.device), reached_rate(detector)
@@ -81,7 +89,7 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     with ranges.part(READ):
         items = [item for _, item in first_items(job.config, plan, images=images)]
     read_s = clock() - start
-    pipelined_s = _pipelined_seconds(labeler, items, job)
+    _, pipelined_s = label_warm(labeler, items, job)
     start = clock()
     _label_in_parts(labeler, items, job, ranges)
     total_s = read_s + clock() - start
@@ -110,14 +118,6 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
 def _detector_of(labeler: UnitLabeler) -> BatchedDetector:
     assert isinstance(labeler.detector, BatchedDetector), "only boxes of another run are worked on"
     return labeler.detector
-
-
-def _pipelined_seconds(labeler: UnitLabeler, items: Sequence[Item], job: Job) -> float:
-    """Seconds as a worker runs, after a first batch that loads kernels."""
-    labeler.label("000000", items[: labeler.images_per_batch])
-    start = time.perf_counter()
-    labeler.label("000000", items, job.config.input.keep)
-    return time.perf_counter() - start
 
 
 def _label_in_parts(labeler: UnitLabeler, items: Sequence[Item], job: Job, ranges: Ranges) -> None:

@@ -226,7 +226,7 @@ def _keys(truth: GroundTruth, ids_by_image: list[tuple[int, ...]]) -> Keys:
 def _masks(columns: Columns, sizes: Ints, image: Ints) -> npt.NDArray[np.object_] | None:
     if columns.segmentations is None:
         return None
-    from labeler.truth.masks import to_rles
+    from labeler.truth.rles import to_rles
 
     masks = to_rles(columns.segmentations, sizes[image])
     for row in [row for row, mask in enumerate(masks) if mask is None]:

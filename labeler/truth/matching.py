@@ -1,4 +1,4 @@
-"""One category's detections against its objects, at every IoU threshold and area range."""
+"""Detections against objects: greedily, at every IoU threshold and area range of a category."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pycocotools.mask
-
-from labeler.truth.greedy import Flags, match_greedily
 
 Kind = Literal["bbox", "segm"]
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # as cocoeval has them, to the last bit
@@ -188,3 +186,38 @@ def rank_in_group(groups: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     starts = np.flatnonzero(np.diff(groups, prepend=groups[:1] - 1)) if len(groups) else np.zeros(0, np.int64)
     lengths = np.diff(np.append(starts, len(groups)))
     return np.arange(len(groups)) - np.repeat(starts, lengths)
+
+
+Flags = npt.NDArray[np.bool_]
+_HIGHEST = 1 - 1e-10  # cocoeval's: a threshold of 1 admits an overlap that rounding made a little less
+
+
+def match_greedily(
+    overlaps: npt.NDArray[np.float64], ignore: Flags, crowd: Flags, thresholds: npt.ArrayLike
+) -> npt.NDArray[np.int64]:
+    """Return the object that each detection takes at each threshold: (images, thresholds, detections), -1 for none.
+
+    A detection takes the object that it overlaps most, if by the threshold at least; of equal overlaps the last. One
+    that does not count is taken only where none that counts is free; a crowd stays free.
+
+    Args:
+        overlaps: (images, detections, objects), detections by falling score; -1 where a pair is not allowed.
+        ignore: (images, objects) objects that do not count.
+        crowd: (images, objects) objects that any number of detections may take.
+        thresholds: (thresholds,) above 0.
+    """
+    images, detections, objects = overlaps.shape
+    limits = np.minimum(np.asarray(thresholds, np.float64), _HIGHEST)
+    chosen = np.full((images, len(limits), detections), -1, np.int64)
+    if not objects:
+        return chosen
+    preference = overlaps.argsort(2, kind="stable").argsort(2)  # the higher the better
+    preference += objects * ~ignore[:, None]
+    closed = np.zeros((images, len(limits), objects), np.bool_)
+    for place in range(detections):
+        possible = (overlaps[:, place, None] >= limits[:, None]) & ~closed
+        best = np.where(possible, preference[:, place, None], -1).argmax(2)
+        taken = possible & (np.arange(objects) == best[..., None])
+        chosen[:, :, place] = np.where(taken.any(2), best, -1)
+        closed |= taken & ~crowd[:, None]
+    return chosen

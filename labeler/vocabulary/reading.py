@@ -15,8 +15,8 @@ import yaml
 from labeler import plain_json, plain_yaml
 from labeler.errors import Refused, did_you_mean
 from labeler.json_stream import JsonStream, Readable
+from labeler.vocabulary.data_yaml import is_data_yaml, items_of
 from labeler.vocabulary.hints import find_in_line, find_invisible, find_roots
-from labeler.vocabulary.yolo import is_data_yaml, items_of
 
 SUFFIXES = (".txt", ".yaml", ".yml", ".json")
 MAX_TEXT_BYTES = 4 * 2**20  # LVIS with all synonyms is 80 KB; a larger .txt or .yaml is some other file

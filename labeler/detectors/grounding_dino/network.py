@@ -94,7 +94,9 @@ class ChunkNetwork:
         return self.forward.last_levels
 
     def encode_text(self) -> ChunkText:
-        features = self.forward.encode_text([chunk.input_ids for chunk in self._prompts.chunks])
+        features = self.forward.encode_text(
+            [chunk.input_ids for chunk in self._prompts.chunks], whole=self._prompts.whole
+        )
         width = features.token_mask.shape[1]
         return ChunkText(features, phrase_table(self._prompts, width, self.device, score=self._setup.score))
 

@@ -32,8 +32,8 @@ class TextFeatures:
     Attributes:
         features: (chunks, tokens, d) float32.
         token_mask: (chunks, tokens) bool, True for a token, False for padding.
-        self_mask: (chunks, tokens, tokens) bool, True where a token may attend: within its own phrase.
-        position_ids: (chunks, tokens) int64, counted from each phrase's start.
+        self_mask: (chunks, tokens, tokens) bool, True where a token may attend: within its own phrase, or its chunk.
+        position_ids: (chunks, tokens) int64, counted from each phrase's start, or its chunk's.
     """
 
     features: Tensor
@@ -103,19 +103,22 @@ class SplitForward:
 
     # ---- text, once per chunk
 
-    def encode_text(self, chunks: Sequence[Sequence[int]]) -> TextFeatures:
+    def encode_text(self, chunks: Sequence[Sequence[int]], *, whole: bool = False) -> TextFeatures:
         """Text features of prompt chunks, in float32.
 
         Args:
             chunks: token ids, [CLS] .. [SEP], each ending with `. [SEP]`: without that last `.` padding would change
                 the features of the last phrase, because the mask leaves the final phrase open.
+            whole: every token attends to all of its chunk, and positions are counted from the chunk's start.
         """
         longest = self.config.max_text_len
         for number, ids in enumerate(chunks):
             if tuple(ids[-2:]) != (PERIOD_ID, SEP_ID) or len(ids) > longest:
                 raise ValueError(f"chunk {number} has to end with `. [SEP]` within {longest} tokens, got {len(ids)}")
         input_ids, token_mask = _padded(chunks, self.device)
-        self_mask, position_ids = self._phrase_masks(input_ids, self.model.special_tokens)
+        self_mask, position_ids = (
+            _chunk_masks(token_mask) if whole else self._phrase_masks(input_ids, self.model.special_tokens)
+        )
         with self._float32():
             features = []
             for row in range(len(chunks)):  # one at a time: this happens once, and keeps its memory small
@@ -265,6 +268,13 @@ class SplitForward:
 
     def _float32(self) -> torch.autocast:
         return torch.autocast(self.device.type, enabled=False)
+
+
+def _chunk_masks(token_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(self_mask, position_ids) where every token of a chunk sees all others; padding sees itself alone."""
+    itself = torch.eye(token_mask.shape[1], dtype=torch.bool, device=token_mask.device)
+    self_mask = (token_mask[:, :, None] & token_mask[:, None, :]) | itself
+    return self_mask, torch.arange(token_mask.shape[1], device=token_mask.device).expand(token_mask.shape)
 
 
 def _padded(chunks: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

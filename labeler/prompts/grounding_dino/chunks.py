@@ -22,6 +22,14 @@ MAX_TOKENS = 256  # Grounding DINO's max_text_len: the model cuts what is longer
 MIN_TOKENS = 4  # [CLS] word . [SEP]
 MAX_CHUNKS = 2**15 - 1  # the labels' chunk column is int16
 _SHOWN_CHUNKS = 20
+PACKED = "packed"
+IN_ORDER = 40  # names a chunk of the protocols that fill one after the other: what GLIP and MMDetection ask LVIS with
+_WORDS = {  # protocol -> what `lines` says of it
+    PACKED: "",
+    "mmdet": ", filled in order as MMDetection does",
+    "glip": ", filled in order and read as one sentence as GLIP does",
+    "sentence": ", one for each phrase",
+}
 _SEPARATORS = {CLS_ID: "[CLS]", SEP_ID: "[SEP]", PERIOD_ID: ".", QUESTION_ID: "?"}
 
 
@@ -46,11 +54,21 @@ class PromptChunk:
 
 @dataclass(frozen=True)
 class Prompts:
-    """All chunks of a run: as many passes of the detector for each image. Grounding DINO's `PromptPlan`."""
+    """All chunks of a run: as many passes of the detector for each image. Grounding DINO's `PromptPlan`.
+
+    Attributes:
+        protocol: `prompts.protocol`.
+    """
 
     chunks: tuple[PromptChunk, ...]
     negative_ids: frozenset[int]
     max_tokens: int
+    protocol: str = PACKED
+
+    @property
+    def whole(self) -> bool:
+        """Whether every word of a chunk sees all others, and not its own phrase alone."""
+        return self.protocol == "glip"
 
     @property
     def family(self) -> str:
@@ -83,7 +101,7 @@ class Prompts:
         percent = 100 * sum(fill) / (self.max_tokens * count)
         shown = " ".join(map(str, fill[:_SHOWN_CHUNKS])) + (" ..." if count > _SHOWN_CHUNKS else "")
         return [
-            f"{chunks} of at most {self.max_tokens} tokens: {passes} of the detector per image",
+            f"{chunks} of at most {self.max_tokens} tokens{_WORDS[self.protocol]}: {passes} of the detector per image",
             f"tokens per chunk: {shown} ({percent:.0f}% full)",
         ]
 
@@ -91,7 +109,11 @@ class Prompts:
         return Cost("image backbone", "encoder and decoder")
 
     def settings(self) -> dict[str, Any]:
-        return {"prompt_chunks": len(self.chunks), "prompt_max_tokens": self.max_tokens}
+        return {"prompt_chunks": len(self.chunks), "prompt_max_tokens": self.max_tokens} | self._protocol("prompt_")
+
+    def _protocol(self, prefix: str = "") -> dict[str, str]:
+        """Nothing for the default: runs from before there were others have none."""
+        return {} if self.protocol == PACKED else {f"{prefix}protocol": self.protocol}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for prompts.json."""
@@ -106,14 +128,18 @@ class Prompts:
             }
             for chunk in self.chunks
         ]
-        return {"max_tokens": self.max_tokens, "negative_ids": sorted(self.negative_ids), "chunks": chunks}
+        limits = {"max_tokens": self.max_tokens, "negative_ids": sorted(self.negative_ids)}
+        return {**self._protocol(), **limits, "chunks": chunks}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Prompts:
         """The inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
         try:
             chunks = tuple(_chunk_from_json(index, chunk) for index, chunk in enumerate(data["chunks"]))
-            return Prompts(chunks, frozenset(map(int, data["negative_ids"])), int(data["max_tokens"]))
+            protocol = data.get("protocol", PACKED)
+            if protocol not in _WORDS:
+                raise ValueError(f"protocol {protocol!r}")
+            return Prompts(chunks, frozenset(map(int, data["negative_ids"])), int(data["max_tokens"]), protocol)
         except (KeyError, TypeError, ValueError) as error:
             raise Refused(f"prompts.json: damaged: {type(error).__name__}: {error}") from None
 
@@ -158,18 +184,24 @@ def check(vocabulary: Vocabulary, tokenizer: Tokenizer, max_tokens: int = MAX_TO
 
 
 def pack(
-    vocabulary: Vocabulary, tokenizer: Tokenizer, *, max_tokens: int = MAX_TOKENS, max_categories: int | None = None
+    vocabulary: Vocabulary,
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    max_categories: int | None = None,
+    protocol: str = PACKED,
 ) -> Prompts:
-    """Pack all phrases into as few chunks as first-fit finds.
+    """Pack all phrases into as few chunks as first-fit finds, or as another protocol has it.
 
-    In vocabulary order, each category goes into the first chunk that has room for all its phrases, else into a new
-    one. (Filling one chunk after the other instead costs a chunk more for LVIS: 16 against 15, and 15 is the least
+    Packed: in vocabulary order, each category goes into the first chunk that has room for all its phrases, else into a
+    new one. (Filling one chunk after the other instead costs a chunk more for LVIS: 16 against 15, and 15 is the least
     possible for its 3,800 tokens.) A category too large for any chunk is spread over several. The same vocabulary,
     tokenizer and limits give the same chunks.
 
     Args:
         max_tokens: of a chunk, [CLS] and [SEP] included.
-        max_categories: of a chunk, negatives not counted; None for no limit.
+        max_categories: of a chunk, negatives not counted; None for no limit, or 40 where chunks fill in order.
+        protocol: "packed"; "mmdet" and "glip" fill one chunk after the other; "sentence" gives each phrase its own.
 
     Raises:
         Refused: with every problem that `check` finds.
@@ -182,13 +214,23 @@ def pack(
     spelled = _drop_repeated(_spell(vocabulary, tokenizer))
     negatives = [phrase for phrase in spelled if phrase.category.negative]
     room = max_tokens - 2 - _cost(negatives)
-    bins = _first_fit(_group(spelled, room), room, max_categories)
+    bins = _binned(spelled, room, max_categories, protocol)
     if len(bins) > MAX_CHUNKS:
         raise Refused(
             f"vocabulary {vocabulary.name}: {len(bins)} prompt chunks, at most {MAX_CHUNKS}; use fewer phrases"
         )
     chunks = tuple(_assemble(index, [*members, *negatives]) for index, members in enumerate(bins))
-    return Prompts(chunks, vocabulary.negative_ids, max_tokens)
+    return Prompts(chunks, vocabulary.negative_ids, max_tokens, protocol)
+
+
+def _binned(spelled: list[_Spelled], room: int, max_categories: int | None, protocol: str) -> list[list[_Spelled]]:
+    """The phrases of each chunk, without the negatives that every chunk has."""
+    if protocol == "sentence":
+        return [[phrase] for phrase in spelled if not phrase.category.negative]
+    groups = _group(spelled, room)
+    if protocol == PACKED:
+        return _first_fit(groups, room, max_categories)
+    return _first_fit(groups, room, max_categories or IN_ORDER, in_order=True)
 
 
 def positive_map(chunk: PromptChunk, width: int) -> npt.NDArray[np.float32]:
@@ -286,7 +328,13 @@ def _group(spelled: Iterable[_Spelled], room: int) -> list[list[_Spelled]]:
     return groups
 
 
-def _first_fit(groups: Iterable[list[_Spelled]], room: int, max_categories: int | None) -> list[list[_Spelled]]:
+def _first_fit(
+    groups: Iterable[list[_Spelled]], room: int, max_categories: int | None, *, in_order: bool = False
+) -> list[list[_Spelled]]:
+    """
+    Args:
+        in_order: only the last chunk takes more.
+    """
     bins: list[list[_Spelled]] = []
     left: list[int] = []  # tokens
     members: list[set[int]] = []  # category ids
@@ -304,6 +352,8 @@ def _first_fit(groups: Iterable[list[_Spelled]], room: int, max_categories: int 
         bins[at] += group
         left[at] -= cost
         members[at].add(category)
+        if in_order:
+            first_open = len(bins) - 1
         while first_open < len(bins) and left[first_open] < 2:
             first_open += 1
     return bins

@@ -31,7 +31,13 @@ class ChunkPlanner:
         return check(vocabulary, self.tokenizer, prompts.max_tokens)
 
     def plan(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> Prompts:
-        return pack(vocabulary, self.tokenizer, max_tokens=prompts.max_tokens, max_categories=prompts.max_categories)
+        return pack(
+            vocabulary,
+            self.tokenizer,
+            max_tokens=prompts.max_tokens,
+            max_categories=prompts.max_categories,
+            protocol=prompts.protocol,
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,14 @@ class GroundingDinoFamily:
     text_files: ClassVar = ("tokenizer.json", "vocab.txt")
     score_floor: ClassVar = 0.05
     options: ClassVar = frozenset(
-        {"detect.score", "detect.cuda_graphs", "model.engine", "prompts.max_tokens", "prompts.max_categories"}
+        {
+            "detect.score",
+            "detect.cuda_graphs",
+            "model.engine",
+            "prompts.max_tokens",
+            "prompts.max_categories",
+            "prompts.protocol",
+        }
     )
 
     def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:

@@ -15,7 +15,6 @@ from labeler.errors import Refused, StorageError
 from labeler.file_names import comparable
 from labeler.labels.records import Row, complete_table, table_to_parquet
 from labeler.runs import (
-    PlannedShard,
     Progress,
     Run,
     UnitKey,
@@ -29,7 +28,6 @@ from labeler.runs import (
 from labeler.runs.erasure.excluded import Excluded, name_digest, read_excluded, write_excluded
 from labeler.runs.erasure.made import read_made
 from labeler.runs.erasure.named_images import NamedImage, name_images
-from labeler.runs.plan import file_name_prefix
 from labeler.runs.report import build_report
 from labeler.runs.snapshot import Snapshot
 
@@ -67,17 +65,13 @@ class _Family:
         members: a run comes before what derives from it, so the first has the plan.
         own: commits of each member, of those that lie in its own folder.
         unreached: as `Forgotten`.
+        snapshot: of the run.
     """
 
     members: Sequence[Run]
     own: Sequence[Progress]
     unreached: dict[str, str]
-    plan: Sequence[PlannedShard]
-
-    @property
-    def prefixes(self) -> dict[str, str]:
-        """Shard id -> what a file name has before the image key."""
-        return {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
+    snapshot: Snapshot
 
 
 _Images = Mapping[tuple[UnitKey, int], NamedImage]  # by unit and index
@@ -117,10 +111,10 @@ def forget_listed(run: Run) -> Forgotten:
         StorageError: a run cannot be read or written.
     """
     family = _family_of(run)
-    excluded, prefixes = read_excluded(run.root), family.prefixes
+    excluded, prefixes = read_excluded(run.root), family.snapshot.prefixes
     images: dict[tuple[UnitKey, int], NamedImage] = {}
     for own in family.own:
-        for unit, table in iterate_units(family.plan, own, _COLUMNS):
+        for unit, table in iterate_units(family.snapshot.plan, own, _COLUMNS):
             prefix = prefixes[unit[0]]
             for row in table.filter(pa.array(excluded.of_rows(table, prefix))).to_pylist():
                 images.setdefault((unit, row["index"]), NamedImage(row["image_key"], prefix + row["image_key"]))
@@ -146,7 +140,7 @@ def _remove(family: _Family, images: _Images, unknown: list[str]) -> Forgotten:
         outcome.runs.append(one.uri)
         storage.put(
             one.path(layout.REPORT),
-            readable_json(build_report(Snapshot(one, family.plan, read_progress(one))).to_dict()),
+            readable_json(build_report(Snapshot(one, family.snapshot.plan, read_progress(one))).to_dict()),
         )
         outcome.untouched += _made_from(one)
     return outcome
@@ -178,7 +172,7 @@ def _family_of(run: Run) -> _Family:
     everyone = list(members.values())
     progress = [read_progress(one) for one in everyone]
     own = [replace(each, units=each.folders[0][1]) for each in progress]
-    return _Family(everyone, own, left, read_snapshot(run).plan)
+    return _Family(everyone, own, left, read_snapshot(run))
 
 
 def _with_derived(run: Run, unreached: dict[str, tuple[str, str]]) -> Iterator[Run]:
@@ -200,11 +194,11 @@ def _with_derived(run: Run, unreached: dict[str, tuple[str, str]]) -> Iterator[R
 
 def _find(family: _Family, names: Sequence[str]) -> _Images:
     """Images that may be meant, by the rows of any run: one that was read only at a retry has its digest there."""
-    prefixes, wanted = family.prefixes, pa.array(names, pa.string())
+    prefixes, wanted = family.snapshot.prefixes, pa.array(names, pa.string())
     alike = pa.array(map(comparable, names), pa.string())
     images: dict[tuple[UnitKey, int], NamedImage] = {}
     for own in family.own:
-        for unit, table in iterate_units(family.plan, own, _COLUMNS):
+        for unit, table in iterate_units(family.snapshot.plan, own, _COLUMNS):
             prefix = prefixes[unit[0]]
             keys = table["image_key"].cast(pa.string())
             file_names = pc.binary_join_element_wise(prefix, keys, "")
@@ -239,7 +233,7 @@ def _rewrite(run: Run, own: Progress, images: _Images, family: _Family) -> int:
         if unit[1] in own.units.get(unit[0], ()):
             places.setdefault(unit, set()).add(index)
     written: set[UnitKey] = set()
-    left, prefixes = list(places), family.prefixes
+    left, prefixes = list(places), family.snapshot.prefixes
     for _ in range(_ROUNDS):
         listed = read_excluded(family.members[0])
         jobs = [(run, unit, places[unit], prefixes[unit[0]], listed) for unit in left]

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.runs.manifest import Run
-from labeler.runs.overlay.selection import Selection, read_selection
+from labeler.runs.overlay.chosen_units import Selection, read_selection
 from labeler.runs.plan import generations
 from labeler.runs.snapshot import Snapshot
 

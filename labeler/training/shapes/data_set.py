@@ -62,7 +62,11 @@ def write_data_set(
             f"shapes: images={images} and images_per_shard={images_per_shard} must be 1 or more, seed={seed} 0 or more"
         )
     truth: dict[str, Any] = {
-        "info": _info(seed, image_format),
+        "info": {
+            "description": "labeler shapes: drawn scenes of coloured shapes",
+            "seed": seed,
+            "image_format": image_format,
+        },
         "images": [],
         "annotations": [],
         "categories": categories(),
@@ -117,14 +121,6 @@ def _article(name: str) -> str:
 
 def _plural(name: str) -> str:
     return f"{name}es" if name.endswith("cross") else f"{name}s"
-
-
-def _info(seed: int, image_format: str) -> dict[str, Any]:
-    return {
-        "description": "labeler shapes: drawn scenes of coloured shapes",
-        "seed": seed,
-        "image_format": image_format,
-    }
 
 
 def _annotate(truth: dict[str, Any], scene: Scene, image_id: int, file_name: str) -> None:

@@ -13,7 +13,7 @@ from labeler.labeling.resolve import plan_input, resolve_job
 from labeler.runs.erasure.excluded import Excluded, name_digest, write_excluded
 from labeler.trial.estimate import time_sample
 from labeler.trial.preview import preview
-from labeler.trial.sampling import first_items, sample_items
+from labeler.trial.sample import first_items, sample_items
 from tests.inputs import image_bytes, tar_bytes
 from tests.label_runs import write_run
 

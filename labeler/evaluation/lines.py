@@ -60,8 +60,10 @@ def _protocol(protocol: Mapping[str, Any]) -> list[str]:
 def _passes(decoding: Mapping[str, Any]) -> str:
     if "prompt_chunks" in decoding:
         count, one, more = decoding["prompt_chunks"], "prompt chunk", "prompt chunks"
-    else:
+    elif "prompt_passes" in decoding:
         count, one, more = decoding["prompt_passes"], "pass", "passes"
+    else:  # a user's family, which need not be here
+        return f"prompts of {decoding['family']}"
     return f"{count} {one if count == 1 else more}"
 
 

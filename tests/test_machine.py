@@ -1,4 +1,4 @@
-"""How many CPUs a process may use: affinity, and the quotas of control groups of both versions."""
+"""How many CPUs a process may use: by affinity, and by the quotas of control groups of both versions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from control_groups import control_group
 
-from labeler import cpus
-from labeler.cpus import available_cpus, worker_threads
+from labeler import machine
+from labeler.machine import available_cpus, worker_threads
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
 def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -71,7 +71,7 @@ def run(code: str, *before: str) -> str:
 def test_affinity_counts() -> None:
     code = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
-        "from labeler.cpus import available_cpus; print(available_cpus())"
+        "from labeler.machine import available_cpus; print(available_cpus())"
     )
     assert float(run(code)) <= 1
 
@@ -80,6 +80,6 @@ def test_a_real_quota_counts() -> None:
     with control_group("cpu", cfs_period_us=100_000, cfs_quota_us=40_000) as group:
         code = (
             f"import os; open('{group}/cgroup.procs', 'w').write(str(os.getpid()));"
-            "from labeler.cpus import available_cpus; print(available_cpus())"
+            "from labeler.machine import available_cpus; print(available_cpus())"
         )
         assert run(code) == "0.4"

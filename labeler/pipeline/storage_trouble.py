@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from labeler import storage
+from labeler.pipeline.beside import beside
 
 _EVERY_S = 1.0  # how often the driver asks the ledger
 _ANSWER_S = 2.0  # how long it waits for the answer
@@ -23,16 +24,13 @@ def tell(ledger: Any) -> None:
 @contextmanager
 def hearing(ledger: Any, on_trouble: Callable[[str], None]) -> Iterator[None]:
     """While inside, call `on_trouble` with what readers and workers tell the ledger, and with the driver's own."""
-    stopped = threading.Event()
-    listener = threading.Thread(target=_listen, args=(ledger, on_trouble, stopped), daemon=True)
     storage.on_trouble(on_trouble)
-    listener.start()
     try:
-        yield
+        # Waited for: a call to Ray after its shutdown would start another Ray.
+        with beside(_listen, ledger, on_trouble, join_s=2 * _ANSWER_S):
+            yield
     finally:
         storage.on_trouble(None)
-        stopped.set()
-        listener.join(2 * _ANSWER_S)  # a call to Ray after its shutdown would start another Ray
 
 
 def _listen(ledger: Any, on_trouble: Callable[[str], None], stopped: threading.Event) -> None:

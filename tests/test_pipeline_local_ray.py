@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from labeler.errors import Refused
-from labeler.pipeline import process_limit
-from labeler.pipeline.process_limit import check_process_limit
-from labeler.pipeline.ray_folder import check_ray_folder
+from labeler.pipeline import local_ray
+from labeler.pipeline.local_ray import check_process_limit, check_ray_folder
 from tests.ray_heads import ray_folder
 from tests.small_disk import small_disk
 
@@ -129,7 +128,7 @@ def test_a_start_that_hangs_ends_with_a_line_though_stderr_is_silenced() -> None
 def test_a_user_s_limit_of_processes_is_refused_where_ray_does_not_fit() -> None:
     program = """
 import os, resource, sys
-from labeler.pipeline.process_limit import check_process_limit
+from labeler.pipeline.local_ray import check_process_limit
 from labeler.errors import Refused
 check_process_limit()
 if os.geteuid() == 0:
@@ -154,6 +153,6 @@ def test_a_container_s_limit_of_processes_counts_wherever_it_is_set(tmp_path: Pa
         (folder / "pids.max").write_text(f"{most}\n")
         (folder / "pids.current").write_text("700\n")
     check_process_limit(tmp_path)
-    (inner.parent / "pids.current").write_text(f"{1001 - process_limit.LEAST_FREE}\n")
+    (inner.parent / "pids.current").write_text(f"{1001 - local_ray.LEAST_FREE_PROCESSES}\n")
     with pytest.raises(Refused, match=r"only 299 more .* the container's limit of 1000 \(pids.max in .*/a\)"):
         check_process_limit(tmp_path)
