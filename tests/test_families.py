@@ -149,6 +149,7 @@ def test_a_family_that_is_not_known_here_is_refused(folder: Path) -> None:
     [
         ("detect.score=max", r"detect.score: checkpoint .* is of the family toy, which has no such option; leave it"),
         ("prompts.max_categories=3", "prompts.max_categories: "),
+        ("prompts.templates=[a {}]", "prompts.templates: "),
         ("detect.image_size={shortest_edge: 64, longest_edge: 96}", "the model takes images of 64 x 96 pixels"),
         ("vocabulary=[cat, zebra]", "the model has no 'zebra'"),
     ],

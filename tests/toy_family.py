@@ -15,7 +15,7 @@ from labeler.prompts.phrase_plan import PhrasePlan
 
 @dataclass(frozen=True)
 class Toy:
-    name, version, text_files, options, digests = "toy", 1, (), frozenset(), {}
+    name, version, text_files, options, digests, score_floor = "toy", 1, (), frozenset(), {}, 0.05
     architectures, network = {"toy": "DetrForSegmentation"}, "tests.toy_family:ToyNetwork"
     labels: tuple[str, ...] = ()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from labeler.detectors.agreement import HALF, agreement, check_picture
 from labeler.detectors.network import Encoded, Network, Setup
 from labeler.detectors.preprocess import Preprocessing
+from labeler.detectors.upload import upload
 from labeler.errors import Refused
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,6 @@ def _found(network: Network[Any, Any], pixels: Tensor, text: Encoded) -> tuple[t
 def _normalised(setup: Setup, device: torch.device) -> Tensor:
     """(1, 3, h, w): the picture, as the model takes its images."""
     rule = setup.rule
-    pixels = torch.from_numpy(Preprocessing(rule).prepare(check_picture()).pixels.copy())[None].to(device)
+    pixels = upload([Preprocessing(rule).prepare(check_picture())], rule, device)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (rule.mean, rule.std))
     return ((pixels.permute(0, 3, 1, 2).float() * rule.scale - mean) / std).contiguous()

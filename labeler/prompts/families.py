@@ -9,6 +9,7 @@ from labeler.errors import Refused
 from labeler.prompts.closed_set.family import ClosedSetFamily
 from labeler.prompts.family import Family, PromptPlan
 from labeler.prompts.grounding_dino.family import GroundingDinoFamily
+from labeler.prompts.owl.family import OWL_V2, OWL_VIT
 from labeler.prompts.sam3.family import Sam3Family
 
 DEFAULT = GroundingDinoFamily()  # of runs whose prompts.json names no family
@@ -70,6 +71,5 @@ def plan_from_json(data: Mapping[str, Any]) -> PromptPlan:
     return _FAMILIES[name].plan_from_json(data)
 
 
-register(DEFAULT)
-register(ClosedSetFamily())
-register(Sam3Family())
+for _family in (DEFAULT, ClosedSetFamily(), OWL_V2, OWL_VIT, Sam3Family()):
+    register(_family)

@@ -116,6 +116,10 @@ class Family(Protocol):
     def options(self) -> frozenset[str]:
         """Options it has of those that only some families have, as "section.key"; see `config.OF_FAMILY`."""
 
+    @property
+    def score_floor(self) -> float:
+        """Of `detect.score_floor` where the config says none: the scores of families have different scales."""
+
     def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
         """How a checkpoint wants its images.
 

@@ -125,6 +125,7 @@ class ClosedSetFamily:
     network: ClassVar = "labeler.detectors.closed_set.network:ColumnNetwork"
     text_files: ClassVar[tuple[str, ...]] = ()
     options: ClassVar = frozenset({OPTION})
+    score_floor: ClassVar = 0.05
 
     def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
         kind = kind_of(config)
