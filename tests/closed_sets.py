@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 import transformers
 from transformers.models.rf_detr.configuration_rf_detr import RfDetrDinov2Config
 
+from labeler.detectors.batched import BatchedDetector
+from labeler.labeling.recipe import DetectorRecipe
 from labeler.prompts.closed_set.kinds import KINDS
 
 LABELS = ("N/A", "circle", "square", "triangle", "traffic light", "LABEL_5")
@@ -188,3 +191,16 @@ def size_of(model_type: str) -> dict[str, int]:
     if model_type in KEEPS_SHAPE:
         return {"shortest_edge": EDGES[0], "longest_edge": EDGES[1]}
     return {"height": STRETCH[0], "width": STRETCH[1]}
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """Loads a job's detector and makes its weights not finite."""
+
+    recipe: DetectorRecipe
+
+    def __call__(self) -> BatchedDetector:
+        made = self.recipe()
+        with torch.inference_mode():
+            next(p for p in made.network.model.parameters() if p.dim() == 4).fill_(float("nan"))
+        return made
