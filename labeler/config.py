@@ -103,16 +103,20 @@ class ModelConfig(Section):
     # The last is the reference; their results are equal.
     engine: Annotated[Literal["auto", "fast", "transformers"], OF_FAMILY] = "auto"
     device: str = "auto"
+    # Of a checkpoint with labels of its own: its label -> name of the category; others go by equal name or phrase.
+    labels: Annotated[dict[str, str], OF_FAMILY] = Field(default_factory=dict)
     s3: S3Config = S3Config()  # for a checkpoint on s3://
 
 
 class PromptsConfig(Section):
-    """How the vocabulary is packed into prompt chunks."""
+    """How the vocabulary becomes prompts."""
 
     # mmdet: 40 names a chunk in their order; glip: likewise, and every word sees all others; sentence: a phrase a pass
     protocol: Annotated[Literal["packed", "mmdet", "glip", "sentence"], OF_FAMILY] = "packed"
     max_tokens: Annotated[int, OF_FAMILY] = Field(256, ge=8, le=256)
     max_categories: Annotated[int | None, OF_FAMILY] = Field(None, gt=0)
+    # "a photo of a {}", ...: a name's embedding is the mean over them. None: those of the published protocol.
+    templates: Annotated[tuple[str, ...] | None, OF_FAMILY] = None
 
 
 class ImageSize(Section):
@@ -130,7 +134,7 @@ class ImageSize(Section):
 class DetectConfig(Section):
     """How detections are decoded, merged and stored."""
 
-    score_floor: Annotated[float, ROWS] = Field(0.05, ge=0, le=1)
+    score_floor: Annotated[float | None, ROWS] = Field(None, ge=0, le=1)  # None: the family's, of Grounding DINO 0.05
     max_detections: Annotated[int, ROWS] = Field(300, ge=0)  # 0: no cap
     score: Annotated[Literal["mean", "max"], ROWS, OF_FAMILY] = "mean"  # over the tokens of a phrase
     assignment: Annotated[Literal["argmax", "flattened"], ROWS, OF_LABELER] = "argmax"
@@ -147,6 +151,10 @@ class DetectConfig(Section):
     cuda_graphs: Annotated[bool, OF_FAMILY] = False
     stall_timeout_s: float = Field(900.0, gt=0)  # a worker that decodes and detects nothing for so long is replaced
     images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
+
+    def floor(self, of_family: float) -> float:
+        """The score floor, of which the family's is the default."""
+        return of_family if self.score_floor is None else self.score_floor
 
 
 class MasksConfig(Section):
@@ -225,7 +233,7 @@ def changed(config: Config, mark: str) -> dict[str, Any]:
         f"{section}.{name}": value
         for section, values in sections.items()
         for name, value in marked(values, mark).items()
-        if value != type(values).model_fields[name].default
+        if value != type(values).model_fields[name].get_default(call_default_factory=True)
     }
 
 

@@ -49,6 +49,20 @@ def test_the_digest_changes_with_every_file_that_determines_outputs(folder, name
     assert resolve(folder).digest != before
 
 
+def test_the_digest_of_a_checkpoint_with_berts_files_stays_what_it_was(folder):
+    """As runs of earlier versions have it in their fingerprints."""
+    assert resolve(folder).digest == "6398e1987f532e217b4d69b392f548e2"
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "spiece.model"])
+def test_the_digest_changes_with_every_file_of_a_tokenizer(folder, name):
+    without = resolve(folder).digest
+    (folder / name).write_bytes(b"a b\n")
+    before = resolve(folder).digest
+    (folder / name).write_bytes(b"b a\n")
+    assert len({without, before, resolve(folder).digest}) == 3
+
+
 def test_the_digest_is_of_the_contents_not_of_the_place(folder, tmp_path):
     other = write_checkpoint(tmp_path / "elsewhere" / "copy")
     (other / "README.md").write_text("not part of it")
@@ -88,9 +102,11 @@ def test_sharded_weights_are_all_part_of_the_digest(folder):
         resolve(folder)
 
 
-def test_another_architecture_is_refused_with_the_supported_ones(folder):
-    (folder / "config.json").write_text(json.dumps({"architectures": ["DetrForObjectDetection"]}))
-    with pytest.raises(Refused, match=r"is a Detr.*; supported are GroundingDino.* and MMGroundingDino"):
+def test_another_architecture_is_refused_with_the_families(folder):
+    (folder / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}))
+    with pytest.raises(
+        Refused, match=r"is a BertModel, .*; known are grounding-dino \(grounding-dino, mm-grounding-dino\); "
+    ):
         resolve(folder)
 
 

@@ -15,6 +15,7 @@ from labeler.checkpoints import resolve
 from tests.checkpoint_parts import write_checkpoint
 from tests.waiting import PATIENCE_S
 
+TOKENIZER_FILES = ("merges.txt", "spiece.model", "vocab.json")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -60,6 +61,8 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     folder = write_checkpoint(tmp_path_factory.mktemp("hub"))
+    for name in TOKENIZER_FILES:
+        (folder / name).write_text(name)
     Hub.files = {path.name: path.read_bytes() for path in folder.iterdir()} | {"pytorch_model.bin": b"never fetched"}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -97,8 +100,11 @@ def test_a_hub_name_is_fetched_without_pickled_weights_and_problems_are_one_line
         "'org/limited'",
         HF_ENDPOINT=hub,
     )
-    files = ["config.json", "model.safetensors", "preprocessor_config.json", "vocab.txt"]
-    digest = resolve(write_checkpoint(tmp_path / "model")).digest
+    files = sorted(["config.json", "model.safetensors", "preprocessor_config.json", "vocab.txt", *TOKENIZER_FILES])
+    folder = write_checkpoint(tmp_path / "model")
+    for name in TOKENIZER_FILES:
+        (folder / name).write_text(name)
+    digest = resolve(folder).digest
     assert good == f"{COMMIT} {digest} {files}"
     assert "accept them" in gated
     assert "does not exist" in unknown

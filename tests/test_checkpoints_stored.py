@@ -42,6 +42,14 @@ def test_a_url_is_fetched_once_into_the_cache(bucket, tmp_path):
     assert (again.folder / "model.safetensors").stat().st_ino == inode
 
 
+def test_the_files_of_every_tokenizer_are_fetched(bucket, tmp_path):
+    names = {"vocab.json", "merges.txt", "spiece.model"}
+    for name in names:
+        (tmp_path / "bucket" / "model" / name).write_text(name)
+    found = resolve(bucket, weights=False).folder
+    assert names <= {path.name for path in found.iterdir()}
+
+
 def test_a_changed_checkpoint_is_fetched_again(bucket, tmp_path):
     first = resolve(bucket)
     (tmp_path / "bucket" / "model" / "vocab.txt").write_text("[PAD]\nnew\n")

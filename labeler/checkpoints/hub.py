@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labeler.checkpoints.files import CONFIG, IMAGE_PROCESSOR
+from labeler.checkpoints.files import CONFIG, IMAGE_PROCESSOR, TOKENIZER
 from labeler.errors import Refused
 
-_METADATA = (CONFIG, *IMAGE_PROCESSOR, "tokenizer*", "vocab.txt", "special_tokens_map.json")
+_METADATA = (CONFIG, *IMAGE_PROCESSOR, "tokenizer*", *TOKENIZER)
 _ADVICE = "set HF_HOME to a folder that can be written, and LABELER_CACHE for checkpoints from object storage"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 

@@ -70,6 +70,7 @@ class BatchedDetector:
         self._threads, self._detect = threads, detect
         self._take_threads()
         self.checkpoint, self.plan = checkpoint, plan
+        self._floor = detect.floor(checkpoint.family.score_floor)
         size = detect.image_size.edges if detect.image_size else None
         self.preprocessing = Preprocessing.of(checkpoint, size, resize=detect.resize)
         self.device = choose_device(model.device)
@@ -254,7 +255,7 @@ class BatchedDetector:
             rows = (self._recorded if replay and self._recorded else self._passes)(pixels)
             if rows is not None:
                 return partial(self._results, images, HostCopy(rows))
-            height, width = images[0].pixels.shape[:2]
+            height, width = images[0].shape[:2]
             queries, positions = self.network.candidates, self.network.positions(self._passes.encode(pixels))
             reason = f"too narrow: at {width} x {height} it has {positions} positions, and the model asks for {queries}"
             return lambda: [DetectError(reason) for _ in images]
@@ -287,9 +288,7 @@ class BatchedDetector:
         height, width = image.height, image.width
         frame = self.preprocessing.rule.frame(height, width)
         found = [
-            self._passes.score.detections(
-                part, number, floor=self._detect.score_floor, height=height, width=width, frame=frame
-            )
+            self._passes.score.detections(part, number, floor=self._floor, height=height, width=width, frame=frame)
             for number, part in enumerate(rows)
         ]
         return merge(

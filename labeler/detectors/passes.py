@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from labeler.detectors.network import Image, Network, Text
 from labeler.detectors.preprocess import Prepared
 from labeler.detectors.scoring import Scorer
+from labeler.detectors.upload import upload
 from labeler.prompts import ImageRule
 
 
@@ -36,16 +36,14 @@ class Passes(Generic[Image, Text]):
     ) -> None:
         self.network, self.text, self.score = network, text, score
         self.passes, self.pairs_per_batch = passes, pairs_per_batch
+        self._rule = rule
         self._scale = torch.tensor(rule.scale, dtype=torch.float64)
         self._mean = torch.tensor(rule.mean, device=network.device).view(1, 3, 1, 1)
         self._std = torch.tensor(rule.std, device=network.device).view(1, 3, 1, 1)
 
     def upload(self, images: Sequence[Prepared]) -> Tensor:
-        """(images, h, w, 3) uint8 on the device, of images of one shape."""
-        stacked = torch.from_numpy(np.stack([image.pixels for image in images]))
-        if self.network.device.type == "cuda":  # from pinned memory: the copy runs beside what the GPU still has to do
-            stacked = stacked.pin_memory()
-        return stacked.to(self.network.device, non_blocking=True)
+        """(images, h, w, 3) on the device, of images of one shape; float32 where they are resized there, else uint8."""
+        return upload(images, self._rule, self.network.device)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """(images, 3, h, w) float32, equal to the bit to what the checkpoint's Pillow processor makes."""

@@ -27,18 +27,21 @@ class Prepared:
     """One image, resized for the detector.
 
     Attributes:
-        pixels: (h', w', 3) uint8 RGB at the detector's size, filled up where its rule says so.
+        pixels: (h', w', 3) uint8 RGB at the detector's size, filled up where its rule says so; or as decoded, where it
+            is resized on the device.
         height, width: the size of the upright image it was made from, in pixels; boxes come back in this frame.
+        canvas: (height, width) that it will have on the device, where that is not the size of `pixels`.
     """
 
     pixels: npt.NDArray[np.uint8]
     height: int
     width: int
+    canvas: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Images of one shape can share a forward."""
-        return self.pixels.shape
+        return self.pixels.shape if self.canvas is None else (*self.canvas, 3)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Preprocessing:
         if resize not in RESIZES:
             raise Refused(f"resize is one of {', '.join(RESIZES)}; got {resize}")
         if resize == "torch" and rule.resample != BILINEAR:
-            raise Refused(f"checkpoint {checkpoint.name} does not resize bilinearly: set detect.resize=pillow")
+            raise Refused(f"checkpoint {checkpoint.name} does not resize bilinearly: leave detect.resize out")
         return Preprocessing(rule, resize)
 
     def prepare(self, image_rgb: npt.NDArray[np.uint8], full_size: tuple[int, int] | None = None) -> Prepared:
@@ -78,6 +81,8 @@ class Preprocessing:
         if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
             raise ValueError(f"an image is (h, w, 3) uint8 RGB, got {image_rgb.shape} {image_rgb.dtype}")
         height, width = full_size or image_rgb.shape[:2]
+        if self.rule.on_device:
+            return Prepared(image_rgb, height, width, self.rule.canvas(height, width))
         resized = self._resized(image_rgb, *self.rule.target(height, width))
         return Prepared(self._filled(resized, *self.rule.canvas(height, width)), height, width)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from labeler.detectors.agreement import HALF, agreement, check_picture
 from labeler.detectors.network import Encoded, Network, Setup
 from labeler.detectors.preprocess import Preprocessing
+from labeler.detectors.upload import upload
 from labeler.errors import Refused
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,10 @@ def check_start(network: Network[Any, Any], text: Encoded, setup: Setup) -> str:
 
 def _found(network: Network[Any, Any], pixels: Tensor, text: Encoded) -> tuple[tuple[Tensor, Tensor], bool]:
     """((probabilities (candidates, phrases), boxes (candidates, 4) cxcywh), whether all is finite)."""
-    scored = network.detect(network.encode_image(pixels), text)
+    image = network.encode_image(pixels)
+    if (places := network.positions(image)) < network.candidates:
+        raise ValueError(f"they have {places} positions, and the model asks for {network.candidates}")
+    scored = network.detect(image, text)
     boxes = scored.boxes[0].float()
     if network.boxes == "xyxy":
         boxes = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
@@ -60,6 +64,6 @@ def _found(network: Network[Any, Any], pixels: Tensor, text: Encoded) -> tuple[t
 def _normalised(setup: Setup, device: torch.device) -> Tensor:
     """(1, 3, h, w): the picture, as the model takes its images."""
     rule = setup.rule
-    pixels = torch.from_numpy(Preprocessing(rule).prepare(check_picture()).pixels.copy())[None].to(device)
+    pixels = upload([Preprocessing(rule).prepare(check_picture())], rule, device)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (rule.mean, rule.std))
     return ((pixels.permute(0, 3, 1, 2).float() * rule.scale - mean) / std).contiguous()

@@ -79,6 +79,7 @@ class UserDetector:
             Refused: it cannot be made, or what it finds in the picture is not as it has to be.
         """
         self._module, self._vocabulary, self._detect, self._threads = module, vocabulary, detect, threads
+        self._floor = detect.floor(checkpoint.family.score_floor)
         self._ids = np.array([category.id for category in vocabulary.categories])
         self._take_threads()
         device, options = choose_device(model.device), dict(model.options)
@@ -146,7 +147,7 @@ class UserDetector:
         if problem := self._problem(boxes, scores, ids):
             return DetectError(problem)
         clipped = clip_to_image(boxes, height=height, width=width)
-        kept = (scores >= self._detect.score_floor) & (area(clipped) > 0)
+        kept = (scores >= self._floor) & (area(clipped) > 0)
         return merge(
             Detections.of(clipped[kept], scores[kept], ids[kept]),
             nms_iou=self._detect.nms_iou,

@@ -19,6 +19,7 @@ from labeler.vocabulary import Vocabulary
 # Raise when the same image, boxes and model would give other masks: resizing, margins, thresholds.
 MASKS_VERSION = 1
 RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
+DEVICE_KERNEL = "torch-gaussian-linear"
 _VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pillow")
 
 
@@ -36,7 +37,7 @@ def fingerprint_fields(
         "prompts": plan.fingerprint,
         "decoding_version": DECODING_VERSION,
         "image_size": list(rule.size),
-        "resize_kernel": resize_kernel(config.detect) if rule.fit != "none" else "none",
+        "resize_kernel": resize_kernel(config.detect, rule),
         **{f"detect.{name}": value for name, value in marked(config.detect, ROWS).items()},
         "unit.max_images": config.unit.max_images,
         "unit.max_bytes": config.unit.max_bytes,
@@ -87,9 +88,11 @@ def masks_fields(config: Config, segmenter: Checkpoint | None, phrases: PromptPl
     }
 
 
-def resize_kernel(detect: DetectConfig) -> str:
+def resize_kernel(detect: DetectConfig, rule: ImageRule) -> str:
     """How an image comes to the detector's size, for the fingerprint: scores depend on it."""
-    kernel = RESIZE_KERNELS[detect.resize]
+    if rule.fit == "none":
+        return "none"
+    kernel = DEVICE_KERNEL if rule.on_device else RESIZE_KERNELS[detect.resize]
     return f"jpeg-draft, {kernel}" if detect.jpeg_draft else kernel
 
 

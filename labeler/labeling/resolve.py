@@ -20,6 +20,7 @@ from labeler.labels.records import LABELS
 from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
+from labeler.prompts.vocabulary_for import load_vocabulary
 from labeler.runs.plan import PlannedShard
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing
@@ -85,12 +86,11 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     revision = config.model.revision
     light = resolve(model_name, revision=revision, weights=False, module=module)  # so that names fail before a download
     _check_options(config, light)
+    config = _with_family_defaults(config, light)
     light_masks = resolve_masks(config, weights=False)
     planner = light.family.planner(light.folder, config.model)
     if vocabulary is None:
-        vocabulary = Vocabulary.load(
-            vocabulary_spec(config), also=lambda sound: planner.check(sound, config.prompts).problems
-        )
+        vocabulary = load_vocabulary(vocabulary_spec(config), planner, config.prompts)
         _warn_of(vocabulary.doubts)
     plan = planner.plan(vocabulary, config.prompts)
     phrases = mask_phrases(config, light_masks, vocabulary)
@@ -173,6 +173,13 @@ def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
             f"{', '.join(foreign)}: checkpoint {checkpoint.name} is of the family {checkpoint.family.name}, "
             f"which has no such option; leave {'it' if len(foreign) == 1 else 'them'} out"
         )
+
+
+def _with_family_defaults(config: Config, checkpoint: DetectorCheckpoint) -> Config:
+    """What the config leaves to the family, said: run.json and the fingerprint have the numbers."""
+    floor = config.detect.floor(checkpoint.family.score_floor)
+    detect = config.detect.model_copy(update={"score_floor": floor})
+    return config.model_copy(update={"detect": detect})
 
 
 def _check_drafts(config: Config) -> None:

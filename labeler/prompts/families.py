@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from labeler.errors import Refused
+from labeler.prompts.closed_set.family import ClosedSetFamily
 from labeler.prompts.family import Family, PromptPlan
 from labeler.prompts.grounding_dino.family import GroundingDinoFamily
+from labeler.prompts.owl.family import OWL_V2, OWL_VIT
 from labeler.prompts.sam3.family import Sam3Family
 
 DEFAULT = GroundingDinoFamily()  # of runs whose prompts.json names no family
@@ -47,7 +49,8 @@ def find_family(config: Mapping[str, Any], name: str, only: Family | None = None
         if named == architecture or (named is None and config.get("model_type") == model_type):
             return family, architecture
     what = named or config.get("model_type") or "unknown"
-    raise Refused(f"checkpoint {name} is a {what}; supported are {' and '.join(a for _, a in known)}")
+    listed = "; ".join(f"{f.name} ({', '.join(f.architectures)})" for f in _FAMILIES.values())
+    raise Refused(f"checkpoint {name} is a {what}, of no known family of detectors; known are {listed}")
 
 
 def family_of(model_type: str) -> Family | None:
@@ -68,5 +71,5 @@ def plan_from_json(data: Mapping[str, Any]) -> PromptPlan:
     return _FAMILIES[name].plan_from_json(data)
 
 
-register(DEFAULT)
-register(Sam3Family())
+for _family in (DEFAULT, ClosedSetFamily(), OWL_V2, OWL_VIT, Sam3Family()):
+    register(_family)

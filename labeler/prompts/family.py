@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from labeler.config import ModelConfig, PromptsConfig
 from labeler.prompts.image_rule import ImageRule
@@ -81,6 +81,14 @@ class Planner(Protocol):
         """The plan for a vocabulary. Refused, with every problem that `check` finds."""
 
 
+@runtime_checkable
+class Owner(Protocol):
+    """A planner whose checkpoint has a vocabulary of its own."""
+
+    def own_vocabulary(self) -> Vocabulary:
+        """What `vocabulary: from_model` means. Refused where the checkpoint's labels are not names."""
+
+
 class Family(Protocol):
     """A kind of detectors. Picklable: workers are handed it."""
 
@@ -107,6 +115,10 @@ class Family(Protocol):
     @property
     def options(self) -> frozenset[str]:
         """Options it has of those that only some families have, as "section.key"; see `config.OF_FAMILY`."""
+
+    @property
+    def score_floor(self) -> float:
+        """Of `detect.score_floor` where the config says none: the scores of families have different scales."""
 
     def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
         """How a checkpoint wants its images.

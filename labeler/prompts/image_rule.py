@@ -11,6 +11,7 @@ from labeler.errors import Refused
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BILINEAR = 2  # Pillow's number
+GAUSSIAN = -1  # not one of Pillow's
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class ImageRule:
         size: pixels, as `fit` says.
         multiple: of "edges": sides are rounded down to a multiple of it.
         pad: level of what is filled, 0 to 255, in each channel.
-        resample: Pillow's number of the filter.
+        resample: Pillow's number of the filter; or `GAUSSIAN`, of "square": a Gaussian filter and linear interpolation,
+            of the image in its filled square, in float32 and on the detector's device.
         scale, mean, std: normalised = (pixel * scale - mean) / std, per RGB channel.
     """
 
@@ -44,6 +46,11 @@ class ImageRule:
             )
         if min(self.size) < 1 and self.fit != "none":
             raise Refused(f"the size of an image is at least 1 x 1 pixels; got {self.size}")
+
+    @property
+    def on_device(self) -> bool:
+        """Whether images are resized where the detector is, instead of by the threads that decode them."""
+        return self.resample == GAUSSIAN
 
     def with_edges(self, edges: tuple[int, int] | None) -> ImageRule:
         """The rule with another (shortest, longest) edge in pixels; None leaves it. Refused where it has no edges."""
@@ -75,6 +82,8 @@ class ImageRule:
         """(height, width) of the model's input in pixels of the upright image: what parts of the input are parts of."""
         if self.fit != "square":
             return height, width
+        if self.on_device:  # filled first, then resized: nothing is rounded to whole pixels
+            return max(height, width), max(height, width)
         (new_height, new_width), (whole_height, whole_width) = self.target(height, width), self.canvas(height, width)
         return height * whole_height / new_height, width * whole_width / new_width
 
@@ -154,7 +163,12 @@ def edges_of(processor: Mapping[str, Any], name: str, default: tuple[int, int]) 
 
 
 def rule_from(
-    processor: Mapping[str, Any], name: str, fit: Literal["edges", "stretch", "square"], size: tuple[int, int]
+    processor: Mapping[str, Any],
+    name: str,
+    fit: Literal["edges", "stretch", "square"],
+    size: tuple[int, int],
+    *,
+    multiple: int = 1,
 ) -> ImageRule:
     """A rule with the filter, the scale and the normalisation of an image processor's settings.
 
@@ -163,7 +177,7 @@ def rule_from(
     """
     mean, std = mean_and_std(processor, name)
     resample, scale = resample_of(processor, name), scale_of(processor)
-    return ImageRule(fit, size, resample=resample, scale=scale, mean=mean, std=std)
+    return ImageRule(fit, size, multiple, resample=resample, scale=scale, mean=mean, std=std)
 
 
 def scale_of(processor: Mapping[str, Any]) -> float:

@@ -41,6 +41,7 @@ class ModuleFamily:
     architectures: ClassVar[Mapping[str, str]] = {}  # no checkpoint is of it: only the config names it
     network: ClassVar = ""
     text_files: ClassVar[tuple[str, ...]] = ()
+    score_floor: ClassVar = 0.05
     digests: ClassVar[Mapping[str, str]] = {}
 
     @property

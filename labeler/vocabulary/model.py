@@ -18,6 +18,7 @@ from labeler.vocabulary import reading as files
 from labeler.vocabulary.reading import Entries, Entry, phrase_key, show
 
 BUILT_IN = {"coco": 80, "lvis_v1": 1203, "objects365_v1": 365}  # name -> number of categories
+FROM_MODEL = "from_model"  # the labels of a checkpoint, which has to be there for that
 MAX_ID = 2**31 - 1  # the labels' category_id column is int32
 _MAX_PROBLEMS = 1000  # lines of one refusal
 _SPEC_KEYS = ("name", "categories", "synonyms", "negative")
@@ -194,6 +195,8 @@ def _read_file(spec: str) -> tuple[str, Entries]:
 def _unknown(spec: str) -> str:
     from labeler import storage
 
+    if spec == FROM_MODEL:
+        return f"vocabulary {FROM_MODEL} are the labels of a checkpoint: name that, and nothing beside {FROM_MODEL}"
     return (
         f"vocabulary {show(storage.redact(spec))} is not built in ({', '.join(BUILT_IN)}) and not a file name "
         f"(.txt, .yaml or .json){did_you_mean(spec, BUILT_IN)}"

@@ -38,7 +38,7 @@ class GroundingDino(BatchedDetector):
         device: str = _MODEL.device,
         dtype: str = _MODEL.dtype,
         engine: str = _MODEL.engine,
-        score_floor: float = _DETECT.score_floor,
+        score_floor: float | None = _DETECT.score_floor,
         max_detections: int = _DETECT.max_detections,
         assignment: str = _DETECT.assignment,
         score: str = _DETECT.score,
@@ -61,7 +61,7 @@ class GroundingDino(BatchedDetector):
                 products; coordinates are always float32.
             engine: "fast", "transformers" (its own modules throughout, the reference), or "auto": fast where the model
                 is understood and one picture comes out equal, else transformers with a warning.
-            score_floor: detections below are not returned, 0 to 1.
+            score_floor: detections below are not returned, 0 to 1; None for the family's 0.05.
             max_detections: per image, the best; 0 for no cap.
             assignment: "argmax" (a query is one category) or "flattened" (every query and category that reach the
                 floor, of each chunk at most as many as the larger of queries and `max_detections`).

@@ -52,6 +52,7 @@ class GroundingDinoFamily:
     }
     network: ClassVar = "labeler.detectors.grounding_dino.network:ChunkNetwork"
     text_files: ClassVar = ("tokenizer.json", "vocab.txt")
+    score_floor: ClassVar = 0.05
     options: ClassVar = frozenset(
         {
             "detect.score",

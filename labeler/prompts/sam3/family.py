@@ -73,6 +73,7 @@ class Sam3Family:
     version: ClassVar = 1
     architectures: ClassVar[Mapping[str, str]] = {"sam3": "Sam3Model", "sam3_video": "Sam3Model"}
     network: ClassVar = "labeler.detectors.sam3.network:Sam3Network"
+    score_floor: ClassVar = 0.05
     text_files: ClassVar = clip_tokenizer.FILES
     options: ClassVar[frozenset[str]] = frozenset()
 

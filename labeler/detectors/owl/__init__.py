@@ -1,0 +1,1 @@
+"""OWL-ViT and OWLv2."""

@@ -1,0 +1,99 @@
+"""The plan of OWL-ViT and OWLv2: every phrase with the tokens of its prompts, all in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from labeler.digests import canonical_json, digest_of
+from labeler.errors import Refused
+from labeler.prompts.family import Cost
+
+
+@dataclass(frozen=True)
+class OwlPhrase:
+    """A phrase, and what the text encoder reads of it.
+
+    Attributes:
+        prompts: token ids of the phrase in each template, start and end included.
+    """
+
+    category_id: int
+    text: str
+    prompts: tuple[tuple[int, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"category_id": self.category_id, "text": self.text, "input_ids": [list(ids) for ids in self.prompts]}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> OwlPhrase:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError."""
+        prompts = tuple(tuple(map(int, ids)) for ids in data["input_ids"])
+        if not prompts or min(map(len, prompts)) < 3:
+            raise ValueError("a prompt without a token")
+        return OwlPhrase(int(data["category_id"]), str(data["text"]), prompts)
+
+
+@dataclass(frozen=True)
+class OwlPlan:
+    """A `PromptPlan` of one pass.
+
+    Attributes:
+        phrases: in the order of their scores; those of negatives come last.
+        templates: that the phrases stand in.
+    """
+
+    family: str
+    phrases: tuple[OwlPhrase, ...]
+    templates: tuple[str, ...]
+    negative_ids: frozenset[int] = frozenset()
+
+    @property
+    def passes(self) -> int:
+        return 1
+
+    @property
+    def phrase_categories(self) -> tuple[tuple[int, ...], ...]:
+        return (tuple(phrase.category_id for phrase in self.phrases),)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest_of(canonical_json(self.to_json()))
+
+    def lines(self) -> list[str]:
+        templates = "1 template" if len(self.templates) == 1 else f"{len(self.templates)} templates"
+        return [f"{len(self.phrases):,} phrases in {templates}, all in one pass of the detector per image"]
+
+    def cost(self) -> Cost:
+        return Cost("image encoder and heads", "product with every phrase")
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "family": self.family,
+            "prompt_passes": 1,
+            "prompt_phrases": len(self.phrases),
+            "prompt_templates": list(self.templates),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "family": self.family,
+            "negative_ids": sorted(self.negative_ids),
+            "templates": list(self.templates),
+            "phrases": [phrase.to_json() for phrase in self.phrases],
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> OwlPlan:
+        """The inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
+        try:
+            return OwlPlan(
+                str(data["family"]),
+                tuple(map(OwlPhrase.from_json, data["phrases"])),
+                tuple(map(str, data["templates"])),
+                frozenset(map(int, data["negative_ids"])),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refused(f"prompts.json: damaged: {type(error).__name__}: {error}") from None
