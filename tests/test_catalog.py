@@ -16,22 +16,15 @@ from labeler.catalog.entry import NOT_RUN
 from labeler.catalog.listing import BEGIN, END, listed, replace_section
 from labeler.cli import main
 from labeler.config import RECOMMENDED_MODELS
-from labeler.prompts.families import DEFAULT, family_of
+from labeler.prompts.families import family_of
 from labeler.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
-# Declared already, and shown once a family of labeler has them.
-PLANNED = {"owlv2", "owlvit", "rt_detr", "rt_detr_v2", "d_fine", "deimv2", "rf_detr", "lw_detr", "yolos", "detr"}
 
 
-def test_every_entry_is_of_a_known_family_or_of_one_that_is_planned() -> None:
-    shown = {one.entry.model for one in listed()}
-    for entry in ENTRIES:
-        family = family_of(entry.model_type)
-        assert (entry.model in shown) == (family is not None)
-        if family is None:
-            assert entry.model_type in PLANNED
-    assert {one.family for one in listed()} >= {DEFAULT.name}
+def test_every_entry_is_of_a_known_family_and_shown_once() -> None:
+    assert [entry.model for entry in ENTRIES if family_of(entry.model_type) is None] == []
+    assert [one.entry for one in listed()] == list(ENTRIES)
     assert len({entry.model for entry in ENTRIES}) == len(ENTRIES)
 
 
@@ -40,6 +33,7 @@ def test_every_class_is_one_of_transformers() -> None:
         family = family_of(one.entry.model_type)
         assert family is not None
         assert (one.family, one.model_class) == (family.name, family.architectures[one.entry.model_type])
+        assert one.score_floor == family.score_floor
         assert hasattr(transformers, one.model_class)
 
 
@@ -86,5 +80,6 @@ def test_the_command_prints_a_list_and_json(capsys: pytest.CaptureFixture[str]) 
     assert main(["models", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["model"] for one in found] == [one.entry.model for one in listed()]
+    assert found[0]["score_floor"] == 0.05
     assert found[0]["passes"] == {"coco": 1, "lvis_v1": 15}
     assert found[0]["figures"][0]["reproduced"] == NOT_RUN

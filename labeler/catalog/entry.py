@@ -69,12 +69,14 @@ class Listed:
         family: its name.
         model_class: the class in transformers.
         prompts: in what form it is told names.
+        score_floor: its `detect.score_floor`, unless the config says another.
     """
 
     entry: Entry
     family: str
     model_class: str
     prompts: str
+    score_floor: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `labeler models --json`."""
@@ -85,6 +87,7 @@ class Listed:
             "model_class": self.model_class,
             "licence": entry.licence,
             "prompts": self.prompts,
+            "score_floor": self.score_floor,
             "passes": {"coco": entry.passes[0], "lvis_v1": entry.passes[1]},
             "gflop_per_image": {"coco": entry.gflop[0], "lvis_v1": entry.gflop[1]} if entry.gflop else None,
             "figures": [

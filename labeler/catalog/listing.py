@@ -30,7 +30,7 @@ def _listed(entry: Entry) -> Listed | None:
     if family is None:
         return None
     prompts = PROMPTS.get(family.name) or _OF_MODEL_TYPE.get(entry.model_type, _CLOSED)
-    return Listed(entry, family.name, architecture_of(entry.model_type), prompts)
+    return Listed(entry, family.name, architecture_of(entry.model_type), prompts, family.score_floor)
 
 
 def lines(shown: Sequence[Listed]) -> list[str]:
@@ -39,7 +39,7 @@ def lines(shown: Sequence[Listed]) -> list[str]:
     for one in shown:
         if one.family != family:
             family = one.family
-            found.append(f"{family}: {one.prompts}")
+            found.append(f"{family}: {one.prompts}; detect.score_floor is {one.score_floor} unless set")
         found += [f"  {line}" for line in _lines_of(one)]
     return [*found, "", "? was not read at its source. A detector of your own: model.family (docs/own_detector.md)"]
 
@@ -73,7 +73,16 @@ def _reproduced(entry: Entry, figure: Figure) -> str:
 
 def markdown(shown: Sequence[Listed]) -> str:
     """The section "Models" of docs/models.md, with the marks around it."""
-    head = ["checkpoint", "family, class", "licence", "prompts", "passes COCO / LVIS", "GFLOP an image", "published AP"]
+    head = [
+        "checkpoint",
+        "family, class",
+        "licence",
+        "prompts",
+        "score floor",
+        "passes COCO / LVIS",
+        "GFLOP an image",
+        "published AP",
+    ]
     rows = [head, ["---"] * len(head), *(_cells(one) for one in shown)]
     table = [f"| {' | '.join(cells)} |" for cells in rows]
     about = [
@@ -100,6 +109,7 @@ def _cells(one: Listed) -> list[str]:
         f"{one.family}, `{one.model_class}`",
         _licence(entry),
         one.prompts,
+        f"{one.score_floor:g}",
         passes,
         gflop,
         "<br>".join(figures),
