@@ -74,12 +74,19 @@ def test_the_figure_is_the_catalogs_by_name_or_by_the_name_that_a_copy_is_given(
 def test_what_is_wrong_is_one_line_before_anything_is_labeled(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--images-folder", str(tmp_path), "--annotations", "none.json", "--output", str(tmp_path / "run")]
+    truth = tmp_path / "truth.json"
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    image = {"id": 1, "file_name": "a.png", "width": 40, "height": 30}
+    truth.write_text(json.dumps({"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}))
+    words = ["--images-folder", str(tmp_path), "--output", str(tmp_path / "run"), "--annotations", str(truth)]
+    copy = ["--entry", "IDEA-Research/grounding-dino-tiny"]
     for more, message in (
         (["coco", str(checkpoint)], "nothing to compare with under coco"),
         (["coco", "/no/such/folder"], "no checkpoint folder /no/such/folder"),
         (["coco", str(checkpoint), "detect.score_floor=0.1"], "'detect.score_floor=0.1' would change the figure"),
         (["coco", str(checkpoint), "--images", "-1"], "--images is 0 or more, got -1"),
+        (["coco", str(checkpoint), *copy, "--annotations", "none.json"], "none.json"),
+        (["lvis-minival", str(checkpoint), *copy], "truth.json are not LVIS's, as lvis-minival needs"),
     ):
         assert main(["reproduce", *more[:2], *words, *more[2:]]) == 2
         err = capsys.readouterr().err

@@ -19,9 +19,11 @@ from labeler.evaluation.evaluation import Evaluation
 from labeler.labeling.fingerprint import package_versions
 from labeler.labeling.resolve import model_uri
 from labeler.pipeline.label import label
+from labeler.pipeline.session import refusals
 from labeler.prompts.families import DEFAULT
 from labeler.reproduction.protocol import Expected, Protocol, find_expected, read_protocol
 from labeler.runs import Run, read_snapshot, read_unit_file
+from labeler.truth.ground_truth import read_ground_truth
 
 FILE = "reproduction.json"  # in the run's folder
 SCHEMA_VERSION = 1
@@ -146,6 +148,7 @@ def reproduce(
         raise Refused(f"--images compares with transformers' own forward of {DEFAULT.name}; leave it out")
     checkpoint = resolve(model_uri(model), revision=config.model.revision)
     expected = find_expected(protocol, model, checkpoint.digest, entry)
+    _require_truth(protocol, annotations)
     outcome = label(config, console=console)
     evaluation = evaluate_run(outcome.run.uri, annotations, rules=_rules(protocol), fixed_ap="Fixed" in protocol.rules)
     score = evaluation.score(protocol.rules)
@@ -166,6 +169,15 @@ def config_of(
     values["vocabulary"] = values["vocabulary"] or annotations
     values |= {"input": images_uri, "output": run_uri, "model": {"name": model}}
     return make_config(values, overrides, where=f"protocol {protocol.benchmark}")
+
+
+def _require_truth(protocol: Protocol, annotations: str) -> None:
+    """Before hours of labeling: Refused where the annotations cannot be read, or are not those of such a benchmark."""
+    with refusals():
+        truth = read_ground_truth(annotations)
+    if (truth.federated is not None) != (_rules(protocol) == "lvis"):
+        kind = "LVIS" if truth.federated is None else "COCO"
+        raise Refused(f"annotations {truth.source} are not {kind}'s, as {protocol.benchmark} needs; give its own file")
 
 
 def _rules(protocol: Protocol) -> Any:
