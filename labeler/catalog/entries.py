@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labeler.catalog.entry import Entry, Figure
+from labeler.catalog.entry import Figure, KnownModel
 
 COCO, LVIS, LVIS_VAL = "coco", "lvis-minival", "lvis-val"
 _APACHE = "Apache-2.0"
@@ -20,16 +20,16 @@ _GDINO_GFLOP = (1064.0, 12600.0)  # Swin-T at 800 x 1333; 1 and 15 chunks
 
 def _grounding(
     model: str, *figures: Figure, model_type: str = "mm-grounding-dino", tiny: bool = True, note: str = ""
-) -> Entry:
-    return Entry(model, model_type, _APACHE, (1, 15), _GDINO_GFLOP if tiny else None, figures, note)
+) -> KnownModel:
+    return KnownModel(model, model_type, _APACHE, (1, 15), _GDINO_GFLOP if tiny else None, figures, note)
 
 
 def _closed(
     model: str, model_type: str, *figures: Figure, gflop: float | None = None, licence: str = _APACHE, note: str = ""
-) -> Entry:
+) -> KnownModel:
     """Of one pass, whatever the names are; their licences were not read at their source."""
     uncertain = ("licence",)
-    return Entry(model, model_type, licence, (1, 1), (gflop, gflop) if gflop else None, figures, note, uncertain)
+    return KnownModel(model, model_type, licence, (1, 1), (gflop, gflop) if gflop else None, figures, note, uncertain)
 
 
 def _trained(ap: float, source: str, *, uncertain: bool = True) -> Figure:
@@ -67,7 +67,7 @@ ENTRIES = (
         tiny=False,
         note="52.4 is published with 80 names a chunk",
     ),
-    Entry(
+    KnownModel(
         "google/owlv2-base-patch16-ensemble",
         "owlv2",
         _APACHE,
@@ -75,9 +75,9 @@ ENTRIES = (
         (1106.0, 1110.0),
         note=f"44.0 on LVIS by transformers with 7 templates is published for an OWLv2 checkpoint: {_OWLV2}",
     ),
-    Entry("google/owlv2-large-patch14-ensemble", "owlv2", _APACHE, (1, 1), (5812.0, 5821.0)),
-    Entry("google/owlvit-base-patch32", "owlvit", _APACHE, (1, 1)),
-    Entry(
+    KnownModel("google/owlv2-large-patch14-ensemble", "owlv2", _APACHE, (1, 1), (5812.0, 5821.0)),
+    KnownModel("google/owlvit-base-patch32", "owlvit", _APACHE, (1, 1)),
+    KnownModel(
         "facebook/sam3",
         "sam3_video",
         "SAM License, gated",

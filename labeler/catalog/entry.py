@@ -28,7 +28,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Entry:
+class KnownModel:
     """A checkpoint.
 
     Attributes:
@@ -62,7 +62,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedModel:
     """An entry of a family that is known here.
 
     Attributes:
@@ -72,7 +72,7 @@ class Listed:
         score_floor: its `detect.score_floor`, unless the config says another.
     """
 
-    entry: Entry
+    entry: KnownModel
     family: str
     model_class: str
     prompts: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from labeler.catalog.entries import ENTRIES
-from labeler.catalog.entry import Entry, Figure, Listed
+from labeler.catalog.entry import Figure, KnownModel, ListedModel
 from labeler.prompts.families import architecture_of, family_of
 
 BEGIN, END = "<!-- models: begin -->", "<!-- models: end -->"  # around what is generated
@@ -15,25 +15,25 @@ _OF_MODEL_TYPE = {"owlv2": "a query for each phrase", "owlvit": "a query for eac
 _CLOSED = "its own labels"
 
 
-def listed() -> list[Listed]:
+def listed() -> list[ListedModel]:
     """The entries of all families that are known here."""
     return [found for entry in ENTRIES if (found := _listed(entry)) is not None]
 
 
-def find_entry(model: str) -> Entry | None:
+def find_entry(model: str) -> KnownModel | None:
     """The entry of a checkpoint by its name."""
     return next((entry for entry in ENTRIES if entry.model == model), None)
 
 
-def _listed(entry: Entry) -> Listed | None:
+def _listed(entry: KnownModel) -> ListedModel | None:
     family = family_of(entry.model_type)
     if family is None:
         return None
     prompts = PROMPTS.get(family.name) or _OF_MODEL_TYPE.get(entry.model_type, _CLOSED)
-    return Listed(entry, family.name, architecture_of(entry.model_type), prompts, family.score_floor)
+    return ListedModel(entry, family.name, architecture_of(entry.model_type), prompts, family.score_floor)
 
 
-def lines(shown: Sequence[Listed]) -> list[str]:
+def lines(shown: Sequence[ListedModel]) -> list[str]:
     """What `labeler models` prints: a few lines a checkpoint, family by family."""
     found, family = [], ""
     for one in shown:
@@ -44,7 +44,7 @@ def lines(shown: Sequence[Listed]) -> list[str]:
     return [*found, "", "? was not read at its source. A detector of your own: model.family (docs/own_detector.md)"]
 
 
-def _lines_of(one: Listed) -> list[str]:
+def _lines_of(one: ListedModel) -> list[str]:
     entry = one.entry
     passes = f"passes {entry.passes[0]:,} for COCO, {entry.passes[1]:,} for LVIS"
     first = f"{entry.model} ({one.model_class}, {_licence(entry)}): {passes}, {_gflop(entry)}"
@@ -52,11 +52,11 @@ def _lines_of(one: Listed) -> list[str]:
     return [first, *figures, *([f"  {entry.note}"] if entry.note else [])]
 
 
-def _licence(entry: Entry) -> str:
+def _licence(entry: KnownModel) -> str:
     return f"{entry.licence}?" if "licence" in entry.uncertain else entry.licence
 
 
-def _gflop(entry: Entry) -> str:
+def _gflop(entry: KnownModel) -> str:
     if entry.gflop is None:
         return "GFLOP not counted"
     coco, lvis = entry.gflop
@@ -67,11 +67,11 @@ def _figure(figure: Figure) -> str:
     return f"{figure.benchmark} AP {figure.ap}{'?' if figure.uncertain else ''} ({figure.protocol})"
 
 
-def _reproduced(entry: Entry, figure: Figure) -> str:
+def _reproduced(entry: KnownModel, figure: Figure) -> str:
     return f"reproduced: {entry.reproduced_as(figure.benchmark)}"
 
 
-def markdown(shown: Sequence[Listed]) -> str:
+def markdown(shown: Sequence[ListedModel]) -> str:
     """The section "Models" of docs/models.md, with the marks around it."""
     head = [
         "checkpoint",
@@ -93,7 +93,7 @@ def markdown(shown: Sequence[Listed]) -> str:
     return "\n".join([BEGIN, "## Models", "", *about, "", *table, END]) + "\n"
 
 
-def _cells(one: Listed) -> list[str]:
+def _cells(one: ListedModel) -> list[str]:
     entry = one.entry
     figures = [
         f"{_figure(f)}, [source]({f.source}), {_reproduced(entry, f)}"
