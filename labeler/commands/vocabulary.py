@@ -44,6 +44,7 @@ def _vocabulary_show(arguments: argparse.Namespace) -> int:
 def _vocabulary_check(arguments: argparse.Namespace) -> int:
     from labeler.checkpoints import resolve
     from labeler.config import ModelConfig, PromptsConfig
+    from labeler.prompts import find_problems
     from labeler.prompts.text import describe
     from labeler.vocabulary import Vocabulary
 
@@ -56,7 +57,7 @@ def _vocabulary_check(arguments: argparse.Namespace) -> int:
     vocabulary = Vocabulary.load(
         arguments.vocabulary,
         synonyms=arguments.synonyms,
-        also=lambda sound: planner.check(sound, prompts).problems,
+        also=lambda sound: find_problems(checkpoint.family, planner, sound, prompts),
     )
     print("\n".join(describe(vocabulary, planner, prompts)))
     return 0
