@@ -14,8 +14,10 @@ from labeler.commands import (
     forget,
     label,
     mask,
+    models,
     preview,
     report,
+    reproduce,
     retry,
     status,
     train,
@@ -25,9 +27,10 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import safe, safe_output
 
-VERBS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, train, forget, vocabulary)
+_OF_RUNS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, forget)
+VERBS = (*_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
-_STARTING = ("label", "mask", "retry", "train")  # verbs that leave something behind to go on with
+_STARTING = ("label", "mask", "retry", "train", "reproduce")  # verbs that leave something behind to go on with
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -103,6 +103,8 @@ class ModelConfig(Section):
     # The last is the reference; their results are equal.
     engine: Annotated[Literal["auto", "fast", "transformers"], OF_FAMILY] = "auto"
     device: str = "auto"
+    # Of a checkpoint with labels of its own: its label -> name of the category; others go by equal name or phrase.
+    labels: Annotated[dict[str, str], OF_FAMILY] = Field(default_factory=dict)
     s3: S3Config = S3Config()  # for a checkpoint on s3://
 
 
@@ -231,7 +233,7 @@ def changed(config: Config, mark: str) -> dict[str, Any]:
         f"{section}.{name}": value
         for section, values in sections.items()
         for name, value in marked(values, mark).items()
-        if value != type(values).model_fields[name].default
+        if value != type(values).model_fields[name].get_default(call_default_factory=True)
     }
 
 

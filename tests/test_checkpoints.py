@@ -102,9 +102,11 @@ def test_sharded_weights_are_all_part_of_the_digest(folder):
         resolve(folder)
 
 
-def test_another_architecture_is_refused_with_the_supported_ones(folder):
-    (folder / "config.json").write_text(json.dumps({"architectures": ["DetrForObjectDetection"]}))
-    with pytest.raises(Refused, match=r"is a Detr.*; supported are GroundingDino.* and MMGroundingDino"):
+def test_another_architecture_is_refused_with_the_families(folder):
+    (folder / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}))
+    with pytest.raises(
+        Refused, match=r"is a BertModel, .*; known are grounding-dino \(grounding-dino, mm-grounding-dino\); "
+    ):
         resolve(folder)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 import transformers
 from rich.console import Console
-from transformers.models.yolos.image_processing_pil_yolos import YolosImageProcessorPil
+from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
 
 from labeler import images
 from labeler.checkpoints import resolve
@@ -32,8 +31,9 @@ from labeler.runs import open_run, read_snapshot
 from labeler.training.config import StudentConfig
 from labeler.training.models import start_checkpoint
 from labeler.vocabulary import Vocabulary
+from tests.closed_sets import make_checkpoint, small_resnet
 from tests.inputs import image_bytes
-from tests.toy_family import Yolos
+from tests.toy_family import Toy
 
 LABELS = ["cat", "dog", "bus", "traffic light"]
 SIZE = (64, 96)
@@ -42,22 +42,26 @@ SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return yolos_folder(tmp_path_factory.mktemp("yolos"))
+    return toy_folder(tmp_path_factory.mktemp("toy"))
 
 
-def yolos_folder(target: Path) -> Path:
-    """A YOLOS with random weights, whose scores are far enough apart to be compared."""
-    config = transformers.YolosConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        image_size=list(SIZE),
-        num_detection_tokens=20,
+def toy_folder(target: Path) -> Path:
+    """A model with random weights, whose scores are far enough apart to be compared."""
+    config = transformers.DetrConfig(
+        use_timm_backbone=False,
+        backbone_config=small_resnet("stage1", "stage2", "stage3", "stage4"),
+        d_model=128,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=8,
+        decoder_attention_heads=8,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        num_queries=20,
         id2label=dict(enumerate(LABELS)),
     )
     torch.manual_seed(3)
-    model = transformers.YolosForObjectDetection(config)
+    model = transformers.DetrForSegmentation(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.3)
@@ -83,8 +87,8 @@ def config_of(folder: Path, source: Path, output: Path, *overrides: str) -> Conf
 def of_transformers(folder: Path, data: bytes) -> list[tuple[float, int, list[float]]]:
     """(score, category id, xyxy) of one image, by transformers' own processor, model and post-processing."""
     pixels = images.decode(data).pixels
-    processor = YolosImageProcessorPil(size={"height": SIZE[0], "width": SIZE[1]}, do_pad=False)
-    model = transformers.YolosForObjectDetection.from_pretrained(folder).eval()
+    processor = DetrImageProcessorPil(size={"height": SIZE[0], "width": SIZE[1]}, do_pad=False)
+    model = transformers.DetrForSegmentation.from_pretrained(folder).eval()
     with torch.no_grad():
         out = model(pixel_values=torch.from_numpy(np.array(processor(pixels)["pixel_values"])))
     (found,) = processor.post_process_object_detection(out, threshold=0.05, target_sizes=[pixels.shape[:2]])
@@ -115,7 +119,7 @@ def test_a_closed_set_is_labeled_on_ray_as_transformers_computes_it_exported_and
         )
     assert boxes > 20
     fields = run.manifest.fingerprint_fields
-    assert (fields["family"], fields["family_version"], fields["image_size"]) == ("yolos", 1, list(SIZE))
+    assert (fields["family"], fields["family_version"], fields["image_size"]) == ("toy", 1, list(SIZE))
     assert "tokenizer" not in fields
     assert run.prompts() == resolve_job(config_of(folder, source, output)).plan
     target = tmp_path / "coco.json"
@@ -128,7 +132,7 @@ def test_a_closed_set_is_labeled_on_ray_as_transformers_computes_it_exported_and
 def test_what_grounding_dino_writes_names_no_family(checkpoint: Path) -> None:
     family = resolve(checkpoint, weights=False).family
     assert family_fields(family) == {}
-    assert family_fields(Yolos()) == {"family": "yolos", "family_version": 1}
+    assert family_fields(Toy()) == {"family": "toy", "family_version": 1}
     plan = family.planner(checkpoint, ModelConfig()).plan
     assert "family" not in plan(Vocabulary.load(["cat"]), PromptsConfig()).to_json()
 
@@ -136,14 +140,14 @@ def test_what_grounding_dino_writes_names_no_family(checkpoint: Path) -> None:
 def test_a_family_that_is_not_known_here_is_refused(folder: Path) -> None:
     with pytest.raises(Refused, match=r"prompts.json is of the detector family 'owl'; known here are grounding-dino, "):
         plan_from_json({"family": "owl"})
-    with pytest.raises(Refused, match=r"is of the family yolos; GroundingDino loads its own"):
+    with pytest.raises(Refused, match=r"is of the family toy; GroundingDino loads its own"):
         GroundingDino(folder, ["cat"])
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("detect.score=max", r"detect.score: checkpoint .* is of the family yolos, which has no such option; leave it"),
+        ("detect.score=max", r"detect.score: checkpoint .* is of the family toy, which has no such option; leave it"),
         ("prompts.max_categories=3", "prompts.max_categories: "),
         ("prompts.templates=[a {}]", "prompts.templates: "),
         ("detect.image_size={shortest_edge: 64, longest_edge: 96}", "the model takes images of 64 x 96 pixels"),
@@ -170,10 +174,11 @@ def test_half_precision_is_compared_with_float32_at_the_start(folder: Path, sour
 def test_a_model_that_does_not_run_at_its_size_is_refused_at_the_start(
     folder: Path, source: Path, tmp_path: Path
 ) -> None:
-    broken = shutil.copytree(folder, tmp_path / "broken")
-    (broken / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 8, "width": 8}}))
+    broken = make_checkpoint(tmp_path / "broken", "rf_detr", labels=LABELS)
+    (broken / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 16, "width": 32}}))
     job = resolve_job(config_of(broken, source, tmp_path / "run"))
-    with pytest.raises(Refused, match=r"does not run on images of 8 x 8 pixels"):
+    expected = r"not run on images of 16 x 32 pixels .*: they have 8 positions, and the model asks for 20"
+    with pytest.raises(Refused, match=expected):
         detector_recipe(job, threads=1)()
 
 
@@ -193,15 +198,15 @@ def test_a_dry_run_and_a_profile_know_its_parts(
 
 
 def test_only_grounding_dino_is_trained(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"is of the family yolos; only grounding-dino can be trained"):
+    with pytest.raises(Refused, match=r"is of the family toy; only grounding-dino can be trained"):
         start_checkpoint(StudentConfig(name=str(folder)), Vocabulary.load(["cat"]), tmp_path, seed=0)
 
 
-class SameTypes(Yolos):
+class SameTypes(Toy):
     name, architectures = "mine", DEFAULT.architectures
 
 
 def test_a_name_or_a_model_type_is_of_one_family() -> None:
-    register(Yolos())  # once more: nothing happens
+    register(Toy())  # once more: nothing happens
     with pytest.raises(ValueError, match="has the name or a model type of family grounding-dino"):
         register(SameTypes())

@@ -263,7 +263,7 @@ def test_a_wrong_segmenter_is_one_line_and_exit_code_2(
         f"masks.model={tmp_path / 'none'}": "no checkpoint folder",
         "masks.threshold=0.5": "masks.model is missing",
         "masks.treshold=0.5": "did you mean threshold?",
-        f"model.name={tiny_sam('sam')}": "is a SamModel; supported are GroundingDino",
+        f"model.name={tiny_sam('sam')}": "is a SamModel, of no known family of detectors; known are grounding-dino (",
     }
     for override, problem in cases.items():
         extra = [f"masks.model={tiny_sam('sam')}"] if "treshold" in override else []

@@ -19,9 +19,9 @@ from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.labeling.resolve import resolve_job
 from labeler.pipeline.capacity import CapacityWait
+from labeler.pipeline.derive import retry
 from labeler.pipeline.label import label
 from labeler.pipeline.preflight import preflight_module
-from labeler.pipeline.retry import retry
 from labeler.prompts import UserModule, plan_from_json
 from labeler.runs import Run, open_run, read_snapshot
 from tests.own_detectors import PLAIN, forget_module, write_module, write_own_config, write_weights
@@ -215,12 +215,12 @@ def test_a_file_that_changes_under_a_process_is_noticed(module: str, tmp_path: P
 def test_a_module_with_a_family_is_used_as_one_and_is_known_to_no_other_job(
     module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.test_families import LABELS, of_transformers, yolos_folder
+    from tests.test_families import LABELS, of_transformers, toy_folder
 
     text = (Path(__file__).parent / "toy_family.py").read_text()
-    text = text.replace("register(Yolos())", "family = Yolos()").replace('"yolos", 1,', '"my-yolos", 5,')
+    text = text.replace("register(Toy())", "family = Toy()").replace('"toy", 1,', '"my-toy", 5,')
     write_module(tmp_path / "code", module, text.replace("tests.toy_family:", f"{module}:"))
-    checkpoint = yolos_folder(tmp_path / "yolos")
+    checkpoint = toy_folder(tmp_path / "toy")
     config = write_own_config(
         tmp_path, module, model={"name": str(checkpoint), "family": module}, vocabulary=LABELS, detect={"nms_iou": 1}
     )
@@ -231,8 +231,8 @@ def test_a_module_with_a_family_is_used_as_one_and_is_known_to_no_other_job(
         assert [d["category_id"] for d in row["detections"]] == [category for _, category, _ in expected]  # type: ignore[attr-defined]
     fields = run.manifest.fingerprint_fields
     assert (fields["family"], fields["family_version"], fields["image_size"]) == (module, 5, [64, 96])
-    assert run.prompts().to_json()["family"] == "my-yolos"
-    with pytest.raises(Refused, match="is of the detector family 'my-yolos'; known here are"):
+    assert run.prompts().to_json()["family"] == "my-toy"
+    with pytest.raises(Refused, match="is of the detector family 'my-toy'; known here are"):
         plan_from_json(run.prompts().to_json())
     target = tmp_path / "coco.json"
     assert main(["export", str(run.uri), "--to", "coco", "--threshold", "0.05", "--output", str(target)]) == 0

@@ -313,6 +313,15 @@ def test_curves_are_those_of_evaluate(tmp_path: Path) -> None:
     assert [6, 1, 1, 10, 10, 0] in shown["truth"], "an image with a miss is shown"
 
 
+def test_annotations_are_read_once(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", write_input(tmp_path / "in", "webdataset"))
+    annotations = truth_of(run, tmp_path / "gt.json")
+    annotations.write_text(annotations.read_text() + " " * 2**21)
+    snapshot, before = read_snapshot(run), storage.traffic().bytes_read
+    judge_run(snapshot, str(annotations), thresholds=Thresholds(0.3))
+    assert storage.traffic().bytes_read - before < 1.5 * annotations.stat().st_size
+
+
 @pytest.mark.parametrize("federated", [False, True])
 def test_errors_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, federated: bool) -> None:
     monkeypatch.setattr("labeler.review.truth._EACH", 10**6)

@@ -69,6 +69,6 @@ def test_a_comparison_shows_every_kind_of_difference() -> None:
     drawn = Reservoir(CATEGORIES * 4, 6, 4)
     groups = np.arange(CATEGORIES * 4)
     drawn.add(groups, np.zeros(len(groups)), np.stack([np.zeros_like(groups), groups] * 2, 1))
-    shown = [first.row for first, _ in comparison._pick(drawn, 300, 0).places]
+    shown = [first.row for first, _ in comparison._pick(drawn, 300, 0)]
     assert Counter(group % 4 for group in shown) == dict.fromkeys(range(4), 75)
     assert len({group // 4 for group in shown}) == 300

@@ -1,4 +1,4 @@
-"""A whole family in a file: YOLOS, a closed set with a softmax over its labels and "no object"."""
+"""A whole family in a file: DETR with masks, a closed set with a softmax over its labels and "no object"."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from labeler.prompts.phrase_plan import PhrasePlan
 
 
 @dataclass(frozen=True)
-class Yolos:
-    name, version, text_files, options, digests, score_floor = "yolos", 1, (), frozenset(), {}, 0.05
-    architectures, network = {"yolos": "YolosForObjectDetection"}, "tests.toy_family:YolosNetwork"
+class Toy:
+    name, version, text_files, options, digests, score_floor = "toy", 1, (), frozenset(), {}, 0.05
+    architectures, network = {"toy": "DetrForSegmentation"}, "tests.toy_family:ToyNetwork"
     labels: tuple[str, ...] = ()
 
     def image_rule(self, processor, config, name):
         return rule_from(processor, name, "stretch", (processor["size"]["height"], processor["size"]["width"]))
 
     def planner(self, folder, model):
-        return Yolos(tuple(json.loads((folder / "config.json").read_text())["id2label"].values()))
+        return Toy(tuple(json.loads((folder / "config.json").read_text())["id2label"].values()))
 
     def check(self, vocabulary, prompts):
         phrases = [(c, phrase) for c in vocabulary.categories for phrase in c.phrases]
@@ -38,8 +38,8 @@ class Yolos:
         return PhrasePlan.from_json(data)
 
 
-class YolosNetwork(ModelNetwork):
-    candidates = property(lambda self: self.model.config.num_detection_tokens)
+class ToyNetwork(ModelNetwork):
+    candidates = property(lambda self: self.model.config.num_queries)
 
     def encode_image(self, pixels: Tensor) -> Rows:
         with self.autocast():
@@ -52,4 +52,4 @@ class YolosNetwork(ModelNetwork):
         return Scored.of(image.tensors[0][..., columns], image.tensors[1])
 
 
-register(Yolos())
+register(Toy())

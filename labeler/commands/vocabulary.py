@@ -44,8 +44,8 @@ def _vocabulary_show(arguments: argparse.Namespace) -> int:
 def _vocabulary_check(arguments: argparse.Namespace) -> int:
     from labeler.checkpoints import resolve
     from labeler.config import ModelConfig, PromptsConfig
-    from labeler.prompts import find_problems
     from labeler.prompts.text import describe
+    from labeler.prompts.vocabulary_for import load_vocabulary
     from labeler.vocabulary import Vocabulary
 
     if arguments.model is None:
@@ -54,10 +54,8 @@ def _vocabulary_check(arguments: argparse.Namespace) -> int:
     checkpoint = resolve(arguments.model, revision=arguments.revision, weights=False)
     planner = checkpoint.family.planner(checkpoint.folder, ModelConfig())
     prompts = PromptsConfig.model_construct(max_tokens=arguments.max_tokens)  # the planner says what is wrong with it
-    vocabulary = Vocabulary.load(
-        arguments.vocabulary,
-        synonyms=arguments.synonyms,
-        also=lambda sound: find_problems(checkpoint.family, planner, sound, prompts),
+    vocabulary = load_vocabulary(
+        arguments.vocabulary, planner, prompts, family=checkpoint.family, synonyms=arguments.synonyms
     )
     print("\n".join(describe(vocabulary, planner, prompts)))
     return 0

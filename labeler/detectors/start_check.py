@@ -50,7 +50,10 @@ def check_start(network: Network[Any, Any], text: Encoded, setup: Setup) -> str:
 
 def _found(network: Network[Any, Any], pixels: Tensor, text: Encoded) -> tuple[tuple[Tensor, Tensor], bool]:
     """((probabilities (candidates, phrases), boxes (candidates, 4) cxcywh), whether all is finite)."""
-    scored = network.detect(network.encode_image(pixels), text)
+    image = network.encode_image(pixels)
+    if (places := network.positions(image)) < network.candidates:
+        raise ValueError(f"they have {places} positions, and the model asks for {network.candidates}")
+    scored = network.detect(image, text)
     boxes = scored.boxes[0].float()
     if network.boxes == "xyxy":
         boxes = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)

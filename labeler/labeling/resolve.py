@@ -17,9 +17,10 @@ from labeler.config import OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, rule_of
 from labeler.labels.records import LABELS
-from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule, find_problems, refused_crops
+from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule, refused_crops
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
+from labeler.prompts.vocabulary_for import load_vocabulary
 from labeler.runs.plan import PlannedShard
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing
@@ -89,9 +90,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     light_masks = resolve_masks(config, weights=False)
     planner = light.family.planner(light.folder, config.model)
     if vocabulary is None:
-        vocabulary = Vocabulary.load(
-            vocabulary_spec(config), also=lambda sound: find_problems(light.family, planner, sound, config.prompts)
-        )
+        vocabulary = load_vocabulary(vocabulary_spec(config), planner, config.prompts, family=light.family)
         _warn_of(vocabulary.doubts)
     plan = planner.plan(vocabulary, config.prompts)
     phrases = mask_phrases(config, light_masks, vocabulary)

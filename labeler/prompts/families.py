@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labeler.errors import Refused
+from labeler.prompts.closed_set.family import ClosedSetFamily
 from labeler.prompts.family import Family, PromptPlan
 from labeler.prompts.grounding_dino.family import GroundingDinoFamily
 from labeler.prompts.owl.family import OWL_V2, OWL_VIT
@@ -48,7 +49,13 @@ def find_family(config: Mapping[str, Any], name: str, only: Family | None = None
         if named == architecture or (named is None and config.get("model_type") == model_type):
             return family, architecture
     what = named or config.get("model_type") or "unknown"
-    raise Refused(f"checkpoint {name} is a {what}; supported are {' and '.join(a for _, a in known)}")
+    listed = "; ".join(f"{f.name} ({', '.join(f.architectures)})" for f in _FAMILIES.values())
+    raise Refused(f"checkpoint {name} is a {what}, of no known family of detectors; known are {listed}")
+
+
+def family_of(model_type: str) -> Family | None:
+    """The family that has config.json's `model_type`, if one is known."""
+    return next((family for family in _FAMILIES.values() if model_type in family.architectures), None)
 
 
 def architecture_of(model_type: str) -> str:
@@ -64,5 +71,5 @@ def plan_from_json(data: Mapping[str, Any]) -> PromptPlan:
     return _FAMILIES[name].plan_from_json(data)
 
 
-for _family in (DEFAULT, OWL_V2, OWL_VIT, Sam3Family()):
+for _family in (DEFAULT, ClosedSetFamily(), OWL_V2, OWL_VIT, Sam3Family()):
     register(_family)

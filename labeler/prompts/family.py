@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from labeler import storage
 from labeler.config import ModelConfig, PromptsConfig
@@ -85,6 +85,14 @@ class Planner(Protocol):
         """The plan for a vocabulary. Refused, with every problem that `check` finds."""
 
 
+@runtime_checkable
+class Owner(Protocol):
+    """A planner whose checkpoint has a vocabulary of its own."""
+
+    def own_vocabulary(self) -> Vocabulary:
+        """What `vocabulary: from_model` means. Refused where the checkpoint's labels are not names."""
+
+
 class Family(Protocol):
     """A kind of detectors. Picklable: workers are handed it."""
 
@@ -139,13 +147,13 @@ class Family(Protocol):
         """A plan from prompts.json. Refused where that is damaged."""
 
 
-def find_problems(family: Family, planner: Planner, vocabulary: Vocabulary, prompts: PromptsConfig) -> list[str]:
+def find_problems(family: Family | None, planner: Planner, vocabulary: Vocabulary, prompts: PromptsConfig) -> list[str]:
     """What `planner.check` finds, and crops where the family does not look for pictures.
 
     Args:
-        planner: of the family.
+        family: of the planner; None where it is known that there are no crops.
     """
-    crops = [] if CROPS in family.options else refused_crops(family, vocabulary)
+    crops = [] if family is None or CROPS in family.options else refused_crops(family, vocabulary)
     return crops or planner.check(vocabulary, prompts).problems
 
 

@@ -163,7 +163,12 @@ def edges_of(processor: Mapping[str, Any], name: str, default: tuple[int, int]) 
 
 
 def rule_from(
-    processor: Mapping[str, Any], name: str, fit: Literal["edges", "stretch", "square"], size: tuple[int, int]
+    processor: Mapping[str, Any],
+    name: str,
+    fit: Literal["edges", "stretch", "square"],
+    size: tuple[int, int],
+    *,
+    multiple: int = 1,
 ) -> ImageRule:
     """A rule with the filter, the scale and the normalisation of an image processor's settings.
 
@@ -172,7 +177,7 @@ def rule_from(
     """
     mean, std = mean_and_std(processor, name)
     resample, scale = resample_of(processor, name), scale_of(processor)
-    return ImageRule(fit, size, resample=resample, scale=scale, mean=mean, std=std)
+    return ImageRule(fit, size, multiple, resample=resample, scale=scale, mean=mean, std=std)
 
 
 def scale_of(processor: Mapping[str, Any]) -> float:

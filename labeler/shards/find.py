@@ -12,7 +12,7 @@ from labeler import storage
 from labeler.ahead import IN_FLIGHT
 from labeler.errors import Refused, StorageError
 from labeler.shards import skipped
-from labeler.shards.listing import Found, list_all, path_below, repeated
+from labeler.shards.listing import Listed, list_all, path_below, repeated
 from labeler.shards.look_inside import images_among, with_images
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of, name_shards
 from labeler.shards.reading import count_images, count_tar_images
@@ -91,9 +91,9 @@ def _warn_of_unreadable(unreadable: Mapping[str, str]) -> None:
         log.warning("skipped %d unreadable %s of the input, for example %s", len(unreadable), entries, example)
 
 
-def _unique(found: Iterable[Found], planned: Collection[str]) -> list[Found]:
+def _unique(found: Iterable[Listed], planned: Collection[str]) -> list[Listed]:
     """Sorted by URI; an object that several patterns name, or links lead to in several ways, stands once."""
-    by_uri: dict[str, Found] = {}
+    by_uri: dict[str, Listed] = {}
     for each in found:
         before = by_uri.setdefault(each.info.uri, each)
         if each.is_named and not before.is_named:
@@ -104,7 +104,7 @@ def _unique(found: Iterable[Found], planned: Collection[str]) -> list[Found]:
     return sorted((each for uri, each in visible.items() if uri not in again), key=lambda each: each.info.uri)
 
 
-def _images_without_names(found: Sequence[Found], format: Format | None, planned: Collection[str]) -> set[str]:
+def _images_without_names(found: Sequence[Listed], format: Format | None, planned: Collection[str]) -> set[str]:
     """URIs of image files whose names do not say so: those planned before, and those that begin like one."""
     if format not in (None, "images") or (format is None and any(kind_of(e.info.uri) in _SHARDS for e in found)):
         return set()
@@ -114,7 +114,7 @@ def _images_without_names(found: Sequence[Found], format: Format | None, planned
 
 
 def _count_others(
-    listed: Iterable[Found], found: Iterable[Found], of_kind: Iterable[Found], unreadable: int, counts: Counter[str]
+    listed: Iterable[Listed], found: Iterable[Listed], of_kind: Iterable[Listed], unreadable: int, counts: Counter[str]
 ) -> None:
     """Count what lies beside the input's own files."""
     ours = {each.info.uri for each in of_kind}
@@ -129,7 +129,7 @@ def _count_others(
 
 
 def _choose_format(
-    found: Sequence[Found], format: Format | None, uris: Sequence[str], nameless: Collection[str]
+    found: Sequence[Listed], format: Format | None, uris: Sequence[str], nameless: Collection[str]
 ) -> Format:
     shown = _shown(uris)
     compressed = [each.info.uri for each in found if is_compressed_tar(each.info.uri)]
@@ -152,8 +152,8 @@ def _choose_format(
 
 
 def _of_kind(
-    found: Sequence[Found], kind: Format, format: Format | None, uris: Sequence[str], nameless: Collection[str]
-) -> list[Found]:
+    found: Sequence[Listed], kind: Format, format: Format | None, uris: Sequence[str], nameless: Collection[str]
+) -> list[Listed]:
     """Files of the kind by name or content, and those named in full when the user chose the format."""
     chosen = [
         each
@@ -167,7 +167,7 @@ def _of_kind(
     return chosen
 
 
-def _refuse_unprintable(found: Iterable[Found]) -> None:
+def _refuse_unprintable(found: Iterable[Listed]) -> None:
     for each in found:
         try:
             each.info.uri.encode()
@@ -181,7 +181,7 @@ def _shown(uris: Sequence[str]) -> str:
     return (storage.redact(uris[0]) if uris else "input.uri") + more
 
 
-def _groups(found: Sequence[Found], images_per_group: int, root: str, known: Collection[str]) -> list[Shard]:
+def _groups(found: Sequence[Listed], images_per_group: int, root: str, known: Collection[str]) -> list[Shard]:
     """Groups of image files; keys are relative to the folder that all of the input lies in.
 
     Args:

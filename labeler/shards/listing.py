@@ -27,7 +27,7 @@ _FEW_PER_FOLDER = 8  # more explicit names than this in one folder are looked up
 
 
 @dataclass(frozen=True)
-class Found:
+class Listed:
     """An object of the input; `is_named` when the user wrote its whole name, `root` is what its key is relative to."""
 
     info: ObjectInfo
@@ -39,9 +39,9 @@ class Found:
         return path_below(self.root, self.info.uri)
 
 
-def list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[Found], list[str]]:
+def list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[Listed], list[str]]:
     """(what is there, the folders that all of the input lies in, where nothing is found yet, too)."""
-    found: list[Found] = []
+    found: list[Listed] = []
     roots: list[str] = []
     for uri in uris:
         if not uri.strip():
@@ -56,7 +56,7 @@ def list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[Found], l
     return found, roots
 
 
-def _list_literal(uri: str, on_skipped: OnSkipped) -> list[Found]:
+def _list_literal(uri: str, on_skipped: OnSkipped) -> list[Listed]:
     """What is there under exactly this name, pattern characters and all."""
     try:
         if kind_of(uri) and storage.head(uri) is None:  # no folder has such a name
@@ -100,7 +100,7 @@ def _folder_of(name: str) -> str:
     return storage.parent(name) if kind_of(name) else name
 
 
-def _list_one(uri: str, on_skipped: OnSkipped) -> Iterator[Found]:
+def _list_one(uri: str, on_skipped: OnSkipped) -> Iterator[Listed]:
     """A pattern, a file or a folder; what is there under exactly this name is taken at its word."""
     if not is_glob(uri):
         yield from _list_named(uri, on_skipped)
@@ -108,15 +108,15 @@ def _list_one(uri: str, on_skipped: OnSkipped) -> Iterator[Found]:
     yield from _list_literal(uri, on_skipped) or _match(_with_literal_folders(uri), on_skipped)
 
 
-def _list_named(uri: str, on_skipped: OnSkipped) -> Iterator[Found]:
+def _list_named(uri: str, on_skipped: OnSkipped) -> Iterator[Listed]:
     """A file, or a folder with all below it; an index page of a web server is a folder if it links to anything."""
     info = storage.head(uri)
     is_page = storage.is_web(uri) and kind_of(uri) is None and "?" not in uri
     if info is not None and (info.size or kind_of(info.uri)) and not is_page:
-        yield Found(info, storage.parent(uri), True)
+        yield Listed(info, storage.parent(uri), True)
         return
-    below = [Found(each, uri, False) for each in storage.list_objects(uri, on_skipped=on_skipped)]
-    yield from below or ([Found(info, storage.parent(uri), True)] if info is not None and info.size else [])
+    below = [Listed(each, uri, False) for each in storage.list_objects(uri, on_skipped=on_skipped)]
+    yield from below or ([Listed(info, storage.parent(uri), True)] if info is not None and info.size else [])
 
 
 def _with_literal_folders(glob: str) -> str:
@@ -136,14 +136,14 @@ def _is_folder(uri: str) -> bool:
         return False
 
 
-def _match(glob: str, on_skipped: OnSkipped) -> Iterator[Found]:
+def _match(glob: str, on_skipped: OnSkipped) -> Iterator[Listed]:
     folder, pattern = static_folder(glob), glob_regex(glob)
     for info in storage.list_objects(folder, recursive=crosses_folders(glob), on_skipped=on_skipped):
         if pattern.fullmatch(info.uri):
-            yield Found(info, folder, False)
+            yield Listed(info, folder, False)
 
 
-def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -> Iterator[Found]:
+def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -> Iterator[Listed]:
     """What a brace pattern stands for; each of its names must exist."""
     per_folder = Counter(storage.parent(name) for name in names if not is_glob(name))
     crowded = {folder for folder, count in per_folder.items() if count > _FEW_PER_FOLDER and _lists_names(folder)}
@@ -155,7 +155,7 @@ def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -
     missing = []
     for name in names:
         if name in listed:
-            yield Found(listed[name], storage.parent(name), True)
+            yield Listed(listed[name], storage.parent(name), True)
             continue
         found = [] if storage.parent(name) in crowded and kind_of(name) else list(_list_one(name, on_skipped))
         if not found:

@@ -2,6 +2,7 @@
 
 from labeler.vocabulary.model import (
     BUILT_IN,
+    FROM_MODEL,
     Category,
     Vocabulary,
     refuse,
@@ -9,6 +10,7 @@ from labeler.vocabulary.model import (
 
 __all__ = [
     "BUILT_IN",
+    "FROM_MODEL",
     "Category",
     "Vocabulary",
     "refuse",

@@ -19,6 +19,7 @@ from labeler.vocabulary.crops import Crop, fingerprinted, read_crop
 from labeler.vocabulary.reading import Entries, Entry, phrase_key, show
 
 BUILT_IN = {"coco": 80, "lvis_v1": 1203, "objects365_v1": 365}  # name -> number of categories
+FROM_MODEL = "from_model"  # the labels of a checkpoint, which has to be there for that
 MAX_ID = 2**31 - 1  # the labels' category_id column is int32
 _MAX_PROBLEMS = 1000  # lines of one refusal
 _SPEC_KEYS = ("name", "categories", "synonyms", "negative")
@@ -212,6 +213,8 @@ def _read_crops(found: Entries, base: str) -> None:
 def _unknown(spec: str) -> str:
     from labeler import storage
 
+    if spec == FROM_MODEL:
+        return f"vocabulary {FROM_MODEL} are the labels of a checkpoint: name that, and nothing beside {FROM_MODEL}"
     return (
         f"vocabulary {show(storage.redact(spec))} is not built in ({', '.join(BUILT_IN)}) and not a file name "
         f"(.txt, .yaml or .json){did_you_mean(spec, BUILT_IN)}"
