@@ -22,10 +22,12 @@ from labeler.checkpoints import resolve
 from labeler.config import DetectConfig, ModelConfig, PromptsConfig
 from labeler.detectors.batched import BatchedDetector
 from labeler.detectors.owl.network import OwlNetwork
-from labeler.detectors.preprocess import DetectError
+from labeler.labeling.unit import UnitLabeler
 from labeler.labels.detections import Detections
 from labeler.prompts.owl.text import TEMPLATES
+from labeler.shards import Item
 from labeler.vocabulary import Vocabulary
+from tests.inputs import image_bytes
 from tests.owl_model import KINDS, NAMES, SIDE, WORDS, Kind, owl_checkpoint
 
 EVERYTHING = {"score_floor": 0.0, "max_detections": 0, "nms_iou": 1.0}
@@ -196,9 +198,10 @@ def test_what_is_not_finite_is_an_error_and_never_empty(folders: dict[Kind, Path
     detector = detector_of(folders[kind])
     with torch.no_grad():
         detector.network.model.class_head.logit_shift.bias.fill_(float("nan"))
-    (result,) = detector.detect_prepared([detector.prepare(photo(90, 120))])
-    assert isinstance(result, DetectError)
-    assert "not finite" in str(result)
+    item = Item("a.png", 0, "a.png", None, None, image_bytes(0, width=120, height=90))
+    ((row,), _) = UnitLabeler(detector, decode_threads=0).label("000000", [item])
+    assert (row.status, len(row.detections)) == ("detect_error", 0)
+    assert "not finite" in str(row.error)
 
 
 def test_a_query_that_is_not_finite_is_refused_at_the_start(folders: dict[Kind, Path]) -> None:
