@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImageProcessorPil
 
@@ -21,10 +22,12 @@ from labeler.checkpoints import resolve
 from labeler.config import DetectConfig, ModelConfig, PromptsConfig
 from labeler.detectors.batched import BatchedDetector
 from labeler.detectors.owl.network import OwlNetwork
-from labeler.detectors.preprocess import DetectError
+from labeler.labeling.unit import UnitLabeler
 from labeler.labels.detections import Detections
 from labeler.prompts.owl.text import TEMPLATES
+from labeler.shards import Item
 from labeler.vocabulary import Vocabulary
+from tests.inputs import image_bytes
 from tests.owl_model import KINDS, NAMES, SIDE, WORDS, Kind, owl_checkpoint
 
 EVERYTHING = {"score_floor": 0.0, "max_detections": 0, "nms_iou": 1.0}
@@ -54,12 +57,15 @@ def photo(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height + width).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def of_transformers(folder: Path, kind: Kind, images: list[np.ndarray], texts: list[list[str]]) -> list[Any]:
-    """Scores, labels and boxes of each image; the logits of several lists of texts are averaged."""
+def model_and_processor(folder: Path, kind: Kind) -> tuple[Any, Any]:
     processors = {"owl-vit": OwlViTImageProcessorPil, "owlv2": Owlv2ImageProcessorPil}
     classes = {"owl-vit": transformers.OwlViTForObjectDetection, "owlv2": transformers.Owlv2ForObjectDetection}
-    processor = processors[kind](size={"height": SIDE, "width": SIDE})
-    model = classes[kind].from_pretrained(folder).eval()
+    return classes[kind].from_pretrained(folder).eval(), processors[kind](size={"height": SIDE, "width": SIDE})
+
+
+def of_transformers(folder: Path, kind: Kind, images: list[np.ndarray], texts: list[list[str]]) -> list[Any]:
+    """Scores, labels and boxes of each image; the logits of several lists of texts are averaged."""
+    model, processor = model_and_processor(folder, kind)
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
     pixels = torch.from_numpy(np.stack(processor(images)["pixel_values"])).float()
     logits = []
@@ -192,9 +198,10 @@ def test_what_is_not_finite_is_an_error_and_never_empty(folders: dict[Kind, Path
     detector = detector_of(folders[kind])
     with torch.no_grad():
         detector.network.model.class_head.logit_shift.bias.fill_(float("nan"))
-    (result,) = detector.detect_prepared([detector.prepare(photo(90, 120))])
-    assert isinstance(result, DetectError)
-    assert "not finite" in str(result)
+    item = Item("a.png", 0, "a.png", None, None, image_bytes(0, width=120, height=90))
+    ((row,), _) = UnitLabeler(detector, decode_threads=0).label("000000", [item])
+    assert (row.status, len(row.detections)) == ("detect_error", 0)
+    assert "not finite" in str(row.error)
 
 
 def test_a_query_that_is_not_finite_is_refused_at_the_start(folders: dict[Kind, Path]) -> None:
@@ -217,3 +224,23 @@ def test_the_floor_is_the_familys_where_none_is_said(folders: dict[Kind, Path]) 
     everything = detector_of(folders["owl-vit"]).detect([image])[0].scores
     (found,) = detector_of(folders["owl-vit"], score_floor=None).detect([image])
     assert len(found) == (everything >= 0.02).sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crop_is_the_query_that_transformers_makes(folders: dict[Kind, Path], kind: Kind, tmp_path: Path) -> None:
+    """`image_guided_detection`, box by box; and one crop beside a name is one query beside the other's."""
+    image, crop = photo(200, 160), photo(50, 70)
+    Image.fromarray(crop).save(tmp_path / "crop.png")
+    by_crop = {"name": "thing", "phrases": [{"image": str(tmp_path / "crop.png")}]}
+    model, processor = model_and_processor(folders[kind], kind)
+    pixels, query = (torch.from_numpy(np.stack(processor([each])["pixel_values"])).float() for each in (image, crop))
+    with torch.no_grad():
+        out = model.image_guided_detection(pixel_values=pixels, query_pixel_values=query)
+    out.pred_boxes = out.target_pred_boxes
+    (expected,) = processor.post_process_object_detection(out, threshold=0.0, target_sizes=[image.shape[:2]])
+    (found,) = detector_of(folders[kind], [by_crop]).detect([image])
+    assert_equal(found, expected, image)
+    both = detector_of(folders[kind], ["cat", by_crop])
+    encoded = both.network.encode_image(pixels)
+    scores = both.network.detect(encoded, both._passes.text).scores
+    np.testing.assert_allclose(scores[0, :, 1], out.logits[0, :, 0].sigmoid(), atol=1e-5)

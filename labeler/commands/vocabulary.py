@@ -54,6 +54,8 @@ def _vocabulary_check(arguments: argparse.Namespace) -> int:
     checkpoint = resolve(arguments.model, revision=arguments.revision, weights=False)
     planner = checkpoint.family.planner(checkpoint.folder, ModelConfig())
     prompts = PromptsConfig.model_construct(max_tokens=arguments.max_tokens)  # the planner says what is wrong with it
-    vocabulary = load_vocabulary(arguments.vocabulary, planner, prompts, synonyms=arguments.synonyms)
+    vocabulary = load_vocabulary(
+        arguments.vocabulary, planner, prompts, family=checkpoint.family, synonyms=arguments.synonyms
+    )
     print("\n".join(describe(vocabulary, planner, prompts)))
     return 0

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from labeler.detectors.agreement import HALF, agreement, check_picture
 from labeler.detectors.network import Encoded, Network, Setup
-from labeler.detectors.preprocess import Preprocessing
-from labeler.detectors.upload import upload
+from labeler.detectors.upload import model_input
 from labeler.errors import Refused
 
 log = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ def check_start(network: Network[Any, Any], text: Encoded, setup: Setup) -> str:
     Raises:
         Refused: the model does not run at the size of its images, or gives what is not finite.
     """
-    pixels = _normalised(setup, network.device)
+    pixels = model_input(check_picture(), setup.rule, network.device)
     one = text.take(torch.zeros(1, dtype=torch.long, device=network.device))
     half, network.half = network.half, None
     try:
@@ -59,11 +58,3 @@ def _found(network: Network[Any, Any], pixels: Tensor, text: Encoded) -> tuple[t
     if network.boxes == "xyxy":
         boxes = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
     return (scored.scores[0].float(), boxes), bool(scored.finite.all())
-
-
-def _normalised(setup: Setup, device: torch.device) -> Tensor:
-    """(1, 3, h, w): the picture, as the model takes its images."""
-    rule = setup.rule
-    pixels = upload([Preprocessing(rule).prepare(check_picture())], rule, device)
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (rule.mean, rule.std))
-    return ((pixels.permute(0, 3, 1, 2).float() * rule.scale - mean) / std).contiguous()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from labeler.detectors.gaussian import resize_in_square
-from labeler.detectors.preprocess import Prepared
+from labeler.detectors.preprocess import Prepared, Preprocessing
 from labeler.prompts import ImageRule
 
 
@@ -23,6 +23,13 @@ def upload(images: Sequence[Prepared], rule: ImageRule, device: torch.device) ->
         return _moved(np.stack([image.pixels for image in images]), device)
     # One after the other: each has a size of its own, and is gone before the next comes.
     return torch.stack([resize_in_square(_moved(image.pixels, device), rule.size[0]) for image in images])
+
+
+def model_input(image_rgb: npt.NDArray[np.uint8], rule: ImageRule, device: torch.device) -> Tensor:
+    """(1, 3, h, w) float32: one upright image as the model takes it, resized and normalised."""
+    pixels = upload([Preprocessing(rule).prepare(image_rgb)], rule, device)
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (rule.mean, rule.std))
+    return ((pixels.permute(0, 3, 1, 2).float() * rule.scale - mean) / std).contiguous()
 
 
 def _moved(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ from labeler.config import OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, rule_of
 from labeler.labels.records import LABELS
-from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule
+from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule, refused_crops
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
 from labeler.prompts.vocabulary_for import load_vocabulary
@@ -25,7 +25,7 @@ from labeler.runs.plan import PlannedShard
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing
 from labeler.shards import Shard, count_images, find_shards
-from labeler.vocabulary import Vocabulary
+from labeler.vocabulary import Vocabulary, refuse
 
 _COUNTING_REQUESTS = 32
 _SHOWN_DOUBTS = 5
@@ -90,7 +90,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     light_masks = resolve_masks(config, weights=False)
     planner = light.family.planner(light.folder, config.model)
     if vocabulary is None:
-        vocabulary = load_vocabulary(vocabulary_spec(config), planner, config.prompts)
+        vocabulary = load_vocabulary(vocabulary_spec(config), planner, config.prompts, family=light.family)
         _warn_of(vocabulary.doubts)
     plan = planner.plan(vocabulary, config.prompts)
     phrases = mask_phrases(config, light_masks, vocabulary)
@@ -150,9 +150,10 @@ def mask_phrases(config: Config, segmenter: SegmenterCheckpoint | None, vocabula
     if segmenter is None or segmenter.architecture != Sam3Family.architectures["sam3"]:
         return None
     found = tuple(category for category in vocabulary.categories if not category.negative)  # the others have no boxes
-    return (
-        Sam3Family().planner(segmenter.folder, config.model).plan(replace(vocabulary, categories=found), config.prompts)
-    )
+    family = Sam3Family()
+    if problems := refused_crops(family, vocabulary):
+        raise refuse(vocabulary.name, problems)
+    return family.planner(segmenter.folder, config.model).plan(replace(vocabulary, categories=found), config.prompts)
 
 
 def vocabulary_spec(config: Config) -> Any:

@@ -1,7 +1,7 @@
 """A vocabulary as what a detector reads: families of detectors, how they take images, and their prompt plans."""
 
 from labeler.prompts.families import architecture_of, find_family, plan_from_json, register
-from labeler.prompts.family import Cost, Family, Planner, PlanReport, PromptPlan
+from labeler.prompts.family import Cost, Family, Planner, PlanReport, PromptPlan, find_problems, refused_crops
 from labeler.prompts.image_rule import ImageRule
 from labeler.prompts.module_family import ModuleFamily, StoredPlan
 from labeler.prompts.user_module import UserModule
@@ -18,6 +18,8 @@ __all__ = [
     "UserModule",
     "architecture_of",
     "find_family",
+    "find_problems",
     "plan_from_json",
+    "refused_crops",
     "register",
 ]

@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from labeler import storage
 from labeler.config import ModelConfig, PromptsConfig
 from labeler.prompts.image_rule import ImageRule
 from labeler.vocabulary import Vocabulary
+from labeler.vocabulary.reading import show
+
+CROPS = "vocabulary.phrases.image"  # the option of families that look for pictures, too
 
 
 @dataclass(frozen=True)
@@ -141,3 +145,23 @@ class Family(Protocol):
 
     def plan_from_json(self, data: Mapping[str, Any]) -> PromptPlan:
         """A plan from prompts.json. Refused where that is damaged."""
+
+
+def find_problems(family: Family | None, planner: Planner, vocabulary: Vocabulary, prompts: PromptsConfig) -> list[str]:
+    """What `planner.check` finds, and crops where the family does not look for pictures.
+
+    Args:
+        family: of the planner; None where it is known that there are no crops.
+    """
+    crops = [] if family is None or CROPS in family.options else refused_crops(family, vocabulary)
+    return crops or planner.check(vocabulary, prompts).problems
+
+
+def refused_crops(family: Family, vocabulary: Vocabulary) -> list[str]:
+    """A problem for each crop, of a family that does not look for pictures."""
+    return [
+        f"{vocabulary.where(category)}: image {show(storage.redact(crop.name))}: the family {family.name} looks "
+        "for names alone; OWL-ViT and OWLv2 look for crops"
+        for category in vocabulary.categories
+        for crop in category.crops
+    ]

@@ -38,7 +38,7 @@ def show_categories(vocabulary: Vocabulary) -> list[str]:
 
 def _describe_counts(vocabulary: Vocabulary) -> list[str]:
     ids = [category.id for category in vocabulary.categories]
-    phrases = sum(len(category.phrases) for category in vocabulary.categories)
+    phrases = sum(len(category.phrases) + len(category.crops) for category in vocabulary.categories)
     lines = [
         f"{vocabulary.name}: {len(ids)} categories ({len(vocabulary.negative_ids)} negative), {phrases} phrases, "
         f"ids {min(ids)}..{max(ids)}, fingerprint {vocabulary.fingerprint}"
@@ -53,6 +53,7 @@ def _show_category(category: Category) -> str:
     text = f"{category.id}\t{category.name}"
     if category.phrases != (category.name,):
         text += "\t" + " / ".join(category.phrases)
+    text += "".join(f"\timage {crop.name}" for crop in category.crops)
     marks = ["negative"] if category.negative else []
     marks += [mark for mark in (category.frequency, category.supercategory) if mark]
     return f"{text}\t({', '.join(marks)})" if marks else text

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused, StorageError, did_you_mean, first_lines
 from labeler.vocabulary import reading as files
+from labeler.vocabulary.crops import Crop, fingerprinted, read_crop
 from labeler.vocabulary.reading import Entries, Entry, phrase_key, show
 
 BUILT_IN = {"coco": 80, "lvis_v1": 1203, "objects365_v1": 365}  # name -> number of categories
@@ -37,6 +38,7 @@ class Category:
         phrases: the words for it in a prompt, best first ("aerosol can"); all are mapped to the one id.
         negative: it competes with the others and is dropped at the end.
         frequency: LVIS's r, c or f.
+        crops: pictures of it, which are phrases too, for families that can look for them.
     """
 
     id: int
@@ -45,6 +47,7 @@ class Category:
     negative: bool = False
     frequency: str | None = None
     supercategory: str | None = None
+    crops: tuple[Crop, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class Vocabulary:
     @cached_property
     def fingerprint(self) -> str:
         """blake2b-128, hex, of the categories in their order."""
-        return digest_of(canonical_json(self.to_json()["categories"]))
+        plain = self.to_json()["categories"]
+        return digest_of(canonical_json([{**each, "phrases": fingerprinted(each["phrases"])} for each in plain]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for vocabulary.json; itself a file that `load` reads. Default values are left out."""
@@ -103,6 +107,7 @@ class Vocabulary:
     def from_json(data: Mapping[str, Any]) -> Vocabulary:
         """The inverse of `to_json`. Raises Refused."""
         found = files.read_document(data, None, "vocabulary.json")
+        _read_crops(found, "")
         return _build(found, found.name or "vocabulary", "vocabulary.json", synonyms=False)
 
     @cached_property
@@ -129,9 +134,10 @@ def label(category: Category) -> str:
 
 
 def _to_plain(category: Category) -> dict[str, Any]:
-    plain: dict[str, Any] = {"id": category.id, "name": category.name, "phrases": list(category.phrases)}
+    phrases = [*category.phrases, *(crop.to_json() for crop in category.crops)]
+    plain: dict[str, Any] = {"id": category.id, "name": category.name, "phrases": phrases}
     for f in fields(category)[3:]:
-        if (value := getattr(category, f.name)) != f.default:
+        if f.name != "crops" and (value := getattr(category, f.name)) != f.default:
             plain[f.name] = value
     return plain
 
@@ -160,7 +166,9 @@ def _read(spec: Any) -> tuple[str, Entries]:
     if isinstance(spec, str):
         return _read_built_in(spec) if spec in BUILT_IN else _read_file(spec)
     if isinstance(spec, Sequence) and not isinstance(spec, bytes):
-        return "list", files.read_document(spec, None, "vocabulary")
+        found = files.read_document(spec, None, "vocabulary")
+        _read_crops(found, "")
+        return "list", found
     raise Refused(f"vocabulary: expected a name, a path or a list of categories, got {type(spec).__name__}")
 
 
@@ -184,12 +192,22 @@ def _read_file(spec: str) -> tuple[str, Entries]:
     try:
         with storage.open_stream(spec) if remote else storage.open_regular(spec) as stream:
             found = files.read_file(stream, suffix, shown)
+        _read_crops(found, storage.parent(spec) if remote else str(Path(spec).parent))
     except FileNotFoundError:
         raise Refused(f"vocabulary {shown}: no such file") from None
     except (StorageError, OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise Refused(f"vocabulary {shown}: {getattr(error, 'strerror', None) or error}") from None
     found.name = found.name or Path(path).stem
     return shown, found
+
+
+def _read_crops(found: Entries, base: str) -> None:
+    """The bytes of every crop, those of a relative path from `base`; what cannot be had is a problem of its entry."""
+    for position, entry in enumerate(found.entries):
+        read = [read_crop(crop, base) for crop in entry.crops]
+        found.problems += [f"{entry.place}: {show(entry.name)}: {problem}" for _, problem in read if problem]
+        if read:
+            found.entries[position] = replace(entry, crops=tuple(crop for crop, _ in read))
 
 
 def _unknown(spec: str) -> str:
@@ -266,7 +284,8 @@ def _to_category(entry: Entry) -> Category:
         unique.setdefault(phrase_key(phrase), phrase)  # the first spelling stays
     phrases = tuple(unique.values())
     number = -1 if entry.id is None else entry.id
-    return Category(number, entry.name, phrases, entry.negative, entry.frequency, entry.supercategory)
+    crops = tuple({crop.digest: crop for crop in entry.crops}.values())
+    return Category(number, entry.name, phrases, entry.negative, entry.frequency, entry.supercategory, crops)
 
 
 def _find_problems(entries: Sequence[Entry], categories: Sequence[Category]) -> list[tuple[int, str]]:
@@ -275,6 +294,7 @@ def _find_problems(entries: Sequence[Entry], categories: Sequence[Category]) -> 
     ids: dict[int, int] = {}  # id, name, phrase -> position of the first that has it
     names: dict[str, int] = {}
     phrases: dict[str, int] = {}
+    crops: dict[bytes, int] = {}
     for position, (entry, category) in enumerate(zip(entries, categories, strict=True)):
         me = f"{entry.place}: {label(category)}" if entry.place else label(category)
 
@@ -293,4 +313,7 @@ def _find_problems(entries: Sequence[Entry], categories: Sequence[Category]) -> 
             if (owner := phrases.setdefault(phrase_key(phrase), position)) != position:
                 why = taken(f"phrase {show(phrase)}", owner) + "; a phrase means one category"
                 problems.append((position, why))
+        for crop in category.crops:
+            if crop.data and (owner := crops.setdefault(crop.data, position)) != position:
+                problems.append((position, taken(f"image {show(crop.name)}", owner) + "; a crop means one category"))
     return problems

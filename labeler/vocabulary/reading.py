@@ -15,6 +15,7 @@ import yaml
 from labeler import plain_json, plain_yaml
 from labeler.errors import Refused, did_you_mean
 from labeler.json_stream import JsonStream, Readable
+from labeler.vocabulary.crops import Crop, crops_of
 from labeler.vocabulary.data_yaml import is_data_yaml, items_of
 from labeler.vocabulary.hints import find_in_line, find_invisible, find_roots
 
@@ -47,6 +48,7 @@ class Entry:
     synonyms: tuple[str, ...] = ()
     frequency: str | None = None
     supercategory: str | None = None
+    crops: tuple[Crop, ...] = ()
 
 
 @dataclass
@@ -206,8 +208,10 @@ def _from_mapping(item: Mapping[str, Any], place: str, problems: list[str], *, s
     negative = item.get("negative", False)
     if not isinstance(negative, bool):
         problems.append(f"{place}: `negative` of {show(name)} must be true or false, got {_kind(negative)}")
+    item, pictures = _apart(item)
+    crops = crops_of(pictures, f"{place}: {show(name)}", problems)
     phrases = _texts(item, "phrases", name, place, problems)
-    if "phrases" in item and not phrases:
+    if "phrases" in item and not phrases and not pictures:
         problems.append(f"{place}: `phrases` of {show(name)} is empty; leave it out and the name is the phrase")
     more = _texts(item, "synonyms", name, place, problems) if synonyms else ()
     texts = {key: item.get(key) for key in _TEXT_KEYS}
@@ -217,8 +221,17 @@ def _from_mapping(item: Mapping[str, Any], place: str, problems: list[str], *, s
     if len(problems) > before:
         return None
     kept = {key: value if isinstance(value, str) else None for key, value in texts.items()}
-    first = tuple(map(clean_phrase, phrases or (name,)))
-    return Entry(place, name, first, identifier, negative, tuple(map(clean_phrase, more)), **kept)
+    first = tuple(map(clean_phrase, phrases or (() if crops else (name,))))
+    return Entry(place, name, first, identifier, negative, tuple(map(clean_phrase, more)), crops=crops, **kept)
+
+
+def _apart(item: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+    """(a category with its phrases of words, its phrases that are mappings)."""
+    written = item.get("phrases")
+    if not isinstance(written, list | tuple):
+        return item, []
+    pictures = [phrase for phrase in written if isinstance(phrase, Mapping)]
+    return {**item, "phrases": [phrase for phrase in written if not isinstance(phrase, Mapping)]}, pictures
 
 
 def _texts(item: Mapping[str, Any], key: str, name: str, place: str, problems: list[str]) -> tuple[str, ...]:

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labeler import images
 from labeler.detectors.network import ModelNetwork, Rows, Scored, Setup
+from labeler.detectors.upload import model_input
+from labeler.errors import Refused
 from labeler.prompts import PromptPlan
 from labeler.prompts.owl.plan import OwlPlan
 
@@ -49,10 +52,12 @@ class OwlNetwork(ModelNetwork):
         return int(self.model.num_patches_height * self.model.num_patches_width)
 
     def encode_text(self) -> Queries:
-        """The queries of all phrases, each the `mean_of_templates`."""
+        """The queries of all phrases: of words the `mean_of_templates`, of a crop what the model sees in it."""
         prompts = [ids for phrase in self.plan.phrases for ids in phrase.prompts]
-        embedded = torch.cat([self._embed(prompts[at : at + _TEXTS]) for at in range(0, len(prompts), _TEXTS)])
-        return Queries((mean_of_templates(embedded, len(self.plan.templates))[None],))
+        embedded = [self._embed(prompts[at : at + _TEXTS]) for at in range(0, len(prompts), _TEXTS)]
+        words = iter(mean_of_templates(torch.cat(embedded), len(self.plan.templates)) if prompts else ())
+        crops = (phrase.crop for phrase in self.plan.phrases)
+        return Queries((torch.stack([next(words) if crop is None else self._look_at(crop) for crop in crops])[None],))
 
     def _embed(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """(prompts, dim) unit embeddings, float32. What fills a prompt lies behind its end, which sees none of it."""
@@ -61,6 +66,19 @@ class OwlNetwork(ModelNetwork):
         mask = torch.tensor([[1] * len(prompt) + [0] * (width - len(prompt)) for prompt in prompts])
         features = self._base.get_text_features(input_ids=ids.to(self.device), attention_mask=mask.to(self.device))
         return torch.nn.functional.normalize(features.pooler_output.float(), dim=-1)
+
+    def _look_at(self, crop: bytes) -> Tensor:
+        """(dim,) unit embedding of the object that fills a crop, by transformers' own rule, in float32.
+
+        OWLv2 takes its box of the highest objectness. OWL-ViT takes, of the boxes that nearly fill the crop, the one
+        least like the mean of all: most boxes on an object are background to it.
+        """
+        pixels = model_input(images.decode(crop).pixels, self.setup.rule, self.device)
+        map_of_features = self.model.image_embedder(pixel_values=pixels)[0]
+        query = self.model.embed_image_query(map_of_features.flatten(1, 2), map_of_features)[0]
+        if query is None:  # nothing is finite
+            raise Refused(f"checkpoint {self.setup.name} finds nothing in a crop of the vocabulary")
+        return torch.nn.functional.normalize(query[0, 0].float(), dim=-1)
 
     def encode_image(self, pixels: Tensor) -> Rows:
         with self.autocast():

@@ -12,6 +12,7 @@ from labeler.config import ModelConfig
 from labeler.errors import Refused
 from labeler.prompts import clip_tokenizer
 from labeler.prompts.clip_tokenizer import ClipTokenizer
+from labeler.prompts.family import CROPS
 from labeler.prompts.image_rule import GAUSSIAN, ImageRule, rule_from
 from labeler.prompts.owl.plan import OwlPlan
 from labeler.prompts.owl.planner import OwlPlanner
@@ -42,7 +43,7 @@ class OwlFamily:
     version: ClassVar = 1
     network: ClassVar = "labeler.detectors.owl.network:OwlNetwork"
     text_files: ClassVar = clip_tokenizer.FILES
-    options: ClassVar = frozenset({"prompts.templates"})
+    options: ClassVar = frozenset({"prompts.templates", CROPS})
     # A fifth of the threshold that they are used with, 0.1, as Grounding DINO's 0.05 is of 0.25.
     score_floor: ClassVar = 0.02
 

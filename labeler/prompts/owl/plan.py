@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,22 +15,31 @@ from labeler.prompts.family import Cost
 
 @dataclass(frozen=True)
 class OwlPhrase:
-    """A phrase, and what the text encoder reads of it.
+    """A phrase, and what the encoders see of it.
 
     Attributes:
-        prompts: token ids of the phrase in each template, start and end included.
+        text: its words; of a crop its digest.
+        prompts: token ids of the phrase in each template, start and end included; () for a crop.
+        crop: a picture's encoded bytes; None for words.
     """
 
     category_id: int
     text: str
     prompts: tuple[tuple[int, ...], ...]
+    crop: bytes | None = None
 
     def to_json(self) -> dict[str, Any]:
+        if self.crop is not None:
+            encoded = base64.b64encode(self.crop).decode()
+            return {"category_id": self.category_id, "text": self.text, "image": encoded}
         return {"category_id": self.category_id, "text": self.text, "input_ids": [list(ids) for ids in self.prompts]}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> OwlPhrase:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError."""
+        if "image" in data:
+            crop = base64.b64decode(data["image"], validate=True)
+            return OwlPhrase(int(data["category_id"]), str(data["text"]), (), crop)
         prompts = tuple(tuple(map(int, ids)) for ids in data["input_ids"])
         if not prompts or min(map(len, prompts)) < 3:
             raise ValueError("a prompt without a token")
@@ -64,7 +74,10 @@ class OwlPlan:
 
     def lines(self) -> list[str]:
         templates = "1 template" if len(self.templates) == 1 else f"{len(self.templates)} templates"
-        return [f"{len(self.phrases):,} phrases in {templates}, all in one pass of the detector per image"]
+        crops = sum(phrase.crop is not None for phrase in self.phrases)
+        pictures = "" if not crops else " and 1 crop" if crops == 1 else f" and {crops} crops"
+        words = f"{len(self.phrases) - crops:,} phrases in {templates}{pictures}"
+        return [f"{words}, all in one pass of the detector per image"]
 
     def cost(self) -> Cost:
         return Cost("image encoder and heads", "product with every phrase")

@@ -60,7 +60,12 @@ class OwlPlanner:
             else:
                 where = vocabulary.where(owner)
                 report.problems.append(f"{me} reads the same as {show(other)} of {where}; change one of them")
-        return phrases, report
+        phrases += [
+            OwlPhrase(category.id, crop.digest, (), crop.data)
+            for category in vocabulary.categories
+            for crop in category.crops
+        ]
+        return sorted(phrases, key=lambda phrase: phrase.category_id in vocabulary.negative_ids), report
 
     def _find_problem(
         self, spelled: str, prompts: tuple[tuple[int, ...], ...], templates: tuple[str, ...]
@@ -87,8 +92,8 @@ class OwlPlanner:
 
 
 def _texts(vocabulary: Vocabulary) -> Iterator[tuple[Category, str]]:
-    """Every phrase with its category, those of negatives last."""
-    for category in sorted(vocabulary.categories, key=lambda category: category.negative):  # stable
+    """Every phrase of words with its category."""
+    for category in vocabulary.categories:
         for text in category.phrases:
             yield category, text
 
