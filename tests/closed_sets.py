@@ -158,23 +158,23 @@ TYPES = tuple(SETTINGS)
 KEEPS_SHAPE = frozenset({"detr", "table-transformer", "conditional_detr", "dab-detr", "deformable_detr", "yolos"})
 
 
-def make_checkpoint(target: Path, model_type: str, *, labels: Sequence[str] = LABELS, seed: int = 3) -> Path:
+def make_checkpoint(target: Path, model_type: str, *, labels: Sequence[str] = LABELS, spread: float = 2) -> Path:
     """A checkpoint whose boxes and scores are far enough apart to be compared, and whose best scores are not tiny."""
     kind = KINDS[model_type]
     config = transformers.AutoConfig.for_model(
         model_type, **SETTINGS[model_type](), id2label=dict(enumerate(labels)), label2id=None
     )
-    torch.manual_seed(seed)
+    torch.manual_seed(3)
     model = getattr(transformers, kind.architecture)(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            redraw(name, parameter)
+            redraw(name, parameter, spread)
     model.save_pretrained(target)
     (target / "preprocessor_config.json").write_text(json.dumps({"size": size_of(model_type)}))
     return target
 
 
-def redraw(name: str, parameter: torch.Tensor) -> None:
+def redraw(name: str, parameter: torch.Tensor, spread: float) -> None:
     """New values that keep the size of what flows through; heads that spread their scores and boxes."""
     fan_in = parameter[0].numel() if parameter.dim() > 1 else 0
     if "query" in name and "embed" in name:
@@ -182,7 +182,7 @@ def redraw(name: str, parameter: torch.Tensor) -> None:
     elif fan_in:
         parameter.normal_(0, min(1.4 / fan_in**0.5, 1.0))
         if any(head in name for head in ("class_embed", "class_labels_classifier", "score_head")):
-            parameter.mul_(2)
+            parameter.mul_(spread)
     else:
         parameter.add_(torch.randn_like(parameter), alpha=0.1)
 
