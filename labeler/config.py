@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
@@ -54,7 +55,17 @@ def _byte_count(value: object) -> object:
     return value
 
 
+def _finite(value: object) -> object:
+    """What JSON can hold: a run stores it."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{value!r} cannot be stored as JSON: {error}") from None
+    return value
+
+
 Model = TypeVar("Model", bound=BaseModel)
+FiniteJson = Annotated[Any, BeforeValidator(_finite)]
 Bytes = Annotated[int, BeforeValidator(_byte_count), Field(gt=0)]
 
 
@@ -98,7 +109,7 @@ class ModelConfig(Section):
     name: str | None = None
     revision: str | None = None
     family: str | None = None  # a Python module with a detector of your own; None: what the checkpoint is of
-    options: dict[str, Any] = {}  # of such a module
+    options: dict[str, FiniteJson] = {}  # of such a module
     dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], OF_LABELER] = "auto"
     # The last is the reference; their results are equal.
     engine: Annotated[Literal["auto", "fast", "transformers"], OF_FAMILY] = "auto"

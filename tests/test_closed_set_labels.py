@@ -50,6 +50,23 @@ def test_the_map_comes_before_equal_names_and_several_labels_may_go_to_one_categ
     assert columns(exact) == [(1, 1), (1, 7), (2, 5)]
 
 
+def test_a_label_that_fits_two_categories_is_a_problem_until_it_is_mapped(tmp_path: Path) -> None:
+    """A name and another category's phrase."""
+    vocabulary = [{"id": 1, "name": "dog"}, {"id": 2, "name": "pet", "phrases": ["animal"]}]
+    assert columns(plan(tmp_path, vocabulary, person="pet")) == [(1, 5), (1, 7), (2, 1)]
+    twice = [{"id": 1, "name": "dog", "phrases": ["hound"]}, {"id": 2, "name": "pet", "phrases": ["dog"]}]
+    with pytest.raises(Refused) as refused:
+        plan(tmp_path, twice)
+    assert refused.value.problems[0] == 'model.labels: the label "dog" fits "dog" and "pet"; map it to one of them'
+    assert columns(plan(tmp_path, twice, dog="pet", DOG="dog")) == [(1, 7), (2, 5)]
+
+
+def test_pascal_voc_s_spellings_stand_for_coco_s_unless_they_are_categories_themselves(tmp_path: Path) -> None:
+    assert columns(plan(tmp_path, ["tv"])) == [(1, 2)]
+    with pytest.raises(Refused, match="tv"):
+        plan(tmp_path, ["tv", "tvmonitor"])  # the label is tvmonitor's, and tv has none
+
+
 def test_fillers_match_nothing_by_themselves(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         plan(tmp_path, ["n/a", "label_4"])

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from labeler.checkpoints.contents import digest_of_folder
 from labeler.cli import main
 from labeler.config import load_config
 from labeler.digests import digest_of
@@ -168,6 +169,47 @@ def test_what_it_does_not_have_is_refused_by_name(override: str, message: str, m
     with pytest.raises(Refused) as refused:
         resolve_job(load_config(write_own_config(tmp_path, module), [override]))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["2024-01-01", ".nan", "[1, {b: .inf}]"])
+def test_options_that_cannot_be_stored_are_refused_by_key(value: str, module: str, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"model\.options\.part.* cannot be stored as JSON"):
+        load_config(write_own_config(tmp_path, module), [f"model.options={{part: {value}}}"])
+
+
+@pytest.mark.parametrize("value", ["https://user:secret@host/x", "{deep: ['https://host/x?key=secret']}"])
+def test_options_with_a_secret_are_refused_because_a_run_stores_them(value: str, module: str, tmp_path: Path) -> None:
+    config = load_config(write_own_config(tmp_path, module), [f"model.options={{part: {value}}}"])
+    with pytest.raises(Refused, match=r"model\.options\.part holds an address with a password or a query") as refused:
+        resolve_job(config)
+    assert "secret" not in str(refused.value)
+
+
+def test_an_output_inside_the_model_s_folder_is_refused(module: str, tmp_path: Path) -> None:
+    config = write_own_config(tmp_path, module)
+    folder = load_config(config).model.name
+    with pytest.raises(Refused, match="is inside the model's folder"):
+        resolve_job(load_config(config, [f"output={folder}/run"]))
+
+
+def test_the_whole_folder_of_a_package_is_in_the_digest(module: str, tmp_path: Path) -> None:
+    beside = write_module(tmp_path / "code", f"{module.partition('.')[0]}.parts.inner", "A = 1\n")
+    first = UserModule.find(module).digest
+    forget_module(module.partition(".")[0])
+    beside.write_text("A = 2\n")
+    assert UserModule.find(module).digest != first
+
+
+def test_the_digest_of_a_folder_follows_links_and_leaves_out_what_python_compiles(tmp_path: Path) -> None:
+    folder, far = write_weights(tmp_path / "model"), write_weights(tmp_path / "far")
+    (folder / "linked").symlink_to(far)
+    (far / "back").symlink_to(folder)  # a circle
+    first = digest_of_folder(folder)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "det.pyc").write_bytes(b"compiled")
+    assert digest_of_folder(folder) == first
+    write_weights(far, 0.75)
+    assert digest_of_folder(folder) != first
 
 
 def test_options_of_a_module_are_refused_for_others(checkpoint: Path, tmp_path: Path) -> None:

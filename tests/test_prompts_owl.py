@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import CLIPTokenizer
 
 from labeler.cli import main
-from labeler.config import ModelConfig, PromptsConfig
+from labeler.config import ModelConfig, PromptsConfig, make_config
 from labeler.errors import Refused
+from labeler.labeling.resolve import resolve_job
 from labeler.prompts import plan_from_json
 from labeler.prompts.owl.family import OWL_V2, OWL_VIT
 from labeler.prompts.owl.planner import OwlPlanner
@@ -142,3 +145,22 @@ def test_a_missing_tokenizer_file_is_one_line(
     error = capsys.readouterr().err
     assert missing in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("part", [{"text_config": [1]}, {"text_config": {"max_position_embeddings": "x"}}])
+def test_a_damaged_config_is_refused_in_a_line(folder: Path, tmp_path: Path, part: dict[str, Any]) -> None:
+    shutil.copytree(folder, tmp_path / "damaged")
+    config = tmp_path / "damaged" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **part}))
+    with pytest.raises(Refused, match=r"(text_config|max_position_embeddings) in its config.json is"):
+        OWL_V2.planner(tmp_path / "damaged", ModelConfig())
+    with pytest.raises(Refused, match=r"vision_config in its config.json is \[1\], not settings"):
+        OWL_V2.image_rule({}, {"vision_config": [1]}, "damaged")
+
+
+def test_torch_s_resize_is_refused_before_anything_starts(folder: Path, tmp_path: Path) -> None:
+    """Theirs is a Gaussian of its own, and OWL-ViT's is bicubic."""
+    values = {"input": str(tmp_path), "output": str(tmp_path / "run"), "vocabulary": NAMES}
+    config = make_config({**values, "model": {"name": str(folder)}}, ["detect.resize=torch"])
+    with pytest.raises(Refused, match=r"detect.resize=torch: checkpoint .* does not resize bilinearly"):
+        resolve_job(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import Sam3Model
 
 from labeler.labels.boxes import iou
 from labeler.labels.detections import Detections
+from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import TOKENS, PhrasePasses, TokenizedPhrase
 from labeler.segmenters import Sam
 from tests.sam3_model import PHRASES, SIDE, sam3_checkpoint
@@ -113,6 +115,15 @@ def test_one_pass_a_phrase_serves_all_boxes_of_a_category(folder: Path, monkeypa
     boxes = [[10 * n, 5 * n, 10 * n + 30, 5 * n + 30] for n in range(9)]
     sam.segment(pattern(HEIGHT, WIDTH), detections_of(boxes, [1, 2, 1, 2, 1, 1, 2, 1, 1]))
     assert looked == [0, 1]  # nothing of category 3 is there: its phrases are not asked for
+
+
+def test_its_images_are_normalised_as_the_detector_s_where_the_checkpoint_does_not_say(tmp_path: Path) -> None:
+    sam3_checkpoint(tmp_path)
+    (tmp_path / "preprocessor_config.json").unlink()
+    found = Sam(tmp_path, device="cpu", threads=1, phrases=PLAN).preprocessing
+    rule = Sam3Family().image_rule({}, json.loads((tmp_path / "config.json").read_text()), "drawn")
+    assert (found.mean, found.std, found.side) == (rule.mean, rule.std, rule.size[0])
+    assert found.mean == (0.5, 0.5, 0.5)
 
 
 def test_the_side_is_read_from_the_config_of_the_whole_and_of_the_part(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +49,20 @@ def digest_of(found: Located) -> str:
 
 
 def digest_of_folder(folder: Path) -> str:
-    """A digest over every file in a folder and below it, but for hidden ones: a user's detector may read any."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    names = sorted(path.relative_to(folder).as_posix() for path in files)
-    return _digest_of_files(folder, [name for name in names if not any(p.startswith(".") for p in name.split("/"))])
+    """A digest over every file in a folder and below it, links followed: a user's detector may read any.
+
+    Hidden files and what Python compiles of others are left out.
+    """
+    names, seen = [], set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(here))
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and name != "__pycache__" and os.path.realpath(Path(here, name)) not in seen
+        ]
+        names += [Path(here, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
+    return _digest_of_files(folder, sorted(name for name in names if (folder / name).is_file()))
 
 
 def image_processor_config(folder: Path) -> dict[str, Any]:

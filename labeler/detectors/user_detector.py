@@ -178,5 +178,10 @@ class UserDetector:
 
 def _arrays(found: Any) -> tuple[Array, Array, Array]:
     """(boxes, scores, category ids) on the host; ValueError for what is not three of them."""
-    boxes, scores, ids = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in found)
+    boxes, scores, ids = (
+        (part.float() if part.is_floating_point() else part).detach().cpu().numpy()
+        if isinstance(part, torch.Tensor)
+        else part
+        for part in found
+    )
     return np.asarray(boxes, np.float32), np.asarray(scores, np.float32), np.asarray(ids)

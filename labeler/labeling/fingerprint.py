@@ -98,18 +98,18 @@ def resize_kernel(detect: DetectConfig, rule: ImageRule) -> str:
 
 def public_config(config: Config) -> dict[str, Any]:
     """The resolved configuration for run.json, without secrets in its URIs, wherever in it they stand."""
-    values: dict[str, Any] = _redacted(config.model_dump(mode="json"))
+    values: dict[str, Any] = redacted(config.model_dump(mode="json"))
     values["input"]["uri"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.input_uris]
     values["output"]["uri"] = storage.redact(storage.absolute_uri(config.output.uri))
     return values
 
 
-def _redacted(value: Any) -> Any:
+def redacted(value: Any) -> Any:
     """Plain data with every text in it redacted."""
     if isinstance(value, dict):
-        return {key: _redacted(inner) for key, inner in value.items()}
+        return {key: redacted(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_redacted(inner) for inner in value]
+        return [redacted(inner) for inner in value]
     return storage.redact(value) if isinstance(value, str) else value
 
 

@@ -15,9 +15,10 @@ from labeler.checkpoints import DetectorCheckpoint, resolve
 from labeler.checkpoints.library import check_transformers
 from labeler.config import OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
-from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, rule_of
+from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, redacted, rule_of
 from labeler.labels.records import LABELS
 from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule, refused_crops
+from labeler.prompts.image_rule import BILINEAR
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
 from labeler.prompts.vocabulary_for import load_vocabulary
@@ -163,8 +164,12 @@ def vocabulary_spec(config: Config) -> Any:
 
 
 def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
-    """Refused for options that other families have, and for a size that the model does not take."""
-    rule_of(config, checkpoint)
+    """Refused for options that other families have, for what the model does not take, and for what cannot be stored."""
+    rule = rule_of(config, checkpoint)
+    if config.detect.resize == "torch" and rule.resample != BILINEAR:
+        raise Refused(f"detect.resize=torch: checkpoint {checkpoint.name} does not resize bilinearly; leave it out")
+    if checkpoint.module is not None:
+        _check_module_options(config, checkpoint)
     asked = of_families(config)
     if isinstance(checkpoint.family, ModuleFamily):
         asked |= changed(config, OF_LABELER)
@@ -174,6 +179,19 @@ def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
             f"{', '.join(foreign)}: checkpoint {checkpoint.name} is of the family {checkpoint.family.name}, "
             f"which has no such option; leave {'it' if len(foreign) == 1 else 'them'} out"
         )
+
+
+def _check_module_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
+    """Refused for options that hold a secret, and for an output that would change the digest of the model's folder."""
+    for name, value in config.model.options.items():
+        if redacted(value) != value:
+            raise Refused(
+                f"model.options.{name} holds an address with a password or a query, and a run's options are stored as "
+                "they are; let the module read it from the environment"
+            )
+    output = Path(storage.absolute_uri(config.output.uri))
+    if checkpoint.folder.absolute() in (output, *output.parents):
+        raise Refused(f"output {config.output.uri} is inside the model's folder {checkpoint.name}; write it elsewhere")
 
 
 def _with_family_defaults(config: Config, checkpoint: DetectorCheckpoint) -> Config:

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module, invalidate_caches
 from pathlib import Path
@@ -145,14 +145,29 @@ def _require(name: str, good: bool, problem: str) -> None:
 
 
 def _digest_of(module: ModuleType, name: str) -> str:
-    """Of the module's source file. Refused where that is not any more what this process imported."""
+    """Of the module's source. Refused where that is not any more what this process imported."""
     try:
-        found = digest_of(_source(module).read_bytes())
+        found = _digest_of_files(_sources(module))
     except OSError as error:
         raise Refused(f"model.family {name}: {error.filename} cannot be read: {error.strerror}") from None
     if vars(module).setdefault("__labeler_digest__", found) != found:
         raise Refused(f"model.family {name} was changed after this process imported it; start the command again")
     return found
+
+
+def _sources(module: ModuleType) -> list[Path]:
+    """The file of a module by itself; of one in a package every .py of its folder and below, whichever it imports."""
+    source = _source(module)
+    return sorted(source.parent.rglob("*.py")) if module.__package__ else [source]
+
+
+def _digest_of_files(sources: Sequence[Path]) -> str:
+    """Of one file its own digest, of several one over their names and contents."""
+    if len(sources) == 1:
+        return digest_of(sources[0].read_bytes())
+    folder = Path(os.path.commonpath(sources))
+    lines = [f"{path.relative_to(folder).as_posix()} {digest_of(path.read_bytes())}" for path in sources]
+    return digest_of("\n".join(lines).encode())
 
 
 def _source(module: ModuleType) -> Path:

@@ -27,7 +27,16 @@ from labeler.truth.ground_truth import read_ground_truth
 
 FILE = "reproduction.json"  # in the run's folder
 SCHEMA_VERSION = 1
-MAY_DIFFER = ("ray.", "input.", "model.device=", "model.dtype=", "model.engine=", "model.revision=", "model.s3.")
+MAY_DIFFER = (
+    "ray.",
+    "input.",
+    "model.device=",
+    "model.dtype=",
+    "model.engine=",
+    "model.revision=",
+    "model.s3.",
+    "model.labels",
+)
 _PLACE = ("device", "dtype", "engine", "engine_check")
 LEAST_AGREEMENT = 0.97  # part of the compared boxes
 

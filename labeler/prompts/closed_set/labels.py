@@ -13,6 +13,15 @@ from labeler.vocabulary.reading import clean_phrase, phrase_key, show
 
 _NAMELESS = re.compile(r"n/a|label_\d+", re.IGNORECASE)  # numbers that COCO skips, and transformers' own fillers
 _MAX_LABELS = 100_000
+# Pascal VOC's spellings of what COCO calls otherwise, which some checkpoints trained on COCO carry.
+_SPELLINGS = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
 OPTION = "model.labels"
 
 
@@ -92,7 +101,7 @@ class LabelMap:
             if name is not None:
                 category = by_name.get(name)
             else:
-                category = by_key.get(label.key) if label.named else None
+                category = by_key.get(label.key, by_key.get(_SPELLINGS.get(label.key, ""))) if label.named else None
             if category is not None:
                 found.append((category, label))
         order = {category.id: place for place, category in enumerate(vocabulary.categories)}
@@ -100,7 +109,24 @@ class LabelMap:
 
     def problems(self, vocabulary: Vocabulary) -> list[str]:
         """Everything that does not fit between the labels, the map and the vocabulary, a line each."""
-        return [*self._unknown_labels(), *self._unknown_categories(vocabulary), *self._uncovered(vocabulary)]
+        return [
+            *self._unknown_labels(),
+            *self._unknown_categories(vocabulary),
+            *self._ambiguous(vocabulary),
+            *self._uncovered(vocabulary),
+        ]
+
+    def _ambiguous(self, vocabulary: Vocabulary) -> Iterator[str]:
+        """Labels that read like phrases of several categories."""
+        owners: dict[str, list[Category]] = {}
+        for category in vocabulary.categories:
+            for key in {phrase_key(clean_phrase(text)) for text in (*category.phrases, category.name)}:
+                owners.setdefault(key, []).append(category)
+        for label in self.labels:
+            several = owners.get(label.key, []) if label.named and self.category_name(label) is None else []
+            if len(several) > 1:
+                names = " and ".join(show(category.name) for category in several)
+                yield f"{OPTION}: the label {show(label.text)} fits {names}; map it to one of them"
 
     def _unknown_labels(self) -> Iterator[str]:
         texts, keys = {label.text for label in self.labels}, {label.key for label in self.labels if label.named}

@@ -49,7 +49,7 @@ class OwlFamily:
 
     def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
         settings = {**_CLIP, **processor}
-        read = _side((config.get("vision_config") or {}).get("image_size", self.side), name)
+        read = _side(_section(config, "vision_config", name).get("image_size", self.side), name)
         side = _side(settings.get("size", read), name)
         if side != read:
             raise Refused(f"checkpoint {name}: the image processor's size {side} is not the model's {read} pixels")
@@ -64,8 +64,11 @@ class OwlFamily:
         return replace(rule, resample=GAUSSIAN)
 
     def planner(self, folder: Path, model: ModelConfig) -> OwlPlanner:
-        text = plain_json.parse(read_regular(folder / "config.json")).get("text_config") or {}
-        return OwlPlanner(self.name, ClipTokenizer.load(folder), int(text.get("max_position_embeddings", _MAX_TOKENS)))
+        config = plain_json.parse(read_regular(folder / "config.json"))
+        longest = _section(config, "text_config", folder.name).get("max_position_embeddings", _MAX_TOKENS)
+        if not isinstance(longest, int) or longest < 3:
+            raise Refused(f"checkpoint {folder.name}: max_position_embeddings in its config.json is {longest!r}")
+        return OwlPlanner(self.name, ClipTokenizer.load(folder), longest)
 
     def plan_from_json(self, data: Mapping[str, Any]) -> OwlPlan:
         return OwlPlan.from_json(data)
@@ -73,6 +76,14 @@ class OwlFamily:
 
 OWL_VIT = OwlFamily("owl-vit", {"owlvit": "OwlViTForObjectDetection"}, "stretch", 768)
 OWL_V2 = OwlFamily("owlv2", {"owlv2": "Owlv2ForObjectDetection"}, "square", 960)
+
+
+def _section(config: Mapping[str, Any], part: str, name: str) -> Mapping[str, Any]:
+    """A section of config.json, empty where there is none. Refused where it is something else."""
+    section = config.get(part) or {}
+    if not isinstance(section, Mapping):
+        raise Refused(f"checkpoint {name}: {part} in its config.json is {section!r}, not settings")
+    return section
 
 
 def _side(size: Any, name: str) -> int:

@@ -44,8 +44,8 @@ class PhrasePlanner:
         for category in vocabulary.categories:
             passes += len(category.phrases)
             problems += [f"{vocabulary.where(category)}: {problem}" for problem in self._problems(category)]
-        warnings = [f"{passes} phrases are {passes} passes an image"] if passes >= _MANY_PASSES else []
-        return PlanReport(problems, warnings)
+        costly = [f"{passes} phrases are {passes} passes an image"] if passes >= _MANY_PASSES else []
+        return PlanReport(problems, [*vocabulary.warnings, *costly])
 
     def _problems(self, category: Category) -> list[str]:
         if category.negative:
