@@ -67,4 +67,13 @@ def test_ci_installs_a_browser_that_is_missing_and_requires_it(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     install, *made = done.stdout.splitlines()[1:]
     assert install.split()[-2:] == ["chromium", "chromium-driver"]
-    assert made == ["check 1", "check-lock 1", "test-package 1", "demo 1", "test 1"]
+    assert made[0] == "install 1"
+    assert sorted(made[1:4]) == ["check 1", "check-lock 1", "test-package 1"]  # the last beside the others
+    assert made[4:] == ["demo 1", "test 1"]
+
+
+def test_ci_fails_where_the_package_does_although_it_is_tested_beside(tmp_path: Path) -> None:
+    make = 'echo "$1"; [ "$1" != test-package ]'
+    done = ci(programs(tmp_path / "bin", "dirname", id="echo 0", apt_get="true", make=make))
+    assert done.returncode != 0
+    assert "demo" not in done.stdout.split()

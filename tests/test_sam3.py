@@ -19,13 +19,16 @@ from labeler.checkpoints import resolve
 from labeler.cli import main
 from labeler.config import Config, make_config
 from labeler.errors import Refused
+from labeler.labeling.recipe import detector_recipe
 from labeler.labeling.resolve import resolve_job
 from labeler.pipeline.label import label
 from labeler.prompts.clip_tokenizer import ClipTokenizer
 from labeler.prompts.sam3.plan import PhrasePasses, TokenizedPhrase
 from labeler.runs import open_run, read_snapshot
 from labeler.segmenters import Sam
+from labeler.training import shapes
 from tests.clip_files import write_clip_files
+from tests.closed_sets import Poisoned
 from tests.inputs import image_bytes
 from tests.sam3_model import PHRASES, SIDE, redraw, sam3_checkpoint, sam3_config
 
@@ -137,3 +140,38 @@ def test_a_checkpoint_for_videos_is_its_detector(folder: Path, tmp_path: Path) -
     found = resolve(tmp_path, weights=False)
     assert (found.family.name, found.architecture, found.rule.size) == ("sam3", "Sam3Model", (SIDE, SIDE))
     assert found.rule.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.slow  # three runs and a derived one
+@pytest.mark.usefixtures("local_ray")
+def test_fifty_scenes_are_labeled_swapped_names_swap_ids_and_what_is_not_finite_is_an_error(
+    folder: Path, tmp_path: Path
+) -> None:
+    drawn = shapes.write_data_set(str(tmp_path / "scenes"), images=50, seed=5, sizes=[(160, 120)])
+    source = Path(drawn.shards[0]).parent
+
+    def run(output: str, names: list[str], **options: Any) -> list[dict[str, Any]]:
+        config = config_of(folder, source, tmp_path / output, f"vocabulary={json.dumps(names)}")
+        label(config, console=Console(file=io.StringIO()), **options)
+        return rows_of(tmp_path / output)
+
+    rows, swapped = run("run", NAMES), run("swapped", [NAMES[1], NAMES[0], NAMES[2]])
+    assert sum(row["status"] == "labeled" for row in rows) >= 40
+    assert {1, 2, 3} <= {d["category_id"] for row in rows for d in row["detections"]}
+    for row, other in zip(rows, swapped, strict=True):
+        ids = [{1: 2, 2: 1, 3: 3}[d["category_id"]] for d in row["detections"]]
+        assert [d["category_id"] for d in other["detections"]] == ids
+    config = config_of(folder, source, tmp_path / "poisoned")
+    poisoned = run("poisoned", NAMES, make_detector=Poisoned(detector_recipe(resolve_job(config), threads=1)))
+    assert {row["status"] for row in poisoned} == {"detect_error"}  # never "empty"
+    assert main(["mask", str(tmp_path / "run"), f"masks.model={folder}", "masks.threshold=0.05"]) == 0
+    masked = rows_of(tmp_path / "run-masks")
+    assert [row["image_key"] for row in masked] == [row["image_key"] for row in rows]
+    assert sum(d["mask"] is not None for row in masked for d in row["detections"]) > 50
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    run = open_run(str(output))
+    assert run is not None
+    rows = [row for table in read_snapshot(run).tables() for row in table.to_pylist()]
+    return sorted(rows, key=lambda row: row["image_key"])
