@@ -55,7 +55,8 @@ def rows_of(output: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("model_type", EVERY_TYPE)
 def test_every_type_labels_scenes(model_type: str, scenes: str, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    statuses = run_label(config_of(scenes, output, make_checkpoint(tmp_path / "model", model_type, spread=4)))
+    spread = 4 if model_type == "rf_detr" else 2  # of the scores: so that most images have one above the floor
+    statuses = run_label(config_of(scenes, output, make_checkpoint(tmp_path / "model", model_type, spread=spread)))
     assert sum(statuses.values()) == SCENES
     assert statuses["labeled"] >= 40
     found = [box for row in rows_of(output) for box in row["detections"]]
