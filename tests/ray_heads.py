@@ -121,7 +121,7 @@ def head_node() -> Iterator[str]:
     """A Ray head with its job server; yields the address to submit to."""
     folder = tempfile.mkdtemp(prefix="r")  # Ray's sockets need a shorter path than pytest's folders
     # Every port that has a fixed default: another Ray of the tests may hold those. A node whose agent finds its port
-    # taken starts without a word, and has "no available agent" for ever.
+    # taken starts all the same, and never has an "available agent".
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
     ports = {name: free_port() for name in names}
     dashboard = ports["dashboard-port"]

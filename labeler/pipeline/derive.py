@@ -1,4 +1,4 @@
-"""Derived runs: rows of a complete run made anew, to retry them or to give them masks; readers lay one over it."""
+"""Derived runs: rows of a complete run made again, to retry them or to give them masks; readers lay one over it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def retry(
     make_detector: Callable[[], Detector] | None = None,
     console: Console | None = None,
 ) -> Outcome | None:
-    """Label the images of a complete run that have one of `statuses` anew, as the run did, into a derived run.
+    """Label the images of a complete run that have one of `statuses` again, as the run did, into a derived run.
 
     Args:
         overrides: `section.key=value`; only what decides no row that succeeded, so workers, device and the pixel limit.
