@@ -2,7 +2,7 @@
 
     python -m benchmarks.chunking --images 200
 
-The shapes checkpoint looks at scenes it has never seen, for all 80 names: in one prompt, in chunks, one phrase a pass
+The shapes checkpoint looks at scenes it has never seen, for all 80 names: in one prompt, in chunks, one phrase per pass
 (what the zero-shot pipelines do), and with word-level masks, where every word attends to all others (GLIP's way). It
 was trained with phrases closed off from each other, so the latter says what a mask does that the training did not have.
 """
@@ -64,10 +64,10 @@ def main() -> None:
     ways: dict[str, dict[str, Any]] = {
         "packed: all in one prompt": {},
         "packed, four chunks": {"max_categories": 20},
-        "mmdet: 40 names a chunk": {"protocol": "mmdet"},
+        "mmdet: 40 names per chunk": {"protocol": "mmdet"},
         "glip: 40, every word sees all": {"protocol": "glip"},
         "glip, all in one prompt": {"protocol": "glip", "max_categories": 80},
-        "sentence: one phrase a pass": {"protocol": "sentence"},
+        "sentence: one phrase per pass": {"protocol": "sentence"},
     }
     print(f"{'':30}{'chunks':>8}{'AP seen':>10}{'AP held out':>13}{'ms/image':>10}")
     rows = {}

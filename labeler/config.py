@@ -122,7 +122,8 @@ class ModelConfig(Section):
 class PromptsConfig(Section):
     """How the vocabulary becomes prompts."""
 
-    # mmdet: 40 names a chunk in their order; glip: likewise, and every word sees all others; sentence: a phrase a pass
+    # mmdet: 40 names per chunk in their order; glip: the same, but every word sees all others; sentence: one phrase per
+    # pass.
     protocol: Annotated[Literal["packed", "mmdet", "glip", "sentence"], OF_FAMILY] = "packed"
     max_tokens: Annotated[int, OF_FAMILY] = Field(256, ge=8, le=256)
     max_categories: Annotated[int | None, OF_FAMILY] = Field(None, gt=0)

@@ -20,7 +20,7 @@ def drawn(height: int, width: int) -> np.ndarray:
 
 
 def of_transformers(image: np.ndarray, side: int) -> np.ndarray:
-    """(side, side, 3) levels of 0 to 255, before anything is normalised."""
+    """(side, side, 3) levels of 0 to 255, before anything is normalized."""
     processor = Owlv2ImageProcessorPil(size={"height": side, "width": side}, do_normalize=False)
     return np.asarray(processor(image)["pixel_values"][0]).transpose(1, 2, 0) * 255
 

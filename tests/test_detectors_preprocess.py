@@ -119,7 +119,7 @@ def test_an_image_that_was_decoded_smaller_comes_to_the_same_size_and_keeps_its_
 def test_a_resize_that_there_is_not_is_refused(tmp_path):
     with pytest.raises(Refused, match="resize is one of pillow, torch; got opencv"):
         Preprocessing.of(checkpoint(tmp_path), resize="opencv")
-    with pytest.raises(Refused, match=r"does not resize bilinearly: leave detect.resize out"):
+    with pytest.raises(Refused, match=r"detect\.resize=torch: checkpoint .* does not resize bilinearly; leave it out"):
         Preprocessing.of(checkpoint(tmp_path, resample=1), resize="torch")  # Lanczos
 
 

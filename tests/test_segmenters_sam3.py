@@ -117,7 +117,7 @@ def test_one_pass_a_phrase_serves_all_boxes_of_a_category(folder: Path, monkeypa
     assert looked == [0, 1]  # nothing of category 3 is there: its phrases are not asked for
 
 
-def test_its_images_are_normalised_as_the_detector_s_where_the_checkpoint_does_not_say(tmp_path: Path) -> None:
+def test_its_images_are_normalized_as_the_detector_s_where_the_checkpoint_does_not_say(tmp_path: Path) -> None:
     sam3_checkpoint(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
     found = Sam(tmp_path, device="cpu", threads=1, phrases=PLAN).preprocessing

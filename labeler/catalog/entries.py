@@ -65,7 +65,7 @@ ENTRIES = (
         "iSEE-Laboratory/llmdet_large",
         Figure(LVIS, 51.1, _MINIVAL, _LLMDET),
         tiny=False,
-        note="52.4 is published with 80 names a chunk",
+        note="52.4 is published with 80 names per chunk",
     ),
     KnownModel(
         "google/owlv2-base-patch16-ensemble",
@@ -87,7 +87,7 @@ ENTRIES = (
             Figure(COCO, 56.4, "boxes", "SAM 3's paper", uncertain=True),
             Figure(LVIS_VAL, 53.6, "boxes", "SAM 3's paper", uncertain=True),
         ),
-        note="a phrase a pass, which makes masks as well",
+        note="also makes masks: masks.model",
     ),
     _closed(
         "PekingU/rtdetr_r50vd",

@@ -10,7 +10,7 @@ from labeler.prompts.families import architecture_of, family_of
 
 BEGIN, END = "<!-- models: begin -->", "<!-- models: end -->"  # around what is generated
 # Family -> in what form it is told names; other families of labeler's own say it here, too.
-PROMPTS = {"grounding-dino": "prompt chunks of up to 256 tokens", "sam3": "a phrase a pass, up to 32 tokens"}
+PROMPTS = {"grounding-dino": "prompt chunks of up to 256 tokens", "sam3": "one phrase per pass, up to 32 tokens"}
 _OF_MODEL_TYPE = {"owlv2": "a query for each phrase", "owlvit": "a query for each phrase"}
 _CLOSED = "its own labels"
 

@@ -11,7 +11,7 @@ from labeler.commands.label import describe
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser(
-        "mask", help="give masks to a run's boxes (SAM, SAM-HQ, SAM 2, SAM 3), as a run laid over it"
+        "mask", help="add masks to a run's boxes (SAM, SAM-HQ, SAM 2, SAM 3) in a derived run that overlays it"
     )
     parser.add_argument("run_uri", metavar="RUN", help="the complete run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="masks.model=..., masks.threshold=0.4")

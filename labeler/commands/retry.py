@@ -10,7 +10,7 @@ from labeler.commands.label import describe
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("retry", help="label failed images of a run once more, as a run laid over it")
+    parser = verbs.add_parser("retry", help="relabel failed images of a run in a derived run that overlays it")
     parser.add_argument("run_uri", metavar="RUN", help="the complete run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. detect.max_pixels=1000000000")
     parser.add_argument("--status", required=True, metavar="A,B", help="e.g. quarantined,read_error")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from labeler.checkpoints import DetectorCheckpoint
 from labeler.errors import LabelerError, Refused
-from labeler.prompts.image_rule import BILINEAR, ImageRule
+from labeler.prompts.image_rule import ImageRule
 
 RESIZES = ("pillow", "torch")
 
@@ -68,8 +68,7 @@ class Preprocessing:
         rule = checkpoint.rule.with_edges(image_size)
         if resize not in RESIZES:
             raise Refused(f"resize is one of {', '.join(RESIZES)}; got {resize}")
-        if resize == "torch" and rule.resample != BILINEAR:
-            raise Refused(f"checkpoint {checkpoint.name} does not resize bilinearly: leave detect.resize out")
+        rule.require_resize(resize, checkpoint.name)
         return Preprocessing(rule, resize)
 
     def prepare(self, image_rgb: npt.NDArray[np.uint8], full_size: tuple[int, int] | None = None) -> Prepared:

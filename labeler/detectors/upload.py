@@ -26,7 +26,7 @@ def upload(images: Sequence[Prepared], rule: ImageRule, device: torch.device) ->
 
 
 def model_input(image_rgb: npt.NDArray[np.uint8], rule: ImageRule, device: torch.device) -> Tensor:
-    """(1, 3, h, w) float32: one upright image as the model takes it, resized and normalised."""
+    """(1, 3, h, w) float32: one upright image as the model takes it, resized and normalized."""
     pixels = upload([Preprocessing(rule).prepare(image_rgb)], rule, device)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (rule.mean, rule.std))
     return ((pixels.permute(0, 3, 1, 2).float() * rule.scale - mean) / std).contiguous()

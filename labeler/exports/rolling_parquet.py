@@ -57,7 +57,7 @@ class ParquetRows:
 
 
 class ParquetPart(Part):
-    """A part of Parquet files, one of each table for each split; full when one of them has so many bytes.
+    """A part of a Parquet export: one file per table and split. It is full when one file reaches the size limit.
 
     Args:
         schemas: of each table: the folder of its files.

@@ -18,7 +18,6 @@ from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, redacted, rule_of
 from labeler.labels.records import LABELS
 from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule, refused_crops
-from labeler.prompts.image_rule import BILINEAR
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
 from labeler.prompts.vocabulary_for import load_vocabulary
@@ -148,7 +147,7 @@ def mask_phrases(config: Config, segmenter: SegmenterCheckpoint | None, vocabula
     Raises:
         Refused: the vocabulary has phrases that it cannot look for.
     """
-    if segmenter is None or segmenter.architecture != Sam3Family.architectures["sam3"]:
+    if segmenter is None or not segmenter.looks_for_phrases:
         return None
     found = tuple(category for category in vocabulary.categories if not category.negative)  # the others have no boxes
     family = Sam3Family()
@@ -165,9 +164,7 @@ def vocabulary_spec(config: Config) -> Any:
 
 def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
     """Refused for options that other families have, for what the model does not take, and for what cannot be stored."""
-    rule = rule_of(config, checkpoint)
-    if config.detect.resize == "torch" and rule.resample != BILINEAR:
-        raise Refused(f"detect.resize=torch: checkpoint {checkpoint.name} does not resize bilinearly; leave it out")
+    rule_of(config, checkpoint).require_resize(config.detect.resize, checkpoint.name)
     if checkpoint.module is not None:
         _check_module_options(config, checkpoint)
     asked = of_families(config)

@@ -60,6 +60,18 @@ class ImageRule:
             raise Refused(f"image_size cannot be chosen: the model takes images of {self}; leave it out")
         return replace(self, size=(int(edges[0]), int(edges[1])))
 
+    def require_resize(self, resize: str, name: str) -> None:
+        """
+        Args:
+            resize: `detect.resize`.
+            name: of the checkpoint, for the refusal.
+
+        Raises:
+            Refused: if torch has no kernel for the rule's filter.
+        """
+        if resize == "torch" and self.resample != BILINEAR:
+            raise Refused(f"detect.resize=torch: checkpoint {name} does not resize bilinearly; leave it out")
+
     def target(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) that an upright image of this size is resized to, without what is filled beside it."""
         if self.fit == "none":

@@ -9,7 +9,7 @@ from typing import Any
 
 from labeler.checkpoints import Checkpoint, digest_of, locate, model_config
 from labeler.errors import Refused
-from labeler.prompts.sam3.family import side_of
+from labeler.prompts.sam3.family import Sam3Family, side_of
 
 # config.json's model_type -> class in transformers. The checkpoints of SAM 2, 2.1 and 3 are published with the parts
 # that follow objects through a video; the class for images leaves those out.
@@ -18,10 +18,8 @@ FAMILIES = {
     "sam_hq": "SamHQModel",
     "sam2": "Sam2Model",
     "sam2_video": "Sam2Model",
-    "sam3": "Sam3Model",
-    "sam3_video": "Sam3Model",
+    **Sam3Family.architectures,
 }
-SAM3 = frozenset({"sam3", "sam3_video"})  # those that look for phrases
 DEFAULT_SIDE = 1024  # of the model's square input, where config.json does not say
 
 
@@ -30,6 +28,11 @@ class SegmenterCheckpoint(Checkpoint):
     """A checkpoint of the SAM family; `side` is that of the model's square input, in pixels."""
 
     side: int
+
+    @property
+    def looks_for_phrases(self) -> bool:
+        """Whether it is asked for names (SAM 3), and not shown boxes."""
+        return self.architecture == Sam3Family.architectures["sam3"]
 
 
 def resolve_segmenter(name: str | Path, *, revision: str | None = None, weights: bool = True) -> SegmenterCheckpoint:
@@ -59,7 +62,7 @@ def resolve_segmenter(name: str | Path, *, revision: str | None = None, weights:
 def _side(config: Mapping[str, Any], name: str) -> int:
     """Pixels of a side of the model's square input."""
     prompts = config.get("prompt_encoder_config")
-    if config.get("model_type") in SAM3:
+    if config.get("model_type") in Sam3Family.architectures:
         side = side_of(config)
     else:
         side = prompts.get("image_size", DEFAULT_SIDE) if isinstance(prompts, Mapping) else DEFAULT_SIDE

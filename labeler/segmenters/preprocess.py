@@ -16,7 +16,7 @@ from PIL import Image
 from labeler.checkpoints import image_processor_config
 from labeler.errors import Refused
 from labeler.prompts.image_rule import mean_and_std, resample_of, scale_of
-from labeler.prompts.sam3.family import HALF, Sam3Family
+from labeler.prompts.sam3.family import HALF
 from labeler.segmenters.checkpoint import SegmenterCheckpoint
 
 _KEEPS_ASPECT = frozenset({"SamModel", "SamHQModel"})
@@ -59,7 +59,7 @@ class MaskPreprocessing:
     def of(checkpoint: SegmenterCheckpoint) -> MaskPreprocessing:
         """The checkpoint's own settings. Refused where they do not fit the model."""
         config = image_processor_config(checkpoint.folder)
-        if checkpoint.architecture == Sam3Family.architectures["sam3"]:
+        if checkpoint.looks_for_phrases:
             config = {"image_mean": HALF, "image_std": HALF, **config}
         side, keeps_aspect = checkpoint.side, checkpoint.architecture in _KEEPS_ASPECT
         _require_side(config, side, checkpoint.name, keeps_aspect=keeps_aspect)

@@ -57,7 +57,7 @@ class Sam3Forward:
         self._network.half = half
 
     def encode(self, pixel_values: Tensor) -> Sam3Embedding:
-        """The features of one normalised image, (1, 3, side, side) float32."""
+        """The features of one normalized image, (1, 3, side, side) float32."""
         with self._network.autocast():
             found = self.model.get_vision_features(pixel_values)
         levels = found.fpn_hidden_states[:-1]

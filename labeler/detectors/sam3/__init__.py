@@ -1,1 +1,1 @@
-"""SAM 3: a pass a phrase over an image that is encoded once; boxes first, masks only of those that are kept."""
+"""SAM 3: one pass per phrase over an image that is encoded once; boxes first, masks only of those that are kept."""

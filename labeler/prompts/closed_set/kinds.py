@@ -19,7 +19,7 @@ def _any_side(config: Mapping[str, Any]) -> int:
 
 
 def _largest_stride(config: Mapping[str, Any]) -> int:
-    """Features of neighbouring levels are laid over each other, so that every level has to divide."""
+    """Features of neighboring levels are added, so each level's sides must divide evenly."""
     return int(max(config.get("feat_strides") or [32]))
 
 
@@ -38,7 +38,7 @@ class Kind:
         architecture: the name of its class in transformers.
         softmax: scores are a softmax over all labels with "no object" as the last column; else a sigmoid of each.
         fit: of its image processor where that says no size.
-        normalized: whether that normalises where it does not say so.
+        normalized: whether that normalizes where it does not say so.
         multiple: from its config, what the sides of its images have to be multiples of.
         cut: sides of images that keep their shape are rounded down to a multiple of this, as its processor does.
         timm: its backbone is timm's where the config does not say.

@@ -91,11 +91,7 @@ class LabelMap:
     def matches(self, vocabulary: Vocabulary) -> list[tuple[Category, Label]]:
         """Every label that stands for a category, in the vocabulary's order, those of negatives last."""
         by_name = {category.name: category for category in vocabulary.categories}
-        by_key = {
-            phrase_key(clean_phrase(text)): category
-            for category in reversed(vocabulary.categories)
-            for text in (*category.phrases, category.name)
-        }
+        by_key = {key: categories[0] for key, categories in _owners(vocabulary).items()}
         found = []
         for label, name in zip(self.labels, map(self.category_name, self.labels), strict=True):
             if name is not None:
@@ -118,10 +114,7 @@ class LabelMap:
 
     def _ambiguous(self, vocabulary: Vocabulary) -> Iterator[str]:
         """Labels that read like phrases of several categories."""
-        owners: dict[str, list[Category]] = {}
-        for category in vocabulary.categories:
-            for key in {phrase_key(clean_phrase(text)) for text in (*category.phrases, category.name)}:
-                owners.setdefault(key, []).append(category)
+        owners = _owners(vocabulary)
         for label in self.labels:
             several = owners.get(label.key, []) if label.named and self.category_name(label) is None else []
             if len(several) > 1:
@@ -174,3 +167,12 @@ class LabelMap:
         if not categories:
             raise Refused(f"vocabulary from_model: no label of checkpoint {name} has a name; give them in {OPTION}")
         return Vocabulary.from_json({"name": "from_model", "categories": list(categories.values())})
+
+
+def _owners(vocabulary: Vocabulary) -> dict[str, list[Category]]:
+    """The categories of each key, of their names and phrases, in the vocabulary's order."""
+    owners: dict[str, list[Category]] = {}
+    for category in vocabulary.categories:
+        for key in {phrase_key(clean_phrase(text)) for text in (*category.phrases, category.name)}:
+            owners.setdefault(key, []).append(category)
+    return owners

@@ -23,7 +23,7 @@ MIN_TOKENS = 4  # [CLS] word . [SEP]
 MAX_CHUNKS = 2**15 - 1  # the labels' chunk column is int16
 _SHOWN_CHUNKS = 20
 PACKED = "packed"
-IN_ORDER = 40  # names a chunk of the protocols that fill one after the other: what GLIP and MMDetection ask LVIS with
+IN_ORDER = 40  # names per chunk of the protocols that fill one after the other: what GLIP and MMDetection ask LVIS with
 _WORDS = {  # protocol -> what `lines` says of it
     PACKED: "",
     "mmdet": ", filled in order as MMDetection does",

@@ -67,7 +67,7 @@ class PhrasePlanner:
 
 @dataclass(frozen=True)
 class Sam3Family:
-    """The family that looks for a phrase a pass, and can draw what it finds; a `Family`."""
+    """The family that looks for one phrase per pass, and can draw what it finds; a `Family`."""
 
     name: ClassVar = NAME
     version: ClassVar = 1

@@ -1,4 +1,4 @@
-"""The plan of a family that looks for one phrase a pass: every phrase with its tokens."""
+"""The plan of a family that looks for one phrase per pass: every phrase with its tokens."""
 
 from __future__ import annotations
 
