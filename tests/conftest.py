@@ -9,6 +9,7 @@ os.environ.setdefault("RAY_enable_worker_prestart", "0")  # a third of what star
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from tests.s3_server import bucket, proxy, s3_server, tls_proxy
 
 # Fixtures for everybody.
 __all__ = ["bucket", "certificate", "proxy", "s3_server", "tls_proxy", "web"]
+
+# A shell lets what it starts in the background ignore Ctrl-C, and children inherit that: tests that send it would hang.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example may take as long as the machine needs; pytest ends what hangs.
 settings.register_profile("any machine", deadline=None)
