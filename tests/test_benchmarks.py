@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,12 +16,15 @@ from benchmarks import (
     batching,
     calibration_table,
     chunk_precision,
+    closed_set_shapes,
     export_scale,
     feeding,
     masks,
     merging,
+    owl_shapes,
     plot,
     predict,
+    small_shapes,
     unit_path,
 )
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
@@ -255,3 +259,22 @@ def test_annotation_files_is_measured_in_each_way(tmp_path: Path) -> None:
     ways = json.loads((RESULTS / "annotation-files.json").read_text())["ways"]
     assert set(ways) == set(annotation_files.WAYS)
     assert ways["read_ground_truth"]["mib"] < ways["json.load"]["mib"] / 10
+
+
+@pytest.mark.slow  # half a minute each
+@pytest.mark.parametrize("trained", [closed_set_shapes, owl_shapes])
+def test_a_small_detector_is_trained_labels_and_is_judged(
+    trained: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained, "SCENES", 40)
+    monkeypatch.setattr(small_shapes, "HELD_OUT", 3)
+    monkeypatch.setattr(owl_shapes, "VALIDATION_SCENES", 2)
+    folder, output = tmp_path / "out", tmp_path / "result.json"
+    command = ["x", "--minutes", "0.1", "--out", str(folder), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", command)
+    trained.main()
+    result = json.loads(output.read_text())
+    assert result["steps"] >= 1
+    assert result["evaluation"]["protocol"]["annotations"]["images"] == 3
+    assert result["evaluation"]["protocol"]["images"]["run_complete"]
+    assert (folder / "checkpoint" / "model.safetensors").is_file()
