@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from benchmarks.small_shapes import BATCH, NAMES, SIZE, Drawn
 from labeler.checkpoints import resolve
 from labeler.config import DetectConfig, ModelConfig, PromptsConfig
 from labeler.detectors.batched import BatchedDetector
+from labeler.labels.detections import Detections
 from labeler.prompts.clip_tokenizer import ClipTokenizer
 from labeler.training import shapes
 from labeler.training.losses import LossWeights, Targets, detection_loss
@@ -131,7 +133,7 @@ class Journal:
     def __init__(self, model: Any, out: Path) -> None:
         """Args: model: whose tokenizer's files lie in `out/checkpoint` already."""
         self._model, self._out = model, out
-        self._data = validation_set()
+        self._data = drawn_set(VALIDATION_SEED, VALIDATION_SCENES)  # neither learned from nor judged on
         self._saved = self._begun = time.perf_counter()
 
     def keep(self, step: int, loss: float, *, last: bool = False) -> None:
@@ -142,7 +144,7 @@ class Journal:
         self._model.eval().save_pretrained(checkpoint)
         self._model.train()
         minutes = (time.perf_counter() - self._begun) / 60
-        found = detector_of(checkpoint, self._data).detect([image.pixels for image in self._data.images])
+        found = found_in(self._data, checkpoint, self._data.vocabulary)
         row = {"minutes": round(minutes, 1), "cpu_minutes": round(time.process_time() / 60, 1)}
         row |= {"step": step, "loss": round(loss, 3), **measure(self._data, found)}
         print(json.dumps(row), flush=True)
@@ -154,22 +156,22 @@ class Journal:
         return [json.loads(line) for line in (self._out / "log.jsonl").read_text().splitlines()]
 
 
-def validation_set() -> ValidationSet:
-    """Scenes that are neither learned from nor judged on."""
-    chosen = shapes.select(NAMES)
-    drawn = [
-        draw_scene(VALIDATION_SEED, i, sizes=[(SIZE, SIZE)], combinations=chosen) for i in range(VALIDATION_SCENES)
-    ]
+def drawn_set(seed: int, scenes: int, names: Sequence[str] = NAMES) -> ValidationSet:
+    """Scenes with their truth."""
+    chosen = shapes.select(names)
+    drawn = [draw_scene(seed, i, sizes=[(SIZE, SIZE)], combinations=chosen) for i in range(scenes)]
     images = tuple(ValidationImage(s.image, s.boxes_xyxy, s.category_ids.astype(np.int64)) for s in drawn)
     vocabulary = Vocabulary("names", tuple(Category(c.category_id, c.name, (c.name,)) for c in chosen))
     return ValidationSet(images, vocabulary, {"all": frozenset(c.category_id for c in chosen)})
 
 
-def detector_of(folder: Path, data: ValidationSet) -> BatchedDetector:
+def found_in(data: ValidationSet, folder: Path, vocabulary: Vocabulary, *, floor: float = 0.0) -> list[Detections]:
+    """What a checkpoint finds in them of a vocabulary."""
     checkpoint = resolve(folder)
     model, prompts = ModelConfig(name=str(folder), device="cpu"), PromptsConfig(templates=(TEMPLATE,))
-    plan = checkpoint.family.planner(folder, model).plan(data.vocabulary, prompts)
-    return BatchedDetector(checkpoint, plan, model=model, detect=DetectConfig(score_floor=0.0), threads=1)
+    plan = checkpoint.family.planner(folder, model).plan(vocabulary, prompts)
+    detector = BatchedDetector(checkpoint, plan, model=model, detect=DetectConfig(score_floor=floor), threads=1)
+    return detector.detect([image.pixels for image in data.images])
 
 
 def train(model: Any, drawn: Drawn, minutes: float, out: Path) -> list[dict[str, float]]:
