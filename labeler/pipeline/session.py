@@ -219,6 +219,7 @@ def _worker_settings(
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,
         needs_cuda=_needs_cuda(job, workers, make_detector),
+        gpu_part=workers.gpus,
     )
 
 

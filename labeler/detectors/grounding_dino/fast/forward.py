@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from labeler.detectors.cuda import to_device
 from labeler.detectors.grounding_dino.fast.deformable import Deformable
 from labeler.detectors.grounding_dino.fast.fusion import Fusion
 from labeler.detectors.grounding_dino.fast.kernels import Features, Kernels, LayerNorm, kernels_for
 from labeler.detectors.grounding_dino.fast.layers import Attention, FeedForward
 from labeler.detectors.grounding_dino.fast.sampling import Grid, LevelShapes
 from labeler.detectors.grounding_dino.split_forward import ImageFeatures, SplitForward, TextFeatures
+
+_SHAPES = 256  # of images, whose levels are kept: 200 photographs of everyday have 68
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class FastForward(SplitForward):
         self._decoder = [_DecoderLayer.of(layer, self.dtype) for layer in decoder.layers]
         self._decoder_norm = LayerNorm.of(decoder.layer_norm)
         self._sine = sys.modules[type(detector).__module__].encode_sinusoidal_position_embedding
-        self._levels_of = lru_cache(maxsize=64)(self._make_levels)  # images come in few shapes
+        self._levels_of = lru_cache(maxsize=_SHAPES)(self._make_levels)
 
     def detect(self, image: ImageFeatures, text: TextFeatures) -> tuple[Tensor, Tensor]:
         once_more_in_float32 = self.half is None and self.dtype != torch.float32  # of which there is no fast copy
@@ -193,7 +196,7 @@ class FastForward(SplitForward):
     def _make_levels(self, level_shapes: LevelShapes) -> _Levels:
         modules = [layer.deformable for layer in self._encoder] + [layer.deformable for layer in self._decoder]
         points = {deformable.points for deformable in modules}
-        return _Levels.of(level_shapes, points, self.device)
+        return _Levels.of(level_shapes, points, torch.device("cpu")).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,11 @@ class _Levels:
         proposals = torch.log(boxes / (1 - boxes)).masked_fill(~valid, float("inf"))
         grids = {number: Grid.of(shapes, number, device) for number in points}
         return _Levels(torch.cat(centres)[None], proposals, valid, grids)
+
+    def to(self, device: torch.device) -> _Levels:
+        """There, by copies that nothing waits for."""
+        grids = {points: grid.to(device) for points, grid in self.grids.items()}
+        return _Levels(*(to_device(part, device) for part in (self.centres, self.proposals, self.valid)), grids)
 
 
 def _placed(features: Features) -> Tensor:

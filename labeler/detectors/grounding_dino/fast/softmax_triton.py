@@ -13,7 +13,8 @@ _ROWS = 16  # positions at once
 _TURNS = 4  # of one program, so that fewer maxima and sums are left to put together
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# Not for multiples of 16 apart: positions differ from image to image. (Columns and tokens are multiples always.)
+@triton.jit(do_not_specialize=["positions"])  # type: ignore[untyped-decorator]
 def over_tokens_kernel(  # type: ignore[no-untyped-def]
     scores,  # (batch, positions, heads tokens)
     over_tokens,  # (batch, positions, heads tokens)
@@ -47,7 +48,7 @@ def over_tokens_kernel(  # type: ignore[no-untyped-def]
     tl.store(target, most, mask=tl.arange(0, block) < tokens)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["positions"])  # type: ignore[untyped-decorator]
 def over_positions_kernel(  # type: ignore[no-untyped-def]
     scores,  # (batch, positions, columns); becomes the weights
     highest,  # (batch, columns) float32, nowhere -inf
