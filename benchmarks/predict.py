@@ -74,6 +74,8 @@ class Counted(TorchDispatchMode):
             operations = _operations(function, args, kwargs or {}, out)
             halves = written[0].dtype in (torch.float16, torch.bfloat16)
             name = function.overloadpacket.__name__
+            if name == "baddbmm" and (kwargs or {}).get("beta", 1):  # it is written to the output before the product
+                self.kernel("bias copied", [args[0]], written)
             self.rows.append((self.part, name, operations, sum(map(_bytes, read + written)), halves))
         return out
 
@@ -125,9 +127,9 @@ def counted_kernels(counted: Counted, *, fused: bool) -> Kernels:
         counted.kernel("combine", [full, moved] + ([] if position is None else [position]), outputs)
         return found
 
-    def two_softmaxes(scores: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    def two_softmaxes(scores: Tensor, bias: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
         over_tokens, total = torch.empty_like(scores), scores.new_empty(scores[:, 0].shape, dtype=torch.float32)
-        counted.kernel("softmax over tokens", [scores], [over_tokens])
+        counted.kernel("softmax over tokens", [scores, bias], [over_tokens])
         counted.kernel("softmax over positions", [scores], [scores])
         return over_tokens, scores, total
 

@@ -84,7 +84,14 @@ def test_both_softmaxes_compile_to_code_that_keeps_all_in_registers(tmp_path, ca
     from labeler.detectors.grounding_dino.fast import softmax_triton as ours
 
     sizes = {"rows": ours._ROWS, "turns": ours._TURNS, "block": 256}
-    first = {"scores": f"*{dtype}", "over_tokens": f"*{dtype}", "highest": "*fp32", "positions": "i32", "tokens": "i32"}
+    first = {
+        "scores": f"*{dtype}",
+        "bias": f"*{dtype}",
+        "over_tokens": f"*{dtype}",
+        "highest": "*fp32",
+        "positions": "i32",
+        "tokens": "i32",
+    }
     in_registers(ours.over_tokens_kernel, first, {**sizes, "heads": 4}, tmp_path, capability, ("tokens",))
     second = {"scores": f"*{dtype}", "highest": "*fp32", "sums": "*fp32", "positions": "i32", "columns": "i32"}
     in_registers(ours.over_positions_kernel, second, sizes, tmp_path, capability, ("columns",))
