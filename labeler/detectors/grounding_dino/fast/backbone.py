@@ -97,7 +97,8 @@ class Backbone:
         Both are halves, as attention reads their sum. (It is rounded otherwise where a mask's -100 is in it, and there
         nothing is left of it behind a softmax.)
         """
-        for number, module in enumerate(encoder.modules()):
+        modules: list[Any] = list(encoder.modules())  # some of their methods are replaced
+        for number, module in enumerate(modules):
             if type(module).__name__ == "SwinRelativePositionBias":
                 module.forward = lru_cache(maxsize=1)(_then_half(module.forward, half))
             elif type(module).__name__ == "SwinLayer":
@@ -110,14 +111,14 @@ class Backbone:
 
 def _in_halves(part: nn.Module, half: torch.dtype) -> Any:
     """A copy whose products have halves as weights."""
-    part = copy.deepcopy(part)
-    for name, module in part.named_modules():
+    copied: Any = copy.deepcopy(part)
+    for name, module in copied.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             for key, parameter in list(module.named_parameters(recurse=False)):
                 setattr(module, key, nn.Parameter(parameter.detach().to(half), requires_grad=False))
         elif isinstance(module, nn.LayerNorm) and name.endswith(_READ_BY_PRODUCTS):
             module.forward = _then_half(module.forward, half)
-    return part
+    return copied
 
 
 def _then_half(call: Callable[..., Tensor], half: torch.dtype) -> Callable[..., Tensor]:

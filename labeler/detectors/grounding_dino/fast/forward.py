@@ -244,7 +244,8 @@ class _Levels:
     def to(self, device: torch.device) -> _Levels:
         """There, by copies that nothing waits for."""
         grids = {points: grid.to(device) for points, grid in self.grids.items()}
-        return _Levels(*(to_device(part, device) for part in (self.centres, self.proposals, self.valid)), grids)
+        centres, proposals, valid = (to_device(part, device) for part in (self.centres, self.proposals, self.valid))
+        return _Levels(centres, proposals, valid, grids)
 
 
 def _placed(features: Features) -> Tensor:
