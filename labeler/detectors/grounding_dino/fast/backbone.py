@@ -117,7 +117,7 @@ def _in_halves(part: nn.Module, half: torch.dtype) -> Any:
             for key, parameter in list(module.named_parameters(recurse=False)):
                 setattr(module, key, nn.Parameter(parameter.detach().to(half), requires_grad=False))
         elif isinstance(module, nn.LayerNorm) and name.endswith(_READ_BY_PRODUCTS):
-            module.forward = _then_half(module.forward, half)
+            module.forward = _then_half(module.forward, half)  # type: ignore[method-assign]
     return copied
 
 
