@@ -26,6 +26,7 @@ from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.preflight import preflight, preflight_module, readable_uri
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
+from labeler.pipeline.shared import Shared
 from labeler.pipeline.source import ReadSettings
 from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
@@ -189,7 +190,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
         unit.max_image_bytes,
         config.input.keep,
         config.input.image_column,
-        read_excluded(run),
+        Shared(read_excluded(run)),
         s3_rules(config, run.lineage),
     )
 

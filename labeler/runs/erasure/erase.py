@@ -97,7 +97,7 @@ def forget(run: Run, names: Sequence[str], *, future: bool = False) -> Forgotten
         _refuse_unless_listed(run, unknown)
     exactly = {name for image in images.values() for name in (image.file_name, *image.digests)}
     write_excluded(
-        run.root, Excluded.of([*named.in_any_spelling, *unknown]) | Excluded(frozenset(map(name_digest, exactly)))
+        run.root, Excluded.of([*named.in_any_spelling, *unknown]) | Excluded.of_digests(map(name_digest, exactly))
     )
     return _remove(family, images, unknown)
 
@@ -251,7 +251,7 @@ def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, liste
     """Whether the unit had rows left that are named by index, or whose file names are in the lists."""
     uri = run.path(layout.unit_file(*unit))
     table = read_unit_file(uri)
-    by_name = [listed.has(prefix + key) for key in table["image_key"].to_pylist()]
+    by_name = listed.have([prefix + key for key in table["image_key"].to_pylist()])
     named = pc.or_(
         pc.is_in(table["index"], value_set=pa.array(sorted(indices), pa.int64())), pa.array(by_name, pa.bool_())
     )
