@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import ray
 from ray import cloudpickle
 
+from labeler import storage
 from labeler.pipeline.shared import Shared
 from labeler.pipeline.source import ReadSettings, ShardWork, UnitSource
 from labeler.runs.erasure.excluded import Excluded
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Shard
 from tests.inputs import write_tars
+from tests.test_pipeline import config_of, run_quietly
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -46,3 +49,20 @@ def test_a_process_loads_a_shared_value_once_and_keeps_only_the_last() -> None:
     assert first.load() is again.load()
     assert second.load() == Excluded.of(["b"])
     assert first.load() == Excluded.of(["a"])
+
+
+def test_a_resumed_job_lists_what_is_committed_once_before_it_works(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(write_tars(tmp_path / "in", shards=2, images=4), tmp_path / "out", checkpoint)
+    assert run_quietly(config).report.complete
+    (tmp_path / "out/shards/000001-1-4").unlink()
+    listed, real = list[str](), storage.list_split
+
+    def count(uri_prefix: str, beginnings: Sequence[str]) -> Iterator[storage.ObjectInfo]:
+        listed.append(storage.basename(uri_prefix))
+        return real(uri_prefix, beginnings)
+
+    monkeypatch.setattr(storage, "list_split", count)
+    assert run_quietly(config).report.complete
+    assert listed == ["labels", "shards"] * 2, "before and after the wave"

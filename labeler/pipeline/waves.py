@@ -40,6 +40,7 @@ class _OutputClosed(Exception):
 def run_waves(
     run: Run,
     plan: Sequence[PlannedShard],
+    progress: Progress,
     *,
     read: ReadSettings,
     worker: WorkerSettings,
@@ -54,13 +55,13 @@ def run_waves(
     """Work the plan until every shard is finished; returns the final listing.
 
     Args:
+        progress: what was listed; it may be some minutes old, because workers look before they label.
         on_trouble: called in another thread, with what storage refuses and a person can end, while it is tried again.
 
     Raises:
         Incomplete: two waves in a row committed nothing, or storage took none of many units in a row; the message names
             what is left and why.
     """
-    progress = read_progress(run)
     ledger = _start_ledger(run, progress)
     tried: Counter[str] = Counter()
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
@@ -90,7 +91,7 @@ def run_waves(
             apart = label_suspects(raisers, read, worker, workers, most_in_vain=MOST_IN_VAIN)
             _take(apart, reasons, on_receipt, most_unwritten)
             ray.get(ledger.reset.remote())
-            before, progress = progress, read_progress(run)
+            before, progress = progress, read_progress(run, len(plan))
             idle = 0 if progress.commits > before.commits else idle + 1
             careful = bool(begun) or idle > 0
             if idle == MAX_IDLE_WAVES and progress.left(plan):
