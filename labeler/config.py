@@ -197,7 +197,7 @@ class RayConfig(Section):
     cpus_per_worker: float | None = Field(None, gt=0)  # None: by the cluster; its decode threads
     read_cpus: float = Field(0.25, gt=0)
     read_tasks: int | None = Field(None, gt=0)  # shards read at the same time; None: two for each worker
-    wave_units: int = Field(100_000, gt=0)  # bound on one Dataset's blocks: driver memory grows with them
+    wave_units: int = Field(1_000_000, gt=0)  # bound on one Dataset's blocks: the driver takes about 1 kB for each
     start_timeout_s: float = Field(1800.0, gt=0)  # how long to wait for capacity before giving up
     seed: int | None = None  # order in which shards are worked; None: another in each job, so that two share the work
 

@@ -18,7 +18,7 @@ from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
 from labeler.runs.create import create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
-from labeler.runs.snapshot import read_snapshot
+from labeler.runs.snapshot import Snapshot, read_snapshot
 from labeler.terminal import message_console
 from labeler.trial.sample import require_images
 
@@ -50,6 +50,7 @@ def label(
         job,
         run,
         todo.work,
+        before=todo.before,
         create=lambda: _write_plan(run, output, todo, job, console),
         make_detector=make_detector,
         console=console,
@@ -64,11 +65,13 @@ class _Todo:
         new_since: they are to be added to the plan, and were found when it had so many generations; None: they are in
             it, or are the first.
         skipped_files: what was listed beside them, by extension.
+        before: the run whose plan they are of, as it was listed.
     """
 
     work: Sequence[PlannedShard]
     new_since: int | None = None
     skipped_files: Mapping[str, int] = field(default_factory=dict)
+    before: Snapshot | None = None
 
 
 def _plan_new(output: str, config: Config) -> _Todo:
@@ -88,7 +91,7 @@ def _plan_rest(run: Run, job: Job, extend: bool) -> _Todo:
     snapshot = read_snapshot(run)
     counts = Counter[str]()
     fresh = _new_shards(run, snapshot.plan, job.config, counts) if extend else []
-    return _Todo(fresh, before, counts) if fresh else _Todo(snapshot.left)
+    return _Todo(fresh, before, counts) if fresh else _Todo(snapshot.left, before=snapshot)
 
 
 def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Console) -> Run:

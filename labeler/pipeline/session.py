@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -26,6 +26,7 @@ from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.preflight import preflight, preflight_module, readable_uri
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
+from labeler.pipeline.shared import Shared
 from labeler.pipeline.source import ReadSettings
 from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
@@ -35,11 +36,13 @@ from labeler.runs.erasure.excluded import load_excluded, read_excluded, write_ex
 from labeler.runs.manifest import Run
 from labeler.runs.overlay.chosen_units import read_selection
 from labeler.runs.plan import PlannedShard
-from labeler.runs.progress import NOTHING, Progress, read_progress
+from labeler.runs.progress import NOTHING, Progress
 from labeler.runs.report import Report, build_report
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.snapshot import Snapshot, read_snapshot
 from labeler.shards import skipped
+
+_MOST_COUNTED = 1000  # unit files of earlier sessions that are read for the display, before the first image
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def carry_out(
     run: Run | None,
     work: Sequence[PlannedShard],
     *,
+    before: Snapshot | None = None,
     create: Callable[[], Run],
     make_detector: Callable[[], Detector] | None,
     console: Console,
@@ -65,6 +69,7 @@ def carry_out(
     Args:
         run: None where there is none yet.
         work: shards that are not finished.
+        before: the run as it was listed; None where there is none yet, or `create` adds to its plan.
         create: writes the run, or another generation of its plan; called once all is known to be well.
         redo: of a derived run.
     """
@@ -74,7 +79,7 @@ def carry_out(
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         write_excluded(run, excluded)  # what is labeled by now is named at the end
-        return _finish(read_snapshot(run))
+        return _finish(before or read_snapshot(run))
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         storage.check_put_if_absent(output, single_writer=single_writer)
     if run is not None and (changed := run.changed_versions(package_versions())):
@@ -99,11 +104,11 @@ def carry_out(
             )
             run = create()
             write_excluded(run, excluded)
-        plan = read_snapshot(run).plan
+        snapshot = before or read_snapshot(run)
         settings = _worker_settings(run, job, workers, make_detector, redo)
         with announcing_loss(workers, waits_s, console):
-            progress = _work(run, plan, job, workers, settings, console)
-        return _finish(Snapshot(run, plan, progress))
+            progress = _work(snapshot, job, workers, settings, console)
+        return _finish(replace(snapshot, progress=progress))
 
 
 def new_run(job: Job, **more: Any) -> NewRun:
@@ -153,21 +158,20 @@ def _needs_cuda(job: Job, workers: cluster.Workers, make_detector: Callable[[], 
 
 
 def _work(
-    run: Run,
-    plan: Sequence[PlannedShard],
+    snapshot: Snapshot,
     job: Job,
     workers: cluster.Workers,
     worker: WorkerSettings,
     console: Console,
 ) -> Progress:
-    config = job.config
-    progress = read_progress(run)
+    config, run, plan, progress = job.config, snapshot.run, snapshot.plan, snapshot.progress
     images_per_shard, done = _images(run, plan, progress, console)
-    console.print(f"{len(progress.left(plan)):,} of {len(plan):,} shards to do on {workers}", markup=False)
+    console.print(f"{len(snapshot.left):,} of {len(plan):,} shards to do on {workers}", markup=False)
     with Display(done=done, images_per_shard=images_per_shard, console=console) as display:
         return waves.run_waves(
             run,
             plan,
+            progress,
             read=_read_settings(run, config),
             worker=worker,
             workers=workers,
@@ -189,7 +193,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
         unit.max_image_bytes,
         config.input.keep,
         config.input.image_column,
-        read_excluded(run),
+        Shared(read_excluded(run)),
         s3_rules(config, run.lineage),
     )
 
@@ -219,6 +223,7 @@ def _worker_settings(
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,
         needs_cuda=_needs_cuda(job, workers, make_detector),
+        gpu_part=workers.gpus,
     )
 
 
@@ -236,20 +241,23 @@ def _images(
 def _images_committed(plan: Sequence[PlannedShard], progress: Progress, console: Console) -> int:
     """Images of earlier sessions: from end markers, and from the units of unfinished shards.
 
-    The number is for the display alone, so a unit that cannot be read counts 0, in a line of warning.
+    The number is for the display alone: of many units some are read, and a unit that cannot be read counts 0, in a line
+    of warning.
     """
     finished = [p.shard_id for p in plan if progress.is_finished(p.shard_id)]
     begun = {p.shard_id for p in plan}.difference(finished)
     uris = [progress.unit_uri(id_, unit) for id_ in sorted(begun) for unit in progress.units.get(id_, NOTHING)]
+    sample = uris[:: -(-len(uris) // _MOST_COUNTED) or 1]
     with ThreadPoolExecutor(PREFETCH_FILES) as pool:
-        counts = list(pool.map(_images_of_unit, uris))
+        counts = list(pool.map(_images_of_unit, sample))
     unread = [count for count in counts if isinstance(count, StorageError)]
     if unread:
         console.print(
             f"warning: {len(unread):,} units of earlier sessions are not counted in what is done: {unread[0]}",
             markup=False,
         )
-    return sum(progress.ends[id_][1] for id_ in finished) + sum(n for n in counts if isinstance(n, int))
+    read = sum(n for n in counts if isinstance(n, int))
+    return sum(progress.ends[id_][1] for id_ in finished) + read * len(uris) // max(1, len(sample))
 
 
 def _images_of_unit(uri: str) -> int | StorageError:

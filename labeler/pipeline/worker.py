@@ -20,7 +20,7 @@ from labeler.labeling.unit import StageSeconds, UnitLabeler
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.records import Row, complete_table, table_to_parquet
 from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
-from labeler.pipeline.gpus import require_cuda
+from labeler.pipeline.gpus import require_cuda, share_gpu
 from labeler.pipeline.redo import Redo, Todo
 from labeler.pipeline.storage_trouble import tell
 from labeler.runs import layout, read_unit_file
@@ -47,6 +47,7 @@ class WorkerSettings:
         redo: of a derived run: which rows are made anew.
         stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
         needs_cuda: GPUs are reserved for its models: one whose torch cannot use them does not start.
+        gpu_part: of a GPU that a worker has; below 1 it takes no more than that of the GPU's memory.
     """
 
     run_uri: str
@@ -58,6 +59,7 @@ class WorkerSettings:
     redo: Redo | None = None
     stall_timeout_s: float = 900.0
     needs_cuda: bool = False
+    gpu_part: float = 1.0
 
 
 class LabelUnits:
@@ -138,6 +140,7 @@ def make_labeler(settings: WorkerSettings) -> UnitLabeler:
     """Load the models and what works around them, in this process."""
     if settings.needs_cuda:
         require_cuda()
+        share_gpu(settings.gpu_part)
     return settings.labeler(Watchdog(settings.stall_timeout_s))
 
 
