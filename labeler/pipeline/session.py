@@ -204,7 +204,7 @@ def _worker_settings(
     config = job.config
     return WorkerSettings(
         run_uri=run.uri,
-        labeler=labeler_recipe(job, threads=workers.threads, make_detector=make_detector),
+        labeler=labeler_recipe(job, make_detector=make_detector),
         metadata={
             "run_id": run.manifest.run_id,
             "model_digest": job.fields["model"],
@@ -219,6 +219,7 @@ def _worker_settings(
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,
         needs_cuda=_needs_cuda(job, workers, make_detector),
+        workers=workers,
     )
 
 

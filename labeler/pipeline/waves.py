@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from labeler.errors import Incomplete
@@ -204,20 +203,15 @@ def _stream(
         UnitSource(wave.work, read, ledger),
         override_num_blocks=len(wave.work),
         num_cpus=read_cpus,
+        **workers.read_place.options,
         concurrency=min(read_tasks, len(wave.work)),
     ).map_batches(
         LabelUnits,
         batch_size=1,
         batch_format="pyarrow",
         fn_constructor_args=(worker, ledger, workers.count),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
-        compute=ActorPoolStrategy(
-            min_size=workers.count,
-            max_size=workers.count,
-            max_concurrent_calls_per_actor=wave.concurrent_units,
-            enable_true_multi_threading=True,
-        ),
+        compute=workers.pool(wave.concurrent_units),
+        **workers.options,
     )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from receipts_of(batch)

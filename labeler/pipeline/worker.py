@@ -20,7 +20,9 @@ from labeler.labeling.unit import StageSeconds, UnitLabeler
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.records import Row, complete_table, table_to_parquet
 from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
+from labeler.pipeline.cluster import Workers
 from labeler.pipeline.gpus import require_cuda
+from labeler.pipeline.nodes import threads_here
 from labeler.pipeline.redo import Redo, Todo
 from labeler.pipeline.storage_trouble import tell
 from labeler.runs import layout, read_unit_file
@@ -47,6 +49,7 @@ class WorkerSettings:
         redo: of a derived run: which rows are made anew.
         stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
         needs_cuda: GPUs are reserved for its models: one whose torch cannot use them does not start.
+        workers: what each has reserved; None: its threads are those of `labeler`.
     """
 
     run_uri: str
@@ -58,13 +61,21 @@ class WorkerSettings:
     redo: Redo | None = None
     stall_timeout_s: float = 900.0
     needs_cuda: bool = False
+    workers: Workers | None = None
+
+    def on_this_node(self) -> WorkerSettings:
+        """In a worker of the cluster: the same with the CPU threads that this node has for it."""
+        if self.workers is None:
+            return self
+        threads = self.workers.threads or threads_here(self.workers.gpus, self.workers.cpus)
+        return replace(self, labeler=self.labeler.with_threads(threads))
 
 
 class LabelUnits:
     """A stage of the pipeline: `__init__` loads once a worker, `__call__` turns work into receipts."""
 
     def __init__(self, settings: WorkerSettings, ledger: Any, workers: int) -> None:
-        self._settings = settings
+        self._settings = settings = settings.on_this_node()
         self._ledger = ledger
         tell(ledger)
         me = ray.get_runtime_context().get_actor_id()
