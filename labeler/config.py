@@ -263,7 +263,7 @@ def changed(config: Config, mark: str) -> dict[str, Any]:
         f"{section}.{name}": value
         for section, values in sections.items()
         for name, value in marked(values, mark).items()
-        if value != type(values).model_fields[name].get_default(call_default_factory=True)
+        if value != type(values).model_fields[name].get_default(call_default_factory=True, validated_data={})
     }
 
 
