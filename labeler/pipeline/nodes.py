@@ -1,4 +1,4 @@
-"""The nodes of a Ray cluster: which of them a job may use, and what one of them leaves to a worker."""
+"""The nodes of a Ray cluster: which of them a job may use, what one leaves to a worker, which are taken away."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.state import state
 from ray.experimental import internal_kv
 
 from labeler import plain_json
@@ -89,6 +90,11 @@ def launches_nodes() -> bool:
     report = plain_json.parse(internal_kv._internal_kv_get(_STATUS_KEY) or b"{}").get("autoscaler_report") or {}
     kinds = [*(report.get("active_nodes") or {}), *(report.get("pending_launches") or {})]
     return any(not kind.startswith(_OF_NO_KIND) for kind in kinds)
+
+
+def drains_here() -> bool:
+    """In a worker: whether its node is about to be taken away, as far as Ray was told (`ray drain-node`)."""
+    return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
 
 
 def threads_here(gpus: float, cpus: float) -> int:

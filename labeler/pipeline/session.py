@@ -19,6 +19,7 @@ from labeler.labeling.fingerprint import package_versions, public_config
 from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
+from labeler.pipeline.budget import UNLIMITED, Budget, Spending
 from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers
 from labeler.pipeline.connection import connect
 from labeler.pipeline.display import Display
@@ -59,6 +60,7 @@ def carry_out(
     make_detector: Callable[[], Detector] | None,
     console: Console,
     redo: Redo | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Outcome:
     """Check cluster and storage, write what is missing of the run, and work it to its end.
 
@@ -67,7 +69,9 @@ def carry_out(
         work: shards that are not finished.
         create: writes the run, or another generation of its plan; called once all is known to be well.
         redo: of a derived run.
+        budget: what ends the job before its work is done.
     """
+    budget.require_room(job.unit_seconds)
     output, single_writer = storage.absolute_uri(job.config.output.uri), job.config.output.single_writer
     with refusals():
         excluded = load_excluded(map(storage.absolute_uri, job.config.input.exclude))
@@ -83,7 +87,7 @@ def carry_out(
             markup=False,
             soft_wrap=True,
         )
-    patience = CapacityWait(job.config.ray.start_timeout_s, console)
+    patience, spending = CapacityWait(job.config.ray.start_timeout_s, console), Spending(budget)
     with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
             if make_detector is None and job.checkpoint is not None and job.checkpoint.module is not None:
@@ -101,8 +105,8 @@ def carry_out(
             write_excluded(run, excluded)
         plan = read_snapshot(run).plan
         settings = _worker_settings(run, job, workers, make_detector, redo)
-        with announcing_loss(workers, waits_s, console):
-            progress = _work(run, plan, job, workers, settings, console)
+        with announcing_loss(workers, waits_s, console), spending.watched(workers, signals, console):
+            progress = _work(run, plan, job, workers, settings, console, spending)
         return _finish(Snapshot(run, plan, progress))
 
 
@@ -159,6 +163,7 @@ def _work(
     workers: cluster.Workers,
     worker: WorkerSettings,
     console: Console,
+    spending: Spending,
 ) -> Progress:
     config = job.config
     progress = read_progress(run)
@@ -177,6 +182,7 @@ def _work(
             seed=config.ray.seed,
             on_receipt=display.receive,
             on_trouble=display.trouble,
+            on_ledger=spending.follow,
         )
 
 
@@ -184,7 +190,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
     unit = config.unit
     return ReadSettings(
         run.root.uri,
-        unit.max_images,
+        unit.images,
         unit.max_bytes,
         unit.max_image_bytes,
         config.input.keep,

@@ -59,11 +59,13 @@ def run_waves(
     seed: int | None,
     on_receipt: Callable[[Receipt], None],
     on_trouble: Callable[[str], None],
+    on_ledger: Callable[[Any], None] = lambda ledger: None,
 ) -> Progress:
     """Work the plan until every shard is finished; returns the final listing.
 
     Args:
         on_trouble: called in another thread, with what storage refuses and a person can end, while it is tried again.
+        on_ledger: told of the ledger before anything is begun.
 
     Raises:
         Incomplete: two waves in a row committed nothing, or storage took none of many units in a row; the message names
@@ -71,6 +73,7 @@ def run_waves(
     """
     progress = read_progress(run)
     ledger = _start_ledger(run, progress)
+    on_ledger(ledger)
     tried: Counter[str] = Counter()
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     idle, careful = 0, False
