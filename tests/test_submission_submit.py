@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -69,14 +71,38 @@ def submitted(config: Path, address: str, *words: str) -> subprocess.CompletedPr
     )
 
 
+@dataclass(frozen=True)
+class Running:
+    """The command, while it goes on; what it prints is in files."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def printed(self) -> str:
+        return (self.folder / "out").read_text()
+
+    @property
+    def said(self) -> list[str]:
+        return (self.folder / "err").read_text().splitlines()
+
+    def end(self) -> int:
+        return self.process.wait(PATIENCE_S)
+
+
 @contextmanager
-def submitting(config: Path, address: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """The command, while it goes on."""
+def submitting(config: Path, address: str, *words: str) -> Iterator[Running]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command(config, address, *words), cwd=config.parent, env=environment, **pipes) as process:
+    folder = Path(tempfile.mkdtemp(dir=config.parent.parent))
+    with (
+        (folder / "out").open("wb") as out,
+        (folder / "err").open("wb") as err,
+        subprocess.Popen(
+            command(config, address, *words), cwd=config.parent, env=environment, stdout=out, stderr=err
+        ) as process,
+    ):
         try:
-            yield process
+            yield Running(process, folder)
         finally:
             process.kill()
 
@@ -102,54 +128,47 @@ def test_a_driver_that_is_killed_is_submitted_again_and_the_run_completes(
     address: str, config: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    with submitting(config, address, "unit.max_images=1") as process:
-        wait_until(lambda: committed(output) >= 1 or process.poll() is not None)
+    with submitting(config, address, "unit.max_images=1") as running:
+        wait_until(lambda: committed(output) >= 1 or running.process.poll() is not None)
         (driver,) = drivers(config)
         os.kill(driver, signal.SIGKILL)
-        printed, said = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, printed + said
-    name = run_name(str(output))
-    lines = said.splitlines()
+        code = running.end()
+    assert code == 0, running.printed + "\n".join(running.said)
+    name, lines = run_name(str(output)), running.said
     assert lines[0].startswith(f"submitted job {name}-1 (1 of at most 3) to {address}: ")
     assert lines[1] == f"job {name}-1 ended: FAILED (signal 9)"
     assert lines[2].startswith(f"submitted job {name}-2 (2 of at most 3) to {address}: ")
-    assert printed.count("Running entrypoint for job") == 2
-    assert "complete: 8 images in 2 shards" in printed
+    assert running.printed.count("Running entrypoint for job") == 2
+    assert "complete: 8 images in 2 shards" in running.printed
     run = open_run(str(output))
     assert run is not None
     assert read_snapshot(run).is_complete
-    rows = [row for table in read_snapshot(run).tables() for row in table.to_pylist()]
-    assert sorted((row["shard_id"], row["index"]) for row in rows) == [
-        (f"{s:06d}", i) for s in (0, 1) for i in range(6)
-    ]
+    rows = [(row["shard_id"], row["index"]) for table in read_snapshot(run).tables() for row in table.to_pylist()]
+    assert sorted(rows) == [(f"{shard:06d}", index) for shard in range(2) for index in range(4)]
     assert statuses(address, output) == ["FAILED", "SUCCEEDED"]
 
 
 @pytest.mark.slow
 def test_a_job_is_taken_up_again_left_alone_and_stopped(address: str, config: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    slow = ("unit.max_images=1", "ray.gpus_per_worker=1")  # there is no GPU, and the job waits for one
-    first = submitted(config, address, "--no-wait", *slow)
+    for_gpu = ("unit.max_images=1", "ray.gpus_per_worker=1")  # there is no GPU, and the job waits for one
+    first = submitted(config, address, "--no-wait", *for_gpu)
     assert first.returncode == 0, first.stderr
-    with submitting(config, address, *slow) as follower:
-        assert follower.stdout is not None
-        wait_until(lambda: "waiting until" in follower.stdout.readline())
-        follower.send_signal(signal.SIGINT)
-        said = follower.communicate(timeout=PATIENCE_S)[1].splitlines()
+    with submitting(config, address, *for_gpu) as follower:
+        wait_until(lambda: "waiting until" in follower.printed)
+        follower.process.send_signal(signal.SIGINT)
+        assert follower.end() == 1
     name = f"{run_name(str(output))}-1"
-    assert follower.returncode == 1
-    assert said[0].startswith(f"job {name} works on this run already")
-    assert said[1].startswith(f"labeler: job {name} goes on without this command")
+    assert follower.said[0].startswith(f"job {name} works on this run already")
+    assert follower.said[1].startswith(f"labeler: job {name} goes on without this command")
     assert statuses(address, output) == ["RUNNING"]
-    with submitting(config, address, *slow) as follower:
-        assert follower.stdout is not None
-        wait_until(lambda: "waiting until" in follower.stdout.readline())
+    with submitting(config, address, *for_gpu) as follower:
+        wait_until(lambda: "waiting until" in follower.printed)
         stopped = submitted(config, address, "--stop")
-        printed, lines = follower.communicate(timeout=PATIENCE_S)
+        assert follower.end() == 1
     assert (stopped.returncode, stopped.stderr) == (0, f"stopped {name}\n")
-    assert follower.returncode == 1
-    assert "stopped by SIGTERM" in printed  # the driver had the time for its line
-    assert lines.splitlines()[-1] == f"labeler: job {name} was stopped; run the same command again to go on"
+    assert "stopped by SIGTERM" in follower.printed  # the driver had the time for its line
+    assert follower.said[-1] == f"labeler: job {name} was stopped; run the same command again to go on"
     assert statuses(address, output) == ["STOPPED"]
     again = submitted(config, address, "--stop")
     assert (again.returncode, again.stderr) == (0, f"no job of {output} runs at {address}\n")

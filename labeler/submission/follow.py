@@ -114,18 +114,16 @@ class _Tail:
             await stream.aclose()
 
     async def _next(self, stream: Any) -> str | None:
-        """The next piece; None at the end."""
-        coming = asyncio.ensure_future(anext(stream, None))
+        """The next piece; None at the end, or where a job that is over sends nothing more."""
+        coming, over = asyncio.ensure_future(anext(stream, None)), False
         try:
             while not (await asyncio.wait({coming}, timeout=QUIET_S))[0]:
+                if over:
+                    return None
                 details = await asyncio.to_thread(self._server.get_job_info, self._id)
-                self.heard = time.monotonic()
-                if details.status.is_terminal():
-                    break
-            else:
-                self.heard = time.monotonic()
-                return await coming
-            return None
+                self.heard, over = time.monotonic(), details.status.is_terminal()
+            self.heard = time.monotonic()
+            return await coming
         finally:
             coming.cancel()
             await asyncio.wait({coming})
