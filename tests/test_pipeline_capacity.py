@@ -99,7 +99,7 @@ def test_cpus_that_are_asked_for_are_used_at_once(cluster: Head, config: Path) -
     while "shards to do on" not in (line := job.stderr.readline()):
         assert line, "ended before it labeled"
         assert "for a node with a GPU" not in line
-    job.terminate()  # that such a run gets to its end is shown by test_ray_job_submit_on_a_head_node
+    job.terminate()  # that such a run gets to its end is shown by test_ray_job_submit_and_labeler_submit_are_equal
     job.communicate(timeout=300)
 
 

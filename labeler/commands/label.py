@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("label", help="label every image of the input, or go on where a run stopped")
     add_config(parser)
-    parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
+    add_run_options(parser)
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--dry-run", action="store_true", help="say what a run would take; write nothing")
     instead.add_argument("--profile", action="store_true", help="say where the time goes, on a sample; write nothing")
@@ -33,6 +33,11 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--max-cost", type=float, metavar="COST", help="end before the workers' hours cost more")
     parser.set_defaults(run=_label)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Options of a run itself, which `labeler submit` hands on to the cluster."""
+    parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
 
 
 def _label(arguments: argparse.Namespace) -> int:
