@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,9 @@ from labeler.segmenters.preprocess import MaskPreprocessing
 from labeler.shards import Shard, count_images, find_shards
 from labeler.vocabulary import Vocabulary, refuse
 
+UNIT_S = 20.0  # a unit is to be done within the notice of a spot machine, 30 s
+PASSES_PER_S = 40.0  # of Grounding DINO tiny at 800 x 1333 on an L4
+MOST_UNIT_IMAGES = 256
 _COUNTING_REQUESTS = 32
 _SHOWN_DOUBTS = 5
 log = logging.getLogger(__name__)
@@ -59,6 +62,22 @@ class Job:
         """The checkpoint of a job that detects."""
         assert self.checkpoint is not None, "only boxes of another run are worked on"
         return self.checkpoint
+
+    @property
+    def unit_seconds(self) -> float:
+        """About how long one worker labels a whole unit, on a GPU that is not among the fast ones."""
+        return self.config.unit.images * self.plan.passes / PASSES_PER_S
+
+    def as_planned(self, recorded: Mapping[str, Any]) -> Job:
+        """The same with the units of a run that is there already; for a config that leaves their size open.
+
+        Args:
+            recorded: the fields of the run's fingerprint.
+        """
+        images = recorded.get("unit.max_images", self.config.unit.max_images)
+        unit = self.config.unit.model_copy(update={"max_images": images})
+        config = self.config.model_copy(update={"unit": unit})
+        return replace(self, config=config, fields={**self.fields, "unit.max_images": images})
 
     @property
     def rule(self) -> ImageRule:
@@ -102,7 +121,7 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     names = resolve_names(config, vocabulary, own)  # so that they fail before a download
     if vocabulary is None:
         _warn_of(names.vocabulary.doubts)
-    config = names.config
+    config = _with_unit(names.config, names.plan)
     checkpoint = resolve(model_uri(config.model_name), revision=config.model.revision, module=names.module)
     segmenter = resolve_masks(config)
     fields = fingerprint_fields(config, names.vocabulary, names.plan, names.planner, checkpoint)
@@ -223,6 +242,12 @@ def _with_family_defaults(config: Config, checkpoint: DetectorCheckpoint) -> Con
     floor = config.detect.floor(checkpoint.family.score_floor)
     detect = config.detect.model_copy(update={"score_floor": floor})
     return config.model_copy(update={"detect": detect})
+
+
+def _with_unit(config: Config, plan: PromptPlan) -> Config:
+    """How many images are a unit, said: few enough that one is done within the notice of a spot machine."""
+    images = config.unit.max_images or max(1, min(MOST_UNIT_IMAGES, int(UNIT_S * PASSES_PER_S) // plan.passes))
+    return config.model_copy(update={"unit": config.unit.model_copy(update={"max_images": images})})
 
 
 def _check_drafts(config: Config) -> None:

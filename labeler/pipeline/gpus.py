@@ -47,7 +47,7 @@ def require_gpus(workers: Workers, patience: CapacityWait, console: Console) -> 
 
 
 def _holds(node: Mapping[str, Any], workers: Workers) -> bool:
-    return bool(node["Alive"]) and node["Resources"].get("GPU", 0.0) >= workers.gpus
+    return bool(node["Alive"]) and workers.place.allows(node) and node["Resources"].get("GPU", 0.0) >= workers.gpus
 
 
 def _answer(task: Any) -> str:
