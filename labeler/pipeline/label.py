@@ -14,6 +14,7 @@ from labeler.errors import Refused
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import public_config
 from labeler.labeling.resolve import Job, plan_input, resolve_job
+from labeler.pipeline.budget import UNLIMITED, Budget
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
 from labeler.runs.create import create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
@@ -29,12 +30,14 @@ def label(
     extend: bool = False,
     make_detector: Callable[[], Detector] | None = None,
     console: Console | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Outcome:
     """Label every image of the input, resuming whatever the output folder already holds.
 
     Args:
         extend: list the input again and add what is new to the plan.
         make_detector: loads another detector than the config names in each worker (tests, other families).
+        budget: ends the job early, as a signal does; for the main thread, which gets the signals.
 
     Raises:
         Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
@@ -45,6 +48,8 @@ def label(
     output = storage.absolute_uri(config.output.uri)
     with refusals():
         run = open_run(output)
+        if run is not None and config.unit.max_images is None:
+            job = job.as_planned(run.manifest.fingerprint_fields)
         todo = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)
     return carry_out(
         job,
@@ -54,6 +59,7 @@ def label(
         create=lambda: _write_plan(run, output, todo, job, console),
         make_detector=make_detector,
         console=console,
+        budget=budget,
     )
 
 

@@ -20,6 +20,7 @@ from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
 from labeler.pipeline.blocks import Receipt
+from labeler.pipeline.budget import UNLIMITED, Budget, Spending
 from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers
 from labeler.pipeline.connection import connect
 from labeler.pipeline.display import Display
@@ -65,6 +66,7 @@ def carry_out(
     make_detector: Callable[[], Detector] | None,
     console: Console,
     redo: Redo | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Outcome:
     """Check cluster and storage, write what is missing of the run, and work it to its end.
 
@@ -74,7 +76,9 @@ def carry_out(
         before: the run as it was listed; None where there is none yet, or `create` adds to its plan.
         create: writes the run, or another generation of its plan; called once all is known to be well.
         redo: of a derived run.
+        budget: what ends the job before its work is done.
     """
+    budget.require_room(job.unit_seconds)
     output, single_writer = storage.absolute_uri(job.config.output.uri), job.config.output.single_writer
     with refusals():
         excluded = load_excluded(map(storage.absolute_uri, job.config.input.exclude))
@@ -90,7 +94,7 @@ def carry_out(
             markup=False,
             soft_wrap=True,
         )
-    patience = CapacityWait(job.config.ray.start_timeout_s, console)
+    patience, spending = CapacityWait(job.config.ray.start_timeout_s, console), Spending(budget)
     with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
             if make_detector is None and job.checkpoint is not None and job.checkpoint.module is not None:
@@ -108,8 +112,8 @@ def carry_out(
             write_excluded(run, excluded)
         snapshot = before or read_snapshot(run)
         settings = _worker_settings(run, job, workers, make_detector, redo)
-        with announcing_loss(workers, waits_s, console):
-            progress = _work(snapshot, job, workers, settings, console)
+        with announcing_loss(workers, waits_s, console), spending.watched(workers, signals, console):
+            progress = _work(snapshot, job, workers, settings, console, spending)
         return _finish(replace(snapshot, progress=progress))
 
 
@@ -165,6 +169,7 @@ def _work(
     workers: cluster.Workers,
     worker: WorkerSettings,
     console: Console,
+    spending: Spending,
 ) -> Progress:
     config, run, plan, progress = job.config, snapshot.run, snapshot.plan, snapshot.progress
     images_per_shard, done = _images(run, plan, progress, console)
@@ -192,6 +197,7 @@ def _work(
             seed=config.ray.seed,
             on_receipt=receive,
             on_trouble=display.trouble,
+            on_ledger=spending.follow,
         )
 
 
@@ -214,7 +220,7 @@ def _read_settings(run: Run, config: Config, excluded: Excluded) -> ReadSettings
     unit = config.unit
     return ReadSettings(
         run.root.uri,
-        unit.max_images,
+        unit.images,
         unit.max_bytes,
         unit.max_image_bytes,
         config.input.keep,
@@ -234,7 +240,7 @@ def _worker_settings(
     config = job.config
     return WorkerSettings(
         run_uri=run.uri,
-        labeler=labeler_recipe(job, threads=workers.threads, make_detector=make_detector),
+        labeler=labeler_recipe(job, make_detector=make_detector),
         metadata={
             "run_id": run.manifest.run_id,
             "model_digest": job.fields["model"],
@@ -249,6 +255,7 @@ def _worker_settings(
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,
         needs_cuda=_needs_cuda(job, workers, make_detector),
+        workers=workers,
     )
 
 

@@ -10,7 +10,6 @@ from contextlib import closing, suppress
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from labeler.errors import Incomplete
@@ -51,18 +50,21 @@ def run_waves(
     seed: int | None,
     on_receipt: Callable[[Receipt], None],
     on_trouble: Callable[[str], None],
+    on_ledger: Callable[[Any], None] = lambda ledger: None,
 ) -> Progress:
     """Work the plan until every shard is finished; returns the final listing.
 
     Args:
         progress: what was listed; it may be some minutes old, because workers look before they label.
         on_trouble: called in another thread, with what storage refuses and a person can end, while it is tried again.
+        on_ledger: told of the ledger before anything is begun.
 
     Raises:
         Incomplete: two waves in a row committed nothing, or storage took none of many units in a row; the message names
             what is left and why.
     """
     ledger = _start_ledger(run, progress)
+    on_ledger(ledger)
     tried: Counter[str] = Counter()
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     limits = UnitLimits(read.max_images, read.max_bytes)
@@ -158,20 +160,15 @@ def _stream(
         UnitSource(wave.work, read, ledger),
         override_num_blocks=len(wave.work),
         num_cpus=read_cpus,
+        **workers.read_place.options,
         concurrency=min(read_tasks, len(wave.work)),
     ).map_batches(
         LabelUnits,
         batch_size=1,
         batch_format="pyarrow",
         fn_constructor_args=(worker, ledger, workers.count),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
-        compute=ActorPoolStrategy(
-            min_size=workers.count,
-            max_size=workers.count,
-            max_concurrent_calls_per_actor=wave.concurrent_units,
-            enable_true_multi_threading=True,
-        ),
+        compute=workers.pool(wave.concurrent_units),
+        **workers.options,
     )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from receipts_of(batch)
