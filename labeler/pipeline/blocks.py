@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from labeler.labels.records import STATUSES
+from labeler.runs.sums import SUMS
 from labeler.shards import Item, ShardEnd, Unit, skipped
 
 ITEM = pa.struct(
@@ -90,6 +91,7 @@ class Receipt:
     engine: str = ""  # of the detector that labeled it, in words
     error: str | None = None
     unwritten: bool = False  # it was labeled, and storage did not take it
+    sums: Mapping[str, Any] | None = None  # of what was written, as runs.sums.SUMS
 
     @property
     def images(self) -> int:
@@ -116,6 +118,7 @@ RECEIPT = pa.schema(
         pa.field("engine", pa.string()),
         pa.field("error", pa.string()),
         pa.field("unwritten", pa.bool_()),
+        pa.field("sums", SUMS),
     ]
 )
 

@@ -19,6 +19,7 @@ from labeler.labeling.fingerprint import package_versions, public_config
 from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
+from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.budget import UNLIMITED, Budget, Spending
 from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers
 from labeler.pipeline.connection import connect
@@ -33,11 +34,12 @@ from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.runs import layout
 from labeler.runs.create import NewRun
-from labeler.runs.erasure.excluded import load_excluded, read_excluded, write_excluded
+from labeler.runs.erasure.excluded import Excluded, load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run
 from labeler.runs.overlay.chosen_units import read_selection
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress
+from labeler.runs.receipts import ReceiptLog
 from labeler.runs.report import Report, build_report
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.snapshot import Snapshot, read_snapshot
@@ -172,25 +174,49 @@ def _work(
     config, run, plan, progress = job.config, snapshot.run, snapshot.plan, snapshot.progress
     images_per_shard, done = _images(run, plan, progress, console)
     console.print(f"{len(snapshot.left):,} of {len(plan):,} shards to do on {workers}", markup=False)
-    with Display(done=done, images_per_shard=images_per_shard, console=console) as display:
+    excluded = read_excluded(run)
+    with (
+        Display(done=done, images_per_shard=images_per_shard, console=console) as display,
+        keeping_receipts(run, excluded) as keep,
+    ):
+
+        def receive(receipt: Receipt) -> None:
+            keep(receipt)
+            display.receive(receipt)
+
         return waves.run_waves(
             run,
             plan,
             progress,
-            read=_read_settings(run, config),
+            read=_read_settings(run, config, excluded),
             worker=worker,
             workers=workers,
             read_cpus=config.ray.read_cpus,
             read_tasks=config.ray.read_tasks or workers.readers,
             wave_units=config.ray.wave_units,
             seed=config.ray.seed,
-            on_receipt=display.receive,
+            on_receipt=receive,
             on_trouble=display.trouble,
             on_ledger=spending.follow,
         )
 
 
-def _read_settings(run: Run, config: Config) -> ReadSettings:
+@contextmanager
+def keeping_receipts(run: Run, excluded: Excluded) -> Iterator[Callable[[Receipt], None]]:
+    """Keep what the job writes for its report; what a derived run reports lies in several folders and is read."""
+    receipts = ReceiptLog(run, excluded)
+
+    def keep(receipt: Receipt) -> None:
+        if receipt.sums is not None and receipt.unit is not None and run.parent is None:
+            receipts.add(receipt.shard_id, receipt.unit, receipt.label_bytes, receipt.sums)
+
+    try:
+        yield keep
+    finally:
+        receipts.flush()
+
+
+def _read_settings(run: Run, config: Config, excluded: Excluded) -> ReadSettings:
     unit = config.unit
     return ReadSettings(
         run.root.uri,
@@ -199,7 +225,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
         unit.max_image_bytes,
         config.input.keep,
         config.input.image_column,
-        Shared(read_excluded(run)),
+        Shared(excluded),
         s3_rules(config, run.lineage),
     )
 

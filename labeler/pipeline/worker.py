@@ -28,6 +28,7 @@ from labeler.pipeline.nodes import drains_here, threads_here
 from labeler.pipeline.redo import Redo, Todo
 from labeler.pipeline.storage_trouble import tell
 from labeler.runs import layout, read_unit_file
+from labeler.runs.sums import sums_of
 from labeler.shards import Item, ShardEnd, Unit, skipped
 
 OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
@@ -252,7 +253,9 @@ def commit(
     written = storage.put_if_absent(target, data, single_writer=settings.single_writer)
     seconds.write = time.perf_counter() - start
     receipt = _receipt(unit, rows, seconds, settings.max_detections)
-    return replace(receipt, written=written, label_bytes=len(data), engine=_in_words(description))
+    sums = sums_of(table, settings.max_detections)
+    kept = sums.stored() if written and sums.in_order else None
+    return replace(receipt, written=written, label_bytes=len(data), engine=_in_words(description), sums=kept)
 
 
 def _in_words(description: Mapping[str, str]) -> str:
