@@ -27,13 +27,17 @@ def add(verbs: Verbs) -> None:
         "--time-images", type=int, default=4, metavar="N", help="dry run, profile: images to time here (default 4)"
     )
     parser.add_argument("--trace", metavar="FILE", help="profile: write a Chrome trace of one batch, too")
-    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="dry run: price of one worker's hour")
     parser.set_defaults(run=_label)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Options of a run itself, which `labeler submit` hands on to the cluster."""
     parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
+    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="price of one worker's hour")
+    parser.add_argument(
+        "--stop-after-hours", type=float, metavar="HOURS", help="end then; resume with the same command"
+    )
+    parser.add_argument("--max-cost", type=float, metavar="COST", help="end before the workers' hours cost more")
 
 
 def _label(arguments: argparse.Namespace) -> int:
@@ -42,13 +46,18 @@ def _label(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     if arguments.trace and not arguments.profile:
         raise Refused("--trace belongs to --profile")
+    limits = (arguments.stop_after_hours, arguments.max_cost)
+    if any(limit is not None for limit in limits) and (arguments.dry_run or arguments.profile):
+        raise Refused("--stop-after-hours and --max-cost limit a run: leave out --dry-run and --profile")
     if arguments.dry_run:
         return _dry_run(arguments, config)
     if arguments.profile:
         return _profile(arguments, config)
+    from labeler.pipeline.budget import Budget
     from labeler.pipeline.label import label
 
-    outcome = label(config, extend=arguments.extend)
+    budget = Budget.of(arguments.stop_after_hours, arguments.max_cost, arguments.price_per_hour)
+    outcome = label(config, extend=arguments.extend, budget=budget)
     print("\n".join(describe(outcome)))
     return 0
 

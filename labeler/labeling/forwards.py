@@ -26,13 +26,17 @@ class Forwards:
 
     Args:
         detector: None where every image comes with its result.
+        on_first: called once, before the first image is handed over; what it raises ends the unit.
 
     Attributes:
         seconds: spent on starting forwards and waiting for them.
     """
 
-    def __init__(self, detector: Detector | None, detector_lock: threading.Lock) -> None:
+    def __init__(
+        self, detector: Detector | None, detector_lock: threading.Lock, on_first: Callable[[], None] | None = None
+    ) -> None:
         self.seconds = 0.0
+        self._on_first = on_first
         self._detector, self._lock = detector, detector_lock
         self._held = False
         self._under_way: tuple[Sequence[Any], Callable[[], Sequence[Any]]] | None = None
@@ -42,6 +46,9 @@ class Forwards:
         if not self._held:
             self._lock.acquire()
             self._held = True
+            on_first, self._on_first = self._on_first, None
+            if on_first:
+                on_first()
         prepared = [image.prepared for image in batch]
         begun: Begun = (
             self._detector.begin(prepared) if self._detector else iter([(range(len(batch)), lambda: prepared)])

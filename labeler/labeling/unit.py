@@ -121,6 +121,7 @@ class UnitLabeler:
         )
         self._detector_lock = threading.Lock()
         self._watchdog = watchdog or Watchdog()
+        self.on_first: Callable[[], None] | None = None  # of `Forwards`, for each unit
 
     def in_turn(self, *, detect: bool = True) -> UnitLabeler:
         """The same models and limits, but everything one after the other in the caller's thread.
@@ -150,7 +151,7 @@ class UnitLabeler:
         rows: list[Row] = []
         pool: ShapePool[_Ready] = ShapePool(self.images_per_batch)
         drawing: deque[Future[tuple[Row, float]]] = deque()
-        with self._watchdog.working(), closing(Forwards(self.detector, self._detector_lock)) as forwards:
+        with self._watchdog.working(), closing(self._forwards()) as forwards:
             for decoded in self._decoded_ahead(shard_id, items, keep):
                 self._watchdog.beat()
                 if decoded is None:
@@ -170,6 +171,9 @@ class UnitLabeler:
         rows += _drawn(drawing, 0, seconds)
         rows.sort(key=lambda row: row.index)
         return rows, seconds
+
+    def _forwards(self) -> Forwards:
+        return Forwards(self.detector, self._detector_lock, self.on_first)
 
     def _decoded_ahead(
         self, shard_id: str, items: Sequence[Item], keep: Sequence[str]

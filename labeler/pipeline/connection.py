@@ -21,8 +21,9 @@ from rich.console import Console
 
 from labeler.errors import Refused
 from labeler.output import silent_stderr
-from labeler.pipeline.cluster import alive_nodes, last_line
+from labeler.pipeline.cluster import last_line
 from labeler.pipeline.local_ray import check_process_limit, check_ray_folder
+from labeler.pipeline.nodes import alive_nodes
 
 _LOCAL, _AUTO = "local", "auto"  # what Ray itself takes for an address, beside HOST:PORT and ray://HOST:PORT
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # `ray job submit` sets it, and RAY_ADDRESS, for the driver of a job

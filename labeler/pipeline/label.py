@@ -14,11 +14,12 @@ from labeler.errors import Refused
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import public_config
 from labeler.labeling.resolve import Job, plan_input, resolve_job
+from labeler.pipeline.budget import UNLIMITED, Budget
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
 from labeler.runs.create import create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
-from labeler.runs.snapshot import read_snapshot
+from labeler.runs.snapshot import Snapshot, read_snapshot
 from labeler.terminal import message_console
 from labeler.trial.sample import require_images
 
@@ -29,12 +30,14 @@ def label(
     extend: bool = False,
     make_detector: Callable[[], Detector] | None = None,
     console: Console | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Outcome:
     """Label every image of the input, resuming whatever the output folder already holds.
 
     Args:
         extend: list the input again and add what is new to the plan.
         make_detector: loads another detector than the config names in each worker (tests, other families).
+        budget: ends the job early, as a signal does; for the main thread, which gets the signals.
 
     Raises:
         Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
@@ -45,14 +48,18 @@ def label(
     output = storage.absolute_uri(config.output.uri)
     with refusals():
         run = open_run(output)
+        if run is not None and config.unit.max_images is None:
+            job = job.as_planned(run.manifest.fingerprint_fields)
         todo = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)
     return carry_out(
         job,
         run,
         todo.work,
+        before=todo.before,
         create=lambda: _write_plan(run, output, todo, job, console),
         make_detector=make_detector,
         console=console,
+        budget=budget,
     )
 
 
@@ -64,11 +71,13 @@ class _Todo:
         new_since: they are to be added to the plan, and were found when it had so many generations; None: they are in
             it, or are the first.
         skipped_files: what was listed beside them, by extension.
+        before: the run whose plan they are of, as it was listed.
     """
 
     work: Sequence[PlannedShard]
     new_since: int | None = None
     skipped_files: Mapping[str, int] = field(default_factory=dict)
+    before: Snapshot | None = None
 
 
 def _plan_new(output: str, config: Config) -> _Todo:
@@ -88,7 +97,7 @@ def _plan_rest(run: Run, job: Job, extend: bool) -> _Todo:
     snapshot = read_snapshot(run)
     counts = Counter[str]()
     fresh = _new_shards(run, snapshot.plan, job.config, counts) if extend else []
-    return _Todo(fresh, before, counts) if fresh else _Todo(snapshot.left)
+    return _Todo(fresh, before, counts) if fresh else _Todo(snapshot.left, before=snapshot)
 
 
 def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Console) -> Run:

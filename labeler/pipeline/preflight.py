@@ -86,7 +86,9 @@ def preflight(
     checks: Checks,
     patience: CapacityWait,
     console: Console,
-    holds_worker: Callable[[Mapping[str, float]], bool] = lambda resources: True,
+    *,
+    holds_worker: Callable[[Mapping[str, Any]], bool] = lambda node: True,
+    reads: Callable[[Mapping[str, Any]], bool] = lambda node: True,
 ) -> None:
     """Try what a job needs on a node of each kind, where it will run; on every node where a path is local, which may
     be another disk there.
@@ -94,19 +96,19 @@ def preflight(
     Args:
         patience: for nodes that are slow to answer.
         console: for a warning about packages that differ.
-        holds_worker: whether a node with these resources can hold a worker, and so needs the checkpoints.
+        holds_worker: whether a node, as `ray.nodes()` has it, may hold a worker, and so needs the checkpoints.
+        reads: whether one may read for workers.
 
     Raises:
         Refused: in one line, what cannot be read, written, committed or found, and from where.
     """
     everywhere = storage.is_local(checks.output) or (checks.input is not None and storage.is_local(checks.input))
-    nodes = nodes_to_try(ray.nodes(), everywhere=everywhere, here=ray.get_runtime_context().get_node_id())
+    used = [node for node in ray.nodes() if holds_worker(node) or reads(node)]
+    nodes = nodes_to_try(used, everywhere=everywhere, here=ray.get_runtime_context().get_node_id())
     differing: dict[str, str] = {}
     with _mark_of_driver(checks.output) as mark:
         probes = [
-            _start_probe(
-                node["NodeID"], checks if holds_worker(node["Resources"]) else replace(checks, models=None), mark
-            )
+            _start_probe(node["NodeID"], checks if holds_worker(node) else replace(checks, models=None), mark)
             for node in nodes
         ]
         answers = [_answer(probe, patience) for probe in probes]
