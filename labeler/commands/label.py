@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, add_config
+from labeler.commands.arguments import Verbs, add_config, add_log_format, print_result
 from labeler.errors import Refused
 from labeler.shards import skipped
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("label", help="label every image of the input, or go on where a run stopped")
     add_config(parser)
+    add_log_format(parser)
     parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--dry-run", action="store_true", help="say what a run would take; write nothing")
@@ -44,7 +45,7 @@ def _label(arguments: argparse.Namespace) -> int:
     from labeler.pipeline.label import label
 
     outcome = label(config, extend=arguments.extend)
-    print("\n".join(describe(outcome)))
+    print_result(describe(outcome))
     return 0
 
 

@@ -15,11 +15,12 @@ from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import public_config
 from labeler.labeling.resolve import Job, plan_input, resolve_job
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
+from labeler.pipeline.startup import Startup
 from labeler.runs.create import create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
 from labeler.runs.snapshot import read_snapshot
-from labeler.terminal import message_console
+from labeler.terminal import add_context, message_console
 from labeler.trial.sample import require_images
 
 
@@ -41,10 +42,13 @@ def label(
         Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
     """
     console = console or message_console()
+    startup = Startup(console)
+    startup.step("checking the configuration and the model")
     job = resolve_job(config)
     output = storage.absolute_uri(config.output.uri)
     with refusals():
         run = open_run(output)
+        startup.step("listing the input" if run is None or extend else "reading the plan and what is committed")
         todo = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)
     return carry_out(
         job,
@@ -53,6 +57,7 @@ def label(
         create=lambda: _write_plan(run, output, todo, job, console),
         make_detector=make_detector,
         console=console,
+        startup=startup,
     )
 
 
@@ -97,6 +102,7 @@ def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Co
     if run is None:
         new = new_run(job, plan=todo.work, skipped_files=todo.skipped_files)
         run = create_run(output, new, single_writer=single_writer)
+        add_context(console, run=run.manifest.run_id)
         console.print(f"run {run.manifest.run_id} in {storage.redact(output)}", markup=False, soft_wrap=True)
     elif todo.new_since is not None:
         extend_plan(

@@ -19,14 +19,18 @@ from labeler.labeling.fingerprint import package_versions, public_config
 from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
+from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers
-from labeler.pipeline.connection import connect
+from labeler.pipeline.connection import connect, starts_ray
 from labeler.pipeline.display import Display
 from labeler.pipeline.gpus import require_gpus
+from labeler.pipeline.metrics import Metrics
 from labeler.pipeline.preflight import preflight, preflight_module, readable_uri
+from labeler.pipeline.ray_news import only_reasons
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.source import ReadSettings
+from labeler.pipeline.startup import Startup
 from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.runs import layout
@@ -40,6 +44,7 @@ from labeler.runs.report import Report, build_report
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.snapshot import Snapshot, read_snapshot
 from labeler.shards import skipped
+from labeler.terminal import add_context
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def carry_out(
     create: Callable[[], Run],
     make_detector: Callable[[], Detector] | None,
     console: Console,
+    startup: Startup | None = None,
     redo: Redo | None = None,
 ) -> Outcome:
     """Check cluster and storage, write what is missing of the run, and work it to its end.
@@ -66,8 +72,12 @@ def carry_out(
         run: None where there is none yet.
         work: shards that are not finished.
         create: writes the run, or another generation of its plan; called once all is known to be well.
+        startup: with the steps so far.
         redo: of a derived run.
     """
+    startup = startup or Startup(console)
+    if run is not None:
+        add_context(console, run=run.manifest.run_id)
     output, single_writer = storage.absolute_uri(job.config.output.uri), job.config.output.single_writer
     with refusals():
         excluded = load_excluded(map(storage.absolute_uri, job.config.input.exclude))
@@ -75,6 +85,7 @@ def carry_out(
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         write_excluded(run, excluded)  # what is labeled by now is named at the end
         return _finish(read_snapshot(run))
+    startup.step("starting Ray" if starts_ray(job.config.ray.address) else "joining the Ray cluster")
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         storage.check_put_if_absent(output, single_writer=single_writer)
     if run is not None and (changed := run.changed_versions(package_versions())):
@@ -88,6 +99,7 @@ def carry_out(
         with refusals():
             if make_detector is None and job.checkpoint is not None and job.checkpoint.module is not None:
                 preflight_module(job.checkpoint.module, patience)
+            startup.step("checking the cluster and the storage")
             workers = _workers(job, started_here, make_detector, patience, console)
             waits_s = cluster.limit_waiting(job.config.ray, workers)
             preflight(
@@ -98,11 +110,12 @@ def carry_out(
                 s3=s3_rules(job.config, job.own),
             )
             run = create()
+            add_context(console, run=run.manifest.run_id)
             write_excluded(run, excluded)
         plan = read_snapshot(run).plan
         settings = _worker_settings(run, job, workers, make_detector, redo)
         with announcing_loss(workers, waits_s, console):
-            progress = _work(run, plan, job, workers, settings, console)
+            progress = _work(run, plan, job, workers, settings, console, startup)
         return _finish(Snapshot(run, plan, progress))
 
 
@@ -117,7 +130,7 @@ def _cluster(job: Job, console: Console, signals: Stopping) -> Iterator[bool]:
     started_here = connect(job.config.ray.address, console)
     signals.install()
     cluster.configure_ray_data()
-    with watching_ray(console, started_here=started_here):
+    with only_reasons(console), watching_ray(console, started_here=started_here):
         yield started_here
 
 
@@ -159,12 +172,20 @@ def _work(
     workers: cluster.Workers,
     worker: WorkerSettings,
     console: Console,
+    startup: Startup,
 ) -> Progress:
     config = job.config
     progress = read_progress(run)
     images_per_shard, done = _images(run, plan, progress, console)
     console.print(f"{len(progress.left(plan)):,} of {len(plan):,} shards to do on {workers}", markup=False)
-    with Display(done=done, images_per_shard=images_per_shard, console=console) as display:
+    metrics = Metrics(run.manifest.run_id)
+    startup.step("loading the model")
+    with Display(done=done, images_per_shard=images_per_shard, console=console, startup=startup) as display:
+
+        def receive(receipt: Receipt) -> None:
+            metrics.receive(receipt)
+            display.receive(receipt)
+
         return waves.run_waves(
             run,
             plan,
@@ -175,7 +196,7 @@ def _work(
             read_tasks=config.ray.read_tasks or workers.readers,
             wave_units=config.ray.wave_units,
             seed=config.ray.seed,
-            on_receipt=display.receive,
+            on_receipt=receive,
             on_trouble=display.trouble,
         )
 

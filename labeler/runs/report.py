@@ -12,12 +12,14 @@ import numpy as np
 from labeler import storage
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import STATUSES
+from labeler.labels.unit_work import UnitWork
 from labeler.runs.erasure.excluded import read_excluded
 from labeler.runs.manifest import Run
 from labeler.runs.plan import listed_beside, undamaged
 from labeler.runs.progress import Progress
 from labeler.runs.rows import PREFETCH_FILES
 from labeler.runs.snapshot import Snapshot
+from labeler.runs.timeline import committed_at, timeline
 from labeler.shards import skipped
 
 
@@ -31,6 +33,9 @@ class Report:
         skipped_files: files beside the input and members of tars that are not images, by extension.
         images_to_forget: images on the run's list of removed images whose rows have more than their place: they were
             labeled at the same time, or the list came later.
+        passes, retries, memory_halvings, bytes_read, stage_seconds, batch_fill: what labeling took, summed over the
+            files of units, see `UnitWork`; files of earlier versions of labeler do not say, and count 0.
+        timeline: images committed per span of time, see `timeline`; None where all was committed within a second.
         problems: rows missing or doubled inside what is committed; empty for a sound run.
     """
 
@@ -48,6 +53,13 @@ class Report:
     categories: dict[str, int]  # category id -> detections
     categories_never_found: int
     images_at_cap: int
+    passes: int
+    retries: int
+    memory_halvings: int
+    bytes_read: int
+    stage_seconds: dict[str, float]
+    batch_fill: float | None
+    timeline: dict[str, Any] | None
     skipped_files: dict[str, int]
     images_to_forget: int
     problems: tuple[str, ...]
@@ -66,6 +78,7 @@ def build_report(snapshot: Snapshot) -> Report:
     problems: list[str] = []
     next_index: dict[str, int] = {}
     at_cap = to_forget = 0
+    work, commits = UnitWork(), list[tuple[float, int]]()
     excluded, prefixes = read_excluded(run), snapshot.prefixes
     columns = (
         "shard_id",
@@ -77,6 +90,9 @@ def build_report(snapshot: Snapshot) -> Report:
     )
     for table in snapshot.tables(columns):
         to_forget += int(excluded.of_rows(table, prefixes[table["shard_id"][0].as_py()]).sum())
+        work.add(UnitWork.from_metadata(table.schema.metadata))
+        if (moment := committed_at(table.schema.metadata)) is not None:
+            commits.append((moment, table.num_rows))
         statuses.update(table["status"].to_pylist())
         errors.update(reason for reason in table["error"].to_pylist() if reason)
         column = DetectionsColumn(table)
@@ -105,6 +121,8 @@ def build_report(snapshot: Snapshot) -> Report:
         categories={str(id_): n for id_, n in sorted(categories.items())},
         categories_never_found=sum(id_ not in categories for id_ in vocabulary),
         images_at_cap=at_cap,
+        **work.summary(),
+        timeline=timeline(sorted(commits)),
         skipped_files=_skipped_files(run, progress),
         images_to_forget=to_forget,
         problems=tuple(problems),
