@@ -11,6 +11,7 @@ from labeler import __version__
 from labeler.commands import (
     calibrate,
     compare,
+    estimate,
     evaluate,
     export,
     forget,
@@ -29,7 +30,7 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
-_OF_RUNS = (label, preview, status, retry, mask, report, compare, export, evaluate, calibrate, forget)
+_OF_RUNS = (label, estimate, preview, status, retry, mask, report, compare, export, evaluate, calibrate, forget)
 VERBS = (*_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
 _STARTING = ("label", "mask", "retry", "train", "reproduce")  # verbs that leave something behind to go on with

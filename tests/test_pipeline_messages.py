@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from labeler.terminal import JsonConsole, json_log, message_console, safe_output
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes
 from tests.stub_detector import MakeStub, NoModel
+from tests.waiting import wait_until
 
 TRACEBACK = """Task MapWorker(MapBatches(LabelUnits)).get_location failed. There are infinite retries remaining, so \
 the task will be retried. Error: Traceback (most recent call last):
@@ -65,16 +67,15 @@ def test_a_job_says_each_step_before_its_first_image_and_logs_json_with_run_shar
     config = config_of(tmp_path, checkpoint)
     outcome = label(config, make_detector=MakeStub(raise_on_width=77), console=JsonConsole(file=file, width=40))
     lines = lines_of(file)
-    steps = [line["step"] for line in lines if "step" in line]
-    assert steps == [
+    assert [line["step"] for line in lines if "step" in line][-1] == "loading the model"
+    (first,) = [line for line in lines if "startup_s" in line]
+    assert list(first["startup_s"]) == [
         "checking the configuration and the model",
         "listing the input",
         "joining the Ray cluster",
         "checking the cluster and the storage",
         "loading the model",
     ]
-    (first,) = [line for line in lines if "startup_s" in line]
-    assert list(first["startup_s"]) == steps
     assert first["message"].startswith("first unit after ")
     run_id = outcome.run.manifest.run_id
     begun = next(i for i, line in enumerate(lines) if line["message"].startswith("run "))
@@ -95,6 +96,20 @@ def test_one_line_has_the_runs_images_and_this_jobs_apart() -> None:
     assert run.startswith("images 104/300")
     assert job.startswith("4 · ")
     assert job.endswith("labeled 3 · empty 1 · detections 9")
+
+
+def test_a_step_is_said_once_it_takes_long_and_one_that_ended_or_was_refused_is_not() -> None:
+    console, file = plain()
+    with Startup(console, after_s=0.0) as startup:
+        startup.step("listing the input")
+        wait_until(lambda: "listing the input ...\n" in file.getvalue())
+    with Startup(console, after_s=300) as startup:
+        startup.step("checking the model")
+        startup.step("listing more")
+        startup.step("starting Ray", now=True)
+        startup.step("refused")
+    wait_until(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()))
+    assert file.getvalue() == "listing the input ...\nstarting Ray ...\n"
 
 
 def test_the_first_unit_ends_the_startup_and_names_what_took_long() -> None:

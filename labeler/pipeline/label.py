@@ -42,7 +42,13 @@ def label(
         Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
     """
     console = console or message_console()
-    startup = Startup(console)
+    with Startup(console) as startup:
+        return _label(config, startup, console, extend=extend, make_detector=make_detector)
+
+
+def _label(
+    config: Config, startup: Startup, console: Console, *, extend: bool, make_detector: Callable[[], Detector] | None
+) -> Outcome:
     startup.step("checking the configuration and the model")
     job = resolve_job(config)
     output = storage.absolute_uri(config.output.uri)

@@ -63,7 +63,7 @@ def carry_out(
     create: Callable[[], Run],
     make_detector: Callable[[], Detector] | None,
     console: Console,
-    startup: Startup | None = None,
+    startup: Startup,
     redo: Redo | None = None,
 ) -> Outcome:
     """Check cluster and storage, write what is missing of the run, and work it to its end.
@@ -75,7 +75,6 @@ def carry_out(
         startup: with the steps so far.
         redo: of a derived run.
     """
-    startup = startup or Startup(console)
     if run is not None:
         add_context(console, run=run.manifest.run_id)
     output, single_writer = storage.absolute_uri(job.config.output.uri), job.config.output.single_writer
@@ -179,7 +178,7 @@ def _work(
     images_per_shard, done = _images(run, plan, progress, console)
     console.print(f"{len(progress.left(plan)):,} of {len(plan):,} shards to do on {workers}", markup=False)
     metrics = Metrics(run.manifest.run_id)
-    startup.step("loading the model")
+    startup.step("loading the model", now=True)
     with Display(done=done, images_per_shard=images_per_shard, console=console, startup=startup) as display:
 
         def receive(receipt: Receipt) -> None:
