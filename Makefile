@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-fast test-slow test-lowest test-package chaos fuzz gpu check fix lock check-lock clean
+.PHONY: install demo test test-fast test-slow test-lowest test-package chaos fuzz gpu check fix lock check-lock check-deploy clean
 
 install: $(READY)
 
@@ -96,6 +96,11 @@ check-lock: $(UV)
 	  $(BIN)/python -m pip install -q --dry-run --ignore-installed -c requirements.lock -e . --group dev
 	$(RESOLVE) --no-deps --format pylock.toml requirements.lock -o $(VENV)/pylock.toml
 	$(BIN)/python -m tests.lock_wheels $(VENV)/pylock.toml
+
+# Does KubeRay take deploy/kuberay-rayjob.yaml? CRD is the schema of RayJob, as `kubectl get crd rayjobs.ray.io -o yaml`
+# prints it of a cluster with KubeRay.
+check-deploy: $(READY)
+	$(BIN)/python -m tests.crd --crd "$(CRD)" deploy/kuberay-rayjob.yaml
 
 clean:
 	rm -rf demo .pytest_cache .mypy_cache .ruff_cache

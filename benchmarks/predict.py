@@ -24,6 +24,7 @@ from unittest.mock import patch
 import torch
 import transformers
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -32,9 +33,10 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.machine import machine
 from labeler.detectors.grounding_dino.fast import FastForward
 from labeler.detectors.grounding_dino.fast.kernels import PLAIN, Features, Kernels
-from labeler.detectors.grounding_dino.split_forward import ImageFeatures, TextFeatures
+from labeler.detectors.grounding_dino.split_forward import ImageFeatures, SplitForward, TextFeatures
 
 STRIDES = (8, 16, 32, 64)
+Row = tuple[str, str, float, float, bool]  # see `Counted`
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Counted(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: list[tuple[str, str, float, float, bool]] = []
+        self.rows: list[Row] = []
         self.part = "rest"
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -69,11 +71,13 @@ class Counted(TorchDispatchMode):
         read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         written = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         storages = {tensor.untyped_storage()._cdata for tensor in read}
-        is_view = any(tensor.untyped_storage()._cdata in storages for tensor in written)
+        is_view = function.is_view or any(tensor.untyped_storage()._cdata in storages for tensor in written)
         if written and (function._schema.is_mutable or not is_view):
             operations = _operations(function, args, kwargs or {}, out)
             halves = written[0].dtype in (torch.float16, torch.bfloat16)
             name = function.overloadpacket.__name__
+            if name == "baddbmm" and (kwargs or {}).get("beta", 1):  # it is written to the output before the product
+                self.kernel("bias copied", [args[0]], written)
             self.rows.append((self.part, name, operations, sum(map(_bytes, read + written)), halves))
         return out
 
@@ -125,9 +129,9 @@ def counted_kernels(counted: Counted, *, fused: bool) -> Kernels:
         counted.kernel("combine", [full, moved] + ([] if position is None else [position]), outputs)
         return found
 
-    def two_softmaxes(scores: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    def two_softmaxes(scores: Tensor, bias: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
         over_tokens, total = torch.empty_like(scores), scores.new_empty(scores[:, 0].shape, dtype=torch.float32)
-        counted.kernel("softmax over tokens", [scores], [over_tokens])
+        counted.kernel("softmax over tokens", [scores, bias], [over_tokens])
         counted.kernel("softmax over positions", [scores], [scores])
         return over_tokens, scores, total
 
@@ -151,9 +155,30 @@ _NAMES = ("sample", "combine", "softmax over tokens", "softmax over positions")
 
 @contextmanager
 def on_meta(counted: Counted) -> Iterator[None]:
-    """torch.autocast knows no "meta", and attention would be taken apart there; a GPU does it in one kernel."""
+    """torch.autocast knows no "meta"."""
+    with patch.object(torch, "autocast", lambda *_, **__: nullcontext()), attention_as_one(counted):
+        yield
+
+
+@contextmanager
+def as_on_a_gpu(counted: Counted) -> Iterator[None]:
+    """What a GPU's autocast does that the CPU's does not: norms are float32."""
+    layer_norm, group_norm = functional.layer_norm, functional.group_norm
+    with (
+        patch.object(functional, "layer_norm", lambda hidden, *given, **how: layer_norm(hidden.float(), *given, **how)),
+        patch.object(functional, "group_norm", lambda hidden, *given, **how: group_norm(hidden.float(), *given, **how)),
+        attention_as_one(counted),
+    ):
+        yield
+
+
+@contextmanager
+def attention_as_one(counted: Counted) -> Iterator[None]:
+    """It would be taken apart on "meta" and on a CPU; a GPU does it in one kernel, behind casts of a float32 mask."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Tensor:
+        if attn_mask is not None and attn_mask.dtype == torch.float32:
+            attn_mask = attn_mask.to(query.dtype)
         known = len(counted.rows)
         out = torch.empty_like(query)
         del counted.rows[known:]
@@ -162,10 +187,7 @@ def on_meta(counted: Counted) -> Iterator[None]:
         counted.rows.append((counted.part, "attention", operations, sum(map(_bytes, [*read, out])), True))
         return out
 
-    with (
-        patch.object(torch, "autocast", lambda *_, **__: nullcontext()),
-        patch.object(functional, "scaled_dot_product_attention", attention),
-    ):
+    with patch.object(functional, "scaled_dot_product_attention", attention):
         yield
 
 
@@ -185,9 +207,7 @@ def inputs(pairs: int, height: int, width: int, tokens: int) -> tuple[ImageFeatu
         return image, TextFeatures(torch.empty(pairs, tokens, 256), masks[:, 0], masks, ids)
 
 
-def count(
-    pairs: int, height: int, width: int, tokens: int, *, fused: bool
-) -> list[tuple[str, str, float, float, bool]]:
+def count(pairs: int, height: int, width: int, tokens: int, *, fused: bool) -> list[Row]:
     """The kernels of one forward of so many pairs, with halves as on a GPU."""
     with torch.device("meta"):
         model = transformers.GroundingDinoForObjectDetection(transformers.GroundingDinoConfig()).eval().to("meta")
@@ -207,17 +227,24 @@ def count(
     return counted.rows
 
 
-def count_backbone(height: int, width: int) -> list[tuple[str, str, float, float, bool]]:
-    """The kernels of one image's backbone, all of it in halves. (Autocast keeps norms and softmaxes in float32.)"""
-    with torch.device("meta"):
-        model = transformers.GroundingDinoForObjectDetection(transformers.GroundingDinoConfig()).eval().to("meta")
-        pixels = torch.empty(1, 3, height, width, dtype=torch.float16)
-    model.model.backbone.conv_encoder.half()
-    model.model.input_proj_vision.half()
+def count_backbone(height: int, width: int, forward_of: Callable[..., SplitForward]) -> list[Row]:
+    """The kernels of one image's backbone as autocast to halves runs it, the second time that it meets this shape.
+
+    On fake tensors of the CPU, whose autocast casts as a GPU's does but for norms, which stay float32 there.
+
+    Args:
+        forward_of: the engine's forward.
+    """
     counted = Counted()
     counted.part = "image backbone"
-    with on_meta(counted), torch.no_grad():
-        forward = FastForward(model, half=torch.float16)
+    with torch.device("meta"):
+        model = transformers.GroundingDinoForObjectDetection(transformers.GroundingDinoConfig())
+    forward = forward_of(model.to_empty(device="cpu").eval().requires_grad_(False), half=torch.float16)
+    vars(forward)["least_side"] = 1  # which is found by trial
+    with as_on_a_gpu(counted), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        pixels = torch.empty(1, 3, height, width)
+        forward.encode_image(pixels)
+        counted.rows.clear()
         with counted:
             forward.encode_image(pixels)
     return counted.rows
@@ -236,7 +263,7 @@ class _Part:
         return getattr(self._inner, name)
 
 
-def floor_of(rows: list[tuple[str, str, float, float, bool]], gpu: Gpu, pairs: int) -> dict[str, Any]:
+def floor_of(rows: list[Row], gpu: Gpu, pairs: int) -> dict[str, Any]:
     """Milliseconds a pair by part, and what the whole does."""
     milliseconds: Counter[str] = Counter()
     for part, _, operations, size, halves in rows:
@@ -261,13 +288,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON to write")
     asked = parser.parse_args()
     result: dict[str, Any] = {"machine": machine(), "gpus": {name: asdict(gpu) for name, gpu in GPUS.items()}}
-    backbone = count_backbone(*asked.edges)
-    for gpu in GPUS:
-        found = result[f"image backbone, {gpu}"] = floor_of(backbone, GPUS[gpu], 1)
-        print(
-            f"{gpu}, image backbone: at least {found['ms_a_pair']:.2f} ms an image "
-            f"({found['ms_of_products_alone']:.2f} for products alone), {found['kernels']} kernels"
-        )
+    for name, forward_of in (("transformers' own", SplitForward), ("ours", FastForward)):
+        backbone = count_backbone(*asked.edges, forward_of)
+        for gpu in GPUS:
+            found = result[f"image backbone, {name}, {gpu}"] = floor_of(backbone, GPUS[gpu], 1)
+            print(
+                f"{gpu}, image backbone, {name}: at least {found['ms_a_pair']:.2f} ms an image "
+                f"({found['ms_of_products_alone']:.2f} for products alone), {found['gigabytes_a_pair']:.2f} GB, "
+                f"{found['kernels']} kernels"
+            )
     for name, fused in (("torch's operations", False), ("kernels", True)):
         rows = count(asked.pairs, *asked.edges, asked.tokens, fused=fused)
         for gpu in GPUS:

@@ -12,19 +12,38 @@ import os
 import sys
 from typing import NoReturn
 
+_OLDEST_PYTHON = (3, 11)  # as pyproject.toml says
+_REFUSED = 2  # as `cli.REFUSED`, before anything of ours is imported
+
 
 def run(*words: str) -> NoReturn:
     """Run the command of `words` and the process's own arguments, and end the process with its exit code."""
+    _require_python()
     ended: list[int] = []
     atexit.register(_leave, ended)  # before all imports: callbacks are called last in, first out
-    from labeler.cli import main
-
     try:
+        from labeler.cli import main
+
         ended.append(main([*words, *sys.argv[1:]]))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("labeler."):
+            ended.append(1)
+            raise
+        lock = "install the versions of requirements.lock"
+        sys.stderr.write(f"labeler: package {error.name} is missing in the Python {sys.executable}; {lock} there\n")
+        ended.append(_REFUSED)
     except Exception:
         ended.append(1)  # as Python ends after a traceback
         raise
     sys.exit(ended[0])
+
+
+def _require_python() -> None:
+    """End with a line where this Python is too old to read our files: on a cluster it is not the user's own."""
+    if sys.version_info < _OLDEST_PYTHON:
+        needed, here = (".".join(map(str, version[:2])) for version in (_OLDEST_PYTHON, sys.version_info))
+        sys.stderr.write(f"labeler: labeler needs Python {needed} or newer, {sys.executable} is Python {here}\n")
+        sys.exit(_REFUSED)
 
 
 def _leave(ended: list[int]) -> None:

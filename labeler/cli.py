@@ -23,6 +23,7 @@ from labeler.commands import (
     reproduce,
     retry,
     status,
+    submit,
     train,
     vocabulary,
 )
@@ -30,10 +31,17 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
-_OF_RUNS = (label, estimate, preview, status, retry, mask, report, compare, export, evaluate, calibrate, forget)
+_OF_RUNS = (label, submit, estimate, preview, status, retry, mask, report, compare, export, evaluate, calibrate, forget)
 VERBS = (*_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
-_STARTING = ("label", "mask", "retry", "train", "reproduce")  # verbs that leave something behind to go on with
+_STARTING = (
+    "label",
+    "submit",
+    "mask",
+    "retry",
+    "train",
+    "reproduce",
+)  # verbs that leave something behind to go on with
 
 
 def main(argv: Sequence[str] | None = None) -> int:

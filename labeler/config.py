@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from labeler import plain_yaml
 from labeler.errors import Refused, did_you_mean
@@ -183,9 +184,28 @@ class MasksConfig(Section):
 class UnitConfig(Section):
     """How much is committed at once."""
 
-    max_images: int = Field(256, gt=0)
+    max_images: int | None = Field(None, gt=0)  # None: what takes 20 s at 40 passes a second, but at most 256
     max_bytes: Bytes = 64 * 2**20
     max_image_bytes: Bytes = 256 * 2**20  # a larger file becomes a row with status read_error
+
+    @property
+    def images(self) -> int:
+        """The most images of a unit, in the configuration of a job: its plan decides what was left open."""
+        assert self.max_images is not None, "resolve_job says it"
+        return self.max_images
+
+
+_LABEL_CONDITION = re.compile(r"!?(in\(\s*[\w.-]+(\s*,\s*[\w.-]+)*\s*\)|\w([\w.-]*\w)?)")
+
+
+def _as_label_selector(value: dict[str, str]) -> dict[str, str]:
+    for name, condition in value.items():
+        if not name or not _LABEL_CONDITION.fullmatch(condition):
+            raise ValueError(f"{name}: {condition!r} is no condition of Ray; give VALUE, !VALUE, in(A, B) or !in(A, B)")
+    return value
+
+
+LabelSelector = Annotated[dict[str, str], AfterValidator(_as_label_selector)]
 
 
 class RayConfig(Section):
@@ -193,11 +213,15 @@ class RayConfig(Section):
 
     address: str | None = None  # HOST:PORT, auto (one on this machine) or local; None: RAY_ADDRESS, else local
     workers: int | None = Field(None, gt=0)  # detector actors; None: one for each GPU (or one for the node's CPUs)
+    max_workers: int | None = Field(None, gt=0)  # no more of them, however many GPUs the cluster has or gets
     gpus_per_worker: float | None = Field(None, ge=0)  # None: 1 where the cluster has GPUs, else 0
-    cpus_per_worker: float | None = Field(None, gt=0)  # None: by the cluster; its decode threads
+    cpus_per_worker: float | None = Field(None, gt=0)  # reserved, and its threads; None: those of its node, shared
+    accelerator_type: str | None = None  # the only kind of GPU that workers use, in Ray's words: L4, A100-80G
+    label_selector: LabelSelector = Field(default_factory=dict)  # only nodes with these labels get workers
+    read_label_selector: LabelSelector = Field(default_factory=dict)  # and only such nodes read for them
     read_cpus: float = Field(0.25, gt=0)
     read_tasks: int | None = Field(None, gt=0)  # shards read at the same time; None: two for each worker
-    wave_units: int = Field(100_000, gt=0)  # bound on one Dataset's blocks: driver memory grows with them
+    wave_units: int = Field(1_000_000, gt=0)  # bound on one Dataset's blocks: the driver takes about 1 kB for each
     start_timeout_s: float = Field(1800.0, gt=0)  # how long to wait for capacity before giving up
     seed: int | None = None  # order in which shards are worked; None: another in each job, so that two share the work
 
@@ -245,7 +269,7 @@ def changed(config: Config, mark: str) -> dict[str, Any]:
         f"{section}.{name}": value
         for section, values in sections.items()
         for name, value in marked(values, mark).items()
-        if value != type(values).model_fields[name].get_default(call_default_factory=True)
+        if value != type(values).model_fields[name].get_default(call_default_factory=True, validated_data={})
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from labeler.byte_budget import DECODE_BYTES
 
+_BYTES_OF_A_THREAD = 256 << 20  # decoding a photograph of 12 megapixels takes 0.1 to 0.2 GB
 _DECODE_SHARE = 8  # a worker decodes in at most this part of its node's memory: nodes have up to eight GPUs
 _NO_LIMIT = 1 << 60  # bytes; version 1 of control groups writes "no limit" as a huge number
 _GROUP_FILES = {  # version of control groups -> files of limit and use, and the parts of the use that are files
@@ -17,9 +18,11 @@ _GROUP_FILES = {  # version of control groups -> files of limit and use, and the
 }
 
 
-def decode_bytes(root: Path = Path("/")) -> int:
-    """Return how many bytes the images may take that one worker decodes at the same time."""
-    return min([DECODE_BYTES, *(total // _DECODE_SHARE for _, total in memory_in_use(root))])
+def decode_bytes(root: Path = Path("/"), *, threads: int = 1) -> int:
+    """Return how many bytes the images may take that one worker decodes at the same time in its threads."""
+    return min(
+        [max(DECODE_BYTES, threads * _BYTES_OF_A_THREAD), *(total // _DECODE_SHARE for _, total in memory_in_use(root))]
+    )
 
 
 def memory_in_use(root: Path = Path("/")) -> Iterator[tuple[int, int]]:

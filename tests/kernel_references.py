@@ -27,8 +27,8 @@ def by_grid_sample(values, raw, references, points):
     return found, ((places < 0) | (places > 1)).any(-1).float().mean()
 
 
-def exact_softmaxes(scores, heads):
-    """Over the tokens of each head, and over the positions: (batch, positions, heads tokens) float64, 0 in padding."""
+def exact_softmaxes(scores, bias, heads):
+    """Over each head's tokens, with their bias, and over positions: (batch, positions, heads tokens) float64."""
     exact = scores.double()
-    over_tokens = exact.unflatten(-1, (heads, -1)).softmax(-1).flatten(2)
-    return over_tokens, exact.softmax(1).nan_to_num(0.0)
+    over_tokens = (exact + bias[:, None].double()).unflatten(-1, (heads, -1)).softmax(-1).flatten(2)
+    return over_tokens, exact.softmax(1)

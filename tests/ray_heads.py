@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +52,8 @@ def ray_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def ray_head(*options: str) -> Iterator[Head]:
-    """A head node without a dashboard, in a folder of its own."""
+def ray_head(*options: str, more: Mapping[str, str] | None = None) -> Iterator[Head]:
+    """A head node without a dashboard, in a folder of its own, with `more` in its environment."""
     with ray_folder() as folder:
         environment = {**os.environ, "RAY_TMPDIR": str(folder)}
         address = f"127.0.0.1:{free_port()}"
@@ -62,7 +62,9 @@ def ray_head(*options: str) -> Iterator[Head]:
         command = [*RAY, "start", "--head", *ports, *fixed, *options]
         with (
             (folder / "log").open("wb") as log,
-            subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT) as node,
+            subprocess.Popen(
+                command, env={**environment, **(more or {})}, stdout=log, stderr=subprocess.STDOUT
+            ) as node,
         ):
             head = Head(address, folder, environment)
             try:
@@ -103,22 +105,21 @@ def _wait_until_noted(head: Head, node: subprocess.Popen[bytes]) -> None:
         time.sleep(0.2)
 
 
-def submit_label(folder: Path, config: Path | str) -> subprocess.CompletedProcess[str]:
-    """What `ray job submit --working-dir FOLDER -- python -m jobs.label CONFIG` does on a new head node."""
-    with head_node() as address:
-        submit = [*RAY, "job", "submit", f"--address={address}", "--working-dir", str(folder), "--"]
-        entry = [sys.executable, "-m", "jobs.label", str(config), "ray.cpus_per_worker=1", "ray.gpus_per_worker=0"]
-        for _ in range(150):
-            result = subprocess.run([*submit, *entry], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-            if "No available agent" not in result.stderr:
-                break
-            time.sleep(2)  # the job server answers before the node's agent does
+def submit_label(address: str, folder: Path, config: Path | str) -> subprocess.CompletedProcess[str]:
+    """What `ray job submit --working-dir FOLDER -- python -m jobs.label CONFIG` does on a head node."""
+    submit = [*RAY, "job", "submit", f"--address={address}", "--working-dir", str(folder), "--"]
+    entry = [sys.executable, "-m", "jobs.label", str(config), "ray.cpus_per_worker=1", "ray.gpus_per_worker=0"]
+    for _ in range(150):
+        result = subprocess.run([*submit, *entry], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        if "No available agent" not in result.stderr:
+            break
+        time.sleep(2)  # the job server answers before the node's agent does
     return result
 
 
 @contextmanager
-def head_node() -> Iterator[str]:
-    """A Ray head with its job server; yields the address to submit to."""
+def head_node(more: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A Ray head with its job server, and `more` in its environment; yields the address to submit to."""
     folder = tempfile.mkdtemp(prefix="r")  # Ray's sockets need a shorter path than pytest's folders
     # Every port that has a fixed default: another Ray of the tests may hold those. A node whose agent finds its port
     # taken starts all the same, and never has an "available agent".
@@ -127,7 +128,9 @@ def head_node() -> Iterator[str]:
     dashboard = ports["dashboard-port"]
     options = [*(f"--{name}={port}" for name, port in ports.items()), f"--temp-dir={folder}", "--num-cpus=3"]
     command = [*RAY, "start", "--head", "--block", "--include-dashboard=true", "--disable-usage-stats", *options]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where jobs find `python`
+    environment = {**os.environ, "PATH": path, **(more or {})}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
         try:
             address = f"http://127.0.0.1:{dashboard}"
             wait_until_it_answers(f"{address}/api/jobs/", node)
@@ -147,6 +150,19 @@ def wait_until_it_answers(url: str, node: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.5)
     raise RuntimeError(f"no job server at {url}")
+
+
+def as_others(folder: Path, *, ray: str, python: str) -> dict[str, str]:
+    """The environment of a cluster whose processes say that they are these versions; needs a folder for a file."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if any('ray' in word for word in sys.orig_argv):\n"
+        "    import ray, ray._private.utils\n"
+        f"    ray.__version__ = {ray!r}\n"
+        f"    ray._private.utils.compute_version_info = lambda: ({ray!r}, {python!r})\n"
+    )
+    return {"PYTHONPATH": f"{folder}:{ROOT}"}
 
 
 def slim_clone(folder: Path, *more: str) -> Path:

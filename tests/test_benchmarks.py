@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,15 +16,20 @@ from benchmarks import (
     batching,
     calibration_table,
     chunk_precision,
+    closed_set_shapes,
     export_scale,
     feeding,
     masks,
     merging,
+    owl_crops,
+    owl_shapes,
     plot,
     predict,
+    small_shapes,
     unit_path,
 )
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
+from labeler import images
 from labeler.evaluation import read_ground_truth
 from labeler.labels.detections import Detections
 from labeler.labels.records import rows_to_table, table_to_parquet
@@ -255,3 +261,43 @@ def test_annotation_files_is_measured_in_each_way(tmp_path: Path) -> None:
     ways = json.loads((RESULTS / "annotation-files.json").read_text())["ways"]
     assert set(ways) == set(annotation_files.WAYS)
     assert ways["read_ground_truth"]["mib"] < ways["json.load"]["mib"] / 10
+
+
+@pytest.mark.slow  # half a minute each
+@pytest.mark.parametrize("trained", [closed_set_shapes, owl_shapes])
+def test_a_small_detector_is_trained_labels_and_is_judged(
+    trained: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained, "SCENES", 40)
+    monkeypatch.setattr(small_shapes, "HELD_OUT", 3)
+    monkeypatch.setattr(owl_shapes, "VALIDATION_SCENES", 2)
+    folder, output = tmp_path / "out", tmp_path / "result.json"
+    command = ["x", "--minutes", "0.1", "--out", str(folder), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", command)
+    trained.main()
+    result = json.loads(output.read_text())
+    assert result["steps"] >= 1
+    assert result["evaluation"]["protocol"]["annotations"]["images"] == 3
+    assert result["evaluation"]["protocol"]["images"]["run_complete"]
+    assert (folder / "checkpoint" / "model.safetensors").is_file()
+
+
+def test_floors_and_crops_are_measured_on_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With random weights: a floor leaves boxes out, and what is asked by a crop is another query than its name."""
+    checkpoint, output = tmp_path / "checkpoint", tmp_path / "crops.json"
+    checkpoint.mkdir()
+    small_shapes.save_image_settings(checkpoint)
+    owl_shapes.make_model(owl_shapes.write_clip_files(checkpoint, ["circle"])).save_pretrained(checkpoint)
+    monkeypatch.setattr(owl_crops, "SCENES", 2)
+    monkeypatch.setattr(owl_crops, "FLOORS", (0.0, 0.99))
+    asked: list[Vocabulary] = []
+    find = owl_crops.found_in
+    monkeypatch.setattr(owl_crops, "found_in", lambda *given, **more: asked.append(given[2]) or find(*given, **more))
+    assert owl_crops.main([str(checkpoint), "--output", str(output)]) == 0
+    result = json.loads(output.read_text())
+    assert result["floors"]["0.0"]["boxes_an_image"] > 0 == result["floors"]["0.99"]["boxes_an_image"]
+    assert list(result["never seen"]) == ["words", "crops, margin 0", "crops, margin 1"]
+    tight, wide = ([images.decode(c.crops[0].data).pixels for c in v.categories] for v in asked[-2:])
+    for narrow, broad in zip(tight, wide, strict=True):
+        assert narrow.shape[0] < broad.shape[0] < owl_shapes.SIZE
+    assert [category.name for category in asked[-1].categories] == list(owl_crops.NEVER_SEEN)

@@ -111,6 +111,17 @@ def test_a_model_has_a_vocabulary_of_its_own(tmp_path: Path) -> None:
         load_vocabulary("from_model", nameless, PromptsConfig())
 
 
+def test_a_configuration_is_checked_with_its_label_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of(tmp_path)
+    values = {"input": "none", "output": "out", "vocabulary": "from_model"}
+    config = tmp_path / "label.yaml"
+    config.write_text(json.dumps(values | {"model": {"name": str(folder), "labels": {"tvmonitor": "tv"}}}))
+    assert main(["vocabulary", "check", str(config)]) == 0
+    assert "from_model: 4 categories (0 negative)" in capsys.readouterr().out
+    assert main(["vocabulary", "check", str(config), "model.labels={persn: tv}"]) == 2
+    assert 'model.labels: the checkpoint has no label "persn"; did you mean Person?' in capsys.readouterr().err
+
+
 def test_only_a_closed_set_has_a_vocabulary_of_its_own(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["vocabulary", "check", "from_model", "--model", str(checkpoint)]) == 2
     assert "the checkpoint has no labels of its own, it looks for words; name some" in capsys.readouterr().err

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
-from labeler.detectors import GroundingDino
-from labeler.detectors.batch_size import find_pairs
+from labeler.detectors import GroundingDino, batched, passes
+from labeler.detectors.batch_size import MOST_PAIRS, MOST_POSITIONS, find_pairs
+from labeler.errors import Refused
+from tests.detector_parts import assert_same, photo
 
 
 def device(*, overhead: float, memory: int, slows_at: int = 10**9):
@@ -24,8 +28,8 @@ def device(*, overhead: float, memory: int, slows_at: int = 10**9):
     ("overhead", "memory", "slows_at", "expected"),
     [
         (0.0, 99, 10**9, 1),  # nothing is gained by more
-        (1.0, 99, 10**9, 32),  # 64 would be 1.5% faster than 32
-        (100.0, 99, 10**9, 64),  # the most
+        (0.3, 99, 10**9, 8),  # 16 would be 1.8% faster than 8
+        (100.0, 99, 10**9, 32),  # the most
         (100.0, 20, 10**9, 8),  # 16 fits, 32 does not: a larger image has to fit, too
         (100.0, 1, 10**9, 1),
         (1.0, 99, 4, 2),  # 4 are slower
@@ -38,6 +42,53 @@ def test_it_doubles_while_that_pays_and_fits(overhead: float, memory: int, slows
 def test_one_pair_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         find_pairs(device(overhead=1.0, memory=0))
+
+
+def test_memory_that_ran_out_is_given_back_when_nothing_holds_it_any_more(monkeypatch) -> None:
+    """Inside of an `except` the error holds the tensors of what failed, and emptying the cache frees none of them."""
+    handled: list[BaseException | None] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: handled.append(sys.exception()))
+    assert find_pairs(device(overhead=100.0, memory=20)) == 8
+    assert find_pairs(device(overhead=0.0, memory=99)) == 1
+    assert handled == [None, None]
+
+
+def test_a_batch_is_never_larger_than_what_kernels_take(checkpoint) -> None:
+    detector = GroundingDino(checkpoint, ["cat", "dog"], device="cpu", threads=1, pairs_per_batch=500)
+    assert detector.pairs_per_batch == detector.images_per_forward == MOST_PAIRS == 32
+
+
+def test_large_images_go_in_fewer_pairs(checkpoint, monkeypatch) -> None:
+    """More positions in one forward than 32-bit indices of its widest layer reach are never tried."""
+    detector = GroundingDino(checkpoint, ["cat", "dog"], device="cpu", threads=1, pairs_per_batch=4)
+    batch = [detector.prepare(photo(seed)) for seed in range(4)]
+    expected, rows = detector.detect_prepared(batch), []
+    detect = detector.network.detect
+    monkeypatch.setattr(
+        detector.network, "detect", lambda image, text: rows.append(image.features.shape) or detect(image, text)
+    )
+    detector.detect_prepared(batch)
+    (four,) = rows
+    assert four[0] == 4
+    monkeypatch.setattr(passes, "MOST_POSITIONS", 2 * four[1] + 1)
+    found = detector.detect_prepared(batch)
+    assert [shape[0] for shape in rows[1:]] == [2, 2]
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
+    assert MOST_POSITIONS * 2048 <= 2**31
+
+
+def test_a_model_that_does_not_fit_is_refused_by_name(checkpoint, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Module, "to", full)
+        with pytest.raises(Refused, match=r"too little memory to load the model .*Tried to allocate 2.00 GiB\. Give"):
+            GroundingDino(checkpoint, ["cat"], device="cpu", threads=1)
+    monkeypatch.setattr(batched, "make_network", full)
+    with pytest.raises(Refused, match="too little memory to encode the vocabulary"):
+        GroundingDino(checkpoint, ["cat"], device="cpu", threads=1)
 
 
 def test_the_trial_runs_the_detector_s_own_forward(checkpoint) -> None:

@@ -105,13 +105,16 @@ def broken(values, raw, references, grid):
 BROKEN = replace(PLAIN, sample=broken)
 
 
-def test_a_kernel_that_cannot_be_built_here_is_replaced_and_named(folder, monkeypatch):
+def test_a_kernel_that_cannot_be_built_here_is_replaced_and_named(folder, monkeypatch, warnings):
     monkeypatch.setattr(engine, "kernels_for", lambda device: (BROKEN, PLAIN))
     detector = load(folder)
     description = detector.description
     assert description["engine"] == "fast"
     assert description["engine_check"].startswith("100.0% of ")
     assert description["engine_check"].endswith("its GPU kernels failed with RuntimeError: Failed to find C compiler")
+    (warning,) = warnings
+    assert "are slower: its GPU kernels failed with RuntimeError: Failed to find C compiler" in warning
+    assert "C compiler (gcc) and keeps them in TRITON_CACHE_DIR" in warning
     image = draw_scene(1, 0).image
     monkeypatch.undo()
     assert np.array_equal(detector.detect([image])[0].boxes, load(folder).detect([image])[0].boxes)

@@ -64,6 +64,32 @@ def test_an_image_that_overflows_in_half_precision_is_done_in_float32(mm_folder)
     assert detector.dtype == "bfloat16"
 
 
+def test_memory_that_runs_out_in_float32_costs_one_image(mm_folder, monkeypatch):
+    """Once more in float32 goes one pair at a time; the number that fits was found in half precision."""
+    prompts = three_chunks(mm_folder)
+    exact = GroundingDino(mm_folder, prompts, threads=1).detect([black(1)])[0]
+    detector = GroundingDino(mm_folder, prompts, threads=1, dtype="bfloat16", engine="fast", pairs_per_batch=12)
+    poison(detector, only_in_half=True)
+    detect, memory = detector.network.detect, 1
+
+    def short(image, text):
+        if detector.network.half is None and len(image.features) > memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return detect(image, text)
+
+    monkeypatch.setattr(detector.network, "detect", short)
+    batch = [detector.prepare(image) for image in (photo(0), black(1), photo(2))]
+    found = detector.detect_prepared(batch)
+    assert_same(found[1], exact)
+    memory = 0
+    first, lost, last = detector.detect_prepared(batch)
+    assert isinstance(lost, DetectError)
+    assert "ran out in float32" in str(lost)
+    assert_same(first, found[0])
+    assert_same(last, found[2])
+    assert (detector.pairs_per_batch, detector.network.half) == (12, torch.bfloat16)
+
+
 def test_half_precision_gives_detections_near_the_exact_ones(mm_folder):
     exact = GroundingDino(mm_folder, ["cat", "house"], threads=1, score_floor=0, nms_iou=1)
     half = GroundingDino(mm_folder, ["cat", "house"], threads=1, score_floor=0, nms_iou=1, dtype="bfloat16")

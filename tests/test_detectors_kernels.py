@@ -30,6 +30,20 @@ def test_the_kernels_equal_the_references_in_the_interpreter(part):
     assert "skipped" not in done.stdout
 
 
+def test_no_kernel_is_built_anew_for_another_number_of_rows():
+    """68 shapes of photographs are 68 numbers of positions: a build for those of 16 apart costs seconds."""
+    from labeler.detectors.grounding_dino.fast import combine_triton, sampling_triton, softmax_triton
+
+    varying = {
+        combine_triton.combine_kernel: {"rows", "position_rows"},
+        sampling_triton.sample_kernel: {"queries", "positions", "reference_stride"},
+        softmax_triton.over_tokens_kernel: {"positions"},
+        softmax_triton.over_positions_kernel: {"positions"},
+    }
+    for kernel, names in varying.items():
+        assert {each.name for each in kernel.params if each.do_not_specialize} == names
+
+
 def in_registers(kernel, types, constants, folder, capability, multiples=()):
     from tests.gpu_code import compiled
 
@@ -70,7 +84,14 @@ def test_both_softmaxes_compile_to_code_that_keeps_all_in_registers(tmp_path, ca
     from labeler.detectors.grounding_dino.fast import softmax_triton as ours
 
     sizes = {"rows": ours._ROWS, "turns": ours._TURNS, "block": 256}
-    first = {"scores": f"*{dtype}", "over_tokens": f"*{dtype}", "highest": "*fp32", "positions": "i32", "tokens": "i32"}
+    first = {
+        "scores": f"*{dtype}",
+        "bias": f"*{dtype}",
+        "over_tokens": f"*{dtype}",
+        "highest": "*fp32",
+        "positions": "i32",
+        "tokens": "i32",
+    }
     in_registers(ours.over_tokens_kernel, first, {**sizes, "heads": 4}, tmp_path, capability, ("tokens",))
     second = {"scores": f"*{dtype}", "highest": "*fp32", "sums": "*fp32", "positions": "i32", "columns": "i32"}
     in_registers(ours.over_positions_kernel, second, sizes, tmp_path, capability, ("columns",))

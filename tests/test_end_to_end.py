@@ -26,7 +26,7 @@ from labeler.shards import Unit, find_shards, read_units
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.processes import with_environment
-from tests.ray_heads import slim_clone, submit_label
+from tests.ray_heads import head_node, slim_clone, submit_label
 from tests.s3_server import Proxy, S3Server
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -252,11 +252,18 @@ def test_two_jobs_on_one_run_at_once(tmp_path: Path, checkpoint: Path) -> None:
     assert rows == [(f"{shard:06d}", i) for shard in range(3) for i in range(12)]
 
 
-def test_ray_job_submit_on_a_head_node(tmp_path: Path, checkpoint: Path) -> None:
+def test_ray_job_submit_and_labeler_submit_are_equal(tmp_path: Path, checkpoint: Path) -> None:
     write_tars(tmp_path / "in", shards=1, images=5)
-    config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint)
-    result = submit_label(slim_clone(tmp_path / "clone"), config)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "complete: 5 images" in result.stdout
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["complete"]
-    assert len(rows_of(str(tmp_path / "out"))) == 5
+    ray = {"cpus_per_worker": 1, "gpus_per_worker": 0}
+    config = write_config(tmp_path / "c.yaml", str(tmp_path / "in"), str(tmp_path / "out"), checkpoint, ray=ray)
+    clone, other = slim_clone(tmp_path / "clone"), tmp_path / "other"
+    with head_node() as address:
+        plain = submit_label(address, clone, config)
+        command = [sys.executable, "-m", "labeler", "submit", str(config), f"output={other}", "--address", address]
+        ours = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    for result, output in ((plain, tmp_path / "out"), (ours, other)):
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "complete: 5 images" in result.stdout
+        assert json.loads((output / "report.json").read_text())["complete"]
+    assert len(rows_of(str(other))) == 5
+    assert rows_of(str(other)) == rows_of(str(tmp_path / "out"))

@@ -38,11 +38,11 @@ LAYERS = [
     {"exports", "evaluation", "trial"},
     {"calibration", "review"},
     {"pipeline"},
-    {"training", "reproduction"},
+    {"training", "reproduction", "submission"},
     {"commands"},
     {"cli", "__main__"},
 ]
-RAY_ROOMS = {"pipeline", "training"}
+RAY_ROOMS = {"pipeline", "training", "submission"}
 TORCH_ROOMS = {"detectors", "segmenters", "training"}
 
 

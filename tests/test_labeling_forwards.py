@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
@@ -91,3 +92,22 @@ def test_what_the_device_raises_is_raised_to_whoever_waits() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         list(forwards.rest())
     forwards.close()
+
+
+def test_a_unit_is_given_up_before_its_first_image_where_it_may_not_begin_and_lets_the_next_one_on() -> None:
+    device, lock, asked = Device(), threading.Lock(), []
+
+    def refuse() -> None:
+        asked.append(lock.locked())
+        if len(asked) == 2:
+            raise RuntimeError("the node drains")
+
+    first = Forwards(device, lock, refuse)
+    assert len([*first.begin(batch(0)), *first.begin(batch(1)), *first.rest()]) == 2
+    first.close()
+    second = Forwards(device, lock, refuse)
+    with pytest.raises(RuntimeError), closing(second):
+        list(second.begin(batch(2)))
+    assert asked == [True, True], "once a unit, while it holds the detector"
+    assert not lock.locked()
+    assert ("begun", [2]) not in device.events

@@ -10,7 +10,7 @@ import pytest
 from labeler.config import make_config
 from labeler.detectors.batched import BatchedDetector
 from labeler.labeling import recipe
-from labeler.labeling.recipe import LabelerRecipe, labeler_here, labeler_recipe
+from labeler.labeling.recipe import LabelerRecipe, SegmenterRecipe, labeler_here, labeler_recipe
 from labeler.labeling.resolve import Job, resolve_job
 from labeler.segmenters import Sam
 from labeler.shards import Item
@@ -50,9 +50,20 @@ def test_the_detector_is_loaded_behind_the_segmenter_whose_memory_it_cannot_have
 
 
 def test_decoding_keeps_to_the_memory_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "decode_bytes", lambda: 12345)
+    monkeypatch.setattr(recipe, "decode_bytes", lambda threads: 12345 * threads)
     made = LabelerRecipe(StubDetector)()
     assert made._budget._limit == made.in_turn()._budget._limit == 12345
+
+
+def test_a_worker_gets_the_threads_of_its_node_for_decoding_and_for_its_models() -> None:
+    options = {"device": "cpu", "threads": 1}
+    made = LabelerRecipe(StubDetector, SegmenterRecipe("sam", None, "digest", options), decode_threads=1)
+    here = made.with_threads(7)
+    assert here.decode_threads == 7
+    assert isinstance(here.make_segmenter, SegmenterRecipe)
+    assert here.make_segmenter.options == {"device": "cpu", "threads": 7}
+    assert here.make_detector is StubDetector
+    assert made.decode_threads == options["threads"] == 1
 
 
 def test_in_turn_the_same_models_work_in_the_callers_thread() -> None:

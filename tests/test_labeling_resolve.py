@@ -81,3 +81,22 @@ def test_what_a_vocabulary_probably_does_not_mean_is_said_before_labeling(checkp
     with logged("labeler.labeling.resolve") as lines:
         resolve_job(make_config({**values, "vocabulary": ["cat", "dog"]}))
     assert lines == []
+
+
+@pytest.mark.parametrize("names", [2, 900])
+def test_a_unit_takes_20_seconds_at_most_and_that_of_a_run_stays(checkpoint: Path, names: int) -> None:
+    words = ["cat", "dog", "bus", "traffic light", "red circle", "blue square"]
+    vocabulary = (
+        [*words[:names]] if names == 2 else [" ".join(words[i // 6**k % 6] for k in range(5)) for i in range(names)]
+    )
+    values = {"input": "in", "output": "out", "vocabulary": vocabulary, "model": {"name": str(checkpoint)}}
+    made = resolve_job(make_config(values))
+    unit = made.config.unit.images
+    assert unit == min(256, 800 // made.plan.passes)
+    assert (unit == 256) == (names == 2), made.plan.passes
+    assert made.fields["unit.max_images"] == unit
+    assert made.unit_seconds <= 20
+    earlier = made.as_planned({"unit.max_images": 256})
+    assert (earlier.config.unit.images, earlier.fields["unit.max_images"]) == (256, 256)
+    named = resolve_job(make_config({**values, "unit": {"max_images": 300}}))
+    assert named.fields["unit.max_images"] == 300

@@ -136,3 +136,23 @@ def test_exit_codes_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[st
     )
     assert exit_codes.main(["--runs", "1", "status", str(tmp_path)]) == 1
     assert "exit code 2 1 times" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ("sys.version_info = (3, 10, 4)", "labeler needs Python 3.11 or newer, {python} is Python 3.10"),
+        ("sys.modules['rich.console'] = None", "package rich.console is missing in the Python {python}; install"),
+        ("sys.modules['ray'] = None", "package ray is missing in the Python {python}; install"),
+    ],
+)
+def test_a_python_that_cannot_run_labeler_is_one_line(before: str, expected: str, tmp_path: Path) -> None:
+    """On a cluster it is another than the user's own."""
+    program = f"import sys; {before}; from labeler.__main__ import run; run('submit')"
+    config = tmp_path / "c.yaml"
+    config.write_text("{input: s3://b/i, output: s3://b/o, vocabulary: [cat], model: {name: a/b}}")
+    command = [sys.executable, "-c", program, str(config), "--address", "h:1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"labeler: {expected.format(python=sys.executable)}")
+    assert done.returncode == 2

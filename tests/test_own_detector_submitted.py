@@ -17,7 +17,7 @@ from labeler import images
 from labeler.prompts import UserModule
 from labeler.runs import open_run, read_snapshot
 from tests.inputs import image_bytes
-from tests.ray_heads import ROOT, slim_clone, submit_label
+from tests.ray_heads import ROOT, head_node, slim_clone, submit_label
 
 LABELS = ["person", "car", "dog", "bus"]
 SIDES = ("x_min", "y_min", "x_max", "y_max")
@@ -88,7 +88,8 @@ def test_the_example_is_submitted_as_it_is_and_has_the_boxes_of_transformers(tmp
     (clone / "my_package").mkdir()
     shutil.copy(ROOT / "examples" / "rt_detr.py", clone / "my_package" / "my_detector.py")
     (clone / "mine.yaml").write_text(yaml.safe_dump(values))
-    result = submit_label(clone, "mine.yaml")
+    with head_node() as address:
+        result = submit_label(address, clone, "mine.yaml")
     assert result.returncode == 0, result.stdout + result.stderr
     shutil.rmtree(clone)
     run = open_run(str(tmp_path / "run"))

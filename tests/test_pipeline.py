@@ -18,9 +18,10 @@ from labeler.errors import Incomplete, Refused, StorageError
 from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.cluster import Workers
 from labeler.pipeline.label import Outcome, label
+from labeler.pipeline.next_wave import CONCURRENT_UNITS
 from labeler.pipeline.session import _images_committed
 from labeler.pipeline.suspects import Suspect, label_suspects
-from labeler.pipeline.waves import CONCURRENT_UNITS, LEAST_UNWRITTEN
+from labeler.pipeline.waves import LEAST_UNWRITTEN
 from labeler.runs import open_run, read_plan, read_progress, read_snapshot
 from labeler.runs.erasure.erase import forget
 from labeler.runs.plan import PlannedShard

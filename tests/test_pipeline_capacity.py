@@ -67,11 +67,30 @@ def test_a_cluster_without_gpus_is_waited_for_aloud_and_never_labels_on_cpus(clu
     assert not (config.parent / "out" / "run.json").exists()
 
 
-def test_a_worker_that_is_too_large_for_the_nodes_of_now_is_waited_for(cluster: Head, config: Path) -> None:
-    job = start(cluster, "label", config, "ray.start_timeout_s=5", "ray.gpus_per_worker=0", "ray.cpus_per_worker=3")
-    _, said = job.communicate(timeout=300)
-    assert "(ray.start_timeout_s=5) for room for a worker of 3 CPU; the cluster has 1 node of 2 CPU, 0 GPU" in said
+def test_a_worker_that_is_too_large_for_the_nodes_is_refused_where_nothing_launches_others(
+    cluster: Head, config: Path
+) -> None:
+    job = start(cluster, "label", config, "ray.start_timeout_s=600", "ray.gpus_per_worker=0", "ray.cpus_per_worker=3")
+    _, refusal = job.communicate(timeout=300)[1].splitlines()
+    assert refusal.startswith("labeler: no node can hold a worker of 3 CPU, the cluster has 1 node of 2 CPU, 0 GPU;")
     assert job.returncode == 2
+    job = start(cluster, "label", config, "ray.start_timeout_s=1", "ray.accelerator_type=L4")
+    waiting = job.communicate(timeout=300)[1].splitlines()[1]
+    assert "for a node with a GPU on L4: the cluster has none yet" in waiting, "such a node may still join by hand"
+    assert job.returncode == 2
+
+
+@pytest.mark.slow  # another node has to start
+def test_a_worker_that_is_too_large_for_the_nodes_of_now_is_waited_for_where_an_autoscaler_launches_others(
+    cluster: Head, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_NODE_TYPE_NAME", "workers")  # as KubeRay sets it
+    with ray_node(cluster, "--num-cpus=1", "--num-gpus=1"):
+        overrides = ("ray.gpus_per_worker=2", "ray.start_timeout_s=8")
+        said = "has none yet"
+        while "has none yet" in said:
+            said = start(cluster, "label", config, *overrides).communicate(timeout=300)[1]
+    assert "(ray.start_timeout_s=8) for room for a worker of 2 GPU, 1 CPU; the cluster has 2 nodes" in said
 
 
 def test_cpus_that_are_asked_for_are_used_at_once(cluster: Head, config: Path) -> None:
@@ -80,7 +99,7 @@ def test_cpus_that_are_asked_for_are_used_at_once(cluster: Head, config: Path) -
     while "shards to do on" not in (line := job.stderr.readline()):
         assert line, "ended before it labeled"
         assert "for a node with a GPU" not in line
-    job.terminate()  # that such a run gets to its end is shown by test_ray_job_submit_on_a_head_node
+    job.terminate()  # that such a run gets to its end is shown by test_ray_job_submit_and_labeler_submit_are_equal
     job.communicate(timeout=300)
 
 

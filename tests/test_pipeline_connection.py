@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from rich.console import Console
 from labeler.errors import Refused
 from labeler.pipeline import connection
 from labeler.pipeline.connection import RayTarget, choose_target, connect, noted_cluster, unreachable
-from tests.ray_heads import free_port, ray_folder, ray_head
+from tests.ray_heads import as_others, free_port, ray_folder, ray_head
 
 ROOT = Path(__file__).parent.parent
 JOB = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
@@ -117,6 +119,17 @@ def test_a_note_of_a_dead_cluster_names_none(monkeypatch: pytest.MonkeyPatch, tm
         assert noted_cluster() is None
     (tmp_path / "ray" / "ray_current_cluster").write_bytes(b"\xff\xfe")
     assert noted_cluster() is None
+
+
+@pytest.mark.slow
+def test_a_cluster_of_another_python_is_one_line(tmp_path: Path) -> None:
+    ray, here = version("ray"), platform.python_version()
+    with ray_head("--num-cpus=1", more=as_others(tmp_path / "others", ray=ray, python="3.12.9")) as head:
+        (said,) = connected(head.address, environment=os.environ)
+    assert said["refused"] == (
+        f"Ray cluster {head.address} runs Ray {ray}, Python 3.12.9, and this process Ray {ray}, Python {here}: "
+        "use the cluster's versions; check ray.address"
+    )
 
 
 def test_an_address_that_nobody_can_connect_to_says_why() -> None:

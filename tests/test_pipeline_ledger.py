@@ -181,3 +181,12 @@ def test_signs_of_work_are_starts_and_ends_of_units(monkeypatch: pytest.MonkeyPa
         assert ledger.others_work(2, 900)
     now += 901
     assert not ledger.others_work(2, 900)
+
+
+def test_once_a_job_is_about_to_end_nothing_is_begun_and_what_is_at_work_is_counted() -> None:
+    ledger = Ledger()
+    assert ledger.begin("000000", 1)
+    assert ledger.begin_no_more() == 1
+    assert ledger.begin("000000", 2) is None
+    ledger.finish("000000", 1)
+    assert ledger.begin_no_more() == 0

@@ -84,6 +84,37 @@ def test_a_prompt_that_the_model_would_cut_is_a_problem_of_check(
     assert "the model reads 16; use fewer words\n" in out  # no template would help the second
 
 
+def test_a_configuration_is_checked_with_its_own_model_and_templates(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("cat\n" + "dog " * 10 + "\n")
+    values = {"input": str(tmp_path / "none"), "output": str(tmp_path / "out"), "vocabulary": str(names)}
+    config = tmp_path / "label.yaml"
+    config.write_text(json.dumps(values | {"model": {"name": str(folder)}, "prompts": {"templates": ["{}"]}}))
+    check = ["vocabulary", "check", str(config)]
+    assert main(check) == 0
+    out = capsys.readouterr().out
+    assert "2 categories (0 negative), 2 phrases" in out
+    assert "2 phrases in 1 template, all in one pass of the detector per image" in out
+    for more, message in [
+        (['prompts.templates=["a {} in a video game."]'], 'is too long: 18 tokens in the template "a {} in a video'),
+        (['prompts.templates=["a photo"]'], "give one or more texts with {} once in each"),
+        (["detect.cuda_graphs=true"], "which has no such option"),
+        (
+            ["--model", "x", "--max-tokens", "9"],
+            f"--model, --max-tokens: {config} is a run's configuration",
+        ),
+    ]:
+        assert main([*check, *more]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert main(["vocabulary", "check", str(names), "model.name=x"]) == 2
+    assert "model.name=x: only the values of a run's configuration can be overridden" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_prompt_of_exactly_sixteen_tokens_is_read_whole(planner: OwlPlanner) -> None:
     assert not planner.check(Vocabulary.load(["dog " * 14]), ALONE).problems
     assert planner.check(Vocabulary.load(["dog " * 15]), ALONE).problems

@@ -111,14 +111,14 @@ def test_the_list_keeps_no_name_and_covers_the_bytes_under_any_other(run: Run) -
     assert "jpg" not in stored.read_text()
     spelled = ("part-0.tar/1.jpg", "part-9.tar/later.jpg")
     every = {*map(name_digest, (*spelled, f"{1:032x}")), *map(alike_digest, spelled)}
-    assert read_excluded(run) == Excluded(frozenset(every))
+    assert read_excluded(run) == Excluded.of_digests(every)
     assert load_excluded([run.uri]) == read_excluded(run)
 
 
 def test_excluded_images_of_a_unit_leave_only_their_places() -> None:
     data = b"the very same bytes"
     same = hashlib.blake2b(data, digest_size=16).hexdigest()
-    excluded = Excluded(frozenset(map(name_digest, (same, "a.tar/2.jpg"))))
+    excluded = Excluded.of_digests(map(name_digest, (same, "a.tar/2.jpg")))
     unit = Unit("000000", 0, tuple(Item(f"{i}.jpg", i, "u", 0, 9, data if i == 1 else b"%d" % i) for i in range(4)))
     left = excluded.without(unit, "a.tar/")
     assert [item.removed for item in left.items] == [False, True, True, False]
@@ -161,7 +161,7 @@ def test_a_digest_that_only_a_retry_has_seen_names_the_image(tmp_path: Path, nam
     assert (outcome.images, outcome.units, outcome.unknown) == (1, 2, [])
     assert removed(run) == removed(again) == [("000000", 1)]
     spelled = {alike_digest(name)} if name.endswith("jpg") else set()
-    assert read_excluded(run) == Excluded(frozenset({*map(name_digest, (f"{1:032x}", "part-0.tar/1.jpg")), *spelled}))
+    assert read_excluded(run) == Excluded.of_digests({*map(name_digest, (f"{1:032x}", "part-0.tar/1.jpg")), *spelled})
 
 
 def test_two_at_once_on_one_unit_both_forget_their_image(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +342,7 @@ def test_another_image_with_another_spelling_of_the_name_stays(tmp_path: Path) -
 
 
 def test_a_list_of_a_former_version_goes_on_to_hold_its_spelling() -> None:
-    former = Excluded(frozenset({name_digest("a.tar/x\\y.jpg")}))
+    former = Excluded.of_digests({name_digest("a.tar/x\\y.jpg")})
     unit = Unit("000000", 0, tuple(Item(key, i, "u", 0, 9, b"x") for i, key in enumerate(("x\\y.jpg", "x/y.jpg"))))
     assert [item.removed for item in former.without(unit, "a.tar/").items] == [True, False]
 

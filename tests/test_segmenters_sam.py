@@ -257,6 +257,26 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: p
         sam.sketch(sam.prepare(image), given)
 
 
+def test_an_image_that_needs_the_memory_of_other_models_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, given = pattern(90, 160), detections(90, 160, 3)
+    sam = load("sam")
+    expected = sam.segment(image, given)
+    encode, events = sam._forward.encode, []
+
+    def short(pixels: Any) -> Any:
+        events.append("encode")
+        if "emptied" not in events:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(pixels)
+
+    monkeypatch.setattr(sam._forward, "encode", short)
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: events.append("emptied" if sys.exception() is None else "held")
+    )
+    assert sam.segment(image, given).count_masks() == expected.count_masks()
+    assert events == ["encode", "emptied", "encode"]
+
+
 def test_masks_lie_on_the_upright_image() -> None:
     """A photograph turned by EXIF is decoded upright; boxes and masks are in that frame."""
     upright = pattern(90, 160)

@@ -272,3 +272,30 @@ def test_data_without_a_box_is_warned_about(tmp_path: Path) -> None:
     with logged("labeler.training.job") as lines:
         prepare(_job(tmp_path), tmp_path / "scratch")
     assert "none of its 1 images has a box" in lines[0]
+
+
+def test_a_category_of_crops_alone_is_refused_by_name_and_crops_beside_words_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path)
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "dog.png")
+    names: list[Any] = [{"id": 3, "name": "cat", "phrases": ["cat", {"image": "b.png"}]}, {"id": 4, "name": "dog"}]
+    vocabulary = tmp_path / "names.json"
+    vocabulary.write_text(json.dumps(names))
+    model = {"name": str(tiny_checkpoint(tmp_path / "start"))}
+    job = _job(tmp_path, vocabulary=str(vocabulary), model=model)
+    assert prepare(job, tmp_path / "scratch").sampler.category_ids.tolist() == [3, 4]
+
+    names[1]["phrases"] = [{"image": "dog.png"}]
+    vocabulary.write_text(json.dumps(names))
+    config = tmp_path / "train.yaml"
+    config.write_text(json.dumps(job.model_dump(mode="json")))
+    capsys.readouterr()
+    assert main(["train", str(config)]) == 2
+    error = capsys.readouterr().err
+    assert 'category 4 "dog": its only phrases are images, and a model is trained on words; give it a phrase' in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    prepare(_job(tmp_path, vocabulary=str(vocabulary), model=model, data={
+        "annotations": str(tmp_path / "gt.json"), "images": str(tmp_path), "exclude": ["dog"],
+    }), tmp_path / "scratch")  # fmt: skip

@@ -11,9 +11,9 @@ import pytest
 from labeler.cli import main
 from labeler.config import Config, make_config
 from labeler.labeling.resolve import plan_input
-from labeler.pipeline.place import place_of
+from labeler.pipeline.site import site_of
 from labeler.trial.counting import Count, count_images
-from labeler.trial.estimate import Estimate, Place, Timing, estimate, format_seconds
+from labeler.trial.estimate import Estimate, Site, Timing, estimate, format_seconds
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes
 
@@ -67,7 +67,7 @@ def timing(**values: float) -> Timing:
 
 @pytest.mark.parametrize("spread", [0.0, 0.05, 0.5, 10.0])
 def test_the_upper_end_is_at_most_twice_the_lower(tmp_path: Path, spread: float) -> None:
-    found = estimate(config_of(tmp_path), timing(spread=spread), Count(1000, True), Place(4))
+    found = estimate(config_of(tmp_path, "unit.max_images=256"), timing(spread=spread), Count(1000, True), Site(4))
     assert found.low_s < found.high_s <= 2 * found.low_s + 1e-9
 
 
@@ -77,13 +77,13 @@ def middle(found: Estimate) -> float:
 
 def test_start_up_counts_and_workers_beyond_the_units_do_nothing(tmp_path: Path) -> None:
     config = config_of(tmp_path, "unit.max_images=100")
-    slow = estimate(config, timing(start_s=60), Count(100_000, True), Place(10))
+    slow = estimate(config, timing(start_s=60), Count(100_000, True), Site(10))
     assert slow.start_s > 60
     assert middle(slow) == pytest.approx(100_000 * 0.5 / 10)
     assert slow.worker_hours == pytest.approx(100_000 * 0.5 / 3600)
-    assert middle(estimate(config, timing(), Count(200, True), Place(50))) == pytest.approx(100 * 0.5)  # two units
-    assert middle(estimate(config, timing(), Count(300, True), Place(2))) == pytest.approx(200 * 0.5)  # two rounds
-    joined = estimate(config, timing(), Count(300, True), Place(2, starts_ray=False))
+    assert middle(estimate(config, timing(), Count(200, True), Site(50))) == pytest.approx(100 * 0.5)  # two units
+    assert middle(estimate(config, timing(), Count(300, True), Site(2))) == pytest.approx(200 * 0.5)  # two rounds
+    joined = estimate(config, timing(), Count(300, True), Site(2, starts_ray=False))
     assert joined.start_s < slow.start_s - 60
 
 
@@ -92,8 +92,8 @@ def test_seconds_are_written_as_people_say_them() -> None:
 
 
 def test_the_place_is_this_machine_unless_a_cluster_is_named(tmp_path: Path) -> None:
-    assert place_of(config_of(tmp_path), on_gpu=False) == Place(1, starts_ray=True)
-    assert place_of(config_of(tmp_path, "ray.workers=4"), on_gpu=False) == Place(4, starts_ray=True)
+    assert site_of(config_of(tmp_path), on_gpu=False) == Site(1, starts_ray=True)
+    assert site_of(config_of(tmp_path, "ray.workers=4"), on_gpu=False) == Site(4, starts_ray=True)
 
 
 def test_failures_of_the_sample_are_no_timing_and_are_printed_by_reason(

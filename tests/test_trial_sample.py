@@ -60,7 +60,7 @@ def test_an_excluded_image_is_passed_over_and_another_shards_image_of_that_name_
 
 def test_what_the_run_at_the_output_has_forgotten_is_passed_over(source: Path, checkpoint: Path) -> None:
     run = write_run(source.parent / "run", {})
-    write_excluded(run, Excluded(frozenset({name_digest("part-1.tar/a.png")})))
+    write_excluded(run, Excluded.of_digests({name_digest("part-1.tar/a.png")}))
     assert ("000001", "a.png") not in sampled(config_of(source, checkpoint))
     assert len(sampled(config_of(source, checkpoint))) == 5
 

@@ -39,11 +39,12 @@ def print_estimate(config: Config, *, images: int | None, price_per_hour: float 
     if images is not None and images < 0:
         raise Refused(f"{images} images cannot be timed; give a number from 0 on")
     from labeler.labeling.resolve import plan_input, resolve_job
-    from labeler.pipeline.place import place_of
+    from labeler.pipeline.site import site_of
     from labeler.trial.counting import count_images
     from labeler.trial.estimate import describe_estimate, describe_plan, describe_skipped, time_sample
 
     job = resolve_job(config)
+    config = job.config
     beside = Counter[str]()
     plan = plan_input(config, counts=beside)
     for line in describe_plan(job, plan):
@@ -53,7 +54,7 @@ def print_estimate(config: Config, *, images: int | None, price_per_hour: float 
     if images == 0:
         return 0
     timing = time_sample(job, plan, images=images)
-    place = place_of(config, on_gpu=timing.device != "cpu")
-    for line in describe_estimate(config, timing, count_images(config, plan), place, price_per_hour=price_per_hour):
+    site = site_of(config, on_gpu=timing.device != "cpu")
+    for line in describe_estimate(config, timing, count_images(config, plan), site, price_per_hour=price_per_hour):
         print(line)
     return 0

@@ -19,7 +19,7 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("label", help="label every image of the input, or go on where a run stopped")
     add_config(parser)
     add_log_format(parser)
-    parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
+    add_run_options(parser)
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--dry-run", action="store_true", help="say what a run would take; write nothing")
     instead.add_argument("--profile", action="store_true", help="say where the time goes, on a sample; write nothing")
@@ -30,8 +30,17 @@ def add(verbs: Verbs) -> None:
         help="dry run, profile: images to time here (dry run: 16 on a CPU, a unit on a GPU, 0 times none; profile: 4)",
     )
     parser.add_argument("--trace", metavar="FILE", help="profile: write a Chrome trace of one batch, too")
-    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="dry run: price of one worker's hour")
+    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="price of one worker's hour")
+    parser.add_argument(
+        "--stop-after-hours", type=float, metavar="HOURS", help="end then; resume with the same command"
+    )
+    parser.add_argument("--max-cost", type=float, metavar="COST", help="end before the workers' hours cost more")
     parser.set_defaults(run=_label)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Options of a run itself, which `labeler submit` hands on to the cluster."""
+    parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
 
 
 def _label(arguments: argparse.Namespace) -> int:
@@ -40,13 +49,18 @@ def _label(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     if arguments.trace and not arguments.profile:
         raise Refused("--trace belongs to --profile")
+    limits = (arguments.stop_after_hours, arguments.max_cost)
+    if any(limit is not None for limit in limits) and (arguments.dry_run or arguments.profile):
+        raise Refused("--stop-after-hours and --max-cost limit a run: leave out --dry-run and --profile")
     if arguments.dry_run:
         return _dry_run(arguments, config)
     if arguments.profile:
         return _profile(arguments, config)
+    from labeler.pipeline.budget import Budget
     from labeler.pipeline.label import label
 
-    outcome = label(config, extend=arguments.extend)
+    budget = Budget.of(arguments.stop_after_hours, arguments.max_cost, arguments.price_per_hour)
+    outcome = label(config, extend=arguments.extend, budget=budget)
     print_result(describe(outcome))
     return 0
 

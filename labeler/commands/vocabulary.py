@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from labeler.commands.arguments import Verbs
+from labeler.errors import Refused
+
+_OF_A_VOCABULARY = ("synonyms", "model", "revision", "max_tokens")
 
 
 def add(verbs: Verbs) -> None:
@@ -17,12 +21,16 @@ def add(verbs: Verbs) -> None:
         ("check", "every problem of a vocabulary at once, and its prompt chunks", _vocabulary_check),
     ):
         action = actions.add_parser(name, help=text)
-        action.add_argument("vocabulary", metavar="VOCABULARY", help="a built-in name, or a file")
+        or_config = ", or a run's configuration" if name == "check" else ""
+        action.add_argument("vocabulary", metavar="VOCABULARY", help=f"a built-in name, or a file{or_config}")
         action.add_argument("--synonyms", action="store_true", help="use the synonyms of each category too")
         if name == "check":
+            action.add_argument(
+                "overrides", nargs="*", metavar="key=value", help="override of a configuration, e.g. model.name=FOLDER"
+            )
             action.add_argument("--model", metavar="MODEL", help="checkpoint whose tokenizer decides")
             action.add_argument("--revision", help="its revision on the hub")
-            action.add_argument("--max-tokens", type=int, default=256, help="tokens per chunk (default 256)")
+            action.add_argument("--max-tokens", type=int, metavar="N", help="tokens per chunk (default 256)")
         action.set_defaults(run=run)
 
 
@@ -48,14 +56,45 @@ def _vocabulary_check(arguments: argparse.Namespace) -> int:
     from labeler.prompts.vocabulary_for import load_vocabulary
     from labeler.vocabulary import Vocabulary
 
+    if is_config(arguments.vocabulary):
+        print("\n".join(_check_config(arguments)))
+        return 0
+    if arguments.overrides:
+        raise Refused(f"{arguments.overrides[0]}: only the values of a run's configuration can be overridden")
     if arguments.model is None:
         print("\n".join(describe(Vocabulary.load(arguments.vocabulary, synonyms=arguments.synonyms), None)))
         return 0
     checkpoint = resolve(arguments.model, revision=arguments.revision, weights=False)
     planner = checkpoint.family.planner(checkpoint.folder, ModelConfig())
-    prompts = PromptsConfig.model_construct(max_tokens=arguments.max_tokens)  # the planner says what is wrong with it
+    tokens = 256 if arguments.max_tokens is None else arguments.max_tokens
+    prompts = PromptsConfig.model_construct(max_tokens=tokens)  # the planner says what is wrong with it
     vocabulary = load_vocabulary(
         arguments.vocabulary, planner, prompts, family=checkpoint.family, synonyms=arguments.synonyms
     )
     print("\n".join(describe(vocabulary, planner, prompts)))
     return 0
+
+
+def is_config(path: str) -> bool:
+    """Whether it is a YAML file that names a vocabulary instead of having one."""
+    from labeler.config import read_yaml
+
+    if Path(path).suffix not in (".yaml", ".yml") or not Path(path).is_file():
+        return False
+    try:
+        return "vocabulary" in read_yaml(Path(path))
+    except Refused:  # whatever it is: reading it as a vocabulary says what is wrong
+        return False
+
+
+def _check_config(arguments: argparse.Namespace) -> list[str]:
+    """With the checkpoint, the label map and the prompts that a run would have."""
+    from labeler.config import load_config
+    from labeler.labeling.resolve import resolve_names
+    from labeler.prompts.text import describe
+
+    given = [f"--{name.replace('_', '-')}" for name in _OF_A_VOCABULARY if getattr(arguments, name)]
+    if given:
+        raise Refused(f"{', '.join(given)}: {arguments.vocabulary} is a run's configuration, which says that itself")
+    names = resolve_names(load_config(arguments.vocabulary, arguments.overrides))
+    return describe(names.vocabulary, names.planner, names.config.prompts)

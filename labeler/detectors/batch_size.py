@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-MOST_PAIRS = 64
+MOST_PAIRS = 32  # also the most images: from 48 on, Swin's windows are more than an attention kernel takes in a batch
+MOST_POSITIONS = 2**31 // 2048  # of all pairs: beyond it, feed-forwards (2048 wide) pass the range of 32-bit indices
 _WORTH_IT = 1.03  # a doubled batch has to be this much faster per pair, for the memory it takes
 
 
@@ -18,14 +19,23 @@ def find_pairs(seconds_of: Callable[[int], float], most: int = MOST_PAIRS) -> in
     """
     best, pace = 1, seconds_of(1)  # seconds per pair
     pairs = 2
-    while pairs <= most:
-        try:
-            seconds = seconds_of(pairs)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            return max(1, best // 2) if best == pairs // 2 else best  # leave room for larger images
-        if seconds / pairs * _WORTH_IT > pace:
-            return best
-        best, pace = pairs, seconds / pairs
-        pairs *= 2
-    return best
+    try:
+        while pairs <= most:
+            seconds = _seconds_if_it_fits(seconds_of, pairs)
+            if seconds is None:
+                return max(1, best // 2)  # leave room for larger images
+            if seconds / pairs * _WORTH_IT > pace:
+                return best
+            best, pace = pairs, seconds / pairs
+            pairs *= 2
+        return best
+    finally:
+        torch.cuda.empty_cache()  # what the largest trial took is not kept from other workers on this GPU
+
+
+def _seconds_if_it_fits(seconds_of: Callable[[int], float], pairs: int) -> float | None:
+    """None where memory runs out. The error, which holds the memory of what failed, is gone on return."""
+    try:
+        return seconds_of(pairs)
+    except torch.OutOfMemoryError:
+        return None

@@ -19,8 +19,9 @@ import torch
 from labeler.checkpoints import DetectorCheckpoint
 from labeler.config import DetectConfig, ModelConfig
 from labeler.detectors.agreement import check_picture
-from labeler.detectors.batch_size import find_pairs
+from labeler.detectors.batch_size import MOST_PAIRS, find_pairs
 from labeler.detectors.clock import seconds_on
+from labeler.detectors.cuda import memory_named
 from labeler.detectors.graphs import GraphRecorder, Recorded, in_a_line, try_out
 from labeler.detectors.host_copy import HostCopy
 from labeler.detectors.loading import choose_device, choose_half, load_model
@@ -76,23 +77,21 @@ class BatchedDetector:
         self.preprocessing = Preprocessing.of(checkpoint, size, resize=detect.resize)
         self.device = choose_device(model.device)
         half = choose_half(model.dtype, self.device)
-        if half is None and self.device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # float32 is float32: convolutions would be rounded to 10 bits
         self.dtype = str(half or torch.float32).removeprefix("torch.")
         setup = Setup(checkpoint.name, self.preprocessing.rule, half, model.engine, detect.score)
         loaded = load_model(checkpoint, self.device)
-        with torch.inference_mode(), self._here():
+        with torch.inference_mode(), self._here(), memory_named(f"encode the vocabulary and check {checkpoint.name}"):
             network = make_network(checkpoint.family, loaded, plan, setup)
             text = network.encode_text()
             self.engine_check = network.start(text)
         most = max(network.candidates, detect.max_detections) if detect.max_detections else 0
         scorer = Scorer(plan, self.device, assignment=detect.assignment, candidates=most, boxes=network.boxes)
-        pairs = detect.pairs_per_batch or 1
+        pairs = min(detect.pairs_per_batch or 1, MOST_PAIRS)
         self._passes: Passes[Any, Any] = Passes(
             network, text, scorer, setup.rule, passes=plan.passes, pairs_per_batch=pairs
         )
         self._memory, self.memory_halvings = "", 0
-        with self._here():
+        with self._here(), memory_named(f"run one image with {checkpoint.name}"):
             if detect.pairs_per_batch is None and self.device.type == "cuda":
                 self.pairs_per_batch = find_pairs(self._seconds_of)
             self._recorded, self._graphs = self._record() if detect.cuda_graphs else (None, "")
@@ -281,13 +280,17 @@ class BatchedDetector:
     def _try_alone(self, image: Prepared) -> Detections | DetectError:
         """Once more in float32 and in no company: half precision overflows, and one image's NaN reaches its batch.
 
-        (The fusion layers subtract the maximum over the whole batch.)
+        (The fusion layers subtract the maximum over the whole batch.) One pair at a time, because the number that fits
+        was found in half precision; memory that runs out all the same costs this image, and no other.
         """
-        half, self.network.half = self.network.half, None
+        half, pairs = self.network.half, self.pairs_per_batch
+        self.network.half, self.pairs_per_batch = None, 1
         try:
             return self._start([image], replay=False)()[0]
+        except torch.OutOfMemoryError:
+            return DetectError("not finite with others or in half precision, and the GPU's memory ran out in float32")
         finally:
-            self.network.half = half
+            self.network.half, self.pairs_per_batch = half, pairs
 
     def _finish(self, image: Prepared, rows: npt.NDArray[np.float32]) -> Detections | DetectError:
         if not np.isfinite(rows).all():

@@ -18,7 +18,9 @@ class HostCopy:
         if tensor.device.type == "cuda":  # into pinned memory: into any other the copy would make everyone wait
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)
-            self._arrived = torch.cuda.current_stream(tensor.device).record_event()
+            # One that does not block is waited for by spinning on a core.
+            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._arrived.record(torch.cuda.current_stream(tensor.device))
 
     def numpy(self) -> npt.NDArray[Any]:
         """Waits for the copy, and for nothing that was begun after it."""

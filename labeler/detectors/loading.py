@@ -11,6 +11,7 @@ import torch
 
 from labeler.checkpoints import Checkpoint
 from labeler.checkpoints.library import check_transformers
+from labeler.detectors.cuda import compute_exactly, memory_named
 from labeler.errors import Refused
 
 DTYPES = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -25,6 +26,7 @@ def load_model(checkpoint: Checkpoint, device: torch.device, *, buffers: bool = 
     Raises:
         Refused: the weights do not fit the config, or transformers cannot build it here.
     """
+    compute_exactly()
     if device.type == "cuda":
         # Each deformable attention checks a tensor on the host, which waits for the GPU 12 times per forward.
         os.environ.setdefault("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")
@@ -48,7 +50,8 @@ def load_model(checkpoint: Checkpoint, device: torch.device, *, buffers: bool = 
             f"checkpoint {checkpoint.name} lacks {len(missing)} of the model's weights ({missing[0]}, ...); "
             "they would stay random: fetch or convert it again"
         )
-    return model.to(device).eval().requires_grad_(False)
+    with memory_named(f"load the model {checkpoint.name}"):
+        return model.to(device).eval().requires_grad_(False)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
+from labeler.detectors.batch_size import MOST_POSITIONS
 from labeler.detectors.network import Image, Network, Text
 from labeler.detectors.preprocess import Prepared
 from labeler.detectors.scoring import Scorer
@@ -55,7 +56,9 @@ class Passes(Generic[Image, Text]):
         return self.network.encode_image(self.normalize(pixels))
 
     def __call__(self, pixels: Tensor) -> Tensor | None:
-        """All pairs of the images with all passes, `pairs_per_batch` at a time: (images, passes, candidates, 6).
+        """All pairs of the images with all passes: (images, passes, candidates, 6).
+
+        `pairs_per_batch` at a time, fewer where images are so large that 32-bit indices would not do.
 
         None where the images have fewer positions than the network has candidates.
         """
@@ -63,8 +66,9 @@ class Passes(Generic[Image, Text]):
         if self.network.positions(encoded) < self.network.candidates:
             return None
         parts = []
-        for start in range(0, len(pixels) * self.passes, self.pairs_per_batch):
-            stop = min(start + self.pairs_per_batch, len(pixels) * self.passes)
+        most = max(1, min(self.pairs_per_batch, MOST_POSITIONS // self.network.positions(encoded)))
+        for start in range(0, len(pixels) * self.passes, most):
+            stop = min(start + most, len(pixels) * self.passes)
             pairs = torch.arange(start, stop, device=pixels.device)  # pair p is image p // passes with pass p % passes
             which = pairs % self.passes
             scored = self.network.detect(encoded.take(pairs // self.passes), self.text.take(which))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from labeler.detectors.cuda import to_device
 from labeler.detectors.gaussian import resize_in_square
 from labeler.detectors.preprocess import Prepared, Preprocessing
 from labeler.prompts import ImageRule
@@ -20,7 +21,7 @@ def upload(images: Sequence[Prepared], rule: ImageRule, device: torch.device) ->
     uint8; float32 where the rule resizes on the device.
     """
     if not rule.on_device:
-        return _moved(np.stack([image.pixels for image in images]), device)
+        return _moved_together([image.pixels for image in images], device)
     # One after the other: each has a size of its own, and is gone before the next comes.
     return torch.stack([resize_in_square(_moved(image.pixels, device), rule.size[0]) for image in images])
 
@@ -32,8 +33,13 @@ def model_input(image_rgb: npt.NDArray[np.uint8], rule: ImageRule, device: torch
     return ((pixels.permute(0, 3, 1, 2).float() * rule.scale - mean) / std).contiguous()
 
 
+def _moved_together(images: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> Tensor:
+    """Images of one shape. On their way to a GPU each is copied once, into one pinned buffer."""
+    together = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    np.stack(images, out=together.numpy())
+    return together.to(device, non_blocking=True)
+
+
 def _moved(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))  # torch warns of what it could not write to
-    if device.type == "cuda":  # from pinned memory: the copy runs beside what the GPU still has to do
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    writable = np.require(pixels, requirements=["C", "W"])  # torch warns of what it could not write to
+    return to_device(torch.from_numpy(writable), device)

@@ -28,6 +28,7 @@ class Forwards:
     Args:
         detector: None where every image comes with its result.
         images_per_batch: images that are put together at most; None: as many as the detector takes.
+        on_first: called once, before the first image is handed over; what it raises ends the unit.
 
     Attributes:
         seconds: spent on starting forwards and waiting for them.
@@ -35,9 +36,15 @@ class Forwards:
     """
 
     def __init__(
-        self, detector: Detector | None, detector_lock: threading.Lock, *, images_per_batch: int | None = None
+        self,
+        detector: Detector | None,
+        detector_lock: threading.Lock,
+        on_first: Callable[[], None] | None = None,
+        *,
+        images_per_batch: int | None = None,
     ) -> None:
         self.seconds, self.work = 0.0, UnitWork()
+        self._on_first = on_first
         self._detector, self._lock, self._most = detector, detector_lock, images_per_batch
         self._held = False
         self._under_way: tuple[Sequence[Any], Callable[[], Sequence[Any]]] | None = None
@@ -47,6 +54,9 @@ class Forwards:
         if not self._held:
             self._lock.acquire()
             self._held = True
+            on_first, self._on_first = self._on_first, None
+            if on_first:
+                on_first()
         prepared = [image.prepared for image in batch]
         begun: Begun = (
             self._detector.begin(prepared) if self._detector else iter([(range(len(batch)), lambda: prepared)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from labeler import storage
@@ -136,10 +136,19 @@ class LabelerRecipe:
             decode_threads=self.decode_threads,
             images_per_batch=self.images_per_batch,
             max_pixels=self.max_pixels,
-            decode_bytes=decode_bytes(),
+            decode_bytes=decode_bytes(threads=self.decode_threads),
             watchdog=watchdog,
             segmenter=segmenter,
         )
+
+    def with_threads(self, threads: int) -> LabelerRecipe:
+        """The same for a process with so many CPU threads."""
+        detector, segmenter = self.make_detector, self.make_segmenter
+        if isinstance(detector, DetectorRecipe | ModuleRecipe):
+            detector = replace(detector, threads=threads)
+        if isinstance(segmenter, SegmenterRecipe):
+            segmenter = replace(segmenter, options={**segmenter.options, "threads": threads})
+        return replace(self, make_detector=detector, make_segmenter=segmenter, decode_threads=threads)
 
 
 def _require_digest(checkpoint: Checkpoint, planned: str) -> None:
@@ -191,7 +200,7 @@ def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe
 
 
 def labeler_recipe(
-    job: Job, *, threads: int, make_detector: Callable[[], Detector] | None = None, masks: bool = True
+    job: Job, *, threads: int = 1, make_detector: Callable[[], Detector] | None = None, masks: bool = True
 ) -> LabelerRecipe:
     """How to make what labels the job's units in a process with `threads` CPU threads.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, redacted, rule_of
 from labeler.labels.records import LABELS
 from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule, refused_crops
+from labeler.prompts.family import Planner
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
 from labeler.prompts.vocabulary_for import load_vocabulary
@@ -27,6 +28,9 @@ from labeler.segmenters.preprocess import MaskPreprocessing
 from labeler.shards import Shard, count_images, find_shards
 from labeler.vocabulary import Vocabulary, refuse
 
+UNIT_S = 20.0  # a unit is to be done within the notice of a spot machine, 30 s
+PASSES_PER_S = 40.0  # of Grounding DINO tiny at 800 x 1333 on an L4
+MOST_UNIT_IMAGES = 256
 _COUNTING_REQUESTS = 32
 _SHOWN_DOUBTS = 5
 log = logging.getLogger(__name__)
@@ -60,9 +64,44 @@ class Job:
         return self.checkpoint
 
     @property
+    def unit_seconds(self) -> float:
+        """About how long one worker labels a whole unit, on a GPU that is not among the fast ones."""
+        return self.config.unit.images * self.plan.passes / PASSES_PER_S
+
+    def as_planned(self, recorded: Mapping[str, Any]) -> Job:
+        """The same with the units of a run that is there already; for a config that leaves their size open.
+
+        Args:
+            recorded: the fields of the run's fingerprint.
+        """
+        images = recorded.get("unit.max_images", self.config.unit.max_images)
+        unit = self.config.unit.model_copy(update={"max_images": images})
+        config = self.config.model_copy(update={"unit": unit})
+        return replace(self, config=config, fields={**self.fields, "unit.max_images": images})
+
+    @property
     def rule(self) -> ImageRule:
         """How the detector's images are made ready."""
         return rule_of(self.config, self.detector)
+
+
+@dataclass(frozen=True)
+class Names:
+    """A vocabulary and the plan of a detector for it; no weights were needed for that.
+
+    Attributes:
+        config: with what it leaves to the family said.
+        module: the user's own detector, None where it is one of labeler's families.
+        planner: of the checkpoint that the configuration names.
+        phrases: as `Job.mask_phrases`.
+    """
+
+    config: Config
+    module: UserModule | None
+    planner: Planner
+    vocabulary: Vocabulary
+    plan: PromptPlan
+    phrases: PhrasePasses | None
 
 
 def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Sequence[str] = ()) -> Job:
@@ -75,31 +114,38 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     Raises:
         Refused: anything is missing, unreadable or contradictory; nothing has been written.
     """
-    check_transformers()
-    s3_rules(config, own).apply()
-    model_name = model_uri(config.model_name)
     clash = sorted(set(config.input.keep) & set(LABELS.names))
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
     _check_drafts(config)
+    names = resolve_names(config, vocabulary, own)  # so that they fail before a download
+    if vocabulary is None:
+        _warn_of(names.vocabulary.doubts)
+    config = _with_unit(names.config, names.plan)
+    checkpoint = resolve(model_uri(config.model_name), revision=config.model.revision, module=names.module)
+    segmenter = resolve_masks(config)
+    fields = fingerprint_fields(config, names.vocabulary, names.plan, names.planner, checkpoint)
+    fields |= masks_fields(config, segmenter, names.phrases)
+    return Job(config, names.vocabulary, names.plan, checkpoint, fields, segmenter, names.phrases, tuple(own))
+
+
+def resolve_names(config: Config, vocabulary: Vocabulary | None = None, own: Sequence[str] = ()) -> Names:
+    """Find and check what a configuration looks for, with its checkpoint's tokenizer or labels; no weights are fetched.
+
+    Args and Raises: as of `resolve_job`.
+    """
+    check_transformers()
+    s3_rules(config, own).apply()
     module = UserModule.find(config.model.family) if config.model.family is not None else None
-    revision = config.model.revision
-    light = resolve(model_name, revision=revision, weights=False, module=module)  # so that names fail before a download
+    light = resolve(model_uri(config.model_name), revision=config.model.revision, weights=False, module=module)
     _check_options(config, light)
     config = _with_family_defaults(config, light)
     light_masks = resolve_masks(config, weights=False)
     planner = light.family.planner(light.folder, config.model)
     if vocabulary is None:
         vocabulary = load_vocabulary(vocabulary_spec(config), planner, config.prompts, family=light.family)
-        _warn_of(vocabulary.doubts)
     plan = planner.plan(vocabulary, config.prompts)
-    phrases = mask_phrases(config, light_masks, vocabulary)
-    checkpoint = resolve(model_name, revision=revision, module=module)
-    segmenter = resolve_masks(config)
-    fields = fingerprint_fields(config, vocabulary, plan, planner, checkpoint) | masks_fields(
-        config, segmenter, phrases
-    )
-    return Job(config, vocabulary, plan, checkpoint, fields, segmenter, phrases, tuple(own))
+    return Names(config, module, planner, vocabulary, plan, mask_phrases(config, light_masks, vocabulary))
 
 
 def _warn_of(doubts: Sequence[str]) -> None:
@@ -196,6 +242,12 @@ def _with_family_defaults(config: Config, checkpoint: DetectorCheckpoint) -> Con
     floor = config.detect.floor(checkpoint.family.score_floor)
     detect = config.detect.model_copy(update={"score_floor": floor})
     return config.model_copy(update={"detect": detect})
+
+
+def _with_unit(config: Config, plan: PromptPlan) -> Config:
+    """How many images are a unit, said: few enough that one is done within the notice of a spot machine."""
+    images = config.unit.max_images or max(1, min(MOST_UNIT_IMAGES, int(UNIT_S * PASSES_PER_S) // plan.passes))
+    return config.model_copy(update={"unit": config.unit.model_copy(update={"max_images": images})})
 
 
 def _check_drafts(config: Config) -> None:

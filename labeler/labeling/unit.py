@@ -112,6 +112,7 @@ class UnitLabeler:
         )
         self._detector_lock = threading.Lock()
         self._watchdog = watchdog or Watchdog()
+        self.on_first: Callable[[], None] | None = None  # of `Forwards`, for each unit
 
     def in_turn(self, *, detect: bool = True) -> UnitLabeler:
         """The same models and limits, but everything one after the other in the caller's thread.
@@ -164,7 +165,7 @@ class UnitLabeler:
         return rows, work
 
     def _forwards(self) -> Forwards:
-        return Forwards(self.detector, self._detector_lock, images_per_batch=self.images_per_batch)
+        return Forwards(self.detector, self._detector_lock, self.on_first, images_per_batch=self.images_per_batch)
 
     def _decoded_ahead(
         self, shard_id: str, items: Sequence[Item], keep: Sequence[str]

@@ -16,13 +16,13 @@ from labeler.errors import Refused
 from labeler.pipeline.beside import beside
 from labeler.pipeline.cluster import (
     Workers,
-    alive_nodes,
     describe_nodes,
     has_room,
     last_line,
     require_capacity,
     size_workers,
 )
+from labeler.pipeline.nodes import Place, alive_nodes, launches_nodes
 
 _LOOK_S = 5.0  # how often the nodes are looked at while labeling
 _SILENT_S = 3.0  # a wait this short is not worth a line
@@ -89,19 +89,32 @@ def await_workers(config: RayConfig, *, started_here: bool, gpus: bool, patience
     Raises:
         Refused: if no worker ever fits, or none did in time.
     """
+    place = Place.of(config)
     if started_here:
-        nodes = alive_nodes()
+        nodes = alive_nodes(place)
         workers = size_workers(config, nodes)
         require_capacity(workers, nodes)
         return workers
     if gpus and config.gpus_per_worker is None:
         config = config.model_copy(update={"gpus_per_worker": 1.0})
-        if not any(node.get("GPU") for node in alive_nodes()):
-            patience.announce("a node with a GPU: the cluster has none yet (ray.gpus_per_worker=0 labels on CPUs)")
-    waiting = size_workers(config, alive_nodes())
-    task = ray.remote(_nothing).options(num_cpus=waiting.cpus, num_gpus=waiting.gpus).remote()
-    patience.wait(task, f"room for a worker of {waiting.each}")
-    return size_workers(config, alive_nodes())
+    waiting = size_workers(config, alive_nodes(place), may_grow=True)
+    _refuse_impossible(waiting)
+    if gpus and waiting.gpus and not any(node.get("GPU") for node in alive_nodes(place)):
+        hint = "" if place.options else " (ray.gpus_per_worker=0 labels on CPUs)"
+        patience.announce(f"a node with a GPU{place}: the cluster has none yet{hint}")
+    patience.wait(ray.remote(**waiting.options)(_nothing).remote(), f"room for a worker of {waiting.each}{place}")
+    return size_workers(config, alive_nodes(place), may_grow=True)
+
+
+def _refuse_impossible(workers: Workers) -> None:
+    """Refused when the nodes that are there for workers are all too small for one, and nothing launches others.
+
+    A cluster with none that is meant for them (no node with a GPU, none of the kind that is named) may still get some.
+    """
+    nodes = alive_nodes(workers.place)
+    meant = [node for node in nodes if node.get("GPU")] if workers.gpus else nodes
+    if meant and not launches_nodes():
+        require_capacity(workers, meant)
 
 
 def _nothing() -> None:
@@ -125,12 +138,12 @@ def _announce_loss(
     lost = False
     while not stopped.wait(every_s):
         with suppress(Exception):  # Ray is shut down, or lost itself: see `ray_watch`
-            nodes = alive_nodes()
+            nodes = alive_nodes(workers.place)
             if lost == has_room(workers, nodes):
                 lost = not lost
                 until = datetime.now() + timedelta(seconds=timeout_s)
                 said = (
-                    f"no node is left that can hold a worker of {workers.each}, the cluster has "
+                    f"no node is left that can hold a worker of {workers.each}{workers.place}, the cluster has "
                     f"{describe_nodes(nodes)}; waiting for one until {until:%Y-%m-%d %H:%M:%S}"
                 )
                 console.print(said if lost else "a node can hold a worker again", markup=False, soft_wrap=True)

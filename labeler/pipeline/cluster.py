@@ -6,35 +6,48 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import ray
-from ray.data import DataContext
+from ray.data import ActorPoolStrategy, DataContext
 
 from labeler.config import RayConfig
 from labeler.errors import Refused
+from labeler.pipeline.nodes import ANYWHERE, Place
 
-MAX_DECODE_THREADS = 8  # a worker's share of a big node; decode beside the detector rarely needs more
 _SLOWEST_UNIT_S = 86_400.0
 MAX_START_DEATHS = 4  # in a row over all nodes, none starting well between; each costs the time to load a model
+_ROUNDING = 1e-6  # 0.3 + 0.3 + 0.3 + 0.1 is a GPU
+_MAY_GROW = 4  # readers are bounded when a pass begins: for a cluster that may grow, at so many times what it needs
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many detector actors, and what each takes."""
+    """The detector actors: how many there are room for at the start, and what each takes.
+
+    Attributes:
+        most: no more than these, however large the cluster gets; None: as many as it holds.
+        threads: CPU threads of one, where the configuration says so; None: decided on its node.
+        place: the nodes that they may run on; `read_place`: those of the tasks that read for them.
+    """
 
     count: int
     gpus: float
     cpus: float
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of one worker, for decoding and (without a GPU) for the forward."""
-        return max(1, math.floor(self.cpus))
+    most: int | None = None
+    threads: int | None = None
+    place: Place = ANYWHERE
+    read_place: Place = ANYWHERE
 
     @property
     def readers(self) -> int:
         """Shards read at the same time; left alone, Ray Data starts a process for each that finds a free CPU share."""
-        return max(4, 2 * self.count)
+        expected = _MAY_GROW * self.count
+        return max(4, 2 * (expected if self.most is None else min(expected, self.most)))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a task or actor of Ray is started with to take a worker's place."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus or None, **self.place.options}
 
     @property
     def each(self) -> str:
@@ -42,7 +55,17 @@ class Workers:
         return f"{self.gpus:g} GPU, {self.cpus:g} CPU" if self.gpus else f"{self.cpus:g} CPU"
 
     def __str__(self) -> str:
-        return f"{self.count} worker{'s' if self.count != 1 else ''} ({self.each} each)"
+        return f"{self.count} worker{'s' if self.count != 1 else ''} ({self.each} each{self.place})"
+
+    def pool(self, concurrent_units: int) -> ActorPoolStrategy:
+        """A pool that begins with all there is room for now, and follows the cluster: nodes that join, nodes lost."""
+        return ActorPoolStrategy(
+            min_size=1,
+            initial_size=self.count,
+            max_size=self.most,
+            max_concurrent_calls_per_actor=concurrent_units,
+            enable_true_multi_threading=True,
+        )
 
 
 def configure_ray_data() -> None:
@@ -52,27 +75,50 @@ def configure_ray_data() -> None:
     context.max_errored_blocks = -1  # a lost block is work left over; the listing of commits is the truth
     context.max_consecutive_actor_init_deaths = MAX_START_DEATHS  # one node where workers cannot start is no end
     context.actor_init_retry_on_errors = False  # a fresh process, perhaps on another node, beats the same one again
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0  # while input is left: a model is dear
     context.enable_progress_bars = False  # the run prints its own
     context.print_on_execution_start = False
 
 
-def size_workers(config: RayConfig, nodes: Sequence[Mapping[str, float]]) -> Workers:
+def size_workers(config: RayConfig, nodes: Sequence[Mapping[str, float]], *, may_grow: bool = False) -> Workers:
     """Workers for nodes with these resources; what the config names is taken as it says.
 
-    Something of every node's CPUs is left free: a node whose workers took all of them would starve its readers.
+    A worker with a GPU asks for one CPU at most, so that it finds room on small nodes too; how many threads it runs is
+    decided on its node. Without GPUs it asks for the CPUs that it uses. Something of every node's CPUs is left free: a
+    node whose workers took all of them would starve its readers.
+
+    Args:
+        may_grow: whether nodes may join later.
     """
     nodes = [node for node in nodes if node.get("CPU")] or [{"CPU": 2.0}]
     cluster_gpus = sum(node.get("GPU", 0.0) for node in nodes)
     gpus = config.gpus_per_worker if config.gpus_per_worker is not None else (1.0 if cluster_gpus else 0.0)
     if gpus:
-        count = config.workers or max(1, math.floor(cluster_gpus / gpus))
-        shares = [(node["CPU"] - 1) * gpus / node["GPU"] for node in nodes if node.get("GPU")] or [1.0]
-        share = min(MAX_DECODE_THREADS, *shares)
+        shares = [(node["CPU"] - 1) * gpus / node["GPU"] for node in nodes if node.get("GPU")]
+        cpus = config.cpus_per_worker or _whole_or_part(min(1.0, *shares) if shares else 1.0)
+        count = config.workers or max(1, sum(workers_on(node, gpus, cpus) for node in nodes))
     else:
         count = config.workers or len(nodes)
         share = (min(node["CPU"] for node in nodes) - 1) / math.ceil(count / len(nodes))
-    whole_or_part = float(math.floor(share)) if share >= 1 else max(0.25, math.floor(share * 20) / 20)
-    return Workers(count, gpus, config.cpus_per_worker or whole_or_part)
+        cpus = config.cpus_per_worker or _whole_or_part(share)
+    bounds = [bound for bound in (config.workers, config.max_workers) if bound is not None]
+    count = min(count, *bounds) if bounds else count
+    most = min(bounds) if bounds else None if may_grow else count
+    threads = max(1, math.floor(config.cpus_per_worker)) if config.cpus_per_worker else None
+    return Workers(count, gpus, cpus, most, threads, Place.of(config), Place.of_readers(config))
+
+
+def workers_on(node: Mapping[str, float], gpus: float, cpus: float) -> int:
+    """How many workers that take these resources one node holds: a worker never spans two."""
+    room = [math.floor(node.get("CPU", 0.0) / cpus + _ROUNDING)]
+    if gpus:
+        room.append(math.floor(node.get("GPU", 0.0) / gpus + _ROUNDING))
+    return min(room)
+
+
+def _whole_or_part(cpus: float) -> float:
+    """CPUs as Ray counts them well: whole ones, or a part in steps of a twentieth, a quarter at least."""
+    return float(math.floor(cpus)) if cpus >= 1 else max(0.25, math.floor(cpus * 20) / 20)
 
 
 def limit_waiting(config: RayConfig, workers: Workers) -> float:
@@ -86,16 +132,11 @@ def limit_waiting(config: RayConfig, workers: Workers) -> float:
     return seconds
 
 
-def alive_nodes() -> list[dict[str, float]]:
-    """Resources of the cluster's nodes as it is now."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
 def require_capacity(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> None:
     """Refused when none of these nodes can ever hold one worker."""
     if not has_room(workers, nodes):
         raise Refused(
-            f"no node can hold a worker of {workers.each}, the cluster has {describe_nodes(nodes)}; "
+            f"no node can hold a worker of {workers.each}, the cluster has {describe_nodes(nodes)}{workers.place}; "
             "lower ray.gpus_per_worker or ray.cpus_per_worker"
         )
 

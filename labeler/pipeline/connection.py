@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import threading
 import warnings
@@ -20,11 +21,13 @@ from rich.console import Console
 
 from labeler.errors import Refused
 from labeler.output import silent_stderr
-from labeler.pipeline.cluster import alive_nodes, last_line
+from labeler.pipeline.cluster import last_line
 from labeler.pipeline.local_ray import check_process_limit, check_ray_folder
+from labeler.pipeline.nodes import alive_nodes
 
 _LOCAL, _AUTO = "local", "auto"  # what Ray itself takes for an address, beside HOST:PORT and ray://HOST:PORT
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # `ray job submit` sets it, and RAY_ADDRESS, for the driver of a job
+_VERSION = re.compile(r"^\s*(Ray|Python): (\S+)$", re.MULTILINE)
 _NOTE_TIMEOUT_S = 1.0  # the cluster of the note is on this machine
 _JOIN_TIMEOUT_S = 10.0
 _START_TIMEOUT_S = 240.0  # Ray gives up by itself after one minute where it notices that it cannot start
@@ -166,9 +169,20 @@ def _join(target: RayTarget, log_to_driver: bool) -> None:
             with ended_after(_START_TIMEOUT_S, late):
                 _initialize(address, log_to_driver)
         except Exception as error:
+            if other := _other_versions(error):
+                raise Refused(f"Ray cluster {address} runs {other}; check {target.named_by}") from None
             problem = last_line(error)
     if problem:
         raise Refused(f"Ray cluster {address} cannot be reached: {problem}; check {target.named_by}")
+
+
+def _other_versions(error: Exception) -> str:
+    """What Ray says in six lines about versions that differ, in one; empty where the error is another."""
+    if "Version mismatch" not in str(error):
+        return ""
+    versions = _VERSION.findall(str(error))
+    theirs, ours = (", ".join(map(" ".join, versions[part])) for part in (slice(0, 2), slice(2, 4)))
+    return f"{theirs}, and this process {ours}: use the cluster's versions"
 
 
 def _resolve(target: RayTarget) -> str:

@@ -17,7 +17,7 @@ from labeler.labels.records import STATUSES
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
 from labeler.pipeline.startup import Startup
-from labeler.runs import Run, open_run, read_progress, read_snapshot
+from labeler.runs import Run, Snapshot, open_run, read_progress, read_snapshot
 from labeler.runs.create import create_run
 from labeler.runs.overlay.chosen_units import Selection
 from labeler.runs.overlay.derived import count_unselected, describe_unselected, select_units
@@ -57,7 +57,8 @@ def derive(
         if run is not None:
             run.require_fingerprint(job.fields)
         chosen: Selection = {} if run is not None else select_units(below, statuses)
-        work = read_progress(run).left(plan) if run is not None else [p for p in plan if p.shard_id in chosen]
+        before = Snapshot(run, plan, read_progress(run, len(plan))) if run is not None else None
+        work = before.left if before is not None else [p for p in plan if p.shard_id in chosen]
         unselected = count_unselected(run, below) if run is not None else 0
     if run is None and not chosen:
         return None
@@ -73,6 +74,7 @@ def derive(
             job,
             run,
             work,
+            before=before,
             create=lambda: run or create_run(output, new, single_writer=job.config.output.single_writer),
             make_detector=make_detector,
             console=console,

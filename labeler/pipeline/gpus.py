@@ -47,7 +47,7 @@ def require_gpus(workers: Workers, patience: CapacityWait, console: Console) -> 
 
 
 def _holds(node: Mapping[str, Any], workers: Workers) -> bool:
-    return bool(node["Alive"]) and node["Resources"].get("GPU", 0.0) >= workers.gpus
+    return bool(node["Alive"]) and workers.place.allows(node) and node["Resources"].get("GPU", 0.0) >= workers.gpus
 
 
 def _answer(task: Any) -> str:
@@ -79,3 +79,10 @@ def require_cuda() -> None:
             f"torch cannot use the GPU that is reserved for it on node {platform.node()} ({why}); install a torch for "
             "this GPU's driver, or set model.device=cpu"
         )
+
+
+def share_gpu(part: float) -> None:
+    """In a worker for which a part (0 to 1) of a GPU is reserved: take no more of its memory than that."""
+    from labeler.detectors.cuda import share_memory
+
+    share_memory(part)

@@ -14,12 +14,13 @@ from labeler.errors import Refused
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import public_config
 from labeler.labeling.resolve import Job, plan_input, resolve_job
+from labeler.pipeline.budget import UNLIMITED, Budget
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
 from labeler.pipeline.startup import Startup
 from labeler.runs.create import create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
-from labeler.runs.snapshot import read_snapshot
+from labeler.runs.snapshot import Snapshot, read_snapshot
 from labeler.terminal import add_context, message_console
 from labeler.trial.sample import require_images
 
@@ -30,12 +31,14 @@ def label(
     extend: bool = False,
     make_detector: Callable[[], Detector] | None = None,
     console: Console | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Outcome:
     """Label every image of the input, resuming whatever the output folder already holds.
 
     Args:
         extend: list the input again and add what is new to the plan.
         make_detector: loads another detector than the config names in each worker (tests, other families).
+        budget: ends the job early, as a signal does; for the main thread, which gets the signals.
 
     Raises:
         Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
@@ -43,11 +46,17 @@ def label(
     """
     console = console or message_console()
     with Startup(console) as startup:
-        return _label(config, startup, console, extend=extend, make_detector=make_detector)
+        return _label(config, startup, console, extend=extend, make_detector=make_detector, budget=budget)
 
 
 def _label(
-    config: Config, startup: Startup, console: Console, *, extend: bool, make_detector: Callable[[], Detector] | None
+    config: Config,
+    startup: Startup,
+    console: Console,
+    *,
+    extend: bool,
+    make_detector: Callable[[], Detector] | None,
+    budget: Budget,
 ) -> Outcome:
     startup.step("checking the configuration and the model")
     job = resolve_job(config)
@@ -55,15 +64,19 @@ def _label(
     with refusals():
         run = open_run(output)
         startup.step("listing the input" if run is None or extend else "reading the plan and what is committed")
+        if run is not None and config.unit.max_images is None:
+            job = job.as_planned(run.manifest.fingerprint_fields)
         todo = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)
     return carry_out(
         job,
         run,
         todo.work,
+        before=todo.before,
         create=lambda: _write_plan(run, output, todo, job, console),
         make_detector=make_detector,
         console=console,
         startup=startup,
+        budget=budget,
     )
 
 
@@ -75,11 +88,13 @@ class _Todo:
         new_since: they are to be added to the plan, and were found when it had so many generations; None: they are in
             it, or are the first.
         skipped_files: what was listed beside them, by extension.
+        before: the run whose plan they are of, as it was listed.
     """
 
     work: Sequence[PlannedShard]
     new_since: int | None = None
     skipped_files: Mapping[str, int] = field(default_factory=dict)
+    before: Snapshot | None = None
 
 
 def _plan_new(output: str, config: Config) -> _Todo:
@@ -99,7 +114,7 @@ def _plan_rest(run: Run, job: Job, extend: bool) -> _Todo:
     snapshot = read_snapshot(run)
     counts = Counter[str]()
     fresh = _new_shards(run, snapshot.plan, job.config, counts) if extend else []
-    return _Todo(fresh, before, counts) if fresh else _Todo(snapshot.left)
+    return _Todo(fresh, before, counts) if fresh else _Todo(snapshot.left, before=snapshot)
 
 
 def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Console) -> Run:

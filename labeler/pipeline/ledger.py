@@ -43,11 +43,14 @@ class Ledger:
         self._down: set[str] = set()
         self._last_sign = time.monotonic()
         self._troubles: set[str] = set()
+        self._closing = False
 
-    def begin(self, shard_id: str, unit: int) -> bool:
-        """Note a start, durably; False when the unit has had its starts and must not be begun."""
+    def begin(self, shard_id: str, unit: int) -> bool | None:
+        """Note a start, durably; False when the unit has had its starts and must not be begun, None when none may."""
         key = (shard_id, unit)
         with self._lock:
+            if self._closing:
+                return None
             if self._open[key] + self._earlier[key] >= MAX_STARTS:
                 return False
             self._last_sign = time.monotonic()
@@ -64,6 +67,12 @@ class Ledger:
             self._open.pop((shard_id, unit), None)
             self._earlier.pop((shard_id, unit), None)
             self._unlabeled.discard((shard_id, unit))
+
+    def begin_no_more(self) -> int:
+        """Let nothing be begun from now on; returns how many units are still worked on."""
+        with self._lock:
+            self._closing = True
+            return len(self._open)
 
     def unlabeled(self, shard_id: str, unit: int) -> None:
         """A unit ended because labeling it raised."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
 from labeler.pipeline.blocks import Receipt
+from labeler.pipeline.budget import UNLIMITED, Budget, Spending
 from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers
 from labeler.pipeline.connection import connect, starts_ray
 from labeler.pipeline.display import Display
@@ -29,6 +30,7 @@ from labeler.pipeline.preflight import preflight, preflight_module, readable_uri
 from labeler.pipeline.ray_news import only_reasons
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
+from labeler.pipeline.shared import Shared
 from labeler.pipeline.source import ReadSettings
 from labeler.pipeline.startup import Startup
 from labeler.pipeline.stopping import Stopping, stopping
@@ -39,12 +41,14 @@ from labeler.runs.erasure.excluded import load_excluded, read_excluded, write_ex
 from labeler.runs.manifest import Run
 from labeler.runs.overlay.chosen_units import read_selection
 from labeler.runs.plan import PlannedShard
-from labeler.runs.progress import NOTHING, Progress, read_progress
+from labeler.runs.progress import NOTHING, Progress
 from labeler.runs.report import Report, build_report
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.snapshot import Snapshot, read_snapshot
 from labeler.shards import skipped
 from labeler.terminal import add_context
+
+_MOST_COUNTED = 1000  # unit files of earlier sessions that are read for the display, before the first image
 
 
 @dataclass(frozen=True)
@@ -60,30 +64,35 @@ def carry_out(
     run: Run | None,
     work: Sequence[PlannedShard],
     *,
+    before: Snapshot | None = None,
     create: Callable[[], Run],
     make_detector: Callable[[], Detector] | None,
     console: Console,
     startup: Startup,
     redo: Redo | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Outcome:
     """Check cluster and storage, write what is missing of the run, and work it to its end.
 
     Args:
         run: None where there is none yet.
         work: shards that are not finished.
+        before: the run as it was listed; None where there is none yet, or `create` adds to its plan.
         create: writes the run, or another generation of its plan; called once all is known to be well.
         startup: with the steps so far.
         redo: of a derived run.
+        budget: what ends the job before its work is done.
     """
     if run is not None:
         add_context(console, run=run.manifest.run_id)
+    budget.require_room(job.unit_seconds)
     output, single_writer = storage.absolute_uri(job.config.output.uri), job.config.output.single_writer
     with refusals():
         excluded = load_excluded(map(storage.absolute_uri, job.config.input.exclude))
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         write_excluded(run, excluded)  # what is labeled by now is named at the end
-        return _finish(read_snapshot(run))
+        return _finish(before or read_snapshot(run))
     startup.step("starting Ray" if starts_ray(job.config.ray.address) else "joining the Ray cluster")
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         storage.check_put_if_absent(output, single_writer=single_writer)
@@ -93,7 +102,7 @@ def carry_out(
             markup=False,
             soft_wrap=True,
         )
-    patience = CapacityWait(job.config.ray.start_timeout_s, console)
+    patience, spending = CapacityWait(job.config.ray.start_timeout_s, console), Spending(budget)
     with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
             if make_detector is None and job.checkpoint is not None and job.checkpoint.module is not None:
@@ -111,11 +120,11 @@ def carry_out(
             run = create()
             add_context(console, run=run.manifest.run_id)
             write_excluded(run, excluded)
-        plan = read_snapshot(run).plan
+        snapshot = before or read_snapshot(run)
         settings = _worker_settings(run, job, workers, make_detector, redo)
-        with announcing_loss(workers, waits_s, console):
-            progress = _work(run, plan, job, workers, settings, console, startup)
-        return _finish(Snapshot(run, plan, progress))
+        with announcing_loss(workers, waits_s, console), spending.watched(workers, signals, console):
+            progress = _work(snapshot, job, workers, settings, console, startup, spending)
+        return _finish(replace(snapshot, progress=progress))
 
 
 def new_run(job: Job, **more: Any) -> NewRun:
@@ -165,18 +174,17 @@ def _needs_cuda(job: Job, workers: cluster.Workers, make_detector: Callable[[], 
 
 
 def _work(
-    run: Run,
-    plan: Sequence[PlannedShard],
+    snapshot: Snapshot,
     job: Job,
     workers: cluster.Workers,
     worker: WorkerSettings,
     console: Console,
     startup: Startup,
+    spending: Spending,
 ) -> Progress:
-    config = job.config
-    progress = read_progress(run)
+    config, run, plan, progress = job.config, snapshot.run, snapshot.plan, snapshot.progress
     images_per_shard, done = _images(run, plan, progress, console)
-    console.print(f"{len(progress.left(plan)):,} of {len(plan):,} shards to do on {workers}", markup=False)
+    console.print(f"{len(snapshot.left):,} of {len(plan):,} shards to do on {workers}", markup=False)
     metrics = Metrics(run.manifest.run_id)
     startup.step("loading the model", now=True)
     with Display(done=done, images_per_shard=images_per_shard, console=console, startup=startup) as display:
@@ -188,6 +196,7 @@ def _work(
         return waves.run_waves(
             run,
             plan,
+            progress,
             read=_read_settings(run, config),
             worker=worker,
             workers=workers,
@@ -197,6 +206,7 @@ def _work(
             seed=config.ray.seed,
             on_receipt=receive,
             on_trouble=display.trouble,
+            on_ledger=spending.follow,
         )
 
 
@@ -204,12 +214,12 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
     unit = config.unit
     return ReadSettings(
         run.root.uri,
-        unit.max_images,
+        unit.images,
         unit.max_bytes,
         unit.max_image_bytes,
         config.input.keep,
         config.input.image_column,
-        read_excluded(run),
+        Shared(read_excluded(run)),
         s3_rules(config, run.lineage),
     )
 
@@ -224,7 +234,7 @@ def _worker_settings(
     config = job.config
     return WorkerSettings(
         run_uri=run.uri,
-        labeler=labeler_recipe(job, threads=workers.threads, make_detector=make_detector),
+        labeler=labeler_recipe(job, make_detector=make_detector),
         metadata={
             "run_id": run.manifest.run_id,
             "model_digest": job.fields["model"],
@@ -239,6 +249,7 @@ def _worker_settings(
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,
         needs_cuda=_needs_cuda(job, workers, make_detector),
+        workers=workers,
     )
 
 
@@ -256,20 +267,23 @@ def _images(
 def _images_committed(plan: Sequence[PlannedShard], progress: Progress, console: Console) -> int:
     """Images of earlier sessions: from end markers, and from the units of unfinished shards.
 
-    The number is for the display alone, so a unit that cannot be read counts 0, in a line of warning.
+    The number is for the display alone: of many units some are read, and a unit that cannot be read counts 0, in a line
+    of warning.
     """
     finished = [p.shard_id for p in plan if progress.is_finished(p.shard_id)]
     begun = {p.shard_id for p in plan}.difference(finished)
     uris = [progress.unit_uri(id_, unit) for id_ in sorted(begun) for unit in progress.units.get(id_, NOTHING)]
+    sample = uris[:: -(-len(uris) // _MOST_COUNTED) or 1]
     with ThreadPoolExecutor(PREFETCH_FILES) as pool:
-        counts = list(pool.map(_images_of_unit, uris))
+        counts = list(pool.map(_images_of_unit, sample))
     unread = [count for count in counts if isinstance(count, StorageError)]
     if unread:
         console.print(
             f"warning: {len(unread):,} units of earlier sessions are not counted in what is done: {unread[0]}",
             markup=False,
         )
-    return sum(progress.ends[id_][1] for id_ in finished) + sum(n for n in counts if isinstance(n, int))
+    read = sum(n for n in counts if isinstance(n, int))
+    return sum(progress.ends[id_][1] for id_ in finished) + read * len(uris) // max(1, len(sample))
 
 
 def _images_of_unit(uri: str) -> int | StorageError:

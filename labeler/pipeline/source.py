@@ -14,6 +14,7 @@ from ray.data.datasource import Datasource, ReadTask
 from labeler import storage
 from labeler.errors import LabelerError
 from labeler.pipeline.blocks import WORK, error_block, work_block
+from labeler.pipeline.shared import Shared
 from labeler.pipeline.storage_trouble import tell
 from labeler.runs.erasure.excluded import Excluded
 from labeler.runs.plan import PlannedShard, file_name_prefix, with_members
@@ -38,7 +39,8 @@ class ReadSettings:
 
     Attributes:
         plan_uri: of the run that has the plan, and beside it the members of groups of image files.
-        excluded: images of which only the place is handed on; may grow between sessions.
+        excluded: images of which only the place is handed on; may grow between sessions. Shared on Ray: a million
+            names would be in each of a hundred thousand read tasks.
         s3: how buckets are read; not part of the fingerprint.
     """
 
@@ -48,7 +50,7 @@ class ReadSettings:
     max_image_bytes: int
     keep: tuple[str, ...]
     image_column: str | None
-    excluded: Excluded = field(default_factory=Excluded)
+    excluded: Excluded | Shared[Excluded] = field(default_factory=Excluded)
     s3: storage.S3Rules = storage.NO_S3_RULES
 
 
@@ -59,6 +61,7 @@ def units_of(work: ShardWork, settings: ReadSettings) -> Iterator[Unit | ShardEn
         LabelerError: storage does not answer, or the shard is not as it was planned.
     """
     settings.s3.apply()
+    excluded = settings.excluded.load() if isinstance(settings.excluded, Shared) else settings.excluded
     missing, prefix = set(work.only or ()), file_name_prefix(work.planned)
     for read in read_units(
         with_members(work.planned.shard, settings.plan_uri),
@@ -72,7 +75,7 @@ def units_of(work: ShardWork, settings: ReadSettings) -> Iterator[Unit | ShardEn
         if work.only is not None and isinstance(read, Unit):
             missing.discard(read.unit)
         if work.only is None or isinstance(read, Unit):
-            yield settings.excluded.without(read, prefix) if isinstance(read, Unit) else read
+            yield excluded.without(read, prefix) if isinstance(read, Unit) else read
         if work.only is not None and not missing:
             return
     if missing:

@@ -23,6 +23,7 @@ class Stopping:
     def __init__(self) -> None:
         self.received = 0
         self.name = "Ctrl-C"
+        self._reason: str | None = None
 
     def install(self) -> None:
         """Take the signals over; again after `ray.init`, which takes SIGTERM for itself."""
@@ -31,10 +32,15 @@ class Stopping:
                 if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` has SIGHUP ignored
                     signal.signal(number, self._receive)
 
+    def stop(self, reason: str) -> None:
+        """From another thread: end the job as a signal does, and say why."""
+        self._reason = reason
+        os.kill(os.getpid(), signal.SIGTERM)  # nothing else wakes a thread that waits in Ray
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received += 1
         if self.received == 1:
-            self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            self.name = self._reason or ("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
             raise KeyboardInterrupt  # no exception of ours: code on the way may well catch `Exception`
         if self.received >= _FORCED:
             _say("labeler: forced to end; processes of Ray may be left")

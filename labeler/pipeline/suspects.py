@@ -45,7 +45,7 @@ def label_suspects(
         most_in_vain: when so many in a row could not be labeled, the rest is left as it is: where nothing works, each
             would load the model twice to find that out. None: all are tried.
     """
-    task = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=-1)(_label_suspect)
+    task = ray.remote(**workers.options, max_retries=-1)(_label_suspect)
     ahead = len(suspects) if most_in_vain is None else max(1, 2 * workers.count)
     waiting, running, in_vain = deque(suspects), dict[Any, Suspect](), 0
     while waiting or running:
@@ -70,7 +70,7 @@ def _label_suspect(suspect: Suspect, read: ReadSettings, worker: WorkerSettings)
         (whole,) = units_of(ShardWork(suspect.planned, only=frozenset({suspect.unit})), read)
         assert isinstance(whole, Unit)
         todo = todo_of(worker, whole)
-        with Isolated(worker) as child:
+        with Isolated(worker.on_this_node()) as child:
             rows, work = label_isolated(shard_id, todo.unit.items, worker.keep, child)
             return commit(worker, todo, rows, work, child.description)
     except LabelerError as error:

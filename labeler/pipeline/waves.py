@@ -7,28 +7,25 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from labeler.errors import Incomplete
 from labeler.pipeline.blocks import Receipt, receipts_of
 from labeler.pipeline.cluster import Workers, last_line
 from labeler.pipeline.ledger import MAX_STARTS, Ledger, read_attempts
-from labeler.pipeline.source import ReadSettings, ShardWork, UnitSource
+from labeler.pipeline.next_wave import CONCURRENT_UNITS, UnitLimits, Wave, next_wave
+from labeler.pipeline.source import ReadSettings, UnitSource
 from labeler.pipeline.storage_trouble import hearing
 from labeler.pipeline.suspects import Suspect, label_suspects
 from labeler.pipeline.worker import LabelUnits, WorkerSettings
 from labeler.runs import UnitKey, layout
 from labeler.runs.manifest import Run
 from labeler.runs.plan import PlannedShard
-from labeler.runs.progress import NOTHING, Progress, read_progress
+from labeler.runs.progress import Progress, read_progress
 
-CONCURRENT_UNITS = 3  # a worker fetches and commits two units while a third is in the forward
-SMALL_IMAGE_BYTES = 32 * 1024  # to guess units from bytes where counts are unknown: rather too many than too few
 MAX_IDLE_WAVES = 2
 LEAST_UNWRITTEN = 8  # units in a row that storage does not take, after all its own retries, before labeling stops
 MOST_IN_VAIN = 8  # units in a row that raise in isolation, too, without an image to blame: it is the machines or model
@@ -39,17 +36,10 @@ class _OutputClosed(Exception):
     """Storage took none of many units in a row."""
 
 
-@dataclass(frozen=True)
-class Wave:
-    """What one Dataset works on."""
-
-    work: Sequence[ShardWork]
-    concurrent_units: int
-
-
 def run_waves(
     run: Run,
     plan: Sequence[PlannedShard],
+    progress: Progress,
     *,
     read: ReadSettings,
     worker: WorkerSettings,
@@ -60,24 +50,28 @@ def run_waves(
     seed: int | None,
     on_receipt: Callable[[Receipt], None],
     on_trouble: Callable[[str], None],
+    on_ledger: Callable[[Any], None] = lambda ledger: None,
 ) -> Progress:
     """Work the plan until every shard is finished; returns the final listing.
 
     Args:
+        progress: what was listed; it may be some minutes old, because workers look before they label.
         on_trouble: called in another thread, with what storage refuses and a person can end, while it is tried again.
+        on_ledger: told of the ledger before anything is begun.
 
     Raises:
         Incomplete: two waves in a row committed nothing, or storage took none of many units in a row; the message names
             what is left and why.
     """
-    progress = read_progress(run)
     ledger = _start_ledger(run, progress)
+    on_ledger(ledger)
     tried: Counter[str] = Counter()
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
+    limits = UnitLimits(read.max_images, read.max_bytes)
     idle, careful = 0, False
     with hearing(ledger, on_trouble):
         while left := progress.left(plan):
-            wave = _next_wave(left, progress, tried, seed, wave_units, read.max_images, careful=careful)
+            wave = next_wave(plan, progress, tried, seed, wave_units, limits, careful=careful)
             reasons: dict[str, str] = {}
             most_unwritten = max(LEAST_UNWRITTEN, 2 * CONCURRENT_UNITS * workers.count)
             try:
@@ -99,7 +93,7 @@ def run_waves(
             apart = label_suspects(raisers, read, worker, workers, most_in_vain=MOST_IN_VAIN)
             _take(apart, reasons, on_receipt, most_unwritten)
             ray.get(ledger.reset.remote())
-            before, progress = progress, read_progress(run)
+            before, progress = progress, read_progress(run, len(plan))
             idle = 0 if progress.commits > before.commits else idle + 1
             careful = bool(begun) or idle > 0
             if idle == MAX_IDLE_WAVES and progress.left(plan):
@@ -152,44 +146,6 @@ def _suspects(left: Sequence[PlannedShard], units: Iterable[UnitKey]) -> list[Su
     return [Suspect(shards[shard_id], unit) for shard_id, unit in units if shard_id in shards]
 
 
-def _next_wave(
-    left: Sequence[PlannedShard],
-    progress: Progress,
-    tried: Counter[str],
-    seed: int,
-    wave_units: int,
-    unit_images: int,
-    *,
-    careful: bool,
-) -> Wave:
-    """The least tried shards first, in a seeded order, so that a stopped run is close to a random sample."""
-    order = list(left)
-    random.Random(seed).shuffle(order)
-    order.sort(key=lambda planned: tried[planned.shard_id])  # stable: keeps the shuffle
-    chosen: list[ShardWork] = []
-    budget = wave_units
-    for planned in order:
-        if chosen and budget <= 0:
-            break
-        budget -= _guess_units(planned, unit_images)
-        tried[planned.shard_id] += 1
-        chosen.append(_work_of(planned, progress))
-    return Wave(chosen, concurrent_units=1 if careful else CONCURRENT_UNITS)
-
-
-def _work_of(planned: PlannedShard, progress: Progress) -> ShardWork:
-    if pending := progress.pending.get(planned.shard_id):
-        return ShardWork(planned, only=pending)
-    return ShardWork(planned, done=progress.units.get(planned.shard_id, NOTHING))
-
-
-def _guess_units(planned: PlannedShard, unit_images: int) -> int:
-    images = planned.images
-    if images is None:
-        images = (planned.shard.size or 0) // SMALL_IMAGE_BYTES
-    return images // unit_images + 1
-
-
 def _stream(
     wave: Wave,
     read: ReadSettings,
@@ -204,20 +160,15 @@ def _stream(
         UnitSource(wave.work, read, ledger),
         override_num_blocks=len(wave.work),
         num_cpus=read_cpus,
+        **workers.read_place.options,
         concurrency=min(read_tasks, len(wave.work)),
     ).map_batches(
         LabelUnits,
         batch_size=1,
         batch_format="pyarrow",
         fn_constructor_args=(worker, ledger, workers.count),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
-        compute=ActorPoolStrategy(
-            min_size=workers.count,
-            max_size=workers.count,
-            max_concurrent_calls_per_actor=wave.concurrent_units,
-            enable_true_multi_threading=True,
-        ),
+        compute=workers.pool(wave.concurrent_units),
+        **workers.options,
     )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from receipts_of(batch)

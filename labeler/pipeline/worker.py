@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import ray
@@ -22,7 +24,9 @@ from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import BOXES, Row, complete_table, table_to_parquet
 from labeler.labels.unit_work import UnitWork
 from labeler.pipeline.blocks import Receipt, end_of, reading_of, receipt_block, unit_of
-from labeler.pipeline.gpus import require_cuda
+from labeler.pipeline.cluster import Workers
+from labeler.pipeline.gpus import require_cuda, share_gpu
+from labeler.pipeline.nodes import drains_here, threads_here
 from labeler.pipeline.redo import Redo, Todo
 from labeler.pipeline.storage_trouble import tell
 from labeler.runs import layout, read_unit_file
@@ -30,6 +34,7 @@ from labeler.runs.timeline import committed_at, stamp
 from labeler.shards import Item, ShardEnd, Unit, skipped
 
 OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
+_LEAVING_S = 0.2
 _STILL_S = 2.0  # how often a worker that cannot start asks whether others work
 CUDA_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "CUDA error")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
@@ -50,6 +55,7 @@ class WorkerSettings:
         redo: of a derived run: which rows are made anew.
         stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
         needs_cuda: GPUs are reserved for its models: one whose torch cannot use them does not start.
+        workers: what each has reserved; None: its threads are those of `labeler`.
     """
 
     run_uri: str
@@ -61,18 +67,37 @@ class WorkerSettings:
     redo: Redo | None = None
     stall_timeout_s: float = 900.0
     needs_cuda: bool = False
+    workers: Workers | None = None
+
+    def on_this_node(self) -> WorkerSettings:
+        """In a worker of the cluster: the same with the CPU threads that this node has for it."""
+        if self.workers is None:
+            return self
+        threads = self.workers.threads or threads_here(self.workers.gpus, self.workers.cpus)
+        return replace(self, labeler=self.labeler.with_threads(threads))
+
+
+class _NodeDrains(Exception):
+    """The node of this worker is about to be taken away."""
+
+
+def _stay_if_node_stays() -> None:
+    if drains_here():
+        raise _NodeDrains
 
 
 class LabelUnits:
     """A stage of the pipeline: `__init__` loads once a worker, `__call__` turns work into receipts."""
 
     def __init__(self, settings: WorkerSettings, ledger: Any, workers: int) -> None:
-        self._settings = settings
+        self._settings = settings = settings.on_this_node()
         self._ledger = ledger
+        self._at_work, self._counting = 0, threading.Lock()
         tell(ledger)
         me = ray.get_runtime_context().get_actor_id()
         try:
             self._labeler = make_labeler(settings)
+            self._labeler.on_first = _stay_if_node_stays
         except Exception:
             ray.get(ledger.worker_is_down.remote(me))
             while ray.get(ledger.others_work.remote(workers, settings.stall_timeout_s)):
@@ -101,12 +126,20 @@ class LabelUnits:
 
     def _unit(self, block: pa.Table) -> Receipt:
         shard_id, number = block["shard_id"][0].as_py(), block["unit"][0].as_py()
+        if drains_here():
+            self._leave()
         if (committed := self._committed(shard_id, number)) is not None:
             return committed
-        if not ray.get(self._ledger.begin.remote(shard_id, number)):
+        while (begun := ray.get(self._ledger.begin.remote(shard_id, number))) is None:
+            time.sleep(_STILL_S)  # the job is about to end
+        if not begun:
             return Receipt("unit", shard_id, number, error=OFTEN_BEGUN)
         try:
-            receipt = self._label_and_commit(unit_of(block), reading_of(block))
+            with self._working():
+                receipt = self._label_and_commit(unit_of(block), reading_of(block))
+        except _NodeDrains:
+            ray.get(self._ledger.finish.remote(shard_id, number))
+            self._leave()
         except Unlabeled as error:
             ray.get(self._ledger.unlabeled.remote(shard_id, number))
             return Receipt("unit", shard_id, number, error=str(error))
@@ -116,6 +149,23 @@ class LabelUnits:
             receipt = Receipt("unit", shard_id, number, error=storage.redact(f"{type(error).__name__}: {error}"))
         ray.get(self._ledger.finish.remote(shard_id, number))
         return receipt
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """While inside, a unit is at work here."""
+        with self._counting:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._at_work -= 1
+
+    def _leave(self) -> NoReturn:
+        """End this process once no unit is at work: Ray starts the worker elsewhere, and repeats there what waits."""
+        while self._at_work:
+            time.sleep(_LEAVING_S)
+        os._exit(1)
 
     def _committed(self, shard_id: str, number: int) -> Receipt | None:
         """The receipt of a unit that another job, or a worker that was lost, has committed meanwhile."""
@@ -150,6 +200,7 @@ def make_labeler(settings: WorkerSettings) -> UnitLabeler:
     """Load the models and what works around them, in this process."""
     if settings.needs_cuda:
         require_cuda()
+        share_gpu(settings.workers.gpus if settings.workers else 1.0)
     return settings.labeler(Watchdog(settings.stall_timeout_s))
 
 
@@ -164,7 +215,7 @@ def label_items(
     """
     try:
         return labeler.label(shard_id, items, keep)
-    except StorageError:
+    except (StorageError, _NodeDrains):
         raise
     except Exception as error:
         if any(sign in str(error) for sign in CUDA_LOST) and "out of memory" not in str(error):

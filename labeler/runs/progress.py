@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from labeler import storage
@@ -13,6 +13,7 @@ from labeler.runs.overlay.chosen_units import read_selection
 from labeler.runs.plan import PlannedShard
 
 NOTHING: frozenset[int] = frozenset()
+_LISTINGS = 64  # at least, of a run with so many shards
 
 Units = Mapping[str, frozenset[int]]  # shard id -> numbers of units
 
@@ -74,18 +75,22 @@ class Progress:
         return sum(images or 0 for images in counts), None not in counts
 
 
-def read_progress(run: Run) -> Progress:
+def read_progress(run: Run, shards: int = 0) -> Progress:
     """List the commits of a run, and of what it derives from.
+
+    Args:
+        shards: of the plan, about: many are listed in several listings at once.
 
     Raises:
         InputChanged: a shard has two end markers that disagree: its bytes changed between two readings.
         StorageError: if a unit file is beyond its shard's end: it was put there by somebody else.
     """
-    units, (ends, marker_uris) = _list_units(run), _list_ends(run)
+    beginnings = _beginnings(shards)
+    units, (ends, marker_uris) = _list_units(run, beginnings), _list_ends(run, beginnings)
     if run.parent is None:
         _require_within_ends(run, units, ends)
         return Progress(units, ends, ((run.uri, units),), marker_uris=marker_uris)
-    below = read_progress(run.parent)
+    below = read_progress(run.parent, shards)
     _require_within_ends(run, units, below.ends)
     pending = {
         shard_id: left
@@ -105,21 +110,21 @@ def _require_within_ends(run: Run, units: Units, ends: Mapping[str, tuple[int, i
             )
 
 
-def _list_units(run: Run) -> Units:
+def _list_units(run: Run, beginnings: Sequence[str]) -> Units:
     units: dict[str, set[int]] = {}
     root = run.path(layout.LABELS_FOLDER)
-    for info in storage.list_objects(root):
+    for info in storage.list_split(root, beginnings):
         match = layout.UNIT_FILE.fullmatch(info.uri.removeprefix(root).lstrip("/"))
         if match:
             units.setdefault(match[1], set()).add(int(match[2]))
     return {shard_id: frozenset(numbers) for shard_id, numbers in units.items()}
 
 
-def _list_ends(run: Run) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
+def _list_ends(run: Run, beginnings: Sequence[str]) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
     """(units and images by shard, URIs of the markers with a body)."""
     ends: dict[str, tuple[int, int]] = {}
     with_body: list[str] = []
-    for info in storage.list_objects(run.path(layout.SHARDS_FOLDER)):
+    for info in storage.list_split(run.path(layout.SHARDS_FOLDER), beginnings):
         match = layout.END_MARKER.fullmatch(storage.basename(info.uri))
         if match:
             with_body += [info.uri] if info.size else []
@@ -131,3 +136,13 @@ def _list_ends(run: Run) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
                     "restore the input, or label it again into another output"
                 )
     return ends, tuple(with_body)
+
+
+def _beginnings(shards: int) -> list[str]:
+    """What ids of shards begin with: about evenly many ids each up to the last of `shards`, and all that may follow."""
+    if shards < _LISTINGS:
+        return [""]
+    last = f"{shards - 1:06d}"
+    digits = next(n for n in range(1, len(last) + 1) if int(last[:n]) + 1 >= _LISTINGS)
+    ours = [f"{number:0{digits}d}" for number in range(int(last[:digits]) + 1)]
+    return ours + [f"{last[:n]}{digit}" for n in range(digits) for digit in range(int(last[n]) + 1, 10)]

@@ -86,7 +86,7 @@ def build_report(snapshot: Snapshot) -> Report:
         "status",
         "error",
         "detections",  # with masks: a damaged one is found here
-        *(("image_key", "digest") if excluded.names else ()),
+        *(("image_key", "digest") if len(excluded) else ()),
     )
     for table in snapshot.tables(columns):
         to_forget += int(excluded.of_rows(table, prefixes[table["shard_id"][0].as_py()]).sum())

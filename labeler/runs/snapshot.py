@@ -71,7 +71,8 @@ def read_snapshot(run: Run) -> Snapshot:
         StorageError: if a file cannot be read, or something is committed that the plan does not have: then a plan file
             is gone, or files of another run were copied into this one.
     """
-    plan, progress = read_plan(run), read_progress(run)
+    plan = read_plan(run)
+    progress = read_progress(run, len(plan))
     if stray_file(plan, progress) is not None:
         plan = read_plan(run)  # a job that extends the run may have come in between
     if (stray := stray_file(plan, progress)) is not None:

@@ -182,7 +182,7 @@ class Sam:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """(n, g, g) logits and (n,) qualities of all boxes, on the CPU."""
         with torch.inference_mode():
-            embedding: Any = self._forward.encode(self._normalized(image))
+            embedding = self._encoded(self._normalized(image))
             parts: list[tuple[Tensor, Tensor]] = []
             done = 0
             while done < len(boxes):
@@ -199,6 +199,16 @@ class Sam:
                     continue
                 self._halve_batch()  # out here: in there the error still holds the memory of what failed
         return tuple(torch.cat(column).numpy() for column in zip(*parts, strict=True))  # type: ignore[return-value]
+
+    def _encoded(self, pixels: Tensor) -> Any:
+        """The image's features. Where memory runs out, once more without what the detector has set aside."""
+        try:
+            return self._forward.encode(pixels)
+        except torch.OutOfMemoryError:
+            pass  # out here the error no longer holds the memory of what failed
+        torch.cuda.empty_cache()
+        log.warning("the GPU's memory ran out with an image for masks: what other models had set aside is given back")
+        return self._forward.encode(pixels)
 
     def _in_float32(
         self, image: PreparedForMasks, boxes: npt.NDArray[np.float64], category_ids: npt.NDArray[np.int32]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import import_module
 
@@ -57,6 +57,7 @@ __all__ = [
     "is_web",
     "join",
     "list_objects",
+    "list_split",
     "on_trouble",
     "open_regular",
     "open_stream",
@@ -97,6 +98,19 @@ def list_objects(
         StorageError: no such bucket, no permission, or no answer.
     """
     return _store(uri_prefix).list_objects(uri_prefix, recursive=recursive, on_skipped=on_skipped)
+
+
+def list_split(uri_prefix: str, beginnings: Sequence[str]) -> Iterator[ObjectInfo]:
+    """The objects below a folder, in several listings at once where the backend has listings by prefix (S3).
+
+    Args:
+        beginnings: of the paths in that folder. Other objects may be left out, so together they must cover all that the
+            caller looks for.
+
+    Raises:
+        StorageError: as `list_objects`.
+    """
+    return _store(uri_prefix).list_split(uri_prefix, beginnings)
 
 
 def head(uri: str) -> ObjectInfo | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,6 +57,10 @@ class Store(ABC):
         self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
     ) -> Iterator[ObjectInfo]:
         """As `storage.list_objects`; retries by itself."""
+
+    def list_split(self, uri_prefix: str, beginnings: Sequence[str]) -> Iterator[ObjectInfo]:
+        """As `storage.list_split`; here in one listing of everything."""
+        return self.list_objects(uri_prefix, recursive=True)
 
     @abstractmethod
     def head(self, uri: str) -> ObjectInfo | None:

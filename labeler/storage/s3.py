@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from boto3.exceptions import Boto3Error
@@ -14,6 +15,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
+from labeler.ahead import Fetch, in_order
 from labeler.errors import InputChanged, StorageError
 from labeler.storage.failures import INVALID, Transient, Unconditional, Unreadable
 from labeler.storage.objects import Body, ObjectInfo, OnSkipped, Store, bare_etag
@@ -43,11 +45,25 @@ class S3Store(Store):
     def list_objects(
         self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
     ) -> Iterator[ObjectInfo]:
+        return self._list(uri_prefix, "", recursive=recursive)
+
+    def list_split(self, uri_prefix: str, beginnings: Sequence[str]) -> Iterator[ObjectInfo]:
+        jobs: Iterator[Fetch[list[ObjectInfo]] | list[ObjectInfo]] = (
+            Fetch(0, partial(self._list_whole, uri_prefix, beginning)) for beginning in beginnings
+        )
+        for found in in_order(jobs):
+            yield from found
+
+    def _list_whole(self, uri_prefix: str, beginning: str) -> list[ObjectInfo]:
+        return list(self._list(uri_prefix, beginning, recursive=True))
+
+    def _list(self, uri_prefix: str, beginning: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+        """The objects of a folder whose paths there start with `beginning`."""
         scheme, bucket, key = _split(uri_prefix)
-        prefix = key.rstrip("/") + "/" if key.rstrip("/") else ""
+        folder = key.rstrip("/") + "/" if key.rstrip("/") else ""
         request = {
             "Bucket": bucket,
-            "Prefix": prefix,
+            "Prefix": folder + beginning,
             **({} if recursive else {"Delimiter": "/"}),
             **_payer(bucket, key),
         }

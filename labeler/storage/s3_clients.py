@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from labeler.errors import StorageError
 from labeler.storage.s3_failures import has_expired
+from labeler.storage.s3_pages import EVENT, take_contents
 from labeler.storage.uris import one_line
 
 SETTINGS = Config(
@@ -69,6 +70,7 @@ def _new_client(unsigned: bool) -> Any:
     except ValueError as error:  # an endpoint that is no URL
         raise StorageError(f"s3: {one_line(error)}; check AWS_ENDPOINT_URL") from error
     made.meta.events.register_first("needs-retry.s3.HeadBucket", _stop_circle)
+    made.meta.events.register_first(EVENT, take_contents)
     return made
 
 

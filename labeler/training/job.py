@@ -34,7 +34,7 @@ from labeler.training.run_labels import read_run
 from labeler.training.shapes import ALL, select
 from labeler.training.stored_images import Record, StoredSource, digest_of
 from labeler.training.validation import ValidationSet, shapes_validation, stored_validation
-from labeler.vocabulary import Category, Vocabulary
+from labeler.vocabulary import Category, Vocabulary, refuse
 
 # A job may go on with another length, pace or number of workers; with other data or another model it is another job.
 MAY_DIFFER = frozenset({"train", "ray", "validation", "output", "partial"})
@@ -64,6 +64,7 @@ def prepare(job: TrainingJob, folder: Path) -> PreparedTraining:
         Refused: bad annotations, vocabulary or checkpoint.
     """
     truth = _read_truth(job)
+    _require_words(truth.vocabulary)
     start = start_checkpoint(job.model, truth.vocabulary, folder, seed=job.train.seed)
     preprocessing = Preprocessing.of(start, job.model.image_size)
     sampler = PromptSampler(
@@ -198,6 +199,18 @@ def _without(vocabulary: Vocabulary, names: tuple[str, ...]) -> Vocabulary:
     if unknown:
         raise Refused(f"data.exclude: no category called {', '.join(unknown)}")
     return Vocabulary(vocabulary.name, tuple(c for c in vocabulary.categories if c.name not in names))
+
+
+def _require_words(vocabulary: Vocabulary) -> None:
+    """Refused for categories whose only phrases are images; beside words, images are left out."""
+    problems = [
+        f"{vocabulary.where(category)}: its only phrases are images, and a model is trained on words; "
+        "give it a phrase of words, or leave it out with data.exclude"
+        for category in vocabulary.categories
+        if not category.phrases
+    ]
+    if problems:
+        raise refuse(vocabulary.name, problems)
 
 
 def _source(job: TrainingJob, truth: _Truth, preprocessing: Preprocessing) -> Source:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from labeler.checkpoints import DetectorCheckpoint
+from labeler.detectors.cuda import compute_for_training
 from labeler.detectors.loading import load_model
 from labeler.detectors.preprocess import Preprocessing
 from labeler.training.batches import Batch, Batches, Dropped
@@ -97,6 +98,7 @@ class Trainer:
         with an overflow must not spoil the weights.
         """
         self.last_batch = batch
+        compute_for_training()  # a validation between two steps has loaded a detector, which computes exactly
         objects = 0.0 if isinstance(batch, Dropped) else float(sum(batch.targets.counts))
         objects, dropped = self._agree(objects, dropped=isinstance(batch, Dropped))
         done, part = self._done(), self.pretrain_config.part

@@ -73,7 +73,7 @@ def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int | None = 
     config, start = job.config, time.perf_counter()
     labeler = labeler_here(job)
     start_s, device = time.perf_counter() - start, labeler.description.get("device", "cpu")
-    wanted = images or (_ON_CPU if device == "cpu" else min(_ON_GPU, config.unit.max_images))
+    wanted = images or (_ON_CPU if device == "cpu" else min(_ON_GPU, config.unit.images))
     items = [item for _, item in sample_items(config, plan, images=wanted)]
     warm_up(labeler, items)
     rows, seconds, work = _timed_parts(labeler, items, job)
@@ -100,7 +100,7 @@ def _timed_parts(labeler: UnitLabeler, items: Sequence[Item], job: Job) -> tuple
     Where images share batches, parts are few and long, at most a unit: images wait for others of their shape.
     """
     parts = _PARTS if labeler.images_per_batch == 1 else _PARTS_OF_BATCHES
-    each = min(job.config.unit.max_images, max(labeler.images_per_batch, math.ceil(len(items) / parts)))
+    each = min(job.config.unit.images, max(labeler.images_per_batch, math.ceil(len(items) / parts)))
     rows, seconds, work = list[Row](), list[float](), UnitWork()
     for first in range(0, len(items), each):
         start = time.perf_counter()
@@ -123,7 +123,7 @@ def _failure_lines(failures: Mapping[tuple[str, str], int]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Place:
+class Site:
     """Where a run will be.
 
     Attributes:
@@ -151,13 +151,13 @@ class Estimate:
     worker_hours: float
 
 
-def estimate(config: Config, timing: Timing, count: Count, place: Place) -> Estimate:
+def estimate(config: Config, timing: Timing, count: Count, site: Site) -> Estimate:
     """Extrapolate a sample to all images: start-up, then units one round after the other on all workers."""
-    start_s = (_RAY_START_S if place.starts_ray else _RAY_JOIN_S) + _CHECKS_S + timing.start_s
+    start_s = (_RAY_START_S if site.starts_ray else _RAY_JOIN_S) + _CHECKS_S + timing.start_s
     per_image = timing.seconds / timing.sampled  # failed images cost their part, too
-    each = min(config.unit.max_images, max(1, count.images))
+    each = min(config.unit.images, max(1, count.images))
     units = math.ceil(count.images / each)
-    busy = min(place.workers, max(1, units))
+    busy = min(site.workers, max(1, units))
     labeling_s = max(count.images / busy, math.ceil(units / busy) * each if units < 3 * busy else 0) * per_image
     middle = start_s + labeling_s
     spread = min(_MOST_SPREAD, _LEAST_SPREAD + 2 * timing.spread)
@@ -207,11 +207,11 @@ def describe_skipped(config: Config, plan: Sequence[PlannedShard], beside: Mappi
 
 
 def describe_estimate(
-    config: Config, timing: Timing, count: Count, place: Place, *, price_per_hour: float | None
+    config: Config, timing: Timing, count: Count, site: Site, *, price_per_hour: float | None
 ) -> Iterator[str]:
     """Lines about time, bytes and money, extrapolated from `timing` to all images."""
     kind = "CPU" if timing.device == "cpu" else "GPU"
-    found, many = estimate(config, timing, count, place), place.workers != 1
+    found, many = estimate(config, timing, count, site), site.workers != 1
     fill = "" if timing.batch_fill is None else f", batches {timing.batch_fill:.0%} full"
     yield (
         f"timed    {timing.images} images in {timing.seconds:.2f} s on {timing.device}{fill}: "
@@ -223,13 +223,13 @@ def describe_estimate(
     if count.shards:
         yield f"counted  {about}{count.images:,} images, from the headers of {count.shards} tars"
     yield (
-        f"estimate {about}{count.images:,} images on {place.workers} worker{'s' if many else ''}: "
+        f"estimate {about}{count.images:,} images on {site.workers} worker{'s' if many else ''}: "
         f"{format_seconds(found.low_s)} to {format_seconds(found.high_s)}, of which start-up "
         f"{format_seconds(found.start_s)}; {found.worker_hours:.3g} {kind}-hours of labeling"
     )
     yield f"output   about {format_bytes(round(count.images * timing.label_bytes / timing.sampled))} of Parquet"
     if price_per_hour is not None:
-        low, high = (seconds / 3600 * place.workers * price_per_hour for seconds in (found.low_s, found.high_s))
+        low, high = (seconds / 3600 * site.workers * price_per_hour for seconds in (found.low_s, found.high_s))
         yield f"cost     {low:,.2f} to {high:,.2f} at {price_per_hour:g} per {kind}-hour"
     else:
         yield f"cost     give --price-per-hour for a figure ({kind}-hours × price)"

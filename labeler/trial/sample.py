@@ -140,7 +140,7 @@ def _excluded(config: Config) -> Excluded:
 
 
 def _no_image(excluded: Excluded) -> Refused:
-    if excluded.names:
+    if len(excluded):
         return Refused("every image that a sample is drawn from, the first ones of each shard, is excluded")
     return Refused("the input has shards but no image in them")
 

@@ -60,6 +60,12 @@ def choose_engine(
             continue
         if check.half and check.theirs is not None:
             _warn_of_half(name, reference, check.matched)
+        if problems:
+            log.warning(
+                "the fast engine runs with torch's own operations, which are slower: its GPU kernels %s. triton builds "
+                "them with a C compiler (gcc) and keeps them in TRITON_CACHE_DIR: it needs both",
+                "; ".join(problems),
+            )
         took = [] if times is None else [f"it takes {times}"]
         return fast, "; ".join([str(check), *took, *(f"its GPU kernels {problem}" for problem in problems)])
     what = f"the fast engine {', then '.join(problems)}"

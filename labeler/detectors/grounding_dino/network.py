@@ -91,7 +91,7 @@ class ChunkNetwork:
 
     @property
     def kept(self) -> object:
-        return self.forward.last_levels
+        return self.forward.last_kept
 
     def encode_text(self) -> ChunkText:
         features = self.forward.encode_text(

@@ -93,7 +93,7 @@ class SplitForward:
             raise Refused("only two-stage checkpoints with learned queries and several feature levels are supported")
         self.detector, self.model, self.config = detector, detector.model, config
         self.half = half
-        self.last_levels: object = None  # what the last forward read of what it keeps between forwards; here nothing
+        self.last_kept: object = None  # what the last forward read of what it keeps between forwards; here nothing
         self.device: torch.device = next(detector.parameters()).device
         self.num_queries: int = config.num_queries
         self._phrase_masks = sys.modules[type(detector).__module__].generate_masks_with_special_tokens_and_transfer_map

@@ -97,7 +97,7 @@ def forget(run: Run, names: Sequence[str], *, future: bool = False) -> Forgotten
         _refuse_unless_listed(run, unknown)
     exactly = {name for image in images.values() for name in (image.file_name, *image.digests)}
     write_excluded(
-        run.root, Excluded.of([*named.in_any_spelling, *unknown]) | Excluded(frozenset(map(name_digest, exactly)))
+        run.root, Excluded.of([*named.in_any_spelling, *unknown]) | Excluded.of_digests(map(name_digest, exactly))
     )
     return _remove(family, images, unknown)
 
@@ -136,12 +136,11 @@ def _remove(family: _Family, images: _Images, unknown: list[str]) -> Forgotten:
     # What derives comes first: a row that was rewritten has no digest any more, and a repeat after a kill looks for it.
     for one, own in reversed(list(zip(family.members, family.own, strict=True))):
         outcome.units += _rewrite(one, own, images, family)
+    plan = family.snapshot.plan
     for one in family.members:  # only now: the reports of derived runs count rows of the others, too
         outcome.runs.append(one.uri)
-        storage.put(
-            one.path(layout.REPORT),
-            readable_json(build_report(Snapshot(one, family.snapshot.plan, read_progress(one))).to_dict()),
-        )
+        report = build_report(Snapshot(one, plan, read_progress(one, len(plan))))
+        storage.put(one.path(layout.REPORT), readable_json(report.to_dict()))
         outcome.untouched += _made_from(one)
     return outcome
 
@@ -170,9 +169,10 @@ def _family_of(run: Run) -> _Family:
     ids = {one.manifest.run_id for one in members.values()}
     left = {uri: why for uri, (run_id, why) in unreached.items() if run_id not in ids and uri not in members}
     everyone = list(members.values())
-    progress = [read_progress(one) for one in everyone]
+    snapshot = read_snapshot(run)
+    progress = [read_progress(one, len(snapshot.plan)) for one in everyone]
     own = [replace(each, units=each.folders[0][1]) for each in progress]
-    return _Family(everyone, own, left, read_snapshot(run))
+    return _Family(everyone, own, left, snapshot)
 
 
 def _with_derived(run: Run, unreached: dict[str, tuple[str, str]]) -> Iterator[Run]:
@@ -251,7 +251,7 @@ def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, liste
     """Whether the unit had rows left that are named by index, or whose file names are in the lists."""
     uri = run.path(layout.unit_file(*unit))
     table = read_unit_file(uri)
-    by_name = [listed.has(prefix + key) for key in table["image_key"].to_pylist()]
+    by_name = listed.have([prefix + key for key in table["image_key"].to_pylist()])
     named = pc.or_(
         pc.is_in(table["index"], value_set=pa.array(sorted(indices), pa.int64())), pa.array(by_name, pa.bool_())
     )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from labeler.detectors.cuda import to_device
+
 LevelShapes = tuple[tuple[int, int], ...]
 
 
@@ -35,6 +37,11 @@ class Grid:
         areas = [height * width for height, width in level_shapes]
         starts = torch.tensor([sum(areas[:level]) for level in range(len(areas))], dtype=torch.int32, device=device)
         return Grid(level_shapes, points, sizes[:, 1].float(), sizes[:, 0].float(), starts.repeat_interleave(points))
+
+    def to(self, device: torch.device) -> Grid:
+        """There, by copies that nothing waits for."""
+        tensors = (to_device(part, device) for part in (self.widths, self.heights, self.starts))
+        return Grid(self.level_shapes, self.points, *tensors)
 
     @property
     def positions(self) -> int:

@@ -17,7 +17,8 @@ from labeler.detectors.grounding_dino.fast.sampling import Grid, sample
 _QUERIES = 32  # of one program
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# Not for multiples of 16 apart: these numbers differ from image to image, and a build takes seconds.
+@triton.jit(do_not_specialize=["queries", "positions", "reference_stride"])  # type: ignore[untyped-decorator]
 def sample_kernel(  # type: ignore[no-untyped-def]
     values,  # (batch, positions, heads, width)
     raw,  # (batch, queries, 3, heads, samples)

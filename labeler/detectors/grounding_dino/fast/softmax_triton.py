@@ -13,9 +13,11 @@ _ROWS = 16  # positions at once
 _TURNS = 4  # of one program, so that fewer maxima and sums are left to put together
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# Not for multiples of 16 apart: positions differ from image to image. (Columns and tokens are multiples always.)
+@triton.jit(do_not_specialize=["positions"])  # type: ignore[untyped-decorator]
 def over_tokens_kernel(  # type: ignore[no-untyped-def]
     scores,  # (batch, positions, heads tokens)
+    bias,  # (batch, heads tokens)
     over_tokens,  # (batch, positions, heads tokens)
     highest,  # (batch, blocks, heads tokens) float32: the highest of each block of positions
     positions,
@@ -31,15 +33,18 @@ def over_tokens_kernel(  # type: ignore[no-untyped-def]
     token = tl.arange(0, block)[None, :]
     inside = token < tokens
     at_pair = pair * positions * columns + head * tokens
+    column = pair * columns + head * tokens + token
+    lift = tl.load(bias + column, mask=inside, other=float("-inf")).to(tl.float32)
     most = tl.full((block,), float("-inf"), tl.float32)
     for turn in range(turns):
         row = (part * turns + turn) * rows + tl.arange(0, rows)[:, None]
         real = (row < positions) & inside
         at = at_pair + row.to(tl.int64) * columns + token
         score = tl.load(scores + at, mask=real, other=float("-inf")).to(tl.float32)
-        best = tl.max(score, 1)
+        lifted = score + lift
+        best = tl.max(lifted, 1)
         best = tl.where(best == float("-inf"), 0.0, best)  # a row beyond the last
-        share = tl.exp(score - best[:, None])
+        share = tl.exp(lifted - best[:, None])
         share = share / tl.maximum(tl.sum(share, 1), 1e-30)[:, None]
         tl.store(over_tokens + at, share.to(over_tokens.dtype.element_ty), mask=real)
         most = tl.maximum(most, tl.max(score, 0))
@@ -47,10 +52,10 @@ def over_tokens_kernel(  # type: ignore[no-untyped-def]
     tl.store(target, most, mask=tl.arange(0, block) < tokens)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["positions"])  # type: ignore[untyped-decorator]
 def over_positions_kernel(  # type: ignore[no-untyped-def]
     scores,  # (batch, positions, columns); becomes the weights
-    highest,  # (batch, columns) float32, nowhere -inf
+    highest,  # (batch, columns) float32
     sums,  # (batch, blocks, columns) float32: of each block of positions
     positions,
     columns,
@@ -76,7 +81,7 @@ def over_positions_kernel(  # type: ignore[no-untyped-def]
     tl.store(target, total, mask=inside)
 
 
-def two_softmaxes_triton(scores: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def two_softmaxes_triton(scores: Tensor, bias: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """As `kernels.two_softmaxes`."""
     batch, positions, columns = scores.shape
     tokens = columns // heads
@@ -88,6 +93,7 @@ def two_softmaxes_triton(scores: Tensor, heads: int) -> tuple[Tensor, Tensor, Te
     grid: Any = (blocks, heads, batch)
     over_tokens_kernel[grid](
         scores,
+        bias.contiguous(),
         over_tokens,
         parts,
         positions,
@@ -97,7 +103,6 @@ def two_softmaxes_triton(scores: Tensor, heads: int) -> tuple[Tensor, Tensor, Te
         **shape,
     )
     highest = parts.amax(1)
-    highest = highest.masked_fill(highest == float("-inf"), 0.0)  # a column of padding
     width = min(256, triton.next_power_of_2(columns))
     grid = (blocks, triton.cdiv(columns, width), batch)
     over_positions_kernel[grid](scores, highest, parts, positions, columns, block=width, **shape)

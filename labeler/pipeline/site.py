@@ -8,15 +8,16 @@ from pathlib import Path
 
 from labeler.config import Config
 from labeler.machine import available_cpus
-from labeler.pipeline.cluster import alive_nodes, size_workers
+from labeler.pipeline.cluster import size_workers
 from labeler.pipeline.connection import connect, starts_ray
+from labeler.pipeline.nodes import Place, alive_nodes
 from labeler.terminal import message_console
-from labeler.trial.estimate import Place
+from labeler.trial.estimate import Site
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
-def place_of(config: Config, *, on_gpu: bool) -> Place:
+def site_of(config: Config, *, on_gpu: bool) -> Site:
     """The workers that `labeler label` would have now.
 
     Args:
@@ -32,8 +33,8 @@ def place_of(config: Config, *, on_gpu: bool) -> Place:
         nodes = [{"CPU": float(max(1, math.floor(available_cpus()))), **({"GPU": float(_gpus())} if on_gpu else {})}]
     else:
         connect(settings.address, message_console())
-        nodes = alive_nodes()
-    return Place(size_workers(settings, nodes).count, starts_ray=own)
+        nodes = alive_nodes(Place.of(settings))
+    return Site(size_workers(settings, nodes).count, starts_ray=own)
 
 
 def _gpus() -> int:

@@ -1,0 +1,46 @@
+#!/bin/bash
+# A run on a Slurm cluster: Ray on each node of the allocation, the driver on the first (docs/cluster.md).
+#
+#   sbatch deploy/slurm.sh mine.yaml detect.score_floor=0.1
+#
+# Input, output and weights must be where all nodes see them. Change what is marked CHANGE.
+#SBATCH --job-name=labeler
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=32
+#SBATCH --mem=0
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=labeler-%j.log
+set -euo pipefail
+
+environment="${LABELER_ENV:-.venv}" # CHANGE: the one with requirements.lock, on a disk that all nodes see
+requeues="${LABELER_REQUEUES:-3}"
+if [ $# -lt 1 ]; then
+  echo "usage: sbatch deploy/slurm.sh CONFIG [key=value ...]" >&2
+  exit 2
+fi
+PATH="$(realpath "$environment")/bin:$PATH"
+export PATH
+
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${hosts%%$'\n'*}
+port=$((20000 + SLURM_JOB_ID % 20000)) # two jobs may share a node
+export RAY_TMPDIR="${TMPDIR:-/tmp}/r$SLURM_JOB_ID" # a short path on a disk of the node's own: sockets lie there
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
+export OMP_NUM_THREADS=1
+
+# On every node: start Ray; on the first also label, then stop Ray. It hands over no address, hence ray.address=auto.
+code=0
+srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 bash -c 'mkdir -p "$RAY_TMPDIR" && exec "$@"' each \
+  ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
+  --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats -- \
+  python -m labeler label "$@" ray.address=auto || code=$?
+
+# 1 is incomplete: the same command goes on. 2 is refused: the log says why, and another try would be refused, too.
+if [ "$code" = 1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "$requeues" ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -1,0 +1,75 @@
+"""`labeler submit`: the main job on a cluster, sent to its job server and followed until it is complete."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from labeler.commands.arguments import Verbs, add_config
+from labeler.commands.label import add_run_options
+from labeler.errors import Refused
+
+_ATTEMPTS = 3
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("submit", help="`label` as a job of a Ray cluster, submitted again until it is complete")
+    add_config(parser)
+    add_run_options(parser)
+    parser.add_argument(
+        "--address", metavar="URL", help="job server of the cluster, http://HEAD:8265 (default: as `ray job submit`)"
+    )
+    parser.add_argument(
+        "--working-dir", default=".", metavar="FOLDER", help="what travels, without what .rayignore names (default .)"
+    )
+    parser.add_argument(
+        "--attempts", type=int, default=_ATTEMPTS, metavar="N", help=f"jobs until it is complete (default {_ATTEMPTS})"
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--no-wait", action="store_true", help="submit one job, and do not follow it")
+    instead.add_argument("--stop", action="store_true", help="stop the job that works on the run of CONFIG")
+    parser.set_defaults(run=_submit)
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from labeler.config import load_config
+    from labeler.submission.server import JobServer, choose_address
+    from labeler.submission.submit import prepare, stop_run, submit_run
+    from labeler.terminal import message_console
+
+    if arguments.attempts < 1:
+        raise Refused(f"--attempts {arguments.attempts}: at least one job is needed")
+    config, console = load_config(arguments.config, arguments.overrides), message_console()
+    address, setting = choose_address(arguments.address, os.environ)
+    if arguments.stop:
+        return stop_run(JobServer(address, setting), config.output.uri, console)
+    _ = config.model_name
+    words = [*arguments.overrides, *_options_of_label(arguments)]
+    submission = prepare(config, Path(arguments.config), Path(arguments.working_dir), words)
+    return submit_run(
+        JobServer(address, setting),
+        submission,
+        console,
+        _write,
+        attempts=1 if arguments.no_wait else arguments.attempts,
+        wait=not arguments.no_wait,
+    )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _options_of_label(arguments: argparse.Namespace) -> list[str]:
+    """The options of `label` that were given, as words of its command line."""
+    known = argparse.ArgumentParser(add_help=False)
+    add_run_options(known)
+    words = []
+    for action in known._actions:
+        value = getattr(arguments, action.dest)
+        if value != action.default:
+            words += [action.option_strings[0], *([] if action.nargs == 0 else [str(value)])]
+    return words
