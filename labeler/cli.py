@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from functools import partial
 
 from labeler import __version__
 from labeler.commands import (
     calibrate,
     compare,
+    estimate,
     evaluate,
     export,
     forget,
@@ -26,9 +29,9 @@ from labeler.commands import (
 )
 from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
-from labeler.terminal import safe, safe_output
+from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
-_OF_RUNS = (label, submit, preview, status, retry, mask, report, compare, export, evaluate, calibrate, forget)
+_OF_RUNS = (label, submit, estimate, preview, status, retry, mask, report, compare, export, evaluate, calibrate, forget)
 VERBS = (*_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
 _STARTING = (
@@ -54,16 +57,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    try:
-        with safe_output():
-            code: int = arguments.run(arguments)
-    except LabelerError as error:
-        complain(f"labeler: {_shown(str(error))}", *(f"  {_shown(p)}" for p in getattr(error, "problems", ())))
-        return _exit_code(error, arguments.verb)
-    except KeyboardInterrupt:
-        complain("labeler: stopped by Ctrl-C")
-        return LabelerError.exit_code
-    return code
+    with json_log() if getattr(arguments, "log_format", "text") == "json" else nullcontext() as console:
+        say = complain if console is None else partial(_complain_in_json, console)
+        try:
+            with safe_output():
+                code: int = arguments.run(arguments)
+        except LabelerError as error:
+            say(f"labeler: {_shown(str(error))}", *(f"  {_shown(p)}" for p in getattr(error, "problems", ())))
+            return _exit_code(error, arguments.verb)
+        except KeyboardInterrupt:
+            say("labeler: stopped by Ctrl-C")
+            return LabelerError.exit_code
+        return code
+
+
+def _complain_in_json(console: JsonConsole, *lines: str) -> None:
+    with suppress(OSError):
+        for line in lines:
+            console.tell(line.strip(), level="error")
 
 
 def _shown(message: str) -> str:

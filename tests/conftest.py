@@ -40,6 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for need in needs_of(item.path.stem):
             item.add_marker(need)
+            if need == "ray":  # what a later Ray removes
+                item.add_marker(pytest.mark.filterwarnings("error::ray.util.annotations.RayDeprecationWarning"))
 
 
 @pytest.fixture(scope="session")

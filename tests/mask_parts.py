@@ -25,6 +25,10 @@ class Filling:
     def description(self) -> dict[str, str]:
         return {"segmenter": "Filling", "segmenter_dtype": "none"}
 
+    @property
+    def memory_halvings(self) -> int:
+        return 0
+
     def prepare(self, image_rgb: Any) -> Any:
         return image_rgb.shape[:2]
 

@@ -114,3 +114,11 @@ class RaisingDetector(StubDetector):
         if self.damaged:
             raise self.raises.error
         return super().detect_prepared(batch)
+
+
+@dataclass(frozen=True)
+class NoModel:
+    """Makes no detector, anywhere."""
+
+    def __call__(self) -> StubDetector:
+        raise RuntimeError("no model here")

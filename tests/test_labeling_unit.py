@@ -27,7 +27,7 @@ def labeler(detector: Any = None, **options: Any) -> UnitLabeler:
 def test_no_items_make_no_rows() -> None:
     rows, seconds = labeler().label("000000", [])
     assert rows == []
-    assert seconds.detect == 0
+    assert seconds.detect_s == 0
 
 
 def test_every_item_has_one_row_in_its_place_whatever_happened_to_it() -> None:

@@ -13,12 +13,14 @@ from labeler.cli import main
 from labeler.errors import StorageError
 from labeler.labels.detections import Detections
 from labeler.labels.records import rows_to_table, table_to_parquet
+from labeler.labels.unit_work import UnitWork
 from labeler.runs import Run, UnitKey, layout, read_snapshot, read_unit_file
 from labeler.runs.erasure.erase import forget
 from labeler.runs.erasure.excluded import read_excluded
 from labeler.runs.receipts import ReceiptLog
 from labeler.runs.report import Report, build_report
 from labeler.runs.sums import sums_of
+from labeler.runs.timeline import stamp
 from tests.label_runs import row, write_run
 from tests.log_lines import logged
 
@@ -90,6 +92,20 @@ def test_units_with_receipts_are_not_read_and_all_others_and_the_proof_are(
     shutil.rmtree(run.path(layout.RECEIPTS_FOLDER))
     with pytest.raises(StorageError, match="is damaged"):
         report_of(run)
+
+
+def test_what_labeling_took_is_in_receipts_too(run: Run) -> None:
+    for number, key in enumerate(UNITS):
+        took = UnitWork(read_s=0.25, passes=7 + number, forwards=2, places=8, filled=3, bytes_read=100)
+        rows = read_unit_file(str(path_of(run, key)))
+        path_of(run, key).write_bytes(table_to_parquet(rows, {**took.to_metadata(), **stamp(1e9 + 10 * number)}))
+    without = report_of(run)
+    assert (without.passes, without.bytes_read, without.batch_fill) == (34, 400, 0.375)
+    assert without.timeline == {"start": 1e9, "seconds": 7.5, "images": [3, 3, 3, 3]}
+    keep(run, UNITS[1:])
+    for key in UNITS[1:]:
+        damage(run, key)
+    assert report_of(run) == without
 
 
 def test_a_unit_that_was_written_again_is_read(run: Run) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from labeler import signature, storage
 from labeler.errors import Refused
@@ -19,6 +19,25 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """CONFIG and its overrides."""
     parser.add_argument("config", metavar="CONFIG", help="YAML file: input, output, vocabulary, model, ...")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override, e.g. detect.score_floor=0.1")
+
+
+def add_log_format(parser: argparse.ArgumentParser) -> None:
+    """--log-format, of the verbs that run a job; the command line applies it."""
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="messages as text or one JSON object a line"
+    )
+
+
+def print_result(lines: Sequence[str], **fields: Any) -> None:
+    """Print what a job came to: on standard output, or as messages where the log is JSON."""
+    from labeler.terminal import JsonConsole, message_console
+
+    console = message_console()
+    if not isinstance(console, JsonConsole):
+        print("\n".join(lines))
+        return
+    for line in lines:
+        console.tell(line, **fields)
 
 
 def require_run(uri: str) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, require_run
+from labeler.commands.arguments import Verbs, add_log_format, print_result, require_run
 from labeler.commands.label import describe
 
 
@@ -16,6 +16,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("run_uri", metavar="RUN", help="the complete run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="masks.model=..., masks.threshold=0.4")
     parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-masks)")
+    add_log_format(parser)
     parser.set_defaults(run=_mask)
 
 
@@ -26,5 +27,5 @@ def _mask(arguments: argparse.Namespace) -> int:
     output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-masks")
     outcome = mask(run, output, overrides=arguments.overrides)
     nothing = f"no image of {storage.redact(run.uri)} has a box: nothing to do"
-    print("\n".join(describe(outcome)) if outcome else nothing)
+    print_result(describe(outcome) if outcome else [nothing])
     return 0

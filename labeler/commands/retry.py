@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, require_run
+from labeler.commands.arguments import Verbs, add_log_format, print_result, require_run
 from labeler.commands.label import describe
 
 
@@ -15,6 +15,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. detect.max_pixels=1000000000")
     parser.add_argument("--status", required=True, metavar="A,B", help="e.g. quarantined,read_error")
     parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-retry)")
+    add_log_format(parser)
     parser.set_defaults(run=_retry)
 
 
@@ -26,5 +27,5 @@ def _retry(arguments: argparse.Namespace) -> int:
     output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-retry")
     outcome = retry(run, statuses, output, overrides=arguments.overrides)
     nothing = f"no image of {storage.redact(run.uri)} has status {' or '.join(statuses)}: nothing to do"
-    print("\n".join(describe(outcome)) if outcome else nothing)
+    print_result(describe(outcome) if outcome else [nothing])
     return 0

@@ -46,6 +46,7 @@ class BatchedDetector:
     Attributes:
         checkpoint, plan: what it was made of.
         device, dtype: what is really used.
+        memory_halvings: times that the batch was halved because the GPU's memory ran out.
         engine_check: in words, how what runs compares with transformers' own forward in float32.
     """
 
@@ -89,7 +90,7 @@ class BatchedDetector:
         self._passes: Passes[Any, Any] = Passes(
             network, text, scorer, setup.rule, passes=plan.passes, pairs_per_batch=pairs
         )
-        self._memory = ""
+        self._memory, self.memory_halvings = "", 0
         with self._here(), memory_named(f"run one image with {checkpoint.name}"):
             if detect.pairs_per_batch is None and self.device.type == "cuda":
                 self.pairs_per_batch = find_pairs(self._seconds_of)
@@ -232,6 +233,11 @@ class BatchedDetector:
         """How many images of one shape share a forward, each with all of its passes."""
         return max(1, self.pairs_per_batch // self.plan.passes)
 
+    @property
+    def passes(self) -> int:
+        """Forward passes per image: one per prompt chunk."""
+        return self.plan.passes
+
     def _make_room(self) -> None:
         """Go on without recordings, which hold the memory of a second forward; else with half a batch."""
         recorded, self._recorded = self._recorded, None
@@ -241,6 +247,7 @@ class BatchedDetector:
             log.warning("CUDA graphs are %s", self._graphs)
             return
         self.pairs_per_batch //= 2
+        self.memory_halvings += 1
         self._memory = f"ran out: {self.pairs_per_batch} (image, chunk) pairs in a forward from now on"
         torch.cuda.empty_cache()
         log.warning("the GPU's memory %s", self._memory)

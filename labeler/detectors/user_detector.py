@@ -58,6 +58,8 @@ class UserDetector:
 
     least_shape = None
     images_per_forward = 1
+    passes = 1
+    memory_halvings = 0
 
     def __init__(
         self,

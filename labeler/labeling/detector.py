@@ -32,6 +32,16 @@ class Detector(Protocol):
         """How many images are worth putting together; prepared ones with a `shape` only with those of the same."""
         return 1
 
+    @property
+    def passes(self) -> int:
+        """Forward passes per image."""
+        return 1
+
+    @property
+    def memory_halvings(self) -> int:
+        """How often a batch was halved so far because the GPU's memory ran out."""
+        return 0
+
     def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
         """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU."""
         return image_rgb

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from labeler.labeling.detector import Begun, Detector
+from labeler.labels.unit_work import UnitWork
 
 
 class HasPrepared(Protocol):
@@ -26,18 +27,25 @@ class Forwards:
 
     Args:
         detector: None where every image comes with its result.
+        images_per_batch: images that are put together at most; None: as many as the detector takes.
         on_first: called once, before the first image is handed over; what it raises ends the unit.
 
     Attributes:
         seconds: spent on starting forwards and waiting for them.
+        work: passes, batches and halvings; nothing else.
     """
 
     def __init__(
-        self, detector: Detector | None, detector_lock: threading.Lock, on_first: Callable[[], None] | None = None
+        self,
+        detector: Detector | None,
+        detector_lock: threading.Lock,
+        on_first: Callable[[], None] | None = None,
+        *,
+        images_per_batch: int | None = None,
     ) -> None:
-        self.seconds = 0.0
+        self.seconds, self.work = 0.0, UnitWork()
         self._on_first = on_first
-        self._detector, self._lock = detector, detector_lock
+        self._detector, self._lock, self._most = detector, detector_lock, images_per_batch
         self._held = False
         self._under_way: tuple[Sequence[Any], Callable[[], Sequence[Any]]] | None = None
 
@@ -53,13 +61,26 @@ class Forwards:
         begun: Begun = (
             self._detector.begin(prepared) if self._detector else iter([(range(len(batch)), lambda: prepared)])
         )
+        halvings = self._detector.memory_halvings if self._detector else 0
         start = time.perf_counter()
         for places, results in begun:
             self.seconds += time.perf_counter() - start
+            self._count(len(places))
             yield from self.rest()
             self._under_way = [batch[place] for place in places], results
             start = time.perf_counter()
         self.seconds += time.perf_counter() - start
+        if self._detector:  # others wait for the lock, so these halvings are of this unit
+            self.work.memory_halvings += self._detector.memory_halvings - halvings
+
+    def _count(self, images: int) -> None:
+        if self._detector is None:
+            return
+        room = self._detector.images_per_forward
+        self.work.forwards += 1
+        self.work.filled += images
+        self.work.places += max(images, room if self._most is None else min(room, self._most))
+        self.work.passes += images * self._detector.passes
 
     def rest(self) -> Iterator[tuple[Any, Any]]:
         """Each image of what is still under way, with its result."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from labeler.labeling.forwards import Forwards
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
+from labeler.labels.unit_work import UnitWork
 from labeler.shards import Item
 
 
@@ -37,6 +38,10 @@ class Segmenter(Protocol):
     def prepare(self, image_rgb: Any) -> Any:
         """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU."""
 
+    @property
+    def memory_halvings(self) -> int:
+        """How often a batch was halved so far because the GPU's memory ran out."""
+
     def sketch(self, image: Any, detections: Detections) -> Any:
         """The model's part of the work, for one prepared image."""
 
@@ -45,20 +50,6 @@ class Segmenter(Protocol):
 
 
 MASKS_LOST = "some masks came out not finite; their boxes have none"
-
-
-@dataclass
-class StageSeconds:
-    """Seconds spent per stage of one unit; decode and mask sum over threads."""
-
-    decode: float = 0.0
-    detect: float = 0.0
-    mask: float = 0.0
-    write: float = 0.0
-
-    def add(self, other: StageSeconds) -> None:
-        for stage in fields(self):
-            setattr(self, stage.name, getattr(self, stage.name) + getattr(other, stage.name))
 
 
 @dataclass(frozen=True)
@@ -145,9 +136,9 @@ class UnitLabeler:
         engine = self.detector.description if self.detector else {"engine": "detections of another run"}
         return engine | (self.segmenter.description if self.segmenter else {})
 
-    def label(self, shard_id: str, items: Sequence[Item], keep: Sequence[str] = ()) -> tuple[list[Row], StageSeconds]:
-        """One row for each item, in item order, and where the time went."""
-        seconds = StageSeconds()
+    def label(self, shard_id: str, items: Sequence[Item], keep: Sequence[str] = ()) -> tuple[list[Row], UnitWork]:
+        """One row for each item, in item order, and what it took."""
+        work = UnitWork(bytes_read=sum(len(item.data) for item in items if item.data is not None))
         rows: list[Row] = []
         pool: ShapePool[_Ready] = ShapePool(self.images_per_batch)
         drawing: deque[Future[tuple[Row, float]]] = deque()
@@ -155,25 +146,26 @@ class UnitLabeler:
             for decoded in self._decoded_ahead(shard_id, items, keep):
                 self._watchdog.beat()
                 if decoded is None:
-                    rows += self._rows(forwards.rest(), seconds, drawing)
+                    rows += self._rows(forwards.rest(), work, drawing)
                     forwards.close()  # nothing to detect on just now: let another unit go on
                     continue
                 outcome, took = decoded
-                seconds.decode += took
+                work.decode_s += took
                 if isinstance(outcome, Row):
                     rows.append(outcome)
                 elif batch := pool.add(outcome, getattr(outcome.prepared, "shape", None)):
-                    rows += self._rows(forwards.begin(batch), seconds, drawing)
+                    rows += self._rows(forwards.begin(batch), work, drawing)
             for batch in pool.rest():
-                rows += self._rows(forwards.begin(batch), seconds, drawing)
-            rows += self._rows(forwards.rest(), seconds, drawing)
-        seconds.detect = forwards.seconds
-        rows += _drawn(drawing, 0, seconds)
+                rows += self._rows(forwards.begin(batch), work, drawing)
+            rows += self._rows(forwards.rest(), work, drawing)
+        work.add(forwards.work)
+        work.detect_s = forwards.seconds
+        rows += _drawn(drawing, 0, work)
         rows.sort(key=lambda row: row.index)
-        return rows, seconds
+        return rows, work
 
     def _forwards(self) -> Forwards:
-        return Forwards(self.detector, self._detector_lock, self.on_first)
+        return Forwards(self.detector, self._detector_lock, self.on_first, images_per_batch=self.images_per_batch)
 
     def _decoded_ahead(
         self, shard_id: str, items: Sequence[Item], keep: Sequence[str]
@@ -235,7 +227,7 @@ class UnitLabeler:
     def _rows(
         self,
         detected: Iterator[tuple[_Ready, Any]],
-        seconds: StageSeconds,
+        work: UnitWork,
         drawing: deque[Future[tuple[Row, float]]],
     ) -> list[Row]:
         """Rows that are finished: those without detections, and earlier ones whose masks are drawn by now."""
@@ -246,11 +238,12 @@ class UnitLabeler:
             if self.segmenter is None or not len(row.detections):
                 finished.append(row)
                 continue
-            start = time.perf_counter()
+            start, halvings = time.perf_counter(), self.segmenter.memory_halvings
             sketch = self.segmenter.sketch(ready.for_masks, row.detections)
-            seconds.mask += time.perf_counter() - start
+            work.mask_s += time.perf_counter() - start
+            work.memory_halvings += self.segmenter.memory_halvings - halvings  # one unit at a time: it has the lock
             drawing.append(self._decoders.submit(self._draw, row, sketch))
-            finished += _drawn(drawing, self._draw_ahead, seconds)
+            finished += _drawn(drawing, self._draw_ahead, work)
         return finished
 
     def _draw(self, row: Row, sketch: Any) -> tuple[Row, float]:
@@ -262,12 +255,12 @@ class UnitLabeler:
         return row, time.perf_counter() - start
 
 
-def _drawn(drawing: deque[Future[tuple[Row, float]]], waiting: int, seconds: StageSeconds) -> list[Row]:
+def _drawn(drawing: deque[Future[tuple[Row, float]]], waiting: int, work: UnitWork) -> list[Row]:
     """The oldest rows, so that at most so many go on waiting: the logits of an image's masks are up to 26 MB."""
     rows = []
     while len(drawing) > waiting:
         row, took = drawing.popleft().result()
-        seconds.mask += took
+        work.mask_s += took
         rows.append(row)
     return rows
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from labeler.labels.records import STATUSES
+from labeler.labels.unit_work import WORK_DONE, UnitWork
 from labeler.runs.sums import SUMS
 from labeler.shards import Item, ShardEnd, Unit, skipped
 
@@ -35,20 +36,23 @@ WORK = pa.schema(
         pa.field("items", pa.list_(ITEM)),
         pa.field("units", pa.int64()),
         pa.field("images", pa.int64()),
+        pa.field("read_s", pa.float64()),  # since the unit or end before
+        pa.field("retries", pa.int64()),  # by the reader
         pa.field("skipped", pa.binary()),  # of an end, as shards.skipped writes it
         pa.field("error", pa.string()),
     ]
 )
 
 
-def work_block(work: Unit | ShardEnd) -> pa.Table:
-    """A unit or a shard's end as a one-row block."""
+def work_block(work: Unit | ShardEnd, *, read_s: float = 0.0, retries: int = 0) -> pa.Table:
+    """A unit or a shard's end as a one-row block, with what reading a unit took."""
     if isinstance(work, ShardEnd):
         end = {"kind": "end", "shard_id": work.shard_id, "units": work.units, "images": work.images}
         return _one_row({**end, "skipped": skipped.to_bytes(work.skipped)}, WORK)
     plain = ITEM.names[:-1]
     items = [{**{name: getattr(item, name) for name in plain}, "kept": dict(item.kept)} for item in work.items]
-    return _one_row({"kind": "unit", "shard_id": work.shard_id, "unit": work.unit, "items": items}, WORK)
+    took = {"read_s": read_s, "retries": retries}
+    return _one_row({"kind": "unit", "shard_id": work.shard_id, "unit": work.unit, "items": items, **took}, WORK)
 
 
 def error_block(shard_id: str, error: str) -> pa.Table:
@@ -69,6 +73,11 @@ def unit_of(block: pa.Table) -> Unit:
     return Unit(row["shard_id"], row["unit"], items)
 
 
+def reading_of(block: pa.Table) -> UnitWork:
+    """What reading the unit in a block of kind `unit` took."""
+    return UnitWork(read_s=block["read_s"][0].as_py() or 0.0, retries=block["retries"][0].as_py() or 0)
+
+
 @dataclass(frozen=True)
 class Receipt:
     """What became of one piece of work; `error` is set when it is not committed."""
@@ -81,12 +90,10 @@ class Receipt:
     detections: int = 0
     masks: int = 0
     at_cap: int = 0
-    image_bytes: int = 0
     label_bytes: int = 0
-    decode_s: float = 0.0
-    detect_s: float = 0.0
-    mask_s: float = 0.0
     write_s: float = 0.0
+    work: UnitWork = field(default_factory=UnitWork)
+    committed_at: float | None = None  # seconds since 1970, by the worker's clock
     written: bool = False  # False: another worker had committed it already
     engine: str = ""  # of the detector that labeled it, in words
     error: str | None = None
@@ -108,12 +115,10 @@ RECEIPT = pa.schema(
         pa.field("detections", pa.int64()),
         pa.field("masks", pa.int64()),
         pa.field("at_cap", pa.int64()),
-        pa.field("image_bytes", pa.int64()),
         pa.field("label_bytes", pa.int64()),
-        pa.field("decode_s", pa.float64()),
-        pa.field("detect_s", pa.float64()),
-        pa.field("mask_s", pa.float64()),
         pa.field("write_s", pa.float64()),
+        pa.field("work", WORK_DONE),
+        pa.field("committed_at", pa.float64()),
         pa.field("written", pa.bool_()),
         pa.field("engine", pa.string()),
         pa.field("error", pa.string()),
@@ -129,8 +134,11 @@ def receipt_block(receipt: Receipt) -> pa.Table:
 
 def receipts_of(block: pa.Table) -> Sequence[Receipt]:
     """The receipts in a batch, any number of rows."""
-    rows = block.to_pylist()
-    return [Receipt(**{**row, "counts": {k: v for k, v in row["counts"].items() if v}}) for row in rows]
+    return [_receipt(**row) for row in block.to_pylist()]
+
+
+def _receipt(counts: Mapping[str, int | None], work: Mapping[str, Any], **plain: Any) -> Receipt:
+    return Receipt(counts={status: n for status, n in counts.items() if n}, work=UnitWork(**work), **plain)
 
 
 def _one_row(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:

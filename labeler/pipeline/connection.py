@@ -61,6 +61,11 @@ def choose_target(setting: str | None, environment: Mapping[str, str]) -> RayTar
     return RayTarget(_LOCAL)
 
 
+def starts_ray(setting: str | None) -> bool:
+    """Whether `connect` would start a Ray of its own."""
+    return not ray.is_initialized() and choose_target(setting, os.environ).address == _LOCAL
+
+
 def connect(setting: str | None, console: Console, *, log_to_driver: bool = False) -> bool:
     """Join a Ray cluster or start one on this machine, and print one line that names it.
 

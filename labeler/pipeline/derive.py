@@ -16,6 +16,7 @@ from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_mas
 from labeler.labels.records import STATUSES
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
+from labeler.pipeline.startup import Startup
 from labeler.runs import Run, Snapshot, open_run, read_progress, read_snapshot
 from labeler.runs.create import create_run
 from labeler.runs.overlay.chosen_units import Selection
@@ -68,16 +69,18 @@ def derive(
             raise Refused(f"run {storage.redact(output)} is complete, but {said}")
         console.print(f"warning: {said}", markup=False, soft_wrap=True)
     new = new_run(job, parent=parent, selection=chosen)
-    return carry_out(
-        job,
-        run,
-        work,
-        before=before,
-        create=lambda: run or create_run(output, new, single_writer=job.config.output.single_writer),
-        make_detector=make_detector,
-        console=console,
-        redo=Redo(tuple(folder for folder, _ in below.progress.folders), redone, keep_detections),
-    )
+    with Startup(console) as startup:
+        return carry_out(
+            job,
+            run,
+            work,
+            before=before,
+            create=lambda: run or create_run(output, new, single_writer=job.config.output.single_writer),
+            make_detector=make_detector,
+            console=console,
+            startup=startup,
+            redo=Redo(tuple(folder for folder, _ in below.progress.folders), redone, keep_detections),
+        )
 
 
 def config_of(run: Run, output: str, overrides: Sequence[str]) -> Config:

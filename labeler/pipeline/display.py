@@ -14,7 +14,9 @@ from rich.text import Text
 
 from labeler.labels.records import STATUSES
 from labeler.pipeline.blocks import Receipt
-from labeler.terminal import message_console
+from labeler.pipeline.seen_units import SeenUnits
+from labeler.pipeline.startup import Startup
+from labeler.terminal import message_console, tell
 
 LINE_INTERVAL_S = 5.0
 SAY_AGAIN_S = 600.0  # trouble with storage that comes back so much later is printed again
@@ -27,18 +29,25 @@ class Display:
     Args:
         done: images that earlier sessions committed.
         images_per_shard: images of each shard of the plan; None where only reading the shard to its end will tell.
+        startup: what is done until the first unit comes; ended here.
     """
 
     def __init__(
-        self, *, done: int, images_per_shard: Mapping[str, int | None], console: Console | None = None
+        self,
+        *,
+        done: int,
+        images_per_shard: Mapping[str, int | None],
+        console: Console | None = None,
+        startup: Startup | None = None,
     ) -> None:
         self._console = console or message_console()
+        self._startup = startup or Startup(self._console)
         self._earlier = done
         self._unknown = {shard_id for shard_id, images in images_per_shard.items() if images is None}
         self._total = sum(images or 0 for images in images_per_shard.values())
         self._statuses: Counter[str] = Counter()
         self._engines: set[str] = set()
-        self._seen: dict[str, int] = {}  # units with a receipt, a bit each: sets of numbers would take 100 times more
+        self._seen = SeenUnits()
         self._images = self._detections = self._errors = 0
         self._reasons: set[str] = set()
         self._troubles: dict[str, float] = {}  # when each was printed last
@@ -56,11 +65,13 @@ class Display:
     ) -> None:
         if self._live:
             self._live.stop()
-        self.print(self.line())
+        self._print_line()
 
     def receive(self, receipt: Receipt) -> None:
         """Count one receipt; prints a line now and then where there is no terminal."""
         now = time.monotonic()
+        if receipt.kind == "unit" and not receipt.error:
+            self._startup.end()
         if receipt.error:
             self._errors += 1
             self._say_why(receipt)
@@ -70,13 +81,13 @@ class Display:
         if receipt.shard_images is not None and receipt.shard_id in self._unknown:
             self._unknown.discard(receipt.shard_id)
             self._total += receipt.shard_images
-        if not self._is_repeated(receipt):
+        if not self._seen.is_repeated(receipt):
             self._statuses.update(receipt.counts)
             self._images += receipt.images
             self._detections += receipt.detections
         if self._live is None and now - self._last_line >= LINE_INTERVAL_S:
             self._last_line = now
-            self.print(self.line())
+            self._print_line()
 
     def _say_why(self, receipt: Receipt) -> None:
         """Print why something will be repeated, each reason once: a fault that stays must not be only a number."""
@@ -84,7 +95,8 @@ class Display:
         if reason not in self._reasons and len(self._reasons) < MOST_REASONS:
             self._reasons.add(reason)
             of_unit = "" if receipt.unit is None else f" unit {receipt.unit:06d}"
-            self.print(f"will repeat shard {receipt.shard_id}{of_unit}: {reason}")
+            what = f"will repeat shard {receipt.shard_id}{of_unit}: {reason}"
+            tell(self._console, what, level="warning", shard=receipt.shard_id, unit=receipt.unit)
 
     def trouble(self, what: str) -> None:
         """Print what storage refuses while it is tried again, at most once in ten minutes. Any thread may call it."""
@@ -93,27 +105,33 @@ class Display:
             self._troubles[what] = now
             self.print(f"storage is tried again: {what}")
 
-    def _is_repeated(self, receipt: Receipt) -> bool:
-        """A unit's second receipt: after a crash, units that were committed already may come once more."""
-        if receipt.unit is None or receipt.error:
-            return False
-        seen, bit = self._seen.get(receipt.shard_id, 0), 1 << receipt.unit
-        self._seen[receipt.shard_id] = seen | bit
-        return bool(seen & bit)
-
     def print(self, text: str) -> None:
         """A line of its own, above the panel."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        tell(self._console, text)
+
+    def _print_line(self) -> None:
+        tell(
+            self._console,
+            self.line(),
+            images=self._earlier + self._images,
+            images_total=None if self._unknown else max(self._total, self._earlier + self._images),
+            job_images=self._images,
+            job_statuses=dict(self._statuses),
+            job_detections=self._detections,
+            images_per_s=round(self._images / max(time.monotonic() - self._start, 1e-9), 3),
+        )
 
     def line(self) -> str:
+        """What the whole run has, then what this job has done of it."""
         done = self._earlier + self._images
         rate = self._images / max(time.monotonic() - self._start, 1e-9)  # the start-up of the workers counts
         total = f"{max(self._total, done):,}" if not self._unknown else f"≥ {max(self._total, done):,}"
         parts = [f"images {done:,}/{total}"]
+        if rate and not self._unknown and self._total > done:
+            parts.append(f"{_duration((self._total - done) / rate)} left")
+        parts.append(f"this job {self._images:,}")
         if rate:
             parts.append(f"{rate:,.3g} images/s")
-            if not self._unknown and self._total > done:
-                parts.append(f"{_duration((self._total - done) / rate)} left")
         parts += [f"{status} {self._statuses[status]:,}" for status in STATUSES if self._statuses[status]]
         parts.append(f"detections {self._detections:,}")
         if self._errors:
@@ -121,7 +139,8 @@ class Display:
         return " · ".join(parts)
 
     def _render(self) -> Text:
-        return Text(f"{_duration(time.monotonic() - self._start)}  {self.line()}")
+        shown = f"{self._startup.current} · {self.line()}" if self._startup.current else self.line()
+        return Text(f"{_duration(time.monotonic() - self._start)}  {shown}")
 
 
 def _duration(seconds: float) -> str:

@@ -27,9 +27,10 @@ from PIL import Image
 from ray import cloudpickle
 
 from labeler.errors import LabelerError
-from labeler.labeling.unit import StageSeconds, UnitLabeler, undetected_row
+from labeler.labeling.unit import UnitLabeler, undetected_row
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
+from labeler.labels.unit_work import UnitWork
 from labeler.pipeline.node_memory import MemoryLimits
 from labeler.pipeline.worker import Unlabeled, WorkerSettings, label_items, make_labeler
 from labeler.shards import Item
@@ -74,7 +75,7 @@ class Isolated(AbstractContextManager["Isolated"]):
     ) -> None:
         self._stop()
 
-    def label(self, shard_id: str, items: Sequence[Item]) -> tuple[list[Row], StageSeconds]:
+    def label(self, shard_id: str, items: Sequence[Item]) -> tuple[list[Row], UnitWork]:
         """Rows of the items.
 
         Raises:
@@ -110,20 +111,20 @@ class Isolated(AbstractContextManager["Isolated"]):
         """End the child; the next call starts another."""
         self._stop()
 
-    def _ask(self, what: _Asked | None) -> tuple[list[Row], StageSeconds]:
+    def _ask(self, what: _Asked | None) -> tuple[list[Row], UnitWork]:
         self._start_with_memory()
         start = time.monotonic()
         try:
             assert self._pipe is not None
             self._pipe.send(what)
             self._watch_memory()
-            rows, seconds, error, perhaps_an_image = self._pipe.recv()
+            rows, work, error, perhaps_an_image = self._pipe.recv()
         except (EOFError, OSError):
             how, limit = self._stop(), self._settings.stall_timeout_s
             raise Died(how if time.monotonic() - start < limit else f"stood still for {limit:g} s") from None
         if error is not None:
             raise (Unlabeled if perhaps_an_image else LabelerError)(error)
-        return rows, seconds
+        return rows, work
 
     def _start_with_memory(self) -> None:
         """A child that is over the limits before it labels says nothing about the images that it gets."""
@@ -220,7 +221,7 @@ class Isolated(AbstractContextManager["Isolated"]):
 
 def label_isolated(
     shard_id: str, items: Sequence[Item], keep: Sequence[str], child: Isolated
-) -> tuple[list[Row], StageSeconds]:
+) -> tuple[list[Row], UnitWork]:
     """One row for each item, in item order.
 
     Those that killed the child alone, twice, are `quarantined`; those that raised in it alone, twice, `detect_error`.
@@ -229,13 +230,13 @@ def label_isolated(
         LabelerError: the child cannot start or cannot label any image, or storage or the machine failed.
     """
     rows: list[Row] = []
-    total = StageSeconds()
+    total = UnitWork()
     failures: Counter[tuple[int, type[Exception]]] = Counter()
     groups = [list(items)]
     while groups:
         group = groups.pop()
         try:
-            found, seconds = child.label(shard_id, group)
+            found, work = child.label(shard_id, group)
         except (Died, Unlabeled) as error:
             if isinstance(error, Unlabeled):
                 child.prove()  # what was damaged by one image must not be held against the next
@@ -252,7 +253,7 @@ def label_isolated(
             rows.append(_guilty(row or undetected_row(shard_id, group[0], keep), error))
             continue
         rows += found
-        total.add(seconds)
+        total.add(work)
     return sorted(rows, key=lambda row: row.index), total
 
 
@@ -284,18 +285,18 @@ def serve(pipe: Connection) -> None:
 
 def _answer(
     labeler: UnitLabeler, settings: WorkerSettings, asked: _Asked | None
-) -> tuple[list[Row], StageSeconds, str | None, bool]:
-    """Rows and seconds; or an error, and whether an image may be to blame. None asks for a plain image."""
+) -> tuple[list[Row], UnitWork, str | None, bool]:
+    """Rows and what they took; or an error, and whether an image may be to blame. None asks for a plain image."""
     try:
         if asked is None:
             _label_plain_image(labeler)
-            return [], StageSeconds(), None, False
+            return [], UnitWork(), None, False
         shard_id, items, detect = asked
         if not detect:
-            return [labeler.describe(shard_id, item, settings.keep) for item in items], StageSeconds(), None, False
+            return [labeler.describe(shard_id, item, settings.keep) for item in items], UnitWork(), None, False
         return *label_items(labeler, shard_id, items, settings.keep), None, False
     except LabelerError as error:
-        return [], StageSeconds(), str(error), isinstance(error, Unlabeled)
+        return [], UnitWork(), str(error), isinstance(error, Unlabeled)
 
 
 def _label_plain_image(labeler: UnitLabeler) -> None:

@@ -16,11 +16,12 @@ from labeler.labeling.fingerprint import public_config
 from labeler.labeling.resolve import Job, plan_input, resolve_job
 from labeler.pipeline.budget import UNLIMITED, Budget
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
+from labeler.pipeline.startup import Startup
 from labeler.runs.create import create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
 from labeler.runs.snapshot import Snapshot, read_snapshot
-from labeler.terminal import message_console
+from labeler.terminal import add_context, message_console
 from labeler.trial.sample import require_images
 
 
@@ -44,10 +45,25 @@ def label(
         Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
     """
     console = console or message_console()
+    with Startup(console) as startup:
+        return _label(config, startup, console, extend=extend, make_detector=make_detector, budget=budget)
+
+
+def _label(
+    config: Config,
+    startup: Startup,
+    console: Console,
+    *,
+    extend: bool,
+    make_detector: Callable[[], Detector] | None,
+    budget: Budget,
+) -> Outcome:
+    startup.step("checking the configuration and the model")
     job = resolve_job(config)
     output = storage.absolute_uri(config.output.uri)
     with refusals():
         run = open_run(output)
+        startup.step("listing the input" if run is None or extend else "reading the plan and what is committed")
         if run is not None and config.unit.max_images is None:
             job = job.as_planned(run.manifest.fingerprint_fields)
         todo = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)
@@ -59,6 +75,7 @@ def label(
         create=lambda: _write_plan(run, output, todo, job, console),
         make_detector=make_detector,
         console=console,
+        startup=startup,
         budget=budget,
     )
 
@@ -106,6 +123,7 @@ def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Co
     if run is None:
         new = new_run(job, plan=todo.work, skipped_files=todo.skipped_files)
         run = create_run(output, new, single_writer=single_writer)
+        add_context(console, run=run.manifest.run_id)
         console.print(f"run {run.manifest.run_id} in {storage.redact(output)}", markup=False, soft_wrap=True)
     elif todo.new_since is not None:
         extend_plan(

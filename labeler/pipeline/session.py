@@ -22,14 +22,17 @@ from labeler.pipeline import cluster, waves
 from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.budget import UNLIMITED, Budget, Spending
 from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers
-from labeler.pipeline.connection import connect
+from labeler.pipeline.connection import connect, starts_ray
 from labeler.pipeline.display import Display
 from labeler.pipeline.gpus import require_gpus
+from labeler.pipeline.metrics import Metrics
 from labeler.pipeline.preflight import Checks, preflight, preflight_module, readable_uri
+from labeler.pipeline.ray_news import only_reasons
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.shared import Shared
 from labeler.pipeline.source import ReadSettings
+from labeler.pipeline.startup import Startup
 from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.runs import layout
@@ -44,6 +47,7 @@ from labeler.runs.report import Report, build_report
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.snapshot import Snapshot, read_snapshot
 from labeler.shards import skipped
+from labeler.terminal import add_context
 
 _MOST_COUNTED = 1000  # unit files of earlier sessions that are read for the display, before the first image
 
@@ -65,6 +69,7 @@ def carry_out(
     create: Callable[[], Run],
     make_detector: Callable[[], Detector] | None,
     console: Console,
+    startup: Startup,
     redo: Redo | None = None,
     budget: Budget = UNLIMITED,
 ) -> Outcome:
@@ -75,9 +80,12 @@ def carry_out(
         work: shards that are not finished.
         before: the run as it was listed; None where there is none yet, or `create` adds to its plan.
         create: writes the run, or another generation of its plan; called once all is known to be well.
+        startup: with the steps so far.
         redo: of a derived run.
         budget: what ends the job before its work is done.
     """
+    if run is not None:
+        add_context(console, run=run.manifest.run_id)
     budget.require_room(job.unit_seconds)
     output, single_writer = storage.absolute_uri(job.config.output.uri), job.config.output.single_writer
     with refusals():
@@ -86,6 +94,7 @@ def carry_out(
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         write_excluded(run, excluded)  # what is labeled by now is named at the end
         return _finish(before or read_snapshot(run))
+    startup.step("starting Ray" if starts_ray(job.config.ray.address) else "joining the Ray cluster")
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         storage.check_put_if_absent(output, single_writer=single_writer)
     if run is not None and (changed := run.changed_versions(package_versions())):
@@ -99,6 +108,7 @@ def carry_out(
         with refusals():
             if make_detector is None and job.checkpoint is not None and job.checkpoint.module is not None:
                 preflight_module(job.checkpoint.module, patience)
+            startup.step("checking the cluster and the storage")
             workers = _workers(job, started_here, make_detector, patience, console)
             waits_s = cluster.limit_waiting(job.config.ray, workers)
             source = readable_uri(work, redo.folders[-1] if redo else output)
@@ -111,11 +121,12 @@ def carry_out(
                 reads=workers.read_place.allows,
             )
             run = create()
+            add_context(console, run=run.manifest.run_id)
             write_excluded(run, excluded)
         snapshot = before or read_snapshot(run)
         settings = _worker_settings(run, job, workers, make_detector, redo)
         with announcing_loss(workers, waits_s, console), spending.watched(workers, signals, console):
-            progress = _work(snapshot, job, workers, settings, console, spending)
+            progress = _work(snapshot, job, workers, settings, console, startup, spending)
         return _finish(replace(snapshot, progress=progress))
 
 
@@ -130,7 +141,7 @@ def _cluster(job: Job, console: Console, signals: Stopping) -> Iterator[bool]:
     started_here = connect(job.config.ray.address, console)
     signals.install()
     cluster.configure_ray_data()
-    with watching_ray(console, started_here=started_here):
+    with only_reasons(console), watching_ray(console, started_here=started_here):
         yield started_here
 
 
@@ -171,19 +182,23 @@ def _work(
     workers: cluster.Workers,
     worker: WorkerSettings,
     console: Console,
+    startup: Startup,
     spending: Spending,
 ) -> Progress:
     config, run, plan, progress = job.config, snapshot.run, snapshot.plan, snapshot.progress
     images_per_shard, done = _images(run, plan, progress, console)
     console.print(f"{len(snapshot.left):,} of {len(plan):,} shards to do on {workers}", markup=False)
+    metrics = Metrics(run.manifest.run_id)
+    startup.step("loading the model", now=True)
     excluded = read_excluded(run)
     with (
-        Display(done=done, images_per_shard=images_per_shard, console=console) as display,
+        Display(done=done, images_per_shard=images_per_shard, console=console, startup=startup) as display,
         keeping_receipts(run, excluded) as keep,
     ):
 
         def receive(receipt: Receipt) -> None:
             keep(receipt)
+            metrics.receive(receipt)
             display.receive(receipt)
 
         return waves.run_waves(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,8 +128,10 @@ class _Reader:
         shard_id = self.work.planned.shard_id
         tell(self.ledger)
         try:
+            start = time.perf_counter()
             for read in units_of(self.work, self.settings):
-                yield work_block(read)
+                yield work_block(read, read_s=time.perf_counter() - start, retries=storage.take_retries())
+                start = time.perf_counter()
         except LabelerError as error:
             yield error_block(shard_id, str(error))
         except Exception as error:

@@ -71,7 +71,7 @@ def _label_suspect(suspect: Suspect, read: ReadSettings, worker: WorkerSettings)
         assert isinstance(whole, Unit)
         todo = todo_of(worker, whole)
         with Isolated(worker.on_this_node()) as child:
-            rows, seconds = label_isolated(shard_id, todo.unit.items, worker.keep, child)
-            return commit(worker, todo, rows, seconds, child.description)
+            rows, work = label_isolated(shard_id, todo.unit.items, worker.keep, child)
+            return commit(worker, todo, rows, work, child.description)
     except LabelerError as error:
         return Receipt("unit", shard_id, suspect.unit, error=str(error))

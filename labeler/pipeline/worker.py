@@ -18,10 +18,12 @@ import ray
 from labeler import storage
 from labeler.errors import LabelerError, StorageError
 from labeler.labeling.recipe import LabelerRecipe
-from labeler.labeling.unit import StageSeconds, UnitLabeler
+from labeler.labeling.unit import UnitLabeler
 from labeler.labeling.watchdog import Watchdog
-from labeler.labels.records import Row, complete_table, table_to_parquet
-from labeler.pipeline.blocks import Receipt, end_of, receipt_block, unit_of
+from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.records import BOXES, Row, complete_table, table_to_parquet
+from labeler.labels.unit_work import UnitWork
+from labeler.pipeline.blocks import Receipt, end_of, reading_of, receipt_block, unit_of
 from labeler.pipeline.cluster import Workers
 from labeler.pipeline.gpus import require_cuda, share_gpu
 from labeler.pipeline.nodes import drains_here, threads_here
@@ -29,6 +31,7 @@ from labeler.pipeline.redo import Redo, Todo
 from labeler.pipeline.storage_trouble import tell
 from labeler.runs import layout, read_unit_file
 from labeler.runs.sums import sums_of
+from labeler.runs.timeline import committed_at, stamp
 from labeler.shards import Item, ShardEnd, Unit, skipped
 
 OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
@@ -134,7 +137,7 @@ class LabelUnits:
             return Receipt("unit", shard_id, number, error=OFTEN_BEGUN)
         try:
             with self._working():
-                receipt = self._label_and_commit(unit_of(block))
+                receipt = self._label_and_commit(unit_of(block), reading_of(block))
         except _NodeDrains:
             ray.get(self._ledger.finish.remote(shard_id, number))
             self._leave()
@@ -171,16 +174,25 @@ class LabelUnits:
         try:
             if storage.head(uri) is None:
                 return None
-            table = read_unit_file(uri, ("status",))
+            table = read_unit_file(uri, ("status", BOXES))
         except LabelerError:
             return None  # label it: put-if-absent decides
-        return Receipt("unit", shard_id, number, counts=dict(Counter(table["status"].to_pylist())))
+        return Receipt(
+            "unit",
+            shard_id,
+            number,
+            counts=dict(Counter(table["status"].to_pylist())),
+            detections=int(DetectionsColumn(table).lengths.sum()),
+            work=UnitWork.from_metadata(table.schema.metadata),
+            committed_at=committed_at(table.schema.metadata),
+        )
 
-    def _label_and_commit(self, unit: Unit) -> Receipt:
+    def _label_and_commit(self, unit: Unit, reading: UnitWork) -> Receipt:
         todo = todo_of(self._settings, unit)
-        rows, seconds = label_items(self._labeler, unit.shard_id, todo.unit.items, self._settings.keep)
+        rows, work = label_items(self._labeler, unit.shard_id, todo.unit.items, self._settings.keep)
+        work.add(reading)
         try:
-            return commit(self._settings, todo, rows, seconds, self._labeler.description)
+            return commit(self._settings, todo, rows, work, self._labeler.description)
         except StorageError as error:
             return Receipt("unit", unit.shard_id, unit.unit, error=str(error), unwritten=True)
 
@@ -195,7 +207,7 @@ def make_labeler(settings: WorkerSettings) -> UnitLabeler:
 
 def label_items(
     labeler: UnitLabeler, shard_id: str, items: Sequence[Item], keep: Sequence[str]
-) -> tuple[list[Row], StageSeconds]:
+) -> tuple[list[Row], UnitWork]:
     """One row for each item. A process whose CUDA context is lost ends here: that does not recover.
 
     Raises:
@@ -234,12 +246,13 @@ def todo_of(settings: WorkerSettings, unit: Unit) -> Todo:
 
 
 def commit(
-    settings: WorkerSettings, todo: Todo, rows: list[Row], seconds: StageSeconds, description: Mapping[str, str]
+    settings: WorkerSettings, todo: Todo, rows: list[Row], work: UnitWork, description: Mapping[str, str]
 ) -> Receipt:
     """Write a unit's rows with one put-if-absent.
 
     Args:
         rows: of what was to be labeled.
+        work: what they took; goes into the file's metadata with the retries of this process.
         description: of the detector that labeled them; goes into the file's metadata.
 
     Raises:
@@ -248,14 +261,27 @@ def commit(
     start = time.perf_counter()
     unit, rows = todo.unit, todo.settle(rows)
     table = complete_table(rows, settings.keep, todo.others)
-    data = table_to_parquet(table, {**settings.metadata, **description})
+    retries, now = storage.take_retries(), time.time()
+    work = replace(work, retries=work.retries + retries)
+    metadata = {**settings.metadata, **description, **work.to_metadata(), **stamp(now)}
+    data = table_to_parquet(table, metadata)
     target = storage.join(settings.run_uri, layout.unit_file(unit.shard_id, unit.unit))
-    written = storage.put_if_absent(target, data, single_writer=settings.single_writer)
-    seconds.write = time.perf_counter() - start
-    receipt = _receipt(unit, rows, seconds, settings.max_detections)
-    sums = sums_of(table, settings.max_detections)
-    kept = sums.stored() if written and sums.in_order else None
-    return replace(receipt, written=written, label_bytes=len(data), engine=_in_words(description), sums=kept)
+    try:
+        written = storage.put_if_absent(target, data, single_writer=settings.single_writer)
+    except LabelerError:
+        storage.give_back_retries(retries)
+        raise
+    sums = sums_of(table.replace_schema_metadata(metadata), settings.max_detections)
+    return replace(
+        _receipt(unit, rows, settings.max_detections),
+        written=written,
+        engine=_in_words(description),
+        label_bytes=len(data),
+        write_s=time.perf_counter() - start,
+        work=work,
+        committed_at=now,
+        sums=sums.stored() if written and sums.in_order else None,
+    )
 
 
 def _in_words(description: Mapping[str, str]) -> str:
@@ -275,7 +301,7 @@ def _in_words(description: Mapping[str, str]) -> str:
     return f"{words}; against transformers' own forward: {check}" if check else words
 
 
-def _receipt(unit: Unit, rows: list[Row], seconds: StageSeconds, max_detections: int) -> Receipt:
+def _receipt(unit: Unit, rows: list[Row], max_detections: int) -> Receipt:
     return Receipt(
         "unit",
         unit.shard_id,
@@ -284,9 +310,4 @@ def _receipt(unit: Unit, rows: list[Row], seconds: StageSeconds, max_detections:
         detections=sum(len(row.detections) for row in rows),
         masks=sum(row.detections.count_masks() for row in rows),
         at_cap=sum(len(row.detections) == max_detections for row in rows) if max_detections else 0,
-        image_bytes=sum(len(item.data) for item in unit.items if item.data is not None),
-        decode_s=seconds.decode,
-        detect_s=seconds.detect,
-        mask_s=seconds.mask,
-        write_s=seconds.write,
     )

@@ -102,6 +102,20 @@ function showOverview() {
     byId('reasons').append(el('details', { open: reasons.length <= 12 }, el('summary', {}, 'Why images could not be labeled'), table(['Status', 'Reason', '#Images'], reasons)));
   }
   showTimeline();
+  showWork();
+}
+
+function showWork() {
+  const work = data.work;
+  const stages = Object.entries(work.stage_seconds).filter(([, seconds]) => seconds > 0);
+  if (!stages.length) return; // files of earlier versions do not say
+  const total = stages.reduce((sum, [, seconds]) => sum + seconds, 0);
+  const rows = stages.map(([stage, seconds]) => el('tr', {}, el('th', { scope: 'row' }, stage),
+    el('td', { class: 'number' }, duration(seconds)), el('td', { class: 'number' }, percent(seconds, total))));
+  const fill = work.batch_fill === null ? '' : `, batches ${percent(work.batch_fill, 1)} full`;
+  const again = `${count(work.retries)} requests tried again, batch halved ${count(work.memory_halvings)} times`;
+  byId('work').append(el('h3', {}, 'Worker time by stage'), table(['Stage', '#Time', '#Part'], rows),
+    el('p', { class: 'quiet' }, `${count(work.passes)} forward passes${fill}; ${again}. Summed over all workers and threads.`));
 }
 
 function table(heads, rows) {
@@ -117,7 +131,7 @@ function duration(seconds) {
 function showTimeline() {
   const place = byId('timeline');
   if (!data.timeline) {
-    place.append(el('p', { class: 'quiet' }, 'Not known: the storage gives no times, or all was committed within a second.'));
+    place.append(el('p', { class: 'quiet' }, 'Not known: no times are stored, or all was committed within a second.'));
     return;
   }
   const { start: first, seconds, images } = data.timeline;
@@ -142,7 +156,7 @@ function showTimeline() {
     label.textContent = text;
     drawing.append(label);
   });
-  place.append(drawing, el('p', { class: 'quiet' }, 'Images a second, by the time the storage gives each committed unit (UTC).'));
+  place.append(drawing, el('p', { class: 'quiet' }, 'Images a second, by the time at which each unit was committed (UTC).'));
 }
 
 // ---- categories ----

@@ -20,10 +20,10 @@ from labeler.review.survey import BANDS, SUSPICIONS, Survey, survey_run
 from labeler.review.truth import Truth, judge_run
 from labeler.runs import Snapshot, UnitKey
 from labeler.runs.fitted_on import fitted_on
+from labeler.runs.timeline import timeline
 from labeler.truth.ground_truth import Annotations
 
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
-_TIMELINE_BARS = 96
 _WHERE_NOTHING_IS_KEPT = 0.3  # where all are left out every object would be a miss, and nothing could be suspicious
 
 
@@ -197,6 +197,7 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
         "statuses": [[status, count] for status, count in survey.statuses.items()],
         "reasons": survey.reasons,
         "timeline": timeline(survey.timeline),
+        "work": survey.work.summary(),
         "thresholds": {
             "default": as_written(thresholds.default),
             "categories": {str(id_): as_written(value) for id_, value in thresholds.by_category.items()},
@@ -211,16 +212,3 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
             for category, counts in zip(survey.categories, survey.histograms.tolist(), strict=True)
         ],
     }
-
-
-def timeline(commits: Sequence[tuple[float, int]]) -> dict[str, Any] | None:
-    """Images committed in each of equal spans of time: {start, seconds, images: [...]}; None for less than a second."""
-    if not commits or commits[-1][0] - commits[0][0] < 1:
-        return None
-    start = commits[0][0]
-    bars = min(_TIMELINE_BARS, len(commits))
-    seconds = (commits[-1][0] - start) / bars
-    images = [0] * bars
-    for moment, count in commits:
-        images[min(bars - 1, int((moment - start) / seconds))] += count
-    return {"start": start, "seconds": seconds, "images": images}

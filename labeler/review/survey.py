@@ -15,8 +15,10 @@ from labeler import storage
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import BOXES, STATUSES
 from labeler.labels.thresholds import Thresholds
+from labeler.labels.unit_work import UnitWork
 from labeler.review.reservoir import Ints, Reservoir
 from labeler.runs import Progress, Run, Snapshot, UnitKey, layout
+from labeler.runs.timeline import committed_at
 from labeler.vocabulary import Category
 
 STEPS = 100  # score thresholds are 0.00, 0.01, ..., 1.00, and histograms count between two of them
@@ -43,7 +45,8 @@ class Survey:
         reasons: (status, error, images), the most frequent first.
         histograms: (categories, STEPS) boxes by score; place b counts `EDGES[b] <= score < EDGES[b + 1]`.
         at_cap: images with as many boxes as the run stores.
-        timeline: (seconds since 1970, images) of each unit, by time; empty where the storage does not say.
+        timeline: (seconds since 1970, images) of each unit, by time; empty where neither file nor storage says.
+        work: what labeling took.
         drawn: for each category and band (category * len(BANDS) + band) its sample: (n,) cells and
             (n, 3) unit number, row, box.
         suspicious: the same by position in SUSPICIONS; where no single box is meant, box is -1.
@@ -56,6 +59,7 @@ class Survey:
     histograms: Ints
     at_cap: int
     timeline: list[tuple[float, int]]
+    work: UnitWork
     drawn: tuple[Ints, Ints]
     suspicious: tuple[Ints, Ints]
     units: tuple[UnitKey, ...]
@@ -69,17 +73,20 @@ def survey_run(snapshot: Snapshot, *, thresholds: Thresholds, each: int = 12, se
         each: boxes drawn of a category in a band, and images of a kind of suspicion.
     """
     surveyor = _Surveyor(snapshot.run, thresholds, each, seed)
-    times = commit_times(snapshot.progress)
+    listed: dict[UnitKey, float] | None = None
     units: list[UnitKey] = []
     for unit, table in snapshot.units(_COLUMNS):
         surveyor.add(len(units), unit, table)
         units.append(unit)
-        surveyor.timeline += [(times[unit], table.num_rows)] if unit in times else []
+        if (moment := committed_at(table.schema.metadata)) is None:
+            listed = commit_times(snapshot.progress) if listed is None else listed
+            moment = listed.get(unit)
+        surveyor.timeline += [(moment, table.num_rows)] if moment is not None else []
     return surveyor.result(tuple(units))
 
 
 def commit_times(progress: Progress) -> dict[UnitKey, float]:
-    """When each unit was committed, by the storage's clock: a copied run has the times of the copy."""
+    """When each unit was committed, by the storage's clock: for files of versions that wrote no time into them."""
     found: dict[UnitKey, float] = {}
     for folder, _ in reversed(progress.folders):  # units of a derived run over those of the run it derives from
         root = storage.join(folder, layout.LABELS_FOLDER)
@@ -123,9 +130,11 @@ class _Surveyor:
         self._places = np.zeros(_PLACES, np.int64)
         self._at_cap = 0
         self.timeline: list[tuple[float, int]] = []
+        self._work = UnitWork()
 
     def add(self, number: int, unit: UnitKey, table: pa.Table) -> None:
         self._count_statuses(table)
+        self._work.add(UnitWork.from_metadata(table.schema.metadata))
         column = DetectionsColumn(table)
         lengths = column.lengths
         rng = np.random.default_rng([self._seed, int(unit[0]), unit[1]])
@@ -193,6 +202,7 @@ class _Surveyor:
             histograms=self._histograms.reshape(shape),
             at_cap=self._at_cap,
             timeline=sorted(self.timeline),
+            work=self._work,
             drawn=self._drawn.result(),
             suspicious=self._suspicious.result(),
             units=units,

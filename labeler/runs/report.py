@@ -17,6 +17,7 @@ from labeler.runs.receipts import take_receipts
 from labeler.runs.rows import PREFETCH_FILES
 from labeler.runs.snapshot import Snapshot
 from labeler.runs.sums import SUMMED_COLUMNS, Totals, sums_of
+from labeler.runs.timeline import timeline
 from labeler.shards import skipped
 
 _MOST_ERRORS = 50
@@ -32,6 +33,9 @@ class Report:
         skipped_files: files beside the input and members of tars that are not images, by extension.
         images_to_forget: images on the run's list of removed images whose rows have more than their place: they were
             labeled at the same time, or the list came later.
+        passes, retries, memory_halvings, bytes_read, stage_seconds, batch_fill: what labeling took, summed over the
+            files of units, see `UnitWork`; files of earlier versions of labeler do not say, and count 0.
+        timeline: images committed per span of time, see `timeline`; None where all was committed within a second.
         problems: rows missing or doubled inside what is committed; empty for a sound run.
     """
 
@@ -49,6 +53,13 @@ class Report:
     categories: dict[str, int]  # category id -> detections
     categories_never_found: int
     images_at_cap: int
+    passes: int
+    retries: int
+    memory_halvings: int
+    bytes_read: int
+    stage_seconds: dict[str, float]
+    batch_fill: float | None
+    timeline: dict[str, Any] | None
     skipped_files: dict[str, int]
     images_to_forget: int
     problems: tuple[str, ...]
@@ -89,6 +100,8 @@ def build_report(snapshot: Snapshot, *, receipts: bool = True) -> Report:
         categories={str(id_): n for id_, n in sorted(totals.categories.items())},
         categories_never_found=sum(id_ not in totals.categories for id_ in vocabulary),
         images_at_cap=totals.at_cap,
+        **totals.work.summary(),
+        timeline=timeline(sorted(totals.commits)),
         skipped_files=_skipped_files(run, progress),
         images_to_forget=totals.to_forget,
         problems=tuple(problems),

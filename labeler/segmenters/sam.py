@@ -114,6 +114,7 @@ class Sam:
         half = choose_half(dtype, self.device)
         self.dtype = str(half or torch.float32).removeprefix("torch.")
         self.threshold, self.max_masks = threshold, max_masks
+        self.memory_halvings = 0
         self.boxes_per_batch = boxes_per_batch or (BOXES_ON_GPU if self.device.type == "cuda" else BOXES_ON_CPU)
         loaded = load_segmenter(self.checkpoint, self.device)
         self._forward: SamForward | Sam3Forward
@@ -221,6 +222,7 @@ class Sam:
 
     def _halve_batch(self) -> None:
         self.boxes_per_batch //= 2
+        self.memory_halvings += 1
         torch.cuda.empty_cache()
         log.warning("the GPU's memory ran out: going on with %d boxes per batch of masks", self.boxes_per_batch)
 

@@ -50,6 +50,7 @@ __all__ = [
     "check_put_if_absent",
     "delete",
     "expand_home",
+    "give_back_retries",
     "head",
     "input_rules",
     "is_local",
@@ -73,6 +74,7 @@ __all__ = [
     "restore_user",
     "scheme",
     "share_scratch",
+    "take_retries",
     "traffic",
 ]
 
@@ -197,6 +199,16 @@ def remove_abandoned(uri: str) -> None:
     removed stays silently. On object storage nothing is left but unfinished multipart uploads, which stay.
     """
     _store(uri).remove_abandoned(uri)
+
+
+def take_retries() -> int:
+    """Second tries of this process since the last call, for who counts them; see `give_back_retries`."""
+    return METER.take_retries()
+
+
+def give_back_retries(count: int) -> None:
+    """What `take_retries` returned was not counted after all."""
+    METER.give_back(count)
 
 
 def check_put_if_absent(root: str, *, single_writer: bool) -> None:

@@ -54,6 +54,7 @@ class _Meter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._total = Traffic()
+        self._told = 0
 
     def add(self, *, requests: int = 0, retries: int = 0, bytes_read: int = 0) -> None:
         with self._lock:
@@ -62,6 +63,17 @@ class _Meter:
 
     def read(self) -> Traffic:
         return self._total
+
+    def take_retries(self) -> int:
+        """Second tries since the last call, so that those who ask in turn count each once."""
+        with self._lock:
+            found, self._told = self._total.retries - self._told, self._total.retries
+        return found
+
+    def give_back(self, retries: int) -> None:
+        """What was taken is not counted after all: the next who asks gets it."""
+        with self._lock:
+            self._told -= retries
 
 
 METER = _Meter()

@@ -1,52 +1,180 @@
-"""What a run will take: shards, bytes, passes, and after timing a few real images hours, bytes out and cost."""
+"""What a run will take: shards, bytes, passes, and after timing a sample of real images hours, bytes out and cost."""
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from labeler.config import Config
+from labeler.errors import Refused
 from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import Job
 from labeler.labeling.unit import UnitLabeler
-from labeler.labels.records import Row, rows_to_table, table_to_parquet
+from labeler.labels.records import LABELED, Row, rows_to_table, table_to_parquet
+from labeler.labels.unit_work import UnitWork
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Item, skipped
+from labeler.trial.counting import Count
 from labeler.trial.sample import FIRST_IMAGES, sample_items, skipped_in_sample
+
+_PARTS, _PARTS_OF_BATCHES = 8, 2  # of the sample that are timed apart, to know how much the speed varies
+_ON_CPU, _ON_GPU = 16, 256  # images of a sample
+_LEAST_SPREAD, _MOST_SPREAD = 0.15, 1 / 3  # of the middle; a third makes the upper end twice the lower
+_RAY_START_S, _RAY_JOIN_S, _CHECKS_S = 6.0, 2.0, 3.0  # measured on small machines: Ray itself, and probing the cluster
 
 
 @dataclass(frozen=True)
 class Timing:
-    """A few real images labeled on this machine."""
+    """A sample of real images labeled on this machine.
+
+    Attributes:
+        images: that were labeled; those that failed are no part of it.
+        seconds: for those, warm.
+        spread: standard error of `seconds`, as a part of them.
+        start_s: to load the model.
+        image_bytes, label_bytes: of the sample, in and out.
+        failures: images of the sample by (status, reason).
+        batch_fill: share of the batches' places that had an image.
+    """
 
     images: int
-    seconds: float  # of the second, warm pass
+    seconds: float
     image_bytes: int
     label_bytes: int
     device: str
+    spread: float = 0.0
+    start_s: float = 0.0
+    failures: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    batch_fill: float | None = None
 
     @property
     def images_per_s(self) -> float:
         return self.images / self.seconds
 
+    @property
+    def sampled(self) -> int:
+        """Images of the sample, failed ones too."""
+        return self.images + sum(self.failures.values())
 
-def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int) -> Timing:
-    """Label a seeded sample here, once to warm up (one image) and once on the clock."""
-    config, labeler = job.config, labeler_here(job)
-    items = [item for _, item in sample_items(config, plan, images=images)]
-    rows, seconds = label_warm(labeler, items, job)
-    label_bytes = len(table_to_parquet(rows_to_table(rows, config.input.keep), {}))
-    image_bytes = sum(len(item.data) for item in items if item.data is not None)
-    return Timing(len(items), seconds, image_bytes, label_bytes, labeler.description["device"])
+
+def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int | None = None) -> Timing:
+    """Label a seeded sample here: a first batch to warm up, then all of it on the clock, in parts.
+
+    Args:
+        images: how many; None for 16 on a CPU and a full unit on a GPU, so that batches fill as in a worker.
+
+    Raises:
+        Refused: no image of the sample can be labeled; the message says why.
+    """
+    config, start = job.config, time.perf_counter()
+    labeler = labeler_here(job)
+    start_s, device = time.perf_counter() - start, labeler.description.get("device", "cpu")
+    wanted = images or (_ON_CPU if device == "cpu" else min(_ON_GPU, config.unit.images))
+    items = [item for _, item in sample_items(config, plan, images=wanted)]
+    warm_up(labeler, items)
+    rows, seconds, work = _timed_parts(labeler, items, job)
+    good = [row for row in rows if row.status in LABELED]
+    failures = Counter((row.status, row.error or "") for row in rows if row.status not in LABELED)
+    if not good:
+        raise Refused(f"none of {len(rows)} sampled images could be labeled: {'; '.join(_failure_lines(failures))}")
+    return Timing(
+        len(good),
+        sum(seconds),
+        image_bytes=sum(len(item.data) for item in items if item.data is not None),
+        label_bytes=len(table_to_parquet(rows_to_table(rows, config.input.keep), {})),
+        device=device,
+        spread=_spread(seconds),
+        start_s=start_s,
+        failures=failures,
+        batch_fill=work.batch_fill,
+    )
+
+
+def _timed_parts(labeler: UnitLabeler, items: Sequence[Item], job: Job) -> tuple[list[Row], list[float], UnitWork]:
+    """Rows, seconds of each part, and the work.
+
+    Where images share batches, parts are few and long, at most a unit: images wait for others of their shape.
+    """
+    parts = _PARTS if labeler.images_per_batch == 1 else _PARTS_OF_BATCHES
+    each = min(job.config.unit.images, max(labeler.images_per_batch, math.ceil(len(items) / parts)))
+    rows, seconds, work = list[Row](), list[float](), UnitWork()
+    for first in range(0, len(items), each):
+        start = time.perf_counter()
+        found, took = labeler.label("000000", items[first : first + each], job.config.input.keep)
+        seconds.append(time.perf_counter() - start)
+        rows += found
+        work.add(took)
+    return rows, seconds, work
+
+
+def _spread(seconds: Sequence[float]) -> float:
+    if len(seconds) < 2:
+        return _MOST_SPREAD
+    return statistics.stdev(seconds) / statistics.mean(seconds) / math.sqrt(len(seconds))
+
+
+def _failure_lines(failures: Mapping[tuple[str, str], int]) -> list[str]:
+    ordered = sorted(failures.items(), key=lambda each: -each[1])
+    return [f"{status} {count} ({reason})" if reason else f"{status} {count}" for (status, reason), count in ordered]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a run will be.
+
+    Attributes:
+        workers: that label at the same time.
+        starts_ray: whether the job starts a Ray of its own.
+    """
+
+    workers: int
+    starts_ray: bool = True
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes.
+
+    Attributes:
+        low_s, high_s: seconds from the command to the end; `high_s` is at most twice `low_s`.
+        start_s: of that until the first image, in the middle.
+        worker_hours: of labeling alone.
+    """
+
+    low_s: float
+    high_s: float
+    start_s: float
+    worker_hours: float
+
+
+def estimate(config: Config, timing: Timing, count: Count, site: Site) -> Estimate:
+    """Extrapolate a sample to all images: start-up, then units one round after the other on all workers."""
+    start_s = (_RAY_START_S if site.starts_ray else _RAY_JOIN_S) + _CHECKS_S + timing.start_s
+    per_image = timing.seconds / timing.sampled  # failed images cost their part, too
+    each = min(config.unit.images, max(1, count.images))
+    units = math.ceil(count.images / each)
+    busy = min(site.workers, max(1, units))
+    labeling_s = max(count.images / busy, math.ceil(units / busy) * each if units < 3 * busy else 0) * per_image
+    middle = start_s + labeling_s
+    spread = min(_MOST_SPREAD, _LEAST_SPREAD + 2 * timing.spread)
+    return Estimate(middle * (1 - spread), middle * (1 + spread), start_s, count.images * per_image / 3600)
 
 
 def label_warm(labeler: UnitLabeler, items: Sequence[Item], job: Job) -> tuple[list[Row], float]:
     """The items' rows, and the seconds they took as in a worker, after a first batch that loads kernels."""
-    labeler.label("000000", items[: labeler.images_per_batch])
+    warm_up(labeler, items)
     start = time.perf_counter()
     rows, _ = labeler.label("000000", items, job.config.input.keep)
     return rows, time.perf_counter() - start
+
+
+def warm_up(labeler: UnitLabeler, items: Sequence[Item]) -> None:
+    """Load kernels and caches with a first batch."""
+    labeler.label("000000", items[: labeler.images_per_batch])
 
 
 def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
@@ -79,28 +207,39 @@ def describe_skipped(config: Config, plan: Sequence[PlannedShard], beside: Mappi
 
 
 def describe_estimate(
-    config: Config, plan: Sequence[PlannedShard], timing: Timing, *, workers: int, price_per_hour: float | None
+    config: Config, timing: Timing, count: Count, site: Site, *, price_per_hour: float | None
 ) -> Iterator[str]:
-    """Lines about time, bytes and money, extrapolated from `timing` to the whole input."""
-    images, exact = _images(plan)
-    if not exact:
-        images = round(_bytes(plan) / max(1.0, timing.image_bytes / timing.images))
+    """Lines about time, bytes and money, extrapolated from `timing` to all images."""
     kind = "CPU" if timing.device == "cpu" else "GPU"
-    worker_hours = images / timing.images_per_s / 3600
+    found, many = estimate(config, timing, count, site), site.workers != 1
+    fill = "" if timing.batch_fill is None else f", batches {timing.batch_fill:.0%} full"
     yield (
-        f"timed    {timing.images} images in {timing.seconds:.2f} s on {timing.device}: "
+        f"timed    {timing.images} images in {timing.seconds:.2f} s on {timing.device}{fill}: "
         f"{timing.images_per_s:.3g} images/s per worker"
     )
-    about = "" if exact else "about "
+    for line in _failure_lines(timing.failures):
+        yield f"failed   of {timing.sampled} sampled images {line}"
+    about = "" if count.exact else "about "
+    if count.shards:
+        yield f"counted  {about}{count.images:,} images, from the headers of {count.shards} tars"
     yield (
-        f"estimate {about}{images:,} images: {worker_hours:.3g} {kind}-hours, "
-        f"{worker_hours / workers:.3g} hours on {workers} worker{'s' if workers != 1 else ''}"
+        f"estimate {about}{count.images:,} images on {site.workers} worker{'s' if many else ''}: "
+        f"{format_seconds(found.low_s)} to {format_seconds(found.high_s)}, of which start-up "
+        f"{format_seconds(found.start_s)}; {found.worker_hours:.3g} {kind}-hours of labeling"
     )
-    yield f"output   about {format_bytes(round(images * timing.label_bytes / timing.images))} of Parquet"
+    yield f"output   about {format_bytes(round(count.images * timing.label_bytes / timing.sampled))} of Parquet"
     if price_per_hour is not None:
-        yield f"cost     about {worker_hours * price_per_hour:,.2f} at {price_per_hour:g} per {kind}-hour"
+        low, high = (seconds / 3600 * site.workers * price_per_hour for seconds in (found.low_s, found.high_s))
+        yield f"cost     {low:,.2f} to {high:,.2f} at {price_per_hour:g} per {kind}-hour"
     else:
         yield f"cost     give --price-per-hour for a figure ({kind}-hours × price)"
+
+
+def format_seconds(seconds: float) -> str:
+    """`42 s`, `3.5 min` or `12.3 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _images(plan: Sequence[PlannedShard]) -> tuple[int, bool]:

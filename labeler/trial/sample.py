@@ -79,12 +79,12 @@ def require_images(config: Config, plan: Sequence[PlannedShard]) -> None:
         Refused: if those shards have been read to their ends and there was none.
     """
     counts, problem = Counter[str](), ""
-    looked_at = _spread(plan, LOOKED_AT)
+    looked_at = spread_over(plan, LOOKED_AT)
     for planned in looked_at:
         if planned.images:
             return
         try:
-            for read in _read(config, planned.shard, max_images=1, skip=lambda unit: False):
+            for read in read_shard(config, planned.shard, max_images=1, skip=lambda unit: False):
                 if isinstance(read, ShardEnd):
                     counts.update(read.skipped)
                 elif read.items[0].error is None:
@@ -104,22 +104,22 @@ def require_images(config: Config, plan: Sequence[PlannedShard]) -> None:
 def skipped_in_sample(config: Config, plan: Sequence[PlannedShard]) -> tuple[Counter[str], int]:
     """Return (what tars hold beside their images, by extension; how many tars), in the first images of a few tars."""
     counts = Counter[str]()
-    tars = _spread([planned for planned in plan if planned.shard.format == "webdataset"], SAMPLED_TARS)
+    tars = spread_over([planned for planned in plan if planned.shard.format == "webdataset"], SAMPLED_TARS)
     for planned in tars:
         shard = replace(planned.shard, max_images=min(FIRST_IMAGES, planned.shard.max_images or FIRST_IMAGES))
-        for read in _read(config, shard, max_images=FIRST_IMAGES, skip=lambda unit: True):
+        for read in read_shard(config, shard, max_images=FIRST_IMAGES, skip=lambda unit: True):
             if isinstance(read, ShardEnd):
                 counts.update(read.skipped)
     return counts, len(tars)
 
 
-def _spread(plan: Sequence[PlannedShard], most: int) -> list[PlannedShard]:
+def spread_over(plan: Sequence[PlannedShard], most: int) -> list[PlannedShard]:
     """Up to `most` shards, evenly from the whole plan: an input often has folders of different kinds."""
     count = min(most, len(plan))
     return [plan[i * len(plan) // count] for i in range(count)]
 
 
-def _read(config: Config, shard: Shard, *, max_images: int, skip: Skip) -> Iterator[Unit | ShardEnd]:
+def read_shard(config: Config, shard: Shard, *, max_images: int, skip: Skip) -> Iterator[Unit | ShardEnd]:
     unit = config.unit
     return read_units(
         shard,
@@ -148,7 +148,7 @@ def _no_image(excluded: Excluded) -> Refused:
 def _first_items(config: Config, planned: PlannedShard, excluded: Excluded, most: int = FIRST_IMAGES) -> list[Item]:
     limit = min(planned.shard.max_images or most, most)
     shard = replace(planned.shard, max_images=limit)
-    for work in _read(config, shard, max_images=limit, skip=lambda unit: unit > 0):
+    for work in read_shard(config, shard, max_images=limit, skip=lambda unit: unit > 0):
         if isinstance(work, Unit):
             return [item for item in excluded.without(work, file_name_prefix(planned)).items if not item.removed]
     return []

@@ -1,0 +1,60 @@
+"""`labeler estimate`: what a run would take, from a sample that is labeled here; nothing is written."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from labeler.commands.arguments import Verbs, add_config
+from labeler.errors import Refused
+
+if TYPE_CHECKING:
+    from labeler.config import Config
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("estimate", help="time a sample here and say what a run would take; write nothing")
+    add_config(parser)
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="images to time (default 16 on a CPU, a unit on a GPU; 0 times none)"
+    )
+    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="price of one worker's hour")
+    parser.set_defaults(run=_estimate)
+
+
+def _estimate(arguments: argparse.Namespace) -> int:
+    from labeler.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    return print_estimate(config, images=arguments.images, price_per_hour=arguments.price_per_hour)
+
+
+def print_estimate(config: Config, *, images: int | None, price_per_hour: float | None) -> int:
+    """Print what a run of `config` would take.
+
+    Args:
+        images: to time; None for a number that fills batches, 0 for none.
+    """
+    if images is not None and images < 0:
+        raise Refused(f"{images} images cannot be timed; give a number from 0 on")
+    from labeler.labeling.resolve import plan_input, resolve_job
+    from labeler.pipeline.site import site_of
+    from labeler.trial.counting import count_images
+    from labeler.trial.estimate import describe_estimate, describe_plan, describe_skipped, time_sample
+
+    job = resolve_job(config)
+    config = job.config
+    beside = Counter[str]()
+    plan = plan_input(config, counts=beside)
+    for line in describe_plan(job, plan):
+        print(line)
+    for line in describe_skipped(config, plan, beside):
+        print(line)
+    if images == 0:
+        return 0
+    timing = time_sample(job, plan, images=images)
+    site = site_of(config, on_gpu=timing.device != "cpu")
+    for line in describe_estimate(config, timing, count_images(config, plan), site, price_per_hour=price_per_hour):
+        print(line)
+    return 0
