@@ -86,16 +86,17 @@ class Stand(ThreadingHTTPServer):
     """The server.
 
     Args:
-        list_s: what a page of a listing takes at least.
+        list_s, put_s: what a page of a listing, and a PUT, take at least.
         port: 0 for any.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, *, list_s: float = 0.05, port: int = 0) -> None:
+    def __init__(self, *, list_s: float = 0.05, put_s: float = 0.0, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
-        self.list_s = list_s
+        self.list_s, self.put_s = list_s, put_s
+        self.puts = self.most_puts = 0  # at once
         self.objects = Objects()
         self.asked: list[tuple[float, str, str]] = []  # (seconds since 1970, method, path with query)
 
@@ -146,6 +147,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         key = self._key()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with self.server.objects.lock:
+            self.server.puts += 1
+            self.server.most_puts = max(self.server.most_puts, self.server.puts)
+        time.sleep(self.server.put_s)
+        with self.server.objects.lock:
+            self.server.puts -= 1
         written = self.server.objects.put(key, body, if_absent=self.headers.get("If-None-Match") == "*")
         self._answer(200 if written else 412, b"", etag=md5(body).hexdigest())
 

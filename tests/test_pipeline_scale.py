@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import ray
 from ray import cloudpickle
@@ -66,3 +68,22 @@ def test_a_resumed_job_lists_what_is_committed_once_before_it_works(
     monkeypatch.setattr(storage, "list_split", count)
     assert run_quietly(config).report.complete
     assert listed == ["labels", "shards"] * 2, "before and after the wave"
+
+
+def test_a_job_leaves_receipts_from_which_its_report_is_the_same(tmp_path: Path, checkpoint: Path) -> None:
+    config = config_of(write_tars(tmp_path / "in", shards=2, images=6), tmp_path / "out", checkpoint)
+    outcome = run_quietly(config)
+    kept = pq.read_table(next((tmp_path / "out/receipts").glob("*/00000.parquet")))
+    assert sorted(zip(kept["shard_id"].to_pylist(), kept["unit"].to_pylist(), strict=True)) == [
+        (f"{shard:06d}", unit) for shard in (0, 1) for unit in (0, 1)
+    ]
+    units = sorted((tmp_path / "out/labels").rglob("*.parquet"))
+    assert sorted(kept["size"].to_pylist()) == sorted(unit.stat().st_size for unit in units)
+    whole = [unit.read_bytes() for unit in units]
+    for unit, data in zip(units, whole, strict=True):
+        unit.write_bytes(b"\0" * len(data))
+    assert run_quietly(config).report == outcome.report, "no unit is read"
+    for unit, data in zip(units, whole, strict=True):
+        unit.write_bytes(data)
+    shutil.rmtree(tmp_path / "out/receipts")
+    assert run_quietly(config).report == outcome.report

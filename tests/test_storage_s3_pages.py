@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 
 from benchmarks.slow_s3 import PAGE, Stand
 from labeler import storage
+from labeler.prompts.grounding_dino import Prompts
+from labeler.runs import read_plan
+from labeler.runs.create import NewRun, create_run
+from labeler.runs.plan import PlannedShard, with_members
 from labeler.runs.progress import _beginnings
+from labeler.shards import Member, Shard
 from labeler.storage.s3_pages import parse_page, take_contents
+from labeler.vocabulary import Vocabulary
 
 ODD = ["a b.jpg", "\u00e9.jpg", "e\u0301.jpg", "a+b%20c", "<&>'\"", "\u65e5/\u672c.tar", "~"]
 
@@ -110,3 +116,17 @@ def test_listings_at_once_find_what_one_listing_finds(stand: Stand) -> None:
 def test_a_folder_that_has_no_prefixes_is_listed_whole(tmp_path: object) -> None:
     storage.put(f"{tmp_path}/a/000001/x", b"")
     assert [storage.basename(info.uri) for info in storage.list_split(f"{tmp_path}/a", _beginnings(500))] == ["x"]
+
+
+def test_groups_of_image_files_are_written_many_at_a_time(stand: Stand) -> None:
+    stand.put_s = 0.05
+    shards = [
+        Shard(f"{i:06d}", "s3://b/in", 1, None, "images", members=(Member(f"{i}.jpg", f"s3://b/in/{i}.jpg", 1, "e"),))
+        for i in range(40)
+    ]
+    vocabulary = Vocabulary.load([{"id": 1, "name": "cat"}])
+    plan = [PlannedShard(shard, 1) for shard in shards]
+    new = NewRun({"model": "m"}, {"input": {}}, {}, vocabulary, Prompts((), frozenset(), 256), plan)
+    run = create_run("s3://b/run", new)
+    assert stand.most_puts > 8
+    assert [with_members(planned.shard, run.uri).members for planned in read_plan(run)] == [s.members for s in shards]

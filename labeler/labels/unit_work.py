@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import pyarrow as pa
+
 from labeler import plain_json
 from labeler.digests import canonical_json
 
@@ -77,3 +79,8 @@ class UnitWork:
             return cls(**{each.name: found[each.name] + 0 for each in fields(cls) if each.name in found})
         except (ValueError, TypeError):
             return cls()
+
+
+WORK_DONE = pa.struct(
+    [pa.field(each.name, pa.float64() if isinstance(each.default, float) else pa.int64()) for each in fields(UnitWork)]
+)

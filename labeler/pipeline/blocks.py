@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from labeler.labels.records import STATUSES
-from labeler.labels.unit_work import UnitWork
+from labeler.labels.unit_work import WORK_DONE, UnitWork
+from labeler.runs.sums import SUMS
 from labeler.shards import Item, ShardEnd, Unit, skipped
 
 ITEM = pa.struct(
@@ -97,15 +98,12 @@ class Receipt:
     engine: str = ""  # of the detector that labeled it, in words
     error: str | None = None
     unwritten: bool = False  # it was labeled, and storage did not take it
+    sums: Mapping[str, Any] | None = None  # of what was written, as runs.sums.SUMS
 
     @property
     def images(self) -> int:
         return sum(self.counts.values())
 
-
-WORK_DONE = pa.struct(
-    [pa.field(each.name, pa.float64() if isinstance(each.default, float) else pa.int64()) for each in fields(UnitWork)]
-)
 
 RECEIPT = pa.schema(
     [
@@ -125,6 +123,7 @@ RECEIPT = pa.schema(
         pa.field("engine", pa.string()),
         pa.field("error", pa.string()),
         pa.field("unwritten", pa.bool_()),
+        pa.field("sums", SUMS),
     ]
 )
 

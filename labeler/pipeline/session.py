@@ -26,7 +26,7 @@ from labeler.pipeline.connection import connect, starts_ray
 from labeler.pipeline.display import Display
 from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.metrics import Metrics
-from labeler.pipeline.preflight import preflight, preflight_module, readable_uri
+from labeler.pipeline.preflight import Checks, preflight, preflight_module, readable_uri
 from labeler.pipeline.ray_news import only_reasons
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
@@ -37,11 +37,12 @@ from labeler.pipeline.stopping import Stopping, stopping
 from labeler.pipeline.worker import WorkerSettings
 from labeler.runs import layout
 from labeler.runs.create import NewRun
-from labeler.runs.erasure.excluded import load_excluded, read_excluded, write_excluded
+from labeler.runs.erasure.excluded import Excluded, load_excluded, read_excluded, write_excluded
 from labeler.runs.manifest import Run
 from labeler.runs.overlay.chosen_units import read_selection
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress
+from labeler.runs.receipts import ReceiptLog
 from labeler.runs.report import Report, build_report
 from labeler.runs.rows import PREFETCH_FILES, read_unit_file
 from labeler.runs.snapshot import Snapshot, read_snapshot
@@ -110,12 +111,14 @@ def carry_out(
             startup.step("checking the cluster and the storage")
             workers = _workers(job, started_here, make_detector, patience, console)
             waits_s = cluster.limit_waiting(job.config.ray, workers)
+            source = readable_uri(work, redo.folders[-1] if redo else output)
+            models = None if started_here else labeler_recipe(job, threads=1, make_detector=make_detector)
             preflight(
-                output,
-                readable_uri(work, redo.folders[-1] if redo else output),
-                single_writer=single_writer,
-                patience=patience,
-                s3=s3_rules(job.config, job.own),
+                Checks(output, source, single_writer, s3_rules(job.config, job.own), models, package_versions()),
+                patience,
+                console,
+                holds_worker=lambda node: workers.place.allows(node) and cluster.has_room(workers, [node["Resources"]]),
+                reads=workers.read_place.allows,
             )
             run = create()
             add_context(console, run=run.manifest.run_id)
@@ -185,11 +188,15 @@ def _work(
     config, run, plan, progress = job.config, snapshot.run, snapshot.plan, snapshot.progress
     images_per_shard, done = _images(run, plan, progress, console)
     console.print(f"{len(snapshot.left):,} of {len(plan):,} shards to do on {workers}", markup=False)
-    metrics = Metrics(run.manifest.run_id)
+    metrics, excluded = Metrics(run.manifest.run_id), read_excluded(run)
     startup.step("loading the model", now=True)
-    with Display(done=done, images_per_shard=images_per_shard, console=console, startup=startup) as display:
+    with (
+        Display(done=done, images_per_shard=images_per_shard, console=console, startup=startup) as display,
+        keeping_receipts(run, excluded) as keep,
+    ):
 
         def receive(receipt: Receipt) -> None:
+            keep(receipt)
             metrics.receive(receipt)
             display.receive(receipt)
 
@@ -197,7 +204,7 @@ def _work(
             run,
             plan,
             progress,
-            read=_read_settings(run, config),
+            read=_read_settings(run, config, excluded),
             worker=worker,
             workers=workers,
             read_cpus=config.ray.read_cpus,
@@ -210,7 +217,22 @@ def _work(
         )
 
 
-def _read_settings(run: Run, config: Config) -> ReadSettings:
+@contextmanager
+def keeping_receipts(run: Run, excluded: Excluded) -> Iterator[Callable[[Receipt], None]]:
+    """Keep what the job writes for its report; what a derived run reports lies in several folders and is read."""
+    receipts = ReceiptLog(run, excluded)
+
+    def keep(receipt: Receipt) -> None:
+        if receipt.sums is not None and receipt.unit is not None and run.parent is None:
+            receipts.add(receipt.shard_id, receipt.unit, receipt.label_bytes, receipt.sums)
+
+    try:
+        yield keep
+    finally:
+        receipts.flush()
+
+
+def _read_settings(run: Run, config: Config, excluded: Excluded) -> ReadSettings:
     unit = config.unit
     return ReadSettings(
         run.root.uri,
@@ -219,7 +241,7 @@ def _read_settings(run: Run, config: Config) -> ReadSettings:
         unit.max_image_bytes,
         config.input.keep,
         config.input.image_column,
-        Shared(read_excluded(run)),
+        Shared(excluded),
         s3_rules(config, run.lineage),
     )
 

@@ -30,6 +30,7 @@ from labeler.pipeline.nodes import drains_here, threads_here
 from labeler.pipeline.redo import Redo, Todo
 from labeler.pipeline.storage_trouble import tell
 from labeler.runs import layout, read_unit_file
+from labeler.runs.sums import sums_of
 from labeler.runs.timeline import committed_at, stamp
 from labeler.shards import Item, ShardEnd, Unit, skipped
 
@@ -269,14 +270,17 @@ def commit(
     except LabelerError:
         storage.give_back_retries(retries)
         raise
+    took = time.perf_counter() - start
+    sums = replace(sums_of(table, settings.max_detections), work=work, committed_at=round(now, 3))
     return replace(
         _receipt(unit, rows, settings.max_detections),
         written=written,
         engine=_in_words(description),
         label_bytes=len(data),
-        write_s=time.perf_counter() - start,
+        write_s=took,
         work=work,
         committed_at=now,
+        sums=sums.stored() if written and sums.in_order else None,
     )
 
 

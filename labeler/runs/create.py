@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from labeler import storage
+from labeler.ahead import Fetch, in_order
 from labeler.digests import digest_of, readable_json
 from labeler.errors import Refused
 from labeler.prompts import PromptPlan
@@ -41,7 +43,7 @@ class NewRun:
     selection: Selection = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes]:
-        """Path in the run folder -> bytes, of everything that is written before the manifest."""
+        """Path in the run folder -> bytes, of what is written before the manifest beside the groups of image files."""
         common = {
             layout.VOCABULARY: readable_json(self.vocabulary.to_json()),
             layout.PROMPTS: readable_json(self.prompts.to_json()),
@@ -49,7 +51,6 @@ class NewRun:
         if self.parent is not None:
             return {layout.SELECTION: selection_bytes(self.selection), **common}
         return {
-            **dict(group_files(self.plan)),
             layout.plan_file(0): plan_bytes(self.plan, self.skipped_files),
             **common,
         }
@@ -79,16 +80,17 @@ def create_run(uri: str, new: NewRun, *, single_writer: bool = False) -> Run:
     """
     require_free_or_ours(uri)
     files = new.files()
+    if other := _write_groups(uri, new.plan, single_writer):
+        return _adopt(uri, new, differing=other)
     for relative, data in files.items():
         target = storage.join(uri, relative)
         if not storage.put_if_absent(target, data, single_writer=single_writer) and storage.read_bytes(target) != data:
             return _adopt(uri, new, differing=relative)
-    named = [name for name in files if not name.startswith(layout.GROUPS_FOLDER)]  # those the plan's etags name
     manifest = Manifest.new(
         new.fields,
         config=new.config,
         versions=new.versions,
-        digests={name: digest_of(files[name]) for name in named},
+        digests={name: digest_of(data) for name, data in files.items()},
         parent=new.parent,
     )
     if new.parent is not None:  # so that what must reach every copy of a row finds this one
@@ -96,6 +98,20 @@ def create_run(uri: str, new: NewRun, *, single_writer: bool = False) -> Run:
     if not storage.put_if_absent(storage.join(uri, layout.MANIFEST), manifest.to_json(), single_writer=single_writer):
         return _adopt(uri, new, differing=layout.MANIFEST)
     return Run(uri, manifest, new.parent)
+
+
+def _write_groups(uri: str, plan: Iterable[PlannedShard], single_writer: bool) -> str | None:
+    """Write the groups of image files, many at a time; return the path of one that is there with other bytes."""
+
+    def write(relative: str, data: bytes) -> str | None:
+        target = storage.join(uri, relative)
+        written = storage.put_if_absent(target, data, single_writer=single_writer)
+        return None if written or storage.read_bytes(target) == data else relative
+
+    jobs: Iterator[Fetch[str | None] | str | None] = (
+        Fetch(len(data), partial(write, relative, data)) for relative, data in group_files(plan)
+    )
+    return next(filter(None, in_order(jobs)), None)
 
 
 def _adopt(uri: str, new: NewRun, *, differing: str) -> Run:
@@ -147,8 +163,7 @@ def extend_plan(
     """
     if not fresh:
         return
-    for relative, data in group_files(fresh):
-        storage.put_if_absent(run.path(relative), data, single_writer=single_writer)
+    _write_groups(run.uri, fresh, single_writer)
     number = generations(run) if generation is None else generation
     previous = digest_of(storage.read_bytes(run.path(layout.plan_file(number - 1))))
     data = plan_bytes(fresh, skipped_files, previous=previous)

@@ -20,6 +20,7 @@ GROUPS_FOLDER = "groups"
 LABELS_FOLDER = "labels"
 SHARDS_FOLDER = "shards"
 ATTEMPTS_FOLDER = "attempts"
+RECEIPTS_FOLDER = "receipts"
 DERIVED_FOLDER = "derived"
 EXCLUDED_FOLDER = "excluded"
 MADE_FOLDER = "made"
@@ -55,6 +56,10 @@ def end_marker(shard_id: str, units: int, images: int) -> str:
 
 def attempts_file(session: str) -> str:
     return f"{ATTEMPTS_FOLDER}/{session}.json"
+
+
+def receipts_file(job: str, number: int) -> str:
+    return f"{RECEIPTS_FOLDER}/{job}/{number:05d}.parquet"
 
 
 def excluded_file(digest: str) -> str:

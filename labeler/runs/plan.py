@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -29,6 +29,7 @@ PLAN = pa.schema(
     ]
 )
 _PLAN_BEFORE = PLAN.remove(PLAN.get_field_index("name"))  # of reader version 2
+_ROWS_AT_ONCE = 4096
 _PREVIOUS = b"previous_plan"  # metadata: the digest of the plan file before, of all but the first
 _SKIPPED = b"skipped_files"  # metadata: what was listed beside the input, as shards.skipped writes it
 
@@ -42,7 +43,7 @@ GROUP = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedShard:
     """One line of the plan: a shard, and its number of images where that is known beforehand."""
 
@@ -84,22 +85,26 @@ def plan_bytes(
         skipped_files: what was listed beside them, by extension.
         previous: the digest of the plan file of the generation before; None for the first.
     """
-    rows = [
-        {
-            "shard_id": p.shard_id,
-            "uri": p.shard.uri,
-            "size": p.shard.size,
-            "etag": digest_of(group_bytes(p.shard)) if p.shard.members is not None else p.shard.etag,
-            "format": p.shard.format,
-            "images": p.images,
-            "max_images": p.shard.max_images,
-            "name": p.shard.name,
-        }
-        for p in shards
-    ]
+    planned = list(shards)
+    columns: dict[str, Callable[[PlannedShard], object]] = {
+        "shard_id": lambda p: p.shard_id,
+        "uri": lambda p: p.shard.uri,
+        "size": lambda p: p.shard.size,
+        "etag": _etag_of,
+        "format": lambda p: p.shard.format,
+        "images": lambda p: p.images,
+        "max_images": lambda p: p.shard.max_images,
+        "name": lambda p: p.shard.name,
+    }
+    arrays = [pa.array(map(columns[field.name], planned), field.type) for field in PLAN]
     metadata = {_SKIPPED: skipped.to_bytes(skipped_files)} if skipped_files else {}
     metadata |= {_PREVIOUS: previous.encode()} if previous else {}
-    return _parquet(pa.Table.from_pylist(rows, schema=PLAN.with_metadata(metadata)))
+    return _parquet(pa.Table.from_arrays(arrays, schema=PLAN.with_metadata(metadata)))
+
+
+def _etag_of(planned: PlannedShard) -> str | None:
+    """The ETag, or of a group of image files the digest of its groups/ file."""
+    return planned.shard.etag if planned.shard.members is None else digest_of(group_bytes(planned.shard))
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -154,11 +159,12 @@ def read_plan(run: Run) -> list[PlannedShard]:
         before = (table.schema.metadata or {}).get(_PREVIOUS)
         if planned and before is not None and before.decode("ascii", "replace") != expected:
             raise _not_whole(uri, "it does not follow the plan file before it")
-        for row in table.to_pylist():
-            images = row.pop("images")
-            if row["shard_id"] != f"{len(planned):06d}":
-                raise _not_whole(uri, f"it has shard {row['shard_id']} where shard {len(planned):06d} follows")
-            planned.append(PlannedShard(Shard(**row), images))
+        for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):  # a row as a dictionary takes 1 kB
+            for row in batch.to_pylist():
+                images = row.pop("images")
+                if row["shard_id"] != f"{len(planned):06d}":
+                    raise _not_whole(uri, f"it has shard {row['shard_id']} where shard {len(planned):06d} follows")
+                planned.append(PlannedShard(Shard(**row), images))
         expected = digest_of(data)
     return planned
 

@@ -27,6 +27,7 @@ class Progress:
         ends: shard id -> (units, images) of its end marker.
         folders: run folders and what lies there; of a unit that several have, the first one's counts.
         pending: units that a derived run has yet to make anew; always empty otherwise.
+        sizes: shard id -> unit -> bytes of its file, of what lies in the run's own folder.
         marker_uris: of the end markers that are not empty: they count what their shards hold beside images.
     """
 
@@ -35,6 +36,7 @@ class Progress:
     folders: tuple[tuple[str, Units], ...]
     pending: Units = field(default_factory=dict)
     marker_uris: tuple[str, ...] = ()
+    sizes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
     def is_finished(self, shard_id: str) -> bool:
         """The shard has its end marker, as many unit files as it says, and nothing pending."""
@@ -86,10 +88,11 @@ def read_progress(run: Run, shards: int = 0) -> Progress:
         StorageError: if a unit file is beyond its shard's end: it was put there by somebody else.
     """
     beginnings = _beginnings(shards)
-    units, (ends, marker_uris) = _list_units(run, beginnings), _list_ends(run, beginnings)
+    sizes, (ends, marker_uris) = _list_units(run, beginnings), _list_ends(run, beginnings)
+    units = {shard_id: frozenset(found) for shard_id, found in sizes.items()}
     if run.parent is None:
         _require_within_ends(run, units, ends)
-        return Progress(units, ends, ((run.uri, units),), marker_uris=marker_uris)
+        return Progress(units, ends, ((run.uri, units),), marker_uris=marker_uris, sizes=sizes)
     below = read_progress(run.parent, shards)
     _require_within_ends(run, units, below.ends)
     pending = {
@@ -97,7 +100,7 @@ def read_progress(run: Run, shards: int = 0) -> Progress:
         for shard_id, chosen in read_selection(run).items()
         if (left := frozenset(chosen) - units.get(shard_id, NOTHING))
     }
-    return Progress(below.units, below.ends, ((run.uri, units), *below.folders), pending, below.marker_uris)
+    return Progress(below.units, below.ends, ((run.uri, units), *below.folders), pending, below.marker_uris, sizes)
 
 
 def _require_within_ends(run: Run, units: Units, ends: Mapping[str, tuple[int, int]]) -> None:
@@ -110,14 +113,14 @@ def _require_within_ends(run: Run, units: Units, ends: Mapping[str, tuple[int, i
             )
 
 
-def _list_units(run: Run, beginnings: Sequence[str]) -> Units:
-    units: dict[str, set[int]] = {}
+def _list_units(run: Run, beginnings: Sequence[str]) -> dict[str, dict[int, int]]:
+    sizes: dict[str, dict[int, int]] = {}
     root = run.path(layout.LABELS_FOLDER)
     for info in storage.list_split(root, beginnings):
         match = layout.UNIT_FILE.fullmatch(info.uri.removeprefix(root).lstrip("/"))
         if match:
-            units.setdefault(match[1], set()).add(int(match[2]))
-    return {shard_id: frozenset(numbers) for shard_id, numbers in units.items()}
+            sizes.setdefault(match[1], {})[int(match[2])] = info.size
+    return sizes
 
 
 def _list_ends(run: Run, beginnings: Sequence[str]) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from labeler import storage
-from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import STATUSES
-from labeler.labels.unit_work import UnitWork
-from labeler.runs.erasure.excluded import read_excluded
+from labeler.runs.erasure.excluded import Excluded, read_excluded
 from labeler.runs.manifest import Run
 from labeler.runs.plan import listed_beside, undamaged
 from labeler.runs.progress import Progress
+from labeler.runs.receipts import take_receipts
 from labeler.runs.rows import PREFETCH_FILES
 from labeler.runs.snapshot import Snapshot
-from labeler.runs.timeline import committed_at, timeline
+from labeler.runs.sums import SUMMED_COLUMNS, Totals, sums_of
+from labeler.runs.timeline import timeline
 from labeler.shards import skipped
+
+_MOST_ERRORS = 50
 
 
 @dataclass(frozen=True)
@@ -68,42 +68,21 @@ class Report:
         return asdict(self)
 
 
-def build_report(snapshot: Snapshot) -> Report:
-    """Read every committed row's status and categories, and check that each shard's indices are 0..n-1, once each."""
+def build_report(snapshot: Snapshot, *, receipts: bool = True) -> Report:
+    """Add up every committed row's status and categories, and check that each shard's indices are 0..n-1, once each.
+
+    Args:
+        receipts: take the sums of units from the receipts of the jobs that wrote them, where those count; False reads
+            all rows, and so proves them.
+
+    Raises:
+        StorageError: if a unit file that is read is damaged, or cannot be read.
+    """
     run, plan, progress = snapshot.run, snapshot.plan, snapshot.progress
-    statuses: Counter[str] = Counter()
-    errors: Counter[str] = Counter()
-    categories: Counter[int] = Counter()
-    cap = run.manifest.config["detect"]["max_detections"]
-    problems: list[str] = []
-    next_index: dict[str, int] = {}
-    at_cap = to_forget = 0
-    work, commits = UnitWork(), list[tuple[float, int]]()
-    excluded, prefixes = read_excluded(run), snapshot.prefixes
-    columns = (
-        "shard_id",
-        "index",
-        "status",
-        "error",
-        "detections",  # with masks: a damaged one is found here
-        *(("image_key", "digest") if len(excluded) else ()),
-    )
-    for table in snapshot.tables(columns):
-        to_forget += int(excluded.of_rows(table, prefixes[table["shard_id"][0].as_py()]).sum())
-        work.add(UnitWork.from_metadata(table.schema.metadata))
-        if (moment := committed_at(table.schema.metadata)) is not None:
-            commits.append((moment, table.num_rows))
-        statuses.update(table["status"].to_pylist())
-        errors.update(reason for reason in table["error"].to_pylist() if reason)
-        column = DetectionsColumn(table)
-        at_cap += int((column.lengths == cap).sum()) if cap else 0
-        ids, counts = np.unique(column.category_ids, return_counts=True)
-        categories.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
-        _check_indices(table, next_index, problems, progress)
-    for shard_id, images in next_index.items():
-        end = progress.ends.get(shard_id)
-        if end and progress.is_finished(shard_id) and end[1] != images:
-            problems.append(f"shard {shard_id} has {images} rows, its end marker says {end[1]}")
+    totals, excluded = Totals(), read_excluded(run)
+    left = take_receipts(run, progress, excluded, totals) if receipts else progress
+    _add_rows(replace(snapshot, progress=left), excluded, totals)
+    problems = _check_indices(totals, progress)
     planned, exact = progress.images_known(plan)
     vocabulary = [c.id for c in run.vocabulary().categories if not c.negative]
     return Report(
@@ -112,19 +91,19 @@ def build_report(snapshot: Snapshot) -> Report:
         shards=len(plan),
         shards_finished=len(plan) - len(snapshot.left),
         units=progress.committed_units,
-        images=sum(statuses.values()),
+        images=sum(totals.statuses.values()),
         images_planned=planned,
         images_planned_exact=exact,
-        statuses={status: statuses[status] for status in STATUSES if statuses[status]},
-        errors=dict(errors.most_common(50)),
-        detections=sum(categories.values()),
-        categories={str(id_): n for id_, n in sorted(categories.items())},
-        categories_never_found=sum(id_ not in categories for id_ in vocabulary),
-        images_at_cap=at_cap,
-        **work.summary(),
-        timeline=timeline(sorted(commits)),
+        statuses={status: totals.statuses[status] for status in STATUSES if totals.statuses[status]},
+        errors=_most_frequent(totals.errors),
+        detections=sum(totals.categories.values()),
+        categories={str(id_): n for id_, n in sorted(totals.categories.items())},
+        categories_never_found=sum(id_ not in totals.categories for id_ in vocabulary),
+        images_at_cap=totals.at_cap,
+        **totals.work.summary(),
+        timeline=timeline(sorted(totals.commits)),
         skipped_files=_skipped_files(run, progress),
-        images_to_forget=to_forget,
+        images_to_forget=totals.to_forget,
         problems=tuple(problems),
     )
 
@@ -141,12 +120,30 @@ def _in_marker(uri: str) -> Counter[str]:
         return skipped.from_bytes(storage.read_bytes(uri))
 
 
-def _check_indices(table: Any, next_index: dict[str, int], problems: list[str], progress: Progress) -> None:
-    """Units come in order: in a finished shard each table must go on exactly where the one before ended."""
-    shard_id = table["shard_id"][0].as_py()
-    indices = table["index"].to_numpy()
-    finished = progress.is_finished(shard_id)
-    start = next_index.get(shard_id, 0) if finished else int(indices[0])
-    if not np.array_equal(indices, np.arange(start, start + len(indices))):
-        problems.append(f"shard {shard_id}: rows {indices[0]}..{indices[-1]} do not go on from row {start}")
-    next_index[shard_id] = int(indices[-1]) + 1
+def _add_rows(snapshot: Snapshot, excluded: Excluded, totals: Totals) -> None:
+    """Read and add up the rows of every unit of a snapshot."""
+    cap, prefixes = snapshot.run.manifest.config["detect"]["max_detections"], snapshot.prefixes
+    columns = (*SUMMED_COLUMNS, *(("image_key", "digest") if len(excluded) else ()))
+    for (shard_id, unit), table in snapshot.units(columns):
+        to_forget = int(excluded.of_rows(table, prefixes[shard_id]).sum())
+        totals.add(shard_id, unit, sums_of(table, cap), to_forget)
+
+
+def _most_frequent(errors: Counter[str]) -> dict[str, int]:
+    """The same ones in the same order, wherever their sums came from."""
+    return dict(sorted(errors.items(), key=lambda each: (-each[1], each[0]))[:_MOST_ERRORS])
+
+
+def _check_indices(totals: Totals, progress: Progress) -> list[str]:
+    """Units come in order: in a finished shard each must begin exactly where the one before ended."""
+    problems = []
+    for shard_id, extents in sorted(totals.extents.items()):
+        finished, end, rows = progress.is_finished(shard_id), progress.ends.get(shard_id), 0
+        for _, first, last, in_order in sorted(extents):
+            start = rows if finished else first
+            if not in_order or first != start:
+                problems.append(f"shard {shard_id}: rows {first}..{last} do not go on from row {start}")
+            rows = last + 1
+        if end and finished and end[1] != rows:
+            problems.append(f"shard {shard_id} has {rows} rows, its end marker says {end[1]}")
+    return problems

@@ -26,7 +26,7 @@ from labeler.storage import ObjectInfo, OnSkipped
 _FEW_PER_FOLDER = 8  # more explicit names than this in one folder are looked up by listing it once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Listed:
     """An object of the input; `is_named` when the user wrote its whole name, `root` is what its key is relative to."""
 

@@ -83,21 +83,29 @@ def name_shards(shards: Sequence[Shard], *, planned: Iterable[str] = (), taken: 
         planned: URIs of an earlier plan. Their names do not change, but new ones are told apart from them.
         taken: names of that plan.
     """
-    paths = {shard.uri: _segments(shard.uri) for shard in shards if shard.members is None}
-    everybody = {**paths, **{uri: _segments(uri) for uri in planned}}
+    left = list(dict.fromkeys(shard.uri for shard in shards if shard.members is None))
+    everybody = {*left, *planned}
     names: dict[str, str] = {}
-    used = set(taken)
-    for length in range(1, max(map(len, paths.values()), default=0) + 1):
-        ends = Counter("/".join(path[-length:]) for path in everybody.values() if len(path) >= length)
-        for uri, path in paths.items():
-            name = "/".join(path[-length:])
-            if uri not in names and len(path) >= length and ends[name] == 1 and name not in used:
+    used, length = set(taken), 0
+    while left:  # most often once: file names alone tell them apart
+        length += 1
+        ends = Counter(_ending(uri, length) for uri in everybody)
+        for uri in left:
+            name = _ending(uri, length)
+            if name and ends[name] == 1 and name not in used:
                 names[uri] = name
         used.update(names.values())
+        left = [uri for uri in left if uri not in names and _ending(uri, length + 1)]
     return [
         shard if shard.members is not None else replace(shard, name=names.get(shard.uri) or _last_resort(shard, used))
         for shard in shards
     ]
+
+
+def _ending(uri: str, length: int) -> str:
+    """The last segments of a path; "" where it has fewer."""
+    path = _segments(uri)
+    return "/".join(path[-length:]) if len(path) >= length else ""
 
 
 def _segments(uri: str) -> list[str]:

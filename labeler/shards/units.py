@@ -23,7 +23,7 @@ class Member:
     etag: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shard:
     """One input object: a tar, a Parquet file, or a frozen group of image files.
 

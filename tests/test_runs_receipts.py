@@ -1,0 +1,140 @@
+"""Receipts are a hint: a report reads fewer files with them, and has the same figures without them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from labeler.cli import main
+from labeler.errors import StorageError
+from labeler.labels.detections import Detections
+from labeler.labels.records import rows_to_table, table_to_parquet
+from labeler.runs import Run, UnitKey, layout, read_snapshot, read_unit_file
+from labeler.runs.erasure.erase import forget
+from labeler.runs.erasure.excluded import read_excluded
+from labeler.runs.receipts import ReceiptLog
+from labeler.runs.report import Report, build_report
+from labeler.runs.sums import sums_of
+from tests.label_runs import row, write_run
+from tests.log_lines import logged
+
+CAP = 300
+URIS = ("s3://b/in/part-0.tar", "s3://b/in/part-1.tar")
+UNITS = [(f"{shard:06d}", unit) for shard in (0, 1) for unit in (0, 1)]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Two tars of six images in units of three, of every kind; nothing in `receipts/` yet."""
+    found = Detections.of([[1, 2, 30, 40], [2, 2, 30, 40]], [0.5, 0.4], [3, 8])
+    units = {
+        (shard, unit): [
+            row(3 * unit, found, shard=shard),
+            row(3 * unit + 1, shard=shard),
+            row(3 * unit + 2, shard=shard, status="decode_error", error=f"truncated {shard}", digest=None),
+        ]
+        for shard in (0, 1)
+        for unit in (0, 1)
+    }
+    return write_run(tmp_path / "run", units, uris=URIS)
+
+
+def path_of(run: Run, key: UnitKey) -> Path:
+    return Path(run.path(layout.unit_file(*key)))
+
+
+def keep(run: Run, keys: Iterable[UnitKey]) -> None:
+    """Receipts as a job that wrote these units would leave them."""
+    receipts = ReceiptLog(run, read_excluded(run))
+    for key in keys:
+        path = path_of(run, key)
+        receipts.add(*key, path.stat().st_size, sums_of(read_unit_file(str(path)), CAP).stored())
+    receipts.flush()
+
+
+def report_of(run: Run) -> Report:
+    return build_report(read_snapshot(run))
+
+
+def damage(run: Run, key: UnitKey) -> None:
+    """Other bytes of the same size: whoever reads them fails."""
+    path = path_of(run, key)
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("kept", [UNITS[:1], UNITS[1:3], UNITS])
+def test_receipts_change_no_figure_and_neither_does_deleting_them(run: Run, kept: list[UnitKey]) -> None:
+    without = report_of(run)
+    assert without.complete
+    assert (without.images, without.detections, without.categories) == (12, 8, {"3": 4, "8": 4})
+    keep(run, kept)
+    assert report_of(run) == without
+    shutil.rmtree(run.path(layout.RECEIPTS_FOLDER))
+    assert report_of(run) == without
+
+
+def test_units_with_receipts_are_not_read_and_all_others_and_the_proof_are(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = report_of(run)
+    keep(run, UNITS)
+    for key in UNITS:
+        damage(run, key)
+    assert report_of(run) == without
+    assert main(["status", run.uri, "--verify"]) == 1
+    assert "is damaged" in capsys.readouterr().out
+    shutil.rmtree(run.path(layout.RECEIPTS_FOLDER))
+    with pytest.raises(StorageError, match="is damaged"):
+        report_of(run)
+
+
+def test_a_unit_that_was_written_again_is_read(run: Run) -> None:
+    keep(run, UNITS)
+    key = UNITS[0]
+    rows = [row(i) for i in range(3)]
+    path_of(run, key).write_bytes(table_to_parquet(rows_to_table(rows), {}))
+    assert report_of(run).statuses == {"labeled": 3, "empty": 6, "decode_error": 3}, "of another size"
+    keep(run, [key])
+    damage(run, key)
+    with pytest.raises(StorageError, match="is damaged"):
+        report_of(run)  # two receipts for a unit: neither counts
+
+
+def test_receipts_under_another_list_of_images_to_forget_do_not_count(run: Run) -> None:
+    keep(run, UNITS)
+    name = "part-1.tar/0.jpg"
+    forget(run, [name])
+    assert report_of(run).statuses == {"labeled": 3, "empty": 4, "decode_error": 4, "removed": 1}
+    assert report_of(run) == build_report(read_snapshot(run), receipts=False)
+
+
+def test_rows_that_are_missing_are_found_with_receipts_too(run: Run) -> None:
+    keep(run, UNITS)
+    Path(run.path(layout.end_marker("000001", 2, 6))).rename(run.path(layout.end_marker("000001", 2, 7)))
+    assert report_of(run).problems == ("shard 000001 has 6 rows, its end marker says 7",)
+    path_of(run, UNITS[0]).unlink()
+    found = report_of(run)
+    assert (found.complete, found.images) == (False, 9)
+
+
+def test_what_is_no_receipt_is_passed_over(run: Run) -> None:
+    without = report_of(run)
+    keep(run, UNITS[:2])
+    folder = Path(run.path(layout.RECEIPTS_FOLDER)) / "other"
+    folder.mkdir()
+    (folder / "00000.parquet").write_bytes(b"PAR1 no")
+    good = next(path for path in folder.parent.glob("*/00000.parquet") if path.parent != folder)
+    pq.write_table(pq.read_table(good).drop_columns(["size"]), folder / "00001.parquet")
+    assert report_of(run) == without
+
+
+def test_storage_that_takes_no_receipts_ends_the_log_and_not_the_job(run: Run) -> None:
+    Path(run.path(layout.RECEIPTS_FOLDER)).write_text("a file where a folder should be")
+    with logged("labeler.runs.receipts") as lines:
+        keep(run, UNITS)
+    (line,) = lines
+    assert "receipts are not kept" in line
