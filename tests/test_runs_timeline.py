@@ -11,8 +11,11 @@ import pyarrow.parquet as pq
 from labeler.labels.thresholds import Thresholds
 from labeler.labels.unit_work import UnitWork
 from labeler.review import write_report
-from labeler.runs import Run, read_snapshot
+from labeler.runs import Run, read_snapshot, read_unit_file
+from labeler.runs.erasure.excluded import Excluded
+from labeler.runs.receipts import ReceiptLog
 from labeler.runs.report import build_report
+from labeler.runs.sums import sums_of
 from labeler.runs.timeline import committed_at, stamp, timeline
 from tests.label_runs import row, write_run
 from tests.review_runs import data_of
@@ -78,3 +81,16 @@ def test_damaged_metadata_counts_nothing() -> None:
     assert committed_at({b"committed_at": b"nan"}) is None
     assert committed_at({b"committed_at": b"soon"}) is None
     assert timeline([(START, 3), (START + 0.5, 3)]) is None
+
+
+def test_receipts_say_the_same_work_and_times_as_the_files(tmp_path: Path) -> None:
+    run = stamped_run(tmp_path / "run", UnitWork(read_s=0.5, passes=4, places=8, filled=6, retries=1, bytes_read=9))
+    read = build_report(read_snapshot(run))
+    log = ReceiptLog(run, Excluded())
+    for unit in IMAGES:
+        path = tmp_path / f"run/labels/000000/{unit:06d}.parquet"
+        log.add("000000", unit, path.stat().st_size, sums_of(read_unit_file(str(path)), 300).stored())
+        path.write_bytes(bytes(path.stat().st_size))  # only its receipt can say
+    log.flush()
+    assert build_report(read_snapshot(run)) == read
+    assert read.passes == 12

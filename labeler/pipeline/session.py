@@ -188,9 +188,8 @@ def _work(
     config, run, plan, progress = job.config, snapshot.run, snapshot.plan, snapshot.progress
     images_per_shard, done = _images(run, plan, progress, console)
     console.print(f"{len(snapshot.left):,} of {len(plan):,} shards to do on {workers}", markup=False)
-    metrics = Metrics(run.manifest.run_id)
+    metrics, excluded = Metrics(run.manifest.run_id), read_excluded(run)
     startup.step("loading the model", now=True)
-    excluded = read_excluded(run)
     with (
         Display(done=done, images_per_shard=images_per_shard, console=console, startup=startup) as display,
         keeping_receipts(run, excluded) as keep,

@@ -271,13 +271,14 @@ def commit(
     except LabelerError:
         storage.give_back_retries(retries)
         raise
-    sums = sums_of(table.replace_schema_metadata(metadata), settings.max_detections)
+    took = time.perf_counter() - start
+    sums = replace(sums_of(table, settings.max_detections), work=work, committed_at=round(now, 3))
     return replace(
         _receipt(unit, rows, settings.max_detections),
         written=written,
         engine=_in_words(description),
         label_bytes=len(data),
-        write_s=time.perf_counter() - start,
+        write_s=took,
         work=work,
         committed_at=now,
         sums=sums.stored() if written and sums.in_order else None,

@@ -40,8 +40,7 @@ class UnitSums:
         statuses, errors: images by status, and by reason.
         categories: detections by category id.
         at_cap: images with as many detections as the run stores.
-        work: what labeling them took.
-        committed_at: seconds since 1970, by the worker's clock; None where an earlier version did not say.
+        work, committed_at: what its file says of how and when it was made.
         in_order: the indices are first..last, once each; what is not is never kept as a receipt.
     """
 
@@ -51,13 +50,13 @@ class UnitSums:
     errors: Mapping[str, int]
     categories: Mapping[int, int]
     at_cap: int
-    work: UnitWork
-    committed_at: float | None
+    work: UnitWork = field(default_factory=UnitWork)
+    committed_at: float | None = None
     in_order: bool = True
 
     def stored(self) -> dict[str, object]:
         """Return the values of SUMS."""
-        return {**{name: getattr(self, name) for name in SUMS.names}, "work": asdict(self.work)}
+        return {name: getattr(self, name) for name in SUMS.names} | {"work": asdict(self.work)}
 
 
 def sums_of(table: pa.Table, cap: int) -> UnitSums:
@@ -88,7 +87,7 @@ class Totals:
     """Sums over many units.
 
     Attributes:
-        commits: (when, images) of each unit that says when.
+        commits: (seconds since 1970, images) of each unit whose file says when it was made.
         extents: shard id -> (unit, first index, last index, whether these are all the indices between) of each unit.
     """
 
@@ -107,6 +106,9 @@ class Totals:
         self.errors.update(sums.errors)
         self.categories.update(sums.categories)
         self.at_cap += sums.at_cap
+        self.work.add(sums.work)
+        if sums.committed_at is not None:
+            self.commits.append((sums.committed_at, sums.last - sums.first + 1))
         self.to_forget += to_forget
         self.work.add(sums.work)
         if sums.committed_at is not None:
@@ -126,9 +128,8 @@ class Totals:
         self.at_cap += int(np.sum(sums.field("at_cap").to_numpy()))
         work = sums.field("work")
         self.work.add(UnitWork(**{name: pc.sum(work.field(name)).as_py() or 0 for name in WORK_DONE.names}))
-        for when, first, last in zip(*(sums.field(name).to_pylist() for name in _WHEN), strict=True):
-            if when is not None:
-                self.commits.append((when, last - first + 1))
+        made = zip(*(sums.field(name).to_pylist() for name in ("committed_at", "first", "last")), strict=True)
+        self.commits += [(moment, last - first + 1) for moment, first, last in made if moment is not None]
         places = (column.to_pylist() for column in (shard_ids, units, sums.field("first"), sums.field("last")))
         for shard_id, unit, first, last in zip(*places, strict=True):
             self.extents.setdefault(shard_id, []).append((unit, first, last, True))
