@@ -57,7 +57,7 @@ test-package: $(UV)
 
 # A job on a cluster of several nodes, killed in every way; each test prints a line with what it found.
 chaos: $(READY)
-	$(BIN)/python -m pytest -m chaos -s tests/test_chaos.py
+	$(BIN)/python -m pytest -m chaos -s tests/test_chaos.py tests/test_chaos_elastic.py
 
 # Ten minutes of made-up and damaged bytes against all that reads strangers' files.
 fuzz: $(READY)

@@ -76,11 +76,11 @@ def ray_head(*options: str, more: Mapping[str, str] | None = None) -> Iterator[H
 
 
 @contextmanager
-def ray_node(head: Head, *options: str) -> Iterator[None]:
-    """Another node of the cluster, started and joined while the block runs."""
+def ray_node(head: Head, *options: str, more: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Another node of the cluster, started and joined while the block runs, with `more` in its environment."""
     with ray_folder() as folder:
         command = [*RAY, "start", f"--address={head.address}", "--block", "--disable-usage-stats", *options]
-        environment = {**os.environ, "RAY_TMPDIR": str(folder)}
+        environment = {**os.environ, "RAY_TMPDIR": str(folder), **(more or {})}
         options_of_process = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with subprocess.Popen([*command, f"--temp-dir={folder}/ray"], **options_of_process) as node:
             try:

@@ -33,6 +33,7 @@ from labeler import images
 from labeler.evaluation import read_ground_truth
 from labeler.labels.detections import Detections
 from labeler.labels.records import rows_to_table, table_to_parquet
+from labeler.prompts.owl.family import OWL_V2
 from labeler.runs import iterate_units, read_plan, read_progress
 from labeler.training.validation import ValidationImage, ValidationSet
 from labeler.vocabulary import Vocabulary
@@ -301,3 +302,22 @@ def test_floors_and_crops_are_measured_on_a_checkpoint(tmp_path: Path, monkeypat
     for narrow, broad in zip(tight, wide, strict=True):
         assert narrow.shape[0] < broad.shape[0] < owl_shapes.SIZE
     assert [category.name for category in asked[-1].categories] == list(owl_crops.NEVER_SEEN)
+
+
+def test_the_documents_say_what_was_measured_of_the_small_detectors() -> None:
+    text = " ".join((RESULTS.parent.parent / "docs" / "models.md").read_text().split())
+    for name in ("closed-set-shapes", "owl-shapes"):
+        found = json.loads((RESULTS / f"{name}.json").read_text())["evaluation"]["scores"][0]
+        command = f"`python -m benchmarks.{name.replace('-', '_')}`"
+        assert f"COCO AP {found['AP']:.3f}, AP50 {found['AP50']:.3f} ({command}" in text
+    more = json.loads((RESULTS / "owl-crops.json").read_text())
+    whole, default, high = (more["floors"][floor] for floor in ("0.0", str(OWL_V2.score_floor), "0.05"))
+    assert (
+        f"{whole['ap_all']:.3f} at floor 0 with {whole['boxes_an_image']:.0f} boxes an image, "
+        f"{default['ap_all']:.3f} at 0.02 with {default['boxes_an_image']:.0f}, "
+        f"{high['ap_all']:.3f} at 0.05 with {high['boxes_an_image']:.0f}." in text
+    )
+    named, never = more["named"], more["never seen"]
+    tight = "crops, margin 0"
+    assert f"in the place of its name: AP {named[tight]['ap_all']:.3f}" in text
+    assert f"AP {never[tight]['ap_all']:.3f} by tight crops, {never['words']['ap_all']:.3f} by words" in text

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from labeler.cli import main
+from labeler.config import make_config
 from labeler.errors import Incomplete, Refused
 from labeler.pipeline.budget import UNLIMITED, Budget, Spending
+from labeler.pipeline.label import label
 from labeler.pipeline.stopping import stopping
+from labeler.runs import open_run, read_snapshot
 from tests.conftest import NAMES
 from tests.inputs import write_tars
+from tests.stub_detector import MakeStub
 
 
 @pytest.mark.parametrize(
@@ -88,3 +93,35 @@ def test_a_budget_below_one_unit_is_exit_code_2_before_anything_is_written(
     )
     assert main(["label", str(config), "--dry-run", "--max-cost", "1"]) == 2
     assert not (tmp_path / "out").exists()
+
+
+class AfterSomeImages(Budget):
+    """Is reached when something was detected: a busy machine takes its time to begin."""
+
+    log: Path
+
+    def passed(self, seconds: float, cost: float) -> str:
+        return "--max-cost 1" if self.log.exists() and self.log.stat().st_size > 8 else ""
+
+
+@pytest.mark.slow  # a run and its continuation
+@pytest.mark.usefixtures("local_ray")
+def test_what_is_begun_is_finished_and_the_next_job_goes_on_without_detecting_anything_twice(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    values = {
+        "input": str(write_tars(tmp_path / "in", shards=2, images=20)), "output": str(tmp_path / "out"),
+        "vocabulary": NAMES, "model": {"name": str(checkpoint)}, "unit": {"max_images": 2},
+    }  # fmt: skip
+    config, log, quiet = make_config(values), tmp_path / "log", Console(quiet=True)
+    stub, budget = MakeStub(seconds=0.5, log=str(log)), AfterSomeImages(cost=1.0)
+    object.__setattr__(budget, "log", log)
+    with pytest.raises(Incomplete, match=r"stopped by --max-cost 1;"):
+        label(config, make_detector=stub, console=quiet, budget=budget)
+    detected = log.stat().st_size // 2
+    run = open_run(str(tmp_path / "out"))
+    assert run is not None
+    assert 4 < detected < 40
+    assert sum(len(table) for table in read_snapshot(run).tables(("status",))) == detected
+    assert label(config, make_detector=stub, console=quiet).report.images == 40
+    assert log.stat().st_size // 2 == 40

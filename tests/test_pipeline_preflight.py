@@ -1,23 +1,29 @@
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from labeler import storage
+from labeler import __version__
 from labeler.errors import Refused
 from labeler.pipeline import preflight as module
 from labeler.pipeline.capacity import CapacityWait
-from labeler.pipeline.preflight import preflight, readable_uri
+from labeler.pipeline.preflight import Checks, nodes_to_try, preflight, readable_uri
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Member, Shard
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 
-def run(output: Path, source: Path) -> None:
-    preflight(str(output), str(source), single_writer=False, patience=CapacityWait(120, Console(quiet=True)))
+def run(output: Path, source: Path | None) -> None:
+    quiet = Console(quiet=True)
+    preflight(Checks(str(output), source and str(source)), CapacityWait(120, quiet), quiet)
 
 
 def test_good_storage_passes_and_nothing_is_left_behind(tmp_path: Path) -> None:
@@ -39,11 +45,40 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_an_output_on_a_disk_of_its_own_node_is_refused(tmp_path: Path) -> None:
     """A node that does not share the driver's disk does not see the driver's mark."""
-    problem = module._probe(
-        str(tmp_path / "out"), str(tmp_path), False, str(tmp_path / "mark-that-is-elsewhere"), storage.NO_S3_RULES
-    )
-    assert problem is not None
-    assert "is another disk on node" in problem
+    checks = Checks(str(tmp_path / "out"), str(tmp_path))
+    answer = module._probe(checks, __version__, str(tmp_path / "mark-that-is-elsewhere"))
+    assert "is another disk on node" in answer.problem
+
+
+def test_another_labeler_on_a_node_is_refused_and_other_packages_are_named(tmp_path: Path) -> None:
+    checks = Checks(str(tmp_path / "out"), None, versions={"torch": "1.0", "ray": version("ray")})
+    answer = module._probe(checks, "0.0.1", None)
+    assert f"labeler {__version__} is installed on node" in answer.problem
+    said, wide = io.StringIO(), CapacityWait(120, Console(quiet=True))
+    preflight(checks, wide, Console(file=said, width=1000))
+    (line,) = said.getvalue().splitlines()
+    assert re.fullmatch(r"warning: node \S+ has torch \S+ \(here 1\.0\); rows of its workers may differ a little", line)
+
+
+def node(name: str, alive: bool = True, labels: Mapping[str, str] | None = None, **resources: float) -> dict[str, Any]:
+    own = {f"node:{name}": 1.0, "memory": len(name) * 1e9, "object_store_memory": 1.0 + ord(name[-1])}
+    labels = {"ray.io/node-id": name, **(labels or {})}
+    return {"NodeID": name, "Alive": alive, "Resources": {**own, **resources}, "Labels": labels}
+
+
+def test_a_node_of_each_kind_is_tried_and_the_drivers_own_only_where_no_other_is_of_its_kind() -> None:
+    def tried(*nodes: dict[str, Any], everywhere: bool = False) -> list[str]:
+        return [each["NodeID"] for each in nodes_to_try(nodes, everywhere=everywhere, here="head")]
+
+    head, a, b = node("head", CPU=4.0), node("a", CPU=4.0), node("b", CPU=4.0)
+    gpu, spot = node("gpu", CPU=8.0, GPU=1.0), node("spot", CPU=8.0, GPU=1.0, labels={"market": "spot"})
+    assert tried(head, a, b, gpu, spot, node("c", CPU=4.0)) == ["a", "gpu", "spot"]
+    assert tried(head, gpu) == ["gpu", "head"]
+    assert tried(head) == ["head"]
+    assert tried(node("head", CPU=0.0), gpu) == ["gpu"]  # it runs nothing of the job
+    assert tried(node("head", CPU=0.0)) == ["head"]
+    assert tried(head, node("a", CPU=4.0, alive=False), b) == ["b"]
+    assert tried(head, a, b, gpu, everywhere=True) == ["head", "a", "b", "gpu"]
 
 
 def planned(*members: Path) -> list[PlannedShard]:
@@ -57,7 +92,7 @@ def test_images_that_have_vanished_do_not_stand_for_the_input(tmp_path: Path) ->
     files[5].write_bytes(b"x")
     assert readable_uri(planned(*files), str(tmp_path)) == str(files[5])
     assert readable_uri(planned(*files[:3]), str(tmp_path)) is None
-    preflight(str(tmp_path / "out"), None, single_writer=False, patience=CapacityWait(120, Console(quiet=True)))
+    run(tmp_path / "out", None)
     files[5].unlink()
     with pytest.raises(Refused, match=r"0\.png is not there, nor are 19 others that were planned"):
         readable_uri(planned(*files), str(tmp_path))

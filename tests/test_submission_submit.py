@@ -16,6 +16,8 @@ import pytest
 import yaml
 from ray.job_submission import JobSubmissionClient
 
+from labeler.cli import _parse
+from labeler.commands import submit as submit_command
 from labeler.config import load_config
 from labeler.errors import Refused
 from labeler.runs import open_run, read_progress, read_snapshot
@@ -208,6 +210,26 @@ def test_the_words_of_the_job_are_those_of_label_quoted(config: Path) -> None:
         load_config(config, ["vocabulary=[a cat, dog]"]), config, config.parent, ["vocabulary=[a cat, dog]", "--extend"]
     )
     assert submission.entrypoint == f"exec python -m labeler label {config.name} 'vocabulary=[a cat, dog]' --extend"
+
+
+@pytest.mark.parametrize(
+    ("words", "attempts", "handed_on"),
+    [
+        ([], 3, []),
+        (["--attempts", "5"], 5, []),
+        (["--no-wait", "--attempts", "5"], 1, []),
+        (["--stop-after-hours", "2"], 1, ["--stop-after-hours", "2.0"]),
+        (["--max-cost", "9", "--price-per-hour", "3"], 1, ["--price-per-hour", "3.0", "--max-cost", "9.0"]),
+        (["--max-cost", "9", "--attempts", "2", "--extend"], 2, ["--extend", "--max-cost", "9.0"]),
+    ],
+)
+def test_a_limited_job_is_not_submitted_again_unless_asked_for(
+    words: list[str], attempts: int, handed_on: list[str]
+) -> None:
+    """The limit ends it incomplete, and another job would spend as much again."""
+    arguments = _parse(["submit", "c.yaml", *words])
+    assert submit_command._attempts(arguments) == attempts
+    assert submit_command._options_of_label(arguments) == handed_on
 
 
 @pytest.mark.parametrize("other", ["head:6379", "local"])

@@ -27,17 +27,17 @@ def add(verbs: Verbs) -> None:
         "--time-images", type=int, default=4, metavar="N", help="dry run, profile: images to time here (default 4)"
     )
     parser.add_argument("--trace", metavar="FILE", help="profile: write a Chrome trace of one batch, too")
-    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="price of one worker's hour")
-    parser.add_argument(
-        "--stop-after-hours", type=float, metavar="HOURS", help="end then; resume with the same command"
-    )
-    parser.add_argument("--max-cost", type=float, metavar="COST", help="end before the workers' hours cost more")
     parser.set_defaults(run=_label)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Options of a run itself, which `labeler submit` hands on to the cluster."""
     parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
+    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="price of one worker's hour")
+    parser.add_argument(
+        "--stop-after-hours", type=float, metavar="HOURS", help="end then; resume with the same command"
+    )
+    parser.add_argument("--max-cost", type=float, metavar="COST", help="end before the workers' hours cost more")
 
 
 def _label(arguments: argparse.Namespace) -> int:

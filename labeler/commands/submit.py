@@ -25,7 +25,10 @@ def add(verbs: Verbs) -> None:
         "--working-dir", default=".", metavar="FOLDER", help="what travels, without what .rayignore names (default .)"
     )
     parser.add_argument(
-        "--attempts", type=int, default=_ATTEMPTS, metavar="N", help=f"jobs until it is complete (default {_ATTEMPTS})"
+        "--attempts",
+        type=int,
+        metavar="N",
+        help=f"jobs until it is complete (default {_ATTEMPTS}; 1 where --max-cost or --stop-after-hours limit each)",
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--no-wait", action="store_true", help="submit one job, and do not follow it")
@@ -35,16 +38,18 @@ def add(verbs: Verbs) -> None:
 
 def _submit(arguments: argparse.Namespace) -> int:
     from labeler.config import load_config
+    from labeler.pipeline.budget import Budget
     from labeler.submission.server import JobServer, choose_address
     from labeler.submission.submit import prepare, stop_run, submit_run
     from labeler.terminal import message_console
 
-    if arguments.attempts < 1:
+    if arguments.attempts is not None and arguments.attempts < 1:
         raise Refused(f"--attempts {arguments.attempts}: at least one job is needed")
     config, console = load_config(arguments.config, arguments.overrides), message_console()
     address, setting = choose_address(arguments.address, os.environ)
     if arguments.stop:
         return stop_run(JobServer(address, setting), config.output.uri, console)
+    Budget.of(arguments.stop_after_hours, arguments.max_cost, arguments.price_per_hour)
     _ = config.model_name
     words = [*arguments.overrides, *_options_of_label(arguments)]
     submission = prepare(config, Path(arguments.config), Path(arguments.working_dir), words)
@@ -53,9 +58,16 @@ def _submit(arguments: argparse.Namespace) -> int:
         submission,
         console,
         _write,
-        attempts=1 if arguments.no_wait else arguments.attempts,
+        attempts=_attempts(arguments),
         wait=not arguments.no_wait,
     )
+
+
+def _attempts(arguments: argparse.Namespace) -> int:
+    """How many jobs; a limit ends a job incomplete, and another would spend as much again."""
+    limited = arguments.max_cost is not None or arguments.stop_after_hours is not None
+    usual: int = arguments.attempts or (1 if limited else _ATTEMPTS)
+    return 1 if arguments.no_wait else usual
 
 
 def _write(text: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from labeler import storage
-from labeler.checkpoints import Checkpoint, resolve
+from labeler.checkpoints import Checkpoint, DetectorCheckpoint, resolve
 from labeler.config import DetectConfig, ModelConfig
 from labeler.digests import as_stored
 from labeler.errors import Refused
@@ -20,10 +20,13 @@ from labeler.labeling.watchdog import Watchdog
 from labeler.machine import decode_bytes, worker_threads
 from labeler.prompts import Family, ModuleFamily, PromptPlan, UserModule, register
 from labeler.segmenters import resolve_segmenter
+from labeler.segmenters.checkpoint import SegmenterCheckpoint
 from labeler.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from labeler.detectors.batched import BatchedDetector
+
+Found = TypeVar("Found", bound=Checkpoint)
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,17 @@ class DetectorRecipe:
     threads: int | None = None
     s3: storage.S3Rules = storage.NO_S3_RULES
 
+    def find(self) -> DetectorCheckpoint:
+        """The checkpoint as it is found here. Refused where it is not, or is another."""
+        self.s3.apply()
+        register(self.family)
+        return _of_digest(resolve(self.name, revision=self.revision), self.digest)
+
     def __call__(self) -> BatchedDetector:
         # Imports torch and transformers: only where a model is loaded.
         from labeler.detectors.batched import BatchedDetector
 
-        self.s3.apply()
-        register(self.family)
-        checkpoint = resolve(self.name, revision=self.revision)
-        _require_digest(checkpoint, self.digest)
+        checkpoint = self.find()
         return BatchedDetector(checkpoint, self.plan, model=self.place, detect=self.detect, threads=self.threads)
 
 
@@ -78,14 +84,17 @@ class ModuleRecipe:
     threads: int | None = None
     s3: storage.S3Rules = storage.NO_S3_RULES
 
+    def find(self) -> DetectorCheckpoint:
+        """The checkpoint as it is found here. Refused where it is not, or is another."""
+        self.s3.apply()
+        return _of_digest(resolve(self.name, revision=self.revision, module=self.module), self.digest)
+
     def __call__(self) -> Detector:
         # Imports torch and transformers: only where a model is loaded.
         from labeler.detectors.batched import BatchedDetector
         from labeler.detectors.user_detector import UserDetector
 
-        self.s3.apply()
-        checkpoint = resolve(self.name, revision=self.revision, module=self.module)
-        _require_digest(checkpoint, self.digest)
+        checkpoint = self.find()
         settings: dict[str, Any] = {"model": self.place, "detect": self.detect, "threads": self.threads}
         if isinstance(checkpoint.family, ModuleFamily):
             return UserDetector(checkpoint, self.module, self.vocabulary, **settings)
@@ -102,13 +111,15 @@ class SegmenterRecipe:
     options: dict[str, Any]
     s3: storage.S3Rules = storage.NO_S3_RULES
 
+    def find(self) -> SegmenterCheckpoint:
+        """The checkpoint as it is found here. Refused where it is not, or is another."""
+        self.s3.apply()
+        return _of_digest(resolve_segmenter(self.model, revision=self.revision), self.digest)
+
     def __call__(self) -> Segmenter:
         from labeler.segmenters import Sam
 
-        self.s3.apply()
-        checkpoint = resolve_segmenter(self.model, revision=self.revision)
-        _require_digest(checkpoint, self.digest)
-        return Sam(checkpoint, **self.options)
+        return Sam(self.find(), **self.options)
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,12 @@ class LabelerRecipe:
     decode_threads: int = 1
     images_per_batch: int | None = None
     max_pixels: int = MAX_PIXELS
+
+    def find(self) -> None:
+        """Find the job's checkpoints, and fetch those that have to be; load nothing. Refused where one is not here."""
+        for make in (self.make_segmenter, self.make_detector):
+            if isinstance(make, DetectorRecipe | ModuleRecipe | SegmenterRecipe):
+                make.find()
 
     def __call__(self, watchdog: Watchdog | None = None) -> UnitLabeler:
         segmenter = self.make_segmenter() if self.make_segmenter else None
@@ -151,12 +168,13 @@ class LabelerRecipe:
         return replace(self, make_detector=detector, make_segmenter=segmenter, decode_threads=threads)
 
 
-def _require_digest(checkpoint: Checkpoint, planned: str) -> None:
+def _of_digest(checkpoint: Found, planned: str) -> Found:
     if checkpoint.digest != planned:
         raise Refused(
             f"checkpoint {checkpoint.name} on node {platform.node()} has digest {checkpoint.digest}, the run was "
             f"planned with {planned}; put the same files on every node, or name an object-storage URL"
         )
+    return checkpoint
 
 
 def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe | ModuleRecipe:

@@ -1,24 +1,30 @@
-"""Prove from the workers, before anything is written, that input can be read and output be committed."""
+"""Prove on the nodes that will work, before anything is written, that input, output, packages and weights are there."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.console import Console
 
-from labeler import storage
+from labeler import __version__, storage
 from labeler.errors import LabelerError, Refused
+from labeler.labeling.fingerprint import package_versions
+from labeler.labeling.recipe import LabelerRecipe
 from labeler.pipeline.capacity import CapacityWait
 from labeler.prompts import UserModule
 from labeler.runs.plan import PlannedShard, with_members
 from labeler.shards.neighbors import LOOKED_AT
+
+_NODE_ID = "ray.io/node-id"  # the label that each node has to itself
 
 
 def readable_uri(work: Sequence[PlannedShard], plan_uri: str) -> str | None:
@@ -57,39 +63,129 @@ def _objects(work: Sequence[PlannedShard], plan_uri: str) -> Iterator[tuple[str,
             yield shard.uri, False
 
 
+@dataclass(frozen=True)
+class Checks:
+    """What is tried on a node. Picklable.
+
+    Attributes:
+        input: an object of the input; None where there is none left to look for.
+        s3: how buckets are read.
+        models: finds the job's checkpoints; None where that is not tried.
+        versions: of the packages of the driver.
+    """
+
+    output: str
+    input: str | None
+    single_writer: bool = False
+    s3: storage.S3Rules = storage.NO_S3_RULES
+    models: LabelerRecipe | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
 def preflight(
-    output_uri: str,
-    input_uri: str | None,
-    *,
-    single_writer: bool,
+    checks: Checks,
     patience: CapacityWait,
-    s3: storage.S3Rules = storage.NO_S3_RULES,
+    console: Console,
+    *,
+    holds_worker: Callable[[Mapping[str, Any]], bool] = lambda node: True,
+    reads: Callable[[Mapping[str, Any]], bool] = lambda node: True,
 ) -> None:
-    """Try storage on a worker, and on every node where a path is local: each node would mean its own disk by it.
+    """Try what a job needs on a node of each kind, where it will run; on every node where a path is local, which may
+    be another disk there.
 
     Args:
-        input_uri: an object of the input; None where there is none left to look for.
         patience: for nodes that are slow to answer.
-        s3: how buckets are read.
+        console: for a warning about packages that differ.
+        holds_worker: whether a node, as `ray.nodes()` has it, may hold a worker, and so needs the checkpoints.
+        reads: whether one may read for workers.
 
     Raises:
-        Refused: in one line, what cannot be read, written or committed, and from where.
+        Refused: in one line, what cannot be read, written, committed or found, and from where.
     """
-    everywhere = storage.is_local(output_uri) or (input_uri is not None and storage.is_local(input_uri))
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if everywhere else [None]
-    with _mark_of_driver(output_uri) as mark:
-        probes = [_start_probe(node, output_uri, input_uri, single_writer, mark, s3) for node in nodes]
-        gone = 0
-        for probe in probes:
-            try:
-                problem = patience.wait(probe, "a process of each node to try storage from")
-            except ray.exceptions.TaskUnschedulableError:
-                gone += 1  # the node was lost just now, and is still on the list
-                continue
-            if problem is not None:
-                raise Refused(problem)
-        if gone == len(probes):
+    everywhere = storage.is_local(checks.output) or (checks.input is not None and storage.is_local(checks.input))
+    used = [node for node in ray.nodes() if holds_worker(node) or reads(node)]
+    nodes = nodes_to_try(used, everywhere=everywhere, here=ray.get_runtime_context().get_node_id())
+    differing: dict[str, str] = {}
+    with _mark_of_driver(checks.output) as mark:
+        probes = [
+            _start_probe(node["NodeID"], checks if holds_worker(node) else replace(checks, models=None), mark)
+            for node in nodes
+        ]
+        answers = [_answer(probe, patience) for probe in probes]
+        if all(answer is None for answer in answers):
             raise Refused("all nodes of the Ray cluster are gone; check `ray status`")
+        for answer in filter(None, answers):
+            if answer.problem:
+                raise Refused(answer.problem)
+            if other := _differing(checks.versions, answer.versions):
+                differing.setdefault(other, answer.node)
+    for other, node in differing.items():
+        console.print(
+            f"warning: node {node} has {other}; rows of its workers may differ a little",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def nodes_to_try(nodes: Sequence[Mapping[str, Any]], *, everywhere: bool, here: str) -> list[Mapping[str, Any]]:
+    """Of nodes as `ray.nodes()` has them those to try things on: one of each kind, or each that is alive.
+
+    A kind is what a node offers and its labels, without what is its own. Nodes that offer no CPU, as a cluster's head
+    often does, run nothing of the job, unless there are no others.
+
+    Args:
+        here: id of the driver's node, which stands for its kind only where no other does.
+    """
+    alive = [node for node in nodes if node["Alive"]]
+    working = [node for node in alive if node["Resources"].get("CPU")] or alive
+    if everywhere:
+        return working
+    kinds: dict[object, Mapping[str, Any]] = {}
+    for node in sorted(working, key=lambda node: node["NodeID"] == here):
+        kinds.setdefault(_kind(node), node)
+    return list(kinds.values())
+
+
+def _kind(node: Mapping[str, Any]) -> object:
+    own = ("node:", "memory", "object_store_memory")
+    offers = {(name, amount) for name, amount in node["Resources"].items() if not name.startswith(own)}
+    return frozenset(offers), frozenset(item for item in node.get("Labels", {}).items() if item[0] != _NODE_ID)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a probe found.
+
+    Attributes:
+        problem: one line; empty if all is well.
+        versions: of the packages there.
+    """
+
+    node: str
+    problem: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def _answer(probe: Any, patience: CapacityWait) -> _Answer | None:
+    """None where the node was lost just now, and was still on the list."""
+    try:
+        answer: _Answer = patience.wait(probe, "a process of each kind of node to try storage from")
+        return answer
+    except ray.exceptions.TaskUnschedulableError:
+        return None
+    except Refused as error:
+        if "No module named" not in str(error):
+            raise
+        raise Refused(
+            f"{error}; a node lacks it: install requirements.lock there, and send labeler along by `labeler submit` or "
+            "--working-dir"
+        ) from None
+
+
+def _differing(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    """E.g. "torch 2.12.0 (here 2.13.0)"; empty where nothing differs."""
+    names = [name for name in ours if theirs.get(name) not in (None, ours[name])]
+    return ", ".join(f"{name} {theirs[name]} (here {ours[name]})" for name in names)
 
 
 def preflight_module(module: UserModule, patience: CapacityWait) -> None:
@@ -138,32 +234,38 @@ def _mark_of_driver(output_uri: str) -> Iterator[str | None]:
         mark.unlink(missing_ok=True)
 
 
-def _start_probe(
-    node: str | None,
-    output_uri: str,
-    input_uri: str | None,
-    single_writer: bool,
-    mark: str | None,
-    s3: storage.S3Rules,
-) -> Any:
-    options: dict[str, Any] = {"num_cpus": 0, "max_retries": 2}
-    if node is not None:
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(_probe).options(**options).remote(output_uri, input_uri, single_writer, mark, s3)
+def _start_probe(node: str, checks: Checks, mark: str | None) -> Any:
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return (
+        ray.remote(_probe)
+        .options(num_cpus=0, max_retries=2, scheduling_strategy=there)
+        .remote(checks, __version__, mark)
+    )
 
 
-def _probe(
-    output_uri: str, input_uri: str | None, single_writer: bool, mark: str | None, s3: storage.S3Rules
-) -> str | None:
-    """On a worker: one line about what is wrong, or None."""
-    s3.apply()
-    here = f"on node {ray.util.get_node_ip_address()}"
+def _probe(checks: Checks, version: str, mark: str | None) -> _Answer:
+    """On a worker: what is wrong here.
+
+    Args:
+        version: of labeler, in the driver.
+        mark: a file that the driver has put beside a local output.
+    """
+    node = ray.util.get_node_ip_address()
+    here = f"on node {node}"
+    checks.s3.apply()
+    if version != __version__:
+        problem = f"labeler {__version__} is installed {here}, and this is labeler {version}"
+        return _Answer(node, f"{problem}; send it along by `labeler submit` or --working-dir, or install it there")
     if mark is not None and not os.path.exists(mark):
-        return f"output {output_uri} is another disk {here}; use object storage, or a file system all nodes share"
+        problem = f"output {checks.output} is another disk {here}"
+        return _Answer(node, f"{problem}; use object storage, or a file system all nodes share")
     try:
-        if input_uri is not None and storage.head(input_uri) is None:
-            return f"input {storage.redact(input_uri)} is not there {here}; all nodes must see the same storage"
-        storage.check_put_if_absent(output_uri, single_writer=single_writer)
+        if checks.input is not None and storage.head(checks.input) is None:
+            shown = storage.redact(checks.input)
+            return _Answer(node, f"input {shown} is not there {here}; all nodes must see the same storage")
+        storage.check_put_if_absent(checks.output, single_writer=checks.single_writer)
+        if checks.models is not None:
+            checks.models.find()
     except LabelerError as error:
-        return str(error)
-    return None
+        return _Answer(node, str(error) if here in str(error) else f"{here}: {error}")
+    return _Answer(node, versions=package_versions())

@@ -25,7 +25,7 @@ from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_worke
 from labeler.pipeline.connection import connect
 from labeler.pipeline.display import Display
 from labeler.pipeline.gpus import require_gpus
-from labeler.pipeline.preflight import preflight, preflight_module, readable_uri
+from labeler.pipeline.preflight import Checks, preflight, preflight_module, readable_uri
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.shared import Shared
@@ -101,12 +101,14 @@ def carry_out(
                 preflight_module(job.checkpoint.module, patience)
             workers = _workers(job, started_here, make_detector, patience, console)
             waits_s = cluster.limit_waiting(job.config.ray, workers)
+            source = readable_uri(work, redo.folders[-1] if redo else output)
+            models = None if started_here else labeler_recipe(job, threads=1, make_detector=make_detector)
             preflight(
-                output,
-                readable_uri(work, redo.folders[-1] if redo else output),
-                single_writer=single_writer,
-                patience=patience,
-                s3=s3_rules(job.config, job.own),
+                Checks(output, source, single_writer, s3_rules(job.config, job.own), models, package_versions()),
+                patience,
+                console,
+                holds_worker=lambda node: workers.place.allows(node) and cluster.has_room(workers, [node["Resources"]]),
+                reads=workers.read_place.allows,
             )
             run = create()
             write_excluded(run, excluded)
