@@ -16,7 +16,7 @@ from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.labels.unit_work import UnitWork
 from labeler.runs import Run, UnitKey, layout, read_snapshot, read_unit_file
 from labeler.runs.erasure.erase import forget
-from labeler.runs.erasure.excluded import read_excluded
+from labeler.runs.erasure.excluded import Excluded, read_excluded, write_excluded
 from labeler.runs.receipts import ReceiptLog
 from labeler.runs.report import Report, build_report
 from labeler.runs.sums import sums_of
@@ -123,6 +123,9 @@ def test_a_unit_that_was_written_again_is_read(run: Run) -> None:
 def test_receipts_under_another_list_of_images_to_forget_do_not_count(run: Run) -> None:
     keep(run, UNITS)
     name = "part-1.tar/0.jpg"
+    assert report_of(run).images_to_forget == 0
+    write_excluded(run, Excluded.of([name]))  # as a job with `input.exclude` does; no unit file is changed
+    assert report_of(run).images_to_forget == 1
     forget(run, [name])
     assert report_of(run).statuses == {"labeled": 3, "empty": 4, "decode_error": 4, "removed": 1}
     assert report_of(run) == build_report(read_snapshot(run), receipts=False)
