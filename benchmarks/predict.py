@@ -129,11 +129,15 @@ def counted_kernels(counted: Counted, *, fused: bool) -> Kernels:
         counted.kernel("combine", [full, moved] + ([] if position is None else [position]), outputs)
         return found
 
-    def two_softmaxes(scores: Tensor, bias: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        over_tokens, total = torch.empty_like(scores), scores.new_empty(scores[:, 0].shape, dtype=torch.float32)
+    def look(
+        vision: Tensor, keys: Tensor, values: Tensor, bias: Tensor, out_bias: Tensor, heads: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        scores = torch.bmm(vision, keys.transpose(1, 2))
+        over_tokens = torch.empty_like(scores)
         counted.kernel("softmax over tokens", [scores, bias], [over_tokens])
         counted.kernel("softmax over positions", [scores], [scores])
-        return over_tokens, scores, total
+        seen = torch.bmm(over_tokens, values + out_bias / heads)
+        return seen, scores, scores.new_empty(scores[:, 0].shape, dtype=torch.float32)
 
     def quietly(call: Callable[..., Any]) -> Callable[..., Any]:
         """Without what it takes to make the outputs on "meta"."""
@@ -147,10 +151,10 @@ def counted_kernels(counted: Counted, *, fused: bool) -> Kernels:
         return alone
 
     kernels = replace(PLAIN, sample=quietly(sample))
-    return replace(kernels, combine=quietly(combine), two_softmaxes=quietly(two_softmaxes)) if fused else kernels
+    return replace(kernels, combine=quietly(combine), look=quietly(look)) if fused else kernels
 
 
-_NAMES = ("sample", "combine", "softmax over tokens", "softmax over positions")
+_NAMES = ("sample", "combine", "softmax over tokens", "softmax over positions", "bmm", "add", "div")
 
 
 @contextmanager

@@ -12,11 +12,11 @@ import torch
 
 from labeler.detectors.grounding_dino.fast import FastForward
 from labeler.detectors.grounding_dino.fast.combine_triton import combine_triton
-from labeler.detectors.grounding_dino.fast.kernels import LayerNorm, combine, two_softmaxes
+from labeler.detectors.grounding_dino.fast.kernels import LayerNorm, combine, look, two_softmaxes
 from labeler.detectors.grounding_dino.fast.kernels_triton import TRITON
 from labeler.detectors.grounding_dino.fast.sampling import Grid, sample
 from labeler.detectors.grounding_dino.fast.sampling_triton import sample_triton
-from labeler.detectors.grounding_dino.fast.softmax_triton import two_softmaxes_triton
+from labeler.detectors.grounding_dino.fast.softmax_triton import look_triton, two_softmaxes_triton
 from labeler.detectors.grounding_dino.split_forward import SplitForward
 from tests.detector_parts import one_chunk, tiny_model
 from tests.kernel_references import POSITIONS, SHAPES, by_grid_sample, exact_softmaxes
@@ -106,9 +106,12 @@ def test_both_softmaxes_equal_float64(dtype, positions, tokens, heads):
     padding = torch.zeros(2, heads, tokens, dtype=torch.bool)
     padding[1, :, tokens // 2 :] = True
     bias = torch.randn(2, heads * tokens).masked_fill(padding.flatten(1), float("-inf")).to(dtype)
-    over_tokens, over_positions = exact_softmaxes(scores, bias, heads)
-    for softmaxes in (two_softmaxes_triton, two_softmaxes):
-        first, second, total = softmaxes(scores.clone(), bias, heads)
+    biased, none = scores + bias[:, None], torch.zeros_like(bias)
+    ways = (
+        (two_softmaxes_triton(scores.clone(), bias, heads), exact_softmaxes(scores, bias, heads)),
+        (two_softmaxes(biased.clone(), heads), exact_softmaxes(biased, none, heads)),
+    )
+    for (first, second, total), (over_tokens, over_positions) in ways:
         assert first.dtype == second.dtype == dtype
         assert total.dtype == torch.float32
         torch.testing.assert_close(first.double(), over_tokens, atol=ROUNDING[dtype], rtol=0)
@@ -118,6 +121,18 @@ def test_both_softmaxes_equal_float64(dtype, positions, tokens, heads):
         assert divided.isfinite().all()
         divided, exact = (each.transpose(1, 2)[tokens_only] for each in (divided, over_positions))
         torch.testing.assert_close(divided, exact, atol=ROUNDING[dtype], rtol=0)
+
+
+def test_looking_without_copied_biases_is_looking():
+    vision, keys, values = torch.randn(2, 40, 16), torch.randn(2, 12, 16), torch.randn(2, 12, 16)
+    bias, out_bias = torch.randn(2, 12), torch.randn(16)
+    bias[1, 2:4] = float("-inf")
+    expected = look(vision, keys, values, bias, out_bias, 3)
+    seen, weights, total = look_triton(vision, keys, values, bias, out_bias, 3)
+    torch.testing.assert_close(seen, expected[0], atol=1e-5, rtol=0)
+    known = bias.isfinite()
+    ours, theirs = ((each / sums[:, None]).transpose(1, 2)[known] for each, sums in ((weights, total), expected[1:]))
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
 @pytest.mark.slow  # in the interpreter; each kernel by itself is not

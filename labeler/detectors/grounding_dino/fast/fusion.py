@@ -36,7 +36,7 @@ class Fusion:
     absorbed_query: Tensor  # (h, d, d): scale Wq
     query_bias: Tensor  # (h, d): scale bq
     absorbed_out: Tensor  # (h, d, d): Wo with the gate of the image
-    out_bias_part: Tensor  # (d,): of each head, whose shares of the tokens sum to 1, so that all of them add it once
+    out_bias: Tensor  # (d,)
     absorbed_value: Tensor  # (h, d, d): Wv' Wo' with the gate of the text
     text_bias: Tensor  # (d,)
 
@@ -66,7 +66,7 @@ class Fusion:
             kept(by_head(attn.vision_proj.weight) * attn.scale),
             kept(unflatten(attn.vision_proj.bias.detach().double(), 0, (heads, -1)) * attn.scale),
             kept(out_by_head(attn.out_vision_proj.weight) * image_gate),
-            kept(attn.out_vision_proj.bias.double() * image_gate / heads),
+            kept(attn.out_vision_proj.bias.double() * image_gate),
             kept(torch.einsum("hwd,hwe->hde", by_head(attn.values_vision_proj.weight), to_text) * text_gate),
             kept(text_bias * text_gate),
         )
@@ -87,14 +87,11 @@ class Fusion:
             for linear in (self.key, self.value)
         )
         keys = (key @ self.absorbed_query).flatten(1, 2)  # (batch, h tokens, d)
-        values = (value @ self.absorbed_out + self.out_bias_part).flatten(1, 2)  # (batch, h tokens, d)
+        values = (value @ self.absorbed_out).flatten(1, 2)  # (batch, h tokens, d)
         bias = (key @ self.query_bias[:, :, None]).flatten(1)  # (batch, h tokens)
         if padding is not None:
             bias = bias.masked_fill(padding.repeat(1, heads), float("-inf"))
-        # Products alone: torch would first write a bias that all positions share to each of them.
-        scores = torch.bmm(vision, keys.transpose(1, 2))  # (batch, positions, h tokens)
-        over_tokens, weights, total = kernels.two_softmaxes(scores, bias, heads)
-        seen_by_vision = torch.bmm(over_tokens, values)
+        seen_by_vision, weights, total = kernels.look(vision, keys, values, bias, self.out_bias, heads)
         # Before it is divided this is a sum over thousands of positions, for which a half has no room: so part of it.
         unused, columns = self.text_bias[None, None], weights.transpose(1, 2)
         gathered = torch.baddbmm(unused, columns, vision, beta=0, alpha=_PART)

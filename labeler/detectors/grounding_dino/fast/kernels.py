@@ -63,27 +63,43 @@ def combine(full: Tensor, moved: Tensor, norms: tuple[LayerNorm, ...] = (), posi
     return Features(out, out.to(moved.dtype), placed)
 
 
-def two_softmaxes(scores: Tensor, bias: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def look(
+    vision: Tensor, keys: Tensor, values: Tensor, bias: Tensor, out_bias: Tensor, heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What positions see of tokens, and how much each position counts for each token.
+
+    Args:
+        vision: (batch, positions, d).
+        keys, values: (batch, heads tokens, d).
+        bias: (batch, heads tokens), added to the scores; -inf for padding.
+        out_bias: (d,), added to what is seen.
+
+    Returns:
+        (batch, positions, d); the weights and their sums, as of `two_softmaxes`.
+    """
+    scores = torch.baddbmm(bias[:, None], vision, keys.transpose(1, 2))  # (batch, positions, heads tokens)
+    over_tokens, weights, total = two_softmaxes(scores, heads)
+    return torch.baddbmm(out_bias[None, None], over_tokens, values), weights, total
+
+
+def two_softmaxes(scores: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """The softmax of scores over the tokens of each head, and the one over the positions but for its division.
 
     A softmax along the positions' axis is slow on every device, so it is written out, and its division left to where
     there is less to divide.
 
     Args:
-        scores: (batch, positions, heads tokens), used up.
-        bias: (batch, heads tokens) in their dtype, added to them; -inf for padding.
+        scores: (batch, positions, heads tokens), used up; -inf throughout in a column that is padding.
 
     Returns:
-        (batch, positions, heads tokens) in the dtype of the scores, twice: the first 0 in a column of padding, the
-        second anything there; (batch, heads tokens) float32, the second's sums over the positions, at least 1 but in a
-        column of padding.
+        (batch, positions, heads tokens) in the dtype of the scores, twice; (batch, heads tokens) float32, the second's
+        sums over the positions, at least 1 but in a column of padding, where the second is 0.
     """
-    biased = scores.add_(bias[:, None]) if scores.dtype == torch.float32 else scores.float() + bias[:, None]
-    grouped: Tensor = biased.unflatten(-1, (heads, -1))  # type: ignore[no-untyped-call]
-    over_tokens = torch.softmax(grouped, -1).flatten(2).to(scores.dtype)
+    grouped: Tensor = scores.unflatten(-1, (heads, -1))  # type: ignore[no-untyped-call]
+    over_tokens = torch.softmax(grouped, -1).flatten(2)  # sums in float32 in any dtype
     highest = scores.amax(1, keepdim=True)
     highest = highest.masked_fill(highest == float("-inf"), 0.0)
-    weights = scores.sub_(highest).exp_()  # a bias that all positions share makes no difference here
+    weights = scores.sub_(highest).exp_()
     return over_tokens, weights, weights.sum(1, dtype=torch.float32)
 
 
@@ -93,10 +109,10 @@ class Kernels:
 
     sample: Sampler
     combine: Callable[[Tensor, Tensor, tuple[LayerNorm, ...], Tensor | None], Features]
-    two_softmaxes: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
+    look: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
 
 
-PLAIN = Kernels(sample, combine, two_softmaxes)
+PLAIN = Kernels(sample, combine, look)
 
 
 def kernels_for(device: torch.device) -> tuple[Kernels, ...]:

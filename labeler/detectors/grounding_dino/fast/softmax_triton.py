@@ -1,4 +1,4 @@
-"""`kernels.two_softmaxes` in two GPU kernels, which go over the scores once each."""
+"""`kernels.look` in three products, and two GPU kernels that go over the scores once each."""
 
 from __future__ import annotations
 
@@ -81,8 +81,24 @@ def over_positions_kernel(  # type: ignore[no-untyped-def]
     tl.store(target, total, mask=inside)
 
 
+def look_triton(
+    vision: Tensor, keys: Tensor, values: Tensor, bias: Tensor, out_bias: Tensor, heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `kernels.look`; in a column of padding the weights are anything.
+
+    Its products have no bias: torch would first write one that all positions share to each of them. Each head's shares
+    of the tokens sum to 1, so that a part of `out_bias` in every value is all of it once.
+    """
+    scores = torch.bmm(vision, keys.transpose(1, 2))
+    over_tokens, weights, total = two_softmaxes_triton(scores, bias, heads)
+    return torch.bmm(over_tokens, values + out_bias / heads), weights, total
+
+
 def two_softmaxes_triton(scores: Tensor, bias: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As `kernels.two_softmaxes`."""
+    """As `kernels.two_softmaxes`, with a bias (batch, heads tokens), -inf for padding, that is added over the tokens.
+
+    The softmax over the positions of a column does not depend on it.
+    """
     batch, positions, columns = scores.shape
     tokens = columns // heads
     scores = scores.contiguous()
