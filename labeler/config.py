@@ -220,7 +220,7 @@ class RayConfig(Section):
     label_selector: LabelSelector = Field(default_factory=dict)  # only nodes with these labels get workers
     read_label_selector: LabelSelector = Field(default_factory=dict)  # and only such nodes read for them
     read_cpus: float = Field(0.25, gt=0)
-    read_tasks: int | None = Field(None, gt=0)  # shards read at the same time; None: two for each worker
+    read_tasks: int | None = Field(None, gt=0)  # shards read at once; None: two a worker, eight where nodes may join
     wave_units: int = Field(1_000_000, gt=0)  # bound on one Dataset's blocks: the driver takes about 1 kB for each
     start_timeout_s: float = Field(1800.0, gt=0)  # how long to wait for capacity before giving up
     seed: int | None = None  # order in which shards are worked; None: another in each job, so that two share the work
