@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice, product
 from typing import Any
 
 import pytest
@@ -37,9 +39,9 @@ def scored(network: Sam3Network, pixels: torch.Tensor, images: list[int], passes
         return network.detect(image.take(torch.tensor(images)), text.take(torch.tensor(passes)))
 
 
-def theirs(model: Any, pixels: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+def theirs(model: Any, pixels: torch.Tensor, ids: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """(scores, corners) of one image and one phrase, by transformers' forward and the rule of its post-processing."""
-    ids = list(PHRASES[number][2])
+    ids = list(ids)
     gap = TOKENS - len(ids)
     with torch.inference_mode():
         out = model(
@@ -57,7 +59,7 @@ def test_pairs_of_images_and_phrases_are_scored_as_transformers_scores_each(mode
     assert found.scores.shape == (len(pairs), QUERIES, 1)
     assert bool(found.finite.all())
     for row, (image, number) in enumerate(pairs):
-        scores, boxes = theirs(model, pixels[image : image + 1], number)
+        scores, boxes = theirs(model, pixels[image : image + 1], PHRASES[number][2])
         torch.testing.assert_close(found.scores[row, :, 0], scores, atol=1e-5, rtol=0)
         torch.testing.assert_close(found.boxes[row], boxes, atol=1e-5, rtol=0)
     assert found.scores.std() > 0.01  # phrases and images differ
@@ -70,6 +72,27 @@ def test_a_phrase_is_scored_alike_in_any_company(model: Any, pixels: torch.Tenso
     together = scored(network, pixels, [0, 1, 2, 1], [1, 2, 2, 0])
     torch.testing.assert_close(alone.scores[0], together.scores[1], atol=5e-6, rtol=0)
     torch.testing.assert_close(alone.boxes[0], together.boxes[1], atol=5e-6, rtol=0)
+
+
+def test_1203_phrases_are_as_many_passes_each_as_transformers_scores_it(model: Any, pixels: torch.Tensor) -> None:
+    words = islice(product(range(3, 100), repeat=2), 1203)
+    plan = PhrasePasses(
+        tuple(TokenizedPhrase(number + 1, f"thing {number}", (1, *ids, 2)) for number, ids in enumerate(words))
+    )
+    network = Sam3Network(model, plan, Setup("drawn", RULE, None))
+    chosen = [0, 1, 600, 1201, 1202]
+    with torch.inference_mode():
+        image, text = network.encode_image(pixels[:1]), network.encode_text()
+        found = [
+            network.detect(image.take(torch.zeros(len(part), dtype=torch.long)), text.take(part))
+            for part in torch.arange(plan.passes).split(64)
+        ]
+    scores, boxes = torch.cat([part.scores for part in found]), torch.cat([part.boxes for part in found])
+    assert (plan.passes, len(scores)) == (1203, 1203)
+    for number in chosen:
+        expected = theirs(model, pixels[:1], plan.phrases[number].ids)
+        torch.testing.assert_close(scores[number, :, 0], expected[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(boxes[number], expected[1], atol=1e-5, rtol=0)
 
 
 def test_half_precision_is_near_and_its_boxes_are_not_rounded(model: Any, pixels: torch.Tensor) -> None:
