@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 # For decoding: eight photographs of 12 megapixels take 0.9 GB as JPEG and 1.6 GB as WebP, so few images ever wait.
 DECODE_BYTES = 2 << 30
+MAX_PIXELS = 178_956_970  # of an image, where Pillow calls it a bomb: 1.5 GB while decoding, 3 GB as WebP
 
 
 class ByteBudget:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from labeler import plain_yaml
+from labeler.byte_budget import MAX_PIXELS
 from labeler.errors import Refused, did_you_mean
 from labeler.storage import printable, read_regular, redact
 
@@ -157,7 +158,7 @@ class DetectConfig(Section):
     # Decode large JPEGs at 1/2, 1/4 or 1/8 where the detector needs no more; not bit-equal.
     jpeg_draft: Annotated[bool, OF_LABELER] = False
     jpeg_decoder: Literal["pillow"] = "pillow"  # there is no other at present
-    max_pixels: Annotated[int, ROWS] = Field(178_956_970, gt=0)  # larger images become rows with status too_large
+    max_pixels: Annotated[int, ROWS] = Field(MAX_PIXELS, gt=0)  # larger images become rows with status too_large
     # (image, chunk) pairs in one forward; None: by device.
     pairs_per_batch: Annotated[int | None, OF_LABELER] = Field(None, gt=0)
     # Record shapes that come often, and replay them, where a trial finds that faster.

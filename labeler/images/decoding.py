@@ -16,11 +16,10 @@ from PIL import Image as pillow
 from PIL import ImageFile as pillow_file
 from PIL import WebPImagePlugin as pillow_webp
 
+from labeler.byte_budget import MAX_PIXELS
 from labeler.errors import LabelerError
 from labeler.images import headers, tiff_tags
 from labeler.images.upright import WEBP_BYTES_PER_PIXEL, decoding_bytes, upright_rgb
-
-MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a bomb: 1.5 GB while decoding, 3 GB as WebP
 
 _MAX_TIFF_NUMBERS = 1 << 19  # offsets and sizes of 260 thousand strips; 80 MB of the interpreter's memory
 _TILE_PIXELS = 1 << 24  # a TIFF tile is decoded whole, so it may be as large as its image, or 4096 x 4096
