@@ -37,10 +37,12 @@ code=0
 srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 bash -c 'mkdir -p "$RAY_TMPDIR" && exec "$@"' each \
   ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats -- \
-  python -m labeler label "$@" ray.address=auto || code=$?
+  bash -c 'touch "$RAY_TMPDIR/began" && exec python -m labeler label "$@" ray.address=auto' labeler "$@" || code=$?
 
-# 1 is incomplete: the same command goes on. 2 is refused: the log says why, and another try would be refused, too.
-if [ "$code" = 1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "$requeues" ]; then
+# symmetric-run ends with 0 where Ray itself does not start.
+if [ "$code" = 0 ] && [ ! -e "$RAY_TMPDIR/began" ]; then code=1; fi
+# 2 is refused: the log says why, and another try would be refused, too. After all else the same command goes on.
+if [ "$code" != 0 ] && [ "$code" != 2 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "$requeues" ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -71,9 +71,10 @@ def test_what_a_forward_read_of_what_is_kept_is_told(tmp_path) -> None:
     with torch.inference_mode():
         fast.encode_image(torch.randn(1, 3, 64, 96))
         first = dict(fast._backbone.last)
-        assert any(mask is not None for mask in first.values())
+        assert {name for name, _ in first} == {"axes", "mask"}
+        assert any(kept is not None for (name, _), kept in first.items() if name == "mask")
         fast.encode_image(torch.randn(1, 3, 96, 64))
         assert fast._backbone.last.keys() == first.keys()
         fast.encode_image(torch.randn(1, 3, 64, 96))
-        for number, mask in fast._backbone.last.items():
-            assert mask is first[number]
+        for name, kept in fast._backbone.last.items():
+            assert kept is first[name]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from labeler.detectors import GroundingDino, batched, passes
-from labeler.detectors.batch_size import MOST_PAIRS, MOST_POSITIONS, find_pairs
+from labeler.detectors.batch_size import MOST_PAIRS, MOST_POSITIONS, find_pairs, most_images
 from labeler.errors import Refused
 from tests.detector_parts import assert_same, photo
 
@@ -96,3 +96,14 @@ def test_the_trial_runs_the_detector_s_own_forward(checkpoint) -> None:
     assert detector.pairs_per_batch == 1
     assert 0 < detector._seconds_of(1) < 60
     assert 0 < detector._seconds_of(3) < 60
+
+
+def test_images_go_together_as_far_as_attention_takes_their_windows(checkpoint, monkeypatch) -> None:
+    assert [most_images(*size) for size in ((800, 1333), (1200, 2000), (40, 40), (9000, 9000))] == [32, 21, 32, 1]
+    detector = GroundingDino(checkpoint, ["cat"], device="cpu", threads=1, pairs_per_batch=4)
+    batch, together = [detector.prepare(photo(seed)) for seed in range(4)], []
+    start = detector._start
+    monkeypatch.setattr(detector, "_start", lambda images: together.append(len(images)) or start(images))
+    monkeypatch.setattr(batched, "most_images", lambda height, width: 3)
+    assert len(detector.detect_prepared(batch)) == 4
+    assert together == [3, 1]

@@ -190,3 +190,12 @@ def test_once_a_job_is_about_to_end_nothing_is_begun_and_what_is_at_work_is_coun
     assert ledger.begin("000000", 2) is None
     ledger.finish("000000", 1)
     assert ledger.begin_no_more() == 0
+
+
+def test_the_workers_of_a_pass_are_counted() -> None:
+    ledger = Ledger()
+    for worker in ("a", "b", "a"):
+        ledger.worker_is_up(worker)
+    assert ledger.workers_up() == 2
+    ledger.reset()
+    assert ledger.workers_up() == 0

@@ -118,3 +118,23 @@ def test_a_model_or_vocabulary_that_stays_at_home_is_refused(tmp_path: Path) -> 
         require_reachable(make_config({**VALUES, "vocabulary": f"../{outside.name}"}), tmp_path, package)
     with pytest.raises(Refused, match=r"masks\.model models does not travel"):
         require_reachable(make_config({**VALUES, "masks": {"model": "models"}}), tmp_path, package)
+
+
+def test_files_that_usually_hold_credentials_stay_at_home(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    for name in ("c.yaml", "mine.py", ".env", ".netrc", ".aws/credentials", "deep/.ssh/id_ed25519"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    sent = {name for name in collect(tmp_path, config).files if not name.startswith("labeler/")}
+    assert sent == {"c.yaml", "mine.py"}
+
+
+def test_a_file_that_is_gone_before_it_is_sent_is_one_line(tmp_path: Path) -> None:
+    config, gone = tmp_path / "c.yaml", tmp_path / "gone.py"
+    config.write_text("a: 1")
+    gone.write_text("")
+    package = collect(tmp_path, config)
+    gone.unlink()
+    assert "files" in str(package)
+    with pytest.raises(Refused, match=r"gone\.py cannot be sent: No such file or directory; name it in \.rayignore"):
+        package.write(tmp_path / "package.zip")

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-MOST_PAIRS = 32  # also the most images: from 48 on, Swin's windows are more than an attention kernel takes in a batch
+MOST_PAIRS = 32
+_MOST_WINDOWS, _WINDOW = 65_535, 28  # of Swin in one attention, as many as a GPU's grid takes; pixels of a side of one
 MOST_POSITIONS = 2**31 // 2048  # of all pairs: beyond it, feed-forwards (2048 wide) pass the range of 32-bit indices
 _WORTH_IT = 1.03  # a doubled batch has to be this much faster per pair, for the memory it takes
 
@@ -39,3 +40,9 @@ def _seconds_if_it_fits(seconds_of: Callable[[int], float], pairs: int) -> float
         return seconds_of(pairs)
     except torch.OutOfMemoryError:
         return None
+
+
+def most_images(height: int, width: int) -> int:
+    """How many images of this size may go through the backbone at once, whatever the memory."""
+    windows = -(-height // _WINDOW) * -(-width // _WINDOW)
+    return max(1, min(MOST_PAIRS, _MOST_WINDOWS // windows))

@@ -19,7 +19,7 @@ import torch
 from labeler.checkpoints import DetectorCheckpoint
 from labeler.config import DetectConfig, ModelConfig
 from labeler.detectors.agreement import check_picture
-from labeler.detectors.batch_size import MOST_PAIRS, find_pairs
+from labeler.detectors.batch_size import MOST_PAIRS, find_pairs, most_images
 from labeler.detectors.clock import seconds_on
 from labeler.detectors.cuda import memory_named
 from labeler.detectors.graphs import GraphRecorder, Recorded, in_a_line, try_out
@@ -216,7 +216,8 @@ class BatchedDetector:
             groups.setdefault(image.shape, []).append(place)
         for places in groups.values():
             while places:
-                together = places[: self.images_per_forward]
+                most = most_images(*batch[places[0]].shape[:2])
+                together = places[: min(self.images_per_forward, most)]
                 try:
                     started = self._start([batch[place] for place in together])
                 except torch.OutOfMemoryError:

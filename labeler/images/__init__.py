@@ -1,7 +1,7 @@
 """Encoded bytes to upright RGB pixels: formats, headers that lie, what a picture may cost."""
 
+from labeler.byte_budget import MAX_PIXELS
 from labeler.images.decoding import (
-    MAX_PIXELS,
     Image,
     ImageError,
     LeastShape,

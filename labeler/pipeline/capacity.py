@@ -121,6 +121,15 @@ def _nothing() -> None:
     """Run where a worker would fit; a task that waits is also what an autoscaler adds nodes for."""
 
 
+def require_readers(place: Place) -> None:
+    """Refused when reading may run on no node of the cluster, and nothing adds nodes to it."""
+    if not alive_nodes(place) and not launches_nodes():
+        raise Refused(
+            f"no node of the cluster may read{place}: it has {describe_nodes(alive_nodes())}; change "
+            "ray.read_label_selector"
+        )
+
+
 def announcing_loss(
     workers: Workers, timeout_s: float, console: Console, every_s: float = _LOOK_S
 ) -> AbstractContextManager[None]:

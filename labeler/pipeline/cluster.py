@@ -103,7 +103,8 @@ def size_workers(config: RayConfig, nodes: Sequence[Mapping[str, float]], *, may
         cpus = config.cpus_per_worker or _whole_or_part(share)
     bounds = [bound for bound in (config.workers, config.max_workers) if bound is not None]
     count = min(count, *bounds) if bounds else count
-    most = min(bounds) if bounds else None if may_grow else count
+    # Without GPUs nothing but their number keeps workers from taking all CPUs of a large node, a model each.
+    most = min(bounds) if bounds else None if may_grow and gpus else count
     threads = max(1, math.floor(config.cpus_per_worker)) if config.cpus_per_worker else None
     return Workers(count, gpus, cpus, most, threads, Place.of(config), Place.of_readers(config))
 

@@ -106,6 +106,11 @@ class Ledger:
             self._last_sign = time.monotonic()
             self._up.add(worker)
 
+    def workers_up(self) -> int:
+        """How many workers have loaded their model in this pass."""
+        with self._lock:
+            return len(self._up)
+
     def worker_is_down(self, worker: str) -> None:
         """A worker could not load its model."""
         with self._lock:

@@ -94,7 +94,10 @@ def launches_nodes() -> bool:
 
 def drains_here() -> bool:
     """In a worker: whether its node is about to be taken away, as far as Ray was told (`ray drain-node`)."""
-    return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
+    try:
+        return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
+    except Exception:  # Ray's control process does not answer just now, which is no reason to give a unit up
+        return False
 
 
 def threads_here(gpus: float, cpus: float) -> int:

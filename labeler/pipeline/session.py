@@ -21,7 +21,7 @@ from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
 from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.budget import UNLIMITED, Budget, Spending
-from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers
+from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers, require_readers
 from labeler.pipeline.connection import connect, starts_ray
 from labeler.pipeline.display import Display
 from labeler.pipeline.gpus import require_gpus
@@ -86,7 +86,6 @@ def carry_out(
     """
     if run is not None:
         add_context(console, run=run.manifest.run_id)
-    budget.require_room(job.unit_seconds)
     output, single_writer = storage.absolute_uri(job.config.output.uri), job.config.output.single_writer
     with refusals():
         excluded = load_excluded(map(storage.absolute_uri, job.config.input.exclude))
@@ -94,6 +93,7 @@ def carry_out(
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         write_excluded(run, excluded)  # what is labeled by now is named at the end
         return _finish(before or read_snapshot(run))
+    budget.require_room(job.unit_seconds)
     startup.step("starting Ray" if starts_ray(job.config.ray.address) else "joining the Ray cluster")
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         storage.check_put_if_absent(output, single_writer=single_writer)
@@ -165,6 +165,8 @@ def _workers(
         settings = settings.model_copy(update={"gpus_per_worker": 0.0})
     own = make_detector is None and device != "cpu"
     workers = await_workers(settings, started_here=started_here, gpus=own, patience=patience)
+    if not started_here:
+        require_readers(workers.read_place)
     if _needs_cuda(job, workers, make_detector):
         require_gpus(workers, patience, console)
     return workers

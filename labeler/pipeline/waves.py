@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import ray
@@ -73,7 +74,7 @@ def run_waves(
         while left := progress.left(plan):
             wave = next_wave(plan, progress, tried, seed, wave_units, limits, careful=careful)
             reasons: dict[str, str] = {}
-            most_unwritten = max(LEAST_UNWRITTEN, 2 * CONCURRENT_UNITS * workers.count)
+            most_unwritten = partial(_most_unwritten, workers, ledger)
             try:
                 with closing(_stream(wave, read, worker, workers, read_cpus, read_tasks, ledger)) as receipts:
                     _take(receipts, reasons, on_receipt, most_unwritten)
@@ -88,10 +89,9 @@ def run_waves(
             begun, raised = ray.get([ledger.unfinished.remote(), ledger.unlabeled_again.remote()])
             killers = _suspects(left, [(shard_id, unit) for shard_id, unit, starts in begun if starts >= MAX_STARTS])
             raisers = _suspects(left, raised)
-            most_unwritten = len(killers) + len(raisers) + 1
-            _take(label_suspects(killers, read, worker, workers), reasons, on_receipt, most_unwritten)
+            _take(label_suspects(killers, read, worker, workers), reasons, on_receipt)
             apart = label_suspects(raisers, read, worker, workers, most_in_vain=MOST_IN_VAIN)
-            _take(apart, reasons, on_receipt, most_unwritten)
+            _take(apart, reasons, on_receipt)
             ray.get(ledger.reset.remote())
             before, progress = progress, read_progress(run, len(plan))
             idle = 0 if progress.commits > before.commits else idle + 1
@@ -106,9 +106,12 @@ def _take(
     receipts: Iterable[Receipt],
     reasons: dict[str, str],
     on_receipt: Callable[[Receipt], None],
-    most_unwritten: int,
+    most_unwritten: Callable[[], int] | None = None,
 ) -> None:
     """Hand all receipts on, and note what their errors say.
+
+    Args:
+        most_unwritten: how many units in a row may be labeled and not written; None: any number.
 
     Raises:
         _OutputClosed: so many units in a row were labeled and not written.
@@ -120,10 +123,16 @@ def _take(
         on_receipt(receipt)
         if receipt.unwritten:
             unwritten += 1
-            if unwritten >= most_unwritten:
+            if most_unwritten and unwritten >= LEAST_UNWRITTEN and unwritten >= most_unwritten():
                 raise _OutputClosed(receipt.error)
         elif receipt.kind == "unit" and not receipt.error:
             unwritten = 0
+
+
+def _most_unwritten(workers: Workers, ledger: Any) -> int:
+    """Twice what is in flight on as many workers as there are by now."""
+    up: int = max(workers.count, ray.get(ledger.workers_up.remote()))
+    return max(LEAST_UNWRITTEN, 2 * CONCURRENT_UNITS * up)
 
 
 def _start_ledger(run: Run, progress: Progress) -> Any:

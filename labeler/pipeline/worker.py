@@ -130,6 +130,7 @@ class LabelUnits:
         if drains_here():
             self._leave()
         if (committed := self._committed(shard_id, number)) is not None:
+            ray.get(self._ledger.finish.remote(shard_id, number))
             return committed
         while (begun := ray.get(self._ledger.begin.remote(shard_id, number))) is None:
             time.sleep(_STILL_S)  # the job is about to end
@@ -137,10 +138,17 @@ class LabelUnits:
             return Receipt("unit", shard_id, number, error=OFTEN_BEGUN)
         try:
             with self._working():
-                receipt = self._label_and_commit(unit_of(block), reading_of(block))
+                return self._begun(block, shard_id, number)
         except _NodeDrains:
             ray.get(self._ledger.finish.remote(shard_id, number))
             self._leave()
+
+    def _begun(self, block: pa.Table, shard_id: str, number: int) -> Receipt:
+        """Label a unit whose start is noted, and note its end."""
+        try:
+            receipt = self._label_and_commit(unit_of(block), reading_of(block))
+        except _NodeDrains:
+            raise
         except Unlabeled as error:
             ray.get(self._ledger.unlabeled.remote(shard_id, number))
             return Receipt("unit", shard_id, number, error=str(error))

@@ -80,7 +80,8 @@ def build_report(snapshot: Snapshot, *, receipts: bool = True) -> Report:
     """
     run, plan, progress = snapshot.run, snapshot.plan, snapshot.progress
     totals, excluded = Totals(), read_excluded(run)
-    left = take_receipts(run, progress, excluded, totals) if receipts else progress
+    mine = _of_the_plan(snapshot)
+    left = take_receipts(run, mine, excluded, totals) if receipts else mine
     _add_rows(replace(snapshot, progress=left), excluded, totals)
     problems = _check_indices(totals, progress)
     planned, exact = progress.images_known(plan)
@@ -118,6 +119,14 @@ def _skipped_files(run: Run, progress: Progress) -> dict[str, int]:
 def _in_marker(uri: str) -> Counter[str]:
     with undamaged(uri, "remove it and run the label command again"):
         return skipped.from_bytes(storage.read_bytes(uri))
+
+
+def _of_the_plan(snapshot: Snapshot) -> Progress:
+    """Without what another job has committed meanwhile of an extension that this plan does not have."""
+    known, progress = {planned.shard_id for planned in snapshot.plan}, snapshot.progress
+    units = {shard_id: progress.units[shard_id] for shard_id in progress.units.keys() & known}
+    sizes = {shard_id: progress.sizes[shard_id] for shard_id in progress.sizes.keys() & known}
+    return replace(progress, units=units, sizes=sizes)
 
 
 def _add_rows(snapshot: Snapshot, excluded: Excluded, totals: Totals) -> None:

@@ -28,8 +28,6 @@ SUMS = pa.struct(
     ]
 )
 
-_WHEN = ("committed_at", "first", "last")
-
 
 @dataclass(frozen=True)
 class UnitSums:
@@ -110,9 +108,6 @@ class Totals:
         if sums.committed_at is not None:
             self.commits.append((sums.committed_at, sums.last - sums.first + 1))
         self.to_forget += to_forget
-        self.work.add(sums.work)
-        if sums.committed_at is not None:
-            self.commits.append((sums.committed_at, sums.last - sums.first + 1))
         self.extents.setdefault(shard_id, []).append((unit, sums.first, sums.last, sums.in_order))
 
     def add_stored(self, shard_ids: pa.Array, units: pa.Array, sums: pa.StructArray) -> None:

@@ -10,14 +10,16 @@ from typing import Any
 
 import aiohttp
 import requests
+from ray.exceptions import AuthenticationError
 
 from labeler.errors import Incomplete
+from labeler.output import is_of_output
 from labeler.submission.server import JobServer, reason
 
 QUIET_S = 30.0  # after so long without a line the job is asked for: a connection may be dead and not say so
 LOST_S = 300.0  # so long may the job server not answer
 _AGAIN_S = 2.0
-BROKEN = (aiohttp.ClientError, requests.RequestException, OSError, RuntimeError, TimeoutError)
+BROKEN = (aiohttp.ClientError, requests.RequestException, OSError, RuntimeError, TimeoutError, AuthenticationError)
 
 
 @dataclass
@@ -57,6 +59,8 @@ def follow(server: JobServer, submission_id: str, write: Callable[[str], object]
             asyncio.run(tail.read())
             details = server.get_job_info(submission_id)
         except BROKEN as error:
+            if isinstance(error, OSError) and is_of_output(error):
+                raise
             if is_unknown(error):
                 return Ending("LOST", message="the cluster does not know it any more; was its head started again?")
             if time.monotonic() - tail.heard > LOST_S:

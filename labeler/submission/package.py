@@ -18,9 +18,10 @@ from labeler import storage
 from labeler.config import Config
 from labeler.errors import Refused
 
-MAX_BYTES = 100 << 20  # Ray takes 512 MiB; what is larger than this is data, which workers read from storage
+MAX_BYTES = 95 << 20  # a job server takes 100 MiB with all around it; what is larger is data, read from storage
 _OLDEST = (1980, 1, 1, 0, 0, 0)  # of a file in a ZIP: equal content gives equal bytes, which are uploaded once
 _NAMED = 3
+_CREDENTIALS = frozenset({".aws", ".env", ".netrc", ".ssh", ".git-credentials"})  # names of files and folders
 _SILENT = logging.getLogger("labeler.submission.package")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
@@ -33,29 +34,39 @@ class Package:
     Attributes:
         files: path in the package -> file here.
         config: path of the config in the package.
+        size: bytes of the files, as they were when they were collected.
     """
 
     files: Mapping[str, Path]
     config: str
+    size: int
 
     def __str__(self) -> str:
-        size = sum(file.stat().st_size for file in self.files.values())
-        return f"{len(self.files):,} files, {size / 1e6:.1f} MB"
+        return f"{len(self.files):,} files, {self.size / 1e6:.1f} MB"
 
     def write(self, path: Path) -> None:
-        """Write the ZIP file that Ray unpacks on each node; equal files give equal bytes."""
+        """Write the ZIP file that Ray unpacks on each node; equal files give equal bytes.
+
+        Raises:
+            Refused: a file cannot be read, or is gone.
+        """
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, file in sorted(self.files.items()):
                 entry = zipfile.ZipInfo(name, _OLDEST)
-                entry.external_attr = (0o100000 | (file.stat().st_mode & 0o777)) << 16
+                try:
+                    mode, content = file.stat().st_mode, file.read_bytes()
+                except OSError as error:
+                    raise Refused(f"{file} cannot be sent: {error.strerror}; name it in .rayignore") from None
+                entry.external_attr = (0o100000 | (mode & 0o777)) << 16
                 entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, file.read_bytes())
+                archive.writestr(entry, content)
 
 
 def collect(folder: Path, config: Path) -> Package:
     """Return what a job started from a folder takes along.
 
-    That is what `ray job submit --working-dir FOLDER` sends: all but what `.rayignore`, `.gitignore` and Ray leave out;
+    That is what `ray job submit --working-dir FOLDER` sends: all but what `.rayignore`, `.gitignore` and Ray leave out,
+    and without files and folders that usually hold credentials;
     the config wherever it lies; and this labeler, unless the folder holds one.
 
     Raises:
@@ -71,7 +82,7 @@ def collect(folder: Path, config: Path) -> Package:
     if "labeler/__init__.py" not in files:
         own = Path(labeler.__file__).parent
         files |= {f"labeler/{part}": file for part, file in _files_of(own).items()}
-    return Package(files, name)
+    return Package(files, name, sum(file.stat().st_size for file in files.values()))
 
 
 def _name_in(files: Mapping[str, Path], config: Path) -> str:
@@ -93,9 +104,9 @@ def _files_of(folder: Path) -> dict[str, Path]:
     sizes: Counter[str] = Counter()
 
     def take(path: Path) -> None:
-        if not path.is_file():
-            return
         name = path.relative_to(root).as_posix()
+        if not path.is_file() or _CREDENTIALS.intersection(PurePosixPath(name).parts):
+            return
         found[name] = path
         sizes[PurePosixPath(name).parts[0]] += path.stat().st_size
         if sizes.total() > MAX_BYTES:

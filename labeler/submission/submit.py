@@ -85,7 +85,7 @@ def submit_run(
 
     Args:
         write: takes the next piece of the job's output.
-        attempts: jobs in all, this session.
+        attempts: jobs in all, by this command.
         wait: follow the job; else return 0 once it is submitted.
 
     Raises:

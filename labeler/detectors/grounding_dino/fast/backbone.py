@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from labeler.detectors.grounding_dino.split_forward import ImageFeatures
 
 _MASKS = 8  # shapes of images whose masks are kept: one's take some 8 MB
-_POSITIONS = 256  # shapes of levels whose positions are kept: one's take some 300 kB
+_POSITIONS = 1024  # shapes of levels whose positions are kept: one's take some 100 kB, and an image has four levels
 _READ_BY_PRODUCTS = ("layernorm_before", "layernorm_after", "downsample.norm")
 
 
@@ -37,7 +37,7 @@ class Backbone:
         """
         self._model = model
         self._whole = (model.backbone.conv_encoder.model, model.input_proj_vision)
-        self.last: dict[int, Tensor | None] = {}
+        self.last: dict[object, object] = {}
         self._halved = self._whole if half is None else tuple(_in_halves(part, half) for part in self._whole)
         if half is not None:
             self._keep_what_is_known(self._halved[0], half)
@@ -77,7 +77,7 @@ class Backbone:
         start = 0
         for level, (height, width) in enumerate(shapes):
             place = out[0, start : start + height * width].view(height, width, -1)
-            down, across = self._axes_of(level, height, width)
+            down, across = self.last["axes", level] = self._axes_of(level, height, width)
             place[..., : down.shape[-1]] = down
             place[..., down.shape[-1] :] = across
             start += height * width
@@ -105,7 +105,7 @@ class Backbone:
                 module.get_attn_mask = partial(self._mask, number, lru_cache(maxsize=_MASKS)(module.get_attn_mask))
 
     def _mask(self, number: int, get: Callable[..., Tensor | None], *given: Any, **options: Any) -> Tensor | None:
-        mask = self.last[number] = get(*given, **options)
+        mask = self.last["mask", number] = get(*given, **options)
         return mask
 
 
