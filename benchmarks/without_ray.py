@@ -36,6 +36,7 @@ def label_here(config: Config, *, threads: int) -> Run:
         LabelerError: the config is refused, or storage fails.
     """
     job, plan = resolve_job(config), plan_input(config)
+    config = job.config  # with the size of units said
     new = NewRun(job.fields, public_config(config), package_versions(), job.vocabulary, job.plan, plan)
     excluded = load_excluded(map(storage.absolute_uri, config.input.exclude))
     run = create_run(storage.absolute_uri(config.output.uri), new)

@@ -25,9 +25,11 @@ from tests.s3_server import bucket, proxy, s3_server, tls_proxy
 # Fixtures for everybody.
 __all__ = ["bucket", "certificate", "proxy", "s3_server", "tls_proxy", "web"]
 
-# A shell lets what it starts in the background ignore Ctrl-C, and children inherit that: tests that send it would hang.
+# A shell lets what it starts in the background ignore Ctrl-C, `nohup` SIGHUP, and children inherit that: tests that
+# send them would hang.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # An example may take as long as the machine needs; pytest ends what hangs.
 settings.register_profile("any machine", deadline=None)

@@ -172,6 +172,7 @@ def test_of_what_ray_says_the_reason_is_kept_once() -> None:
 
 
 @pytest.mark.usefixtures("local_ray")
+@pytest.mark.slow
 def test_workers_that_cannot_start_leave_a_reason_and_no_traceback(
     tmp_path: Path, checkpoint: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

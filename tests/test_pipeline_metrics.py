@@ -53,6 +53,7 @@ def totals_in(report: dict[str, Any]) -> dict[str, float]:
     return {f"{name}_total": count for name, count in plain.items()} | by_status | {"images_total": report["images"]}
 
 
+@pytest.mark.slow
 def test_the_scraped_counters_equal_the_report(tmp_path: Path, checkpoint: Path) -> None:
     write_input(tmp_path / "in")
     port = free_port()

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from labeler.labels.unit_work import UnitWork
 from labeler.review import comparison
 from labeler.review.report import pick_images
 from labeler.review.reservoir import Reservoir, in_turns, interleave
@@ -25,7 +26,7 @@ def entries(groups: int, first_row: int, each: int = 2) -> tuple[np.ndarray, np.
 
 def survey() -> Survey:
     drawn, suspicious = entries(CATEGORIES * len(BANDS), 0), entries(len(SUSPICIONS), 10**6, 12)
-    return Survey((), {}, [], np.zeros((0, 100), np.int64), 0, [], drawn, suspicious, UNITS)
+    return Survey((), {}, [], np.zeros((0, 100), np.int64), 0, [], UnitWork(), drawn, suspicious, UNITS)
 
 
 def truth() -> Truth:

@@ -60,12 +60,12 @@ def by_botocore(body: bytes) -> dict[str, object]:
 
 def test_a_page_is_parsed_as_botocore_does_in_a_fraction_of_its_time() -> None:
     body, taken = page_of(PAGE), dict[str, object]()
-    start = time.process_time()
+    start = time.thread_time()
     theirs = by_botocore(body)
-    middle = time.process_time()
+    middle = time.thread_time()
     response = {"status_code": 200, "headers": {}, "body": body}
     take_contents(response, taken)
-    ours_s, theirs_s = time.process_time() - middle, middle - start
+    ours_s, theirs_s = time.thread_time() - middle, middle - start
     assert {**by_botocore(response["body"]), **taken} == {  # type: ignore[arg-type]
         name: value
         if name != "Contents"

@@ -91,7 +91,8 @@ def test_seconds_are_written_as_people_say_them() -> None:
     assert [format_seconds(s) for s in (42, 210, 44_280)] == ["42 s", "3.5 min", "12.3 h"]
 
 
-def test_the_place_is_this_machine_unless_a_cluster_is_named(tmp_path: Path) -> None:
+def test_the_place_is_this_machine_unless_a_cluster_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # as another test of this process may have left it
     assert site_of(config_of(tmp_path), on_gpu=False) == Site(1, starts_ray=True)
     assert site_of(config_of(tmp_path, "ray.workers=4"), on_gpu=False) == Site(4, starts_ray=True)
 
