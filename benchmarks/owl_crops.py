@@ -3,7 +3,7 @@
     python -m benchmarks.owl_crops /tmp/owl/checkpoint --output owl-crops.json
 
 On the held-out scenes; then, on scenes with two shapes more, of these two: it has seen none of them, and no name had
-their colours.
+their colors.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ class LabelerRecipe:
         )
 
     def with_threads(self, threads: int) -> LabelerRecipe:
-        """The same for a process with so many CPU threads."""
+        """The same for a process with this number of CPU threads."""
         detector, segmenter = self.make_detector, self.make_segmenter
         if isinstance(detector, DetectorRecipe | ModuleRecipe):
             detector = replace(detector, threads=threads)

@@ -109,7 +109,7 @@ class Spending:
                 return
 
     def look(self, places: int) -> None:
-        """Add what so many workers' places have cost since the last look."""
+        """Add what the workers' places have cost since the last look."""
         now = time.monotonic()
         self.cost += places * (now - self._looked) / 3600 * self._budget.price_per_hour
         self._looked = now

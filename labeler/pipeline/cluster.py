@@ -17,7 +17,7 @@ from labeler.pipeline.nodes import ANYWHERE, Place
 _SLOWEST_UNIT_S = 86_400.0
 MAX_START_DEATHS = 4  # in a row over all nodes, none starting well between; each costs the time to load a model
 _ROUNDING = 1e-6  # 0.3 + 0.3 + 0.3 + 0.1 is a GPU
-_MAY_GROW = 4  # readers are bounded when a pass begins: for a cluster that may grow, at so many times what it needs
+_MAY_GROW = 4  # readers are bounded when a pass begins: for a cluster that may grow, at this many times what it needs
 
 
 @dataclass(frozen=True)

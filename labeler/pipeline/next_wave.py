@@ -45,7 +45,7 @@ def next_wave(
     """The least tried shards first, in a seeded order, so that a stopped run is close to a random sample.
 
     Args:
-        wave_units: of units still to do; about so many, and at least one shard. A wave more loads the model once more.
+        wave_units: about how many units still to do, and at least one shard. A wave more loads the model once more.
     """
     order = progress.left(plan)
     random.Random(seed).shuffle(order)

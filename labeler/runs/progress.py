@@ -13,7 +13,7 @@ from labeler.runs.overlay.chosen_units import read_selection
 from labeler.runs.plan import PlannedShard
 
 NOTHING: frozenset[int] = frozenset()
-_LISTINGS = 64  # at least, of a run with so many shards
+_LISTINGS = 64  # at least, of a run with at least as many shards
 
 Units = Mapping[str, frozenset[int]]  # shard id -> numbers of units
 
