@@ -21,7 +21,7 @@ from tests.closed_sets import LABELS, TYPES, Poisoned, make_checkpoint
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 SCENES = 50
-EVERY_TYPE = [pytest.param(name, marks=[] if name == "yolos" else pytest.mark.slow) for name in TYPES]
+EVERY_TYPE = [pytest.param(name, marks=pytest.mark.slow) for name in TYPES]  # `test_families` labels on Ray for `make test`
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,7 @@ def test_every_type_labels_scenes(model_type: str, scenes: str, tmp_path: Path) 
     assert "tokenizer" not in fields
 
 
+@pytest.mark.slow
 def test_a_run_of_a_model_of_its_own_vocabulary_is_checked_resumed_retried_and_exported(
     scenes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,7 @@ def test_an_output_that_is_none_is_refused_in_a_line(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_what_is_held_of_an_image_is_small() -> None:
     """Of 150,000 images; the table of chosen ones would be kilobytes each."""
     count, empty, rng = 150_000, Detections.empty(), np.random.default_rng(0)

@@ -131,6 +131,7 @@ def test_elements_that_nobody_takes_are_passed_over() -> None:
     assert [key for key, _ in members] == ["b", "c"]
 
 
+@pytest.mark.slow
 def test_memory_holds_a_window_and_one_element() -> None:
     element = json.dumps({"numbers": list(range(100))})
     data = f'{{"list": [{", ".join([element] * 40_000)}]}}'.encode()

@@ -177,6 +177,7 @@ def test_a_child_killed_from_outside_is_started_again_and_blames_nobody(child: I
     assert [row.status for row in again] == [row.status for row in rows] == ["labeled"] * 2
 
 
+@pytest.mark.slow
 def test_a_detector_that_cannot_be_made_is_an_error_and_no_image_s_fault() -> None:
     with Isolated(settings(CannotStart(dies=True))) as child, pytest.raises(LabelerError, match="exit code 3"):
         label_isolated("000000", items(set(), 2), (), child)
