@@ -21,7 +21,8 @@ from tests.closed_sets import LABELS, TYPES, Poisoned, make_checkpoint
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 SCENES = 50
-EVERY_TYPE = [pytest.param(name, marks=pytest.mark.slow) for name in TYPES]  # `test_families` labels on Ray for `make test`
+# For `make test`, tests/test_families.py labels with a closed set on Ray.
+EVERY_TYPE = [pytest.param(name, marks=pytest.mark.slow) for name in TYPES]
 
 
 @pytest.fixture(scope="module")
