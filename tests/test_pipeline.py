@@ -210,6 +210,7 @@ def test_images_that_raise_are_rows_with_a_reason_and_all_others_labeled(tmp_pat
     assert guilty["error"] == "RuntimeError: no such kernel at 0x..."
 
 
+@pytest.mark.slow
 def test_a_detector_that_raises_at_everything_gives_no_rows(tmp_path: Path, checkpoint: Path) -> None:
     source = write_tars(tmp_path / "in", shards=1, images=8)
     with pytest.raises(Incomplete, match="cannot label any image: RuntimeError: broken"):
@@ -291,6 +292,7 @@ def test_extend_finds_new_images_of_a_folder(tmp_path: Path, checkpoint: Path) -
     assert len(keys) == len(set(keys))
 
 
+@pytest.mark.slow
 def test_what_was_forgotten_is_not_labeled_again_by_any_later_run(tmp_path: Path, checkpoint: Path) -> None:
     source = write_tars(tmp_path / "in", shards=1, images=6)
     config = config_of(source, tmp_path / "out", checkpoint)
@@ -382,6 +384,7 @@ def test_images_and_parquet_are_labeled_like_tars(tmp_path: Path, checkpoint: Pa
     assert all(detections for _, detections in found[0].values())
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_labeling_before_all_is_labeled_for_nothing(tmp_path: Path, checkpoint: Path) -> None:
     source = write_tars(tmp_path / "in", shards=20, images=20)  # 100 units
     log = tmp_path / "detected"

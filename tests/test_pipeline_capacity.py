@@ -145,6 +145,7 @@ def test_why_there_is_no_cuda_is_one_line_with_torchs_version() -> None:
     assert "\n" not in why_no_cuda()
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_last_node_for_a_worker_is_said_once_and_its_return_too() -> None:
     program = """
 import io, sys, time, ray

@@ -141,6 +141,7 @@ def test_what_came_after_a_retry_is_named_with_the_command_for_it(
     assert main(["status", str(tmp_path / "again-2"), "--verify"]) == 0
 
 
+@pytest.mark.slow
 def test_a_retry_of_a_retry_lies_over_both(tmp_path: Path, checkpoint: Path) -> None:
     out = failed_run(tmp_path, checkpoint, "detect.max_pixels=3000")
     assert retry_quietly(out, "detect_error", make_detector=MakeStub(fail_on_width=BAD)) is not None

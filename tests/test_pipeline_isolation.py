@@ -207,6 +207,7 @@ def test_exactly_the_images_that_raise_have_a_reason_and_all_others_are_labeled(
         assert guilty.kept == {"tag": f"t{guilty.index}"}
 
 
+@pytest.mark.slow
 def test_a_unit_of_nothing_but_an_image_that_raises_has_its_row() -> None:
     """Where nothing else is labeled, a plain image shows that the child can."""
     with Isolated(settings(MakeStub(), BadSegmenter)) as child:
@@ -223,6 +224,7 @@ def test_a_machine_where_every_image_raises_blames_none(broken: str) -> None:
         label_isolated("000000", items(set(), 2), (), child)
 
 
+@pytest.mark.slow
 def test_what_an_image_damages_is_not_held_against_the_next() -> None:
     with Isolated(settings(Raises(RuntimeError("damaged"), POISON))) as child:
         rows, _ = label_isolated("000000", items({0}, 3), (), child)
@@ -248,6 +250,7 @@ def test_a_reason_is_one_line_that_is_the_same_each_time() -> None:
     assert str(raised.value) == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is watched on Linux only")
 def test_an_image_that_takes_the_node_s_memory_is_quarantined_before_ray_ends_its_task() -> None:
     own_share = 600 * 2**20 / max(total for _, total in memory_in_use())
@@ -272,6 +275,7 @@ def test_memory_that_is_full_before_anything_is_labeled_blames_nobody() -> None:
         label_isolated("000003", items(set(), 1), (), child)
 
 
+@pytest.mark.slow
 def test_a_child_that_hangs_while_it_loads_is_a_failed_start(tmp_path: Path) -> None:
     LateLook.log = log = tmp_path / "started"
     hanging, expected = settings(NeverReady(str(log))), "cannot start: not ready after 1 s"

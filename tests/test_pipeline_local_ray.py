@@ -89,6 +89,7 @@ def test_a_job_says_so_before_ray_starts() -> None:
     assert "ray.address" not in said
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_later_prints_no_traceback_for_each_line_of_rays_logs() -> None:
     program = """
 import io, logging, os, ray.data

@@ -59,6 +59,7 @@ def lines_of(file: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.getvalue().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_job_says_each_step_before_its_first_image_and_logs_json_with_run_shard_and_unit(
     tmp_path: Path, checkpoint: Path

@@ -20,6 +20,7 @@ from tests.ray_heads import ray_folder
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_a_job_whose_control_process_was_killed_ends_with_a_line(tmp_path: Path, checkpoint: Path) -> None:
     """Ray itself ends such a driver after a minute, with the same exit code and nothing printed."""
     config = {
