@@ -11,6 +11,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from labeler.pipeline.ray_watch import Watched, watch
 from tests.conftest import NAMES
 from tests.inputs import write_tars
