@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image as pillow
 
-from labeler.config import make_config, read_yaml
+from labeler.config import make_config
+from labeler.config_values import read_yaml
 from labeler.errors import Refused
 from labeler.exports.pixels import upright
 from labeler.images import ImageError, decode, headers, tiff_tags

@@ -29,7 +29,7 @@ LAYERS = [
         "machine",
     },
     {"storage"},
-    {"vocabulary", "images", "terminal"},
+    {"vocabulary", "images", "terminal", "config_values"},
     {"labels", "config"},
     {"prompts"},
     {"shards", "checkpoints", "catalog"},

@@ -153,7 +153,7 @@ def test_a_driver_that_is_killed_is_submitted_again_and_the_run_completes(
 @pytest.mark.slow
 def test_a_job_is_taken_up_again_left_alone_and_stopped(address: str, config: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    for_gpu = ("unit.max_images=1", "ray.gpus_per_worker=1")  # there is no GPU, and the job waits for one
+    for_gpu = ("unit.max_images=1", "ray.gpus_per_worker=1")  # the cluster has no GPU, so the job waits
     first = submitted(config, address, "--no-wait", *for_gpu)
     assert first.returncode == 0, first.stderr
     with submitting(config, address, *for_gpu) as follower:

@@ -77,7 +77,7 @@ def _vocabulary_check(arguments: argparse.Namespace) -> int:
 
 def is_config(path: str) -> bool:
     """Whether it is a YAML file that names a vocabulary instead of having one."""
-    from labeler.config import read_yaml
+    from labeler.config_values import read_yaml
 
     if Path(path).suffix not in (".yaml", ".yml") or not Path(path).is_file():
         return False

@@ -18,7 +18,7 @@ SMALL_IMAGE_BYTES = 64 * 1024  # to guess units where no shard is at its end yet
 
 @dataclass(frozen=True)
 class UnitLimits:
-    """Where a unit ends: at so many images, or before so many bytes."""
+    """The most images and bytes of a unit."""
 
     images: int
     bytes: int

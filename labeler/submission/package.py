@@ -70,7 +70,7 @@ def collect(folder: Path, config: Path) -> Package:
     the config wherever it lies; and this labeler, unless the folder holds one.
 
     Raises:
-        Refused: no such folder, a config that is no file, or a folder too large to be the code of a job.
+        Refused: the folder does not exist, the config is not a file, or the folder is too large for a job's code.
     """
     if not folder.is_dir():
         raise Refused(f"--working-dir {folder} is not a folder")

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from labeler.config import Section, read_yaml, validate
+from labeler.config import Section
+from labeler.config_values import read_yaml, validate
 
 
 class NewModel(Section):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from labeler import checkpoints
 from labeler.checkpoints import DetectorCheckpoint
-from labeler.config import DetectConfig, ModelConfig, validate
+from labeler.config import DetectConfig, ModelConfig
+from labeler.config_values import validate
 from labeler.detectors.batched import BatchedDetector
 from labeler.errors import Refused
 from labeler.prompts.families import DEFAULT
