@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import botocore.session
 import pytest
@@ -60,19 +60,27 @@ def by_botocore(body: bytes) -> dict[str, object]:
 
 def test_a_page_is_parsed_as_botocore_does_in_a_fraction_of_its_time() -> None:
     body, taken = page_of(PAGE), dict[str, object]()
-    start = time.thread_time()
-    theirs = by_botocore(body)
-    middle = time.thread_time()
     response = {"status_code": 200, "headers": {}, "body": body}
     take_contents(response, taken)
-    ours_s, theirs_s = time.thread_time() - middle, middle - start
+    theirs = by_botocore(body)
     assert {**by_botocore(response["body"]), **taken} == {  # type: ignore[arg-type]
         name: value
         if name != "Contents"
         else [{k: v for k, v in each.items() if k in ("Key", "Size", "ETag", "LastModified")} for each in value]  # type: ignore[attr-defined]
         for name, value in theirs.items()
     }
-    assert ours_s < theirs_s / 3
+    ours_s = least_seconds(lambda: take_contents({"status_code": 200, "headers": {}, "body": body}, {}))
+    assert ours_s < least_seconds(lambda: by_botocore(body)) / 3
+
+
+def least_seconds(work: Callable[[], object]) -> float:
+    """Return the least CPU seconds of three runs: a garbage collection of everything tests left may fall into one."""
+    seconds = []
+    for _ in range(3):
+        start = time.thread_time()
+        work()
+        seconds.append(time.thread_time() - start)
+    return min(seconds)
 
 
 @pytest.mark.parametrize("body", [b"", b"<a", b"<html><Contents><Size>x</Size></Contents></html>"])
