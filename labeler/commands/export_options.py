@@ -1,4 +1,4 @@
-"""The options of `labeler export`, and the selection and format they mean."""
+"""The options of `labeler export` that say which boxes and images, and the selection they mean."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 from labeler.errors import Refused, did_you_mean
 
 if TYPE_CHECKING:
-    from labeler.exports.formats import Format
     from labeler.exports.selection import Selection
     from labeler.exports.splits import Splits
     from labeler.runs import Run
     from labeler.vocabulary import Vocabulary
 
-FORMATS = ("coco", "lvis", "yolo", "odvg", "webdataset", "parquet", "hf")
-SINGLE_FILES = {"coco": "json", "lvis": "json", "odvg": "jsonl"}  # format -> extension, when it is one file
 SUPPRESS_IOU = 0.5  # on by default: one object should carry one category (docs/training.md has the table)
 NEAR_COPY_BITS = 3
 YOLO_SPLIT = "train=0.95,val=0.05"  # ultralytics takes no data.yaml without both
@@ -55,16 +52,6 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_layout(parser: argparse.ArgumentParser) -> None:
-    """How it is written."""
-    layout = parser.add_argument_group("how")
-    layout.add_argument(
-        "--images", choices=["none", "copy"], default="none", help="coco, lvis, odvg, parquet: copy them"
-    )
-    layout.add_argument("--images-per-shard", type=int, metavar="N", help="several files, with about so many images")
-    layout.add_argument("--negatives", type=int, default=20, metavar="N", help="lvis: negative categories an image")
-
-
 def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     """Raises Refused for values that make no sense for this run."""
     from labeler.exports.selection import Selection
@@ -95,41 +82,6 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
         group_by=arguments.group_by,
         near_copies=_near_copies(arguments.near_copies),
     )
-
-
-def read_format(arguments: argparse.Namespace) -> Format:
-    """Raises Refused for options that the format does not have."""
-    from labeler.exports.coco_files import CocoFormat
-    from labeler.exports.hugging_face import HuggingFaceFormat
-    from labeler.exports.odvg import OdvgFormat
-    from labeler.exports.parquet_tables import TablesFormat
-    from labeler.exports.webdataset_tars import IMAGES_PER_PART, WebDatasetFormat
-    from labeler.exports.yolo import YoloFormat
-
-    to, copy, limit = arguments.to, arguments.images == "copy", arguments.images_per_shard
-    if limit is not None and limit < 1:
-        raise Refused(f"--images-per-shard must be 1 or more, got {limit}")
-    if limit is not None and to in ("yolo", "parquet", "hf"):
-        raise Refused(f"--images-per-shard is for coco, lvis, odvg and webdataset; {to} files are cut by themselves")
-    if arguments.negatives < 0:
-        raise Refused(f"--negatives must be 0 or more, got {arguments.negatives}")
-    if to in ("coco", "lvis"):
-        return CocoFormat(to == "lvis", copy, limit, arguments.negatives)
-    if to == "odvg":
-        return OdvgFormat(copy, limit)
-    if to == "webdataset":
-        return WebDatasetFormat(limit or IMAGES_PER_PART)
-    if to == "parquet":
-        return TablesFormat(copy)
-    return YoloFormat() if to == "yolo" else HuggingFaceFormat()
-
-
-def is_single_file(arguments: argparse.Namespace) -> bool:
-    """One file, not a folder: a text format without splits, shards or images, and no other --output asked for."""
-    extension = SINGLE_FILES.get(arguments.to)
-    plain = not arguments.split and arguments.images_per_shard is None and arguments.images == "none"
-    named = arguments.output is None or arguments.output.endswith(f".{extension}")
-    return extension is not None and plain and named
 
 
 def _splits(arguments: argparse.Namespace) -> Splits:

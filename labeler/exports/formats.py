@@ -35,6 +35,11 @@ class Frame:
     target: str
     selection: Selection
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether the run was labeled with masks."""
+        return bool(self.run.manifest.fingerprint_fields.get("masks"))
+
 
 class Part(ABC):
     """One part's files while they are written, on local disk; single images go straight to the target.
@@ -96,9 +101,9 @@ class Format(ABC):
         return {}
 
 
-def part_name(split: str, number: int, extension: str, *, only: bool = False) -> str:
+def part_name(split: str, number: int, extension: str, *, only: bool = False, whole: str = "labels") -> str:
     """`train-00003.json`; `train.json` where there is only one part, `labels-00003.json` without splits."""
-    stem = "labels" if split == ALL else split
+    stem = whole if split == ALL else split
     return f"{stem}.{extension}" if only else f"{stem}-{number:05d}.{extension}"
 
 

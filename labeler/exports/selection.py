@@ -14,7 +14,7 @@ from labeler.exports.splits import ALL, Splits
 from labeler.labels.boxes import area, iou
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
-from labeler.labels.merge import suppress_across_categories
+from labeler.labels.merge import survive_across_categories
 from labeler.labels.records import LABELED, LABELS
 from labeler.labels.thresholds import Thresholds
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from labeler.exports.sql import Where
 
 _COLUMNS = ("image_key", "shard_id", "index", "uri", "offset", "length", "digest", "width", "height", "orientation")
+Places = npt.NDArray[np.intp]
 _MANY = 256  # boxes; of more, overlaps are not computed all at once
 
 
@@ -69,6 +70,7 @@ class ChosenImage:
         file_name: as COCO exports name it: "<shard>/<key>".
         detections: the boxes that were selected.
         stored: all boxes that the run has.
+        places: (n,) the place of each selected box in `stored`.
     """
 
     image_id: int
@@ -76,6 +78,7 @@ class ChosenImage:
     file_name: str
     detections: Detections
     stored: Detections
+    places: Places
     split: str = ALL
 
     @property
@@ -86,6 +89,11 @@ class ChosenImage:
     def stem(self) -> str:
         """The same as one file name without a dot, where all images lie in one folder or tar."""
         return self.row_id.replace("/", "-")
+
+    @property
+    def box_ids(self) -> list[str]:
+        """`<row id>/<place in the row's stored detections>` of each box: by these a corrected file is read back."""
+        return [f"{self.row_id}/{place}" for place in self.places.tolist()]
 
 
 @dataclass(frozen=True)
@@ -140,17 +148,21 @@ class Chooser:
         most = self._selection.max_boxes
         return boxes >= self._selection.min_boxes and (most is None or boxes <= most)
 
-    def _boxes(self, every: list[Detections]) -> Iterator[tuple[Detections, Detections]]:
-        """(selected, stored) of each row: thresholds for the whole unit at once, the rest image by image."""
+    def _boxes(self, every: list[Detections]) -> Iterator[tuple[Detections, Detections, Places]]:
+        """(selected, stored, places) of each row: thresholds for the whole unit at once, the rest image by image."""
         together = Detections.concat(every)
         above = together.scores >= self._selection.thresholds.limits(together.category_ids)
         start = 0
         for stored in every:
-            kept = stored[above[start : start + len(stored)]]
+            places = np.flatnonzero(above[start : start + len(stored)])
             start += len(stored)
             if self._selection.suppress_iou is not None:
-                kept = suppress(kept, self._selection.suppress_iou)
-            yield kept[self._wanted(kept)] if len(kept) else kept, stored
+                places = places[unsuppressed(stored[places], self._selection.suppress_iou)]
+            kept = stored[places]
+            if len(kept):
+                wanted = self._wanted(kept)
+                kept, places = kept[wanted], places[wanted]
+            yield kept, stored, places
 
     def _wanted(self, kept: Detections) -> npt.NDArray[np.bool_]:
         asked = self._selection
@@ -167,13 +179,17 @@ class Chooser:
         return wanted
 
 
-def suppress(detections: Detections, iou_above: float) -> Detections:
-    """`suppress_across_categories`, at once where no two boxes overlap so much: nearly every image."""
+def unsuppressed(detections: Detections, iou_above: float) -> Places:
+    """Places of those that stay where boxes suppress each other across categories, best first.
+
+    Done at once where no two boxes overlap so much: nearly every image.
+    """
+    order = detections.order()
     if len(detections) < 2:
-        return detections
+        return order
     if len(detections) <= _MANY:
         overlaps = iou(detections.boxes, detections.boxes)
         np.fill_diagonal(overlaps, 0)
         if not (overlaps > iou_above).any():
-            return detections.sorted()
-    return suppress_across_categories(detections, iou_above=iou_above)
+            return order
+    return order[survive_across_categories(detections, iou_above=iou_above)[order]]
