@@ -36,7 +36,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
     snapshot = require_snapshot(arguments, "export")
     run = snapshot.run
-    selection, format_ = options.read_selection(arguments, run), formats.read_format(arguments)
+    selection = options.read_selection(arguments, run)
+    format_ = formats.read_format(arguments, selection.splits.names)
     if not selection.thresholds.keep_any:
         print(f"labeler: warning: {NOTHING_KEPT}", file=sys.stderr)
     single = formats.is_single_file(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from labeler import storage
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 FORMATS = ("coco", "lvis", "yolo", "odvg", "webdataset", "parquet", "hf", "label-studio")
 SINGLE_FILES = {"coco": "json", "lvis": "json", "odvg": "jsonl"}  # format -> extension, when it is one file
 _CUT_BY_IMAGES = ("coco", "lvis", "odvg", "webdataset", "label-studio")
-_ONLY_FOR = {"image_prefix": ("label-studio",), "labels": ("label-studio",)}
+_ONLY_FOR = {
+    "category_ids": ("coco",),
+    "layout": ("coco",),
+    "image_prefix": ("label-studio",),
+    "labels": ("label-studio",),
+}
 
 
 def add_layout(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +32,16 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
     layout.add_argument("--images-per-shard", type=int, metavar="N", help="several files, with about so many images")
     layout.add_argument("--negatives", type=int, default=20, metavar="N", help="lvis: negative categories an image")
     layout.add_argument(
+        "--category-ids",
+        choices=["vocabulary", "zero-based", "one-based"],
+        help="coco: the vocabulary's own (default), or positions, which some trainers take for class indices",
+    )
+    layout.add_argument(
+        "--layout",
+        choices=["flat", "coco", "roboflow"],
+        help="coco: labels.json beside images/ (default), annotations/instances_SPLIT.json, or train/, valid/, test/",
+    )
+    layout.add_argument(
         "--labels", choices=["all", "present"], help="label-studio: names to offer: all, or those with a box"
     )
     layout.add_argument(
@@ -33,8 +49,9 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_format(arguments: argparse.Namespace) -> Format:
+def read_format(arguments: argparse.Namespace, splits: Sequence[str]) -> Format:
     """Raises Refused for options that the format does not have."""
+    from labeler.exports import coco_layouts as layouts
     from labeler.exports.coco_files import CocoFormat
     from labeler.exports.hugging_face import HuggingFaceFormat
     from labeler.exports.label_studio import LabelStudioFormat
@@ -46,8 +63,10 @@ def read_format(arguments: argparse.Namespace) -> Format:
 
     to, copy, limit = arguments.to, arguments.images == "copy", arguments.images_per_shard
     _require_own_options(arguments)
+    layouts.require_splits(arguments.layout or layouts.FLAT, splits)
     if to in ("coco", "lvis"):
-        return CocoFormat(to == "lvis", copy, limit, arguments.negatives)
+        ids, layout = arguments.category_ids or layouts.VOCABULARY, arguments.layout or layouts.FLAT
+        return CocoFormat(to == "lvis", copy, limit, arguments.negatives, ids, layout)
     if to == "odvg":
         return OdvgFormat(copy, limit)
     if to == "webdataset":
@@ -69,9 +88,15 @@ def _require_own_options(arguments: argparse.Namespace) -> None:
         raise Refused(f"--images-per-shard is for {', '.join(most)} and {last}; {to} files are cut by themselves")
     if arguments.negatives < 0:
         raise Refused(f"--negatives must be 0 or more, got {arguments.negatives}")
+    if limit is not None and _is_laid_out(arguments):
+        raise Refused(f"--layout {arguments.layout} has one file a split: leave out --images-per-shard")
     for name, formats in _ONLY_FOR.items():
         if getattr(arguments, name) is not None and to not in formats:
             raise Refused(f"--{name.replace('_', '-')} is for --to {' and '.join(formats)}; {to} does not have it")
+
+
+def _is_laid_out(arguments: argparse.Namespace) -> bool:
+    return arguments.layout not in (None, "flat")
 
 
 def _image_prefix(text: str | None) -> str | None:
@@ -92,4 +117,4 @@ def is_single_file(arguments: argparse.Namespace) -> bool:
     extension = SINGLE_FILES.get(arguments.to)
     plain = not arguments.split and arguments.images_per_shard is None and arguments.images == "none"
     named = arguments.output is None or arguments.output.endswith(f".{extension}")
-    return extension is not None and plain and named
+    return extension is not None and plain and named and not _is_laid_out(arguments)

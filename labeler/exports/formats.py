@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from labeler import storage
 from labeler.exports.pixels import Pixels
@@ -80,10 +81,18 @@ class Format(ABC):
     Attributes:
         reserved: names that a column kept by the user must not have, because the format has its own under it.
         needs_masks: whether it writes them; if not, they are not read.
+        later: settings that earlier versions did not have.
     """
 
     reserved = frozenset[str]()
     needs_masks = False
+    later = frozenset[str]()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides which files are written. What is `later` is left out at its default: a begun export goes on."""
+        defaults = {each.name: each.default for each in fields(self)}
+        return {name: v for name, v in asdict(self).items() if name not in self.later or v != defaults[name]}
 
     @property
     @abstractmethod

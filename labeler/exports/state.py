@@ -46,7 +46,7 @@ def describe(snapshot: Snapshot, selection: Selection, format_: Format) -> dict[
         "images_forgotten": digest_of(canonical_json(forgotten)),
         "units_bytes": digest_of(canonical_json(_sizes(units, progress))),
         "format": format_.name,
-        "settings": asdict(format_),
+        "settings": format_.settings,
         "selection": asked,
     }
 

@@ -22,6 +22,8 @@ ODD = [
 ]
 EXPORTS: dict[str, list[str]] = {
     "label-studio": ["--to", "label-studio"],
+    "coco": ["--to", "coco", "--layout", "coco", "--images", "copy"],
+    "roboflow": ["--to", "coco", "--layout", "roboflow"],
 }
 
 
