@@ -12,14 +12,16 @@ from labeler.errors import Refused
 if TYPE_CHECKING:
     from labeler.exports.formats import Format
 
-FORMATS = ("coco", "lvis", "yolo", "odvg", "webdataset", "parquet", "hf", "label-studio")
+FORMATS = (
+    "coco", "lvis", "yolo", "odvg", "webdataset", "parquet", "hf", "label-studio", "cvat", "x-anylabeling", "voc"
+)  # fmt: skip
 SINGLE_FILES = {"coco": "json", "lvis": "json", "odvg": "jsonl"}  # format -> extension, when it is one file
-_CUT_BY_IMAGES = ("coco", "lvis", "odvg", "webdataset", "label-studio")
+_CUT_BY_IMAGES = ("coco", "lvis", "odvg", "webdataset", "label-studio", "cvat")
 _ONLY_FOR = {
     "category_ids": ("coco",),
     "layout": ("coco",),
     "image_prefix": ("label-studio",),
-    "labels": ("label-studio",),
+    "labels": ("label-studio", "cvat"),
 }
 
 
@@ -42,7 +44,7 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
         help="coco: labels.json beside images/ (default), annotations/instances_SPLIT.json, or train/, valid/, test/",
     )
     layout.add_argument(
-        "--labels", choices=["all", "present"], help="label-studio: names to offer: all, or those with a box"
+        "--labels", choices=["all", "present"], help="label-studio, cvat: names to offer: all, or those with a box"
     )
     layout.add_argument(
         "--image-prefix", metavar="PREFIX", help="label-studio: address of the folder in which images/ lies"
@@ -53,15 +55,19 @@ def read_format(arguments: argparse.Namespace, splits: Sequence[str]) -> Format:
     """Raises Refused for options that the format does not have."""
     from labeler.exports import coco_layouts as layouts
     from labeler.exports.coco_files import CocoFormat
+    from labeler.exports.cvat import CvatFormat
     from labeler.exports.hugging_face import HuggingFaceFormat
     from labeler.exports.label_studio import LabelStudioFormat
     from labeler.exports.odvg import OdvgFormat
     from labeler.exports.parquet_tables import TablesFormat
+    from labeler.exports.pascal_voc import VocFormat
     from labeler.exports.reviewed import ALL_LABELS, IMAGES_PER_TASKS
     from labeler.exports.webdataset_tars import IMAGES_PER_PART, WebDatasetFormat
+    from labeler.exports.x_anylabeling import XAnyLabelingFormat
     from labeler.exports.yolo import YoloFormat
 
     to, copy, limit = arguments.to, arguments.images == "copy", arguments.images_per_shard
+    labels = arguments.labels or ALL_LABELS
     _require_own_options(arguments)
     layouts.require_splits(arguments.layout or layouts.FLAT, splits)
     if to in ("coco", "lvis"):
@@ -74,9 +80,16 @@ def read_format(arguments: argparse.Namespace, splits: Sequence[str]) -> Format:
     if to == "parquet":
         return TablesFormat(copy)
     if to == "label-studio":
-        prefix, labels = _image_prefix(arguments.image_prefix), arguments.labels or ALL_LABELS
-        return LabelStudioFormat(prefix, labels, limit or IMAGES_PER_TASKS)
-    return YoloFormat() if to == "yolo" else HuggingFaceFormat()
+        return LabelStudioFormat(_image_prefix(arguments.image_prefix), labels, limit or IMAGES_PER_TASKS)
+    if to == "cvat":
+        return CvatFormat(labels, limit or IMAGES_PER_TASKS)
+    without_options: dict[str, Format] = {
+        "yolo": YoloFormat(),
+        "hf": HuggingFaceFormat(),
+        "x-anylabeling": XAnyLabelingFormat(),
+        "voc": VocFormat(),
+    }
+    return without_options[to]
 
 
 def _require_own_options(arguments: argparse.Namespace) -> None:

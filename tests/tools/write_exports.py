@@ -22,6 +22,9 @@ ODD = [
 ]
 EXPORTS: dict[str, list[str]] = {
     "label-studio": ["--to", "label-studio"],
+    "cvat": ["--to", "cvat"],
+    "x-anylabeling": ["--to", "x-anylabeling"],
+    "voc": ["--to", "voc"],
     "coco": ["--to", "coco", "--layout", "coco", "--images", "copy"],
     "roboflow": ["--to", "coco", "--layout", "roboflow"],
 }
@@ -38,7 +41,8 @@ def write(folder: Path) -> None:
     for name, run in runs.items():
         for to, options in EXPORTS.items():
             assert main(["export", run.uri, "--output", str(folder / name / to), "--suppress", "off", *options]) == 0
-        counts = {"images": {"red": 18, "odd": 3}[name], "boxes": {"red": 36, "odd": 5}[name]}
+        categories = [category.name for category in run.vocabulary().categories]
+        counts = {"images": {"red": 18, "odd": 3}[name], "boxes": {"red": 36, "odd": 5}[name], "names": categories}
         (folder / name / "expected.json").write_text(json.dumps(counts))
 
 
