@@ -38,6 +38,7 @@ def _export(arguments: argparse.Namespace) -> int:
     run = snapshot.run
     selection = options.read_selection(arguments, run)
     format_ = formats.read_format(arguments, selection.splits.names)
+    options.require_place(selection, format_)
     if not selection.thresholds.keep_any:
         print(f"labeler: warning: {NOTHING_KEPT}", file=sys.stderr)
     single = formats.is_single_file(arguments)

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from labeler.errors import Refused, did_you_mean
 
 if TYPE_CHECKING:
+    from labeler.exports.formats import Format
     from labeler.exports.selection import Selection
     from labeler.exports.splits import Splits
+    from labeler.exports.uncertain import Uncertain
+    from labeler.labels.thresholds import Thresholds
     from labeler.runs import Run
     from labeler.vocabulary import Vocabulary
 
@@ -36,6 +39,12 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     boxes.add_argument("--categories", action="append", metavar="NAME,...", help="only these, by name or id")
     boxes.add_argument("--min-side", type=float, default=1.0, metavar="PX", help="shorter side at least (default 1)")
     boxes.add_argument("--area", metavar="MIN..MAX", help="square pixels, e.g. 1024.. or ..9216")
+    boxes.add_argument("--uncertain", metavar="LOW..", help="boxes from this score up to their threshold are uncertain")
+    boxes.add_argument(
+        "--uncertain-as",
+        choices=["drop", "crowd", "blank", "image"],
+        help="background (default), regions to ignore (coco, voc), painted over in copies, or no image with one",
+    )
     images = parser.add_argument_group("which images")
     images.add_argument("--boxes", metavar="MIN..MAX", help="with so many boxes left, e.g. 1.. to drop empty ones")
     images.add_argument(
@@ -66,9 +75,11 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     min_boxes, max_boxes = _bounds(arguments.boxes, "--boxes", whole=True)
     if arguments.images_per_category is not None and arguments.images_per_category < 1:
         raise Refused(f"--images-per-category must be 1 or more, got {arguments.images_per_category}")
+    thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
     return Selection(
         where=arguments.where,
-        thresholds=thresholds_for(run, arguments.thresholds, default=arguments.threshold),
+        thresholds=thresholds,
+        uncertain=_uncertain(arguments, thresholds),
         suppress_iou=read_suppress(arguments.suppress),
         score_below=arguments.score_below,
         categories=_categories(arguments.categories, run.vocabulary()),
@@ -82,6 +93,39 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
         group_by=arguments.group_by,
         near_copies=_near_copies(arguments.near_copies),
     )
+
+
+def _uncertain(arguments: argparse.Namespace, thresholds: Thresholds) -> Uncertain | None:
+    from labeler.exports.uncertain import DROP, Uncertain
+    from labeler.labels.thresholds import NEVER
+
+    text, treatment = arguments.uncertain, arguments.uncertain_as
+    if text is None:
+        if treatment is not None:
+            raise Refused(
+                "--uncertain-as says what becomes of uncertain boxes: say which they are, e.g. --uncertain 0.1.."
+            )
+        return None
+    low, high = _bounds(text, "--uncertain")
+    if low is None or high is not None or low > 1:
+        raise Refused(f"--uncertain is a lowest score, e.g. 0.1..: they end where thresholds begin; got {text!r}")
+    highest = max((t for t in (thresholds.default, *thresholds.by_category.values()) if t != NEVER), default=0.0)
+    if low >= highest:
+        raise Refused(
+            f"--uncertain {text}: no threshold is above it, so no box is uncertain; raise --threshold, or lower it"
+        )
+    return Uncertain(low, treatment or DROP)
+
+
+def require_place(selection: Selection, format_: Format) -> None:
+    """Raises Refused where a format cannot hold what uncertain boxes become."""
+    treatment = None if selection.uncertain is None else selection.uncertain.treatment
+    if treatment == "crowd" and not format_.has_ignored:
+        raise Refused(
+            f"--uncertain-as crowd: {format_.name} has no regions to ignore; coco and voc have, or take image"
+        )
+    if treatment == "blank" and not format_.needs_pixels:
+        raise Refused("--uncertain-as blank paints over copied images: add --images copy")
 
 
 def _splits(arguments: argparse.Namespace) -> Splits:

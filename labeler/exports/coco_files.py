@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections import Counter
@@ -19,8 +20,9 @@ from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import key_of
 from labeler.exports.totals import Totals
-from labeler.labels.boxes import area, xyxy_to_xywh
+from labeler.labels.boxes import area, clip_to_image, xyxy_to_xywh
 from labeler.labels.detections import Detections
+from labeler.labels.masks import Mask
 from labeler.vocabulary import Category
 
 _LVIS_POLICY = (
@@ -63,6 +65,10 @@ class CocoFormat(Format):
     def needs_pixels(self) -> bool:
         return self.copy_images or self.layout == layouts.ROBOFLOW
 
+    @property
+    def has_ignored(self) -> bool:
+        return not self.lvis
+
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> CocoPart:
         return CocoPart(self, frame, number, start.annotations, folder)
 
@@ -90,6 +96,7 @@ class CocoPart(Part):
         if self._federated is not None:
             entry |= self._federated.of(image)
         lines = annotation_lines(image, self._annotations, self._numbers, box_ids=not self._is_flat)
+        lines += crowd_lines(image, self._annotations + len(lines), self._numbers, box_ids=not self._is_flat)
         self._annotations += self._documents[image.split].add(entry, image, lines)
         self._images += 1
 
@@ -169,7 +176,7 @@ class _Document:
         ids = image.detections.category_ids.tolist()
         self.boxes.update(ids)
         self.images.update(set(ids))
-        return len(ids)
+        return len(lines)
 
     def _write(self, name: str, lines: Sequence[str]) -> None:
         if lines:
@@ -216,6 +223,28 @@ def annotation_lines(image: ChosenImage, before: int, numbers: Mapping[int, int]
         f'"area": {size}, {mask}"iscrowd": 0, "score": {score}{name}}}'
         for number, (box, size, score, category_id, mask, name) in enumerate(rows, before + 1)
     ]
+
+
+def crowd_lines(image: ChosenImage, before: int, numbers: Mapping[int, int], *, box_ids: bool) -> list[str]:
+    """COCO annotations of the regions to ignore: `iscrowd` is 1, and the box is an RLE, as COCO asks of crowds."""
+    lines: list[str] = []
+    if image.ignored is None:
+        return lines
+    found, row = image.stored[image.ignored], image.row
+    clipped = clip_to_image(found.boxes, height=row["height"], width=row["width"])
+    names = image.ids_of(image.ignored)
+    boxes = np.round(xyxy_to_xywh(found.boxes).astype(np.float64), 2).tolist()
+    scores = np.round(found.scores.astype(np.float64), 6).tolist()
+    rows = zip(clipped.tolist(), boxes, scores, found.category_ids.tolist(), names, strict=True)
+    for (left, top, right, bottom), box, score, category_id, name in rows:
+        if right <= left or bottom <= top:
+            continue  # nothing of it is in the image
+        window = np.ones((math.ceil(right) - int(left), math.ceil(bottom) - int(top)), np.bool_)
+        mask = Mask.of_window(window, int(left), int(top), height=row["height"], width=row["width"])
+        head = {"id": before + len(lines) + 1, "image_id": image.image_id, "category_id": numbers[category_id]}
+        region = {"bbox": box, "area": mask.area, "segmentation": mask.json_rle, "iscrowd": 1, "score": score}
+        lines.append(json.dumps(head | region | ({"labeler_box": name} if box_ids else {})))
+    return lines
 
 
 def _segmentations(detections: Detections, without: str) -> list[str]:

@@ -81,6 +81,7 @@ class Format(ABC):
     Attributes:
         reserved: names that a column kept by the user must not have, because the format has its own under it.
         needs_masks: whether it writes them; if not, they are not read.
+        has_ignored: whether it has a place for regions to ignore.
         later: settings that earlier versions did not have.
     """
 
@@ -101,6 +102,10 @@ class Format(ABC):
     @property
     @abstractmethod
     def needs_pixels(self) -> bool: ...
+
+    @property
+    def has_ignored(self) -> bool:
+        return False
 
     @abstractmethod
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> Part: ...

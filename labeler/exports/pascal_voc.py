@@ -10,11 +10,12 @@ import numpy as np
 
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.pixels import Pixels
-from labeler.exports.reviewed import clipped_boxes
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import ALL
 from labeler.exports.totals import Totals
 from labeler.exports.xml_text import content
+from labeler.labels.boxes import clip_to_image
+from labeler.labels.detections import Detections
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class VocFormat(Format):
 
     name = "voc"
     needs_pixels = True
+
+    @property
+    def has_ignored(self) -> bool:
+        return True
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> VocPart:
         return VocPart(frame, number, folder)
@@ -73,16 +78,23 @@ def annotation(image: ChosenImage, file_name: str, names: Mapping[int, str]) -> 
 
 
 def _objects(image: ChosenImage, names: Mapping[int, str]) -> Iterable[str]:
+    """Objects to find, and as difficult ones those to ignore."""
+    yield from _at(image, image.detections, names, difficult=0)
+    if image.ignored is not None:
+        yield from _at(image, image.stored[image.ignored], names, difficult=1)
+
+
+def _at(image: ChosenImage, found: Detections, names: Mapping[int, str], *, difficult: int) -> Iterable[str]:
     """Corners are whole pixels that count from 1, and the last one is inside: VOC's frame."""
     row = image.row
     size = np.array([row["width"], row["height"]])
-    corners = np.round(clipped_boxes(image)).astype(int)
+    corners = np.round(clip_to_image(found.boxes, height=row["height"], width=row["width"])).astype(int)
     first = np.minimum(corners[:, :2] + 1, size)
     last = np.maximum(corners[:, 2:], first)
     sides = np.concatenate([first, last], 1).tolist()
-    for category, (left, top, right, bottom) in zip(image.detections.category_ids.tolist(), sides, strict=True):
+    for category, (left, top, right, bottom) in zip(found.category_ids.tolist(), sides, strict=True):
         box = f"<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
         yield (
             f"  <object><name>{content(names[category])}</name><pose>Unspecified</pose><truncated>0</truncated>"
-            f"<difficult>0</difficult><bndbox>{box}</bndbox></object>\n"
+            f"<difficult>{difficult}</difficult><bndbox>{box}</bndbox></object>\n"
         )

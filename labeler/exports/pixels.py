@@ -16,6 +16,7 @@ from labeler.byte_budget import ByteBudget
 from labeler.digests import digest_of
 from labeler.errors import InputChanged
 from labeler.exports.selection import ChosenImage
+from labeler.exports.uncertain import blank
 from labeler.images import copies, headers
 from labeler.runs import Snapshot
 from labeler.shards import Shard, Unit, read_units
@@ -116,7 +117,11 @@ class PixelReader:
                 "labeled: the input was replaced; restore it, or label it in another run"
             )
         with self._budget.lease() as reserve:
-            return upright(data, image.row["orientation"], reserve)
+            found = upright(data, image.row["orientation"], reserve)
+            if image.blanked is None:
+                return found
+            painted = blank(found.data, found.extension, image.blanked.boxes, image.detections.boxes)
+            return Pixels(painted, found.extension)
 
     def _from_parquet(self, unit: int, chosen: Sequence[ChosenImage]) -> dict[int, bytes]:
         shard = self._shards[chosen[0].row["shard_id"]]

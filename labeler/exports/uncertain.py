@@ -1,0 +1,60 @@
+"""Boxes between two scores: neither sure enough to be a label, nor absent enough to be background."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as pillow
+
+from labeler.labels.boxes import Floats
+
+DROP, CROWD, BLANK, LEAVE_OUT = TREATMENTS = ("drop", "crowd", "blank", "image")
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """Boxes from a score up to their category's threshold, and what becomes of them.
+
+    Attributes:
+        low: the lowest score; below it a box is background.
+        treatment: "drop" (background, too), "crowd" (a region to ignore, where the format has such), "blank" (painted
+            over in the image's copy) or "image" (the image is left out).
+    """
+
+    low: float
+    treatment: str = DROP
+
+    def between(self, scores: npt.NDArray[np.float32], limits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """(n,) which boxes are uncertain; none of a category that is left out."""
+        found: npt.NDArray[np.bool_] = (scores >= np.float32(self.low)) & (scores < limits) & np.isfinite(limits)
+        return found
+
+
+def blank(data: bytes, extension: str, boxes: Floats, spared: Floats) -> bytes:
+    """Return an encoded image with the insides of `boxes` in its mean color, but for what is also in a `spared` box.
+
+    Args:
+        boxes, spared: (n, 4) xyxy in pixels of the upright image.
+    """
+    with pillow.open(io.BytesIO(data)) as picture:
+        pixels = np.array(picture.convert("RGB"))
+    inside, kept = _covered(boxes, pixels.shape), _covered(spared, pixels.shape)
+    pixels[inside & ~kept] = np.round(pixels.reshape(-1, 3).mean(0)).astype(np.uint8)
+    buffer = io.BytesIO()
+    if extension == "jpg":
+        pillow.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    else:
+        pillow.fromarray(pixels).save(buffer, extension.upper(), **({"lossless": True} if extension == "webp" else {}))
+    return buffer.getvalue()
+
+
+def _covered(boxes: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """(height, width) which pixels any of the boxes touches."""
+    covered = np.zeros(shape[:2], np.bool_)
+    for left, top, right, bottom in np.clip(boxes, 0, None):
+        covered[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))] = True
+    return covered
