@@ -58,10 +58,8 @@ def main() -> int:
         print(json.dumps(estimated(arguments.step)))
         return 0
     rows = [measure(case) for case in CASES[: arguments.cases]]
-    inside = sum(row["inside"] for row in rows)
-    print(
-        f"{inside} of {len(rows)} runs took what was estimated; middles off by at most {max(r['off'] for r in rows):.0%}"
-    )
+    inside, off = sum(row["inside"] for row in rows), max(row["off"] for row in rows)
+    print(f"{inside} of {len(rows)} runs took what was estimated; middles off by at most {off:.0%}")
     if arguments.output:
         from benchmarks.machine import machine
 
@@ -104,12 +102,9 @@ def write_job(case: Case, folder: Path) -> Path:
     from PIL import Image
 
     scenes = folder / "scenes"
-    subprocess.run(
-        [sys.executable, "-m", "jobs.make_shapes", str(scenes), "--images", str(case.images), "--images-per-shard"]
-        + [str(case.per_shard), "--seed", "11"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    size = ["--images", str(case.images), "--images-per-shard", str(case.per_shard), "--seed", "11"]
+    command = [sys.executable, "-m", "jobs.make_shapes", str(scenes), *size]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     source = folder / "in"
     source.mkdir()
     members = [member for tar in sorted(scenes.rglob("*.tar")) for member in _images(tar)]

@@ -213,7 +213,7 @@ def bad_manifest(photos: str, body: object) -> str:
         (lambda p: parquet_inventory(p, [{"bucket": "b", "key": None}]), "a row without bucket or key"),
         (lambda p: parquet_inventory(p, [{"bucket": "b", "path": "x"}]), "has no column key"),
         (lambda p: f"{p}/notes.txt", "cannot be read"),
-        (lambda p: f"{p}/absent.csv", "is not there or empty"),
+        (lambda p: f"{p}/absent.csv", "is missing or empty"),
         (lambda p: bad_manifest(p, {"files": 3}), "not the manifest of an S3 Inventory"),
         (lambda p: bad_manifest(p, [1]), "not the manifest of an S3 Inventory"),
         (
@@ -227,7 +227,7 @@ def bad_manifest(photos: str, body: object) -> str:
                 p,
                 {"fileFormat": "CSV", "fileSchema": "Bucket, Key", "files": [{"key": "x"}], "destinationBucket": "b"},
             ),
-            "names x, which is not there",
+            "names x, which is missing",
         ),
     ],
 )  # fmt: skip

@@ -90,7 +90,7 @@ def _files(uris: Sequence[str]) -> Iterator[_File]:
     for uri in uris:
         found = sorted(_expand(uri))
         if not found:
-            raise Refused(f"inventory {storage.redact(uri)} is not there or empty; correct input.inventory")
+            raise Refused(f"inventory {storage.redact(uri)} is missing or empty; correct input.inventory")
         for each in found:
             if posixpath.basename(storage.path_of(each)) == "manifest.json":
                 yield from _of_manifest(each)
@@ -139,7 +139,7 @@ def _of_manifest(uri: str) -> Iterator[_File]:
         near = (storage.join(home, posixpath.basename(key)), storage.join(home, f"data/{posixpath.basename(key)}"))
         found = next((each for each in (there, *near) if each and storage.head(each) is not None), None)
         if found is None:
-            raise Refused(f"inventory {storage.redact(uri)} names {key}, which is not there; restore it")
+            raise Refused(f"inventory {storage.redact(uri)} names {key}, which is missing; restore it")
         yield _File(found, columns)
 
 
