@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from labeler.byte_budget import ByteBudget
 from labeler.cli import main
+from labeler.exports import pixels
 from labeler.labels.detections import Detections
 from labeler.runs import Run
 from tests.exports_of_files import run_over_pictures
@@ -127,6 +129,27 @@ def test_painting_spares_what_is_in_a_box_that_is_kept(tmp_path: Path) -> None:
     with Image.open(plain) as before, Image.open(out) as after:
         assert (np.asarray(before)[20:40, 20:40] == np.asarray(after)[20:40, 20:40]).all()
         assert (np.asarray(after)[40:60, 40:60] == np.asarray(after)[41, 41]).all()
+
+
+def test_painting_heeds_the_memory_budget_and_not_the_limit_of_pillow(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = export(run, tmp_path / "plain", "--images", "copy")
+    taken = list[int]()
+
+    class Counted(ByteBudget):
+        def _take(self, size: int) -> None:
+            taken.append(size)
+            super()._take(size)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pixels, "ByteBudget", Counted)
+        patched.setattr(Image, "MAX_IMAGE_PIXELS", 96 * 64 // 2 - 1)  # open() refuses twice as many
+        options = ("--images", "copy", "--uncertain", "0.1..", "--uncertain-as", "blank")
+        out = export(run, tmp_path / "out", *options)
+    (size,) = taken  # the other image has nothing to paint over, and is copied
+    assert size >= 8 * 96 * 64
+    check_painted(plain / "images/000000/000000.png", out / "images/000000/000000.png")
 
 
 def test_a_category_that_is_left_out_is_not_uncertain(run: Run, tmp_path: Path) -> None:
