@@ -171,7 +171,18 @@ def test_tasks_are_cut_into_files_and_splits(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", "s3://key:secret@bucket/a", "https://host/a?d=b&X-Amz-Signature=c", "https://user@host/a"]
+    "prefix",
+    [
+        "",
+        "s3://key:secret@bucket/a",
+        "https://host/a?d=b&X-Amz-Signature=c",
+        "https://user@host/a",
+        "https://host/a?token=secret",
+        "https://host/a?secret",
+        "https://host/a?d=b&secret",
+        "https://host/a?d=b?token=secret",
+        "https://host/a?",
+    ],
 )
 def test_a_prefix_with_a_secret_is_refused(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], prefix: str
@@ -182,6 +193,12 @@ def test_a_prefix_with_a_secret_is_refused(
     assert line.startswith("labeler: --image-prefix")
     assert "secret" not in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("prefix", ["/data/local-files/?d=", "/data/local-files/?d=some/day=3/"])
+def test_the_address_of_local_files_may_have_its_query(run: Run, tmp_path: Path, prefix: str) -> None:
+    tasks = export(run, tmp_path / "out", "--image-prefix", prefix)
+    assert tasks[0]["data"]["image"] == f"{prefix}images/000000/000000.jpg"
 
 
 @pytest.mark.parametrize("option", [("--labels", "present"), ("--image-prefix", "s3://b/a")])

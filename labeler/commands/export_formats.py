@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ FORMATS = (
 )  # fmt: skip
 SINGLE_FILES = {"coco": "json", "lvis": "json", "odvg": "jsonl"}  # format -> extension, when it is one file
 _CUT_BY_IMAGES = ("coco", "lvis", "odvg", "webdataset", "label-studio", "cvat")
+_LOCAL_FILES = re.compile("d=[^&?#]*")  # the query by which Label Studio serves local files; any other may be a secret
 _ONLY_FOR = {
     "category_ids": ("coco",),
     "layout": ("coco",),
@@ -113,14 +115,15 @@ def _is_laid_out(arguments: argparse.Namespace) -> bool:
 
 
 def _image_prefix(text: str | None) -> str | None:
-    """Return what stands before `images/`. Raises Refused for addresses with a password or a signature in them."""
+    """Return what stands before `images/`. Raises Refused for addresses with a password, or a query but `?d=FOLDER`."""
     if text is None:
         return None
-    address, _, query = text.partition("?")
-    if not text.strip() or storage.redact(address) != address or "=" in query.partition("=")[2]:
+    address, mark, query = text.partition("?")
+    is_open = storage.redact(address) == address and (not mark or _LOCAL_FILES.fullmatch(query))
+    if not text.strip() or not is_open:
         raise Refused(
-            "--image-prefix goes into every task, where all annotators see it: give an address without user, password "
-            "or signature, such as s3://bucket/folder or /data/local-files/?d=folder"
+            "--image-prefix goes into every task, where all annotators see it: give an address without user, password, "
+            "signature or any query but ?d=FOLDER, such as s3://bucket/folder or /data/local-files/?d=folder"
         )
     return text if text.endswith(("/", "=")) else f"{text}/"
 
