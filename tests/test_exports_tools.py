@@ -185,6 +185,19 @@ def test_voc_corners_are_whole_pixels_that_count_from_one(odd: Run, tmp_path: Pa
     assert (out / "labelmap.txt").read_text().splitlines()[1:] == [f"{name}:::" for name in NAMES]
 
 
+@pytest.mark.parametrize("name", ["tool: hammer", "#1"])
+def test_voc_refuses_names_that_its_labelmap_cannot_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    run = run_over_pictures(tmp_path, [Detections.of([[10, 10, 30, 30]], [0.9], [1])], names=["cat #1", name])
+    assert main(["export", run.uri, "--to", "voc", "--output", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"labeler: --to voc: the category {name!r} cannot be in labelmap.txt")
+    assert not (tmp_path / "out").exists()
+    out = export(run, tmp_path / "out", "voc", "--categories", "cat #1")
+    assert (out / "labelmap.txt").read_text().splitlines()[1:] == ["cat #1:::"]
+
+
 def test_voc_has_a_list_for_each_split(run: Run, tmp_path: Path) -> None:
     out = export(run, tmp_path / "out", "voc", "--split", "train=0.6,val=0.4")
     lists = {path.stem: path.read_text().split() for path in (out / "ImageSets/Main").iterdir()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -106,6 +106,10 @@ class Format(ABC):
     @property
     def has_ignored(self) -> bool:
         return False
+
+    def describe_bad_names(self, categories: Sequence[Category]) -> str | None:
+        """Return which names the format cannot hold, and why; None where it holds them all."""
+        return None
 
     @abstractmethod
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> Part: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from labeler.exports.totals import Totals
 from labeler.exports.xml_text import content
 from labeler.labels.boxes import clip_to_image
 from labeler.labels.detections import Detections
+from labeler.vocabulary import Category
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,15 @@ class VocFormat(Format):
     @property
     def has_ignored(self) -> bool:
         return True
+
+    def describe_bad_names(self, categories: Sequence[Category]) -> str | None:
+        """labelmap.txt has neither quotes nor escapes for its separator and its comments."""
+        bad = [category.name for category in categories if ":" in category.name or category.name.startswith("#")]
+        if not bad:
+            return None
+        rest = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
+        reason = "cannot be in labelmap.txt, where ':' ends a name and '#' begins a comment"
+        return f"the category {bad[0]!r}{rest} {reason}"
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> VocPart:
         return VocPart(frame, number, folder)
