@@ -125,10 +125,14 @@ def prefix(names: Sequence[str], tokenizer: Tokenizer, chunks: int) -> list[str]
 class StockModels:
     """transformers' model as it comes and as a careful user has it, loaded once: compiling takes minutes."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: torch.device, *, compiled: bool = True) -> None:
+        """
+        Args:
+            compiled: whether a careful user compiles it; on a CPU that makes it slower, and nobody does.
+        """
         self.device, self.half = device, torch.float16 if device.type == "cuda" else None
         self.exact: Any = load_model(checkpoints.resolve(folder), device)
-        self.careful = torch.compile(self.exact) if self.half else self.exact
+        self.careful = torch.compile(self.exact) if self.half and compiled else self.exact
 
 
 def ways(
@@ -177,7 +181,7 @@ def ways(
             len(full),
             len(full),
             lambda images: careful.run(images, full, together),
-            lambda images: exact.run(images, full, 1),
+            (lambda images: exact.run(images, full, 1)) if stock.half else None,
             half=True,
         ),
         "d": Way(len(full), len(full), partial(label, ours), half=True),
@@ -192,14 +196,14 @@ def ways(
     return {name: way for name, way in found.items() if name in re.findall("[a-e]'?", only)}
 
 
-def timed(device: torch.device, run: Callable[[], object]) -> float:
+def timed(device: torch.device, run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     run()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -208,28 +212,33 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(found: dict[str, Way], batches: Sequence[Sequence[np.ndarray]], device: torch.device) -> dict[str, Any]:
+def measure(
+    found: dict[str, Way],
+    batches: Sequence[Sequence[np.ndarray]],
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
     """Seconds an image of each way, one after the other in every round, so that noise meets all alike.
 
     Args:
         batches: what goes in at once; the first is to warm up.
     """
     seconds: dict[str, list[float]] = {name: [] for name in found}
+    counted: dict[str, float] = {}
     with torch.inference_mode():
         for name, way in found.items():
-            taken = timed(device, partial(way.run, batches[0]))  # compiles, where it does
+            with counted_operations() as operations:
+                taken = timed(device, partial(way.counted or way.run, batches[0][:1]))
+                counted[name] = operations() * way.passes / way.timed_passes
+            if way.counted or len(batches[0]) > 1:
+                taken = timed(device, partial(way.run, batches[0]))  # compiles, where it does
             print(f"   {name}: {taken:.1f} s at first", flush=True)
             for _ in range(WARM if device.type == "cuda" else 0):  # recordings begin with the third
                 way.run(batches[0])
         for batch in batches[1:]:
             for name, way in found.items():
-                taken = timed(device, partial(way.run, batch))
+                taken = timed(device, partial(way.run, batch), clock)
                 seconds[name].append(taken * way.passes / way.timed_passes / len(batch))
-        counted = {}
-        for name, way in found.items():
-            with counted_operations() as operations:
-                (way.counted or way.run)(batches[0][:1])
-                counted[name] = operations() * way.passes / way.timed_passes
     return {
         name: {
             "passes": found[name].passes,
@@ -254,6 +263,11 @@ def main() -> None:
     parser.add_argument("--only", default="abb'cde", help="which ways")
     parser.add_argument("--pairs", type=int, help="(image, chunk) pairs in one forward of d")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--cpu-seconds",
+        action="store_true",
+        help="of this process, not of the clock: for one thread on a CPU that others use, too",
+    )
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -264,11 +278,13 @@ def main() -> None:
     images = [generator.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
     batches = [images[start : start + arguments.images] for start in range(0, count, arguments.images)]
     half = choose_half("auto", device)
-    roofs = {False: matmul_rate(device), True: matmul_rate(device, half)}
+    clock = time.process_time if arguments.cpu_seconds else None
+    roofs = {False: matmul_rate(device, None, clock), True: matmul_rate(device, half, clock)}
     result: dict[str, Any] = {
         "machine": machine(),
         "image": [height, width],
         "images_at_once": arguments.images,
+        "seconds_of": "the CPU" if arguments.cpu_seconds else "the clock",
         "matmul_flops": roofs[True],
         "matmul_flops_float32": roofs[False],
     }
@@ -286,7 +302,7 @@ def main() -> None:
             asked = prefix(names, Tokenizer.load(folder), chunks)
             print(f"\n{len(asked)} LVIS names in {chunks} chunks")
             found = ways(folder, asked, (height, width), stock, arguments.only, arguments.pairs, arguments.images)
-            rows = measure(found, batches, device)
+            rows = measure(found, batches, device, clock or time.perf_counter)
             result[f"{chunks} chunks"] = {"names": len(asked), "peak_bytes": peak_bytes(device), "ways": rows}
             _print(rows, roofs)
             if arguments.output:
