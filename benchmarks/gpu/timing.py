@@ -87,7 +87,8 @@ def launches(call: Callable[[], object], device: torch.device) -> dict[str, Any]
     counted = kernels if device.type == "cuda" else [event for event in events if event.name.startswith("aten::")]
     largest: Counter[str] = Counter()
     for event in counted:
-        largest[event.name[:80]] += int(event.self_device_time_total or event.self_cpu_time_total)
+        took = event.time_range.elapsed_us() if _on_gpu(event) else event.self_cpu_time_total
+        largest[event.name[:80]] += int(took)
     return {
         "launches": sum(event.name in _LAUNCHES for event in events),
         "kernels": len(counted),
