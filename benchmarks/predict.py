@@ -68,6 +68,11 @@ class Counted(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
+        self.count(function, args, kwargs, out)
+        return out
+
+    def count(self, function: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Add a row for what an operation gave; none for a view."""
         read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         written = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         storages = {tensor.untyped_storage()._cdata for tensor in read}
@@ -79,7 +84,6 @@ class Counted(TorchDispatchMode):
             if name == "baddbmm" and (kwargs or {}).get("beta", 1):  # it is written to the output before the product
                 self.kernel("bias copied", [args[0]], written)
             self.rows.append((self.part, name, operations, sum(map(_bytes, read + written)), halves))
-        return out
 
     def kernel(self, name: str, read: list[Tensor], written: list[Tensor]) -> None:
         """One kernel that reads and writes each of these once."""
@@ -99,6 +103,8 @@ class Counted(TorchDispatchMode):
 def _operations(function: Any, args: Any, kwargs: Any, out: Any) -> float:
     if function.overloadpacket is torch.ops.aten._addmm_activation:  # which torch's own table leaves out
         return 2.0 * out.numel() * args[1].shape[1]
+    if function.overloadpacket is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:  # nor does it know this
+        return 4.0 * args[0].numel() * args[1].shape[-2]
     count = flop_registry.get(function.overloadpacket)
     return float(count(*args, **kwargs, out_val=out)) if count else 0.0
 
