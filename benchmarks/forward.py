@@ -156,7 +156,12 @@ def ways(
         names_per_chunk: of b and b'.
     """
     tokenizer, vocabulary, device = Tokenizer.load(folder), Vocabulary.load(names), stock.device
-    options: dict[str, Any] = {"device": str(device), "image_size": size, "pairs_per_batch": pairs}
+    options: dict[str, Any] = {
+        "device": str(device),
+        "image_size": size,
+        "pairs_per_batch": pairs,
+        "cuda_graphs": False,
+    }
     # Random weights show every rounding: whether the engine would be chosen is for real ones to say.
     options["engine"] = "fast"
     ours = GroundingDino(folder, vocabulary, threads=torch.get_num_threads(), **options)
@@ -189,7 +194,7 @@ def ways(
     print(f"   d: {ours.description}, {ours.pairs_per_batch} pairs in a forward")
     if device.type == "cuda" and "e" in only:
         options["pairs_per_batch"] = ours.pairs_per_batch
-        replaying = GroundingDino(folder, vocabulary, cuda_graphs=True, **options)
+        replaying = GroundingDino(folder, vocabulary, **options | {"cuda_graphs": True})
         print(f"   e: {replaying.description}")
         if replaying._recorded is not None:  # the trial may have refused them
             found["e"] = Way(len(full), len(full), partial(label, replaying), partial(label, ours), half=True)

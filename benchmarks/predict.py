@@ -237,8 +237,8 @@ def count(pairs: int, height: int, width: int, tokens: int, *, fused: bool) -> l
     return counted.rows
 
 
-def count_backbone(height: int, width: int, forward_of: Callable[..., SplitForward]) -> list[Row]:
-    """The kernels of one image's backbone as autocast to halves runs it, the second time that it meets this shape.
+def count_backbone(height: int, width: int, forward_of: Callable[..., SplitForward], images: int = 1) -> list[Row]:
+    """The kernels of some images' backbone as autocast to halves runs it, the second time that it meets this shape.
 
     On fake tensors of the CPU, whose autocast casts as a GPU's does but for norms, which stay float32 there.
 
@@ -252,7 +252,7 @@ def count_backbone(height: int, width: int, forward_of: Callable[..., SplitForwa
     forward = forward_of(model.to_empty(device="cpu").eval().requires_grad_(False), half=torch.float16)
     vars(forward)["least_side"] = 1  # which is found by trial
     with as_on_a_gpu(counted), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        pixels = torch.empty(1, 3, height, width)
+        pixels = torch.empty(images, 3, height, width)
         forward.encode_image(pixels)
         counted.rows.clear()
         with counted:
@@ -290,11 +290,19 @@ def floor_of(rows: list[Row], gpu: Gpu, pairs: int) -> dict[str, Any]:
     }
 
 
+def launches(images: int, height: int, width: int, tokens: int) -> dict[str, Any]:
+    """Of a forward that some images of one shape share, at one chunk, and of each image's part of it."""
+    backbone = len(count_backbone(height, width, FastForward, images))
+    pairs = len(count(images, height, width, tokens, fused=True))
+    return {"backbone": backbone, "pairs": pairs, "an image": round((backbone + pairs) / images, 1)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1, help="in one forward")
     parser.add_argument("--edges", type=int, nargs=2, default=(800, 1066), help="height and width")
     parser.add_argument("--tokens", type=int, default=256, help="of a chunk")
+    parser.add_argument("--images", type=int, nargs="*", default=(1, 2, 4, 8), help="in one forward at one chunk")
     parser.add_argument("--output", type=Path, help="JSON to write")
     asked = parser.parse_args()
     result: dict[str, Any] = {"machine": machine(), "gpus": {name: asdict(gpu) for name, gpu in GPUS.items()}}
@@ -318,6 +326,9 @@ def main() -> None:
                 f"products alone), {found['gigabytes_a_pair']:.1f} GB, {found['kernels']} kernels a forward"
             )
             print(f"    {parts}")
+    for images in asked.images:
+        found = result[f"launches at one chunk, {images} images"] = launches(images, *asked.edges, asked.tokens)
+        print(f"{images} images in a forward, one chunk: {', '.join(f'{n} {what}' for what, n in found.items())}")
     if asked.output:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -254,6 +254,13 @@ def test_the_kernels_save_memory_and_no_arithmetic() -> None:
     assert sum(floors[1]["parts"].values()) == pytest.approx(floors[1]["ms_a_pair"], abs=0.01)
 
 
+@pytest.mark.slow  # half a minute
+def test_images_that_share_a_forward_share_its_launches() -> None:
+    alone, two = (predict.launches(images, 224, 320, 32) for images in (1, 2))
+    assert alone["an image"] == alone["backbone"] + alone["pairs"] > 500
+    assert two["an image"] < 0.6 * alone["an image"]
+
+
 def test_annotation_files_is_measured_in_each_way(tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
     annotation_files.write_coco(path, images=40)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from labeler.config import config_of_run, load_config, make_config
+from labeler.config import config_of_run, load_config, make_config, of_families
 from labeler.errors import Refused
 
 LEAST = {"input": "s3://b/in", "output": "s3://b/out", "vocabulary": "coco"}
@@ -116,3 +116,18 @@ def test_what_a_run_says_that_was_retired_is_refused_by_name_and_other_values_ar
     assert (config.detect.nms_iou, config.detect.jpeg_decoder) == (0.5, "pillow")
     with pytest.raises(Refused, match=r"the config of run r cannot .*: detect.jpeg_decoder=nvimgcodec was retired"):
         config_of_run({**LEAST, "detect": {"jpeg_decoder": "nvimgcodec"}}, where="the config of run r")
+
+
+def test_cuda_graphs_are_a_matter_of_measurement_unless_a_config_says_yes_or_no() -> None:
+    assert make_config(LEAST).detect.cuda_graphs is None
+    for text, value in (("true", True), ("false", False), ("null", None)):
+        assert make_config(LEAST, [f"detect.cuda_graphs={text}"]).detect.cuda_graphs is value
+    with pytest.raises(Refused, match=r"detect\.cuda_graphs: Input should be a valid boolean"):
+        make_config(LEAST, ["detect.cuda_graphs=sometimes"])
+
+
+def test_a_run_of_any_family_that_stored_no_cuda_graphs_goes_on() -> None:
+    """False was the default; only what asks for them is refused by families that have none."""
+    assert of_families(config_of_run({**LEAST, "detect": {"cuda_graphs": False}}, where="the config of run r")) == {}
+    assert of_families(make_config(LEAST)) == {}
+    assert of_families(make_config(LEAST, ["detect.cuda_graphs=true"])) == {"detect.cuda_graphs": True}
