@@ -159,8 +159,9 @@ class DetectConfig(Section):
     max_pixels: Annotated[int, ROWS] = Field(MAX_PIXELS, gt=0)  # larger images become rows with status too_large
     # (image, chunk) pairs in one forward; None: by device.
     pairs_per_batch: Annotated[int | None, OF_LABELER] = Field(None, gt=0)
-    # Record shapes that come often, and replay them; None: where a trial at the start finds that faster.
-    cuda_graphs: Annotated[bool | None, OF_FAMILY] = None
+    # Record shapes that come often, and replay them; auto: where a trial at the start finds that faster. Off until a GPU
+    # has shown it: what a recording does to a driver, a restarted worker would do again.
+    cuda_graphs: Annotated[bool | Literal["auto"], OF_FAMILY] = False
     stall_timeout_s: float = Field(900.0, gt=0)  # a worker that decodes and detects nothing for so long is replaced
     images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
 
@@ -280,10 +281,7 @@ def changed(config: Config, mark: str) -> dict[str, Any]:
 def of_families(config: Config) -> dict[str, Any]:
     """The options that only some families of detectors have, as "section.key", where they are not at their defaults."""
     own = {f"model.options.{name}": value for name, value in config.model.options.items()}
-    asked = changed(config, OF_FAMILY) | own
-    if config.detect.cuda_graphs is False:  # which holds of all families, and was the default that runs have stored
-        del asked["detect.cuda_graphs"]
-    return asked
+    return changed(config, OF_FAMILY) | own
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -118,16 +118,11 @@ def test_what_a_run_says_that_was_retired_is_refused_by_name_and_other_values_ar
         config_of_run({**LEAST, "detect": {"jpeg_decoder": "nvimgcodec"}}, where="the config of run r")
 
 
-def test_cuda_graphs_are_a_matter_of_measurement_unless_a_config_says_yes_or_no() -> None:
-    assert make_config(LEAST).detect.cuda_graphs is None
-    for text, value in (("true", True), ("false", False), ("null", None)):
-        assert make_config(LEAST, [f"detect.cuda_graphs={text}"]).detect.cuda_graphs is value
-    with pytest.raises(Refused, match=r"detect\.cuda_graphs: Input should be a valid boolean"):
+def test_cuda_graphs_are_off_unless_a_config_asks_for_them_or_for_a_trial() -> None:
+    assert make_config(LEAST).detect.cuda_graphs is False
+    for text, value in (("true", True), ("false", False), ("auto", "auto")):
+        assert make_config(LEAST, [f"detect.cuda_graphs={text}"]).detect.cuda_graphs == value
+    with pytest.raises(Refused, match=r"detect\.cuda_graphs"):
         make_config(LEAST, ["detect.cuda_graphs=sometimes"])
-
-
-def test_a_run_of_any_family_that_stored_no_cuda_graphs_goes_on() -> None:
-    """False was the default; only what asks for them is refused by families that have none."""
-    assert of_families(config_of_run({**LEAST, "detect": {"cuda_graphs": False}}, where="the config of run r")) == {}
     assert of_families(make_config(LEAST)) == {}
-    assert of_families(make_config(LEAST, ["detect.cuda_graphs=true"])) == {"detect.cuda_graphs": True}
+    assert of_families(make_config(LEAST, ["detect.cuda_graphs=auto"])) == {"detect.cuda_graphs": "auto"}

@@ -222,7 +222,7 @@ def test_a_detector_that_is_told_not_to_replay_tries_nothing_on_a_gpu_either(che
 
 
 def test_modules_of_transformers_are_not_recorded(checkpoint, monkeypatch):
-    for asked, words in ((None, ""), (True, "not used: they are for the fast engine on a GPU")):
+    for asked, words in (("auto", ""), (True, "not used: they are for the fast engine on a GPU")):
         gpu = OnAGpu(checkpoint, monkeypatch, cuda_graphs=asked, engine="transformers")
         assert gpu.choose() == (None, words)
         assert gpu.capture.captured == 0

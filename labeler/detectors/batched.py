@@ -124,7 +124,7 @@ class BatchedDetector:
         if asked is False:
             return None, ""
         if self.device.type != "cuda" or not self.network.recordable:
-            return None, "not used: they are for the fast engine on a GPU" if asked else ""
+            return None, "not used: they are for the fast engine on a GPU" if asked is True else ""
         with torch.inference_mode():
             return choose_graphs(
                 self._passes,

@@ -48,7 +48,7 @@ class GroundingDino(BatchedDetector):
         resize: str = _DETECT.resize,
         jpeg_draft: bool = _DETECT.jpeg_draft,
         pairs_per_batch: int | None = _DETECT.pairs_per_batch,
-        cuda_graphs: bool | None = _DETECT.cuda_graphs,
+        cuda_graphs: bool | Literal["auto"] = _DETECT.cuda_graphs,
         threads: int | None = None,
     ) -> None:
         """Load the model and encode the vocabulary, once.
