@@ -73,6 +73,13 @@ def test_the_power_spectrum_falls_with_the_square_of_the_frequency_or_faster() -
     assert np.std(found) > 0.2, "backgrounds of one kind only"
 
 
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
+def test_fractal_noise_has_the_spectrum_that_it_is_asked_for(exponent: float) -> None:
+    noise = shapes.natural._spectrum(np.random.default_rng(1), 128, 128, exponent)
+    assert (float(noise.mean()), float(noise.std())) == pytest.approx((0, 1), abs=1e-3)
+    assert slope(noise[..., None]) == pytest.approx(-2 * exponent, abs=0.35)
+
+
 def test_brightness_and_color_vary_far_more_than_on_plain_backgrounds() -> None:
     plain, natural = (
         np.concatenate([background(draw_scene(9, i, background=behind)) for i in range(12)])
@@ -112,12 +119,12 @@ def test_the_share_says_how_many_scenes_have_it_and_each_is_the_same_when_drawn_
     assert np.array_equal(draw_scene(1, 3, background=Natural(0.0, 1)).image, draw_scene(1, 3).image)
 
 
-def test_drawing_over_a_background_leaves_the_pool_as_it_was() -> None:
-    behind = Natural(1.0, 2)
-    first = draw_scene(2, 0, background=behind).image
-    for index in SCENES:
-        draw_scene(2, index, background=behind)
-    assert np.array_equal(draw_scene(2, 0, background=behind).image, first)
+def test_seeds_have_pools_of_their_own_so_that_validation_shows_no_background_of_training() -> None:
+    one, again, other = (Natural(1.0, seed)(np.random.default_rng(0), 80, 80) for seed in (2, 2, 3))
+    assert one is not None
+    assert other is not None
+    assert np.array_equal(one, again)
+    assert np.abs(one - other).mean() > 5
 
 
 def test_scenes_larger_than_the_pool_s_backgrounds_are_covered() -> None:

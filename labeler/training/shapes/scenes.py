@@ -25,8 +25,8 @@ SIZES = (
 
 RADII = (0.07, 0.24)  # least and greatest radius of an object, in parts of the image's shorter side
 
-# Draws what is behind the objects, (height, width, 3) float32 in 0..255, from a generator, a height and a width; None
-# keeps the plain background. It may draw from the generator as it likes: the objects do not depend on it.
+# Draws what is behind the objects, a new (height, width, 3) float32 in 0..255, from a generator, a height and a width;
+# None keeps the plain background. It may draw from the generator as it likes: the objects do not depend on it.
 Background = Callable[[np.random.Generator, int, int], npt.NDArray[np.float32] | None]
 
 _MIN_VISIBLE = 0.4  # of an object's area must stay in sight, else whoever would hide it is placed again
@@ -102,7 +102,7 @@ def draw_scene(
     behind = _background(rng, height, width)  # drawn in any case: what follows from the generator stays the same
     if background is not None:
         other = background(np.random.default_rng([seed, index, 1]), height, width)
-        behind = behind if other is None else other.copy()
+        behind = behind if other is None else other
     canvas = _Canvas(behind, np.full((height, width), -1, np.int16))
     wanted = int(rng.integers(1, max_objects + 1))
     while len(canvas.areas) < wanted:
