@@ -18,6 +18,7 @@ from benchmarks import (
     calibration_table,
     chunk_precision,
     closed_set_shapes,
+    decoding,
     export_scale,
     feeding,
     masks,
@@ -353,3 +354,17 @@ def test_the_documents_say_what_was_measured_of_the_small_detectors() -> None:
     tight = "crops, margin 0"
     assert f"in the place of its name: AP {named[tight]['ap_all']:.3f}" in text
     assert f"AP {never[tight]['ap_all']:.3f} by tight crops, {never['words']['ap_all']:.3f} by words" in text
+
+
+def test_decoding_measures_both_decoders_on_pictures_that_they_decode_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(decoding, "SIZES", {"0.5 MP": (200, 150)})
+    output = tmp_path / "decoding.json"
+    assert decoding.main(["--sizes", "0.5 MP", "--rounds", "2", "--output", str(output)]) == 0
+    written = json.loads(output.read_text())
+    took = written["sizes"]["0.5 MP"]["cpu_ms"]
+    assert len(took) == 10
+    assert all(len(values) == 2 and min(values) > 0 for values in took.values())
+    assert written["decoders"].startswith("simplejpeg ")
+    assert "all, torch, draft, simplejpeg" in capsys.readouterr().out

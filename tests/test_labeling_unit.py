@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from labeler.images import choose_fast_jpeg
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.detections import Detections
+from labeler.labels.records import rows_to_table
 from labeler.shards import Item
 from tests.inputs import image_bytes
+from tests.jpegs import Counting, other_jpegs, plain_jpegs
 from tests.stub_detector import StubDetector
 from tests.waiting import wait_until
 
@@ -221,3 +224,20 @@ def test_a_gpu_detector_says_how_many_images_are_worth_a_batch_and_a_cpu_takes_o
         gpu.images_per_forward = per_forward
         assert UnitLabeler(gpu, decode_threads=0).images_per_batch == expected
     assert UnitLabeler(gpu, decode_threads=0, images_per_batch=3).images_per_batch == 3
+
+
+def test_rows_are_the_same_with_the_fast_jpeg_decoder_and_without_and_the_file_says_which_it_was() -> None:
+    files = [*list(plain_jpegs().values())[::7], *other_jpegs().values()]
+    items = [item(number, data) for number, data in enumerate(files)]
+    alone, fast = labeler(), labeler(fast_jpeg=choose_fast_jpeg("auto"))
+    found, expected = (rows_to_table(each.label("000000", items)[0], ()) for each in (fast, alone))
+    assert found.equals(expected)
+    assert alone.description["jpeg_decoder"].startswith("pillow ")
+    assert fast.description["jpeg_decoder"].startswith("simplejpeg ")
+    assert fast.in_turn().description == fast.description
+
+
+def test_the_fast_jpeg_decoder_is_the_one_that_decodes() -> None:
+    counting = Counting()
+    labeler(fast_jpeg=counting).label("000000", [item(0, plain_jpegs()["turned 6, large"])])
+    assert counting.decoded == 1

@@ -17,7 +17,8 @@ from labeler.detectors.clock import seconds_on
 from labeler.detectors.network import BACKBONE
 from labeler.detectors.ranges import Ranges, Within, replaced
 
-PER_IMAGE = ("resize", "normalize", BACKBONE)  # in the order of a forward; what is paid once a pass follows
+RESIZE = "resize"  # on a decode thread
+PER_IMAGE = (RESIZE, "normalize", BACKBONE)  # in the order of a forward; what is paid once a pass follows
 SCORING, MERGE = "scoring", "merge"
 
 
@@ -34,7 +35,7 @@ def instrumented(detector: BatchedDetector, ranges: Ranges) -> Iterator[None]:
         stack.enter_context(replaced(detector, "_recorded", None))  # a replay has no parts
         stack.enter_context(replaced(passes, "score", Within(passes.score, SCORING, ranges)))
         for owner, method, name in (
-            (detector, "prepare", "resize"),
+            (detector, "prepare", RESIZE),
             (passes, "normalize", "normalize"),
             (detector, "_finish", MERGE),
         ):

@@ -84,6 +84,7 @@ class UnitLabeler:
     Args:
         detector: None where every image comes with what another run found in it.
         segmenter: makes masks for what the detector found; None for boxes alone.
+        fast_jpeg: decodes plain JPEGs; None: Pillow decodes all.
         decode_threads: threads that decode and resize beside the detector; 0 decodes in the caller's, in between.
         images_per_batch: images handed to the detector at once, None: by its device. About two such batches are decoded
             ahead, and up to eight wait for others of their shape.
@@ -102,7 +103,9 @@ class UnitLabeler:
         decode_bytes: int = DECODE_BYTES,
         watchdog: Watchdog | None = None,
         segmenter: Segmenter | None = None,
+        fast_jpeg: images.FastJpeg | None = None,
     ) -> None:
+        self._fast_jpeg = fast_jpeg
         self.detector, self.segmenter = detector, segmenter
         self.images_per_batch, self._draw_ahead = images_per_batch or _images_per_batch(detector), decode_threads
         self._max_pixels, self._decode_bytes, self._budget = max_pixels, decode_bytes, ByteBudget(decode_bytes)
@@ -128,13 +131,15 @@ class UnitLabeler:
             decode_bytes=self._decode_bytes,
             watchdog=self._watchdog,
             segmenter=self.segmenter,
+            fast_jpeg=self._fast_jpeg,
         )
 
     @property
     def description(self) -> dict[str, str]:
-        """Of the detector, and of the segmenter if there is one."""
+        """Of the detector, of the segmenter if there is one, and of what decodes JPEGs."""
         engine = self.detector.description if self.detector else {"engine": "detections of another run"}
-        return engine | (self.segmenter.description if self.segmenter else {})
+        decoders = {"jpeg_decoder": images.decoders_text(self._fast_jpeg)}
+        return engine | (self.segmenter.description if self.segmenter else {}) | decoders
 
     def label(self, shard_id: str, items: Sequence[Item], keep: Sequence[str] = ()) -> tuple[list[Row], UnitWork]:
         """One row for each item, in item order, and what it took."""
@@ -218,6 +223,7 @@ class UnitLabeler:
                 max_pixels=self._max_pixels,
                 least_shape=self._least_shape,
                 reserve=reserve,
+                fast_jpeg=self._fast_jpeg,
             )
         except images.ImageError as error:
             return replace(row, status=error.status, error=str(error)), None

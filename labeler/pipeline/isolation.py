@@ -268,6 +268,8 @@ def serve(pipe: Connection) -> None:
     """The child: makes the detector, then labels what comes through the pipe until that is closed."""
     pipe.send(None)
     settings: WorkerSettings = cloudpickle.loads(pipe.recv_bytes())
+    # What an image does to the fast decoder is not to be held against the image: other workers may not have it.
+    settings = replace(settings, labeler=replace(settings.labeler, jpeg_decoder="pillow"))
     _die_first()
     try:
         labeler = make_labeler(settings)
