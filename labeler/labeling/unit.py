@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from labeler import images
 from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.digests import digest_of
-from labeler.labeling.batching import ShapePool
+from labeler.labeling.batching import BYTES_WAITING, ShapePool, bytes_of, images_together
 from labeler.labeling.detector import Detector
 from labeler.labeling.forwards import Forwards
 from labeler.labeling.watchdog import Watchdog
@@ -49,6 +49,7 @@ class Segmenter(Protocol):
         """The rest: an object with `detections`, and how many masks were `lost`; thread-safe, on the CPU."""
 
 
+_UNITS_AT_ONCE = 4  # of a worker's at most: together they hold no more decoded images than it may decode at once
 MASKS_LOST = "some masks came out not finite; their boxes have none"
 
 
@@ -69,13 +70,13 @@ class _InTurn(Executor):
 
 
 def _images_per_batch(detector: Detector | None) -> int:
-    """By the device that the detector ended up on.
+    """By the device that the detector ended up on: on a CPU one, on a GPU whole forwards.
 
-    On a CPU one; on a GPU what shares a forward, but 8 at least, so that decoding is far enough ahead, and 32 at most.
+    One where no two share a forward: then waiting for images of the same shape gains nothing.
     """
-    if detector is None or detector.description.get("device", "cpu") == "cpu":
+    if detector is None or detector.description.get("device", "cpu") == "cpu" or detector.images_per_forward == 1:
         return 1
-    return min(32, max(8, detector.images_per_forward))
+    return images_together(detector.images_per_forward)
 
 
 class UnitLabeler:
@@ -87,7 +88,7 @@ class UnitLabeler:
         fast_jpeg: decodes plain JPEGs; None: Pillow decodes all.
         decode_threads: threads that decode and resize beside the detector; 0 decodes in the caller's, in between.
         images_per_batch: images handed to the detector at once, None: by its device. About two such batches are decoded
-            ahead, and up to eight wait for others of their shape.
+            ahead, and more of them wait for others of their shape, see `ShapePool`.
         max_pixels: larger images become rows with status `too_large`.
         decode_bytes: memory of the images that are decoded at the same time; a larger one is decoded alone.
         watchdog: told of each image and batch that is done.
@@ -109,6 +110,7 @@ class UnitLabeler:
         self.detector, self.segmenter = detector, segmenter
         self.images_per_batch, self._draw_ahead = images_per_batch or _images_per_batch(detector), decode_threads
         self._max_pixels, self._decode_bytes, self._budget = max_pixels, decode_bytes, ByteBudget(decode_bytes)
+        self._bytes_waiting = min(BYTES_WAITING, decode_bytes // _UNITS_AT_ONCE)
         self._least_shape = detector.least_shape if detector else None
         self._decoders = (
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if decode_threads else _InTurn()
@@ -145,7 +147,7 @@ class UnitLabeler:
         """One row for each item, in item order, and what it took."""
         work = UnitWork(bytes_read=sum(len(item.data) for item in items if item.data is not None))
         rows: list[Row] = []
-        pool: ShapePool[_Ready] = ShapePool(self.images_per_batch)
+        pool: ShapePool[_Ready] = ShapePool(self.images_per_batch, most_bytes=self._bytes_waiting)
         drawing: deque[Future[tuple[Row, float]]] = deque()
         with self._watchdog.working(), closing(self._forwards()) as forwards:
             for decoded in self._decoded_ahead(shard_id, items, keep):
@@ -158,7 +160,9 @@ class UnitLabeler:
                 work.decode_s += took
                 if isinstance(outcome, Row):
                     rows.append(outcome)
-                elif batch := pool.add(outcome, getattr(outcome.prepared, "shape", None)):
+                    continue
+                size = bytes_of(outcome.prepared, outcome.for_masks)
+                for batch in pool.add(outcome, getattr(outcome.prepared, "shape", None), size):
                     rows += self._rows(forwards.begin(batch), work, drawing)
             for batch in pool.rest():
                 rows += self._rows(forwards.begin(batch), work, drawing)
