@@ -150,6 +150,7 @@ def test_resume_does_only_what_is_left(tmp_path: Path, checkpoint: Path) -> None
     assert rows_of(tmp_path / "out") == whole
 
 
+@pytest.mark.slow
 def test_a_damaged_unit_of_an_unfinished_shard_costs_a_line_and_no_other_image(
     tmp_path: Path, checkpoint: Path
 ) -> None:
@@ -302,6 +303,7 @@ def test_a_plan_that_a_limit_cut_is_not_extended(tmp_path: Path, checkpoint: Pat
         run_quietly(config_of(source, tmp_path / "out", checkpoint), extend=True)
 
 
+@pytest.mark.slow
 def test_extend_finds_new_images_of_a_folder(tmp_path: Path, checkpoint: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()

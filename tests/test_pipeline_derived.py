@@ -156,6 +156,7 @@ def test_a_retry_of_a_retry_lies_over_both(tmp_path: Path, checkpoint: Path) -> 
         open_run(str(tmp_path / "third"))
 
 
+@pytest.mark.slow
 def test_images_that_were_too_large_are_labeled_with_a_higher_limit(tmp_path: Path, checkpoint: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()

@@ -106,6 +106,7 @@ def test_two_shards_of_one_name_are_told_apart_everywhere(
     assert [row["status"] for row in rows_of(out)] == ["labeled"] * 4 + ["removed", "labeled"]
 
 
+@pytest.mark.slow
 def test_names_of_shards_stay_when_the_bucket_grows(tmp_path: Path, checkpoint: Path) -> None:
     source, out = write_tars(tmp_path / "in/laion", shards=1, images=2).parent, tmp_path / "out"
     config = config_of(source, out, checkpoint)

@@ -140,6 +140,7 @@ def test_innocent_images_are_labeled_as_anywhere(child: Isolated) -> None:
     assert child.description["jpeg_decoder"].startswith("pillow "), "no image is blamed for another decoder"
 
 
+@pytest.mark.slow
 def test_exactly_the_images_that_kill_are_quarantined(child: Isolated) -> None:
     rows, _ = label_isolated("000003", items({0, 2}, 3), ("tag",), child)
     assert [row.index for row in rows] == list(range(3))
@@ -216,7 +217,7 @@ def test_a_unit_of_nothing_but_an_image_that_raises_has_its_row() -> None:
     assert [(row.status, row.error) for row in rows] == [("detect_error", "MemoryError")]
 
 
-@pytest.mark.parametrize("broken", ["detector", "segmenter"])
+@pytest.mark.parametrize("broken", ["detector", pytest.param("segmenter", marks=pytest.mark.slow)])
 def test_a_machine_where_every_image_raises_blames_none(broken: str) -> None:
     always = settings(Raises(RuntimeError("no kernel image is available")))
     if broken == "segmenter":

@@ -100,6 +100,7 @@ def test_not_one_of_five_thousand_images_is_missing_when_5_percent_of_requests_f
     print(f"\n{faults.requests} requests, {faults.drawn.total()} failed: {dict(faults.drawn)}")
 
 
+@pytest.mark.slow
 def test_writes_survive_the_same_faults_whole_and_once(bucket: str, proxy: Proxy, patient_retries: None) -> None:
     proxy.faults = Faults(0.3)
     uris = [f"{bucket}/labels/{number:06d}" for number in range(60)]
