@@ -13,6 +13,7 @@ from labeler.errors import Refused
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import masks_fields
 from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_masks, s3_rules
+from labeler.labels.extensions import schema_fields
 from labeler.labels.records import STATUSES
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
@@ -47,7 +48,8 @@ def derive(
         Incomplete: as `label`.
     """
     output, redone = job.config.output.uri, tuple(sorted(statuses))
-    job = replace(job, fields={**job.fields, "parent": parent.manifest.run_id, "redo": list(redone)})
+    of_parent = {**schema_fields(parent.columns), "parent": parent.manifest.run_id}
+    job = replace(job, fields={**job.fields, **of_parent, "redo": list(redone)})
     with refusals():
         below = read_snapshot(parent)
         plan = below.plan
@@ -121,7 +123,8 @@ def retry(
     job = resolve_job(config_of(parent, output, overrides), parent.vocabulary(), parent.lineage)
     recorded = parent.manifest.fingerprint_fields
     inherited = {name: value for name, value in recorded.items() if name not in job.fields}  # a derived parent's own
-    parent.require_fingerprint({**job.fields, **inherited, **{name: recorded[name] for name in _RETRY_MAY_DIFFER}})
+    same = {**inherited, **schema_fields(parent.columns), **{name: recorded[name] for name in _RETRY_MAY_DIFFER}}
+    parent.require_fingerprint({**job.fields, **same})
     return derive(parent, job, statuses, make_detector=make_detector, console=console)
 
 

@@ -53,15 +53,18 @@ class Redo:
     statuses: tuple[str, ...]
     keep_detections: bool = False
 
-    def of(self, unit: Unit) -> Todo:
+    def of(self, unit: Unit, keep: Sequence[str] = ()) -> Todo:
         """What to do of a unit that was read again.
+
+        Args:
+            keep: as of `table_to_rows`.
 
         Raises:
             LabelerError: an image is not where its row says.
         """
         rows = read_unit_file(self._uri(unit))
         again = pc.is_in(rows["status"], value_set=pa.array(self.statuses, pa.string()))
-        earlier = {row.index: row for row in table_to_rows(rows.filter(again))}
+        earlier = {row.index: row for row in table_to_rows(rows.filter(again), keep)}
         keys = {index: row.image_key for index, row in earlier.items()}
         items = tuple(item for item in unit.items if keys.get(item.index) == item.key)
         if len(items) < len(earlier):

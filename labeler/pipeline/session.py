@@ -270,6 +270,7 @@ def _worker_settings(
         keep=config.input.keep,
         max_detections=config.detect.max_detections,
         single_writer=config.output.single_writer,
+        columns=run.columns,
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,
         needs_cuda=_needs_cuda(job, workers, make_detector),

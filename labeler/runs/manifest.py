@@ -12,7 +12,8 @@ from typing import Any
 from labeler import plain_json, storage
 from labeler.digests import canonical_json, digest_of, readable_json
 from labeler.errors import Refused
-from labeler.labels.records import DECODING_VERSION, READABLE_VERSIONS, SCHEMA_VERSION
+from labeler.labels.extensions import PLAIN_VERSION, READABLE_VERSIONS
+from labeler.labels.records import DECODING_VERSION
 from labeler.prompts import PromptPlan, StoredPlan, plan_from_json
 from labeler.runs import layout
 from labeler.shards import READER_VERSION
@@ -44,7 +45,7 @@ class Manifest:
     digests: dict[str, str]
     created: str
     parent: dict[str, str] | None = None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = PLAIN_VERSION
 
     @staticmethod
     def new(
@@ -65,6 +66,7 @@ class Manifest:
             digests=dict(digests),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             parent={"uri": storage.redact(parent.uri), "run_id": parent.manifest.run_id} if parent else None,
+            schema_version=fields.get("schema_version", PLAIN_VERSION),
         )
 
     def to_json(self) -> bytes:
@@ -134,6 +136,11 @@ class Run:
     @property
     def keep(self) -> tuple[str, ...]:
         return tuple(self.manifest.config["input"]["keep"])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The optional columns of its rows, see `labels.extensions`; a unit file may lack those that are null in it."""
+        return tuple(self.manifest.fingerprint_fields.get("columns", ()))
 
     def verified(self, relative: str) -> bytes:
         """A file of the run; Refused when it is not as it was written with the manifest."""
