@@ -1,4 +1,4 @@
-"""What the report at the end of a run takes for each unit: from receipts, and by reading every row.
+"""What the report at the end of a run takes for each unit: from receipts, by reading every row, and in processes.
 
     python -m benchmarks.report_scale FOLDER --units 2000 8000 --output benchmarks/results/report-scale.json
 
@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.export_scale import UNIT_IMAGES, in_child, write_run
 from benchmarks.machine import machine
+from labeler.machine import available_cpus
 from labeler.runs import layout, read_snapshot
 from labeler.runs.erasure.excluded import Excluded
 from labeler.runs.receipts import ReceiptLog
@@ -24,6 +25,11 @@ from labeler.runs.sums import SUMMED_COLUMNS, sums_of
 _REPORT = (
     "from labeler.runs import open_run, read_snapshot; from labeler.runs.report import build_report; "
     "assert build_report(read_snapshot(open_run({uri!r})), receipts={receipts}).complete"
+)
+_SUMS = (
+    "from labeler.runs import open_run, read_snapshot; from labeler.runs.erasure.excluded import Excluded; "
+    "from labeler.runs.sums_of_units import sum_units; "
+    "assert len(list(sum_units(read_snapshot(open_run({uri!r})), Excluded(), processes={processes}))) == {units}"
 )
 
 
@@ -52,8 +58,17 @@ def measure(units: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     receipts.flush()
     size = sum(path.stat().st_size for path in (folder / layout.RECEIPTS_FOLDER).rglob("*.parquet"))
     rows = []
-    for name, kept in (("from receipts", True), ("every row", False)):
-        seconds, cpu, peak = in_child("-c", _REPORT.format(uri=run.uri, receipts=kept))
+    ways = {
+        "from receipts": _REPORT.format(uri=run.uri, receipts=True),
+        "every row": _REPORT.format(uri=run.uri, receipts=False),
+        **{
+            f"rows alone, {count} processes": _SUMS.format(uri=run.uri, processes=count, units=units)
+            for count in (1, 2, 4, 8, 16)
+            if count <= available_cpus()
+        },
+    }
+    for name, program in ways.items():
+        seconds, cpu, peak = in_child("-c", program)
         rows.append(
             {
                 "units": units,

@@ -82,6 +82,9 @@ class InputConfig(Section):
     """Where the images are."""
 
     uri: str | tuple[str, ...]  # a folder, a glob, a brace pattern, one file, or a list of those
+    # Tables of the objects below `uri`, read in the place of a listing: manifest.json of an S3 Inventory, or CSV or
+    # Parquet files with the columns bucket and key.
+    inventory: str | tuple[str, ...] | None = None
     format: Literal["webdataset", "images", "parquet"] | None = None  # None: by the file names
     keep: tuple[str, ...] = ()  # sidecar extensions or Parquet columns to carry into the labels
     limit: int | None = Field(None, gt=0)  # only the first so many images, in plan order
@@ -241,6 +244,11 @@ class Config(Section):
     @property
     def input_uris(self) -> tuple[str, ...]:
         return (self.input.uri,) if isinstance(self.input.uri, str) else self.input.uri
+
+    @property
+    def inventory_uris(self) -> tuple[str, ...]:
+        inventory = self.input.inventory
+        return (inventory,) if isinstance(inventory, str) else inventory or ()
 
     @property
     def model_name(self) -> str:

@@ -9,6 +9,7 @@ os.environ.setdefault("RAY_enable_worker_prestart", "0")  # a third of what star
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(need)
             if need == "ray":  # what a later Ray removes
                 item.add_marker(pytest.mark.filterwarnings("error::ray.util.annotations.RayDeprecationWarning"))
+
+
+def pytest_collection_finish() -> None:
+    """A full garbage collection goes through all that thousands of tests are made of, half a second: leave it out."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

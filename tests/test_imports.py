@@ -20,6 +20,7 @@ LAYERS = [
         "plain_json",
         "json_stream",
         "plain_yaml",
+        "parquet_bytes",
         "output",
         "signature",
         "owners",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from rich.console import Console
 
 from labeler.config import Config, make_config
@@ -25,6 +27,8 @@ from labeler.pipeline.waves import LEAST_UNWRITTEN
 from labeler.runs import open_run, read_plan, read_progress, read_snapshot
 from labeler.runs.erasure.erase import forget
 from labeler.runs.plan import PlannedShard
+from labeler.runs.report import Report, build_report
+from labeler.runs.snapshot import Snapshot
 from labeler.shards import Shard
 from tests import label_runs
 from tests.conftest import NAMES
@@ -58,15 +62,35 @@ def rows_of(output: Path) -> list[dict[str, Any]]:
     return pa.concat_tables(tables).to_pylist() if tables else []
 
 
+def states_of_workers() -> list[str]:
+    """Of the pipeline's workers, of this run and of earlier ones, as Ray's control process knows them."""
+    actors = ray._private.state.actors().values()
+    return [actor["State"] for actor in actors if "MapWorker" in actor["ActorClassName"]]
+
+
 def files_of(output: Path) -> dict[str, int]:
     return {str(p.relative_to(output)): p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
 
 
 def test_every_image_has_exactly_one_row_and_the_folder_is_as_the_contract_says(
-    tmp_path: Path, checkpoint: Path
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waited: list[float] = []
+
+    def report_once_workers_are_gone(snapshot: Snapshot) -> Report:
+        """A report may take minutes: no worker may keep a GPU meanwhile."""
+        end, start = time.time() + 30, time.monotonic()
+        while "ALIVE" in states_of_workers() and time.time() < end:
+            time.sleep(0.05)
+        waited.append(time.monotonic() - start)
+        return build_report(snapshot)
+
+    monkeypatch.setattr("labeler.pipeline.session.build_report", report_once_workers_are_gone)
     source = write_tars(tmp_path / "in", shards=3, images=10)
     outcome = run_quietly(config_of(source, tmp_path / "out", checkpoint))
+    assert len(waited) == 1
+    assert waited[0] < 30
+    assert states_of_workers()
     rows = rows_of(tmp_path / "out")
     assert [(r["shard_id"], r["index"]) for r in rows] == [(f"{s:06d}", i) for s in range(3) for i in range(10)]
     assert outcome.report.complete

@@ -21,6 +21,7 @@ from labeler.runs.erasure.excluded import Excluded, read_excluded, write_exclude
 from labeler.runs.receipts import ReceiptLog
 from labeler.runs.report import Report, build_report
 from labeler.runs.sums import sums_of
+from labeler.runs.sums_of_units import sum_units
 from labeler.runs.timeline import stamp
 from tests.label_runs import row, write_run
 from tests.log_lines import logged
@@ -166,3 +167,17 @@ def test_storage_that_takes_no_receipts_ends_the_log_and_not_the_job(run: Run) -
         keep(run, UNITS)
     (line,) = lines
     assert "receipts are not kept" in line
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_processes_add_up_what_one_adds_up(run: Run, damaged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labeler.runs.sums_of_units._TOGETHER", 1)
+    snapshot = read_snapshot(run)
+    alone = list(sum_units(snapshot, Excluded(), processes=1))
+    assert len({count.shard_id for count in alone}) > 1
+    if damaged:
+        damage(run, (alone[-1].shard_id, alone[-1].unit))
+        with pytest.raises(StorageError, match="is damaged"):
+            list(sum_units(snapshot, Excluded(), processes=2))
+    else:
+        assert list(sum_units(snapshot, Excluded(), processes=2)) == alone

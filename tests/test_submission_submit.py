@@ -221,6 +221,7 @@ def test_the_words_of_the_job_are_those_of_label_quoted(config: Path) -> None:
         (["--stop-after-hours", "2"], 1, ["--stop-after-hours", "2.0"]),
         (["--max-cost", "9", "--price-per-hour", "3"], 1, ["--price-per-hour", "3.0", "--max-cost", "9.0"]),
         (["--max-cost", "9", "--attempts", "2", "--extend"], 2, ["--extend", "--max-cost", "9.0"]),
+        (["--log-format", "json"], 3, ["--log-format", "json"]),
     ],
 )
 def test_a_limited_job_is_not_submitted_again_unless_asked_for(

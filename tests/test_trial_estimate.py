@@ -97,6 +97,31 @@ def test_the_place_is_this_machine_unless_a_cluster_is_named(tmp_path: Path, mon
     assert site_of(config_of(tmp_path, "ray.workers=4"), on_gpu=False) == Site(4, starts_ray=True)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "overrides", "workers", "note"),
+    [
+        ([{"CPU": 8.0, "GPU": 2.0}], [], 2, "a CPU was timed"),
+        ([{"CPU": 8.0}, {"CPU": 8.0}], [], 1, "no GPU yet, and the job will wait for one"),
+        ([{"CPU": 8.0}, {"CPU": 8.0}], ["ray.gpus_per_worker=0"], 2, ""),
+        ([{"CPU": 8.0}, {"CPU": 8.0}], ["model.device=cpu"], 2, ""),
+    ],
+)
+def test_a_cluster_for_gpus_is_never_counted_by_its_cpus(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: list[dict[str, float]],
+    overrides: list[str],
+    workers: int,
+    note: str,
+) -> None:
+    monkeypatch.setattr("labeler.pipeline.site.connect", lambda address, console: False)
+    monkeypatch.setattr("labeler.pipeline.site.alive_nodes", lambda place: nodes)
+    found = site_of(config_of(tmp_path, "ray.address=auto", *overrides), on_gpu=False)
+    assert (found.workers, found.starts_ray) == (workers, False)
+    assert note in found.note
+    assert bool(found.note) == bool(note)
+
+
 def test_failures_of_the_sample_are_no_timing_and_are_printed_by_reason(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

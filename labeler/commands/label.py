@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("label", help="label every image of the input, or go on where a run stopped")
     add_config(parser)
-    add_log_format(parser)
     add_run_options(parser)
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--dry-run", action="store_true", help="say what a run would take; write nothing")
@@ -35,6 +34,7 @@ def add(verbs: Verbs) -> None:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Options of a run itself, which `labeler submit` hands on to the cluster."""
+    add_log_format(parser)
     parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
     parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="price of one worker's hour")
     parser.add_argument(

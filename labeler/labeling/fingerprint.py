@@ -101,6 +101,8 @@ def public_config(config: Config) -> dict[str, Any]:
     """The resolved configuration for run.json, without secrets in its URIs, wherever in it they stand."""
     values: dict[str, Any] = redacted(config.model_dump(mode="json"))
     values["input"]["uri"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.input_uris]
+    if config.inventory_uris:
+        values["input"]["inventory"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.inventory_uris]
     values["output"]["uri"] = storage.redact(storage.absolute_uri(config.output.uri))
     return values
 

@@ -285,6 +285,7 @@ def plan_input(
         taken=taken,
         first_id=first_id,
         counts=counts,
+        inventory=[storage.absolute_uri(uri) for uri in config.inventory_uris],
     )
     with ThreadPoolExecutor(_COUNTING_REQUESTS) as pool:  # Parquet footers are a request each
         return [PlannedShard(*pair) for pair in zip(found, pool.map(_count, found), strict=True)]

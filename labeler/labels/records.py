@@ -21,6 +21,7 @@ from labeler.labels.detections_column import (
     to_column,
 )
 from labeler.labels.mask_runs import each_fills
+from labeler.parquet_bytes import open_parquet, read_columns, read_parquet
 
 # Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
 DECODING_VERSION = 2
@@ -178,7 +179,7 @@ def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
         names = ["detections" if name == BOXES else name for name in names]
         table = _read_without_masks(data, names)
     else:
-        table = pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
+        table = read_parquet(data, names)
     for wanted in LABELS:
         if names is None or wanted.name in names:
             at = table.schema.get_field_index(wanted.name)
@@ -190,9 +191,9 @@ def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
 
 
 def _read_without_masks(data: bytes, names: Sequence[str]) -> pa.Table:
-    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    file = open_parquet(data)
     paths = [file.schema.column(place).path for place in range(len(file.schema))]
-    return file.read([path for path in paths if path.split(".")[0] in names and ".mask." not in path])
+    return read_columns(file, [path for path in paths if path.split(".")[0] in names and ".mask." not in path])
 
 
 def _require_filled(detections: pa.ChunkedArray) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from labeler.config import Config
+from labeler.config import Config, RayConfig
 from labeler.machine import available_cpus
 from labeler.pipeline.cluster import size_workers
 from labeler.pipeline.connection import connect, starts_ray
@@ -29,12 +30,28 @@ def site_of(config: Config, *, on_gpu: bool) -> Site:
     settings, own = config.ray, starts_ray(config.ray.address)
     if config.model.device == "cpu" and settings.gpus_per_worker is None:
         settings = settings.model_copy(update={"gpus_per_worker": 0.0})
+    note = ""
     if own:
         nodes = [{"CPU": float(max(1, math.floor(available_cpus()))), **({"GPU": float(_gpus())} if on_gpu else {})}]
     else:
         connect(settings.address, message_console())
         nodes = alive_nodes(Place.of(settings))
-    return Site(size_workers(settings, nodes).count, starts_ray=own)
+        if settings.gpus_per_worker is None:  # as the job will be: it waits for GPUs, and never labels on CPUs instead
+            settings = settings.model_copy(update={"gpus_per_worker": 1.0})
+        note = _note(settings, nodes, on_gpu=on_gpu)
+    return Site(size_workers(settings, nodes, may_grow=not own).count, starts_ray=own, note=note)
+
+
+def _note(settings: RayConfig, nodes: Sequence[Mapping[str, float]], *, on_gpu: bool) -> str:
+    """What a user of a cluster with GPUs must know of the figures; empty for nothing."""
+    if not settings.gpus_per_worker:
+        return ""
+    notes = []
+    if not any(node.get("GPU") for node in nodes):
+        notes.append("the cluster has no GPU yet, and the job will wait for one: the workers are a guess")
+    if not on_gpu:
+        notes.append("its workers have GPUs, and a CPU was timed: run this on a GPU node for hours that count")
+    return "; ".join(notes)
 
 
 def _gpus() -> int:

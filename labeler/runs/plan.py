@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from labeler import storage
 from labeler.digests import digest_of
+from labeler.parquet_bytes import read_parquet
 from labeler.runs import layout
 from labeler.runs.manifest import Run
-from labeler.shards import Member, Shard, skipped
+from labeler.shards import Shard, skipped
+from labeler.shards.groups import GROUP, group_bytes, group_digest, members_of, parquet_bytes
 
 PLAN = pa.schema(
     [
@@ -32,15 +33,6 @@ _PLAN_BEFORE = PLAN.remove(PLAN.get_field_index("name"))  # of reader version 2
 _ROWS_AT_ONCE = 4096
 _PREVIOUS = b"previous_plan"  # metadata: the digest of the plan file before, of all but the first
 _SKIPPED = b"skipped_files"  # metadata: what was listed beside the input, as shards.skipped writes it
-
-GROUP = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("size", pa.int64()),
-        pa.field("etag", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +57,8 @@ def group_files(plan: Iterable[PlannedShard]) -> Iterator[tuple[str, bytes]]:
     """Path in the run folder and bytes of each group of image files."""
     for planned in plan:
         if planned.shard.members is not None:
-            data = group_bytes(planned.shard)
+            data = group_bytes(planned.shard.members)
             yield layout.group_file(planned.shard_id, digest_of(data)), data
-
-
-def group_bytes(shard: Shard) -> bytes:
-    """The frozen members of a group of image files, as the bytes of its groups/ file."""
-    members = shard.members or ()
-    columns = [pa.array([getattr(m, name) for m in members], GROUP.field(name).type) for name in GROUP.names]
-    return _parquet(pa.Table.from_arrays(columns, schema=GROUP))
 
 
 def plan_bytes(
@@ -99,18 +84,12 @@ def plan_bytes(
     arrays = [pa.array(map(columns[field.name], planned), field.type) for field in PLAN]
     metadata = {_SKIPPED: skipped.to_bytes(skipped_files)} if skipped_files else {}
     metadata |= {_PREVIOUS: previous.encode()} if previous else {}
-    return _parquet(pa.Table.from_arrays(arrays, schema=PLAN.with_metadata(metadata)))
+    return parquet_bytes(pa.Table.from_arrays(arrays, schema=PLAN.with_metadata(metadata)))
 
 
 def _etag_of(planned: PlannedShard) -> str | None:
     """The ETag, or of a group of image files the digest of its groups/ file."""
-    return planned.shard.etag if planned.shard.members is None else digest_of(group_bytes(planned.shard))
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return bytes(sink.getvalue())
+    return planned.shard.etag if planned.shard.members is None else group_digest(planned.shard.members)
 
 
 def _table(uri: str, *schemas: pa.Schema, digest: str | None = None, data: bytes | None = None) -> pa.Table:
@@ -127,7 +106,7 @@ def _table(uri: str, *schemas: pa.Schema, digest: str | None = None, data: bytes
     with undamaged(uri):
         if digest is not None and digest_of(data) != digest:
             raise pa.ArrowInvalid("its bytes are not those that were written")
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table = read_parquet(data)
         if not any(table.schema.equals(schema) for schema in schemas):
             raise pa.ArrowInvalid("its columns are not those of a plan")
     return table
@@ -220,4 +199,4 @@ def with_members(shard: Shard, run_uri: str) -> Shard:
         rows = _table(storage.join(run_uri, layout.group_file(shard.shard_id, shard.etag)), GROUP, digest=shard.etag)
     except storage.Unreadable:
         rows = _table(storage.join(run_uri, layout.group_file_before(shard.shard_id)), GROUP, digest=shard.etag)
-    return replace(shard, members=tuple(Member(**row) for row in rows.to_pylist()))
+    return replace(shard, members=members_of(rows))

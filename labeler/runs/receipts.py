@@ -25,6 +25,7 @@ from labeler import storage
 from labeler.ahead import Fetch, in_order
 from labeler.digests import digest_of
 from labeler.errors import StorageError
+from labeler.parquet_bytes import open_parquet, read_columns
 from labeler.runs import layout
 from labeler.runs.erasure.excluded import Excluded
 from labeler.runs.manifest import Run
@@ -126,10 +127,10 @@ def _tables(files: Sequence[str], excluded: str, columns: Sequence[str]) -> Iter
 
 def _read(uri: str, excluded: str, columns: Sequence[str]) -> pa.Table | None:
     with suppress(StorageError, pa.ArrowException, OSError, ValueError):
-        file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
+        file = open_parquet(storage.read_bytes(uri))
         schema = file.schema_arrow
         if schema.equals(_SCHEMA) and (schema.metadata or {}).get(_EXCLUDED) == excluded.encode():
-            return file.read(columns)
+            return read_columns(file, columns)
     return None
 
 

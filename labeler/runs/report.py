@@ -9,14 +9,15 @@ from typing import Any
 
 from labeler import storage
 from labeler.labels.records import STATUSES
-from labeler.runs.erasure.excluded import Excluded, read_excluded
+from labeler.runs.erasure.excluded import read_excluded
 from labeler.runs.manifest import Run
 from labeler.runs.plan import listed_beside, undamaged
 from labeler.runs.progress import Progress
 from labeler.runs.receipts import take_receipts
 from labeler.runs.rows import PREFETCH_FILES
 from labeler.runs.snapshot import Snapshot
-from labeler.runs.sums import SUMMED_COLUMNS, Totals, sums_of
+from labeler.runs.sums import Totals
+from labeler.runs.sums_of_units import sum_units
 from labeler.runs.timeline import timeline
 from labeler.shards import skipped
 
@@ -82,7 +83,8 @@ def build_report(snapshot: Snapshot, *, receipts: bool = True) -> Report:
     totals, excluded = Totals(), read_excluded(run)
     mine = _of_the_plan(snapshot)
     left = take_receipts(run, mine, excluded, totals) if receipts else mine
-    _add_rows(replace(snapshot, progress=left), excluded, totals)
+    for count in sum_units(replace(snapshot, progress=left), excluded):
+        totals.add(*count)
     problems = _check_indices(totals, progress)
     planned, exact = progress.images_known(plan)
     vocabulary = [c.id for c in run.vocabulary().categories if not c.negative]
@@ -127,15 +129,6 @@ def _of_the_plan(snapshot: Snapshot) -> Progress:
     units = {shard_id: progress.units[shard_id] for shard_id in progress.units.keys() & known}
     sizes = {shard_id: progress.sizes[shard_id] for shard_id in progress.sizes.keys() & known}
     return replace(progress, units=units, sizes=sizes)
-
-
-def _add_rows(snapshot: Snapshot, excluded: Excluded, totals: Totals) -> None:
-    """Read and add up the rows of every unit of a snapshot."""
-    cap, prefixes = snapshot.run.manifest.config["detect"]["max_detections"], snapshot.prefixes
-    columns = (*SUMMED_COLUMNS, *(("image_key", "digest") if len(excluded) else ()))
-    for (shard_id, unit), table in snapshot.units(columns):
-        to_forget = int(excluded.of_rows(table, prefixes[shard_id]).sum())
-        totals.add(shard_id, unit, sums_of(table, cap), to_forget)
 
 
 def _most_frequent(errors: Counter[str]) -> dict[str, int]:

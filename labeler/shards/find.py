@@ -12,7 +12,8 @@ from labeler import storage
 from labeler.ahead import IN_FLIGHT
 from labeler.errors import Refused, StorageError
 from labeler.shards import skipped
-from labeler.shards.listing import Listed, list_all, path_below, repeated
+from labeler.shards.find_streamed import others_of, stream
+from labeler.shards.listing import Listed, common_folder, list_all, path_below, repeated, shown_uris
 from labeler.shards.look_inside import images_among, with_images
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of, name_shards
 from labeler.shards.reading import count_images, count_tar_images
@@ -36,6 +37,7 @@ def find_shards(
     taken: Collection[str] = (),
     first_id: int = 0,
     counts: Counter[str] | None = None,
+    inventory: Sequence[str] = (),
 ) -> list[Shard]:
     """The shards of an input, sorted by URI, numbered from `first_id`.
 
@@ -50,6 +52,8 @@ def find_shards(
         known: URIs of shards, or of image files, that an earlier plan has: they are left out.
         taken: names of shards that an earlier plan has.
         counts: gets, by extension, the number of files that are not part of the input (`shards.skipped`).
+        inventory: tables of what is there (`shards.inventory`), read in the place of a listing; image files keep its
+            order. Then `uri` has folders alone.
 
     Raises:
         Refused: nothing found, mixed or unknown kinds, no such bucket or file, no permission; one line.
@@ -57,8 +61,13 @@ def find_shards(
     counts = Counter() if counts is None else counts
     uris = [uri] if isinstance(uri, str) else list(uri)
     try:
+        streamed = stream(uris, inventory, format, limit, images_per_group, known)
+        if streamed is not None:
+            counts.update(streamed.beside)
+            if (streamed.images or streamed.known) and format in (None, "images"):
+                return _numbered(streamed.groups, first_id)
         unreadable: dict[str, str] = {}
-        listed, roots = list_all(uris, unreadable.__setitem__)
+        listed, roots = others_of(streamed, uris) if streamed else list_all(uris, unreadable.__setitem__)
         _warn_of_unreadable(unreadable)
         planned = frozenset(known)
         found = _unique(listed, planned)
@@ -69,17 +78,21 @@ def find_shards(
         _refuse_unprintable(chosen)
         _count_others(listed, found, of_kind, len(unreadable), counts)
         if kind == "images":
-            shards = _groups(chosen, images_per_group, _common_folder(roots), planned)
+            shards = _groups(chosen, images_per_group, common_folder(roots), planned)
         else:
             shards = [Shard("", each.info.uri, each.info.size, each.info.etag, kind) for each in chosen]
         if kind == "parquet":
             check = partial(with_images, image_column=image_column, counts=counts, skip=skip_without_images)
             shards = check(shards) if limit is None else _checked_up_to(shards, limit, check)
-        shards = [replace(shard, shard_id=f"{first_id + i:06d}") for i, shard in enumerate(shards)]
+        shards = _numbered(shards, first_id)
         shards = name_shards(shards, planned=planned if kind != "images" else (), taken=taken)
         return shards if limit is None else list(_first_images(shards, limit))
     except StorageError as error:
         raise Refused(f"input cannot be read: {error}") from error
+
+
+def _numbered(shards: Sequence[Shard], first_id: int) -> list[Shard]:
+    return [replace(shard, shard_id=f"{first_id + number:06d}") for number, shard in enumerate(shards)]
 
 
 def _warn_of_unreadable(unreadable: Mapping[str, str]) -> None:
@@ -131,7 +144,7 @@ def _count_others(
 def _choose_format(
     found: Sequence[Listed], format: Format | None, uris: Sequence[str], nameless: Collection[str]
 ) -> Format:
-    shown = _shown(uris)
+    shown = shown_uris(uris)
     compressed = [each.info.uri for each in found if is_compressed_tar(each.info.uri)]
     if compressed and format in (None, "webdataset"):
         raise Refused(
@@ -162,7 +175,7 @@ def _of_kind(
     ]
     if not chosen:
         raise Refused(
-            f"{_shown(uris)} has no {_NOUNS[kind]} among its {len(found)} files; check input.uri and input.format"
+            f"{shown_uris(uris)} has no {_NOUNS[kind]} among its {len(found)} files; check input.uri and input.format"
         )
     return chosen
 
@@ -174,11 +187,6 @@ def _refuse_unprintable(found: Iterable[Listed]) -> None:
         except UnicodeEncodeError:
             shown = storage.redact(each.info.uri).encode("utf-8", "backslashreplace").decode()
             raise Refused(f"the name of {shown} is not UTF-8; rename the file") from None
-
-
-def _shown(uris: Sequence[str]) -> str:
-    more = f" and {len(uris) - 1} more" if len(uris) > 1 else ""
-    return (storage.redact(uris[0]) if uris else "input.uri") + more
 
 
 def _groups(found: Sequence[Listed], images_per_group: int, root: str, known: Collection[str]) -> list[Shard]:
@@ -205,18 +213,6 @@ def _unsigned(uri: str, paths: Mapping[str, int]) -> str:
     """A web address without its query, which may be a signature, unless only that tells it from another."""
     path = storage.path_of(uri)
     return path if paths[path] == 1 else uri
-
-
-def _common_folder(folders: Sequence[str]) -> str:
-    """The longest common run of segments; "" when not even the bucket is the same."""
-    split = [folder.rstrip("/").split("/") for folder in dict.fromkeys(folders)]
-    common = []
-    for segments in zip(*split, strict=False):
-        if len(set(segments)) > 1:
-            break
-        common.append(segments[0])
-    shared = "/".join(common)
-    return "" if shared.endswith((":/", ":")) else shared
 
 
 def _checked_up_to(shards: Sequence[Shard], limit: int, check: Callable[[Sequence[Shard]], list[Shard]]) -> list[Shard]:

@@ -210,3 +210,21 @@ def repeated(uris: Iterable[str], kept: Collection[str]) -> set[str]:
             first[real, name] = min(before, rank)
             found.add(max(before, rank)[2])
     return found.difference(kept)
+
+
+def common_folder(folders: Sequence[str]) -> str:
+    """The longest common run of segments; "" when not even the bucket is the same."""
+    split = [folder.rstrip("/").split("/") for folder in dict.fromkeys(folders)]
+    common = []
+    for segments in zip(*split, strict=False):
+        if len(set(segments)) > 1:
+            break
+        common.append(segments[0])
+    shared = "/".join(common)
+    return "" if shared.endswith((":/", ":")) else shared
+
+
+def shown_uris(uris: Sequence[str]) -> str:
+    """An input in a message."""
+    more = f" and {len(uris) - 1} more" if len(uris) > 1 else ""
+    return (storage.redact(uris[0]) if uris else "input.uri") + more

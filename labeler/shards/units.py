@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -44,7 +44,7 @@ class Shard:
     etag: str | None
     format: Format
     max_images: int | None = None
-    members: tuple[Member, ...] | None = None
+    members: Sequence[Member] | None = None
     name: str | None = None
 
 

@@ -24,7 +24,7 @@ from labeler.trial.sample import FIRST_IMAGES, sample_items, skipped_in_sample
 _PARTS, _PARTS_OF_BATCHES = 8, 2  # of the sample that are timed apart, to know how much the speed varies
 _ON_CPU, _ON_GPU = 16, 256  # images of a sample
 _LEAST_SPREAD, _MOST_SPREAD = 0.15, 1 / 3  # of the middle; a third makes the upper end twice the lower
-_RAY_START_S, _RAY_JOIN_S, _CHECKS_S = 6.0, 2.0, 3.0  # measured on small machines: Ray itself, and probing the cluster
+_RAY_START_S, _RAY_JOIN_S, _CHECKS_S = 6.0, 2.0, 3.0  # about: Ray itself, and probing the cluster
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,12 @@ class Site:
     Attributes:
         workers: that label at the same time.
         starts_ray: whether the job starts a Ray of its own.
+        note: what keeps the figures from counting; empty for nothing.
     """
 
     workers: int
     starts_ray: bool = True
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,8 @@ def describe_estimate(
     )
     for line in _failure_lines(timing.failures):
         yield f"failed   of {timing.sampled} sampled images {line}"
+    if site.note:
+        yield f"note     {site.note}"
     about = "" if count.exact else "about "
     if count.shards:
         yield f"counted  {about}{count.images:,} images, from the headers of {count.shards} tars"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from labeler.parquet_bytes import read_parquet
 from labeler.runs import layout
 from labeler.runs.manifest import Run
 
@@ -36,6 +37,6 @@ def selection_bytes(chosen: Selection) -> bytes:
 def read_selection(run: Run) -> Selection:
     """The selection of a derived run."""
     chosen: dict[str, dict[int, int]] = {}
-    for row in pq.read_table(pa.BufferReader(run.verified(layout.SELECTION))).to_pylist():
+    for row in read_parquet(run.verified(layout.SELECTION)).to_pylist():
         chosen.setdefault(row["shard_id"], {})[row["unit"]] = row["images"]
     return chosen

@@ -1,0 +1,169 @@
+"""Plan image files as they are listed: of tens of millions nothing but a number each is held in memory."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labeler.shards import skipped
+from labeler.shards.groups import FILES, cut_groups
+from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of
+from labeler.shards.units import Shard
+from labeler.storage import ObjectInfo
+
+# Names that are images and not hidden for sure; `kind_of` and `is_hidden` judge the others one by one.
+_PLAIN = r"^([^._/][^/]*/)*[^._/?][^/?]*\.(?i:jpg|jpeg|png|webp)$"
+_AT_ONCE = 4096
+_COMPARED = 1 << 20
+_UNJUDGED, _IMAGE, _NO_IMAGE = range(3)
+
+
+@dataclass
+class Found:
+    """What a stream of files held.
+
+    Attributes:
+        groups: of its image files.
+        images: how many those are, more than a limit takes included.
+        known: how many more there are, which an earlier plan has.
+        others: tars and Parquet files.
+        nameless: files without an extension, which were not taken.
+        beside: counts by extension of what is not part of the input.
+        hashes: of the images' addresses.
+    """
+
+    groups: list[Shard] = field(default_factory=list)
+    images: int = 0
+    known: int = 0
+    others: list[ObjectInfo] = field(default_factory=list)
+    nameless: int = 0
+    beside: Counter[str] = field(default_factory=Counter)
+    hashes: array[int] = field(default_factory=lambda: array("q"))
+
+
+def tables_of(listed: Iterable[ObjectInfo]) -> Iterator[pa.Table]:
+    """Objects of a listing as tables of FILES."""
+    objects = iter(listed)
+    while some := list(islice(objects, _AT_ONCE)):
+        columns = [[each.uri for each in some], [each.size for each in some], [each.etag for each in some]]
+        yield pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, FILES, strict=True)], schema=FILES)
+
+
+def plan_files(
+    read: Callable[[], Iterator[pa.Table]],
+    roots: Sequence[str],
+    root: str,
+    images_per_group: int,
+    *,
+    limit: int | None = None,
+    nameless_too: bool = False,
+    known: Collection[str] = (),
+    plain: bool = False,
+) -> Found:
+    """The image files of a stream in groups, in its order, each once.
+
+    Args:
+        read: begins the stream, tables of FILES; called a second time where a file stands in it twice.
+        roots: folders; what lies below none of them is not part of the input.
+        root: that keys are relative to.
+        nameless_too: files without an extension are images, too.
+        known: addresses of an earlier plan, which are left out.
+        plain: nothing but images and what is counted is wanted.
+
+    Raises:
+        NotPlain: with `plain`, at the first tar, Parquet file or file without an extension.
+    """
+
+    def plan(twice: frozenset[int]) -> Found:
+        found, seen = Found(), set[str]()
+
+        def images() -> Iterator[pa.Table]:
+            for table in read():
+                chosen = _images(table, roots, nameless_too, found)
+                if plain and (found.others or found.nameless):
+                    raise NotPlain
+                chosen = _new_ones(chosen, twice, seen, known, found)
+                found.images += chosen.num_rows
+                yield chosen
+
+        found.groups = list(cut_groups(images(), root, images_per_group, limit))
+        return found
+
+    found = plan(frozenset())
+    return plan(twice) if (twice := _twice(found.hashes)) else found
+
+
+class NotPlain(Exception):
+    """The files are of several kinds, or some have no extension."""
+
+
+def _images(table: pa.Table, roots: Sequence[str], nameless_too: bool, found: Found) -> pa.Table:
+    """The image files among them; the others are counted."""
+    kinds = np.zeros(table.num_rows, np.int8)
+    for folder in roots:
+        prefix = folder if folder.endswith("/") else folder + "/"
+        below = pc.starts_with(table["uri"], prefix).to_numpy() & (kinds == _UNJUDGED)
+        rows = np.flatnonzero(below)
+        names = pc.utf8_slice_codeunits(table["uri"].take(pa.array(rows)), len(prefix))
+        plain = pc.match_substring_regex(names, _PLAIN).to_numpy()
+        kinds[rows[plain]] = _IMAGE
+        unsure = np.flatnonzero(~plain)
+        for row, name in zip(rows[unsure], names.take(pa.array(unsure)).to_pylist(), strict=True):
+            kinds[row] = _judge(table, int(row), name, nameless_too, found)
+    return table if bool((kinds == _IMAGE).all()) else table.filter(pa.array(kinds == _IMAGE))
+
+
+def _judge(table: pa.Table, row: int, name: str, nameless_too: bool, found: Found) -> int:
+    uri = table["uri"][row].as_py()
+    if is_hidden(name):
+        found.beside[skipped.HIDDEN] += 1
+        return _NO_IMAGE
+    kind = kind_of(uri)
+    if kind == "images":
+        return _IMAGE
+    if kind is not None or is_compressed_tar(uri):
+        found.others.append(ObjectInfo(uri, table["size"][row].as_py(), table["etag"][row].as_py()))
+        return _NO_IMAGE
+    if not has_extension(uri):
+        if nameless_too:
+            return _IMAGE
+        found.nameless += 1
+    skipped.count(found.beside, uri)
+    return _NO_IMAGE
+
+
+def _twice(hashes: array[int]) -> frozenset[int]:
+    """Those that stand in it more than once; it is sorted in its place, as a copy for 80 million files is 640 MB."""
+    values = np.frombuffer(hashes, np.int64)
+    values.sort()
+    found = set[int]()
+    for start in range(0, len(values), _COMPARED):
+        some = values[start : start + _COMPARED + 1]
+        found.update(some[1:][some[1:] == some[:-1]].tolist())
+    return frozenset(found)
+
+
+def _new_ones(files: pa.Table, twice: frozenset[int], seen: set[str], known: Collection[str], found: Found) -> pa.Table:
+    """Those that are neither known nor were seen before; what may stand twice is known from the first pass alone."""
+    uris = files["uri"].to_pylist()
+    hashes = list(map(hash, uris))
+    if not twice:
+        found.hashes.extend(hashes)
+    if not known and twice.isdisjoint(hashes):
+        return files
+    keep = []
+    for row, (uri, value) in enumerate(zip(uris, hashes, strict=True)):
+        if uri in known or uri in seen:
+            found.known += uri in known
+            continue
+        if value in twice:
+            seen.add(uri)
+        keep.append(row)
+    return files.take(pa.array(keep, pa.int64()))
