@@ -92,7 +92,7 @@ def carry_out(
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         write_excluded(run, excluded)  # what is labeled by now is named at the end
-        return _finish(before or read_snapshot(run))
+        return finish(before or read_snapshot(run))
     budget.require_room(job.unit_seconds)
     startup.step("starting Ray" if starts_ray(job.config.ray.address) else "joining the Ray cluster")
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
@@ -127,7 +127,7 @@ def carry_out(
         settings = _worker_settings(run, job, workers, make_detector, redo)
         with announcing_loss(workers, waits_s, console), spending.watched(workers, signals, console):
             progress = _work(snapshot, job, workers, settings, console, startup, spending)
-        return _finish(replace(snapshot, progress=progress))
+        return finish(replace(snapshot, progress=progress))
 
 
 def new_run(job: Job, **more: Any) -> NewRun:
@@ -282,7 +282,7 @@ def _images(
     run: Run, plan: Sequence[PlannedShard], progress: Progress, console: Console
 ) -> tuple[Mapping[str, int | None], int]:
     """(images to label of each shard, how many of all earlier sessions did)."""
-    if run.parent is None:
+    if run.parent is None or run.manifest.whole:
         return progress.images_per_shard(plan), _images_committed(plan, progress, console)
     chosen = read_selection(run)
     done = sum(n for shard, units in chosen.items() for unit, n in units.items() if progress.has(shard, unit))
@@ -318,7 +318,7 @@ def _images_of_unit(uri: str) -> int | StorageError:
         return error
 
 
-def _finish(snapshot: Snapshot) -> Outcome:
+def finish(snapshot: Snapshot) -> Outcome:
     run, report = snapshot.run, build_report(snapshot)
     storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
     if not report.images:

@@ -35,6 +35,7 @@ class Manifest:
         versions: packages and interpreter that created the run.
         digests: path in the run folder -> digest, of the files written beside the manifest.
         parent: of a derived run: {"uri", "run_id"} of the run whose rows it replaces in part.
+        whole: of a derived run: it writes every unit itself, because none of its parent's rows is one of its own.
     """
 
     run_id: str
@@ -46,6 +47,7 @@ class Manifest:
     created: str
     parent: dict[str, str] | None = None
     schema_version: int = PLAIN_VERSION
+    whole: bool = False
 
     @staticmethod
     def new(
@@ -55,6 +57,7 @@ class Manifest:
         versions: Mapping[str, str],
         digests: Mapping[str, str],
         parent: Run | None = None,
+        whole: bool = False,
     ) -> Manifest:
         """A manifest with a fresh run id."""
         return Manifest(
@@ -67,10 +70,14 @@ class Manifest:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             parent={"uri": storage.redact(parent.uri), "run_id": parent.manifest.run_id} if parent else None,
             schema_version=fields.get("schema_version", PLAIN_VERSION),
+            whole=whole,
         )
 
     def to_json(self) -> bytes:
-        return readable_json(asdict(self))
+        values = asdict(self)
+        if not self.whole:  # labelers that do not know the key read all other runs
+            del values["whole"]
+        return readable_json(values)
 
     @staticmethod
     def from_json(data: bytes, *, uri: str) -> Manifest:

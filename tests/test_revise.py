@@ -1,0 +1,192 @@
+"""Revised runs, with a real model and without Ray: chains, resume, extend, export, forget, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labeler.cli import main
+from labeler.config import Config, make_config
+from labeler.errors import Refused
+from labeler.labeling.revision import RevisionJob, resolve_revision, revised_config
+from labeler.labels.records import table_to_rows
+from labeler.labels.revised import CUT
+from labeler.pipeline.revise import revise
+from labeler.runs import Run, open_run, read_snapshot
+from tests import closed_sets
+from tests.conftest import NAMES
+from tests.inputs import image_bytes, tar_bytes, write_tars
+from tests.labeled_here import extend_here, label_here, revise_here
+
+
+def config_of(folder: Path, output: str, checkpoint: Path, *, names: Any = NAMES, cap: int = 900) -> Config:
+    values = {
+        "input": str(folder / "in"),
+        "output": str(folder / output),
+        "vocabulary": names,
+        "model": {"name": str(checkpoint), "device": "cpu"},
+        "unit": {"max_images": 2},
+        "prompts": {"max_categories": 2},
+        "detect": {"score_floor": 0.0, "max_detections": cap},
+    }
+    return make_config(values)
+
+
+def names_file(folder: Path, name: str, names: list[str]) -> str:
+    path = folder / f"{name}.txt"
+    path.write_text("\n".join(names))
+    return str(path)
+
+
+def revision_of(folder: Path, parent: Run, output: str, names: list[str]) -> RevisionJob:
+    target = str(folder / output)
+    return resolve_revision(parent, revised_config(parent, names_file(folder, output, names), target, ()))
+
+
+def rows_of(run: Run) -> list[dict[str, Any]]:
+    return [row for table in read_snapshot(run).tables() for row in table.to_pylist()]
+
+
+def command(folder: Path, run: str, names: list[str], *more: str) -> list[str]:
+    target = ["--vocabulary", names_file(folder, "-".join(names), names), "--output", str(folder / "revised")]
+    return ["revise", str(folder / run), *target, *more]
+
+
+def test_a_chain_of_three_revisions_equals_fresh_runs_and_is_resumed_extended_exported_and_forgotten_from(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tars(tmp_path / "in", shards=1, images=3)
+    (tmp_path / "in/00001.tar").write_bytes(tar_bytes({"a.png": image_bytes(7), "b.png": b"no image"}))
+    first = [*NAMES[1:], "red cat"]
+    chain = {"one": first, "two": [*first[1:], "red dog"], "three": first[2:]}  # the last costs no pass
+    root = parent = label_here(config_of(tmp_path, "out", checkpoint))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    def go_on(parent: Run, output: str) -> Run:
+        revision = revision_of(tmp_path, parent, output, chain[output])
+        if output == "three":
+            assert revision.job.only == ()
+            return revise(parent, revision).run
+        assert revision.job.only == (3,) if output == "one" else (4,)
+        revise_here(parent, revision, units=1)  # killed
+        assert main(["status", str(tmp_path / output)]) == 1
+        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / output).rglob("*.parquet")}
+        run = revise_here(parent, revision_of(tmp_path, parent, output, chain[output]))
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
+        return run
+
+    runs = {}
+    for output in chain:
+        runs[output] = parent = go_on(parent, output)
+        assert main(["status", str(tmp_path / output), "--verify"]) == 0
+        names = names_file(tmp_path, output, chain[output])
+        config = config_of(tmp_path, f"fresh-{output}", checkpoint, names=names)
+        assert rows_of(parent) == rows_of(label_here(config, plan=parent.prompts()))
+    assert {path: path.read_bytes() for path in before} == before, "the run itself stays as it is"
+    assert [row["status"] for row in rows_of(parent)] == ["labeled"] * 4 + ["decode_error"]
+
+    # The input grew: no row of the earlier vocabulary is taken for one of the new, and the same commands go on.
+    write_tars(tmp_path / "in", shards=1, images=2, first=2)
+    extend_here(root, config_of(tmp_path, "out", checkpoint))
+    parent = root
+    for output in chain:
+        assert main(["status", str(tmp_path / output)]) == 1
+        assert len(rows_of(runs[output])) == 5
+        with pytest.raises(Refused, match="unfinished shards"):
+            revise(runs[output], revision_of(tmp_path, runs[output], "four", ["dog", "cat", "bus"]))
+        revision = revision_of(tmp_path, parent, output, chain[output])
+        parent = revise(parent, revision).run if output == "three" else revise_here(parent, revision)
+        assert len(rows_of(parent)) == 7
+
+    assert main(["export", str(tmp_path / "three"), "--to", "coco"]) == 0
+    exported = json.loads((tmp_path / "three/exports/coco.json").read_text())
+    assert [category["name"] for category in exported["categories"]] == chain["three"]
+    keys = tmp_path / "keys.txt"
+    keys.write_text("00000.tar/000_0001.png\n")
+    assert main(["forget", str(tmp_path / "two"), "--keys", str(keys)]) == 0
+    assert str(tmp_path / "three/exports/coco.json") in capsys.readouterr().out
+    for run in (root, *runs.values()):
+        assert [row["index"] for row in rows_of(run) if row["status"] == "removed"] == [1]
+
+
+def test_the_dry_run_says_what_both_ways_cost_and_writes_nothing(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tars(tmp_path / "in", shards=1, images=2)
+    run = label_here(config_of(tmp_path, "out", checkpoint, cap=20))
+    names = ["red cat", *NAMES[1:]]
+    assert main(command(tmp_path, "out", names, "--dry-run")) == 0
+    printed = capsys.readouterr().out
+    assert "6 categories before, 6 now: 5 stay, 0 with other phrases, 1 new, 1 gone" in printed
+    assert "1 per image with revise (3 prompt chunks stay), 3 per image with a run of its own" in printed
+    assert "images      2: 2 passes, 6 with a run of its own" in printed
+    assert "at the cap  2 images have max_detections boxes" in printed
+    assert not (tmp_path / "revised").exists()
+
+    # Without the name that most boxes have, and nothing in its place, what the cap had cut is missing: it is said.
+    found = [d["category_id"] for row in rows_of(run) for d in row["detections"]]
+    without = [name for number, name in enumerate(NAMES, 1) if number != max(set(found), key=found.count)]
+    assert main(command(tmp_path, "out", without)) == 0
+    printed = capsys.readouterr().out
+    revised = open_run(str(tmp_path / "revised"))
+    assert revised is not None
+    rows = [row for table in read_snapshot(revised).tables() for row in table_to_rows(table)]
+    cut = [row.image_key for row in rows if row.error == CUT]
+    assert cut
+    assert f"incomplete  {len(cut)} images: {CUT}" in printed
+    for line in printed.splitlines():
+        if line.startswith("incomplete"):
+            where = line.partition('--where "')[2].rstrip('"')
+            assert main(["export", str(tmp_path / "revised"), "--to", "coco", "--where", where]) == 0
+    exported = json.loads((tmp_path / "revised/exports/coco.json").read_text())
+    assert [image["file_name"].split("/")[-1] for image in exported["images"]] == cut
+
+
+def test_what_cannot_be_revised_is_refused_in_one_line(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tars(tmp_path / "in", shards=1, images=2)
+    label_here(config_of(tmp_path, "out", checkpoint))
+    closed = closed_sets.make_checkpoint(tmp_path / "closed", "rt_detr")
+    values = {"input": str(tmp_path / "in"), "output": str(tmp_path / "fixed"), "vocabulary": "from_model"}
+    label_here(make_config({**values, "model": {"name": str(closed), "device": "cpu"}}))
+    for name, field in (("masks", {"masks": "sam"}), ("reviewed", {"schema_version": 3, "columns": ["review"]})):
+        shutil.copytree(tmp_path / "out", tmp_path / name)
+        stored = json.loads((tmp_path / name / "run.json").read_text())
+        stored["fingerprint_fields"] |= field
+        (tmp_path / name / "run.json").write_text(json.dumps(stored))
+    other = [*NAMES[1:], "red cat"]
+    capsys.readouterr()  # what transformers prints of the checkpoint that it wrote
+    for words, why in (
+        (command(tmp_path, "out", NAMES), "the vocabulary is that of run"),
+        (command(tmp_path, "out", other, f"model.name={closed}"), "would change more than the vocabulary"),
+        (command(tmp_path, "out", other, "detect.nms_iou=0.9"), "would change more than the vocabulary"),
+        (command(tmp_path, "out", ["red bus"]), "keeps no category of the run"),
+        (command(tmp_path, "masks", other), "has masks"),
+        (command(tmp_path, "reviewed", other), "has the columns review"),
+        (command(tmp_path, "fixed", other), "was labeled by the family closed-set"),
+        (command(tmp_path, "in", other), "run.json"),
+    ):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert why in said
+        assert len(said.splitlines()) == 1
+    (tmp_path / "out/shards/000000-1-2").unlink()
+    for more in ((), ("--dry-run",)):
+        assert main(command(tmp_path, "out", other, *more)) == 2
+        assert "unfinished" in capsys.readouterr().err
+    assert not (tmp_path / "revised").exists()
+
+
+def test_an_earlier_labeler_refuses_a_revised_run_and_reads_all_others(tmp_path: Path, checkpoint: Path) -> None:
+    write_tars(tmp_path / "in", shards=1, images=2)
+    run = label_here(config_of(tmp_path, "out", checkpoint))
+    revise(run, revision_of(tmp_path, run, "less", NAMES[1:]))
+    stored = {name: json.loads((tmp_path / name / "run.json").read_text()) for name in ("out", "less")}
+    assert "whole" not in stored["out"], "a key that an earlier labeler does not know"
+    assert stored["less"]["whole"] is True
+    assert stored["less"]["parent"]["run_id"] == run.manifest.run_id
