@@ -63,10 +63,10 @@ chaos: $(READY)
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes 10
 
-# What only a GPU can show: kernels, half precision and graphs on it, then the table of docs/speed.md (15 minutes or so).
+# What only a GPU can show, in twelve minutes at most: correctness, then speed. OUT=FOLDER for the results (gpu_out);
+# SMALL=1 runs all parts at a small size on a CPU. Without an environment: python3 -m benchmarks.gpu --output FOLDER
 gpu: $(READY)
-	$(BIN)/python -m pytest --noconftest -s tests/gpu_checks.py
-	$(BIN)/python -m benchmarks.forward --output benchmarks/results/forward-gpu.json
+	$(BIN)/python -m benchmarks.gpu --output $(or $(OUT),gpu_out) $(if $(SMALL),--small)
 
 check: $(READY)
 	$(BIN)/ruff check .

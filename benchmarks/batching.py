@@ -29,7 +29,7 @@ def forwards_in_order(unit: Sequence[Shape], batch: int) -> int:
 
 def forwards_pooled(unit: Sequence[Shape], batch: int) -> int:
     pool: ShapePool[Shape] = ShapePool(batch)
-    return sum(bool(pool.add(shape, shape)) for shape in unit) + sum(1 for _ in pool.rest())
+    return sum(len(pool.add(shape, shape, 3 * shape[0] * shape[1])) for shape in unit) + sum(1 for _ in pool.rest())
 
 
 def main() -> None:

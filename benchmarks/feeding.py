@@ -49,11 +49,13 @@ def heavy_jpeg(width: int, height: int, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def prepare(data: bytes, preprocessing: Preprocessing, draft: bool = False) -> Any:
+def prepare(
+    data: bytes, preprocessing: Preprocessing, draft: bool = False, fast_jpeg: images.FastJpeg | None = None
+) -> Any:
     """All that a decode thread does with an image."""
     digest_of(data)
     least_shape = preprocessing.rule.target if draft else None
-    image = images.decode(data, least_shape=least_shape)
+    image = images.decode(data, least_shape=least_shape, fast_jpeg=fast_jpeg)
     images.phash(image.pixels)
     return preprocessing.prepare(image.pixels, image.full_size)
 

@@ -1,24 +1,29 @@
-"""How fast is a large vocabulary? Four ways to run the same weights, side by side, in turns, on the device there is.
+"""How fast is a large vocabulary? Ways to run the same weights, side by side, in turns, on the device there is.
 
     python -m benchmarks.forward --bert-vocabulary vocab.txt --output benchmarks/results/forward.json
 
 a  transformers' model, one pass a name as its zero-shot pipeline does (a few are timed, times the number of names)
-b  transformers' model, 40 names a chunk, one at a time (MMDetection's protocol for LVIS)
+b  transformers' model, 40 names per chunk, one at a time, image and text encoded for each
+b' the same with the image encoded once, the text for each chunk: what MMDetection does for LVIS
 c  transformers' model, full chunks, in batches; in half precision and compiled on a GPU: what a careful user gets
 d  labeler
 e  labeler with CUDA graphs, on a GPU
-Images are random and of one size; weights are random, at full size, unless --model names a checkpoint.
+Images are random and of one size; weights are random, at full size, unless --model names a checkpoint. a, b and b'
+compute in float32; c, d and e in half precision on a GPU. A share of the roof is of what one large product reaches on
+this device in the way's own precision.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,10 +56,11 @@ class Way:
     timed_passes: int
     run: Callable[[Sequence[np.ndarray]], None]
     counted: Callable[[Sequence[np.ndarray]], None] | None = None  # the same operations, where `run` hides them
+    half: bool = False  # whether its products are in half precision, where the device has any
 
 
 class Stock:
-    """transformers' own forward, image and text anew for every pass."""
+    """transformers' own forward; image and text are encoded for every pass, unless the image is `encoded_once`."""
 
     def __init__(self, model: Any, device: torch.device, half: torch.dtype | None, preprocess: Any) -> None:
         self.model, self.device, self.half, self.preprocess = model, device, half, preprocess
@@ -75,6 +81,36 @@ class Stock:
                 found = self.model(pixel_values=pixels[which], input_ids=ids, attention_mask=(ids != 0).long())
             found.logits.sigmoid().amax(-1).cpu()
 
+    def run_each(self, images: Sequence[np.ndarray], chunks: Sequence[PromptChunk]) -> None:
+        """One image after the other, encoded once; chunks one at a time, their text encoded for each image."""
+        for image in images:
+            with encoded_once(self.model):
+                self.run([image], chunks, 1)
+
+
+@contextmanager
+def encoded_once(model: Any) -> Iterator[None]:
+    """Let backbone and neck compute for their first input only, and repeat that result, for passes over one image."""
+    parts = [model.model.backbone, *model.model.input_proj_vision]
+    try:
+        for part in parts:
+            part.forward = _first_result(part.forward)
+        yield
+    finally:
+        for part in parts:
+            vars(part).pop("forward", None)
+
+
+def _first_result(forward: Callable[..., Any]) -> Callable[..., Any]:
+    found: list[Any] = []
+
+    def run(*given: Any, **options: Any) -> Any:
+        if not found:
+            found.append(forward(*given, **options))
+        return found[0]
+
+    return run
+
 
 def prefix(names: Sequence[str], tokenizer: Tokenizer, chunks: int) -> list[str]:
     """As many of the names as fill so many chunks."""
@@ -89,22 +125,47 @@ def prefix(names: Sequence[str], tokenizer: Tokenizer, chunks: int) -> list[str]
 class StockModels:
     """transformers' model as it comes and as a careful user has it, loaded once: compiling takes minutes."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: torch.device, *, compiled: bool = True) -> None:
+        """
+        Args:
+            compiled: whether a careful user compiles it; on a CPU that makes it slower, and nobody does.
+        """
         self.device, self.half = device, torch.float16 if device.type == "cuda" else None
         self.exact: Any = load_model(checkpoints.resolve(folder), device)
-        self.careful = torch.compile(self.exact) if self.half else self.exact
+        self.careful = torch.compile(self.exact) if self.half and compiled else self.exact
 
 
 def ways(
-    folder: Path, names: list[str], size: tuple[int, int], stock: StockModels, only: str, pairs: int | None, images: int
+    folder: Path,
+    names: list[str],
+    size: tuple[int, int],
+    stock: StockModels,
+    only: str,
+    pairs: int | None,
+    images: int,
+    *,
+    names_per_chunk: int = NAMES_OF_MMDETECTION,
 ) -> dict[str, Way]:
-    """The ways asked for, loaded. The ones of transformers share one model."""
+    """The ways asked for, loaded. The ones of transformers share one model.
+
+    Args:
+        size: (shortest, longest) edge of the images.
+        only: letters of ways, such as "bb'd".
+        pairs: (image, chunk) pairs in one forward of d; None for what a trial finds.
+        images: given to a way at once.
+        names_per_chunk: of b and b'.
+    """
     tokenizer, vocabulary, device = Tokenizer.load(folder), Vocabulary.load(names), stock.device
-    options: dict[str, Any] = {"device": str(device), "image_size": size, "pairs_per_batch": pairs}
+    options: dict[str, Any] = {
+        "device": str(device),
+        "image_size": size,
+        "pairs_per_batch": pairs,
+        "cuda_graphs": False,
+    }
     # Random weights show every rounding: whether the engine would be chosen is for real ones to say.
     options["engine"] = "fast"
     ours = GroundingDino(folder, vocabulary, threads=torch.get_num_threads(), **options)
-    full, small = ours.prompts.chunks, pack(vocabulary, tokenizer, max_categories=NAMES_OF_MMDETECTION).chunks
+    full, small = ours.prompts.chunks, pack(vocabulary, tokenizer, max_categories=names_per_chunk).chunks
     single = pack(Vocabulary.load(names[:TIMED_NAMES]), tokenizer, max_categories=1).chunks
 
     def preprocess(images: Sequence[np.ndarray]) -> Any:
@@ -120,32 +181,34 @@ def ways(
     found = {
         "a": Way(len(names), len(single), lambda images: exact.run(images, single, 1)),
         "b": Way(len(small), len(small), lambda images: exact.run(images, small, 1)),
+        "b'": Way(len(small), len(small), lambda images: exact.run_each(images, small)),
         "c": Way(
             len(full),
             len(full),
             lambda images: careful.run(images, full, together),
-            lambda images: exact.run(images, full, 1),
+            (lambda images: exact.run(images, full, 1)) if stock.half else None,
+            half=True,
         ),
-        "d": Way(len(full), len(full), partial(label, ours)),
+        "d": Way(len(full), len(full), partial(label, ours), half=True),
     }
     print(f"   d: {ours.description}, {ours.pairs_per_batch} pairs in a forward")
     if device.type == "cuda" and "e" in only:
         options["pairs_per_batch"] = ours.pairs_per_batch
-        replaying = GroundingDino(folder, vocabulary, cuda_graphs=True, **options)
+        replaying = GroundingDino(folder, vocabulary, **options | {"cuda_graphs": True})
         print(f"   e: {replaying.description}")
         if replaying._recorded is not None:  # the trial may have refused them
-            found["e"] = Way(len(full), len(full), partial(label, replaying), partial(label, ours))
-    return {name: way for name, way in found.items() if name in only}
+            found["e"] = Way(len(full), len(full), partial(label, replaying), partial(label, ours), half=True)
+    return {name: way for name, way in found.items() if name in re.findall("[a-e]'?", only)}
 
 
-def timed(device: torch.device, run: Callable[[], object]) -> float:
+def timed(device: torch.device, run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     run()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -154,28 +217,33 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(found: dict[str, Way], batches: Sequence[Sequence[np.ndarray]], device: torch.device) -> dict[str, Any]:
+def measure(
+    found: dict[str, Way],
+    batches: Sequence[Sequence[np.ndarray]],
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
     """Seconds an image of each way, one after the other in every round, so that noise meets all alike.
 
     Args:
         batches: what goes in at once; the first is to warm up.
     """
     seconds: dict[str, list[float]] = {name: [] for name in found}
+    counted: dict[str, float] = {}
     with torch.inference_mode():
         for name, way in found.items():
-            taken = timed(device, partial(way.run, batches[0]))  # compiles, where it does
+            with counted_operations() as operations:
+                taken = timed(device, partial(way.counted or way.run, batches[0][:1]))
+                counted[name] = operations() * way.passes / way.timed_passes
+            if way.counted or len(batches[0]) > 1:
+                taken = timed(device, partial(way.run, batches[0]))  # compiles, where it does
             print(f"   {name}: {taken:.1f} s at first", flush=True)
             for _ in range(WARM if device.type == "cuda" else 0):  # recordings begin with the third
                 way.run(batches[0])
         for batch in batches[1:]:
             for name, way in found.items():
-                taken = timed(device, partial(way.run, batch))
+                taken = timed(device, partial(way.run, batch), clock)
                 seconds[name].append(taken * way.passes / way.timed_passes / len(batch))
-        counted = {}
-        for name, way in found.items():
-            with counted_operations() as operations:
-                (way.counted or way.run)(batches[0][:1])
-                counted[name] = operations() * way.passes / way.timed_passes
     return {
         name: {
             "passes": found[name].passes,
@@ -183,6 +251,7 @@ def measure(found: dict[str, Way], batches: Sequence[Sequence[np.ndarray]], devi
             "seconds": values,
             "median_s": statistics.median(values),
             "flop": counted[name],
+            "half": found[name].half,
         }
         for name, values in seconds.items()
     }
@@ -196,9 +265,14 @@ def main() -> None:
     parser.add_argument("--edges", type=int, nargs=2, default=None, help="height and width; default by device")
     parser.add_argument("--images", type=int, default=1, help="given to a way at once")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="abcde", help="which ways")
+    parser.add_argument("--only", default="abb'cde", help="which ways")
     parser.add_argument("--pairs", type=int, help="(image, chunk) pairs in one forward of d")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--cpu-seconds",
+        action="store_true",
+        help="of this process, not of the clock: for one thread on a CPU that others use, too",
+    )
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -208,16 +282,20 @@ def main() -> None:
     count = (arguments.rounds + 1) * arguments.images
     images = [generator.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
     batches = [images[start : start + arguments.images] for start in range(0, count, arguments.images)]
-    roof = matmul_rate(device, choose_half("auto", device))
+    half = choose_half("auto", device)
+    clock = time.process_time if arguments.cpu_seconds else None
+    roofs = {False: matmul_rate(device, None, clock), True: matmul_rate(device, half, clock)}
     result: dict[str, Any] = {
         "machine": machine(),
         "image": [height, width],
         "images_at_once": arguments.images,
-        "matmul_flops": roof,
+        "seconds_of": "the CPU" if arguments.cpu_seconds else "the clock",
+        "matmul_flops": roofs[True],
+        "matmul_flops_float32": roofs[False],
     }
-    print(
-        f"{result['machine']}\nimages of {width} x {height}; a product reaches {result['matmul_flops'] / 1e9:.0f} GF/s"
-    )
+    print(f"{result['machine']}\nimages of {width} x {height}")
+    print(f"one large product reaches {roofs[False] / 1e9:.0f} GF/s in float32, the roof of a, b and b'; ", end="")
+    print(f"{roofs[True] / 1e9:.0f} in {str(half or torch.float32).removeprefix('torch.')}, the roof of the others")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.model or Path(temporary)
         names = [category.name for category in Vocabulary.load("lvis_v1").categories]
@@ -229,15 +307,15 @@ def main() -> None:
             asked = prefix(names, Tokenizer.load(folder), chunks)
             print(f"\n{len(asked)} LVIS names in {chunks} chunks")
             found = ways(folder, asked, (height, width), stock, arguments.only, arguments.pairs, arguments.images)
-            rows = measure(found, batches, device)
+            rows = measure(found, batches, device, clock or time.perf_counter)
             result[f"{chunks} chunks"] = {"names": len(asked), "peak_bytes": peak_bytes(device), "ways": rows}
-            _print(rows, result["matmul_flops"])
+            _print(rows, roofs)
             if arguments.output:
                 arguments.output.parent.mkdir(parents=True, exist_ok=True)
                 arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def _print(rows: dict[str, Any], roof: float) -> None:
+def _print(rows: dict[str, Any], roofs: dict[bool, float]) -> None:
     ours = rows.get("d")
     print(f"{'':4}{'passes':>8}{'s/image':>10}{'min':>9}{'max':>9}{'ms/pass':>9}{'of roof':>9}{'d is faster by':>16}")
     for name, row in rows.items():
@@ -246,7 +324,7 @@ def _print(rows: dict[str, Any], roof: float) -> None:
         mark = "*" if row["extrapolated"] else " "
         print(
             f"{name:3}{mark}{row['passes']:8}{median:10.4f}{min(row['seconds']):9.4f}{max(row['seconds']):9.4f}"
-            f"{1000 * median / row['passes']:9.1f}{row['flop'] / median / roof:9.1%}{by:>16}",
+            f"{1000 * median / row['passes']:9.1f}{row['flop'] / median / roofs[row['half']]:9.1%}{by:>16}",
             flush=True,
         )
     if any(row["extrapolated"] for row in rows.values()):

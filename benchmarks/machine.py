@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "transformers", "ray", "numpy", "pillow", "triton")
+_PACKAGES = ("torch", "transformers", "ray", "numpy", "pillow", "simplejpeg", "triton")
 
 
 def machine() -> dict[str, Any]:

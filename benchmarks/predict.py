@@ -68,6 +68,11 @@ class Counted(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
+        self.count(function, args, kwargs, out)
+        return out
+
+    def count(self, function: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Add a row for what an operation gave; none for a view."""
         read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         written = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         storages = {tensor.untyped_storage()._cdata for tensor in read}
@@ -79,7 +84,6 @@ class Counted(TorchDispatchMode):
             if name == "baddbmm" and (kwargs or {}).get("beta", 1):  # it is written to the output before the product
                 self.kernel("bias copied", [args[0]], written)
             self.rows.append((self.part, name, operations, sum(map(_bytes, read + written)), halves))
-        return out
 
     def kernel(self, name: str, read: list[Tensor], written: list[Tensor]) -> None:
         """One kernel that reads and writes each of these once."""
@@ -99,6 +103,8 @@ class Counted(TorchDispatchMode):
 def _operations(function: Any, args: Any, kwargs: Any, out: Any) -> float:
     if function.overloadpacket is torch.ops.aten._addmm_activation:  # which torch's own table leaves out
         return 2.0 * out.numel() * args[1].shape[1]
+    if function.overloadpacket is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:  # nor does it know this
+        return 4.0 * args[0].numel() * args[1].shape[-2]
     count = flop_registry.get(function.overloadpacket)
     return float(count(*args, **kwargs, out_val=out)) if count else 0.0
 
@@ -231,8 +237,8 @@ def count(pairs: int, height: int, width: int, tokens: int, *, fused: bool) -> l
     return counted.rows
 
 
-def count_backbone(height: int, width: int, forward_of: Callable[..., SplitForward]) -> list[Row]:
-    """The kernels of one image's backbone as autocast to halves runs it, the second time that it meets this shape.
+def count_backbone(height: int, width: int, forward_of: Callable[..., SplitForward], images: int = 1) -> list[Row]:
+    """The kernels of some images' backbone as autocast to halves runs it, the second time that it meets this shape.
 
     On fake tensors of the CPU, whose autocast casts as a GPU's does but for norms, which stay float32 there.
 
@@ -246,7 +252,7 @@ def count_backbone(height: int, width: int, forward_of: Callable[..., SplitForwa
     forward = forward_of(model.to_empty(device="cpu").eval().requires_grad_(False), half=torch.float16)
     vars(forward)["least_side"] = 1  # which is found by trial
     with as_on_a_gpu(counted), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        pixels = torch.empty(1, 3, height, width)
+        pixels = torch.empty(images, 3, height, width)
         forward.encode_image(pixels)
         counted.rows.clear()
         with counted:
@@ -284,11 +290,19 @@ def floor_of(rows: list[Row], gpu: Gpu, pairs: int) -> dict[str, Any]:
     }
 
 
+def launches(images: int, height: int, width: int, tokens: int) -> dict[str, Any]:
+    """Of a forward that some images of one shape share, at one chunk, and of each image's part of it."""
+    backbone = len(count_backbone(height, width, FastForward, images))
+    pairs = len(count(images, height, width, tokens, fused=True))
+    return {"backbone": backbone, "pairs": pairs, "an image": round((backbone + pairs) / images, 1)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1, help="in one forward")
     parser.add_argument("--edges", type=int, nargs=2, default=(800, 1066), help="height and width")
     parser.add_argument("--tokens", type=int, default=256, help="of a chunk")
+    parser.add_argument("--images", type=int, nargs="*", default=(1, 2, 4, 8), help="in one forward at one chunk")
     parser.add_argument("--output", type=Path, help="JSON to write")
     asked = parser.parse_args()
     result: dict[str, Any] = {"machine": machine(), "gpus": {name: asdict(gpu) for name, gpu in GPUS.items()}}
@@ -312,6 +326,9 @@ def main() -> None:
                 f"products alone), {found['gigabytes_a_pair']:.1f} GB, {found['kernels']} kernels a forward"
             )
             print(f"    {parts}")
+    for images in asked.images:
+        found = result[f"launches at one chunk, {images} images"] = launches(images, *asked.edges, asked.tokens)
+        print(f"{images} images in a forward, one chunk: {', '.join(f'{n} {what}' for what, n in found.items())}")
     if asked.output:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_text(json.dumps(result, indent=1) + "\n")

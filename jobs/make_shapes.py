@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sizes=asked.size or shapes.SIZES,
             image_format=asked.format,
             captions=asked.captions,
+            natural=asked.natural,
         )
     except LabelerError as error:
         print(f"make_shapes: {error}", file=sys.stderr)
@@ -44,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=_size, action="append", help="WIDTHxHEIGHT; may be given several times")
     parser.add_argument("--format", choices=["jpeg", "png"], default="jpeg")
     parser.add_argument("--captions", action=argparse.BooleanOptionalAction, default=True, help="a .json beside each")
+    parser.add_argument(
+        "--natural",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of images before a drawn background like a photograph's",
+    )
     return parser
 
 

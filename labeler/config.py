@@ -22,8 +22,8 @@ RECOMMENDED_MODELS = (
 )
 
 
-# What a run's stored config may say that configs no longer can, and the one value that means the same without it.
-_RETIRED = {"detect.jpeg_decoder": "pillow"}
+# What a run's stored config may say that configs no longer can, by option.
+_RETIRED = {"detect.jpeg_decoder": ("nvimgcodec",)}
 
 
 # Marks on options, for `marked`: where else an option is read is said once, beside it.
@@ -154,12 +154,14 @@ class DetectConfig(Section):
     resize: Annotated[Literal["pillow", "torch"], OF_LABELER] = "pillow"  # torch: faster, up to one level of 255 off
     # Decode large JPEGs at 1/2, 1/4 or 1/8 where the detector needs no more; not bit-equal.
     jpeg_draft: Annotated[bool, OF_LABELER] = False
-    jpeg_decoder: Literal["pillow"] = "pillow"  # there is no other at present
+    # auto: simplejpeg where it is installed and gives Pillow's pixels; no row depends on it.
+    jpeg_decoder: Literal["auto", "pillow"] = "auto"
     max_pixels: Annotated[int, ROWS] = Field(MAX_PIXELS, gt=0)  # larger images become rows with status too_large
     # (image, chunk) pairs in one forward; None: by device.
     pairs_per_batch: Annotated[int | None, OF_LABELER] = Field(None, gt=0)
-    # Record shapes that come often, and replay them, where a trial finds that faster.
-    cuda_graphs: Annotated[bool, OF_FAMILY] = False
+    # Record shapes that come often, and replay them; auto: where a trial at the start finds that faster. Off until a GPU
+    # has shown it: what a recording does to a driver, a restarted worker would do again.
+    cuda_graphs: Annotated[bool | Literal["auto"], OF_FAMILY] = False
     stall_timeout_s: float = Field(900.0, gt=0)  # a worker that decodes and detects nothing for so long is replaced
     images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
 
@@ -299,13 +301,12 @@ def make_config(values: Mapping[str, Any], overrides: Sequence[str] = (), *, whe
 def config_of_run(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str) -> Config:
     """The config that a run stored, perhaps by an older labeler; raises Refused as `make_config`, and by name for what
     this version cannot do any more."""
-    plain = copy.deepcopy(dict(values))
     gone = []
-    for key, neutral in _RETIRED.items():
+    for key, retired in _RETIRED.items():
         section, _, name = key.partition(".")
-        value = plain.get(section, {}).pop(name, neutral)
-        if value != neutral:
-            gone.append(f"{key}={value} was retired; only {neutral} is left")
+        value = values.get(section, {}).get(name)
+        if value in retired:
+            gone.append(f"{key}={value} was retired")
     if gone:
         raise Refused(f"{where} cannot be followed by this labeler: {'; '.join(gone)}")
-    return make_config(plain, overrides, where=where)
+    return make_config(copy.deepcopy(dict(values)), overrides, where=where)

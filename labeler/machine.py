@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +14,7 @@ from labeler.byte_budget import DECODE_BYTES
 
 _BYTES_OF_A_THREAD = 256 << 20  # decoding a photograph of 12 megapixels takes 0.1 to 0.2 GB
 _DECODE_SHARE = 8  # a worker decodes in at most this part of its node's memory: nodes have up to eight GPUs
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _NO_LIMIT = 1 << 60  # bytes; version 1 of control groups writes "no limit" as a huge number
 _GROUP_FILES = {  # version of control groups -> files of limit and use, and the parts of the use that are files
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
@@ -106,3 +110,18 @@ def _quotas(root: Path) -> Iterator[float]:
                 period = int((folder / "cpu.cfs_period_us").read_text())
             if quota > 0:  # -1 is no limit
                 yield quota / period
+
+
+def die_first() -> None:
+    """Where memory runs out, the kernel shall take this process, not the driver or a neighbour."""
+    with suppress(OSError):  # no Linux, or not allowed
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def die_with(parent: int) -> None:
+    """End when the process `parent` does, whatever this one does then: an orphan would hold the GPU for nobody."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before this was asked for
+        os._exit(1)

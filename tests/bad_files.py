@@ -60,7 +60,7 @@ def bad_files(seed: int = 11) -> Iterator[tuple[str, bytes]]:
     whole = {format: whole_file(format) for format in formats()}
     for format, data in whole.items():
         for damage in DAMAGES:
-            yield f"{format} {damage}", _damaged(data, damage, whole[dice.choice(list(whole))], dice)
+            yield f"{format} {damage}", damaged(data, damage, whole[dice.choice(list(whole))], dice)
 
 
 def _written(format: str) -> bytes | None:
@@ -75,7 +75,7 @@ def _written(format: str) -> bytes | None:
     return None
 
 
-def _damaged(data: bytes, damage: str, other: bytes, dice: random.Random) -> bytes:
+def damaged(data: bytes, damage: str, other: bytes, dice: random.Random) -> bytes:
     broken = bytearray(data)
     at, length = dice.randrange(len(broken)), dice.randrange(1, 300)
     if damage == "cut":

@@ -24,7 +24,7 @@ from labeler.config import make_config
 from labeler.config_values import read_yaml
 from labeler.errors import Refused
 from labeler.exports.pixels import upright
-from labeler.images import ImageError, decode, headers, tiff_tags
+from labeler.images import FastJpeg, ImageError, decode, headers, tiff_tags
 from labeler.shards.tar_members import TarMember, walk
 from labeler.storage import ByteStream
 from labeler.vocabulary import Vocabulary
@@ -167,13 +167,13 @@ def image_header_check(data: bytes) -> None:
 
 
 def image_decoder(data: bytes) -> None:
-    """Upright RGB within the limit, or a reason that is the same the second time."""
-    assert _decoded(data) == _decoded(data)
+    """Upright RGB within the limit, or a reason that is the same the second time, and by the fast decoder."""
+    assert _decoded(data) == _decoded(data, FastJpeg.installed())
 
 
-def _decoded(data: bytes) -> bytes | str:
+def _decoded(data: bytes, fast_jpeg: FastJpeg | None = None) -> bytes | str:
     try:
-        image = decode(data, max_pixels=100_000)
+        image = decode(data, max_pixels=100_000, fast_jpeg=fast_jpeg)
     except ImageError as error:
         reason = str(error)
         assert reason.isprintable()

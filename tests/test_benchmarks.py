@@ -13,10 +13,12 @@ from PIL import Image
 
 from benchmarks import (
     annotation_files,
+    backgrounds,
     batching,
     calibration_table,
     chunk_precision,
     closed_set_shapes,
+    decoding,
     export_scale,
     feeding,
     masks,
@@ -29,7 +31,8 @@ from benchmarks import (
     unit_path,
 )
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
-from labeler import images
+from labeler import checkpoints, images
+from labeler.errors import Refused
 from labeler.evaluation import read_ground_truth
 from labeler.labels.detections import Detections
 from labeler.labels.records import rows_to_table, table_to_parquet
@@ -121,6 +124,36 @@ def test_the_table_of_chunks_and_precision_has_a_row_for_each_way(
     chunk_precision.main()
     rows = json.loads(output.read_text())["rows"]
     assert [row["chunks"] for row in rows[:: len(chunk_precision.SUPPRESSIONS)]] == [1, 4, 8]
+
+
+def test_a_photograph_behind_a_scene_is_a_part_of_one_of_the_folder_s(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="no photographs"):
+        backgrounds.Photographs(tmp_path)
+    ramp = np.broadcast_to(np.arange(240, dtype=np.uint8)[None, :, None], (100, 240, 3))
+    Image.fromarray(np.ascontiguousarray(ramp)).save(tmp_path / "ramp.png")
+    behind = backgrounds.Photographs(tmp_path)
+    parts = [behind(np.random.default_rng(seed), 64, 96) for seed in (1, 1, 2)]
+    assert parts[0].shape == (64, 96, 3)
+    assert np.array_equal(parts[0], parts[1])
+    assert not np.array_equal(parts[0], parts[2])
+    across = parts[0].mean((0, 2))
+    assert (np.diff(across) >= 0).all()
+    assert 20 < np.ptp(across) <= 151, "2/5 to all of the 150 columns that fit"
+
+
+@pytest.mark.slow  # two forwards and the drawing
+def test_the_table_of_backgrounds_has_a_row_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (300, 200), (90, 120, 30)).save(tmp_path / "lawn.png")
+    output = tmp_path / "rows.json"
+    model = str(RESULTS.parent.parent / "models" / "shapes")
+    words = ["--images", "2", "--threads", "1", "--photographs", str(tmp_path), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["x", "--model", model, *words])
+    backgrounds.main()
+    result = json.loads(output.read_text())
+    assert [row["background"] for row in result["rows"]] == ["plain", "natural", "photographs"]
+    assert {row["digest"] for row in result["rows"]} == {checkpoints.resolve(model).digest}
+    assert (result["images"], result["photographs"]) == (2, 1)
+    assert len({row["ap_seen"] for row in result["rows"]}) > 1
 
 
 @pytest.mark.slow  # half a minute
@@ -253,6 +286,13 @@ def test_the_kernels_save_memory_and_no_arithmetic() -> None:
     assert sum(floors[1]["parts"].values()) == pytest.approx(floors[1]["ms_a_pair"], abs=0.01)
 
 
+@pytest.mark.slow  # half a minute
+def test_images_that_share_a_forward_share_its_launches() -> None:
+    alone, two = (predict.launches(images, 224, 320, 32) for images in (1, 2))
+    assert alone["an image"] == alone["backbone"] + alone["pairs"] > 500
+    assert two["an image"] < 0.6 * alone["an image"]
+
+
 def test_annotation_files_is_measured_in_each_way(tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
     annotation_files.write_coco(path, images=40)
@@ -321,3 +361,17 @@ def test_the_documents_say_what_was_measured_of_the_small_detectors() -> None:
     tight = "crops, margin 0"
     assert f"in the place of its name: AP {named[tight]['ap_all']:.3f}" in text
     assert f"AP {never[tight]['ap_all']:.3f} by tight crops, {never['words']['ap_all']:.3f} by words" in text
+
+
+def test_decoding_measures_both_decoders_on_pictures_that_they_decode_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(decoding, "SIZES", {"0.5 MP": (200, 150)})
+    output = tmp_path / "decoding.json"
+    assert decoding.main(["--sizes", "0.5 MP", "--rounds", "2", "--output", str(output)]) == 0
+    written = json.loads(output.read_text())
+    took = written["sizes"]["0.5 MP"]["cpu_ms"]
+    assert len(took) == 10
+    assert all(len(values) == 2 and min(values) > 0 for values in took.values())
+    assert written["decoders"].startswith("simplejpeg ")
+    assert "all, torch, draft, simplejpeg" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from labeler.config import config_of_run, load_config, make_config
+from labeler.config import config_of_run, load_config, make_config, of_families
 from labeler.errors import Refused
 
 LEAST = {"input": "s3://b/in", "output": "s3://b/out", "vocabulary": "coco"}
@@ -111,8 +111,18 @@ def test_keys_with_line_breaks_are_named_in_one_line() -> None:
     assert not any("\n" in line for line in caught.value.problems)
 
 
-def test_what_a_run_says_with_a_retired_key_is_followed_at_its_default_and_else_refused_by_name() -> None:
+def test_what_a_run_says_that_was_retired_is_refused_by_name_and_other_values_are_followed() -> None:
     config = config_of_run({**LEAST, "detect": {"jpeg_decoder": "pillow", "nms_iou": 0.5}}, where="the config of run r")
-    assert config.detect.nms_iou == 0.5
+    assert (config.detect.nms_iou, config.detect.jpeg_decoder) == (0.5, "pillow")
     with pytest.raises(Refused, match=r"the config of run r cannot .*: detect.jpeg_decoder=nvimgcodec was retired"):
         config_of_run({**LEAST, "detect": {"jpeg_decoder": "nvimgcodec"}}, where="the config of run r")
+
+
+def test_cuda_graphs_are_off_unless_a_config_asks_for_them_or_for_a_trial() -> None:
+    assert make_config(LEAST).detect.cuda_graphs is False
+    for text, value in (("true", True), ("false", False), ("auto", "auto")):
+        assert make_config(LEAST, [f"detect.cuda_graphs={text}"]).detect.cuda_graphs == value
+    with pytest.raises(Refused, match=r"detect\.cuda_graphs"):
+        make_config(LEAST, ["detect.cuda_graphs=sometimes"])
+    assert of_families(make_config(LEAST)) == {}
+    assert of_families(make_config(LEAST, ["detect.cuda_graphs=auto"])) == {"detect.cuda_graphs": "auto"}

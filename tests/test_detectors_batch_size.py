@@ -36,7 +36,37 @@ def device(*, overhead: float, memory: int, slows_at: int = 10**9):
     ],
 )
 def test_it_doubles_while_that_pays_and_fits(overhead: float, memory: int, slows_at: int, expected: int) -> None:
-    assert find_pairs(device(overhead=overhead, memory=memory, slows_at=slows_at)) == expected
+    assert find_pairs(device(overhead=overhead, memory=memory, slows_at=slows_at)).pairs == expected
+
+
+def test_what_it_found_is_said_with_both_times() -> None:
+    assert str(find_pairs(device(overhead=0.3, memory=99))) == "8 in a forward: 1037.5 ms each, 1300.0 ms alone"
+    assert str(find_pairs(device(overhead=0.0, memory=99))) == "1 in a forward: 1000.0 ms each, 1000.0 ms alone"
+    assert str(find_pairs(device(overhead=100.0, memory=20))) == "8 in a forward: 13500.0 ms each, 101000.0 ms alone"
+
+
+def test_one_slow_round_of_five_decides_nothing() -> None:
+    calls = []
+
+    def seconds_of(pairs: int) -> float:
+        calls.append(pairs)
+        return 100.0 + (1e4 if calls.count(pairs) == 2 else 0.0)
+
+    assert find_pairs(seconds_of, 8).pairs == 8
+
+
+def test_no_more_is_tried_when_the_time_is_over() -> None:
+    now = 0.0
+
+    def seconds_of(pairs: int) -> float:
+        nonlocal now
+        now += 1.0
+        return 1.0
+
+    assert find_pairs(seconds_of, clock=lambda: now, until=4.0).pairs == 2  # after two rounds of both
+    assert now == 5.0
+    now = 0.0
+    assert find_pairs(seconds_of, clock=lambda: now, until=0.0).pairs == 1
 
 
 def test_one_pair_that_does_not_fit_is_an_error() -> None:
@@ -48,8 +78,8 @@ def test_memory_that_ran_out_is_given_back_when_nothing_holds_it_any_more(monkey
     """Inside of an `except` the error holds the tensors of what failed, and emptying the cache frees none of them."""
     handled: list[BaseException | None] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: handled.append(sys.exception()))
-    assert find_pairs(device(overhead=100.0, memory=20)) == 8
-    assert find_pairs(device(overhead=0.0, memory=99)) == 1
+    assert find_pairs(device(overhead=100.0, memory=20)).pairs == 8
+    assert find_pairs(device(overhead=0.0, memory=99)).pairs == 1
     assert handled == [None, None]
 
 

@@ -72,3 +72,10 @@ def test_in_turn_the_same_models_work_in_the_callers_thread() -> None:
     assert (alone.detector, alone.images_per_batch) == (made.detector, 3)
     assert alone.label("000000", [item()])[0][0].status == "too_large"
     assert made.in_turn(detect=False).detector is None
+
+
+def test_the_config_chooses_what_decodes_jpegs_and_no_field_of_the_fingerprint_tells(checkpoint: Path) -> None:
+    auto, pillow = job(checkpoint), job(checkpoint, detect={"jpeg_decoder": "pillow"})
+    assert labeler_recipe(auto, make_detector=StubDetector)().description["jpeg_decoder"].startswith("simplejpeg ")
+    assert labeler_recipe(pillow, make_detector=StubDetector)().description["jpeg_decoder"].startswith("pillow ")
+    assert auto.fields == pillow.fields

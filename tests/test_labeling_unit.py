@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from labeler.images import choose_fast_jpeg
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.detections import Detections
+from labeler.labels.records import rows_to_table
 from labeler.shards import Item
 from tests.inputs import image_bytes
+from tests.jpegs import Counting, other_jpegs, plain_jpegs
 from tests.stub_detector import StubDetector
 from tests.waiting import wait_until
 
@@ -207,6 +210,29 @@ def test_images_of_one_shape_are_put_together_and_rows_stay_in_item_order() -> N
     assert [row.detections.boxes[0, 2] for row in rows] == [20, 25, 30] * 4
 
 
+def test_what_waits_for_its_like_takes_a_quarter_of_what_may_be_decoded_at_once() -> None:
+    """A worker has three units at a time, and each has images that wait."""
+    detector, each = CountingImages(), 30 * 40 * 3
+    items = [item(i, image_bytes(i, width=40, height=(30, 31)[i % 2])) for i in range(16)]
+    rows, _ = labeler(detector, images_per_batch=8).label("000000", items)
+    assert detector.images == [8, 8]
+    detector.images.clear()
+    fewer, _ = labeler(detector, images_per_batch=8, decode_bytes=4 * 4 * each).label("000000", items)
+    assert max(detector.images) <= 4  # that wait with the others
+    assert sum(detector.images) == 16
+    assert [row.detections.scores.tolist() for row in fewer] == [row.detections.scores.tolist() for row in rows]
+
+
+class CountingImages(StubDetector):
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[int] = []
+
+    def detect_prepared(self, batch: Sequence[Any]) -> list[Any]:
+        self.images.append(len(batch))
+        return super().detect_prepared(batch)
+
+
 def test_a_gpu_detector_says_how_many_images_are_worth_a_batch_and_a_cpu_takes_one() -> None:
     class Gpu(StubDetector):
         images_per_forward = 16
@@ -221,3 +247,20 @@ def test_a_gpu_detector_says_how_many_images_are_worth_a_batch_and_a_cpu_takes_o
         gpu.images_per_forward = per_forward
         assert UnitLabeler(gpu, decode_threads=0).images_per_batch == expected
     assert UnitLabeler(gpu, decode_threads=0, images_per_batch=3).images_per_batch == 3
+
+
+def test_rows_are_the_same_with_the_fast_jpeg_decoder_and_without_and_the_file_says_which_it_was() -> None:
+    files = [*list(plain_jpegs().values())[::7], *other_jpegs().values()]
+    items = [item(number, data) for number, data in enumerate(files)]
+    alone, fast = labeler(), labeler(fast_jpeg=choose_fast_jpeg("auto"))
+    found, expected = (rows_to_table(each.label("000000", items)[0], ()) for each in (fast, alone))
+    assert found.equals(expected)
+    assert alone.description["jpeg_decoder"].startswith("pillow ")
+    assert fast.description["jpeg_decoder"].startswith("simplejpeg ")
+    assert fast.in_turn().description == fast.description
+
+
+def test_the_fast_jpeg_decoder_is_the_one_that_decodes() -> None:
+    counting = Counting()
+    labeler(fast_jpeg=counting).label("000000", [item(0, plain_jpegs()["turned 6, large"])])
+    assert counting.decoded == 1

@@ -137,6 +137,7 @@ def test_innocent_images_are_labeled_as_anywhere(child: Isolated) -> None:
     assert rows[3].kept == {"tag": "t3"}
     assert seconds.decode_s > 0
     assert child.description["engine"] == "stub"
+    assert child.description["jpeg_decoder"].startswith("pillow "), "no image is blamed for another decoder"
 
 
 def test_exactly_the_images_that_kill_are_quarantined(child: Isolated) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from labeler.errors import StorageError
 from labeler.labels.detections import Detections
 from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.labels.unit_work import UnitWork
-from labeler.runs import Run, UnitKey, layout, read_snapshot, read_unit_file
+from labeler.runs import Run, UnitKey, layout, read_snapshot, read_unit_file, sums_of_units
 from labeler.runs.erasure.erase import forget
 from labeler.runs.erasure.excluded import Excluded, read_excluded, write_excluded
 from labeler.runs.receipts import ReceiptLog
@@ -167,6 +169,28 @@ def test_storage_that_takes_no_receipts_ends_the_log_and_not_the_job(run: Run) -
         keep(run, UNITS)
     (line,) = lines
     assert "receipts are not kept" in line
+
+
+def test_where_a_process_was_killed_this_one_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labeler.runs.sums_of_units._TOGETHER", 1)
+    monkeypatch.setattr("labeler.runs.sums_of_units._sum_part", killed)
+    snapshot = read_snapshot(run)
+    alone = list(sum_units(snapshot, Excluded(), processes=1))
+    assert list(sum_units(snapshot, Excluded(), processes=2)) == alone
+
+
+def killed(part: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("free_gb", "processes"), [(100, 16), (2, 4), (0, 1)])
+def test_processes_are_bounded_by_what_memory_is_free(
+    monkeypatch: pytest.MonkeyPatch, free_gb: int, processes: int
+) -> None:
+    monkeypatch.setattr("labeler.runs.sums_of_units.available_cpus", lambda: 64.0)
+    monkeypatch.setattr("labeler.runs.sums_of_units.memory_in_use", lambda: [(8 << 30, (8 + free_gb) << 30)])
+    assert sums_of_units._worth(sums_of_units.WORTH_PROCESSES) == processes
+    assert sums_of_units._worth(sums_of_units.WORTH_PROCESSES - 1) == 1
 
 
 @pytest.mark.parametrize("damaged", [False, True])

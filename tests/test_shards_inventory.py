@@ -18,7 +18,7 @@ from labeler.config import Config
 from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.labeling.fingerprint import public_config
-from labeler.labeling.resolve import plan_input
+from labeler.labeling.resolve import plan_input, s3_rules
 from labeler.prompts.grounding_dino import Prompts
 from labeler.runs.create import NewRun, create_run, require_same_input
 from labeler.runs.plan import PlannedShard, read_plan, with_members
@@ -247,7 +247,7 @@ def test_files_without_an_extension_are_images_where_the_format_says_so(bucket: 
     for key in ("in/01", "in/02"):
         storage.put(f"{bucket}/{key}", b"1")
     inventory = [parquet_inventory(f"{bucket}/in")]
-    with pytest.raises(Refused, match=r"2 files without an extension, which are images with input.format=images"):
+    with pytest.raises(Refused, match=r"no extension 2; files without an extension are images with input\.format=images"):
         find_shards(f"{bucket}/in", inventory=inventory)
     assert [key for key, *_ in members(f"{bucket}/in", inventory=inventory, format="images")] == ["01", "02"]
 
@@ -271,8 +271,8 @@ def test_a_run_of_an_inventory_reads_the_images_it_lists(photos: str) -> None:
     assert [planned.images for planned in read] == [4, 2]
     assert {item.key: item.data for item in read_all(read, run.uri)} == {key: key.encode() for key in IMAGES}
     assert run.manifest.config["input"]["inventory"] == [config.input.inventory]
-    with pytest.raises(Refused, match=r"a run over another input\.inventory"):
-        require_same_input(run, public_config(config_of_inventory(photos, parquet_inventory(photos)))["input"])
+    tomorrow = config_of_inventory(photos, parquet_inventory(photos))  # what is planned is planned
+    require_same_input(run, public_config(tomorrow)["input"])
     storage.put(f"{bucket}/photos/a.jpg", b"other")
     (changed,) = [item for item in read_all(read, run.uri) if item.key == "a.jpg"]
     assert (changed.data, changed.error) == (None, "changed since it was planned")
@@ -291,3 +291,71 @@ def config_of_inventory(photos: str, inventory: str) -> Config:
 def read_all(plan: Sequence[PlannedShard], run_uri: str) -> list[Item]:
     units = [unit for planned in plan for unit in read_units(with_members(planned.shard, run_uri))]
     return [item for unit in units if isinstance(unit, Unit) for item in unit.items]
+
+
+def test_a_few_strange_files_do_not_undo_the_streaming(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.put(f"{photos}/LICENSE", b"text")
+    storage.put(f"{photos}/metadata.parquet", b"1")
+    monkeypatch.setattr("labeler.shards.find.list_all", lambda *_: pytest.fail("listed whole"))
+    counts = Counter[str]()
+    assert {key for key, *_ in members(photos, format="images", counts=counts)} == IMAGES
+    assert counts == {"hidden": 2, "txt": 1, "no extension": 1, "parquet": 1}
+
+
+def test_small_groups_are_cut_from_many_tables() -> None:
+    files = [ObjectInfo(f"s3://b/{number:06d}.jpg", 1, None) for number in range(10_000)]
+    found = plan_files(lambda: tables_of(files), ["s3://b"], "s3://b", 16)
+    assert [m.key for group in found.groups for m in group.members or ()] == [f"{n:06d}.jpg" for n in range(10_000)]
+    assert {len(group.members or ()) for group in found.groups} == {16}
+
+
+@pytest.mark.parametrize("size", ["3.0", "1.2345678901e+10", "12", "", "unknown"])
+def test_sizes_as_other_tools_write_them(photos: str, size: str) -> None:
+    name = photos.removeprefix("s3://").partition("/")[0]
+    mine = own_csv(photos, f"bucket,key,size\n{name},photos/a.jpg,{size}\n")
+    expected = {"3.0": 3, "1.2345678901e+10": 12345678901, "12": 12}.get(size)
+    assert [found for _, _, found, _ in members(photos, inventory=[mine])] == [expected]
+
+
+def test_only_what_is_explicitly_old_or_deleted_is_left_out(photos: str) -> None:
+    name = photos.removeprefix("s3://").partition("/")[0]
+    said = [(None, None), (True, False), (True, None), (False, False), (True, True)]
+    rows = [
+        {"bucket": name, "key": f"photos/{number}.jpg", "is_latest": latest, "is_delete_marker": deleted}
+        for number, (latest, deleted) in enumerate(said)
+    ]
+    found = members(photos, inventory=[parquet_inventory(photos, rows)])
+    assert [key for key, *_ in found] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+def test_a_copy_of_an_inventory_is_read_beside_its_manifest(photos: str) -> None:
+    bucket = photos.rpartition("/")[0]
+    storage.put(f"{bucket}/copy/0.csv", f'"{bucket[5:]}","photos/a.jpg"\n'.encode())
+    body = {
+        "fileFormat": "CSV",
+        "fileSchema": "Bucket, Key",
+        "files": [{"key": "far/away/0.csv"}],
+        "destinationBucket": "arn:aws:s3:::a-bucket-that-is-not-there",
+    }
+    storage.put(f"{bucket}/copy/manifest.json", json.dumps(body).encode())
+    assert [key for key, *_ in members(photos, inventory=[f"{bucket}/copy"])] == ["a.jpg"]
+
+
+def test_an_inventory_of_a_public_bucket_lies_in_a_bucket_of_ones_own() -> None:
+    config = config_of_inventory("s3://public/photos", "s3://mine/inventory.csv")
+    s3 = config.input.s3.model_copy(update={"unsigned": True})
+    config = config.model_copy(update={"input": config.input.model_copy(update={"s3": s3})})
+    rules = dict(s3_rules(config).rules)
+    assert rules["s3://public"].unsigned
+    assert not rules["s3://mine"].unsigned
+    beside = config.input.model_copy(update={"inventory": "s3://public/inventory.csv"})
+    assert "s3://public/inventory.csv" not in dict(s3_rules(config.model_copy(update={"input": beside})).rules)
+
+
+def test_a_machine_without_room_for_the_list_is_told_so(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_folder() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", no_folder)
+    with pytest.raises(Refused, match="set TMPDIR to a folder with more"):
+        members(photos)

@@ -109,7 +109,7 @@ def test_a_profile_is_printed_and_nothing_is_written_but_the_trace(
     trace = tmp_path / "trace.json"
     assert main(["label", str(config), "--profile", "--time-images", "2", "--trace", str(trace)]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n{name} " in out for name in (*PARTS, "sum", "speed", "text", "roof"))
+    assert all(f"\n{name} " in out for name in (*PARTS, "sum", "speed", "feeding", "text", "roof"))
     events = json.loads(trace.read_text())["traceEvents"]
     assert {"encoder: fusion", "decode and hash"} <= {event["name"] for event in events}
     assert not (tmp_path / "run").exists()
@@ -122,6 +122,38 @@ def test_the_table_has_the_time_of_a_pass_where_something_is_paid_by_the_pass() 
     (fusion,), (backbone,) = ([line for line in lines if line.startswith(n)] for n in ("encoder: fu", "image b"))
     assert fusion.split()[2:] == ["75.0%", "3000.0", "1000.0", "50%"]
     assert backbone.split()[2:] == ["25.0%", "1000.0"]
+
+
+@pytest.mark.parametrize(
+    ("device", "decode", "threads", "said"),
+    [
+        ("NVIDIA H200", 8.0, 4, "feeding  decode-bound: 5 cores a GPU are needed, a worker has 4 here; give ray.cpus"),
+        ("cpu", 8.0, 4, "feeding  decode-bound: 5 cores a worker are needed, a worker has 4 here; give ray.cpus"),
+        ("NVIDIA H200", 6.0, 4, "feeding  4 cores decode and resize as fast as the detector works; a worker has 4"),
+        ("NVIDIA H200", 0.0, 1, "feeding  1 cores decode and resize as fast as the detector works; a worker has 1"),
+    ],
+)
+def test_a_worker_that_cannot_decode_as_fast_as_it_detects_is_told_how_many_cores_would(
+    device: str, decode: float, threads: int, said: str
+) -> None:
+    """Decoding and resizing are beside the detector; reading, writing and what belongs to no part are neither."""
+    seconds = dict.fromkeys(PARTS, 0.0) | {"decode and hash": decode, "resize": 2.0, "read": 50.0, "rest": 50.0}
+    seconds |= {"encode and write": 50.0, "normalize": 0.25, "image backbone": 1.0, "decoder": 0.5, "merge": 0.25}
+    profile = Profile(
+        2,
+        3,
+        (*PASS_PARTS, SCORING),
+        seconds,
+        dict.fromkeys(PARTS, 0.0),
+        8.0,
+        4.0,
+        0.5,
+        1e9,
+        {"device": device},
+        threads,
+    )
+    (line,) = [line for line in describe_profile(profile) if line.startswith("feeding")]
+    assert line.startswith(said)
 
 
 def test_a_profile_without_images_and_a_trace_without_a_profile_are_refused(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
+
+from labeler.detectors.clock import Clock, medians_in_turns
 
 MOST_PAIRS = 32
 _MOST_WINDOWS, _WINDOW = 65_535, 28  # of Swin in one attention, as many as a GPU's grid takes; pixels of a side of one
@@ -12,34 +18,67 @@ MOST_POSITIONS = 2**31 // 2048  # of all pairs: beyond it, feed-forwards (2048 w
 _WORTH_IT = 1.03  # a doubled batch has to be this much faster per pair, for the memory it takes
 
 
-def find_pairs(seconds_of: Callable[[int], float], most: int = MOST_PAIRS) -> int:
+@dataclass(frozen=True)
+class Pairs:
+    """The number of pairs to run at once, and why.
+
+    Attributes:
+        pace, alone: seconds a pair, so many at once and one by one.
+    """
+
+    pairs: int
+    pace: float
+    alone: float
+
+    def __str__(self) -> str:
+        return f"{self.pairs} in a forward: {1000 * self.pace:.1f} ms each, {1000 * self.alone:.1f} ms alone"
+
+
+def find_pairs(
+    seconds_of: Callable[[int], float],
+    most: int = MOST_PAIRS,
+    *,
+    clock: Clock = time.perf_counter,
+    until: float = math.inf,
+) -> Pairs:
     """The number of pairs to run at once: doubled while that is faster and the memory holds.
 
     Args:
         seconds_of: runs this number of pairs and returns the seconds it took; may raise torch.OutOfMemoryError.
+        until: by the clock; after it nothing more is tried.
     """
-    best, pace = 1, seconds_of(1)  # seconds per pair
-    pairs = 2
+    alone = seconds_of(1)
+    found = [Pairs(1, alone, alone)]
     try:
-        while pairs <= most:
-            seconds = _seconds_if_it_fits(seconds_of, pairs)
-            if seconds is None:
-                return max(1, best // 2)  # leave room for larger images
-            if seconds / pairs * _WORTH_IT > pace:
-                return best
-            best, pace = pairs, seconds / pairs
-            pairs *= 2
-        return best
+        while 2 * found[-1].pairs <= most and clock() < until:
+            best = found[-1]
+            paces = _if_it_fits(seconds_of, best.pairs, clock, until)
+            if paces is None:
+                return found[-2] if len(found) > 1 else best  # leave room for larger images
+            pace, doubled = paces
+            if best.pairs == 1:
+                alone, found = pace, [Pairs(1, pace, pace)]
+            if doubled * _WORTH_IT > pace:
+                break
+            found.append(Pairs(2 * best.pairs, doubled, alone))
+        return found[-1]
     finally:
         torch.cuda.empty_cache()  # what the largest trial took is not kept from other workers on this GPU
 
 
-def _seconds_if_it_fits(seconds_of: Callable[[int], float], pairs: int) -> float | None:
-    """None where memory runs out. The error, which holds the memory of what failed, is gone on return."""
+def _if_it_fits(
+    seconds_of: Callable[[int], float], pairs: int, clock: Clock, until: float
+) -> tuple[float, float] | None:
+    """Median seconds a pair of so many and of twice as many, None where memory runs out.
+
+    The error, which holds the memory of what failed, is gone on return.
+    """
     try:
-        return seconds_of(pairs)
+        measures = [partial(seconds_of, each) for each in (2 * pairs, pairs)]
+        (doubled, single), _ = medians_in_turns(measures, clock, until)
     except torch.OutOfMemoryError:
         return None
+    return single / pairs, doubled / (2 * pairs)
 
 
 def most_images(height: int, width: int) -> int:

@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from labeler.checkpoints import DetectorCheckpoint
 from labeler.config import DetectConfig, ModelConfig
 from labeler.detectors.agreement import check_picture
 from labeler.detectors.batch_size import MOST_PAIRS, find_pairs, most_images
-from labeler.detectors.clock import seconds_on
+from labeler.detectors.clock import Clock, seconds_on
 from labeler.detectors.cuda import memory_named
-from labeler.detectors.graphs import GraphRecorder, Recorded, in_a_line, try_out
+from labeler.detectors.graph_trial import choose_graphs
+from labeler.detectors.graphs import GraphRecorder, Recorded
 from labeler.detectors.host_copy import HostCopy
 from labeler.detectors.loading import choose_device, choose_half, load_model
 from labeler.detectors.network import Network, Setup, make_network
@@ -34,6 +36,8 @@ from labeler.labels.merge import merge
 from labeler.prompts import PromptPlan
 
 log = logging.getLogger(__name__)
+
+TRIALS_S = 10.0  # of a worker's start, for how many images share a forward and whether forwards are replayed
 
 Results = Callable[[], list[Detections | DetectError]]  # waits for a forward that has begun
 
@@ -100,11 +104,15 @@ class BatchedDetector:
             only=only,
             pairs_per_batch=pairs,
         )
-        self._memory, self.memory_halvings = "", 0
+        self._memory, self.memory_halvings, self._pairs = "", 0, ""
+        clock = seconds_on(self.device)
+        until = clock() + TRIALS_S
         with self._here(), memory_named(f"run one image with {checkpoint.name}"):
             if detect.pairs_per_batch is None and self.device.type == "cuda":
-                self.pairs_per_batch = find_pairs(self._seconds_of)
-            self._recorded, self._graphs = self._record() if detect.cuda_graphs else (None, "")
+                found = find_pairs(self._seconds_of, clock=clock, until=until)
+                self.pairs_per_batch, self._pairs = found.pairs, str(found)
+                log.info("(image, chunk) pairs: %s", found)
+            self._recorded, self._graphs = self._choose_graphs(clock, until)
 
     @property
     def network(self) -> Network[Any, Any]:
@@ -120,29 +128,34 @@ class BatchedDetector:
     def pairs_per_batch(self, pairs: int) -> None:
         self._passes.pairs_per_batch = pairs
 
-    def _record(self) -> tuple[Recorded | None, str]:
+    def _choose_graphs(self, clock: Clock, until: float) -> tuple[Recorded | None, str]:
         """What replays the passes, if that is worth it here; and in a few words why, or why not."""
+        asked = self._detect.cuda_graphs
+        if asked is False:
+            return None, ""
         if self.device.type != "cuda" or not self.network.recordable:
-            return None, "not used: they are for the fast engine on a GPU"
-        record = GraphRecorder(lambda: self._passes.kept)
-        picture = self.prepare(check_picture())
-        try:
-            with torch.inference_mode():
-                pixels = self._passes.upload([picture] * self.images_per_forward)
-                trial = try_out(self._passes, record, pixels, seconds_on(self.device))
-            words = str(trial)
-            if trial.passed:
-                return Recorded(self._passes, record), f"used: {words}"
-        except RuntimeError as error:  # torch.OutOfMemoryError, too
-            words = in_a_line(error)
-        torch.cuda.empty_cache()  # out here: in there the error still holds the memory of what failed
-        return None, f"not used: {words}"
+            return None, "not used: they are for the fast engine on a GPU" if asked is True else ""
+        with torch.inference_mode():
+            return choose_graphs(
+                self._passes,
+                GraphRecorder(lambda: self._passes.kept),
+                self._passes.upload([self._largest_picture()]),
+                most=self.images_per_forward,
+                always=asked is True,
+                clock=clock,
+                until=until,
+            )
+
+    def _largest_picture(self) -> Prepared:
+        """The drawn picture, stretched to the shape with the most pixels that images are resized to."""
+        short, long = self.preprocessing.rule.size
+        return self.prepare(np.asarray(Image.fromarray(check_picture()).resize((long, short))))
 
     @property
     def description(self) -> dict[str, str]:
         """What is really used, for a run's file metadata: `engine` ("fast" or "transformers") and `engine_check`, how
         it compares with transformers' own forward in float32; `dtype`; `device`, "cpu" or the GPU's name; `memory`
-        once the GPU's ran out; `cuda_graphs` where they were asked for.
+        once the GPU's ran out; `pairs` and `cuda_graphs`, what trials at the start found, where there were any.
         """
         on_gpu = self.device.type == "cuda"
         return {
@@ -150,6 +163,7 @@ class BatchedDetector:
             "engine_check": self.engine_check,
             "dtype": self.dtype,
             "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            **({"pairs": self._pairs} if self._pairs else {}),
             **({"memory": self._memory} if self._memory else {}),
             **({"cuda_graphs": self._graphs_in_words} if self._graphs else {}),
         }

@@ -17,7 +17,8 @@ from labeler.detectors.clock import seconds_on
 from labeler.detectors.network import BACKBONE
 from labeler.detectors.ranges import Ranges, Within, replaced
 
-PER_IMAGE = ("resize", "normalize", BACKBONE)  # in the order of a forward; what is paid once a pass follows
+RESIZE = "resize"  # on a decode thread
+PER_IMAGE = (RESIZE, "normalize", BACKBONE)  # in the order of a forward; what is paid once a pass follows
 SCORING, MERGE = "scoring", "merge"
 
 
@@ -34,7 +35,7 @@ def instrumented(detector: BatchedDetector, ranges: Ranges) -> Iterator[None]:
         stack.enter_context(replaced(detector, "_recorded", None))  # a replay has no parts
         stack.enter_context(replaced(passes, "score", Within(passes.score, SCORING, ranges)))
         for owner, method, name in (
-            (detector, "prepare", "resize"),
+            (detector, "prepare", RESIZE),
             (passes, "normalize", "normalize"),
             (detector, "_finish", MERGE),
         ):
@@ -82,15 +83,18 @@ def reached_rate(detector: BatchedDetector) -> float:
     return matmul_rate(detector.device, detector.network.half)
 
 
-def matmul_rate(device: torch.device, half: torch.dtype | None = None) -> float:
+def matmul_rate(
+    device: torch.device, half: torch.dtype | None = None, clock: Callable[[], float] | None = None
+) -> float:
     """Floating-point operations a second that one large product reaches here: the roof.
 
     Args:
         half: dtype of the product, None for float32.
+        clock: seconds, when the device is done; None for the wall clock.
     """
     size = 8192 if device.type == "cuda" else 1536
     first, second = (torch.randn(size, size, device=device, dtype=half or torch.float32) for _ in range(2))
-    clock, best = seconds_on(device), float("inf")
+    clock, best = clock or seconds_on(device), float("inf")
     for _ in range(5):
         start = clock()
         _ = first @ second

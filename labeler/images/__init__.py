@@ -8,12 +8,17 @@ from labeler.images.decoding import (
     decode,
     phash,
 )
+from labeler.images.fast_jpeg import FastJpeg, decoders_text
+from labeler.images.jpeg_agreement import choose_fast_jpeg
 
 __all__ = [
     "MAX_PIXELS",
+    "FastJpeg",
     "Image",
     "ImageError",
     "LeastShape",
+    "choose_fast_jpeg",
     "decode",
+    "decoders_text",
     "phash",
 ]

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from labeler.images import headers
 from labeler.images.tiff_tags import orientation_is_plain
 
-_FRAMES = range(0xC0, 0xC3)  # SOF0 to SOF2, the Huffman-coded ones; source: ITU-T T.81, table B.1
-_OTHER_FRAMES = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _APPLICATION_DATA = range(0xE1, 0xF0)
 _TURNS_IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)[2-8]')  # as Pillow looks for it
 _EXIF_AS_TEXT = b"Raw profile type "  # ImageMagick's EXIF block in a PNG's text, which Pillow reads
@@ -32,25 +30,13 @@ def same_for_every_reader(data: bytes, name: str) -> bytes | None:
         data: a file that `images.decode` decodes without turning it.
         name: its format, as `headers.sniff` names it.
     """
-    if name == "JPEG" and _is_plain_jpeg(data):
+    if name == "JPEG" and headers.is_plain_jpeg(data):
         return data if _jpeg_metadata_is_plain(data) else headers.split_jpeg(data)[0]
     if name == "PNG" and data[24:26] != b"\x10\0":  # 16-bit gray: Pillow's convert("RGB") clips it to white
         return data if _png_metadata_is_plain(data) else headers.split_png(data)[0]
     if (name == "WEBP" and _is_plain_webp(data)) or (name == "BMP" and _is_plain_bmp(data)):
         return data
     return None
-
-
-def _is_plain_jpeg(data: bytes) -> bool:
-    """Return whether it has 8-bit gray or three colors: of four inks every reader makes other colors."""
-    frames = [
-        (marker, data[start + 4 : start + 5], data[start + 9 : start + 10])  # and bits per sample, and channels
-        for marker, start, _ in headers.jpeg_segments(data)
-        if marker in (*_FRAMES, *_OTHER_FRAMES)
-    ]
-    return len(frames) == 1 and all(
-        marker in _FRAMES and bits == b"\x08" and channels in (b"\1", b"\3") for marker, bits, channels in frames
-    )
 
 
 def _jpeg_metadata_is_plain(data: bytes) -> bool:

@@ -19,7 +19,8 @@ from PIL import WebPImagePlugin as pillow_webp
 from labeler.byte_budget import MAX_PIXELS
 from labeler.errors import LabelerError
 from labeler.images import headers, tiff_tags
-from labeler.images.upright import WEBP_BYTES_PER_PIXEL, decoding_bytes, upright_rgb
+from labeler.images.fast_jpeg import FastJpeg
+from labeler.images.upright import WEBP_BYTES_PER_PIXEL, decoding_bytes, upright_rgb, upright_rows
 
 _MAX_TIFF_NUMBERS = 1 << 19  # offsets and sizes of 260 thousand strips; 80 MB of the interpreter's memory
 _TILE_PIXELS = 1 << 24  # a TIFF tile is decoded whole, so it may be as large as its image, or 4096 x 4096
@@ -89,6 +90,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     least_shape: LeastShape | None = None,
     reserve: Callable[[int], None] | None = None,
+    fast_jpeg: FastJpeg | None = None,
 ) -> Image:
     """The first frame of JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or AVIF bytes as upright RGB.
 
@@ -115,6 +117,7 @@ def decode(
             else in full. Where the size is no multiple of 2, 4 or 8, so that the last column and row stand for only
             part of a pixel, what is scaled back from there is off by at most half a pixel of those decoded.
         reserve: called with the bytes that decoding will take, before it takes them; again with no more than that.
+        fast_jpeg: decodes plain JPEGs in less time; Pillow decodes what it does not.
 
     Returns:
         pixels (height, width, 3) uint8, writable, with the orientation found.
@@ -138,12 +141,20 @@ def decode(
     else:
         orientation = turn = tiff_tags.exif_orientation(exif)
     with _named(name, "data", source.size):
+        stored = source.size
         drafted = _draft(source, turn, least_shape) if least_shape else None
         reserve(decoding_bytes(source))
-        source.load()
+        rows = fast_jpeg.rows(data, stored, source.size) if fast_jpeg and name == "JPEG" else None
+        if rows is None:
+            source.load()
         if drafted is None:
-            return Image(upright_rgb(source, turn), orientation)
-        return Image(upright_rgb(source.crop((0, 0, *drafted.filled)), turn), orientation, drafted.full_size)
+            return Image(upright_rgb(source, turn) if rows is None else upright_rows(rows, turn), orientation)
+        width, height = drafted.filled
+        if rows is None:
+            pixels = upright_rgb(source.crop((0, 0, width, height)), turn)
+        else:
+            pixels = upright_rows(rows[:height, :width], turn)
+        return Image(pixels, orientation, drafted.full_size)
 
 
 def phash(pixels: npt.NDArray[np.uint8]) -> int:

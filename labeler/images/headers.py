@@ -57,6 +57,8 @@ _TEXT_STARTS = (
     (b"[", "JSON"),
     (b"version https://git-lfs", "a Git LFS pointer"),
 )
+_FRAMES = range(0xC0, 0xC3)  # SOF0 to SOF2, the Huffman-coded ones; source: ITU-T T.81, table B.1
+_OTHER_FRAMES = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 # More pieces than an encoder would write: each costs an interpreter's step, and memory beyond its own bytes.
 MAX_JPEG_SEGMENTS = 1 << 16  # 4 GB of full ones; a picture with maps of depth has some hundred
 MAX_JPEG_SCANS = 500  # each is a pass over all pixels; cameras write 1, progressive encoders about 10
@@ -174,6 +176,18 @@ def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
         if not (0xE1 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
             _keep(kept, at, end)
     return _joined(kept, data), exif
+
+
+def is_plain_jpeg(data: bytes) -> bool:
+    """Return whether it has 8-bit gray or three colors: of four inks every reader makes other colors."""
+    frames = [
+        (marker, data[start + 4 : start + 5], data[start + 9 : start + 10])  # and bits per sample, and channels
+        for marker, start, _ in jpeg_segments(data)
+        if marker in (*_FRAMES, *_OTHER_FRAMES)
+    ]
+    return len(frames) == 1 and all(
+        marker in _FRAMES and bits == b"\x08" and channels in (b"\1", b"\3") for marker, bits, channels in frames
+    )
 
 
 def is_exif_segment(data: bytes, marker: int, start: int) -> bool:

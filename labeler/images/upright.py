@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as pillow
@@ -41,19 +43,47 @@ def decoding_bytes(source: pillow.Image) -> int:
 
 def upright_rgb(source: pillow.Image, orientation: int) -> npt.NDArray[np.uint8]:
     """(height, width, 3): strip by strip straight into its upright place, so that no second full copy ever exists."""
-    width, height = source.size
+    low, high = _value_range(source)
+    return _placed(
+        source.size,
+        orientation,
+        lambda top, bottom: source.crop((0, top, source.width, bottom)),
+        lambda strip: _strip_rgb(strip, low, high),
+    )
+
+
+def upright_rows(rows: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """The same of (height, width, 3) uint8 RGB; the rows themselves where nothing is to be turned or copied."""
+    if orientation not in _TURNS:
+        return np.ascontiguousarray(rows)
+    height, width = rows.shape[:2]
+    return _placed((width, height), orientation, lambda top, bottom: pillow.fromarray(rows[top:bottom]), np.asarray)
+
+
+def _placed(
+    size: tuple[int, int],
+    orientation: int,
+    strip_of: Callable[[int, int], pillow.Image],
+    as_rgb: Callable[[pillow.Image], npt.NDArray[np.uint8]],
+) -> npt.NDArray[np.uint8]:
+    """Turn an image of a (width, height) by strips.
+
+    Args:
+        strip_of: the rows from one to before another.
+        as_rgb: of a strip that is turned.
+    """
+    width, height = size
     sideways = orientation >= 5
     upright = np.empty((width, height, 3) if sideways else (height, width, 3), np.uint8)
-    low, high = _value_range(source)
     rows = max(1, _STRIP_BYTES // (3 * width))
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        strip = source.crop((0, top, width, bottom))
+        strip = strip_of(top, bottom)
         if orientation in _TURNS:
             strip = strip.transpose(_TURNS[orientation])
         first, last = (height - bottom, height - top) if orientation in _LAST_ROW_FIRST else (top, bottom)
         place = upright[:, first:last] if sideways else upright[first:last]
-        place[...] = _strip_rgb(strip, low, high)
+        place[...] = as_rgb(strip)
     return upright
 
 

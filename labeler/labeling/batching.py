@@ -1,17 +1,37 @@
 """Which of a unit's images go to the detector together: those of one shape, because none is ever padded.
 
 Of 256 photographs of COCO and LVIS, eight at a time in the order they come in fill 1.3 of eight places in a forward on
-the mean; waiting for their like, 3.1 (`python -m benchmarks.batching`).
+the mean; waiting for their like, 3.7 (`python -m benchmarks.batching`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-BATCHES_WAITING = 8  # images that wait for their like, in batches: 64 images at 800 x 1333 are 200 MB
+BATCHES_WAITING = 8  # images that wait for their like, in batches
+LEAST_WAITING = 128  # and at least so many: with eight a batch no more than that is gained by a whole unit of 256
+BYTES_WAITING = 512 << 20  # of their pixels: 160 images at 800 x 1333
+_LEAST_BATCH, _MOST_BATCH = 8, 32
+
+
+def images_together(per_forward: int) -> int:
+    """How many images of one shape to hand to a detector at once.
+
+    Whole forwards, so that none is left half empty; but 8 images at least, so that decoding is far enough ahead, and
+    32 at most.
+
+    Args:
+        per_forward: images that share a forward.
+    """
+    return min(_MOST_BATCH, per_forward * -(-_LEAST_BATCH // per_forward))
+
+
+def bytes_of(*prepared: Any) -> int:
+    """Of the pixels of what detectors and segmenters have made of an image; 0 for what is not known."""
+    return sum(getattr(getattr(each, "pixels", each), "nbytes", 0) for each in prepared)
 
 
 class ShapePool(Generic[T]):
@@ -20,26 +40,32 @@ class ShapePool(Generic[T]):
     What comes out depends only on what went in and in which order, never on time.
     """
 
-    def __init__(self, batch: int, *, batches_waiting: int = BATCHES_WAITING) -> None:
+    def __init__(self, batch: int, *, most: int | None = None, most_bytes: int = BYTES_WAITING) -> None:
         """
         Args:
             batch: images that go together; 1 waits for nobody.
-            batches_waiting: so many times `batch` images wait at most.
+            most: images that wait at most; None: eight batches, and 128 at least.
+            most_bytes: that they may take; one image alone may take more.
         """
-        self._batch, self._most = batch, batch * batches_waiting
-        self._waiting: dict[Hashable, list[T]] = {}  # in the order of each group's first image
-        self._count = 0
+        self._batch, self._most_bytes = batch, most_bytes
+        self._most = max(LEAST_WAITING, batch * BATCHES_WAITING) if most is None else most
+        self._waiting: dict[Hashable, list[tuple[T, int]]] = {}  # in the order of each group's first image
+        self._count = self._bytes = 0
 
-    def add(self, image: T, shape: Hashable) -> list[T]:
-        """The batch to go now: the one that this image fills, or the longest waiting where too many wait; else none."""
+    def add(self, image: T, shape: Hashable, size: int = 0) -> list[list[T]]:
+        """The batches to go now: the one that this image fills, and the longest waiting ones while too many wait.
+
+        Args:
+            size: bytes that the image takes while it waits.
+        """
         group = self._waiting.setdefault(shape, [])
-        group.append(image)
+        group.append((image, size))
         self._count += 1
-        if len(group) == self._batch:
-            return self._take(shape)
-        if self._count >= self._most:
-            return self._take(next(iter(self._waiting)))
-        return []
+        self._bytes += size
+        batches = [self._take(shape)] if len(group) == self._batch else []
+        while self._count >= self._most or self._bytes > self._most_bytes:
+            batches.append(self._take(next(iter(self._waiting))))
+        return batches
 
     def rest(self) -> Iterator[list[T]]:
         """All that still waits, one shape after the other."""
@@ -49,4 +75,5 @@ class ShapePool(Generic[T]):
     def _take(self, shape: Hashable) -> list[T]:
         taken = self._waiting.pop(shape)
         self._count -= len(taken)
-        return taken
+        self._bytes -= sum(size for _, size in taken)
+        return [image for image, _ in taken]

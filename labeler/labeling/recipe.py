@@ -12,7 +12,7 @@ from labeler.checkpoints import Checkpoint, DetectorCheckpoint, resolve
 from labeler.config import DetectConfig, ModelConfig
 from labeler.digests import as_stored
 from labeler.errors import Refused
-from labeler.images import MAX_PIXELS
+from labeler.images import MAX_PIXELS, choose_fast_jpeg
 from labeler.labeling.detector import Detector
 from labeler.labeling.resolve import Job, model_uri, s3_rules
 from labeler.labeling.unit import Segmenter, UnitLabeler
@@ -134,6 +134,7 @@ class LabelerRecipe:
         make_detector: loads the detector; None where every image comes with its detections.
         make_segmenter: loads what makes masks; None where none are made.
         decode_threads, images_per_batch, max_pixels: as of `UnitLabeler`.
+        jpeg_decoder: as of `DetectConfig`.
     """
 
     make_detector: Callable[[], Detector] | None
@@ -141,6 +142,7 @@ class LabelerRecipe:
     decode_threads: int = 1
     images_per_batch: int | None = None
     max_pixels: int = MAX_PIXELS
+    jpeg_decoder: str = "auto"
 
     def find(self) -> None:
         """Find the job's checkpoints, and fetch those that have to be; load nothing. Refused where one is not here."""
@@ -160,6 +162,7 @@ class LabelerRecipe:
             decode_bytes=decode_bytes(threads=self.decode_threads),
             watchdog=watchdog,
             segmenter=segmenter,
+            fast_jpeg=choose_fast_jpeg(self.jpeg_decoder),
         )
 
     def with_threads(self, threads: int) -> LabelerRecipe:
@@ -236,6 +239,7 @@ def labeler_recipe(
         decode_threads=threads,
         images_per_batch=job.config.detect.images_per_batch,
         max_pixels=job.config.detect.max_pixels,
+        jpeg_decoder=job.config.detect.jpeg_decoder,
     )
 
 

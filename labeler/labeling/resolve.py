@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,9 +184,19 @@ def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
     return storage.input_rules(
         config.input_uris,
         config.input.s3.model_dump(),
-        own=(config.output.uri, *own, *config.input.exclude, named),
+        own=(config.output.uri, *own, *config.input.exclude, *_buckets_of_inventories(config), named),
         checkpoints={uri: storage.S3Access(**s3.model_dump()) for uri, s3 in checkpoints.items()},
     )
+
+
+def _buckets_of_inventories(config: Config) -> Iterator[str]:
+    """Inventories of public buckets lie in buckets of one's own; those beside their objects are read as these are."""
+    inputs = {_bucket_of(uri) for uri in config.input_uris}
+    yield from {_bucket_of(uri) for uri in config.inventory_uris if storage.scheme(uri)} - inputs
+
+
+def _bucket_of(uri: str) -> str:
+    return "/".join(uri.split("/")[:3])
 
 
 def resolve_masks(config: Config, *, weights: bool = True) -> SegmenterCheckpoint | None:

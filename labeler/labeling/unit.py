@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from labeler import images
 from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.digests import digest_of
-from labeler.labeling.batching import ShapePool
+from labeler.labeling.batching import BYTES_WAITING, ShapePool, bytes_of, images_together
 from labeler.labeling.detector import Detector
 from labeler.labeling.forwards import Forwards
 from labeler.labeling.watchdog import Watchdog
@@ -49,6 +49,7 @@ class Segmenter(Protocol):
         """The rest: an object with `detections`, and how many masks were `lost`; thread-safe, on the CPU."""
 
 
+_UNITS_AT_ONCE = 4  # of a worker's at most: together they hold no more decoded images than it may decode at once
 MASKS_LOST = "some masks came out not finite; their boxes have none"
 
 
@@ -69,13 +70,10 @@ class _InTurn(Executor):
 
 
 def _images_per_batch(detector: Detector | None) -> int:
-    """By the device that the detector ended up on.
-
-    On a CPU one; on a GPU what shares a forward, but 8 at least, so that decoding is far enough ahead, and 32 at most.
-    """
+    """By the device that the detector ended up on: on a CPU one, on a GPU whole forwards."""
     if detector is None or detector.description.get("device", "cpu") == "cpu":
         return 1
-    return min(32, max(8, detector.images_per_forward))
+    return images_together(detector.images_per_forward)
 
 
 class UnitLabeler:
@@ -84,9 +82,10 @@ class UnitLabeler:
     Args:
         detector: None where every image comes with what another run found in it.
         segmenter: makes masks for what the detector found; None for boxes alone.
+        fast_jpeg: decodes plain JPEGs; None: Pillow decodes all.
         decode_threads: threads that decode and resize beside the detector; 0 decodes in the caller's, in between.
         images_per_batch: images handed to the detector at once, None: by its device. About two such batches are decoded
-            ahead, and up to eight wait for others of their shape.
+            ahead, and more of them wait for others of their shape, see `ShapePool`.
         max_pixels: larger images become rows with status `too_large`.
         decode_bytes: memory of the images that are decoded at the same time; a larger one is decoded alone.
         watchdog: told of each image and batch that is done.
@@ -102,10 +101,13 @@ class UnitLabeler:
         decode_bytes: int = DECODE_BYTES,
         watchdog: Watchdog | None = None,
         segmenter: Segmenter | None = None,
+        fast_jpeg: images.FastJpeg | None = None,
     ) -> None:
+        self._fast_jpeg = fast_jpeg
         self.detector, self.segmenter = detector, segmenter
         self.images_per_batch, self._draw_ahead = images_per_batch or _images_per_batch(detector), decode_threads
         self._max_pixels, self._decode_bytes, self._budget = max_pixels, decode_bytes, ByteBudget(decode_bytes)
+        self._bytes_waiting = min(BYTES_WAITING, decode_bytes // _UNITS_AT_ONCE)
         self._least_shape = detector.least_shape if detector else None
         self._decoders = (
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if decode_threads else _InTurn()
@@ -128,19 +130,21 @@ class UnitLabeler:
             decode_bytes=self._decode_bytes,
             watchdog=self._watchdog,
             segmenter=self.segmenter,
+            fast_jpeg=self._fast_jpeg,
         )
 
     @property
     def description(self) -> dict[str, str]:
-        """Of the detector, and of the segmenter if there is one."""
+        """Of the detector, of the segmenter if there is one, and of what decodes JPEGs."""
         engine = self.detector.description if self.detector else {"engine": "detections of another run"}
-        return engine | (self.segmenter.description if self.segmenter else {})
+        decoders = {"jpeg_decoder": images.decoders_text(self._fast_jpeg)}
+        return engine | (self.segmenter.description if self.segmenter else {}) | decoders
 
     def label(self, shard_id: str, items: Sequence[Item], keep: Sequence[str] = ()) -> tuple[list[Row], UnitWork]:
         """One row for each item, in item order, and what it took."""
         work = UnitWork(bytes_read=sum(len(item.data) for item in items if item.data is not None))
         rows: list[Row] = []
-        pool: ShapePool[_Ready] = ShapePool(self.images_per_batch)
+        pool: ShapePool[_Ready] = ShapePool(self.images_per_batch, most_bytes=self._bytes_waiting)
         drawing: deque[Future[tuple[Row, float]]] = deque()
         with self._watchdog.working(), closing(self._forwards()) as forwards:
             for decoded in self._decoded_ahead(shard_id, items, keep):
@@ -153,7 +157,9 @@ class UnitLabeler:
                 work.decode_s += took
                 if isinstance(outcome, Row):
                     rows.append(outcome)
-                elif batch := pool.add(outcome, getattr(outcome.prepared, "shape", None)):
+                    continue
+                size = bytes_of(outcome.prepared, outcome.for_masks)
+                for batch in pool.add(outcome, getattr(outcome.prepared, "shape", None), size):
                     rows += self._rows(forwards.begin(batch), work, drawing)
             for batch in pool.rest():
                 rows += self._rows(forwards.begin(batch), work, drawing)
@@ -218,6 +224,7 @@ class UnitLabeler:
                 max_pixels=self._max_pixels,
                 least_shape=self._least_shape,
                 reserve=reserve,
+                fast_jpeg=self._fast_jpeg,
             )
         except images.ImageError as error:
             return replace(row, status=error.status, error=str(error)), None

@@ -7,19 +7,16 @@ machine raises it at every image: it counts where the child labels a plain image
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +28,7 @@ from labeler.labeling.unit import UnitLabeler, undetected_row
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
 from labeler.labels.unit_work import UnitWork
+from labeler.machine import die_first, die_with
 from labeler.pipeline.node_memory import MemoryLimits
 from labeler.pipeline.worker import Unlabeled, WorkerSettings, label_items, make_labeler
 from labeler.shards import Item
@@ -41,7 +39,6 @@ START_LIMIT_S = (
 )
 _KILLED_WITHIN_S = 10.0  # a process that waits for a device or a lost mount does not even die
 _LOOK_EVERY_S = 0.2  # at memory; Ray looks four times a second
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _Asked = tuple[str, list[Item], bool]  # a shard's id, its images, and whether they are detected on
 
 
@@ -268,7 +265,9 @@ def serve(pipe: Connection) -> None:
     """The child: makes the detector, then labels what comes through the pipe until that is closed."""
     pipe.send(None)
     settings: WorkerSettings = cloudpickle.loads(pipe.recv_bytes())
-    _die_first()
+    # What an image does to the fast decoder is not to be held against the image: other workers may not have it.
+    settings = replace(settings, labeler=replace(settings.labeler, jpeg_decoder="pillow"))
+    die_first()
     try:
         labeler = make_labeler(settings)
     except Exception as error:
@@ -319,21 +318,6 @@ def _label_plain_image(labeler: UnitLabeler) -> None:
             raise Unlabeled(f"a plain image comes out as {row.status}: {row.error}")
 
 
-def _die_first() -> None:
-    """Where memory runs out, the kernel shall take this process, not the driver or a neighbour."""
-    with suppress(OSError):  # no Linux, or not allowed
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def _die_with(parent: int) -> None:
-    """End when the process `parent` does, whatever this one does then: an orphan would hold the GPU for nobody."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before this was asked for
-        os._exit(1)
-
-
 if __name__ == "__main__":
-    _die_with(int(sys.argv[2]))
+    die_with(int(sys.argv[2]))
     serve(Connection(int(sys.argv[1])))

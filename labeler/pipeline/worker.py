@@ -306,6 +306,8 @@ def _in_words(description: Mapping[str, str]) -> str:
         words += f", masks by {description['segmenter']} in {description.get('segmenter_dtype', '')}"
     if "memory" in description:
         words += f", memory {description['memory']}"
+    if "pairs" in description:
+        words += f", pairs {description['pairs']}"
     if "cuda_graphs" in description:
         words += f", CUDA graphs {description['cuda_graphs']}"
     check = description.get("engine_check")

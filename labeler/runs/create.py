@@ -143,7 +143,7 @@ def require_same_input(run: Run, public: Mapping[str, Any]) -> None:
         public: the section of the config as runs record it.
     """
     recorded = run.manifest.config["input"]
-    for name in ("uri", "inventory", "format", "limit", "images_per_shard"):
+    for name in ("uri", "format", "limit", "images_per_shard"):
         if public.get(name) != recorded.get(name):
             raise Refused(
                 f"output {storage.redact(run.uri)} holds a run over another input.{name} "

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from itertools import islice
+from itertools import chain
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from labeler.errors import LabelerError, StorageError
-from labeler.machine import available_cpus
+from labeler.machine import available_cpus, die_first, die_with, memory_in_use
 from labeler.runs.erasure.excluded import Excluded
 from labeler.runs.plan import PlannedShard
 from labeler.runs.rows import UnitKey
@@ -23,6 +25,8 @@ from labeler.runs.sums import SUMMED_COLUMNS, UnitSums, sums_of
 
 WORTH_PROCESSES = 4000  # units; starting processes takes as long as some hundreds
 _TOGETHER = 500  # units of a task, about
+_MOST = 16  # each reads 32 files at once
+_BYTES_OF_A_PROCESS = 512 << 20  # 120 MB before its first file
 
 _excluded = Excluded()  # in a process of the pool: loaded once
 
@@ -46,28 +50,43 @@ def sum_units(snapshot: Snapshot, excluded: Excluded, *, processes: int | None =
         StorageError: a unit file is damaged, or cannot be read.
     """
     if processes is None:
-        enough = snapshot.progress.committed_units >= WORTH_PROCESSES
-        processes = max(1, int(available_cpus())) if enough else 1
+        processes = _worth(snapshot.progress.committed_units)
     if processes == 1:
         yield from _sum(snapshot, excluded)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, initializer=_prepare, initargs=(excluded,))
+    pool = ProcessPoolExecutor(processes, context, initializer=_prepare, initargs=(excluded, os.getpid()))
     parts = _parts(snapshot)
+    under_way: deque[tuple[Snapshot, Future[list[UnitCount] | str]]] = deque()
     try:
-        under_way = [pool.submit(_sum_part, part) for part in islice(parts, 2 * processes)]
+        for part in parts:
+            under_way.append((part, pool.submit(_sum_part, part)))
+            if len(under_way) == 2 * processes:
+                yield from _found(under_way[0][1])
+                under_way.popleft()
         while under_way:
-            found = under_way.pop(0).result()
-            if isinstance(found, str):
-                raise StorageError(found)
-            under_way += [pool.submit(_sum_part, part) for part in islice(parts, 1)]
-            yield from found
-    except BrokenProcessPool:
-        raise StorageError(
-            "a process that read unit files was killed, perhaps for want of memory; run the command again"
-        ) from None
+            yield from _found(under_way[0][1])
+            under_way.popleft()
+    except BrokenProcessPool:  # the kernel ended one for want of memory: this process needs little
+        for part in chain((part for part, _ in under_way), parts):
+            yield from _sum(part, excluded)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _worth(units: int) -> int:
+    """Processes that so much work is worth, as far as the CPUs and the memory that nobody uses go."""
+    if units < WORTH_PROCESSES:
+        return 1
+    free = min((total - used for used, total in memory_in_use()), default=0)
+    return max(1, min(_MOST, int(available_cpus()), free // _BYTES_OF_A_PROCESS))
+
+
+def _found(future: Future[list[UnitCount] | str]) -> list[UnitCount]:
+    found = future.result()
+    if isinstance(found, str):
+        raise StorageError(found)
+    return found
 
 
 def _parts(snapshot: Snapshot) -> Iterator[Snapshot]:
@@ -94,9 +113,11 @@ def _part(snapshot: Snapshot, keys: list[UnitKey], plan: dict[str, PlannedShard]
     return replace(part, plan=[plan[shard_id] for shard_id in shards], progress=progress)
 
 
-def _prepare(excluded: Excluded) -> None:
+def _prepare(excluded: Excluded, parent: int) -> None:
     global _excluded
     _excluded = excluded
+    die_with(parent)
+    die_first()
     pa.set_cpu_count(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends these
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from labeler import storage
 from labeler.errors import Refused
+from labeler.shards import skipped
 from labeler.shards.inventory import read_inventory, require_folders
 from labeler.shards.listing import Listed, common_folder, shown_uris
+from labeler.shards.look_inside import images_among
 from labeler.shards.names import kind_of
 from labeler.shards.patterns import has_braces, is_glob
 from labeler.shards.streamed import Found, NotPlain, plan_files, tables_of
@@ -51,8 +53,12 @@ def stream(
         return None
     root = uris[0].rstrip("/")
     try:
-        found = plan_files(lambda: tables_of(storage.list_objects(root)), [root], root, images_per_group, plain=True)
+        found = plan_files(
+            lambda: tables_of(storage.list_objects(root)), [root], root, images_per_group, plain=format is None
+        )
     except NotPlain:
+        return None
+    if images_among(found.nameless):  # they have their place among the others, by name
         return None
     if found.images > MANY_FILES:
         log.warning(
@@ -60,6 +66,8 @@ def stream(
             "input.inventory saves the listing",
             f"{found.images:,}",
         )
+    for info in found.others:
+        skipped.count(found.beside, info.uri)
     return found if found.images else None
 
 
@@ -79,7 +87,7 @@ def _refuse_strange(found: Found, uris: Sequence[str], inventory: Sequence[str],
         )
     if not found.images and not found.others and not found.known:
         hint = (
-            f"; it has {found.nameless:,} files without an extension, which are images with input.format=images"
+            f"; it has {skipped.describe(found.beside)}; files without an extension are images with input.format=images"
             if found.nameless
             else "; correct input.uri or input.inventory"
         )

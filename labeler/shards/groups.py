@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, overload
 
 import pyarrow as pa
@@ -56,11 +57,23 @@ def members_of(table: pa.Table) -> tuple[Member, ...]:
     return tuple(Member(**row) for row in table.to_pylist())
 
 
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Refused(
+            f"the list of the input's files cannot be kept on this machine's disk: {error.strerror}; make room, or set "
+            "TMPDIR to a folder with more"
+        ) from None
+
+
 class Spool:
     """Bytes on this machine's disk, gone with this process: lists of 80 million files are 3 GB."""
 
     def __init__(self) -> None:
-        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  # as long as this process
+        with _room():
+            self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  # as long as this process
         self._end = 0
 
     def add(self, data: bytes) -> int:
@@ -70,14 +83,9 @@ class Spool:
             Refused: the disk is full.
         """
         start = self._end
-        try:
+        with _room():
             self._file.write(data)
             self._file.flush()
-        except OSError as error:
-            raise Refused(
-                f"the list of the input's files does not fit into {tempfile.gettempdir()}: {error.strerror}; make room "
-                "there, or set TMPDIR to a folder with more"
-            ) from None
         self._end += len(data)
         return start
 
@@ -132,9 +140,10 @@ def cut_groups(files: Iterable[pa.Table], root: str, images_per_group: int, limi
         table = table if left is None else table.slice(0, left)
         left = None if left is None else left - table.num_rows
         waiting = pa.concat_tables([waiting, _with_keys(table, root)])
-        while waiting.num_rows >= images_per_group:
-            yield _shard(spool, waiting.slice(0, images_per_group), root)
-            waiting = waiting.slice(images_per_group).combine_chunks()
+        whole = waiting.num_rows // images_per_group * images_per_group
+        for start in range(0, whole, images_per_group):
+            yield _shard(spool, waiting.slice(start, images_per_group), root)
+        waiting = waiting.slice(whole).combine_chunks()
     if waiting.num_rows:
         yield _shard(spool, waiting, root)
 

@@ -47,7 +47,7 @@ def read_inventory(uris: Sequence[str], scheme: str) -> Iterator[pa.Table]:
     """Tables of FILES, in the order of the inventory; old versions, deleted objects and folders are left out.
 
     Args:
-        uris: manifests, files, folders or patterns of them.
+        uris: manifests, files, or folders of them.
         scheme: of the objects' addresses: s3, gs.
 
     Raises:
@@ -132,12 +132,13 @@ def _of_manifest(uri: str) -> Iterator[_File]:
             "CSV"
         )
     columns = tuple(name.strip() for name in schema.split(",")) if kind == "CSV" else None
-    # A copy of an inventory lies elsewhere than its manifest says: below the folder of the manifest it has its names.
+    # A copy of an inventory lies elsewhere than its manifest says: in the folder of the manifest it has its names.
     home = storage.parent(uri)
     for key in keys:
-        there = f"{storage.scheme(uri)}://{bucket}/{key}" if storage.scheme(uri) else ""
-        near = (storage.join(home, posixpath.basename(key)), storage.join(home, f"data/{posixpath.basename(key)}"))
-        found = next((each for each in (there, *near) if each and storage.head(each) is not None), None)
+        name = posixpath.basename(key)
+        places = [storage.join(home, name), storage.join(home, f"data/{name}")]
+        places += [f"{storage.scheme(uri)}://{bucket}/{key}"] if storage.scheme(uri) else []
+        found = next((place for place in places if storage.head(place) is not None), None)
         if found is None:
             raise Refused(f"inventory {storage.redact(uri)} names {key}, which is missing; restore it")
         yield _File(found, columns)
@@ -189,14 +190,23 @@ def _listed(table: pa.Table, file: _File, scheme: str) -> pa.Table:
         key = _decoded(key)
     columns = [
         pc.binary_join_element_wise(f"{scheme}:/", bucket, key, "/"),
-        _optional(table, names, _SIZES).cast(pa.int64()),
+        _whole_numbers(_optional(table, names, _SIZES)),
         pc.replace_substring(_optional(table, names, _ETAGS), '"', ""),
     ]
     kept = pc.invert(pc.or_(pc.ends_with(key, "/"), pc.equal(pc.binary_length(key), 0)))
-    for which, wanted in ((_LATEST, "true"), (_DELETED, "false")):
-        if any(name in names for name in which):
-            kept = pc.and_(kept, pc.equal(pc.utf8_lower(_optional(table, names, which)), wanted))
+    for which, unwanted in ((_LATEST, ["false", "0"]), (_DELETED, ["true", "1"])):
+        said = pc.utf8_lower(_optional(table, names, which))
+        kept = pc.and_(kept, pc.invert(pc.is_in(said, value_set=pa.array(unwanted))))
     return pa.Table.from_arrays(columns, schema=FILES).filter(kept)
+
+
+def _whole_numbers(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Sizes; a column with missing ones may be written as 3.0 or 1.5e+10. What is no number is null: it is a check."""
+    number = r"^[0-9]+(\.[0-9]*)?(e\+?[0-9]+)?$"
+    numbers = pc.if_else(pc.match_substring_regex(text, number, ignore_case=True), text, None)
+    if pc.any(pc.match_substring_regex(numbers, "[.eE]")).as_py():
+        return pc.cast(pc.cast(numbers, pa.float64()), pa.int64(), safe=False)
+    return numbers.cast(pa.int64())
 
 
 def _optional(table: pa.Table, names: Mapping[str, str], which: Sequence[str]) -> pa.ChunkedArray:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from labeler.shards import skipped
 from labeler.shards.groups import FILES, cut_groups
+from labeler.shards.look_inside import MOST
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of
 from labeler.shards.units import Shard
 from labeler.storage import ObjectInfo
@@ -34,7 +35,7 @@ class Found:
         images: how many those are, more than a limit takes included.
         known: how many more there are, which an earlier plan has.
         others: tars and Parquet files.
-        nameless: files without an extension, which were not taken.
+        nameless: the first files without an extension, which were not taken.
         beside: counts by extension of what is not part of the input.
         hashes: of the images' addresses.
     """
@@ -43,7 +44,7 @@ class Found:
     images: int = 0
     known: int = 0
     others: list[ObjectInfo] = field(default_factory=list)
-    nameless: int = 0
+    nameless: list[ObjectInfo] = field(default_factory=list)
     beside: Counter[str] = field(default_factory=Counter)
     hashes: array[int] = field(default_factory=lambda: array("q"))
 
@@ -75,10 +76,10 @@ def plan_files(
         root: that keys are relative to.
         nameless_too: files without an extension are images, too.
         known: addresses of an earlier plan, which are left out.
-        plain: nothing but images and what is counted is wanted.
+        plain: nothing but image files is wanted.
 
     Raises:
-        NotPlain: with `plain`, at the first tar, Parquet file or file without an extension.
+        NotPlain: with `plain`, at the first tar or Parquet file.
     """
 
     def plan(twice: frozenset[int]) -> Found:
@@ -87,7 +88,7 @@ def plan_files(
         def images() -> Iterator[pa.Table]:
             for table in read():
                 chosen = _images(table, roots, nameless_too, found)
-                if plain and (found.others or found.nameless):
+                if plain and found.others:
                     raise NotPlain
                 chosen = _new_ones(chosen, twice, seen, known, found)
                 found.images += chosen.num_rows
@@ -101,7 +102,7 @@ def plan_files(
 
 
 class NotPlain(Exception):
-    """The files are of several kinds, or some have no extension."""
+    """The files are of several kinds."""
 
 
 def _images(table: pa.Table, roots: Sequence[str], nameless_too: bool, found: Found) -> pa.Table:
@@ -129,14 +130,19 @@ def _judge(table: pa.Table, row: int, name: str, nameless_too: bool, found: Foun
     if kind == "images":
         return _IMAGE
     if kind is not None or is_compressed_tar(uri):
-        found.others.append(ObjectInfo(uri, table["size"][row].as_py(), table["etag"][row].as_py()))
+        found.others.append(_info(table, row))
         return _NO_IMAGE
     if not has_extension(uri):
         if nameless_too:
             return _IMAGE
-        found.nameless += 1
+        if len(found.nameless) <= MOST:
+            found.nameless.append(_info(table, row))
     skipped.count(found.beside, uri)
     return _NO_IMAGE
+
+
+def _info(table: pa.Table, row: int) -> ObjectInfo:
+    return ObjectInfo(*(table[name][row].as_py() for name in FILES.names))
 
 
 def _twice(hashes: array[int]) -> frozenset[int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from labeler.config import Section
 from labeler.config_values import read_yaml, validate
@@ -44,6 +44,17 @@ class ShapesData(Section):
     combinations: str | tuple[str, ...] = "seen"
     images: int | None = Field(None, gt=0)  # only the first so many scenes, again and again; None: no end
     max_objects: int = Field(12, gt=0)
+    natural: float = Field(0.0, ge=0, le=1)  # share of scenes before a background like a photograph's, drawn as well
+    radii: tuple[float, float] = (0.07, 0.24)  # of the objects, in parts of the image's shorter side
+
+    @model_serializer(mode="wrap")
+    def _as_earlier_versions_wrote_it(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is new and not used: a folder of an earlier version can be resumed."""
+        values: dict[str, Any] = write(self)
+        for name in ("natural", "radii"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                values.pop(name, None)
+        return values
 
 
 class DataConfig(Section):
@@ -123,6 +134,7 @@ class ValidationShapes(Section):
 
     seed: int = Field(1, ge=0)
     images: int = Field(48, gt=0)
+    natural: float = Field(0.0, ge=0, le=1)  # as in data.shapes
 
 
 class ValidationConfig(Section):

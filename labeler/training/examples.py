@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.detectors.preprocess import Preprocessing
-from labeler.training.shapes import SIZES, Combination, draw_scene
+from labeler.training.shapes import RADII, SIZES, Combination, Natural, draw_scene, require_radii
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +78,24 @@ class ShapesSource:
         images: int | None = None,
         max_objects: int = 12,
         sizes: Sequence[tuple[int, int]] = SIZES,
+        natural: float = 0.0,
+        radii: tuple[float, float] = RADII,
     ) -> None:
         """
         Args:
             images: only so many different scenes; None for no end.
             sizes: (width, height) in pixels; scenes of one batch share the shape that they are resized to.
+            natural: share of scenes before a natural background.
+            radii: of the objects, as `draw_scene` takes them.
+
+        Raises:
+            Refused: if no object of these radii can be placed, or `natural` is not a share.
         """
         self._preprocessing = preprocessing
         self._combinations, self._seed, self._images, self._max_objects = combinations, seed, images, max_objects
-        self._sizes = list(sizes)
+        require_radii(radii, min(map(min, sizes)))
+        self._sizes, self._radii = list(sizes), radii
+        self._background = Natural(natural, seed) if natural else None
 
     def batch(self, step: int, size: int, part: slice) -> list[Example]:
         rng = np.random.default_rng([self._seed, step])
@@ -101,7 +110,13 @@ class ShapesSource:
     def _draw(self, number: int, sizes: Sequence[tuple[int, int]]) -> Example:
         index = number if self._images is None else number % self._images
         scene = draw_scene(
-            self._seed, index, sizes=sizes, combinations=self._combinations, max_objects=self._max_objects
+            self._seed,
+            index,
+            sizes=sizes,
+            combinations=self._combinations,
+            max_objects=self._max_objects,
+            radii=self._radii,
+            background=self._background,
         )
         prepared = self._preprocessing.prepare(scene.image)
         boxes = to_cxcywh(scene.boxes_xyxy, prepared.height, prepared.width)

@@ -223,6 +223,8 @@ def _source(job: TrainingJob, truth: _Truth, preprocessing: Preprocessing) -> So
         seed=shapes.seed,
         images=shapes.images,
         max_objects=shapes.max_objects,
+        natural=shapes.natural,
+        radii=shapes.radii,
     )
 
 
@@ -231,7 +233,7 @@ def _validation(job: TrainingJob, vocabulary: Vocabulary) -> ValidationSet | Non
     if not config.steps:
         return None
     if config.shapes is not None:
-        return shapes_validation(config.shapes.seed, config.shapes.images)
+        return shapes_validation(config.shapes.seed, config.shapes.images, natural=config.shapes.natural)
     if config.annotations is None or config.images is None:
         return None
     records = read_coco(config.annotations, config.images, vocabulary, partial=job.partial, only_known=True)

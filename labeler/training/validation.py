@@ -18,7 +18,7 @@ from labeler.evaluation.average_precision import SCORE_THRESHOLDS
 from labeler.labels.boxes import xyxy_to_xywh
 from labeler.labels.detections import Detections
 from labeler.training.categories import listed
-from labeler.training.shapes import ALL, HELD_OUT, SEEN, draw_scene
+from labeler.training.shapes import ALL, HELD_OUT, SEEN, Background, Natural, draw_scene
 from labeler.training.stored_images import Record
 from labeler.truth.ground_truth import refuse
 from labeler.vocabulary import Category, Vocabulary
@@ -46,9 +46,17 @@ class ValidationSet:
     groups: Mapping[str, frozenset[int]]
 
 
-def shapes_validation(seed: int, scenes: int) -> ValidationSet:
-    """Drawn scenes of all combinations, measured apart for those that training sees and those held out."""
-    drawn = [draw_scene(seed, index) for index in range(scenes)]
+def shapes_validation(
+    seed: int, scenes: int, *, natural: float = 0.0, background: Background | None = None
+) -> ValidationSet:
+    """Drawn scenes of all combinations, measured apart for those that training sees and those held out.
+
+    Args:
+        natural: share of scenes before a natural background.
+        background: or what is behind all of them, as `draw_scene` takes it.
+    """
+    behind = Natural(natural, seed) if natural else background
+    drawn = [draw_scene(seed, index, background=behind) for index in range(scenes)]
     vocabulary = Vocabulary("shapes", tuple(Category(c.category_id, c.name, (c.name,)) for c in ALL))
     groups = {
         "seen": frozenset(c.category_id for c in SEEN),

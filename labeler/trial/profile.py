@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from labeler.detectors.clock import seconds_on
 from labeler.detectors.profiling import (
     MERGE,
     PER_IMAGE,
+    RESIZE,
     counted_operations,
     instrumented,
     per_pass,
@@ -28,6 +30,7 @@ from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import Job
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import rows_to_table, table_to_parquet
+from labeler.machine import worker_threads
 from labeler.prompts import ModuleFamily
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Item
@@ -56,6 +59,7 @@ class Profile:
         text_s: encoding the text of all passes, once in a worker's life.
         roof: operations a second of one large product on this device.
         description: of the detector: engine, dtype, device.
+        threads: decode threads of a worker on this machine.
     """
 
     images: int
@@ -68,6 +72,14 @@ class Profile:
     text_s: float
     roof: float
     description: dict[str, str] = field(default_factory=dict)
+    threads: int = 1
+
+    @property
+    def decode_cores(self) -> float:
+        """Cores that have to decode and resize so that the detector never waits for an image."""
+        detector = sum(self.seconds.get(name, 0.0) for name in (*PER_IMAGE, *self.per_pass, MERGE) if name != RESIZE)
+        beside = self.seconds[DECODE] + self.seconds[RESIZE]
+        return beside / detector if detector else 0.0
 
 
 def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace: str | None = None) -> Profile:
@@ -112,6 +124,7 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
         time_text(detector),
         max(roof, reached_rate(detector)),  # before and after: other programs may have been at work
         detector.description,
+        worker_threads(job.config.ray.cpus_per_worker),
     )
 
 
@@ -149,8 +162,21 @@ def describe_profile(profile: Profile) -> Iterator[str]:
         f"speed    {images / profile.pipelined_s:.3g} images/s with decoding beside the detector, as a worker runs; "
         f"{images / profile.total_s:.3g} one part after the other"
     )
+    yield f"feeding  {_feeding(profile)}"
     yield f"text     {1000 * profile.text_s:.0f} ms for all {profile.passes} passes, once in a worker's life"
     yield f"roof     {profile.roof / 1e9:,.0f} GF/s: one large product on this device"
+
+
+def _feeding(profile: Profile) -> str:
+    """Whether a worker's decode threads keep up with its detector."""
+    threads = f"a worker has {profile.threads} here"
+    if profile.decode_cores <= profile.threads:
+        return f"{profile.decode_cores:.2g} cores decode and resize as fast as the detector works; {threads}"
+    owner = "worker" if profile.description.get("device") == "cpu" else "GPU"
+    return (
+        f"decode-bound: {math.ceil(profile.decode_cores)} cores a {owner} are needed, {threads}; "
+        "give ray.cpus_per_worker, or see detect.resize and detect.jpeg_draft in docs/speed.md"
+    )
 
 
 def _line(profile: Profile, name: str, seconds: float, operations: float, passes: int) -> str:

@@ -48,7 +48,7 @@ class GroundingDino(BatchedDetector):
         resize: str = _DETECT.resize,
         jpeg_draft: bool = _DETECT.jpeg_draft,
         pairs_per_batch: int | None = _DETECT.pairs_per_batch,
-        cuda_graphs: bool = _DETECT.cuda_graphs,
+        cuda_graphs: bool | Literal["auto"] = _DETECT.cuda_graphs,
         threads: int | None = None,
     ) -> None:
         """Load the model and encode the vocabulary, once.
@@ -72,8 +72,8 @@ class GroundingDino(BatchedDetector):
             resize: "pillow", equal to the checkpoint's own processor, or "torch", faster and up to one level off.
             jpeg_draft: whether large JPEGs may be decoded at 1/2, 1/4 or 1/8, see `least_shape`.
             pairs_per_batch: None for 1 on a CPU, and on a GPU what a trial at the start finds fastest.
-            cuda_graphs: whether shapes that come often are recorded and replayed on a GPU, where a trial at the start
-                finds that faster and equal; only the fast engine can be.
+            cuda_graphs: whether shapes that come often are recorded and replayed on a GPU, as far as that comes out
+                equal; None: where a trial at the start finds it faster. Only the fast engine can be.
             threads: torch's threads on a CPU; None leaves them.
 
         Raises:

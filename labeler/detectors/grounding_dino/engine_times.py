@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from labeler.detectors.clock import seconds_on
+from labeler.detectors.clock import Clock, medians_in_turns, seconds_on, timed
 from labeler.detectors.grounding_dino.split_forward import SplitForward, TextFeatures
 from labeler.prompts import ImageRule
 
-ROUNDS = 5
 AT_MOST_S = 10.0  # of the start of a worker; where a round takes long, fewer rounds tell enough
 SLOWER = 1.2  # the fast engine is not given up for less: the trial is short, and neighbours make noise
 _PAIRS = 4
@@ -44,18 +43,14 @@ class EngineTimes:
         )
 
 
-def time_in_turns(fast: Way, reference: Way, clock: Callable[[], float]) -> EngineTimes:
+def time_in_turns(fast: Way, reference: Way, clock: Clock) -> EngineTimes:
     """Each once to warm up, then five of each in turns, or as many as 10 s have room for, but one at least."""
-    start = clock()
+    until = clock() + AT_MOST_S
     fast()
     reference()
-    taken: tuple[list[float], list[float]] = [], []
-    while len(taken[0]) < ROUNDS and (not taken[0] or clock() - start < AT_MOST_S):
-        for seconds, way in zip(taken, (fast, reference), strict=True):
-            before = clock()
-            way()
-            seconds.append(clock() - before)
-    return EngineTimes(statistics.median(taken[0]), statistics.median(taken[1]), len(taken[0]))
+    measures = [partial(timed, way, clock) for way in (fast, reference)]
+    (of_fast, of_reference), rounds = medians_in_turns(measures, clock, until)
+    return EngineTimes(of_fast, of_reference, rounds)
 
 
 def time_engines(fast: SplitForward, reference: SplitForward, text: TextFeatures, rule: ImageRule) -> EngineTimes:

@@ -16,6 +16,7 @@ from PIL import Image
 from labeler import storage
 from labeler.errors import Refused
 from labeler.training.shapes.combinations import ALL, HELD_OUT, SEEN, Combination, categories
+from labeler.training.shapes.natural import Natural
 from labeler.training.shapes.scenes import SIZES, Scene, draw_scene
 
 
@@ -40,6 +41,7 @@ def write_data_set(
     sizes: Sequence[tuple[int, int]] = SIZES,
     image_format: Literal["jpeg", "png"] = "jpeg",
     captions: bool = True,
+    natural: float = 0.0,
 ) -> DataSet:
     """Writes shards, ground truth and names under a folder or URL.
 
@@ -52,6 +54,7 @@ def write_data_set(
         out: a local folder or any URL that `labeler.storage` writes.
         images: how many scenes.
         captions: also write `<name>.json` with a caption beside each image.
+        natural: share of scenes before a background with the statistics of photographs, 0 to 1.
 
     Raises:
         Refused: for numbers that make no sense.
@@ -66,16 +69,17 @@ def write_data_set(
             "description": "labeler shapes: drawn scenes of coloured shapes",
             "seed": seed,
             "image_format": image_format,
+            **({"natural": natural} if natural else {}),
         },
         "images": [],
         "annotations": [],
         "categories": categories(),
     }
-    shards = []
+    shards, background = [], Natural(natural, seed) if natural else None
     for number, start in enumerate(range(0, images, images_per_shard)):
         name, members = f"shapes-{number:06d}.tar", list[tuple[str, bytes]]()
         for index in range(start, min(images, start + images_per_shard)):
-            scene = draw_scene(seed, index, sizes=sizes, combinations=combinations)
+            scene = draw_scene(seed, index, sizes=sizes, combinations=combinations, background=background)
             member = f"{index:06d}.{'jpg' if image_format == 'jpeg' else 'png'}"
             members.append((member, encode(scene, image_format)))
             if captions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,15 @@ SIZES = (
     (288, 192), (192, 288),
 )  # fmt: skip
 
+RADII = (0.07, 0.24)  # least and greatest radius of an object, in parts of the image's shorter side
+
+# Draws what is behind the objects, a new (height, width, 3) float32 in 0..255, from a generator, a height and a width;
+# None keeps the plain background. It may draw from the generator as it likes: the objects do not depend on it.
+Background = Callable[[np.random.Generator, int, int], npt.NDArray[np.float32] | None]
+
 _MIN_VISIBLE = 0.4  # of an object's area must stay in sight, else whoever would hide it is placed again
 _MIN_VISIBLE_PX = 60  # and that many pixels, or nobody could tell what it is
+_LEAST_RADIUS_PX = 12  # of the largest object: a smaller star has fewer pixels than must be visible
 _TRIES = 20
 _NOISE = 6.0  # greatest standard deviation, of 255
 _JITTER, _TINT = 12.0, 6.0  # half ranges, of all three channels together and of each by itself
@@ -66,6 +73,8 @@ def draw_scene(
     sizes: Sequence[tuple[int, int]] = SIZES,
     combinations: Sequence[Combination] = ALL,
     max_objects: int = 12,
+    radii: tuple[float, float] = RADII,
+    background: Background | None = None,
 ) -> Scene:
     """Scene number `index` of a seed: the same for ever and on its own, whatever else is drawn before or beside it.
 
@@ -75,6 +84,9 @@ def draw_scene(
         sizes: (width, height) pairs in pixels, one of which is drawn; no side below 64.
         combinations: what may appear, each equally likely.
         max_objects: 1 to this many objects; fewer where they find no place.
+        radii: least and greatest radius of an object in parts of the shorter side; with more than 5 objects the
+            greatest is two thirds of it.
+        background: what is behind the objects; None: a plain one. The objects are the same on any.
 
     Raises:
         Refused: for sizes or numbers that make no sense.
@@ -84,12 +96,17 @@ def draw_scene(
             f"shapes: seed={seed} and index={index} must be 0 or more, max_objects={max_objects} 1 or more, "
             f"sizes={list(sizes)} 64 pixels or more, and there must be combinations"
         )
+    require_radii(radii, min(map(min, sizes)))
     rng = np.random.default_rng([seed, index])
     width, height = sizes[int(rng.integers(len(sizes)))]
-    canvas = _Canvas(_background(rng, height, width), np.full((height, width), -1, np.int16))
+    behind = _background(rng, height, width)  # drawn in any case: what follows from the generator stays the same
+    if background is not None:
+        other = background(np.random.default_rng([seed, index, 1]), height, width)
+        behind = behind if other is None else other
+    canvas = _Canvas(behind, np.full((height, width), -1, np.int16))
     wanted = int(rng.integers(1, max_objects + 1))
     while len(canvas.areas) < wanted:
-        if not _place(rng, canvas, combinations[int(rng.integers(len(combinations)))], wanted):
+        if not _place(rng, canvas, combinations[int(rng.integers(len(combinations)))], wanted, radii):
             wanted = max(1, wanted - 1)  # too crowded; only the very first is tried until it fits
     grain = rng.standard_normal((height, width, 1), np.float32) * np.float32(rng.uniform(0, _NOISE))
     image = np.clip(canvas.pixels + grain + 0.5, 0, 255).astype(np.uint8)
@@ -97,12 +114,24 @@ def draw_scene(
     return Scene(image, boxes, np.asarray(canvas.category_ids, np.int32), masks)
 
 
-def _place(rng: np.random.Generator, canvas: _Canvas, combination: Combination, crowd: int) -> bool:
+def require_radii(radii: tuple[float, float], side: int) -> None:
+    """Raise Refused unless objects of these radii find a place in an image whose shorter side has `side` pixels."""
+    least, greatest = radii
+    if not 0.02 <= least <= greatest * 2 / 3 <= 0.5 or greatest * side < _LEAST_RADIUS_PX:
+        raise Refused(
+            f"shapes: radii={list(radii)} is not valid; the first must be 0.02 or more, the second at least 1.5 times "
+            f"the first, at most 0.75, and {_LEAST_RADIUS_PX} pixels or more in an image of {side}"
+        )
+
+
+def _place(
+    rng: np.random.Generator, canvas: _Canvas, combination: Combination, crowd: int, radii: tuple[float, float]
+) -> bool:
     """Draws one object in front of all others, at the first place that leaves each of them recognisable."""
     height, width = canvas.owner.shape
-    short = min(height, width)
+    short, (least, greatest) = min(height, width), radii
     for _ in range(_TRIES):
-        radius = short * rng.uniform(0.07, 0.24 if crowd <= 5 else 0.16)
+        radius = short * rng.uniform(least, greatest if crowd <= 5 else greatest * 2 / 3)
         alpha = cover(combination.shape, radius, rng.uniform(0, 2 * math.pi))
         side = len(alpha)
         margin = radius * 0.6  # so objects are cut by the border now and then
