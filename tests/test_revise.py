@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from labeler.cli import main
 from labeler.config import Config, make_config
 from labeler.errors import Refused
 from labeler.labeling.revision import RevisionJob, resolve_revision, revised_config
-from labeler.labels.records import table_to_rows
+from labeler.labels.detections import Detections
+from labeler.labels.records import Row, table_to_rows
 from labeler.labels.revised import CUT
+from labeler.pipeline.redo import Todo
 from labeler.pipeline.revise import revise
 from labeler.runs import Run, open_run, read_snapshot
+from labeler.shards import Unit
 from tests import closed_sets
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
@@ -190,3 +194,18 @@ def test_an_earlier_labeler_refuses_a_revised_run_and_reads_all_others(tmp_path:
     assert "whole" not in stored["out"], "a key that an earlier labeler does not know"
     assert stored["less"]["whole"] is True
     assert stored["less"]["parent"]["run_id"] == run.manifest.run_id
+
+
+def test_masks_leave_the_mark_of_images_that_may_lack_boxes() -> None:
+    found = Detections.of([[1, 2, 3, 4]], [0.5], [1])
+    earlier = Row("a.png", "000000", 4, "u", "labeled", digest="d", error=CUT, detections=found)
+    todo = Todo(Unit("000000", 0, ()), None, {4: earlier})
+    fresh = replace(earlier, error=None)
+    assert todo.settle([fresh]) == [earlier]
+    assert todo.settle([replace(fresh, error="2 masks are lost")]) == [
+        replace(earlier, error=f"{CUT}; 2 masks are lost")
+    ]
+    dead = replace(fresh, status="quarantined", error="it ended the process")
+    marked = replace(earlier, error=f"{CUT}; no masks: it ended the process")
+    assert todo.settle([dead]) == [marked]
+    assert Todo(todo.unit, None, {4: marked}).settle([fresh]) == [earlier], "masks made another time"

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from labeler import storage
 from labeler.errors import LabelerError
 from labeler.labels.records import Row, table_to_rows
-from labeler.labels.revised import Change
+from labeler.labels.revised import CUT, Change
 from labeler.runs import layout, read_unit_file
 from labeler.shards import Unit
 
@@ -38,9 +38,15 @@ class Todo:
 
 
 def _with_masks(row: Row, earlier: Row) -> Row:
+    """The earlier row with masks; a mark that boxes may be missing stays, and what is said of masks follows it."""
+    marks = [CUT] if (earlier.error or "").startswith(CUT) else []
     if row.status == "labeled":
-        return replace(earlier, detections=row.detections, error=row.error)
-    return replace(earlier, error=f"no masks: {row.error or row.status}")
+        return replace(earlier, detections=row.detections, error=_joined(*marks, row.error))
+    return replace(earlier, error=_joined(*marks, f"no masks: {row.error or row.status}"))
+
+
+def _joined(*reasons: str | None) -> str | None:
+    return "; ".join(reason for reason in reasons if reason) or None
 
 
 @dataclass(frozen=True)
