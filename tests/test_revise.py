@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from labeler.cli import main
@@ -20,6 +22,7 @@ from labeler.labels.revised import CUT
 from labeler.pipeline.redo import Todo
 from labeler.pipeline.revise import revise
 from labeler.runs import Run, open_run, read_snapshot
+from labeler.runs.erasure.excluded import read_excluded
 from labeler.shards import Unit
 from tests import closed_sets
 from tests.conftest import NAMES
@@ -27,9 +30,11 @@ from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.labeled_here import extend_here, label_here, revise_here
 
 
-def config_of(folder: Path, output: str, checkpoint: Path, *, names: Any = NAMES, cap: int = 900) -> Config:
+def config_of(
+    folder: Path, output: str, checkpoint: Path, *, names: Any = NAMES, cap: int = 900, exclude: Sequence[str] = ()
+) -> Config:
     values = {
-        "input": str(folder / "in"),
+        "input": {"uri": str(folder / "in"), "exclude": list(exclude)},
         "output": str(folder / output),
         "vocabulary": names,
         "model": {"name": str(checkpoint), "device": "cpu"},
@@ -209,3 +214,34 @@ def test_masks_leave_the_mark_of_images_that_may_lack_boxes() -> None:
     marked = replace(earlier, error=f"{CUT}; no masks: it ended the process")
     assert todo.settle([dead]) == [marked]
     assert Todo(todo.unit, None, {4: marked}).settle([fresh]) == [earlier], "masks made another time"
+
+
+def test_a_revision_without_a_pass_has_only_the_places_of_excluded_images_and_no_work_of_the_run_s(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    write_tars(tmp_path / "in", shards=1, images=4)
+    listed = tmp_path / "listed.txt"
+    listed.write_text("00000.tar/nothing.png")
+    run = label_here(config_of(tmp_path, "out", checkpoint, exclude=[str(listed)]))
+    before = rows_of(run)
+    unit = tmp_path / "out/labels/000000/000000.parquet"
+    made = {
+        **pq.read_schema(unit).metadata,
+        b"engine": b"fast",
+        b"prompts_fingerprint": b"old",
+        b"work": b'{"passes":6}',
+    }
+    pq.write_table(pq.read_table(unit).replace_schema_metadata({**made, b"committed_at": b"1.5"}), unit)
+    listed.write_text(f"00000.tar/{before[1]['image_key']}\n{before[2]['digest']}")
+    revised = revise(run, revision_of(tmp_path, run, "less", NAMES[1:])).run
+    rows = rows_of(revised)
+    assert [row["status"] for row in rows] == ["labeled", "removed", "removed", "labeled"]
+    for row, earlier in zip(rows[1:3], before[1:3], strict=True):
+        place = {name: earlier[name] for name in ("image_key", "shard_id", "index", "uri")}
+        assert {name: value for name, value in row.items() if value} == {**place, "status": "removed"}
+    assert read_excluded(run).has(before[2]["digest"]), "what is labeled later leaves them out, too"
+    metadata = pq.read_schema(tmp_path / "less/labels/000000/000000.parquet").metadata
+    assert (metadata[b"engine"], metadata[b"work"]) == (b"fast", b"{}")
+    assert metadata[b"prompts_fingerprint"].decode() == revised.prompts().fingerprint
+    assert float(metadata[b"committed_at"]) > 1.5
+    assert json.loads((tmp_path / "less/report.json").read_text())["passes"] == 0

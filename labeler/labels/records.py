@@ -135,6 +135,12 @@ def complete_table(
     return pa.concat_tables([table, widened(others, keep, columns)]).sort_by("index").combine_chunks()
 
 
+def places_of(table: pa.Table) -> list[Row]:
+    """What is left of rows once their images are removed."""
+    places = table.select(["image_key", "shard_id", "index", "uri"]).to_pylist()
+    return [Row(**place, status="removed") for place in places]
+
+
 def columns_of(table: pa.Table, keep: Sequence[str]) -> tuple[str, ...]:
     """The optional columns that a table of a run's rows has; one that the user keeps is none, whatever its name."""
     of_images = [name for name in table.schema.names if name in extensions.OF_IMAGES and name not in keep]
