@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from labeler.cli import main
 from labeler.config import Config, make_config
@@ -21,12 +23,14 @@ from labeler.labels.records import Row, table_to_rows
 from labeler.labels.revised import CUT
 from labeler.pipeline.redo import Todo
 from labeler.pipeline.revise import revise
-from labeler.runs import Run, open_run, read_snapshot
+from labeler.runs import Run, open_run, read_snapshot, require_run
 from labeler.runs.erasure.excluded import read_excluded
+from labeler.runs.report import build_report
 from labeler.shards import Unit
 from tests import closed_sets
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
+from tests.label_runs import write_run
 from tests.labeled_here import extend_here, label_here, revise_here
 
 
@@ -245,3 +249,26 @@ def test_a_revision_without_a_pass_has_only_the_places_of_excluded_images_and_no
     assert metadata[b"prompts_fingerprint"].decode() == revised.prompts().fingerprint
     assert float(metadata[b"committed_at"]) > 1.5
     assert json.loads((tmp_path / "less/report.json").read_text())["passes"] == 0
+
+
+def test_images_that_may_lack_boxes_are_counted_however_many_other_reasons_there_are(tmp_path: Path) -> None:
+    reasons = [CUT, *(f"reason {number:02d}" for number in range(60) for _ in range(2))]
+    rows = [
+        Row(f"{index}.png", "000000", index, "u", "labeled" if error == CUT else "read_error", error=error)
+        for index, error in enumerate(reasons)
+    ]
+    errors = build_report(read_snapshot(write_run(tmp_path, {(0, 0): rows}))).errors
+    assert errors == {**{f"reason {number:02d}": 2 for number in range(50)}, CUT: 1}
+
+
+def test_rows_of_other_package_versions_are_warned_of(tmp_path: Path, checkpoint: Path) -> None:
+    write_tars(tmp_path / "in", shards=1, images=2)
+    label_here(config_of(tmp_path, "out", checkpoint))
+    stored = json.loads((tmp_path / "out/run.json").read_text())
+    stored["versions"]["torch"] = "1.0"
+    (tmp_path / "out/run.json").write_text(json.dumps(stored))
+    (tmp_path / "out/shards/000000-1-2").unlink()  # so that it ends before a cluster is joined
+    run, said = require_run(str(tmp_path / "out")), io.StringIO()
+    with pytest.raises(Refused, match="unfinished"):
+        revise(run, revision_of(tmp_path, run, "more", [*NAMES, "red cat"]), console=Console(file=said))
+    assert f"warning: run {tmp_path / 'out'} was started with torch 1.0 (now " in said.getvalue()

@@ -20,11 +20,12 @@ from labeler.labels.records import LABELED, complete_table, places_of, table_to_
 from labeler.labels.revised import Change
 from labeler.labels.unit_work import UnitWork
 from labeler.pipeline.derive import derive, open_derived
-from labeler.pipeline.session import Outcome, finish, new_run, refusals
+from labeler.pipeline.session import Outcome, finish, new_run, refusals, warn_of_versions
 from labeler.runs import Run, Snapshot, UnitKey, layout, read_snapshot, read_unit_file
 from labeler.runs.create import create_run
 from labeler.runs.erasure.excluded import Excluded, load_excluded, read_excluded, write_excluded
 from labeler.runs.timeline import stamp
+from labeler.terminal import message_console
 
 _REDONE = tuple(sorted(LABELED))
 _WRITES = 16
@@ -49,6 +50,8 @@ def revise(
     """
     if not revision.revision.new_passes:
         return _without_passes(parent, revision)
+    console = console or message_console()
+    warn_of_versions(parent, f"run {storage.redact(parent.uri)}", console)
     outcome = derive(
         parent, revision.job, _REDONE, change=revision.change, make_detector=make_detector, console=console
     )

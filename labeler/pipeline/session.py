@@ -97,12 +97,8 @@ def carry_out(
     startup.step("starting Ray" if starts_ray(job.config.ray.address) else "joining the Ray cluster")
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         storage.check_put_if_absent(output, single_writer=single_writer)
-    if run is not None and (changed := run.changed_versions(package_versions())):
-        console.print(
-            f"warning: the run was started with {changed}; rows of both may differ a little",
-            markup=False,
-            soft_wrap=True,
-        )
+    if run is not None:
+        warn_of_versions(run, "the run", console)
     patience, spending = CapacityWait(job.config.ray.start_timeout_s, console), Spending(budget)
     with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
@@ -128,6 +124,20 @@ def carry_out(
         with announcing_loss(workers, waits_s, console), spending.watched(workers, signals, console):
             progress = _work(snapshot, job, workers, settings, console, startup, spending)
         return finish(replace(snapshot, progress=progress))
+
+
+def warn_of_versions(run: Run, name: str, console: Console) -> None:
+    """Say which packages that decide pixels and scores are others than those that a run has rows of.
+
+    Args:
+        name: of the run, for people.
+    """
+    if changed := run.changed_versions(package_versions()):
+        console.print(
+            f"warning: {name} was started with {changed}; rows of both may differ a little",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def new_run(job: Job, **more: Any) -> NewRun:
