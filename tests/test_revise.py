@@ -272,3 +272,50 @@ def test_rows_of_other_package_versions_are_warned_of(tmp_path: Path, checkpoint
     with pytest.raises(Refused, match="unfinished"):
         revise(run, revision_of(tmp_path, run, "more", [*NAMES, "red cat"]), console=Console(file=said))
     assert f"warning: run {tmp_path / 'out'} was started with torch 1.0 (now " in said.getvalue()
+
+
+def test_a_run_s_negative_phrases_and_synonyms_go_with_the_new_vocabulary(tmp_path: Path, checkpoint: Path) -> None:
+    write_tars(tmp_path / "in", shards=1, images=2)
+    *found, negative = NAMES
+    spec = {"name": names_file(tmp_path, "first", found), "negative": [negative], "synonyms": True}
+    run = label_here(config_of(tmp_path, "out", checkpoint, names=spec))
+    revision = revision_of(tmp_path, run, "less", found[1:])
+    again = revise(run, revision).run
+    assert [category.name for category in again.vocabulary().categories] == [*found[1:], negative]
+    assert again.vocabulary().negative_ids == {len(found)}
+    assert revision.job.config.vocabulary == {**spec, "name": str(tmp_path / "less.txt")}
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps({"categories": found[2:], "negative": [negative]}))
+    config = revised_config(again, str(own), str(tmp_path / "least"), ())
+    assert config.vocabulary == {"name": str(own), "synonyms": True}
+    assert resolve_revision(again, config).job.only == ()
+
+
+def test_a_model_that_is_another_by_now_is_named_before_anything_else(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(checkpoint, tmp_path / "model")
+    write_tars(tmp_path / "in", shards=1, images=2)
+    label_here(config_of(tmp_path, "out", model))
+    other = closed_sets.make_checkpoint(tmp_path / "other", "rt_detr")
+    capsys.readouterr()
+
+    def refused(differing: str) -> None:
+        assert main(command(tmp_path, "out", [*NAMES[1:], "red cat"])) == 2
+        said = capsys.readouterr().err
+        assert f"was labeled with another model than {model} holds now ({differing})" in said
+        assert len(said.splitlines()) == 1
+
+    with (model / "model.safetensors").open("r+b") as weights:
+        weights.seek(-4, io.SEEK_END)
+        weights.write(b"\0\0\0\1")
+    refused("model")
+    words = model / "tokenizer.json"
+    data = json.loads(words.read_text())
+    ids = data["model"]["vocab"]
+    ids["red"], ids["cat"] = ids["cat"], ids["red"]
+    words.write_text(json.dumps(data))
+    refused("tokenizer")
+    shutil.rmtree(model)
+    shutil.copytree(other, model)
+    refused("family, family_version")

@@ -178,7 +178,8 @@ def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
     Args:
         own: runs that it derives from, which are not read as the input is.
     """
-    named = config.vocabulary if isinstance(config.vocabulary, str) else ""
+    spec = config.vocabulary.get("name") if isinstance(config.vocabulary, dict) else config.vocabulary
+    named = spec if isinstance(spec, str) else ""
     checkpoints = {config.model.name: config.model.s3} if config.model.name else {}
     checkpoints |= {config.masks.model: config.masks.s3} if config.masks else {}
     return storage.input_rules(

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from labeler import storage
+from labeler.checkpoints import resolve
 from labeler.config import Config, config_of_run
 from labeler.errors import Refused
-from labeler.labeling.resolve import Job, job_of, resolve_names
+from labeler.labeling.fingerprint import family_fields
+from labeler.labeling.resolve import Job, job_of, model_uri, resolve_names, s3_rules
 from labeler.labels.extensions import schema_fields
 from labeler.labels.revised import Change
 from labeler.prompts import PromptPlan, Reviser, Revision
@@ -59,15 +61,36 @@ class RevisionJob:
 
 
 def revised_config(run: Run, vocabulary: str, output: str, overrides: Sequence[str]) -> Config:
-    """The configuration of a run with another vocabulary and output. Refused for overrides that decide rows."""
+    """The configuration of a run with another vocabulary and output.
+
+    Args:
+        vocabulary: the run's `synonyms` and `negative` go with it, but for negative phrases where it has its own.
+
+    Raises:
+        Refused: an override decides rows, or the vocabulary cannot be read.
+    """
     for override in overrides:
         if not override.strip().startswith(_MAY_DIFFER):
             raise Refused(
                 f"{override!r} would change more than the vocabulary; what can be set here: {', '.join(_MAY_DIFFER)}"
             )
     recorded = run.manifest.config
-    values = {**recorded, "output": {**recorded["output"], "uri": output}, "vocabulary": vocabulary}
-    return config_of_run(values, overrides, where=f"the config of run {storage.redact(run.uri)}")
+    spec = _with_options(vocabulary, recorded["vocabulary"])
+    values = {**recorded, "output": {**recorded["output"], "uri": output}, "vocabulary": spec}
+    config = config_of_run(values, overrides, where=f"the config of run {storage.redact(run.uri)}")
+    if not isinstance(spec, dict) or "negative" not in spec:
+        return config
+    s3_rules(config, run.lineage).apply()
+    if Vocabulary.load(vocabulary).negative_ids:  # it says its own
+        del spec["negative"]
+    return config.model_copy(update={"vocabulary": spec})
+
+
+def _with_options(vocabulary: str, recorded: Any) -> str | dict[str, Any]:
+    """A vocabulary with the options of the run's, which are not about its names."""
+    if not isinstance(recorded, Mapping):
+        return vocabulary
+    return {"name": vocabulary, **{name: recorded[name] for name in ("synonyms", "negative") if name in recorded}}
 
 
 def resolve_revision(run: Run, config: Config) -> RevisionJob:
@@ -82,18 +105,40 @@ def resolve_revision(run: Run, config: Config) -> RevisionJob:
     """
     recorded = run.manifest.fingerprint_fields
     _require_revisable(run, recorded)
+    _require_words(run, config)
     names, before = resolve_names(config, None, run.lineage), run.vocabulary()
     if names.vocabulary.fingerprint == before.fingerprint:
         raise Refused(f"the vocabulary is that of run {storage.redact(run.uri)}: there is nothing to revise")
-    assert isinstance(names.planner, Reviser)  # of Grounding DINO's family
-    revision = names.planner.revise(run.prompts(), names.vocabulary, config.prompts)
-    job = job_of(replace(names, plan=revision.plan), run.lineage)
+    job = job_of(names, run.lineage)
+    _require_model(run, config, {"model": job.fields["model"]})
     inherited = {name: value for name, value in recorded.items() if name not in job.fields}
     same = {**inherited, **schema_fields(run.columns), **{name: recorded[name] for name in _DIFFERS}}
     run.require_fingerprint({**job.fields, **same})
+    assert isinstance(names.planner, Reviser)  # `_require_words` has refused other families
+    revision = names.planner.revise(run.prompts(), names.vocabulary, config.prompts)
+    job = replace(job, plan=revision.plan, fields={**job.fields, "prompts": revision.plan.fingerprint})
     detect = config.detect
     change = Change(revision.category_ids, revision.passes, detect.nms_iou, detect.max_detections)
     return RevisionJob(replace(job, only=revision.new_passes), revision, change, before, names.plan)
+
+
+def _require_words(run: Run, config: Config) -> None:
+    """Refused where the model reads words otherwise by now; before any are read, which would be refused for less."""
+    s3_rules(config, run.lineage).apply()
+    light = resolve(model_uri(config.model_name), revision=config.model.revision, weights=False)
+    family = family_fields(light.family)
+    digests = {} if family else light.family.planner(light.folder, config.model).digests
+    _require_model(run, config, {**family, **digests})
+
+
+def _require_model(run: Run, config: Config, now: Mapping[str, Any]) -> None:
+    """Refused where fields of the fingerprint that are about the model are not `now` as recorded."""
+    recorded = run.manifest.fingerprint_fields
+    if differing := [name for name, value in now.items() if recorded.get(name) != value]:
+        raise Refused(
+            f"run {storage.redact(run.uri)} was labeled with another model than {storage.redact(config.model_name)} "
+            f"holds now ({', '.join(differing)}): put that model back there, or label with the new vocabulary"
+        )
 
 
 def _require_revisable(run: Run, recorded: Mapping[str, Any]) -> None:
