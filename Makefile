@@ -11,7 +11,9 @@ export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-fast test-slow test-lowest test-package chaos fuzz gpu check fix lock check-lock check-deploy clean
+TOOLS := .venv-tools
+
+.PHONY: install demo test test-fast test-slow test-lowest test-package test-tools chaos fuzz gpu check fix lock check-lock check-deploy clean
 
 install: $(READY)
 
@@ -54,6 +56,22 @@ test-lowest:
 # Wheel and sdist as a stranger gets them: built, looked into, installed outside the repository, and used there.
 test-package: $(UV)
 	$(BIN)/python -m tests.package --uv $(abspath $(UV))
+
+# Exports are opened by the packages of the tools that they are for, each in an environment of its own.
+test-tools: $(READY)
+	rm -rf $(TOOLS)/exports
+	$(PYTHON) -m venv $(TOOLS)/label-studio
+	$(PYTHON) -m venv $(TOOLS)/datumaro
+	$(PYTHON) -m venv $(TOOLS)/labelme
+	$(TOOLS)/label-studio/bin/python -m pip install -q label-studio-sdk==2.1.2 cvat-sdk==2.80.0 globox==2.9.0
+	$(TOOLS)/datumaro/bin/python -m pip install -q datumaro==1.13.12
+	$(TOOLS)/labelme/bin/python -m pip install -q numpy pillow loguru tifffile imgviz PyQt5
+	$(TOOLS)/labelme/bin/python -m pip install -q --no-deps labelme==6.3.1
+	$(BIN)/python -m tests.tools.write_exports $(TOOLS)/exports
+	$(TOOLS)/label-studio/bin/python tests/tools/open_label_studio.py $(TOOLS)/exports
+	$(TOOLS)/label-studio/bin/python tests/tools/open_globox.py $(TOOLS)/exports
+	$(TOOLS)/datumaro/bin/python tests/tools/open_datumaro.py $(TOOLS)/exports
+	LOGURU_LEVEL=WARNING $(TOOLS)/labelme/bin/python tests/tools/open_labelme.py $(TOOLS)/exports
 
 # A job on a cluster of several nodes, killed in every way; each test prints a line with what it found.
 chaos: $(READY)

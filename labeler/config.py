@@ -159,9 +159,9 @@ class DetectConfig(Section):
     max_pixels: Annotated[int, ROWS] = Field(MAX_PIXELS, gt=0)  # larger images become rows with status too_large
     # (image, chunk) pairs in one forward; None: by device.
     pairs_per_batch: Annotated[int | None, OF_LABELER] = Field(None, gt=0)
-    # Record shapes that come often, and replay them; auto: where a trial at the start finds that faster. Off until a GPU
-    # has shown it: what a recording does to a driver, a restarted worker would do again.
-    cuda_graphs: Annotated[bool | Literal["auto"], OF_FAMILY] = False
+    # Record shapes that come often, and replay them; auto: where a trial at the start finds that faster. Off until a
+    # GPU has shown it: what a recording does to a driver, a restarted worker would do again.
+    cuda_graphs: Annotated[Literal["auto", True, False], OF_FAMILY] = False
     stall_timeout_s: float = Field(900.0, gt=0)  # a worker that decodes and detects nothing for so long is replaced
     images_per_batch: int | None = Field(None, gt=0)  # images handed to the detector at once; None: by device
 

@@ -165,6 +165,22 @@ def test_what_cannot_be_recorded_is_launched_and_one_line_says_why(error, always
     assert said == [(logging.WARNING, f"CUDA graphs are {words}")]
 
 
+def test_a_size_that_cannot_be_recorded_leaves_the_smaller_ones_their_gain(said):
+    device = Device(host_or_device(10, 1), lambda images: 1.0 * images)
+    record = device.record
+
+    def no_more_than_two(forward, pixels):
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return record(forward, pixels)
+
+    device.record = no_more_than_two
+    recorded, words = device.choose()
+    assert recorded._sizes == {1: 1, 2: 2}
+    assert words.startswith("used for 1, 2 images: ")
+    assert said[0] == (logging.INFO, "CUDA graphs of 4 images cannot be recorded: OutOfMemoryError: CUDA out of memory")
+
+
 def test_what_is_asked_for_is_used_without_asking_for_the_time(said):
     device = Device(host_or_device(0.1, 0.1), lambda images: 5.0)
     recorded, words = device.choose(most=3, always=True)
@@ -196,7 +212,7 @@ class OnAGpu:
 
 
 def test_a_detector_replays_what_its_trial_found_faster_and_finds_the_same(checkpoint, monkeypatch):
-    gpu = OnAGpu(checkpoint, monkeypatch)
+    gpu = OnAGpu(checkpoint, monkeypatch, cuda_graphs="auto")
     recorded, words = gpu.choose()
     assert words.startswith(
         "used for 1, 2 images: images of a shape: 1 in 0.0 ms where launching takes 1000.0 ms; 2 in "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -37,16 +38,34 @@ cli.main(sys.argv[1:])
 """
 
 
-def test_an_export_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+CROWDS = ["--suppress", "off", "--threshold", "0.5", "--uncertain", "0.1..", "--uncertain-as", "crowd"]
+
+
+@pytest.mark.parametrize(
+    ("to", "options"),
+    [
+        ("webdataset", []),
+        ("label-studio", ["--image-prefix", "s3://bucket/a"]),
+        ("cvat", []),
+        ("coco", CROWDS),  # annotation ids count on behind the crowds of finished parts
+    ],
+)
+def test_an_export_that_was_killed_goes_on_and_ends_as_if_nothing_had_happened(
+    tmp_path: Path, to: str, options: list[str]
+) -> None:
     run = red_run(tmp_path, shards=6)
-    command = ["export", run.uri, "--to", "webdataset", "--images-per-shard", "4", "--split", "a=0.5,b=0.5"]
+    command = ["export", run.uri, "--to", to, "--images-per-shard", "4", "--split", "a=0.5,b=0.5", *options]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.run([sys.executable, "-c", DIES, *command, "--output", str(killed)], cwd=ROOT, check=False)
     assert process.returncode == -signal.SIGKILL
     assert json.loads((killed / ".labeler/export.json").read_text())["complete"] is False
     done = sorted((killed / ".labeler/parts").iterdir())
-    times = {path: path.stat().st_mtime_ns for path in killed.glob("*-0000[01].tar")}
+    files = [
+        path for path in killed.rglob("*") if re.search("-0000[01]", str(path.relative_to(killed))) and path.is_file()
+    ]
+    times = {path: path.stat().st_mtime_ns for path in files}
     assert len(done) >= 2
+    assert times
     assert main([*command, "--output", str(killed)]) == 0
     assert main([*command, "--output", str(whole)]) == 0
     assert {path: path.stat().st_mtime_ns for path in times} == times, "finished parts are not written again"

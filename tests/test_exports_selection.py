@@ -12,7 +12,7 @@ import pytest
 
 from labeler.cli import main
 from labeler.exports.picks import pick
-from labeler.exports.selection import ChosenImage, Selection, suppress
+from labeler.exports.selection import ChosenImage, Selection, unsuppressed
 from labeler.exports.splits import parse_splits
 from labeler.exports.sql import Where
 from labeler.labels.detections import Detections
@@ -119,7 +119,7 @@ def test_what_is_held_of_an_image_is_small() -> None:
     def chosen() -> Iterator[ChosenImage]:
         for n in range(count):
             image_row = {"digest": f"{n * 7919:032x}", "phash": int(hashes[n]), "film": str(n // 3)}
-            yield ChosenImage(n + 1, image_row, "x.jpg", empty, empty)
+            yield ChosenImage(n + 1, image_row, "x.jpg", empty, empty, empty.order())
 
     split = Selection(splits=parse_splits("train=0.9,val=0.1"), near_copies=3)
     grouped, balanced = replace(split, group_by="film"), Selection(images_per_category=100)
@@ -150,6 +150,6 @@ def test_suppression_is_merges_own() -> None:
     for count in (0, 1, 2, 9, 300):
         corners = rng.uniform(0, 100, (count, 2))
         crowd = Detections.of(np.concatenate([corners, corners + 40], 1), rng.random(count), rng.choice([3, 8], count))
-        got, expected = suppress(crowd, 0.5), suppress_across_categories(crowd, iou_above=0.5)
+        got, expected = crowd[unsuppressed(crowd, 0.5)], suppress_across_categories(crowd, iou_above=0.5)
         assert got.scores.tolist() == expected.scores.tolist()
         assert got.boxes.tolist() == expected.boxes.tolist()

@@ -243,7 +243,7 @@ def test_a_gpu_detector_says_how_many_images_are_worth_a_batch_and_a_cpu_takes_o
 
     assert UnitLabeler(StubDetector(), decode_threads=0).images_per_batch == 1
     gpu = Gpu()
-    for per_forward, expected in ((1, 8), (16, 16), (64, 32)):
+    for per_forward, expected in ((1, 1), (4, 8), (16, 16), (64, 32)):
         gpu.images_per_forward = per_forward
         assert UnitLabeler(gpu, decode_threads=0).images_per_batch == expected
     assert UnitLabeler(gpu, decode_threads=0, images_per_batch=3).images_per_batch == 3

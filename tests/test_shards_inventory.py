@@ -247,7 +247,7 @@ def test_files_without_an_extension_are_images_where_the_format_says_so(bucket: 
     for key in ("in/01", "in/02"):
         storage.put(f"{bucket}/{key}", b"1")
     inventory = [parquet_inventory(f"{bucket}/in")]
-    with pytest.raises(Refused, match=r"no extension 2; files without an extension are images with input\.format=images"):
+    with pytest.raises(Refused, match=r"no extension 2; files without .* are images with input\.format=images"):
         find_shards(f"{bucket}/in", inventory=inventory)
     assert [key for key, *_ in members(f"{bucket}/in", inventory=inventory, format="images")] == ["01", "02"]
 

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from labeler import storage
+from labeler.commands import export_formats as formats
 from labeler.commands import export_options as options
 from labeler.commands.arguments import Verbs, require_replaceable, require_snapshot
 from labeler.errors import Refused, StorageError
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("export", help="write a run's labels for trainers, without a GPU")
     parser.add_argument("run_uri", metavar="RUN", help="the run folder")
-    parser.add_argument("--to", choices=options.FORMATS, required=True, help="the format")
+    parser.add_argument("--to", choices=formats.FORMATS, required=True, help="the format")
     parser.add_argument("--output", metavar="URI", help="file or folder to write (default below RUN/exports)")
     parser.add_argument("--partial", action="store_true", help="export an incomplete run as far as it is")
     options.add_selection(parser)
-    options.add_layout(parser)
+    formats.add_layout(parser)
     parser.set_defaults(run=_export)
 
 
@@ -35,11 +36,13 @@ def _export(arguments: argparse.Namespace) -> int:
 
     snapshot = require_snapshot(arguments, "export")
     run = snapshot.run
-    selection, format_ = options.read_selection(arguments, run), options.read_format(arguments)
+    selection = options.read_selection(arguments, run)
+    format_ = formats.read_format(arguments, selection.splits.names)
+    options.require_place(selection, format_)
     if not selection.thresholds.keep_any:
         print(f"labeler: warning: {NOTHING_KEPT}", file=sys.stderr)
-    single = options.is_single_file(arguments)
-    extension = f".{options.SINGLE_FILES[arguments.to]}" if single else ""
+    single = formats.is_single_file(arguments)
+    extension = f".{formats.SINGLE_FILES[arguments.to]}" if single else ""
     target = _target(arguments.output, run.path(f"{layout.EXPORTS_FOLDER}/{arguments.to}{extension}"))
     replaced = _replaced(target, arguments.to) if single else None
     summary = export_run(snapshot, selection, format_, target.rstrip("/"), single_file=single)

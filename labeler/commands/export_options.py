@@ -1,4 +1,4 @@
-"""The options of `labeler export`, and the selection and format they mean."""
+"""The options of `labeler export` that say which boxes and images, and the selection they mean."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from labeler.exports.formats import Format
     from labeler.exports.selection import Selection
     from labeler.exports.splits import Splits
+    from labeler.exports.uncertain import Uncertain
+    from labeler.labels.thresholds import Thresholds
     from labeler.runs import Run
     from labeler.vocabulary import Vocabulary
 
-FORMATS = ("coco", "lvis", "yolo", "odvg", "webdataset", "parquet", "hf")
-SINGLE_FILES = {"coco": "json", "lvis": "json", "odvg": "jsonl"}  # format -> extension, when it is one file
 SUPPRESS_IOU = 0.5  # on by default: one object should carry one category (docs/training.md has the table)
 NEAR_COPY_BITS = 3
 YOLO_SPLIT = "train=0.95,val=0.05"  # ultralytics takes no data.yaml without both
@@ -39,6 +39,12 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     boxes.add_argument("--categories", action="append", metavar="NAME,...", help="only these, by name or id")
     boxes.add_argument("--min-side", type=float, default=1.0, metavar="PX", help="shorter side at least (default 1)")
     boxes.add_argument("--area", metavar="MIN..MAX", help="square pixels, e.g. 1024.. or ..9216")
+    boxes.add_argument("--uncertain", metavar="LOW..", help="boxes from this score up to their threshold are uncertain")
+    boxes.add_argument(
+        "--uncertain-as",
+        choices=["drop", "crowd", "blank", "image"],
+        help="background (default), regions to ignore (coco, voc), painted over in copies, or no image with one",
+    )
     images = parser.add_argument_group("which images")
     images.add_argument("--boxes", metavar="MIN..MAX", help="with so many boxes left, e.g. 1.. to drop empty ones")
     images.add_argument(
@@ -55,16 +61,6 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_layout(parser: argparse.ArgumentParser) -> None:
-    """How it is written."""
-    layout = parser.add_argument_group("how")
-    layout.add_argument(
-        "--images", choices=["none", "copy"], default="none", help="coco, lvis, odvg, parquet: copy them"
-    )
-    layout.add_argument("--images-per-shard", type=int, metavar="N", help="several files, with about so many images")
-    layout.add_argument("--negatives", type=int, default=20, metavar="N", help="lvis: negative categories an image")
-
-
 def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     """Raises Refused for values that make no sense for this run."""
     from labeler.exports.selection import Selection
@@ -79,9 +75,11 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     min_boxes, max_boxes = _bounds(arguments.boxes, "--boxes", whole=True)
     if arguments.images_per_category is not None and arguments.images_per_category < 1:
         raise Refused(f"--images-per-category must be 1 or more, got {arguments.images_per_category}")
+    thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
     return Selection(
         where=arguments.where,
-        thresholds=thresholds_for(run, arguments.thresholds, default=arguments.threshold),
+        thresholds=thresholds,
+        uncertain=_uncertain(arguments, thresholds),
         suppress_iou=read_suppress(arguments.suppress),
         score_below=arguments.score_below,
         categories=_categories(arguments.categories, run.vocabulary()),
@@ -97,39 +95,37 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     )
 
 
-def read_format(arguments: argparse.Namespace) -> Format:
-    """Raises Refused for options that the format does not have."""
-    from labeler.exports.coco_files import CocoFormat
-    from labeler.exports.hugging_face import HuggingFaceFormat
-    from labeler.exports.odvg import OdvgFormat
-    from labeler.exports.parquet_tables import TablesFormat
-    from labeler.exports.webdataset_tars import IMAGES_PER_PART, WebDatasetFormat
-    from labeler.exports.yolo import YoloFormat
+def _uncertain(arguments: argparse.Namespace, thresholds: Thresholds) -> Uncertain | None:
+    from labeler.exports.uncertain import DROP, Uncertain
+    from labeler.labels.thresholds import NEVER
 
-    to, copy, limit = arguments.to, arguments.images == "copy", arguments.images_per_shard
-    if limit is not None and limit < 1:
-        raise Refused(f"--images-per-shard must be 1 or more, got {limit}")
-    if limit is not None and to in ("yolo", "parquet", "hf"):
-        raise Refused(f"--images-per-shard is for coco, lvis, odvg and webdataset; {to} files are cut by themselves")
-    if arguments.negatives < 0:
-        raise Refused(f"--negatives must be 0 or more, got {arguments.negatives}")
-    if to in ("coco", "lvis"):
-        return CocoFormat(to == "lvis", copy, limit, arguments.negatives)
-    if to == "odvg":
-        return OdvgFormat(copy, limit)
-    if to == "webdataset":
-        return WebDatasetFormat(limit or IMAGES_PER_PART)
-    if to == "parquet":
-        return TablesFormat(copy)
-    return YoloFormat() if to == "yolo" else HuggingFaceFormat()
+    text, treatment = arguments.uncertain, arguments.uncertain_as
+    if text is None:
+        if treatment is not None:
+            raise Refused(
+                "--uncertain-as says what becomes of uncertain boxes: say which they are, e.g. --uncertain 0.1.."
+            )
+        return None
+    low, high = _bounds(text, "--uncertain")
+    if low is None or high is not None or low > 1:
+        raise Refused(f"--uncertain is a lowest score, e.g. 0.1..: they end where thresholds begin; got {text!r}")
+    highest = max((t for t in (thresholds.default, *thresholds.by_category.values()) if t != NEVER), default=0.0)
+    if low >= highest:
+        raise Refused(
+            f"--uncertain {text}: no threshold is above it, so no box is uncertain; raise --threshold, or lower it"
+        )
+    return Uncertain(low, treatment or DROP)
 
 
-def is_single_file(arguments: argparse.Namespace) -> bool:
-    """One file, not a folder: a text format without splits, shards or images, and no other --output asked for."""
-    extension = SINGLE_FILES.get(arguments.to)
-    plain = not arguments.split and arguments.images_per_shard is None and arguments.images == "none"
-    named = arguments.output is None or arguments.output.endswith(f".{extension}")
-    return extension is not None and plain and named
+def require_place(selection: Selection, format_: Format) -> None:
+    """Raises Refused where a format cannot hold what uncertain boxes become."""
+    treatment = None if selection.uncertain is None else selection.uncertain.treatment
+    if treatment == "crowd" and not format_.has_ignored:
+        raise Refused(
+            f"--uncertain-as crowd: {format_.name} has no regions to ignore; coco and voc have, or take image"
+        )
+    if treatment == "blank" and not format_.needs_pixels:
+        raise Refused("--uncertain-as blank paints over copied images: add --images copy")
 
 
 def _splits(arguments: argparse.Namespace) -> Splits:

@@ -126,7 +126,7 @@ def try_out(
     gain.
 
     Raises:
-        RuntimeError: as recording does.
+        RuntimeError: as recording the smallest does.
     """
     times: list[SizeTimes] = []
     equal = 1.0
@@ -137,7 +137,13 @@ def try_out(
         fewest = batch[: before + 1]
         forward(fewest)
         forward(batch)
-        replay = record(forward, batch)
+        try:
+            replay = record(forward, batch)
+        except RuntimeError as error:
+            if not times:
+                raise
+            log.log(logging.INFO, "CUDA graphs of %d images cannot be recorded: %s", size, in_a_line(error))
+            break  # the smaller ones were measured, and stay
         equal = min(equal, _equal(forward, replay, batch))
         ways: list[tuple[Forward, Tensor]] = [(replay, batch), (forward, batch), (forward, fewest)]
         measures = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections import Counter
@@ -13,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from labeler.exports import coco_layouts as layouts
 from labeler.exports.formats import Format, Frame, Part, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import key_of
 from labeler.exports.totals import Totals
-from labeler.labels.boxes import area, xyxy_to_xywh
+from labeler.labels.boxes import area, clip_to_image, xyxy_to_xywh
 from labeler.labels.detections import Detections
+from labeler.labels.masks import Mask
 from labeler.vocabulary import Category
 
 _LVIS_POLICY = (
@@ -41,13 +44,18 @@ class CocoFormat(Format):
         copy_images: put the images beside, under images/; file names then are below that folder.
         images_per_part: None for one file.
         negatives: how many categories an image gets in LVIS's `neg_category_ids`.
+        category_ids, layout: as `coco_layouts` has them. Other layouts than "flat" also have the ids of images and
+            boxes by which corrections are read back, and an empty `segmentation` where there is no mask.
     """
 
     lvis: bool = False
     copy_images: bool = False
     images_per_part: int | None = None
     negatives: int = 20
+    category_ids: str = layouts.VOCABULARY
+    layout: str = layouts.FLAT
     needs_masks = True
+    later = frozenset({"category_ids", "layout"})
 
     @property
     def name(self) -> str:
@@ -55,7 +63,11 @@ class CocoFormat(Format):
 
     @property
     def needs_pixels(self) -> bool:
-        return self.copy_images
+        return self.copy_images or self.layout == layouts.ROBOFLOW
+
+    @property
+    def has_ignored(self) -> bool:
+        return not self.lvis
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> CocoPart:
         return CocoPart(self, frame, number, start.annotations, folder)
@@ -70,25 +82,43 @@ class CocoPart(Part):
         self._documents = {split: _Document(folder, split) for split in frame.splits}
         cap = frame.run.manifest.config["detect"].get("max_detections") or 0
         self._federated = _Federated(frame.categories, settings.negatives, int(cap)) if settings.lvis else None
+        self._numbers = layouts.numbers(frame.categories, settings.category_ids)
+        self._is_flat = settings.layout == layouts.FLAT
 
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         row = image.row
         entry: dict[str, Any] = {"id": image.image_id, "file_name": image.file_name}
         entry |= {"width": row["width"], "height": row["height"]}
         if pixels is not None:
-            entry |= {"file_name": self._uploads.put_image(image, pixels), "source": image.file_name}
+            entry |= {"file_name": self._put(image, pixels), "source": image.file_name}
+        if not self._is_flat:
+            entry |= {"digest": row["digest"], "labeler_row": image.row_id}
         if self._federated is not None:
             entry |= self._federated.of(image)
-        self._annotations += self._documents[image.split].add(entry, image, self._annotations)
+        lines = annotation_lines(image, self._annotations, self._numbers, box_ids=not self._is_flat)
+        lines += crowd_lines(image, self._annotations + len(lines), self._numbers, box_ids=not self._is_flat)
+        self._annotations += self._documents[image.split].add(entry, image, lines)
         self._images += 1
+
+    def _put(self, image: ChosenImage, pixels: Pixels) -> str:
+        """Write the image's copy; returns its file name as COCO has it."""
+        if self._is_flat:
+            return self._uploads.put_image(image, pixels)
+        file_name = f"{image.stem}.{pixels.extension}"
+        self._uploads.put(f"{layouts.image_folder(self._settings.layout, image.split)}/{file_name}", pixels.data)
+        return file_name
 
     def finish(self) -> Mapping[str, Path]:
         self._uploads.finish()
-        only = self._most_images is None
         return {
-            part_name(split, self._number, "json", only=only): document.finish(self._head(), self._categories(document))
+            self._file(split): document.finish(self._head(), self._categories(document))
             for split, document in self._documents.items()
         }
+
+    def _file(self, split: str) -> str:
+        if not self._is_flat:
+            return layouts.label_file(self._settings.layout, split)
+        return part_name(split, self._number, "json", only=self._most_images is None)
 
     def _head(self) -> dict[str, Any]:
         manifest = self._frame.run.manifest
@@ -103,7 +133,7 @@ class CocoPart(Part):
 
     def _categories(self, document: _Document) -> list[dict[str, Any]]:
         return [
-            {"id": c.id, "name": c.name, "supercategory": c.supercategory or ""}
+            {"id": self._numbers[c.id], "name": c.name, "supercategory": c.supercategory or ""}
             | (_lvis_category(c, document.images[c.id], document.boxes[c.id]) if self._settings.lvis else {})
             for c in self._frame.categories
         ]
@@ -139,14 +169,14 @@ class _Document:
         self.images: Counter[int] = Counter()
         self.boxes: Counter[int] = Counter()
 
-    def add(self, entry: Mapping[str, Any], image: ChosenImage, before: int) -> int:
-        """Write an image and its boxes, whose ids go on after `before`; returns how many boxes."""
+    def add(self, entry: Mapping[str, Any], image: ChosenImage, lines: Sequence[str]) -> int:
+        """Write an image and its annotations, a text each; returns how many."""
         self._write("images", [json.dumps(entry, ensure_ascii=False)])
-        self._write("annotations", annotation_lines(image.image_id, image.detections, before))
+        self._write("annotations", lines)
         ids = image.detections.category_ids.tolist()
         self.boxes.update(ids)
         self.images.update(set(ids))
-        return len(ids)
+        return len(lines)
 
     def _write(self, name: str, lines: Sequence[str]) -> None:
         if lines:
@@ -168,30 +198,60 @@ class _Document:
         return self._path
 
 
-def annotation_lines(image_id: int, detections: Detections, before: int) -> list[str]:
+def annotation_lines(image: ChosenImage, before: int, numbers: Mapping[int, int], *, box_ids: bool) -> list[str]:
     """COCO annotations as JSON texts. Boxes become xywh here; `iscrowd` is 0, `score` is kept.
 
-    A detection with a mask has it as `segmentation`, and the mask's area; others have no `segmentation`.
+    A detection with a mask has it as `segmentation`, and the mask's area; others have no `segmentation`, or with
+    `box_ids` an empty one.
+
+    Args:
+        before: ids count on from here.
+        numbers: category id -> id in the file.
+        box_ids: also write `labeler_box`.
     """
+    detections = image.detections
     boxes = np.round(xyxy_to_xywh(detections.boxes).astype(np.float64), 2).tolist()
     areas = np.round(area(detections.boxes), 2).tolist()
-    segmentations = _segmentations(detections)
+    segmentations = _segmentations(detections, '"segmentation": [], ' if box_ids else "")
     if detections.masks is not None:
         areas = [box if mask is None else mask.area for box, mask in zip(areas, detections.masks, strict=True)]
     scores = np.round(detections.scores.astype(np.float64), 6).tolist()
-    rows = zip(boxes, areas, scores, detections.category_ids.tolist(), segmentations, strict=True)
+    names = [f', "labeler_box": "{id_}"' for id_ in image.box_ids] if box_ids else [""] * len(detections)
+    rows = zip(boxes, areas, scores, detections.category_ids.tolist(), segmentations, names, strict=True)
     return [  # by hand: half of json.dumps' time, and there are millions; all of them are finite numbers
-        f'{{"id": {number}, "image_id": {image_id}, "category_id": {category_id}, "bbox": {box}, "area": {size}, '
-        f'{mask}"iscrowd": 0, "score": {score}}}'
-        for number, (box, size, score, category_id, mask) in enumerate(rows, before + 1)
+        f'{{"id": {number}, "image_id": {image.image_id}, "category_id": {numbers[category_id]}, "bbox": {box}, '
+        f'"area": {size}, {mask}"iscrowd": 0, "score": {score}{name}}}'
+        for number, (box, size, score, category_id, mask, name) in enumerate(rows, before + 1)
     ]
 
 
-def _segmentations(detections: Detections) -> list[str]:
-    """`"segmentation": {...}, ` of each detection, "" of those without a mask."""
+def crowd_lines(image: ChosenImage, before: int, numbers: Mapping[int, int], *, box_ids: bool) -> list[str]:
+    """COCO annotations of the regions to ignore: `iscrowd` is 1, and the box is an RLE, as COCO asks of crowds."""
+    lines: list[str] = []
+    if image.ignored is None:
+        return lines
+    found, row = image.stored[image.ignored], image.row
+    clipped = clip_to_image(found.boxes, height=row["height"], width=row["width"])
+    names = image.ids_of(image.ignored)
+    boxes = np.round(xyxy_to_xywh(found.boxes).astype(np.float64), 2).tolist()
+    scores = np.round(found.scores.astype(np.float64), 6).tolist()
+    rows = zip(clipped.tolist(), boxes, scores, found.category_ids.tolist(), names, strict=True)
+    for (left, top, right, bottom), box, score, category_id, name in rows:
+        if right <= left or bottom <= top:
+            continue  # nothing of it is in the image
+        window = np.ones((math.ceil(right) - int(left), math.ceil(bottom) - int(top)), np.bool_)
+        mask = Mask.of_window(window, int(left), int(top), height=row["height"], width=row["width"])
+        head = {"id": before + len(lines) + 1, "image_id": image.image_id, "category_id": numbers[category_id]}
+        region = {"bbox": box, "area": mask.area, "segmentation": mask.json_rle, "iscrowd": 1, "score": score}
+        lines.append(json.dumps(head | region | ({"labeler_box": name} if box_ids else {})))
+    return lines
+
+
+def _segmentations(detections: Detections, without: str) -> list[str]:
+    """`"segmentation": {...}, ` of each detection, or what stands there without a mask."""
     if detections.masks is None:
-        return [""] * len(detections)
-    return ["" if mask is None else f'"segmentation": {json.dumps(mask.json_rle)}, ' for mask in detections.masks]
+        return [without] * len(detections)
+    return [without if mask is None else f'"segmentation": {json.dumps(mask.json_rle)}, ' for mask in detections.masks]
 
 
 class _Federated:

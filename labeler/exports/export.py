@@ -104,6 +104,8 @@ def export_run(
         for category in run.vocabulary().categories
         if not category.negative and (selection.categories is None or category.id in selection.categories)
     )
+    if bad := format_.describe_bad_names(categories):
+        raise Refused(f"--to {format_.name}: {bad}: choose others with --categories, or another format")
     frame = Frame(run, categories, selection.splits.names, target, selection)
     asked = state.describe(snapshot, selection, format_)
     if selection.where is not None:  # what DuckDB says only of rows it says now, before anything is written

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from labeler import storage
 from labeler.exports.pixels import Pixels
@@ -34,6 +35,11 @@ class Frame:
     splits: tuple[str, ...]
     target: str
     selection: Selection
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the run was labeled with masks."""
+        return bool(self.run.manifest.fingerprint_fields.get("masks"))
 
 
 class Part(ABC):
@@ -75,10 +81,19 @@ class Format(ABC):
     Attributes:
         reserved: names that a column kept by the user must not have, because the format has its own under it.
         needs_masks: whether it writes them; if not, they are not read.
+        has_ignored: whether it has a place for regions to ignore.
+        later: settings that earlier versions did not have.
     """
 
     reserved = frozenset[str]()
     needs_masks = False
+    later = frozenset[str]()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides which files are written. What is `later` is left out at its default: a begun export goes on."""
+        defaults = {each.name: each.default for each in fields(self)}
+        return {name: v for name, v in asdict(self).items() if name not in self.later or v != defaults[name]}
 
     @property
     @abstractmethod
@@ -88,6 +103,14 @@ class Format(ABC):
     @abstractmethod
     def needs_pixels(self) -> bool: ...
 
+    @property
+    def has_ignored(self) -> bool:
+        return False
+
+    def describe_bad_names(self, categories: Sequence[Category]) -> str | None:
+        """Return which names the format cannot hold, and why; None where it holds them all."""
+        return None
+
     @abstractmethod
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> Part: ...
 
@@ -96,9 +119,9 @@ class Format(ABC):
         return {}
 
 
-def part_name(split: str, number: int, extension: str, *, only: bool = False) -> str:
+def part_name(split: str, number: int, extension: str, *, only: bool = False, whole: str = "labels") -> str:
     """`train-00003.json`; `train.json` where there is only one part, `labels-00003.json` without splits."""
-    stem = "labels" if split == ALL else split
+    stem = whole if split == ALL else split
     return f"{stem}.{extension}" if only else f"{stem}-{number:05d}.{extension}"
 
 

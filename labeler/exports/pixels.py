@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image as pillow
 
 from labeler import images, storage
@@ -16,6 +18,7 @@ from labeler.byte_budget import ByteBudget
 from labeler.digests import digest_of
 from labeler.errors import InputChanged
 from labeler.exports.selection import ChosenImage
+from labeler.exports.uncertain import blank
 from labeler.images import copies, headers
 from labeler.runs import Snapshot
 from labeler.shards import Shard, Unit, read_units
@@ -51,13 +54,18 @@ def upright(data: bytes, orientation: int | None, reserve: Callable[[int], None]
         same = copies.same_for_every_reader(data, name)
         if same is not None:
             return Pixels(same, _EXTENSIONS[name])
-    picture = pillow.fromarray(images.decode(data, max_pixels=_ANY_SIZE, reserve=reserve).pixels)
+    picture = pillow.fromarray(_decoded(data, reserve))
     buffer = io.BytesIO()
     if name == "JPEG" and orientation not in (None, 1):
         picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
         return Pixels(buffer.getvalue(), "jpg")
     picture.save(buffer, "PNG")
     return Pixels(buffer.getvalue(), "png")
+
+
+def _decoded(data: bytes, reserve: Callable[[int], None] | None) -> npt.NDArray[np.uint8]:
+    """(height, width, 3); within the memory budget, and without Pillow's own limit of pixels."""
+    return images.decode(data, max_pixels=_ANY_SIZE, reserve=reserve).pixels
 
 
 class PixelReader:
@@ -116,7 +124,12 @@ class PixelReader:
                 "labeled: the input was replaced; restore it, or label it in another run"
             )
         with self._budget.lease() as reserve:
-            return upright(data, image.row["orientation"], reserve)
+            found = upright(data, image.row["orientation"], reserve)
+            if image.blanked is None:
+                return found
+            pixels = _decoded(found.data, reserve)  # mostly the first time: what is upright was only copied
+            painted = blank(pixels, found.extension, image.blanked.boxes, image.detections.boxes)
+            return Pixels(painted, found.extension)
 
     def _from_parquet(self, unit: int, chosen: Sequence[ChosenImage]) -> dict[int, bytes]:
         shard = self._shards[chosen[0].row["shard_id"]]

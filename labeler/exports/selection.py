@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labeler.exports.splits import ALL, Splits
+from labeler.exports.uncertain import BLANK, CROWD, LEAVE_OUT, Uncertain
 from labeler.labels.boxes import area, iou
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
-from labeler.labels.merge import suppress_across_categories
+from labeler.labels.merge import survive_across_categories
 from labeler.labels.records import LABELED, LABELS, widened
 from labeler.labels.thresholds import Thresholds
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from labeler.exports.sql import Where
 
 _COLUMNS = ("image_key", "shard_id", "index", "uri", "offset", "length", "digest", "width", "height", "orientation")
+Places = npt.NDArray[np.intp]
 _MANY = 256  # boxes; of more, overlaps are not computed all at once
 
 
@@ -41,6 +43,7 @@ class Selection:
         min_boxes, max_boxes: images with fewer or more boxes left are not selected.
         images_per_category: see `picks.py`.
         splits, group_by, near_copies: see `picks.py`; `near_copies` is in bits, -1 for off.
+        uncertain: as `uncertain.py` has it; None for nothing.
     """
 
     where: str | None = None
@@ -57,6 +60,7 @@ class Selection:
     splits: Splits = field(default_factory=Splits)
     group_by: str | None = None
     near_copies: int = -1
+    uncertain: Uncertain | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,9 @@ class ChosenImage:
         file_name: as COCO exports name it: "<shard>/<key>".
         detections: the boxes that were selected.
         stored: all boxes that the run has.
+        places: (n,) the place of each selected box in `stored`.
+        ignored: (place in `stored` of each) uncertain boxes that are written as regions to ignore.
+        blanked: uncertain boxes that are painted over.
     """
 
     image_id: int
@@ -76,7 +83,10 @@ class ChosenImage:
     file_name: str
     detections: Detections
     stored: Detections
+    places: Places
     split: str = ALL
+    ignored: Places | None = None
+    blanked: Detections | None = None
 
     @property
     def row_id(self) -> str:
@@ -86,6 +96,15 @@ class ChosenImage:
     def stem(self) -> str:
         """The same as one file name without a dot, where all images lie in one folder or tar."""
         return self.row_id.replace("/", "-")
+
+    @property
+    def box_ids(self) -> list[str]:
+        """`<row id>/<place in the row's stored detections>` of each box: by these a corrected file is read back."""
+        return self.ids_of(self.places)
+
+    def ids_of(self, places: Places) -> list[str]:
+        """As `box_ids`, of the stored boxes at these places."""
+        return [f"{self.row_id}/{place}" for place in places.tolist()]
 
 
 @dataclass(frozen=True)
@@ -139,28 +158,63 @@ class Chooser:
             good &= self._where.rows(widened(table, self._keep, self._optional) if self._optional else table)
         every = DetectionsColumn(table).per_row(masks=masks)
         plain = table.drop_columns(["detections"]).to_pylist()
-        chosen = [
-            (place, ChosenImage(first_image_id + place, row, self._prefixes[row["shard_id"]] + row["image_key"], *pair))
-            for place, row, pair in zip(range(len(plain)), plain, self._boxes(every), strict=True)
-            if good[place] and self._has_enough(len(pair[0]))
-        ]
+        chosen = []
+        for place, row, (boxes, uncertain) in zip(range(len(plain)), plain, self._boxes(every), strict=True):
+            if good[place] and self._has_enough(len(boxes[0])) and not self._is_left_out(uncertain):
+                file_name = self._prefixes[row["shard_id"]] + row["image_key"]
+                image = ChosenImage(first_image_id + place, row, file_name, *boxes)
+                chosen.append((place, self._with_uncertain(image, uncertain)))
         return UnitChoice(chosen, [status for status in statuses if status not in LABELED], len(plain))
 
     def _has_enough(self, boxes: int) -> bool:
         most = self._selection.max_boxes
         return boxes >= self._selection.min_boxes and (most is None or boxes <= most)
 
-    def _boxes(self, every: list[Detections]) -> Iterator[tuple[Detections, Detections]]:
-        """(selected, stored) of each row: thresholds for the whole unit at once, the rest image by image."""
+    def _is_left_out(self, uncertain: Places | None) -> bool:
+        asked = self._selection.uncertain
+        return asked is not None and asked.treatment == LEAVE_OUT and uncertain is not None and len(uncertain) > 0
+
+    def _with_uncertain(self, image: ChosenImage, uncertain: Places | None) -> ChosenImage:
+        asked = self._selection.uncertain
+        if asked is None or uncertain is None or not len(uncertain):
+            return image
+        if asked.treatment == CROWD:
+            return replace(image, ignored=uncertain)
+        return replace(image, blanked=image.stored[uncertain]) if asked.treatment == BLANK else image
+
+    def _boxes(self, every: list[Detections]) -> Iterator[tuple[tuple[Detections, Detections, Places], Places | None]]:
+        """((selected, stored, places), places of uncertain ones) of each row.
+
+        Thresholds are compared for the whole unit at once, the rest image by image.
+        """
         together = Detections.concat(every)
-        above = together.scores >= self._selection.thresholds.limits(together.category_ids)
+        limits = self._selection.thresholds.limits(together.category_ids)
+        above = together.scores >= limits
+        asked = self._selection.uncertain
+        between = None if asked is None else asked.between(together.scores, limits)
         start = 0
         for stored in every:
-            kept = stored[above[start : start + len(stored)]]
+            mine = slice(start, start + len(stored))
+            places = np.flatnonzero(above[mine])
             start += len(stored)
             if self._selection.suppress_iou is not None:
-                kept = suppress(kept, self._selection.suppress_iou)
-            yield kept[self._wanted(kept)] if len(kept) else kept, stored
+                places = places[unsuppressed(stored[places], self._selection.suppress_iou)]
+            kept = stored[places]
+            unsure = None if between is None else self._unsure(stored, kept, np.flatnonzero(between[mine]))
+            if len(kept):
+                wanted = self._wanted(kept)
+                kept, places = kept[wanted], places[wanted]
+            yield (kept, stored, places), unsure
+
+    def _unsure(self, stored: Detections, certain: Detections, places: Places) -> Places:
+        """Places of the uncertain boxes that are asked for, but those of an object that a certain one has."""
+        if not len(places):
+            return places
+        found = stored[places]
+        wanted = self._wanted(found)
+        if self._selection.suppress_iou is not None and len(certain):
+            wanted &= ~(iou(found.boxes, certain.boxes) > self._selection.suppress_iou).any(1)
+        return places[wanted]
 
     def _wanted(self, kept: Detections) -> npt.NDArray[np.bool_]:
         asked = self._selection
@@ -177,13 +231,17 @@ class Chooser:
         return wanted
 
 
-def suppress(detections: Detections, iou_above: float) -> Detections:
-    """`suppress_across_categories`, at once where no two boxes overlap so much: nearly every image."""
+def unsuppressed(detections: Detections, iou_above: float) -> Places:
+    """Places of those that stay where boxes suppress each other across categories, best first.
+
+    Done at once where no two boxes overlap so much: nearly every image.
+    """
+    order = detections.order()
     if len(detections) < 2:
-        return detections
+        return order
     if len(detections) <= _MANY:
         overlaps = iou(detections.boxes, detections.boxes)
         np.fill_diagonal(overlaps, 0)
         if not (overlaps > iou_above).any():
-            return detections.sorted()
-    return suppress_across_categories(detections, iou_above=iou_above)
+            return order
+    return order[survive_across_categories(detections, iou_above=iou_above)[order]]

@@ -32,6 +32,8 @@ def describe(snapshot: Snapshot, selection: Selection, format_: Format) -> dict[
     pending = sorted((shard_id, sorted(numbers)) for shard_id, numbers in progress.pending.items())
     forgotten = [storage.basename(info.uri) for info in storage.list_objects(run.root.path(layout.EXCLUDED_FOLDER))]
     asked = asdict(selection)
+    if selection.uncertain is None:
+        del asked["uncertain"]  # exports that an earlier version began have none, and go on
     asked["categories"] = None if selection.categories is None else sorted(selection.categories)
     thresholds = selection.thresholds
     asked["thresholds"]["default"] = as_written(thresholds.default)
@@ -46,7 +48,7 @@ def describe(snapshot: Snapshot, selection: Selection, format_: Format) -> dict[
         "images_forgotten": digest_of(canonical_json(forgotten)),
         "units_bytes": digest_of(canonical_json(_sizes(units, progress))),
         "format": format_.name,
-        "settings": asdict(format_),
+        "settings": format_.settings,
         "selection": asked,
     }
 

@@ -21,7 +21,7 @@ class Totals:
         units: units of the run that are done.
         rows: images of the run that were looked at; image ids count from here.
         images: of the export, by split.
-        annotations: boxes; annotation ids count from here.
+        annotations: boxes, regions to ignore among them; annotation ids count from here.
         left_out: images that could not be labeled, by status.
         not_selected: images that could have been taken.
         boxes: annotations by split.
@@ -44,7 +44,7 @@ class Totals:
 
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         self.images[image.split] += 1
-        self.annotations += len(image.detections)
+        self.annotations += len(image.detections) + (0 if image.ignored is None else len(image.ignored))
         self.boxes[image.split] += len(image.detections)
         if pixels is not None:
             self.bytes_read += image.row["length"] or len(pixels.data)

@@ -57,10 +57,6 @@ class WebDatasetFormat(Format):
         return {"categories.json": readable_json(names), data_card.NAME: card}
 
 
-def _has_masks(frame: Frame) -> bool:
-    return bool(frame.run.manifest.fingerprint_fields.get("masks"))
-
-
 def _features(frame: Frame, kinds: Sequence[str]) -> list[dict[str, Any]]:
     """Return the columns that `datasets` would otherwise guess from the first samples.
 
@@ -72,7 +68,7 @@ def _features(frame: Frame, kinds: Sequence[str]) -> list[dict[str, Any]]:
     labels: dict[str, dict[str, Any]] = {name: {"dtype": type_} for name, type_ in types.items()}
     labels["boxes_xyxy"] = {"list": {"list": "float64"}}
     labels |= {"scores": {"list": "float64"}, "category_ids": {"list": "int64"}, "categories": {"list": "string"}}
-    if _has_masks(frame):
+    if frame.has_masks:
         labels[_MASKS] = {"list": [{"name": "size", "list": "int32"}, {"name": "counts", "dtype": "string"}]}
     members = [{"name": name, **type_} for name, type_ in labels.items()]
     ours: list[dict[str, Any]] = [
@@ -87,7 +83,7 @@ class WebDatasetPart(Part):
 
     def __init__(self, settings: WebDatasetFormat, frame: Frame, number: int, folder: Path) -> None:
         super().__init__(frame, number, most_images=settings.images_per_part, most_bytes=settings.bytes_per_part)
-        self._keep, self._has_masks = frame.run.keep, _has_masks(frame)
+        self._keep, self._has_masks = frame.run.keep, frame.has_masks
         self._paths = {split: folder / f"{split}.tar" for split in frame.splits}
         self._tars = {
             split: tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by finish()

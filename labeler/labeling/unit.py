@@ -70,8 +70,11 @@ class _InTurn(Executor):
 
 
 def _images_per_batch(detector: Detector | None) -> int:
-    """By the device that the detector ended up on: on a CPU one, on a GPU whole forwards."""
-    if detector is None or detector.description.get("device", "cpu") == "cpu":
+    """By the device that the detector ended up on: on a CPU one, on a GPU whole forwards.
+
+    One where no two share a forward: then waiting for images of the same shape gains nothing.
+    """
+    if detector is None or detector.description.get("device", "cpu") == "cpu" or detector.images_per_forward == 1:
         return 1
     return images_together(detector.images_per_forward)
 

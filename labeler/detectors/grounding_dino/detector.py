@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from labeler import checkpoints
 from labeler.checkpoints import DetectorCheckpoint
@@ -73,7 +74,7 @@ class GroundingDino(BatchedDetector):
             jpeg_draft: whether large JPEGs may be decoded at 1/2, 1/4 or 1/8, see `least_shape`.
             pairs_per_batch: None for 1 on a CPU, and on a GPU what a trial at the start finds fastest.
             cuda_graphs: whether shapes that come often are recorded and replayed on a GPU, as far as that comes out
-                equal; None: where a trial at the start finds it faster. Only the fast engine can be.
+                equal; "auto": where a trial at the start finds it faster. Only the fast engine can be.
             threads: torch's threads on a CPU; None leaves them.
 
         Raises:

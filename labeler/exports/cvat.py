@@ -1,0 +1,122 @@
+"""CVAT: a folder for each task with its images and annotations ("CVAT for images 1.1"), and labels that fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labeler.digests import readable_json
+from labeler.exports.formats import Format, Frame, Part
+from labeler.exports.pixels import Pixels
+from labeler.exports.reviewed import IMAGES_PER_TASKS, clipped_boxes, labels_shown
+from labeler.exports.selection import ChosenImage
+from labeler.exports.splits import ALL
+from labeler.exports.totals import Totals
+from labeler.exports.xml_text import attribute, content
+from labeler.vocabulary import Category
+
+_SCORE, _BOX = "score", "labeler_box"  # attributes of each box
+_ATTRIBUTES: tuple[dict[str, Any], ...] = (
+    {"name": _SCORE, "mutable": False, "input_type": "number", "default_value": "0", "values": ["0", "100", "1"]},
+    {"name": _BOX, "mutable": False, "input_type": "text", "default_value": "", "values": [""]},
+)
+_HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
+
+
+@dataclass(frozen=True)
+class CvatFormat(Format):
+    """task-00000/annotations.xml and task-00000/images/<shard>-<index>.<ext> ..., and labels.json.
+
+    A task's images lie in one flat folder, because CVAT matches them by name, and an upload keeps the last part of it.
+
+    Attributes:
+        labels: whose names the labels offer: of "all" categories, or of those "present" in the export.
+        images_per_part: images of a task.
+    """
+
+    labels: str = "all"
+    images_per_part: int = IMAGES_PER_TASKS
+    name = "cvat"
+    needs_pixels = True
+
+    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> CvatPart:
+        return CvatPart(frame, number, folder, self.images_per_part)
+
+    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+        labels = [
+            {"name": category.name, "type": "rectangle", "attributes": list(_ATTRIBUTES)}
+            for category in labels_shown(frame, totals, self.labels)
+        ]
+        return {"labels.json": readable_json(labels)}
+
+
+class CvatPart(Part):
+    """One part: a task for each split. Its annotations are written to disk; images go straight to the target."""
+
+    def __init__(self, frame: Frame, number: int, folder: Path, limit: int) -> None:
+        super().__init__(frame, number, most_images=limit)
+        self._paths = {split: folder / f"{split}.xml" for split in frame.splits}
+        self._files = {split: path.open("w", encoding="utf-8") for split, path in self._paths.items()}
+        self._counts = dict.fromkeys(frame.splits, 0)
+        for file in self._files.values():
+            file.write(_HEAD + _meta(frame.categories))
+
+    def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
+        if pixels is None:
+            raise ValueError("CVAT needs the image")
+        row, name = image.row, f"{image.stem}.{pixels.extension}"
+        self._uploads.put(f"{self._task(image.split)}/images/{name}", pixels.data)
+        place = self._counts[image.split]
+        file = self._files[image.split]
+        file.write(f'<image id="{place}" name={attribute(name)} width="{row["width"]}" height="{row["height"]}">\n')
+        file.writelines(self._boxes(image))
+        file.write("</image>\n")
+        self._counts[image.split] += 1
+        self._images += 1
+
+    def _boxes(self, image: ChosenImage) -> Iterable[str]:
+        found = image.detections
+        percents = np.round(found.scores.astype(np.float64) * 100).astype(int).tolist()
+        corners = clipped_boxes(image).tolist()
+        for box_id, category, percent, (left, top, right, bottom) in zip(
+            image.box_ids, found.category_ids.tolist(), percents, corners, strict=True
+        ):
+            yield (
+                f'<box label={attribute(self._names[category])} source="auto" occluded="0" xtl="{left:.2f}" '
+                f'ytl="{top:.2f}" xbr="{right:.2f}" ybr="{bottom:.2f}" z_order="0">'
+                f'<attribute name="{_SCORE}">{percent}</attribute><attribute name="{_BOX}">{box_id}</attribute></box>\n'
+            )
+
+    def _task(self, split: str) -> str:
+        return f"task-{self._number:05d}" if split == ALL else f"{split}-{self._number:05d}"
+
+    def finish(self) -> Mapping[str, Path]:
+        self._uploads.finish()
+        for file in self._files.values():
+            file.write("</annotations>\n")
+            file.close()
+        return {f"{self._task(split)}/annotations.xml": self._paths[split] for split in self._filled()}
+
+    def _filled(self) -> list[str]:
+        """Return the splits that have a task here: those with images, or the first one if there are none at all."""
+        filled = [split for split, count in self._counts.items() if count]
+        return filled or list(self._counts)[:1]
+
+
+def _meta(categories: Iterable[Category]) -> str:
+    """Return the task's labels as annotations.xml names them."""
+    attributes = "".join(
+        f"<attribute><name>{each['name']}</name><mutable>{each['mutable']}</mutable>"
+        f"<input_type>{each['input_type']}</input_type><default_value>{each['default_value']}</default_value>"
+        f"<values>{values}</values></attribute>"
+        for each, values in ((each, "\n".join(each["values"])) for each in _ATTRIBUTES)
+    )
+    labels = "\n".join(
+        f"<label><name>{content(category.name)}</name><type>rectangle</type><attributes>{attributes}</attributes></label>"
+        for category in categories
+    )
+    return f"<meta><task><labels>\n{labels}\n</labels></task></meta>\n"
