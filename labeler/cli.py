@@ -22,6 +22,7 @@ from labeler.commands import (
     report,
     reproduce,
     retry,
+    revise,
     status,
     submit,
     train,
@@ -31,14 +32,16 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
-_OF_RUNS = (label, submit, estimate, preview, status, retry, mask, report, compare, export, evaluate, calibrate, forget)
-VERBS = (*_OF_RUNS, train, vocabulary, models, reproduce)
+_ROWS = (label, submit, estimate, preview, status, retry, revise, mask)
+_OF_RUNS = (report, compare, export, evaluate, calibrate, forget)
+VERBS = (*_ROWS, *_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
 _STARTING = (
     "label",
     "submit",
     "mask",
     "retry",
+    "revise",
     "train",
     "reproduce",
 )  # verbs that leave something behind to go on with

@@ -13,6 +13,7 @@ from labeler.exports.export import export_run
 from labeler.exports.selection import Selection
 from labeler.exports.totals import Totals
 from labeler.labels.detections import Detections
+from labeler.labels.extensions import schema_fields
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from labeler.labels.thresholds import Thresholds
 from labeler.prompts.grounding_dino import Prompts
@@ -34,21 +35,27 @@ def write_run(
     categories: Sequence[Mapping[str, Any]] = CATEGORIES,
     fields: Mapping[str, Any] | None = None,
     keep: Sequence[str] = (),
+    columns: Sequence[str] = (),
     unfinished: Sequence[int] = (),
     shards: Sequence[Shard] | None = None,
 ) -> Run:
-    """A run with these rows by (shard, unit); over `shards`, or over tars at `uris` that nobody opens."""
+    """A run with these rows by (shard, unit); over `shards`, or over tars at `uris` that nobody opens.
+
+    Args:
+        columns: the optional ones.
+    """
     shards = shards or [Shard(f"{i:06d}", uri, 10, "e", "webdataset") for i, uri in enumerate(uris)]
     plan = [PlannedShard(shard, None) for shard in shards]
     vocabulary = Vocabulary.load(categories)
     prompts = Prompts((), vocabulary.negative_ids, 256)
     config = {"model": {"name": "tiny"}, "input": {"keep": list(keep)}, "detect": DETECT}
     found = {"model": "m1", "prompts": prompts.fingerprint, "vocabulary": vocabulary.fingerprint} | dict(fields or {})
+    found |= schema_fields(columns) if columns else {}
     create_run(str(folder), NewRun(found, config, {}, vocabulary, prompts, plan))
     for (shard, number), rows in units.items():
         path = folder / layout.unit_file(f"{shard:06d}", number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(table_to_parquet(rows_to_table(rows, keep), {}))
+        path.write_bytes(table_to_parquet(rows_to_table(rows, keep, columns), {}))
     for shard in set(range(len(shards))) - set(unfinished):
         mine = {unit: rows for unit, rows in units.items() if unit[0] == shard}
         marker = folder / layout.end_marker(f"{shard:06d}", len(mine), sum(map(len, mine.values())))

@@ -143,7 +143,7 @@ def _rows(uri: str) -> dict[str, tuple[Any, ...]]:
 
 
 NEWER = {
-    "schema_version": ("schema_version", 99, r"schema version 99, not 1, 2"),
+    "schema_version": ("schema_version", 99, r"schema version 99, not 1, 2, 3"),
     "a key": ("shape_of_boxes", "polygon", r"run\.json has shape_of_boxes"),
 }
 

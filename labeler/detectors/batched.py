@@ -62,11 +62,13 @@ class BatchedDetector:
         model: ModelConfig,
         detect: DetectConfig,
         threads: int | None = None,
+        only: Sequence[int] | None = None,
     ) -> None:
         """Load the model and encode the vocabulary, once.
 
         Args:
             plan: of the checkpoint's family.
+            only: the passes of the plan that are run; None for all.
             model: its device, dtype and engine count here.
             threads: torch's threads on a CPU; None leaves them.
 
@@ -77,6 +79,8 @@ class BatchedDetector:
         self._take_threads()
         self.checkpoint, self.plan = checkpoint, plan
         self._floor = detect.floor(checkpoint.family.score_floor)
+        removed = (id_ for categories in plan.phrase_categories for id_ in categories if id_ < 0)
+        self._dropped = plan.negative_ids.union(removed)
         size = detect.image_size.edges if detect.image_size else None
         self.preprocessing = Preprocessing.of(checkpoint, size, resize=detect.resize)
         self.device = choose_device(model.device)
@@ -92,7 +96,13 @@ class BatchedDetector:
         scorer = Scorer(plan, self.device, assignment=detect.assignment, candidates=most, boxes=network.boxes)
         pairs = min(detect.pairs_per_batch or 1, MOST_PAIRS)
         self._passes: Passes[Any, Any] = Passes(
-            network, text, scorer, setup.rule, passes=plan.passes, pairs_per_batch=pairs
+            network,
+            text,
+            scorer,
+            setup.rule,
+            passes=plan.passes,
+            only=only,
+            pairs_per_batch=pairs,
         )
         self._memory, self.memory_halvings, self._pairs = "", 0, ""
         clock = seconds_on(self.device)
@@ -246,12 +256,12 @@ class BatchedDetector:
     @property
     def images_per_forward(self) -> int:
         """How many images of one shape share a forward, each with all of its passes."""
-        return max(1, self.pairs_per_batch // self.plan.passes)
+        return max(1, self.pairs_per_batch // self.passes)
 
     @property
     def passes(self) -> int:
-        """Forward passes per image: one per prompt chunk."""
-        return self.plan.passes
+        """Forward passes per image: one per prompt chunk that is run."""
+        return self._passes.passes
 
     def _make_room(self) -> None:
         """Go on without recordings, which hold the memory of a second forward; else with half a batch."""
@@ -314,11 +324,11 @@ class BatchedDetector:
         frame = self.preprocessing.rule.frame(height, width)
         found = [
             self._passes.score.detections(part, number, floor=self._floor, height=height, width=width, frame=frame)
-            for number, part in enumerate(rows)
+            for number, part in zip(self._passes.numbers, rows, strict=True)
         ]
         return merge(
             Detections.concat(found),
             nms_iou=self._detect.nms_iou,
             max_detections=self._detect.max_detections,
-            negative_ids=self.plan.negative_ids,
+            negative_ids=self._dropped,
         )

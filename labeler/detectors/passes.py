@@ -21,7 +21,8 @@ class Passes(Generic[Image, Text]):
 
     Attributes:
         network, text, score: what is run; `text` holds every pass.
-        passes: how many there are.
+        numbers: of the passes that are run, out of all that `text` holds.
+        passes: how many they are.
         pairs_per_batch: (image, pass) pairs in one forward.
     """
 
@@ -33,10 +34,18 @@ class Passes(Generic[Image, Text]):
         rule: ImageRule,
         *,
         passes: int,
+        only: Sequence[int] | None = None,
         pairs_per_batch: int = 1,
     ) -> None:
+        """
+        Args:
+            passes: of the plan.
+            only: which of them are run; None for all.
+        """
         self.network, self.text, self.score = network, text, score
-        self.passes, self.pairs_per_batch = passes, pairs_per_batch
+        self.numbers = tuple(range(passes) if only is None else only)
+        self.passes, self.pairs_per_batch = len(self.numbers), pairs_per_batch
+        self._numbers = torch.tensor(self.numbers, device=network.device)
         self._rule = rule
         self._scale = torch.tensor(rule.scale, dtype=torch.float64)
         self._mean = torch.tensor(rule.mean, device=network.device).view(1, 3, 1, 1)
@@ -70,7 +79,7 @@ class Passes(Generic[Image, Text]):
         for start in range(0, len(pixels) * self.passes, most):
             stop = min(start + most, len(pixels) * self.passes)
             pairs = torch.arange(start, stop, device=pixels.device)  # pair p is image p // passes with pass p % passes
-            which = pairs % self.passes
+            which = self._numbers[pairs % self.passes]
             scored = self.network.detect(encoded.take(pairs // self.passes), self.text.take(which))
             parts.append(self.score(scored, which))
         rows = torch.cat(parts)

@@ -50,7 +50,8 @@ class _Source:
     snapshot: Snapshot
 
     def chooser(self, selection: Selection) -> Chooser:
-        return Chooser(selection, self.snapshot.prefixes, self.snapshot.run.keep)
+        run = self.snapshot.run
+        return Chooser(selection, self.snapshot.prefixes, run.keep, run.columns)
 
     @cached_property
     def excluded(self) -> Excluded:

@@ -16,7 +16,7 @@ from labeler.labels.boxes import area, iou
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.merge import survive_across_categories
-from labeler.labels.records import LABELED, LABELS
+from labeler.labels.records import LABELED, LABELS, widened
 from labeler.labels.thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -125,19 +125,29 @@ class UnitChoice:
 class Chooser:
     """Applies a selection to one unit after the other, but for what needs all of them (`picks.py`)."""
 
-    def __init__(self, selection: Selection, prefixes: Mapping[str, str], keep: Sequence[str] = ()) -> None:
-        self._selection, self._prefixes, self._keep = selection, prefixes, tuple(keep)
+    def __init__(
+        self,
+        selection: Selection,
+        prefixes: Mapping[str, str],
+        keep: Sequence[str] = (),
+        columns: Sequence[str] = (),
+    ) -> None:
+        """
+        Args:
+            keep, columns: what the run has beside the columns of every run: kept by the user, and optional ones.
+        """
+        self._selection, self._prefixes, self._keep, self._optional = selection, prefixes, tuple(keep), columns
         self._where: Where | None = None
         if selection.where is not None:
             from labeler.exports.sql import Where  # imports DuckDB, which few exports need
 
-            self._where = Where(selection.where, keep)
+            self._where = Where(selection.where, keep, columns)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """What has to be read of the run."""
+    def columns(self) -> tuple[str, ...] | None:
+        """What has to be read of the run; None for all, where some files lack an optional column that others have."""
         if self._where is not None:
-            return (*LABELS.names, *self._keep)
+            return None if self._optional else (*LABELS.names, *self._keep)
         return (*_COLUMNS, "phash", "status", "detections", *self._keep)
 
     def choose(self, table: pa.Table, first_image_id: int, *, masks: bool = True) -> UnitChoice:
@@ -145,7 +155,7 @@ class Chooser:
         statuses = table["status"].to_pylist()
         good = np.array([status in LABELED for status in statuses], np.bool_)
         if self._where is not None:
-            good &= self._where.rows(table)
+            good &= self._where.rows(widened(table, self._keep, self._optional) if self._optional else table)
         every = DetectionsColumn(table).per_row(masks=masks)
         plain = table.drop_columns(["detections"]).to_pylist()
         chosen = []

@@ -21,12 +21,13 @@ class Where:
     Args:
         condition: e.g. `width >= 640 and len(detections) > 2`; thresholds are not applied yet.
         keep: the columns that the user kept, beside those of every run.
+        columns: the optional ones of the run; in the rows of every unit that it is given.
 
     Raises:
         Refused: DuckDB cannot read the condition; its own words say why.
     """
 
-    def __init__(self, condition: str, keep: Sequence[str] = ()) -> None:
+    def __init__(self, condition: str, keep: Sequence[str] = (), columns: Sequence[str] = ()) -> None:
         self._condition = condition
         self._connection = duckdb.connect(config={"enable_external_access": False, "threads": 1})
         self._query = f'select "{_ROW}" from rows where (\n{condition}\n)'
@@ -36,7 +37,7 @@ class Where:
             duckdb.extract_statements(f"select\n{condition}\n")  # "1=1) union all (..." is one in brackets alone
         except duckdb.Error as error:
             raise self._refusal(error) from None
-        self.rows(schema(keep).empty_table())
+        self.rows(schema(keep, columns).empty_table())
 
     def rows(self, table: pa.Table) -> npt.NDArray[np.bool_]:
         """(rows,) where the condition is true; null counts as false.

@@ -10,7 +10,8 @@ from typing import Any
 from labeler import storage
 from labeler.checkpoints import Checkpoint, DetectorCheckpoint
 from labeler.config import ROWS, Config, DetectConfig, marked
-from labeler.labels.records import DECODING_VERSION, SCHEMA_VERSION
+from labeler.labels.extensions import schema_fields
+from labeler.labels.records import DECODING_VERSION
 from labeler.prompts import Family, ImageRule, Planner, PromptPlan, UserModule
 from labeler.prompts.families import DEFAULT
 from labeler.shards import READER_VERSION
@@ -45,7 +46,7 @@ def fingerprint_fields(
         "input.keep": list(config.input.keep),
         "input.image_column": config.input.image_column,
         "reader_version": READER_VERSION,
-        "schema_version": SCHEMA_VERSION,
+        **schema_fields(()),
     }
 
 

@@ -37,6 +37,7 @@ class DetectorRecipe:
         family: of the checkpoint; carried, because a worker has not imported every module that defines one.
         digest: that the checkpoint has to have there, too.
         place: what the model runs on, and how.
+        only: as of `Job`.
     """
 
     family: Family
@@ -48,6 +49,7 @@ class DetectorRecipe:
     detect: DetectConfig
     threads: int | None = None
     s3: storage.S3Rules = storage.NO_S3_RULES
+    only: tuple[int, ...] | None = None
 
     def find(self) -> DetectorCheckpoint:
         """The checkpoint as it is found here. Refused where it is not, or is another."""
@@ -60,7 +62,9 @@ class DetectorRecipe:
         from labeler.detectors.batched import BatchedDetector
 
         checkpoint = self.find()
-        return BatchedDetector(checkpoint, self.plan, model=self.place, detect=self.detect, threads=self.threads)
+        return BatchedDetector(
+            checkpoint, self.plan, model=self.place, detect=self.detect, threads=self.threads, only=self.only
+        )
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe |
         "s3": s3_rules(config, job.own),
     }
     if checkpoint.module is None:
-        return DetectorRecipe(family=checkpoint.family, plan=job.plan, **settings)
+        return DetectorRecipe(family=checkpoint.family, plan=job.plan, only=job.only, **settings)
     prompts = as_stored(job.plan.to_json())
     return ModuleRecipe(module=checkpoint.module, prompts=prompts, vocabulary=job.vocabulary, **settings)
 

@@ -17,7 +17,7 @@ from labeler.config import OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, redacted, rule_of
 from labeler.labels.records import LABELS
-from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, UserModule, refused_crops
+from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, Reviser, UserModule, refused_crops
 from labeler.prompts.family import Planner
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
@@ -46,6 +46,7 @@ class Job:
         segmenter: the checkpoint that makes masks, None where none are made.
         mask_phrases: what it is asked for, where it looks for phrases (SAM 3).
         own: run folders that it derives from.
+        only: the passes of the plan that are run; None for all.
     """
 
     config: Config
@@ -56,6 +57,7 @@ class Job:
     segmenter: SegmenterCheckpoint | None = None
     mask_phrases: PhrasePasses | None = None
     own: tuple[str, ...] = ()
+    only: tuple[int, ...] | None = None
 
     @property
     def detector(self) -> DetectorCheckpoint:
@@ -104,12 +106,15 @@ class Names:
     phrases: PhrasePasses | None
 
 
-def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Sequence[str] = ()) -> Job:
+def resolve_job(
+    config: Config, vocabulary: Vocabulary | None = None, own: Sequence[str] = (), plan: PromptPlan | None = None
+) -> Job:
     """Find and check vocabulary, checkpoint and prompts of a configuration.
 
     Args:
         vocabulary: that of a run, in the place of what the configuration names.
         own: as of `Job`.
+        plan: that of a run, in the place of one that is packed now; taken where plans can be revised.
 
     Raises:
         Refused: anything is missing, unreadable or contradictory; nothing has been written.
@@ -121,6 +126,13 @@ def resolve_job(config: Config, vocabulary: Vocabulary | None = None, own: Seque
     names = resolve_names(config, vocabulary, own)  # so that they fail before a download
     if vocabulary is None:
         _warn_of(names.vocabulary.doubts)
+    if plan is not None and isinstance(names.planner, Reviser):
+        names = replace(names, plan=plan)
+    return job_of(names, own)
+
+
+def job_of(names: Names, own: Sequence[str]) -> Job:
+    """Find the weights for what a configuration looks for, and make a job of it. Args and Raises: of `resolve_job`."""
     config = _with_unit(names.config, names.plan)
     checkpoint = resolve(model_uri(config.model_name), revision=config.model.revision, module=names.module)
     segmenter = resolve_masks(config)
@@ -166,7 +178,8 @@ def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
     Args:
         own: runs that it derives from, which are not read as the input is.
     """
-    named = config.vocabulary if isinstance(config.vocabulary, str) else ""
+    spec = config.vocabulary.get("name") if isinstance(config.vocabulary, dict) else config.vocabulary
+    named = spec if isinstance(spec, str) else ""
     checkpoints = {config.model.name: config.model.s3} if config.model.name else {}
     checkpoints |= {config.masks.model: config.masks.s3} if config.masks else {}
     return storage.input_rules(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from labeler.labels.extensions import Values, absent, in_order
 from labeler.labels.masks import Mask
 
 
@@ -22,6 +23,7 @@ class Detections:
         category_ids: (n,) int32, the vocabulary's own ids.
         chunks: (n,) int16, the prompt chunk each detection came from.
         masks: (n,) `Mask` or None each, at the upright image's size; None where no detection has one.
+        more: (n,) each, optional columns by name, with null as in `extensions.absent`; most runs have none.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -29,6 +31,7 @@ class Detections:
     category_ids: npt.NDArray[np.int32]
     chunks: npt.NDArray[np.int16]
     masks: npt.NDArray[np.object_] | None = None
+    more: Mapping[str, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -37,6 +40,9 @@ class Detections:
             raise ValueError(f"detections need boxes (n, 4) and three arrays (n,), got shapes {got}")
         if self.masks is not None and self.masks.shape != (n,):
             raise ValueError(f"detections need a mask or None for each of {n}, got shape {self.masks.shape}")
+        for name, values in self.more.items():
+            if values.shape != absent(name, n).shape:
+                raise ValueError(f"detections need {name} for each of {n}, got shape {values.shape}")
 
     @staticmethod
     def of(boxes: Any, scores: Any, category_ids: Any, chunks: Any | None = None) -> Detections:
@@ -64,6 +70,7 @@ class Detections:
             np.concatenate([p.category_ids for p in parts]),
             np.concatenate([p.chunks for p in parts]),
             _concat_masks(parts),
+            _concat_more(parts),
         )
 
     def with_masks(self, masks: Sequence[Mask | None]) -> Detections:
@@ -87,7 +94,9 @@ class Detections:
     def __getitem__(self, index: Any) -> Detections:
         """Rows by boolean mask, index array or slice."""
         masks = None if self.masks is None else self.masks[index]
-        return Detections(self.boxes[index], self.scores[index], self.category_ids[index], self.chunks[index], masks)
+        more = {name: values[index] for name, values in self.more.items()}
+        plain = (self.boxes[index], self.scores[index], self.category_ids[index], self.chunks[index])
+        return Detections(*plain, masks, more)
 
     def order(self) -> npt.NDArray[np.intp]:
         """(n,) places by falling score; ties by category id, then by box: the order never depends on the batch."""
@@ -112,3 +121,9 @@ def _concat_masks(parts: Sequence[Detections]) -> npt.NDArray[np.object_] | None
     if all(part.masks is None for part in parts):
         return None
     return np.concatenate([np.full(len(p), None, np.object_) if p.masks is None else p.masks for p in parts])
+
+
+def _concat_more(parts: Sequence[Detections]) -> dict[str, Values]:
+    """Every column that any part has; null where a part has it not."""
+    names = in_order({name for part in parts for name in part.more})
+    return {name: np.concatenate([part.more.get(name, absent(name, len(part))) for part in parts]) for name in names}

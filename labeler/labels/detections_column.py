@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from labeler.labels import extensions
 from labeler.labels.detections import Detections
 from labeler.labels.masks import Mask
 
@@ -34,12 +36,35 @@ DETECTION = pa.struct(
         pa.field("mask", MASK),
     ]
 )
-DETECTIONS = pa.list_(pa.field("element", DETECTION, nullable=False))
-DETECTIONS_1 = pa.list_(  # schema version 1: masks without a quality
-    pa.field("element", pa.struct([*list(DETECTION)[:-1], pa.field("mask", pa.struct(list(MASK)[:2]))]), nullable=False)
-)
-DETECTION_BARE = pa.struct(list(DETECTION)[:-1])  # without a mask
+_BARE = list(DETECTION)[:-1]  # without a mask
+_MASK_1 = pa.struct(list(MASK)[:2])  # schema version 1: without a quality
 SIDES = ("x_min", "y_min", "x_max", "y_max")
+
+
+def detections_type(columns: Sequence[str] = ()) -> pa.DataType:
+    """The type of the column, with these optional columns of detections; names of images' columns are passed over."""
+    struct = pa.struct([*DETECTION, *extensions.detection_fields(columns)])
+    return pa.list_(pa.field("element", struct, nullable=False))
+
+
+DETECTIONS = detections_type()
+
+
+def is_detections(found: pa.DataType) -> bool:
+    """Whether a column of this type can be read: of any schema version, with or without masks or optional columns."""
+    if not pa.types.is_list(found) or not pa.types.is_struct(found.value_type):
+        return False
+    fields = {field.name: field.type for field in found.value_type}
+    mask, optional = fields.pop("mask", MASK), [name for name in fields if name in extensions.OF_DETECTIONS]
+    expected = pa.struct([*_BARE, *extensions.detection_fields(optional)])
+    plain = pa.struct([pa.field(field.name, fields[field.name], field.name in optional) for field in found.value_type
+                       if field.name in fields])  # fmt: skip
+    return bool(plain.equals(expected)) and (mask.equals(MASK) or mask.equals(_MASK_1))
+
+
+def has_masks(found: pa.DataType) -> bool:
+    """Whether a column of this type has the field for masks."""
+    return bool(found.value_type.get_field_index("mask") >= 0)
 
 
 class DetectionsColumn:
@@ -71,7 +96,12 @@ class DetectionsColumn:
     def detections(self) -> Detections:
         """(n,) all detections, one row's after the other's, without masks."""
         boxes = np.stack([self._field(side) for side in SIDES], 1)
-        return Detections.of(boxes, self._field("score"), self.category_ids, self._field("chunk"))
+        plain = Detections.of(boxes, self._field("score"), self.category_ids, self._field("chunk"))
+        names = [field.name for field in self._values.type if field.name in extensions.OF_DETECTIONS]
+        if not names:
+            return plain
+        more = {name: extensions.from_arrow(name, pc.struct_field(self._values, name)) for name in names}
+        return replace(plain, more=more)
 
     def masks(self, chosen: npt.NDArray[np.bool_] | None = None) -> list[Mask | None] | None:
         """The mask of each detection, or of each chosen one of the n; None where none of them has one."""
@@ -88,9 +118,13 @@ class DetectionsColumn:
         return [everything[start:stop] for start, stop in zip(ends - self.lengths, ends, strict=True)]
 
 
-def to_column(per_row: Sequence[Detections]) -> pa.ListArray:
-    """The column of the detections of each row; nothing is inferred, so empty lists are safe."""
-    everything = Detections.concat(per_row)
+def to_column(per_row: Sequence[Detections], columns: Sequence[str] = ()) -> pa.ListArray:
+    """The column of the detections of each row; nothing is inferred, so empty lists are safe.
+
+    Args:
+        columns: the optional ones to write; others that the detections have are left out.
+    """
+    everything, kind = Detections.concat(per_row), detections_type(columns)
     offsets = np.array([0, *itertools.accumulate(map(len, per_row))], np.int32)
     boxes = np.ascontiguousarray(everything.boxes.T)  # (4, n)
     structs = pa.StructArray.from_arrays(
@@ -100,10 +134,15 @@ def to_column(per_row: Sequence[Detections]) -> pa.ListArray:
             *(pa.array(side, pa.float32()) for side in boxes),
             pa.array(everything.chunks, pa.int16()),
             _mask_column(everything),
+            *(_optional_column(everything, field.name) for field in extensions.detection_fields(columns)),
         ],
-        fields=list(DETECTION),
+        fields=list(kind.value_type),
     )
-    return pa.ListArray.from_arrays(pa.array(offsets), structs, type=DETECTIONS)
+    return pa.ListArray.from_arrays(pa.array(offsets), structs, type=kind)
+
+
+def _optional_column(detections: Detections, name: str) -> pa.Array:
+    return extensions.to_arrow(name, detections.more.get(name, extensions.absent(name, len(detections))))
 
 
 def mask_value(mask: Mask) -> dict[str, Any]:

@@ -10,13 +10,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from labeler.labels import extensions
 from labeler.labels.detections import Detections
-from labeler.labels.detections_column import DETECTION_BARE, DETECTIONS, DETECTIONS_1, DetectionsColumn, to_column
+from labeler.labels.detections_column import (
+    DETECTIONS,
+    DetectionsColumn,
+    detections_type,
+    has_masks,
+    is_detections,
+    to_column,
+)
 from labeler.labels.mask_runs import each_fills
 from labeler.parquet_bytes import open_parquet, read_columns, read_parquet
 
-SCHEMA_VERSION = 2  # 2: masks have a quality
-READABLE_VERSIONS = frozenset({1, 2})
 # Raise when the same bytes, model and prompts would give other rows: decoding, scoring, merging, rounding.
 DECODING_VERSION = 2
 
@@ -55,7 +61,11 @@ LABELS = pa.schema(
 
 @dataclass(frozen=True)
 class Row:
-    """One input image's outcome: exactly one per image, whatever happened to it."""
+    """One input image's outcome: exactly one per image, whatever happened to it.
+
+    Attributes:
+        asked, review: optional columns, as `extensions.OF_IMAGES` says; None for null.
+    """
 
     image_key: str
     shard_id: str
@@ -72,38 +82,79 @@ class Row:
     error: str | None = None
     detections: Detections = field(default_factory=Detections.empty)
     kept: Mapping[str, str | None] = field(default_factory=dict)
+    asked: Sequence[int] | None = None
+    review: str | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
 
 
-def schema(keep: Sequence[str] = ()) -> pa.Schema:
-    """The labels schema with the columns the user keeps appended, as strings."""
-    clash = sorted(set(keep) & set(LABELS.names))
+def schema(keep: Sequence[str] = (), columns: Sequence[str] = ()) -> pa.Schema:
+    """The labels schema, then the optional columns of images, then the columns the user keeps, as strings.
+
+    Args:
+        columns: the optional ones, of images and of detections; see `extensions`.
+    """
+    optional = extensions.image_fields(columns)
+    clash = sorted(set(keep) & {*LABELS.names, *(field.name for field in optional)})
     if clash:
         raise ValueError(f"kept column {clash[0]!r} has the name of a labels column")
-    return pa.schema([*LABELS, *(pa.field(name, pa.string()) for name in keep)])
+    plain = LABELS.set(
+        LABELS.get_field_index("detections"), pa.field("detections", detections_type(columns), nullable=False)
+    )
+    return pa.schema([*plain, *optional, *(pa.field(name, pa.string()) for name in keep)])
 
 
-def rows_to_table(rows: Sequence[Row], keep: Sequence[str] = ()) -> pa.Table:
-    """Rows as an Arrow table of exactly `schema(keep)`; nothing is inferred, so empty lists are safe."""
-    plain = [name for name in LABELS.names if name != "detections"]
-    columns: list[pa.Array] = [
-        pa.array([getattr(row, name) for row in rows], LABELS.field(name).type) for name in plain
-    ]
-    columns.append(to_column([row.detections for row in rows]))
-    columns += [pa.array([row.kept.get(name) for row in rows], pa.string()) for name in keep]
-    return pa.Table.from_arrays(columns, schema=schema(keep))
+def rows_to_table(rows: Sequence[Row], keep: Sequence[str] = (), columns: Sequence[str] = ()) -> pa.Table:
+    """Rows as an Arrow table of exactly `schema(keep, columns)`; nothing is inferred, so empty lists are safe."""
+    whole = schema(keep, columns)
+    arrays = []
+    for wanted in whole:
+        if wanted.name == "detections":
+            arrays.append(to_column([row.detections for row in rows], columns))
+        elif wanted.name in keep:
+            arrays.append(pa.array([row.kept.get(wanted.name) for row in rows], wanted.type))
+        else:
+            arrays.append(pa.array([getattr(row, wanted.name) for row in rows], wanted.type))
+    return pa.Table.from_arrays(arrays, schema=whole)
 
 
-def complete_table(rows: Sequence[Row], keep: Sequence[str], others: pa.Table | None) -> pa.Table:
-    """The table of a whole unit by index: rows, and `others` that are taken over as they are."""
-    table = rows_to_table(rows, keep)
+def complete_table(
+    rows: Sequence[Row], keep: Sequence[str], others: pa.Table | None, columns: Sequence[str] = ()
+) -> pa.Table:
+    """The table of a whole unit by index: rows, and `others` that are taken over as they are.
+
+    Args:
+        columns: the optional ones of the run; those that `others` have are there in any case.
+    """
     if others is None:
-        return table
-    plain = others.select(table.schema.names).replace_schema_metadata(None).cast(schema(keep))
-    return pa.concat_tables([table, plain]).sort_by("index").combine_chunks()
+        return rows_to_table(rows, keep, columns)
+    columns = extensions.in_order({*columns, *columns_of(others, keep)})
+    table = rows_to_table(rows, keep, columns)
+    return pa.concat_tables([table, widened(others, keep, columns)]).sort_by("index").combine_chunks()
+
+
+def places_of(table: pa.Table) -> list[Row]:
+    """What is left of rows once their images are removed."""
+    places = table.select(["image_key", "shard_id", "index", "uri"]).to_pylist()
+    return [Row(**place, status="removed") for place in places]
+
+
+def columns_of(table: pa.Table, keep: Sequence[str]) -> tuple[str, ...]:
+    """The optional columns that a table of a run's rows has; one that the user keeps is none, whatever its name."""
+    of_images = [name for name in table.schema.names if name in extensions.OF_IMAGES and name not in keep]
+    of_detections = [field.name for field in table.schema.field("detections").type.value_type]
+    return extensions.in_order([*of_images, *(name for name in of_detections if name in extensions.OF_DETECTIONS)])
+
+
+def widened(table: pa.Table, keep: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """Whole rows in the schema of a run with these optional columns; those that they have not are null."""
+    whole = schema(keep, columns)
+    for wanted in extensions.image_fields(columns):
+        if wanted.name not in table.schema.names:
+            table = table.append_column(wanted, pa.nulls(len(table), wanted.type))
+    return table.select(whole.names).replace_schema_metadata(None).cast(whole)
 
 
 def table_to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
@@ -140,7 +191,7 @@ def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
             at = table.schema.get_field_index(wanted.name)
             if at < 0 or not _holds(table.schema.field(at).type, wanted.type):
                 raise pa.ArrowInvalid(f"it has no column {wanted.name} of type {wanted.type}")
-    if "detections" in table.schema.names and not _is_bare(table["detections"].type):
+    if "detections" in table.schema.names and has_masks(table["detections"].type):
         _require_filled(table["detections"])
     return table
 
@@ -202,19 +253,18 @@ def unit_extent(data: bytes) -> UnitExtent:
 
 def _holds(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of a type are read as those of another."""
-    return bool(found.equals(wanted)) or (
-        wanted.equals(DETECTIONS) and (bool(found.equals(DETECTIONS_1)) or _is_bare(found))
-    )
+    return bool(found.equals(wanted)) or (wanted.equals(DETECTIONS) and is_detections(found))
 
 
-def _is_bare(found: pa.DataType) -> bool:
-    return pa.types.is_list(found) and bool(found.value_type.equals(DETECTION_BARE))
+def table_to_rows(table: pa.Table, keep: Sequence[str] = ()) -> list[Row]:
+    """The rows of a labels table; columns beyond the schema are optional ones, and what the user keeps.
 
-
-def table_to_rows(table: pa.Table) -> list[Row]:
-    """The rows of a labels table; columns beyond the schema are what the user keeps."""
-    plain = [name for name in LABELS.names if name != "detections"]
-    kept = [name for name in table.schema.names if name not in LABELS.names]
+    Args:
+        keep: what the user keeps; needed where that has the name of an optional column.
+    """
+    optional = [name for name in columns_of(table, keep) if name in extensions.OF_IMAGES]
+    plain = [*(name for name in LABELS.names if name != "detections"), *optional]
+    kept = [name for name in table.schema.names if name not in (*LABELS.names, *optional)]
     return [
         Row(**{name: row[name] for name in plain}, detections=found, kept={name: row[name] for name in kept})
         for row, found in zip(

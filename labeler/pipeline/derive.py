@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
@@ -13,7 +13,9 @@ from labeler.errors import Refused
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import masks_fields
 from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_masks, s3_rules
+from labeler.labels.extensions import schema_fields
 from labeler.labels.records import STATUSES
+from labeler.labels.revised import Change
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
 from labeler.pipeline.startup import Startup
@@ -24,12 +26,50 @@ from labeler.runs.overlay.derived import count_unselected, describe_unselected, 
 from labeler.terminal import message_console
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A derived run and what it derives from, as they are now.
+
+    Attributes:
+        run: None where there is none yet.
+        below: what it derives from, which is complete.
+        before: the run, as it was listed.
+    """
+
+    job: Job
+    run: Run | None
+    below: Snapshot
+    before: Snapshot | None
+
+
+def open_derived(parent: Run, job: Job, redone: Sequence[str]) -> Opened:
+    """Look at a run and at what was derived from it by the same job so far.
+
+    Args:
+        job: its output is the derived run; comes back with a fingerprint that names the parent and `redone` statuses.
+
+    Raises:
+        Refused: the run is incomplete, or the output holds something else.
+    """
+    of_parent = {**schema_fields(parent.columns), "parent": parent.manifest.run_id, "redo": list(redone)}
+    job = replace(job, fields={**job.fields, **of_parent})
+    below = read_snapshot(parent)
+    if below.left:
+        raise Refused(f"run {storage.redact(parent.uri)} has {len(below.left)} unfinished shards; finish it first")
+    run = open_run(job.config.output.uri)
+    if run is not None:
+        run.require_fingerprint(job.fields)
+    before = Snapshot(run, below.plan, read_progress(run, len(below.plan))) if run is not None else None
+    return Opened(job, run, below, before)
+
+
 def derive(
     parent: Run,
     job: Job,
     statuses: Collection[str],
     *,
     keep_detections: bool = False,
+    change: Change | None = None,
     make_detector: Callable[[], Detector] | None = None,
     console: Console | None = None,
 ) -> Outcome | None:
@@ -37,7 +77,7 @@ def derive(
 
     Args:
         job: what to do; its output is the derived run, whose fingerprint also names the parent and `statuses`.
-        keep_detections: as `Redo`.
+        keep_detections, change: as `Redo`; with `change` the derived run writes every unit.
 
     Returns:
         None where no row has such a status, and nothing was written.
@@ -47,20 +87,14 @@ def derive(
         Incomplete: as `label`.
     """
     output, redone = job.config.output.uri, tuple(sorted(statuses))
-    job = replace(job, fields={**job.fields, "parent": parent.manifest.run_id, "redo": list(redone)})
+    whole = change is not None
     with refusals():
-        below = read_snapshot(parent)
-        plan = below.plan
-        if below.left:
-            raise Refused(f"run {storage.redact(parent.uri)} has {len(below.left)} unfinished shards; finish it first")
-        run = open_run(output)
-        if run is not None:
-            run.require_fingerprint(job.fields)
-        chosen: Selection = {} if run is not None else select_units(below, statuses)
-        before = Snapshot(run, plan, read_progress(run, len(plan))) if run is not None else None
-        work = before.left if before is not None else [p for p in plan if p.shard_id in chosen]
+        opened = open_derived(parent, job, redone)
+        job, run, below, before = opened.job, opened.run, opened.below, opened.before
+        chosen: Selection = {} if run is not None or whole else select_units(below, statuses)
+        work = before.left if before is not None else [p for p in below.plan if whole or p.shard_id in chosen]
         unselected = count_unselected(run, below) if run is not None else 0
-    if run is None and not chosen:
+    if run is None and not chosen and not whole:
         return None
     console = console or message_console()
     if run is not None and unselected:
@@ -68,7 +102,7 @@ def derive(
         if not work:
             raise Refused(f"run {storage.redact(output)} is complete, but {said}")
         console.print(f"warning: {said}", markup=False, soft_wrap=True)
-    new = new_run(job, parent=parent, selection=chosen)
+    new = new_run(job, parent=parent, selection=chosen, whole=whole)
     with Startup(console) as startup:
         return carry_out(
             job,
@@ -79,7 +113,7 @@ def derive(
             make_detector=make_detector,
             console=console,
             startup=startup,
-            redo=Redo(tuple(folder for folder, _ in below.progress.folders), redone, keep_detections),
+            redo=Redo(tuple(folder for folder, _ in below.progress.folders), redone, keep_detections, change),
         )
 
 
@@ -118,10 +152,11 @@ def retry(
     if unknown:
         raise Refused(f"status {unknown[0]!r} cannot be retried; known here: {', '.join(RETRIED)}")
     parent.require_reader()
-    job = resolve_job(config_of(parent, output, overrides), parent.vocabulary(), parent.lineage)
+    job = resolve_job(config_of(parent, output, overrides), parent.vocabulary(), parent.lineage, parent.prompts())
     recorded = parent.manifest.fingerprint_fields
     inherited = {name: value for name, value in recorded.items() if name not in job.fields}  # a derived parent's own
-    parent.require_fingerprint({**job.fields, **inherited, **{name: recorded[name] for name in _RETRY_MAY_DIFFER}})
+    same = {**inherited, **schema_fields(parent.columns), **{name: recorded[name] for name in _RETRY_MAY_DIFFER}}
+    parent.require_fingerprint({**job.fields, **same})
     return derive(parent, job, statuses, make_detector=make_detector, console=console)
 
 

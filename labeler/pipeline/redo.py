@@ -1,4 +1,4 @@
-"""Making some rows of a committed unit anew: which of its images, and what is taken over as it is."""
+"""Making some rows of a committed unit anew: which of its images, and what becomes of their earlier rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from labeler import storage
 from labeler.errors import LabelerError
 from labeler.labels.records import Row, table_to_rows
+from labeler.labels.revised import CUT, Change
 from labeler.runs import layout, read_unit_file
 from labeler.shards import Unit
 
@@ -21,23 +22,31 @@ class Todo:
 
     Attributes:
         others: the rows of all its other images.
-        earlier: by index, rows of the images to do whose detections stay.
+        earlier: by index, rows of the images to do of which something stays.
+        change: what becomes of those; None: all stays but masks, whatever became of the image now.
     """
 
     unit: Unit
     others: pa.Table | None = None
     earlier: Mapping[int, Row] = field(default_factory=dict)
+    change: Change | None = None
 
     def settle(self, rows: Sequence[Row]) -> list[Row]:
-        """The new rows; where detections stay, all stays but masks, whatever became of the image now."""
-        return [self._settle(row, self.earlier.get(row.index)) for row in rows]
+        """The rows of the unit's images, of what was found in them now and of what stays."""
+        settle = _with_masks if self.change is None else self.change.apply
+        return [settle(row, self.earlier[row.index]) if row.index in self.earlier else row for row in rows]
 
-    def _settle(self, row: Row, earlier: Row | None) -> Row:
-        if earlier is None:
-            return row
-        if row.status == "labeled":
-            return replace(earlier, detections=row.detections, error=row.error)
-        return replace(earlier, error=f"no masks: {row.error or row.status}")
+
+def _with_masks(row: Row, earlier: Row) -> Row:
+    """The earlier row with masks; a mark that boxes may be missing stays, and what is said of masks follows it."""
+    marks = [CUT] if (earlier.error or "").startswith(CUT) else []
+    if row.status == "labeled":
+        return replace(earlier, detections=row.detections, error=_joined(*marks, row.error))
+    return replace(earlier, error=_joined(*marks, f"no masks: {row.error or row.status}"))
+
+
+def _joined(*reasons: str | None) -> str | None:
+    return "; ".join(reason for reason in reasons if reason) or None
 
 
 @dataclass(frozen=True)
@@ -47,21 +56,26 @@ class Redo:
     Attributes:
         folders: of the run that the new one derives from, and of those that that one derives from.
         keep_detections: they get something more (masks); nothing is detected.
+        change: of a changed vocabulary: what becomes of the rows besides what is detected now.
     """
 
     folders: tuple[str, ...]
     statuses: tuple[str, ...]
     keep_detections: bool = False
+    change: Change | None = None
 
-    def of(self, unit: Unit) -> Todo:
+    def of(self, unit: Unit, keep: Sequence[str] = ()) -> Todo:
         """What to do of a unit that was read again.
+
+        Args:
+            keep: as of `table_to_rows`.
 
         Raises:
             LabelerError: an image is not where its row says.
         """
         rows = read_unit_file(self._uri(unit))
         again = pc.is_in(rows["status"], value_set=pa.array(self.statuses, pa.string()))
-        earlier = {row.index: row for row in table_to_rows(rows.filter(again))}
+        earlier = {row.index: row for row in table_to_rows(rows.filter(again), keep)}
         keys = {index: row.image_key for index, row in earlier.items()}
         items = tuple(item for item in unit.items if keys.get(item.index) == item.key)
         if len(items) < len(earlier):
@@ -69,6 +83,8 @@ class Redo:
                 f"unit {unit.unit} of shard {unit.shard_id} does not hold the images that its rows name any more"
             )
         others = rows.filter(pc.invert(again))
+        if self.change is not None:
+            return Todo(replace(unit, items=items), others, earlier, self.change)
         if not self.keep_detections:
             return Todo(replace(unit, items=items), others)
         items = tuple(replace(item, found=earlier[item.index].detections) for item in items)

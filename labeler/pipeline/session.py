@@ -92,17 +92,13 @@ def carry_out(
     if run is not None and not work:
         console.print(f"run {run.manifest.run_id} is complete already; nothing to do", markup=False)
         write_excluded(run, excluded)  # what is labeled by now is named at the end
-        return _finish(before or read_snapshot(run))
+        return finish(before or read_snapshot(run))
     budget.require_room(job.unit_seconds)
     startup.step("starting Ray" if starts_ray(job.config.ray.address) else "joining the Ray cluster")
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         storage.check_put_if_absent(output, single_writer=single_writer)
-    if run is not None and (changed := run.changed_versions(package_versions())):
-        console.print(
-            f"warning: the run was started with {changed}; rows of both may differ a little",
-            markup=False,
-            soft_wrap=True,
-        )
+    if run is not None:
+        warn_of_versions(run, "the run", console)
     patience, spending = CapacityWait(job.config.ray.start_timeout_s, console), Spending(budget)
     with stopping() as signals, _cluster(job, console, signals) as started_here:
         with refusals():
@@ -127,7 +123,21 @@ def carry_out(
         settings = _worker_settings(run, job, workers, make_detector, redo)
         with announcing_loss(workers, waits_s, console), spending.watched(workers, signals, console):
             progress = _work(snapshot, job, workers, settings, console, startup, spending)
-        return _finish(replace(snapshot, progress=progress))
+        return finish(replace(snapshot, progress=progress))
+
+
+def warn_of_versions(run: Run, name: str, console: Console) -> None:
+    """Say which packages that decide pixels and scores are others than those that a run has rows of.
+
+    Args:
+        name: of the run, for people.
+    """
+    if changed := run.changed_versions(package_versions()):
+        console.print(
+            f"warning: {name} was started with {changed}; rows of both may differ a little",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def new_run(job: Job, **more: Any) -> NewRun:
@@ -270,6 +280,7 @@ def _worker_settings(
         keep=config.input.keep,
         max_detections=config.detect.max_detections,
         single_writer=config.output.single_writer,
+        columns=run.columns,
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,
         needs_cuda=_needs_cuda(job, workers, make_detector),
@@ -281,7 +292,7 @@ def _images(
     run: Run, plan: Sequence[PlannedShard], progress: Progress, console: Console
 ) -> tuple[Mapping[str, int | None], int]:
     """(images to label of each shard, how many of all earlier sessions did)."""
-    if run.parent is None:
+    if run.parent is None or run.manifest.whole:
         return progress.images_per_shard(plan), _images_committed(plan, progress, console)
     chosen = read_selection(run)
     done = sum(n for shard, units in chosen.items() for unit, n in units.items() if progress.has(shard, unit))
@@ -317,7 +328,7 @@ def _images_of_unit(uri: str) -> int | StorageError:
         return error
 
 
-def _finish(snapshot: Snapshot) -> Outcome:
+def finish(snapshot: Snapshot) -> Outcome:
     run, report = snapshot.run, build_report(snapshot)
     storage.put(run.path(layout.REPORT), readable_json(report.to_dict()))
     if not report.images:

@@ -53,6 +53,7 @@ class WorkerSettings:
     Attributes:
         labeler: makes what labels, in the actor; without a detector where detections are kept, see `Redo`.
         metadata: goes into every unit file, beside what the detector says of itself.
+        columns: the optional ones of the run.
         redo: of a derived run: which rows are made anew.
         stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
         needs_cuda: GPUs are reserved for its models: one whose torch cannot use them does not start.
@@ -65,6 +66,7 @@ class WorkerSettings:
     keep: tuple[str, ...]
     max_detections: int
     single_writer: bool = False
+    columns: tuple[str, ...] = ()
     redo: Redo | None = None
     stall_timeout_s: float = 900.0
     needs_cuda: bool = False
@@ -250,7 +252,7 @@ def _reason_of(error: Exception) -> str:
 
 def todo_of(settings: WorkerSettings, unit: Unit) -> Todo:
     """What of a unit is to be labeled: all of it, but for derived runs."""
-    return Todo(unit) if settings.redo is None else settings.redo.of(unit)
+    return Todo(unit) if settings.redo is None else settings.redo.of(unit, settings.keep)
 
 
 def commit(
@@ -268,7 +270,7 @@ def commit(
     """
     start = time.perf_counter()
     unit, rows = todo.unit, todo.settle(rows)
-    table = complete_table(rows, settings.keep, todo.others)
+    table = complete_table(rows, settings.keep, todo.others, settings.columns)
     retries, now = storage.take_retries(), time.time()
     work = replace(work, retries=work.retries + retries)
     metadata = {**settings.metadata, **description, **work.to_metadata(), **stamp(now)}

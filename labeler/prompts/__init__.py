@@ -1,7 +1,17 @@
 """A vocabulary as what a detector reads: families of detectors, how they take images, and their prompt plans."""
 
 from labeler.prompts.families import architecture_of, find_family, plan_from_json, register
-from labeler.prompts.family import Cost, Family, Planner, PlanReport, PromptPlan, find_problems, refused_crops
+from labeler.prompts.family import (
+    Cost,
+    Family,
+    Planner,
+    PlanReport,
+    PromptPlan,
+    Reviser,
+    Revision,
+    find_problems,
+    refused_crops,
+)
 from labeler.prompts.image_rule import ImageRule
 from labeler.prompts.module_family import ModuleFamily, StoredPlan
 from labeler.prompts.user_module import UserModule
@@ -14,6 +24,8 @@ __all__ = [
     "PlanReport",
     "Planner",
     "PromptPlan",
+    "Reviser",
+    "Revision",
     "StoredPlan",
     "UserModule",
     "architecture_of",

@@ -85,6 +85,36 @@ class Planner(Protocol):
         """The plan for a vocabulary. Refused, with every problem that `check` finds."""
 
 
+@dataclass(frozen=True)
+class Revision:
+    """A plan that was given another vocabulary, and what becomes of the detections that were made with it.
+
+    Attributes:
+        plan: the revised one.
+        new_passes: those of `plan` that have to be run; the others were, with the same text.
+        category_ids: category id of a kept detection -> its id now; detections of all others are dropped.
+        passes: pass of the earlier plan -> the same one in `plan`.
+        exact: whether the kept passes are padded as they were: if not, running them again may round scores otherwise.
+    """
+
+    plan: PromptPlan
+    new_passes: tuple[int, ...]
+    category_ids: Mapping[int, int]
+    passes: Mapping[int, int]
+    exact: bool
+
+
+@runtime_checkable
+class Reviser(Protocol):
+    """A planner whose plans can be given another vocabulary, because some of its passes stay as they were."""
+
+    def plan(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> PromptPlan:
+        """As of `Planner`."""
+
+    def revise(self, plan: PromptPlan, vocabulary: Vocabulary, prompts: PromptsConfig) -> Revision:
+        """Give a plan of this planner another vocabulary. Refused where nothing of it can be kept."""
+
+
 @runtime_checkable
 class Owner(Protocol):
     """A planner whose checkpoint has a vocabulary of its own."""

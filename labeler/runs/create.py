@@ -30,7 +30,11 @@ _OURS = (
 
 @dataclass(frozen=True)
 class NewRun:
-    """Everything a run is created from: its plan, or for a derived run its parent and what of that is made anew."""
+    """Everything a run is created from: its plan, or for a derived run its parent and what of that is made anew.
+
+    Attributes:
+        whole: as of `Manifest`; then there is no selection.
+    """
 
     fields: Mapping[str, Any]  # of the fingerprint
     config: Mapping[str, Any]
@@ -41,6 +45,7 @@ class NewRun:
     skipped_files: Mapping[str, int] = field(default_factory=dict)  # listed beside the input, by extension
     parent: Run | None = None
     selection: Selection = field(default_factory=dict)
+    whole: bool = False
 
     def files(self) -> dict[str, bytes]:
         """Path in the run folder -> bytes, of what is written before the manifest beside the groups of image files."""
@@ -48,6 +53,8 @@ class NewRun:
             layout.VOCABULARY: readable_json(self.vocabulary.to_json()),
             layout.PROMPTS: readable_json(self.prompts.to_json()),
         }
+        if self.whole:
+            return common
         if self.parent is not None:
             return {layout.SELECTION: selection_bytes(self.selection), **common}
         return {
@@ -92,6 +99,7 @@ def create_run(uri: str, new: NewRun, *, single_writer: bool = False) -> Run:
         versions=new.versions,
         digests={name: digest_of(data) for name, data in files.items()},
         parent=new.parent,
+        whole=new.whole,
     )
     if new.parent is not None:  # so that what must reach every copy of a row finds this one
         storage.put(new.parent.path(layout.derived_file(manifest.run_id)), storage.redact(uri).encode())

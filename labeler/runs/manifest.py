@@ -12,7 +12,8 @@ from typing import Any
 from labeler import plain_json, storage
 from labeler.digests import canonical_json, digest_of, readable_json
 from labeler.errors import Refused
-from labeler.labels.records import DECODING_VERSION, READABLE_VERSIONS, SCHEMA_VERSION
+from labeler.labels.extensions import PLAIN_VERSION, READABLE_VERSIONS
+from labeler.labels.records import DECODING_VERSION
 from labeler.prompts import PromptPlan, StoredPlan, plan_from_json
 from labeler.runs import layout
 from labeler.shards import READER_VERSION
@@ -34,6 +35,7 @@ class Manifest:
         versions: packages and interpreter that created the run.
         digests: path in the run folder -> digest, of the files written beside the manifest.
         parent: of a derived run: {"uri", "run_id"} of the run whose rows it replaces in part.
+        whole: of a derived run: it writes every unit itself, because none of its parent's rows is one of its own.
     """
 
     run_id: str
@@ -44,7 +46,8 @@ class Manifest:
     digests: dict[str, str]
     created: str
     parent: dict[str, str] | None = None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = PLAIN_VERSION
+    whole: bool = False
 
     @staticmethod
     def new(
@@ -54,6 +57,7 @@ class Manifest:
         versions: Mapping[str, str],
         digests: Mapping[str, str],
         parent: Run | None = None,
+        whole: bool = False,
     ) -> Manifest:
         """A manifest with a fresh run id."""
         return Manifest(
@@ -65,10 +69,15 @@ class Manifest:
             digests=dict(digests),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             parent={"uri": storage.redact(parent.uri), "run_id": parent.manifest.run_id} if parent else None,
+            schema_version=fields.get("schema_version", PLAIN_VERSION),
+            whole=whole,
         )
 
     def to_json(self) -> bytes:
-        return readable_json(asdict(self))
+        values = asdict(self)
+        if not self.whole:  # labelers that do not know the key read all other runs
+            del values["whole"]
+        return readable_json(values)
 
     @staticmethod
     def from_json(data: bytes, *, uri: str) -> Manifest:
@@ -134,6 +143,11 @@ class Run:
     @property
     def keep(self) -> tuple[str, ...]:
         return tuple(self.manifest.config["input"]["keep"])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The optional columns of its rows, see `labels.extensions`; a unit file may lack those that are null in it."""
+        return tuple(self.manifest.fingerprint_fields.get("columns", ()))
 
     def verified(self, relative: str) -> bytes:
         """A file of the run; Refused when it is not as it was written with the manifest."""

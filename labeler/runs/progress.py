@@ -26,7 +26,8 @@ class Progress:
         units: what is committed.
         ends: shard id -> (units, images) of its end marker.
         folders: run folders and what lies there; of a unit that several have, the first one's counts.
-        pending: units that a derived run has yet to make anew; always empty otherwise.
+        pending: units that a derived run has yet to make anew; always empty otherwise. Of a run that writes every unit
+            itself they are not among `units`.
         sizes: shard id -> unit -> bytes of its file, of what lies in the run's own folder.
         marker_uris: of the end markers that are not empty: they count what their shards hold beside images.
     """
@@ -95,6 +96,10 @@ def read_progress(run: Run, shards: int = 0) -> Progress:
         return Progress(units, ends, ((run.uri, units),), marker_uris=marker_uris, sizes=sizes)
     below = read_progress(run.parent, shards)
     _require_within_ends(run, units, below.ends)
+    if run.manifest.whole:
+        missing = {shard_id: found - units.get(shard_id, NOTHING) for shard_id, found in below.units.items()}
+        pending = {shard_id: found for shard_id, found in missing.items() if found}
+        return Progress(units, below.ends, ((run.uri, units), *below.folders), pending, below.marker_uris, sizes)
     pending = {
         shard_id: left
         for shard_id, chosen in read_selection(run).items()

@@ -95,7 +95,9 @@ class ChunkNetwork:
 
     def encode_text(self) -> ChunkText:
         features = self.forward.encode_text(
-            [chunk.input_ids for chunk in self._prompts.chunks], whole=self._prompts.whole
+            [chunk.input_ids for chunk in self._prompts.chunks],
+            whole=self._prompts.whole,
+            least=self._prompts.padding.tokens,
         )
         width = features.token_mask.shape[1]
         return ChunkText(features, phrase_table(self._prompts, width, self.device, score=self._setup.score))

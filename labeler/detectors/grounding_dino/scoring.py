@@ -19,12 +19,12 @@ def phrase_table(prompts: Prompts, width: int, device: torch.device, *, score: s
         score: "mean" or "max" over the tokens of a phrase.
 
     Returns:
-        For "mean" (chunks, phrases, width) float32, 1 / number of the phrase's tokens at each of them; for "max"
-        (chunks, width) int64, the phrase each token belongs to.
+        For "mean" (chunks, at least phrases, width) float32, 1 / number of the phrase's tokens at each of them; for
+        "max" (chunks, width) int64, the phrase each token belongs to.
     """
     weights = [positive_map(chunk, width) for chunk in prompts.chunks]
     if score == "mean":
-        return stack(weights, 0, device)
+        return stack([*weights, np.zeros((prompts.padding.phrases, width), np.float32)], 0, device)[:-1]
     owners = [np.where(each.any(0), each.argmax(0), NOBODY) for each in weights]  # `.` is nobody's
     return stack(owners, NOBODY, device)
 
@@ -36,10 +36,10 @@ def score_phrases(logits: Tensor, boxes: Tensor, token_mask: Tensor, table: Tens
         logits: (pairs, queries, width) float32, -inf at padding.
         boxes: (pairs, queries, 4) float32, cxcywh in parts of the image.
         token_mask: (pairs, width), True for a token.
-        table: the pairs' rows of `phrase_table`.
+        table: the pairs' rows of `phrase_table`, which may be padded beyond the largest chunk.
         phrases: of the largest chunk.
     """
     finite = (logits.isfinite() | ~token_mask[:, None]).all(-1).all(-1) & boxes.isfinite().all(-1).all(-1)
     p = logits.sigmoid()  # first, because padding is -inf
-    scores = p @ table.transpose(1, 2) if table.dim() == 3 else max_by_group(p, table, phrases)
+    scores = (p @ table.transpose(1, 2))[..., :phrases] if table.dim() == 3 else max_by_group(p, table, phrases)
     return Scored(scores, boxes, finite)

@@ -103,19 +103,20 @@ class SplitForward:
 
     # ---- text, once per chunk
 
-    def encode_text(self, chunks: Sequence[Sequence[int]], *, whole: bool = False) -> TextFeatures:
+    def encode_text(self, chunks: Sequence[Sequence[int]], *, whole: bool = False, least: int = 0) -> TextFeatures:
         """Text features of prompt chunks, in float32.
 
         Args:
             chunks: token ids, [CLS] .. [SEP], each ending with `. [SEP]`: without that last `.` padding would change
                 the features of the last phrase, because the mask leaves the final phrase open.
             whole: every token attends to all of its chunk, and positions are counted from the chunk's start.
+            least: tokens that chunks are padded to, if none is longer.
         """
         longest = self.config.max_text_len
         for number, ids in enumerate(chunks):
             if tuple(ids[-2:]) != (PERIOD_ID, SEP_ID) or len(ids) > longest:
                 raise ValueError(f"chunk {number} has to end with `. [SEP]` within {longest} tokens, got {len(ids)}")
-        input_ids, token_mask = _padded(chunks, self.device)
+        input_ids, token_mask = _padded(chunks, self.device, least)
         self_mask, position_ids = (
             _chunk_masks(token_mask) if whole else self._phrase_masks(input_ids, self.model.special_tokens)
         )
@@ -277,12 +278,12 @@ def _chunk_masks(token_mask: Tensor) -> tuple[Tensor, Tensor]:
     return self_mask, torch.arange(token_mask.shape[1], device=token_mask.device).expand(token_mask.shape)
 
 
-def _padded(chunks: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def _padded(chunks: Sequence[Sequence[int]], device: torch.device, least: int) -> tuple[Tensor, Tensor]:
     """(chunks, longest) int64 token ids, 0 = [PAD] behind the end, and the mask of what is a token.
 
     On a GPU up to a multiple of 16: rows of any other length are slow to read, for its matrix units above all.
     """
-    longest = max(map(len, chunks))
+    longest = max(least, *map(len, chunks))
     if device.type != "cpu":
         longest += -longest % 16
     ids = torch.tensor([[*chunk, *[0] * (longest - len(chunk))] for chunk in chunks], device=device)

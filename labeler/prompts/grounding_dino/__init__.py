@@ -1,9 +1,8 @@
 """Grounding DINO's prompts: phrases tokenized and packed into chunks, with each phrase's token positions."""
 
+from labeler.prompts.grounding_dino.chunk import Phrase, PromptChunk
 from labeler.prompts.grounding_dino.chunks import (
     MAX_TOKENS,
-    Phrase,
-    PromptChunk,
     Prompts,
     check,
     pack,

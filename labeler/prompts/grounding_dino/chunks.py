@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused
 from labeler.prompts.family import Cost, PlanReport
+from labeler.prompts.grounding_dino.chunk import NO_PADDING, Padding, Phrase, PromptChunk
 from labeler.prompts.grounding_dino.tokenizer import CLS_ID, PERIOD_ID, QUESTION_ID, SEP_ID, Tokenizer
 from labeler.vocabulary import Category, Vocabulary, refuse
 from labeler.vocabulary.reading import show
@@ -34,36 +35,22 @@ _SEPARATORS = {CLS_ID: "[CLS]", SEP_ID: "[SEP]", PERIOD_ID: ".", QUESTION_ID: "?
 
 
 @dataclass(frozen=True)
-class Phrase:
-    """A phrase inside a chunk; `positions` are those of its word tokens in the chunk's input_ids, contiguous."""
-
-    category_id: int
-    text: str
-    positions: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class PromptChunk:
-    """One caption. input_ids: `[CLS] w.. . w.. . [SEP]`; the negative phrases come last."""
-
-    index: int
-    caption: str
-    input_ids: tuple[int, ...]
-    phrases: tuple[Phrase, ...]
-
-
-@dataclass(frozen=True)
 class Prompts:
     """All chunks of a run: as many passes of the detector for each image. Grounding DINO's `PromptPlan`.
 
+    Category ids below 0 are of names that a revision has removed: their chunks keep their text, so they are scored as
+    before, and their detections are dropped.
+
     Attributes:
         protocol: `prompts.protocol`.
+        padding: of a revised plan; what the chunks were padded to that it has kept.
     """
 
     chunks: tuple[PromptChunk, ...]
     negative_ids: frozenset[int]
     max_tokens: int
     protocol: str = PACKED
+    padding: Padding = NO_PADDING
 
     @property
     def whole(self) -> bool:
@@ -129,7 +116,8 @@ class Prompts:
             for chunk in self.chunks
         ]
         limits = {"max_tokens": self.max_tokens, "negative_ids": sorted(self.negative_ids)}
-        return {**self._protocol(), **limits, "chunks": chunks}
+        padding = {} if self.padding == NO_PADDING else {"padding": asdict(self.padding)}
+        return {**self._protocol(), **limits, **padding, "chunks": chunks}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Prompts:
@@ -139,13 +127,15 @@ class Prompts:
             protocol = data.get("protocol", PACKED)
             if protocol not in _WORDS:
                 raise ValueError(f"protocol {protocol!r}")
-            return Prompts(chunks, frozenset(map(int, data["negative_ids"])), int(data["max_tokens"]), protocol)
+            padding = Padding(**{name: int(least) for name, least in data.get("padding", {}).items()})
+            negative_ids = frozenset(map(int, data["negative_ids"]))
+            return Prompts(chunks, negative_ids, int(data["max_tokens"]), protocol, padding)
         except (KeyError, TypeError, ValueError) as error:
             raise Refused(f"prompts.json: damaged: {type(error).__name__}: {error}") from None
 
 
 @dataclass(frozen=True)
-class _Spelled:
+class Spelled:
     """A phrase with its token ids."""
 
     category: Category
@@ -160,9 +150,9 @@ class _Spelled:
 def check(vocabulary: Vocabulary, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> PlanReport:
     """Everything that is wrong with the vocabulary for this tokenizer, all at once, without a model."""
     _refuse_budget(max_tokens)
-    spelled = _spell(vocabulary, tokenizer)
+    spelled = spell(vocabulary, tokenizer)
     report = PlanReport(warnings=list(vocabulary.warnings))
-    owners: dict[tuple[int, ...], _Spelled] = {}
+    owners: dict[tuple[int, ...], Spelled] = {}
     for phrase in spelled:
         me = f"{vocabulary.where(phrase.category)}: phrase {show(phrase.text)}"
         problem = _find_problem(phrase, tokenizer)
@@ -211,19 +201,19 @@ def pack(
     problems = check(vocabulary, tokenizer, max_tokens).problems
     if problems:
         raise refuse(vocabulary.name, problems)
-    spelled = _drop_repeated(_spell(vocabulary, tokenizer))
+    spelled = drop_repeated(spell(vocabulary, tokenizer))
     negatives = [phrase for phrase in spelled if phrase.category.negative]
-    room = max_tokens - 2 - _cost(negatives)
-    bins = _binned(spelled, room, max_categories, protocol)
+    room = max_tokens - 2 - cost_of(negatives)
+    bins = binned(spelled, room, max_categories, protocol)
     if len(bins) > MAX_CHUNKS:
         raise Refused(
             f"vocabulary {vocabulary.name}: {len(bins)} prompt chunks, at most {MAX_CHUNKS}; use fewer phrases"
         )
-    chunks = tuple(_assemble(index, [*members, *negatives]) for index, members in enumerate(bins))
+    chunks = tuple(assemble(index, [*members, *negatives]) for index, members in enumerate(bins))
     return Prompts(chunks, vocabulary.negative_ids, max_tokens, protocol)
 
 
-def _binned(spelled: list[_Spelled], room: int, max_categories: int | None, protocol: str) -> list[list[_Spelled]]:
+def binned(spelled: list[Spelled], room: int, max_categories: int | None, protocol: str) -> list[list[Spelled]]:
     """The phrases of each chunk, without the negatives that every chunk has."""
     if protocol == "sentence":
         return [[phrase] for phrase in spelled if not phrase.category.negative]
@@ -254,11 +244,11 @@ def _refuse_budget(max_tokens: int) -> None:
         )
 
 
-def _spell(vocabulary: Vocabulary, tokenizer: Tokenizer) -> list[_Spelled]:
-    return [_Spelled(c, text, tuple(tokenizer.word_ids(text))) for c in vocabulary.categories for text in c.phrases]
+def spell(vocabulary: Vocabulary, tokenizer: Tokenizer) -> list[Spelled]:
+    return [Spelled(c, text, tuple(tokenizer.word_ids(text))) for c in vocabulary.categories for text in c.phrases]
 
 
-def _find_problem(phrase: _Spelled, tokenizer: Tokenizer) -> str | None:
+def _find_problem(phrase: Spelled, tokenizer: Tokenizer) -> str | None:
     """What makes the phrase unusable; compared by token id, because that is what the model separates at."""
     if not phrase.ids:
         return "has no token; use other words"
@@ -272,7 +262,7 @@ def _find_problem(phrase: _Spelled, tokenizer: Tokenizer) -> str | None:
     return None
 
 
-def _find_warning(phrase: _Spelled, tokenizer: Tokenizer) -> str | None:
+def _find_warning(phrase: Spelled, tokenizer: Tokenizer) -> str | None:
     """What makes the phrase weak: the model gets little or nothing from such tokens, but others may carry it."""
     if any(map(tokenizer.is_unknown, phrase.ids)):
         return "is partly unknown to the tokenizer ([UNK])"
@@ -290,9 +280,9 @@ def _find_warning(phrase: _Spelled, tokenizer: Tokenizer) -> str | None:
     return None
 
 
-def _find_too_long(vocabulary: Vocabulary, spelled: Sequence[_Spelled], max_tokens: int) -> list[str]:
+def _find_too_long(vocabulary: Vocabulary, spelled: Sequence[Spelled], max_tokens: int) -> list[str]:
     """Phrases that fit into no chunk beside the negative ones."""
-    room, negative = max_tokens - 2, _cost(p for p in spelled if p.category.negative)
+    room, negative = max_tokens - 2, cost_of(p for p in spelled if p.category.negative)
     if negative > room - 2:
         return [f"the negative phrases take {negative} of {room} tokens in every chunk; use fewer"]
     beside = f" beside the negative phrases' {negative}" if negative else ""
@@ -304,43 +294,43 @@ def _find_too_long(vocabulary: Vocabulary, spelled: Sequence[_Spelled], max_toke
     ]
 
 
-def _drop_repeated(spelled: Iterable[_Spelled]) -> list[_Spelled]:
+def drop_repeated(spelled: Iterable[Spelled]) -> list[Spelled]:
     """The first of each token sequence; `check` has seen to it that the others are of the same category."""
-    unique: dict[tuple[int, ...], _Spelled] = {}
+    unique: dict[tuple[int, ...], Spelled] = {}
     for phrase in spelled:
         unique.setdefault(phrase.ids, phrase)
     return list(unique.values())
 
 
-def _cost(phrases: Iterable[_Spelled]) -> int:
+def cost_of(phrases: Iterable[Spelled]) -> int:
     return sum(phrase.cost for phrase in phrases)
 
 
-def _group(spelled: Iterable[_Spelled], room: int) -> list[list[_Spelled]]:
+def _group(spelled: Iterable[Spelled], room: int) -> list[list[Spelled]]:
     """Phrases that stay together: those of a category, or single ones where a category is too large for a chunk."""
-    by_category: dict[int, list[_Spelled]] = {}
+    by_category: dict[int, list[Spelled]] = {}
     for phrase in spelled:
         if not phrase.category.negative:
             by_category.setdefault(phrase.category.id, []).append(phrase)
     groups = []
     for phrases in by_category.values():
-        groups += [phrases] if _cost(phrases) <= room else [[phrase] for phrase in phrases]
+        groups += [phrases] if cost_of(phrases) <= room else [[phrase] for phrase in phrases]
     return groups
 
 
 def _first_fit(
-    groups: Iterable[list[_Spelled]], room: int, max_categories: int | None, *, in_order: bool = False
-) -> list[list[_Spelled]]:
+    groups: Iterable[list[Spelled]], room: int, max_categories: int | None, *, in_order: bool = False
+) -> list[list[Spelled]]:
     """
     Args:
         in_order: only the last chunk takes more.
     """
-    bins: list[list[_Spelled]] = []
+    bins: list[list[Spelled]] = []
     left: list[int] = []  # tokens
     members: list[set[int]] = []  # category ids
     first_open = 0  # chunks before it have no room for even the shortest phrase
     for group in groups:
-        cost, category = _cost(group), group[0].category.id
+        cost, category = cost_of(group), group[0].category.id
         for at in range(first_open, len(bins) + 1):
             if at == len(bins):
                 bins.append([])
@@ -359,7 +349,7 @@ def _first_fit(
     return bins
 
 
-def _assemble(index: int, members: Sequence[_Spelled]) -> PromptChunk:
+def assemble(index: int, members: Sequence[Spelled]) -> PromptChunk:
     ids, phrases = [CLS_ID], []
     for member in members:
         positions = tuple(range(len(ids), len(ids) + len(member.ids)))

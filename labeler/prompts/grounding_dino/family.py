@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from labeler.config import ModelConfig, PromptsConfig
-from labeler.prompts.family import PlanReport
+from labeler.prompts.family import PlanReport, PromptPlan, Revision
 from labeler.prompts.grounding_dino.chunks import NAME, Prompts, check, pack
+from labeler.prompts.grounding_dino.revision import revise
 from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.prompts.image_rule import ImageRule, edges_of, rule_from
 from labeler.vocabulary import Vocabulary
@@ -38,6 +39,11 @@ class ChunkPlanner:
             max_categories=prompts.max_categories,
             protocol=prompts.protocol,
         )
+
+    def revise(self, plan: PromptPlan, vocabulary: Vocabulary, prompts: PromptsConfig) -> Revision:
+        """As of `Reviser`."""
+        assert isinstance(plan, Prompts)
+        return revise(plan, vocabulary, self.tokenizer, prompts)
 
 
 @dataclass(frozen=True)

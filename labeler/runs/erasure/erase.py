@@ -13,7 +13,7 @@ from labeler import storage
 from labeler.digests import readable_json
 from labeler.errors import Refused, StorageError
 from labeler.file_names import comparable
-from labeler.labels.records import Row, complete_table, table_to_parquet
+from labeler.labels.records import complete_table, places_of, table_to_parquet
 from labeler.runs import (
     Progress,
     Run,
@@ -258,8 +258,7 @@ def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, liste
     left = pc.and_(named, pc.not_equal(table["status"], "removed"))
     if not pc.any(left).as_py():
         return False
-    places = table.filter(left).select(["image_key", "shard_id", "index", "uri"]).to_pylist()
-    rows = [Row(**place, status="removed") for place in places]
+    rows = places_of(table.filter(left))
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     storage.put(uri, table_to_parquet(complete_table(rows, run.keep, table.filter(pc.invert(left))), metadata))
     return True

@@ -30,7 +30,7 @@ def count_unselected(run: Run, below: Snapshot) -> int:
     Args:
         below: the run that it derives from, which may have been extended since.
     """
-    if generations(run.root) == 1:  # nothing can have come since
+    if run.manifest.whole or generations(run.root) == 1:  # it selects nothing; or nothing can have come since
         return 0
     frozen = read_selection(run)
     now = select_units(below, run.manifest.fingerprint_fields["redo"])

@@ -1,0 +1,70 @@
+"""Runs that are labeled in this process, without Ray: the same jobs, units, rows and commits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from labeler import storage
+from labeler.config import Config
+from labeler.labeling.recipe import labeler_recipe
+from labeler.labeling.resolve import Job, plan_input, resolve_job
+from labeler.labeling.revision import RevisionJob
+from labeler.labels.records import LABELED
+from labeler.pipeline.derive import open_derived
+from labeler.pipeline.redo import Redo
+from labeler.pipeline.session import finish, new_run
+from labeler.pipeline.source import ReadSettings, ShardWork, units_of
+from labeler.pipeline.worker import WorkerSettings, commit, label_items, todo_of
+from labeler.prompts import PromptPlan
+from labeler.runs import Run, layout, read_snapshot
+from labeler.runs.create import create_run, extend_plan
+from labeler.shards import ShardEnd
+
+
+def label_here(config: Config, *, plan: PromptPlan | None = None) -> Run:
+    """Label a config's input; with `plan` as a run whose prompts are packed so."""
+    job = resolve_job(config, plan=plan)
+    run = create_run(config.output.uri, new_run(job, plan=plan_input(config)))
+    return work(run, job)
+
+
+def extend_here(run: Run, config: Config) -> None:
+    """Add to the plan what the input has more by now, and label it."""
+    known = [planned.shard.uri for planned in read_snapshot(run).plan]
+    extend_plan(run, plan_input(config, known=known, first_id=len(known)))
+    work(run, resolve_job(config))
+
+
+def revise_here(parent: Run, revision: RevisionJob, *, units: int | None = None) -> Run:
+    """As `pipeline.revise.revise` where there are new passes; ends after so many `units`, as if it were killed."""
+    redone = tuple(sorted(LABELED))
+    opened = open_derived(parent, revision.job, redone)
+    job, uri = opened.job, opened.job.config.output.uri
+    run = opened.run or create_run(uri, new_run(job, parent=parent, whole=True))
+    folders = tuple(folder for folder, _ in opened.below.progress.folders)
+    return work(run, job, redo=Redo(folders, redone, change=revision.change), units=units)
+
+
+def work(run: Run, job: Job, *, redo: Redo | None = None, units: int | None = None) -> Run:
+    """Label what is left of a run, or the next so many units."""
+    snapshot, unit = read_snapshot(run), job.config.unit
+    read = ReadSettings(run.root.uri, unit.images, unit.max_bytes, unit.max_image_bytes, run.keep, None)
+    settings = WorkerSettings(
+        run.uri, labeler_recipe(job), {}, run.keep, job.config.detect.max_detections, columns=run.columns, redo=redo
+    )
+    labeler, done = settings.labeler(), 0
+    for planned in snapshot.left:
+        pending = snapshot.progress.pending.get(planned.shard_id)
+        for found in units_of(ShardWork(planned, only=pending), read):
+            if isinstance(found, ShardEnd):
+                marker = layout.end_marker(found.shard_id, found.units, found.images)
+                storage.put(run.path(marker), b"")
+                continue
+            if done == units:
+                return run
+            done += 1
+            todo = todo_of(settings, found)
+            rows, took = label_items(labeler, found.shard_id, todo.unit.items, run.keep)
+            commit(settings, replace(todo), rows, took, labeler.description)
+    finish(read_snapshot(run))
+    return run
