@@ -35,16 +35,16 @@ class Case:
 
 
 CASES = (
-    Case("tar", 96, 192, 8, 16),
-    Case("tar", 240, 128, 8, 256),
-    Case("images", 128, 256, 8, 32),
-    Case("images", 64, 640, 8, 8),
-    Case("parquet", 160, 192, 8, 64),
-    Case("tar", 64, 192, 60, 16),
-    Case("tar", 48, 384, 120, 8),
-    Case("parquet", 96, 320, 30, 24, 64),
-    Case("tar", 400, 96, 8, 64, per_shard=100),
-    Case("images", 80, 192, 90, 20, 64),
+    Case("tar", 160, 224, 8, 32),
+    Case("tar", 320, 160, 8, 256),
+    Case("images", 200, 200, 8, 48),
+    Case("images", 40, 512, 8, 4),
+    Case("parquet", 256, 160, 8, 128),
+    Case("tar", 90, 256, 50, 30),
+    Case("tar", 60, 300, 110, 10),
+    Case("parquet", 120, 240, 40, 24, 64),
+    Case("tar", 600, 128, 8, 100, per_shard=150),
+    Case("images", 50, 192, 80, 10, 64),
 )
 
 

@@ -252,7 +252,6 @@ def test_two_jobs_on_one_run_at_once(tmp_path: Path, checkpoint: Path) -> None:
     assert rows == [(f"{shard:06d}", i) for shard in range(3) for i in range(12)]
 
 
-@pytest.mark.slow
 def test_ray_job_submit_and_labeler_submit_are_equal(tmp_path: Path, checkpoint: Path) -> None:
     write_tars(tmp_path / "in", shards=1, images=5)
     ray = {"cpus_per_worker": 1, "gpus_per_worker": 0}

@@ -97,7 +97,6 @@ def of_transformers(folder: Path, data: bytes) -> list[tuple[float, int, list[fl
     return sorted(row for row in rows if row[2][2] > row[2][0] and row[2][3] > row[2][1])[::-1]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_closed_set_is_labeled_on_ray_as_transformers_computes_it_exported_and_evaluated(
     folder: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -140,7 +140,6 @@ def test_innocent_images_are_labeled_as_anywhere(child: Isolated) -> None:
     assert child.description["jpeg_decoder"].startswith("pillow "), "no image is blamed for another decoder"
 
 
-@pytest.mark.slow
 def test_exactly_the_images_that_kill_are_quarantined(child: Isolated) -> None:
     rows, _ = label_isolated("000003", items({0, 2}, 3), ("tag",), child)
     assert [row.index for row in rows] == list(range(3))

@@ -25,6 +25,7 @@ _PARTS, _PARTS_OF_BATCHES = 8, 2  # of the sample that are timed apart, to know 
 _ON_CPU, _ON_GPU = 16, 256  # images of a sample
 _LEAST_SPREAD, _MOST_SPREAD = 0.15, 1 / 3  # of the middle; a third makes the upper end twice the lower
 _RAY_START_S, _RAY_JOIN_S, _CHECKS_S = 6.0, 2.0, 3.0  # about: Ray itself, and probing the cluster
+_COMMAND_S, _WORKER_S, _END_S = 2.0, 2.0, 2.0  # about: Python's imports, a worker's process, and the end of Ray
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,14 @@ class Estimate:
 
 def estimate(config: Config, timing: Timing, count: Count, site: Site) -> Estimate:
     """Extrapolate a sample to all images: start-up, then units one round after the other on all workers."""
-    start_s = (_RAY_START_S if site.starts_ray else _RAY_JOIN_S) + _CHECKS_S + timing.start_s
+    ray_s = _RAY_START_S if site.starts_ray else _RAY_JOIN_S
+    start_s = _COMMAND_S + ray_s + _CHECKS_S + _WORKER_S + timing.start_s
     per_image = timing.seconds / timing.sampled  # failed images cost their part, too
     each = min(config.unit.images, max(1, count.images))
     units = math.ceil(count.images / each)
     busy = min(site.workers, max(1, units))
     labeling_s = max(count.images / busy, math.ceil(units / busy) * each if units < 3 * busy else 0) * per_image
-    middle = start_s + labeling_s
+    middle = start_s + labeling_s + _END_S
     spread = min(_MOST_SPREAD, _LEAST_SPREAD + 2 * timing.spread)
     return Estimate(middle * (1 - spread), middle * (1 + spread), start_s, count.images * per_image / 3600)
 
