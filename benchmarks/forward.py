@@ -60,7 +60,7 @@ class Way:
 
 
 class Stock:
-    """transformers' own forward; image and text are encoded for every pass, unless the image is `encoded_once`."""
+    """Run transformers' own forward, which encodes the image for each pass, or with `encoded_once` once."""
 
     def __init__(self, model: Any, device: torch.device, half: torch.dtype | None, preprocess: Any) -> None:
         self.model, self.device, self.half, self.preprocess = model, device, half, preprocess

@@ -33,7 +33,7 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
     layout.add_argument(
         "--images", choices=["none", "copy"], default="none", help="coco, lvis, odvg, parquet: copy them"
     )
-    layout.add_argument("--images-per-shard", type=int, metavar="N", help="several files, with about so many images")
+    layout.add_argument("--images-per-shard", type=int, metavar="N", help="files of about N images each")
     layout.add_argument("--negatives", type=int, default=20, metavar="N", help="lvis: negative categories an image")
     layout.add_argument(
         "--category-ids",
