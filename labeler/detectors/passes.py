@@ -45,7 +45,7 @@ class Passes(Generic[Image, Text]):
         self.network, self.text, self.score = network, text, score
         self.numbers = tuple(range(passes) if only is None else only)
         self.passes, self.pairs_per_batch = len(self.numbers), pairs_per_batch
-        self._numbers = torch.tensor(self.numbers, device=network.device)
+        self._numbers = None if only is None else torch.tensor(self.numbers, device=network.device)
         self._rule = rule
         self._scale = torch.tensor(rule.scale, dtype=torch.float64)
         self._mean = torch.tensor(rule.mean, device=network.device).view(1, 3, 1, 1)
@@ -79,7 +79,9 @@ class Passes(Generic[Image, Text]):
         for start in range(0, len(pixels) * self.passes, most):
             stop = min(start + most, len(pixels) * self.passes)
             pairs = torch.arange(start, stop, device=pixels.device)  # pair p is image p // passes with pass p % passes
-            which = self._numbers[pairs % self.passes]
+            which = pairs % self.passes
+            if self._numbers is not None:
+                which = self._numbers[which]
             scored = self.network.detect(encoded.take(pairs // self.passes), self.text.take(which))
             parts.append(self.score(scored, which))
         rows = torch.cat(parts)
