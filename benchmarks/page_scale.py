@@ -88,8 +88,9 @@ def names(count: int) -> list[dict[str, Any]]:
 def measure(folder: Path, categories: int, images: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Write the run and its page, open the page in windows of each size; a row for each window."""
     run = folder / f"run-{categories}"
-    pictures = write_pictures(folder / "pictures.tar", arguments.pictures)
-    write_run(run, images=images, boxes=arguments.boxes, vocabulary=names(categories), pictures=pictures)
+    if not run.exists():  # one that was kept is measured again
+        pictures = write_pictures(folder / "pictures.tar", arguments.pictures)
+        write_run(run, images=images, boxes=arguments.boxes, vocabulary=names(categories), pictures=pictures)
     seconds, cpu, peak = in_child("-m", "labeler", "report", str(run), "--force")
     page = run / "report.html"
     about = {

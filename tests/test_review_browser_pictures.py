@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import page_scale
 from labeler.labels.detections import Detections
 from labeler.labels.thresholds import Thresholds
 from labeler.review import write_report
@@ -216,6 +218,16 @@ def test_a_list_of_very_many_categories_is_filled_when_it_is_pointed_at(browser:
     eventually(lambda: browser.execute_script(options) == 700)
     assert browser.execute_script("return document.getElementById('category').value") == str(unseen)
     assert browser.execute_script("return document.querySelectorAll('#category optgroup').length") == 2
+
+
+@pytest.mark.slow
+def test_the_page_of_10000_categories_is_small_and_soon_drawn(tmp_path: Path) -> None:
+    """The benchmark's own chain on fewer images; the best of three, because the machine may be busy."""
+    asked = argparse.Namespace(boxes=30, pictures=60, rounds=3, keep=False)
+    for row in page_scale.measure(tmp_path, 10_000, 4000, asked):
+        assert row["page_mb"] < 20
+        assert row["images_shown"] > 150
+        assert min(row["seconds"]) < 2
 
 
 def test_the_comparison_begins_with_its_pictures(browser: Any, folder: Path) -> None:
