@@ -17,31 +17,15 @@ from typing import Any
 
 from benchmarks.export_scale import in_child
 from benchmarks.machine import machine
-from benchmarks.small_shapes import HELD_OUT_SEED, NAMES, SIZE, TRAINING_SEED
+from benchmarks.small_shapes import HELD_OUT_SEED, NAMES, TRAINING_SEED, write_scenes
 from benchmarks.without_ray import label_here
 from labeler.cli import main as labeler
 from labeler.config import make_config
-from labeler.training import shapes
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "examples" / "train_student" / "train.py"
 THRESHOLD = 0.3  # of the teacher's boxes that the student learns from
 TEACHER = {"vocabulary": list(NAMES), "model": {"name": str(ROOT / "models" / "shapes")}}
-
-
-def draw(folder: Path, images: int, seed: int) -> shapes.DataSet:
-    drawn = shapes.write_data_set(
-        str(folder),
-        images=images,
-        seed=seed,
-        combinations=shapes.select(NAMES),
-        sizes=[(SIZE, SIZE)],
-        image_format="png",
-    )
-    truth = json.loads(Path(drawn.annotations).read_text())
-    truth["categories"] = [category for category in truth["categories"] if category["name"] in NAMES]
-    Path(drawn.annotations).write_text(json.dumps(truth))
-    return drawn
 
 
 def label(data: Path, output: Path, settings: dict[str, Any]) -> None:
@@ -65,8 +49,8 @@ def export(run: Path, target: Path) -> None:
 
 def measure(folder: Path, *, scenes: int, held_out: int, steps: int) -> dict[str, Any]:
     """The whole chain; a row for the teacher and one for the student."""
-    draw(folder / "data", scenes, TRAINING_SEED)
-    truth = draw(folder / "held-out", held_out, HELD_OUT_SEED).annotations
+    write_scenes(folder / "data", scenes, TRAINING_SEED)
+    truth = write_scenes(folder / "held-out", held_out, HELD_OUT_SEED).annotations
     for name in ("data", "held-out"):
         label(folder / name, folder / f"teacher-{name}", TEACHER)
     export(folder / "teacher-data", folder / "export")
