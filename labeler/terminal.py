@@ -28,6 +28,18 @@ class SafeConsole(Console):
         super().print(*(safe(each) if isinstance(each, str) else each for each in objects), **options)
 
 
+class LogConsole(SafeConsole):
+    """A console for programs that call labeler: messages go to Python's logger `labeler`; nothing is printed."""
+
+    def __init__(self) -> None:
+        super().__init__(file=io.StringIO(), force_terminal=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        text = safe(" ".join(map(str, objects)))
+        level = logging.WARNING if text.startswith("warning: ") else logging.INFO
+        logging.getLogger("labeler").log(level, "%s", text.removeprefix("warning: "))
+
+
 class JsonConsole(SafeConsole):
     """A console that writes one JSON object per message: `time`, `level`, `message`, and what is known beside.
 
