@@ -23,6 +23,9 @@ RECOMMENDED_MODELS = (
 )
 
 
+MOST_PAIRS = 32  # (image, chunk) pairs in one forward; no kernel was tried with more
+
+
 # What a run's stored config may say that configs no longer can, by option.
 _RETIRED = {"detect.jpeg_decoder": ("nvimgcodec",)}
 
@@ -170,7 +173,7 @@ class DetectConfig(Section):
     tile_overlap: Annotated[float, OF_TILES] = Field(0.2, ge=0, le=0.9)  # of neighbors at least, as a part of `tile`
     tile_min_side: Annotated[int | None, OF_TILES] = None  # images with a longer side are tiled; None: than `tile`
     max_tiles: Annotated[int, OF_TILES] = Field(1000, gt=1, le=10_000)  # images with more get status too_large
-    # (image, chunk) pairs in one forward; None: by device.
+    # (image, chunk) pairs in one forward, at most MOST_PAIRS; None: by device.
     pairs_per_batch: Annotated[int | None, OF_LABELER] = Field(None, gt=0)
     # Record shapes that come often, and replay them; auto: where a trial at the start finds that faster. Off until a
     # GPU has shown it: what a recording does to a driver, a restarted worker would do again.

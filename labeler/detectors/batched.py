@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from labeler.checkpoints import DetectorCheckpoint
-from labeler.config import DetectConfig, ModelConfig
+from labeler.config import MOST_PAIRS, DetectConfig, ModelConfig
 from labeler.detectors.agreement import check_picture
-from labeler.detectors.batch_size import MOST_PAIRS, find_pairs, most_images
+from labeler.detectors.batch_size import find_pairs, most_images
 from labeler.detectors.clock import Clock, seconds_on
 from labeler.detectors.cuda import memory_named
 from labeler.detectors.graph_trial import choose_graphs

@@ -13,7 +13,7 @@ from typing import Any
 from labeler import storage
 from labeler.checkpoints import DetectorCheckpoint, resolve
 from labeler.checkpoints.library import check_transformers
-from labeler.config import OF_LABELER, Config, changed, of_families
+from labeler.config import MOST_PAIRS, OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, redacted, rule_of
 from labeler.labels.records import LABELS
@@ -127,6 +127,9 @@ def resolve_job(
     names = resolve_names(config, vocabulary, own)  # so that they fail before a download
     if vocabulary is None:
         _warn_of(names.vocabulary.doubts)
+    if (config.detect.pairs_per_batch or 0) > MOST_PAIRS:
+        asked = config.detect.pairs_per_batch
+        log.warning("detect.pairs_per_batch=%d is more than a forward takes: %d pairs are used", asked, MOST_PAIRS)
     if plan is not None and isinstance(names.planner, Reviser):
         names = replace(names, plan=plan)
     return job_of(names, own)
