@@ -71,15 +71,27 @@ class Detector:
 """
 
 
+CUT_AND_WHOLE = """
+VERSION = 1
+
+class Detector:
+    def __init__(self, folder, categories, device, options):
+        self.id = categories[0].id
+
+    def detect(self, images):
+        return [([[0, 20, 40, 40], [3, 20, 40, 40]], [0.9, 0.5], [self.id] * 2) for image in images]
+"""
+
+
 def config_for(family: str, mm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **detect: Any) -> Config:
     model: dict[str, Any] = {"device": "cpu"}
     if family == "grounding-dino":
         model["name"] = str(mm_folder)
-    elif family == "own":
-        write_module(tmp_path, "corner_finder", FINDS_CORNERS)
-        forget_module("corner_finder")
+    elif family in ("own", "cut"):
+        write_module(tmp_path, "own_finder", FINDS_CORNERS if family == "own" else CUT_AND_WHOLE)
+        forget_module("own_finder")
         monkeypatch.syspath_prepend(str(tmp_path))
-        model |= {"name": str(write_weights(tmp_path / "weights")), "family": "corner_finder"}
+        model |= {"name": str(write_weights(tmp_path / "weights")), "family": "own_finder"}
     else:
         folder = tmp_path / family
         makers: dict[str, Callable[[], object]] = {
@@ -95,7 +107,7 @@ def config_for(family: str, mm_folder: Path, tmp_path: Path, monkeypatch: pytest
         {
             "input": str(tmp_path / "in"),
             "output": str(tmp_path / "run"),
-            "vocabulary": NAMES[family],
+            "vocabulary": NAMES.get(family, ["cat", "dog"]),
             "model": model,
             "prompts": {"max_categories": 2} if family == "grounding-dino" else {},
             "detect": detect,
@@ -226,6 +238,19 @@ def test_rows_are_those_of_tiles_that_are_images_of_their_own(family: str, confi
         assert (row.width, row.height) == pixels.shape[1::-1]
     not_tiled, _ = labeler_of(configured(family)).label("000000", [item(2, small)])
     assert rows_to_table(rows[2:]) == rows_to_table(not_tiled)
+
+
+def test_a_box_that_is_cut_suppresses_nothing_and_takes_no_place_under_the_cap(configured: Configured) -> None:
+    labeler = labeler_of(configured("cut", tile=TILE, tile_overlap=OVERLAP, max_detections=1))
+    ((row,), _) = labeler.label("000000", [item(0, drawn(WIDE)[0])])
+    assert row.detections.scores.tolist() == pytest.approx([0.9])  # of the tile at the border
+    labeler = labeler_of(configured("cut", tile=TILE, tile_overlap=OVERLAP, max_detections=9))
+    ((row,), _) = labeler.label("000000", [item(0, drawn(WIDE)[0])])
+    found = [
+        (round(float(score), 1), box.tolist())
+        for score, box in zip(row.detections.scores, row.detections.boxes, strict=True)
+    ]
+    assert found == [(0.9, [0, 20, 40, 40]), (0.5, [26, 20, 63, 40]), (0.5, [49, 20, 86, 40])]
 
 
 def test_tiles_of_several_images_share_forwards_and_rows_are_those_of_tiles_alone(configured: Configured) -> None:
