@@ -24,6 +24,7 @@ from labeler.commands import (
     reproduce,
     retry,
     revise,
+    sample,
     status,
     submit,
     train,
@@ -36,7 +37,7 @@ from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
 _ROWS = (label, submit, estimate, preview, status, retry, revise, mask)
-_OF_RUNS = (report, compare, export, evaluate, calibrate, forget)
+_OF_RUNS = (report, compare, export, sample, evaluate, calibrate, forget)
 VERBS = (*_ROWS, *_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
 _STARTING = (

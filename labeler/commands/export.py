@@ -25,6 +25,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--to", choices=formats.FORMATS, required=True, help="the format")
     parser.add_argument("--output", metavar="URI", help="file or folder to write (default below RUN/exports)")
     parser.add_argument("--partial", action="store_true", help="export an incomplete run as far as it is")
+    parser.add_argument("--sample", metavar="FILE", help="only the images of a sample by `labeler sample`, as tasks")
     options.add_selection(parser)
     formats.add_layout(parser)
     parser.set_defaults(run=_export)
