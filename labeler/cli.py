@@ -31,7 +31,7 @@ from labeler.commands import (
     vocabulary,
 )
 from labeler.commands.arguments import Verbs
-from labeler.commands.parser import Parser, TopParser, describe, unrecognized
+from labeler.commands.parser import TopParser, add_commands, describe, unrecognized
 from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
@@ -110,10 +110,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def _parser() -> tuple[Parser, Verbs]:
+def _parser() -> tuple[TopParser, Verbs]:
     parser = TopParser(prog="labeler")
     parser.add_argument("--version", action="version", version=f"labeler {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=Parser)
+    verbs = add_commands(parser)
     for verb in VERBS:
         verb.add(verbs)
     describe(verbs)

@@ -28,9 +28,12 @@ class About:
 COMMANDS = {
     "vocabulary": About(
         LABEL,
-        "list, show or check vocabularies",
-        "List, show or check vocabularies.",
-        ("labeler vocabulary check names.txt --model IDEA-Research/grounding-dino-tiny",),
+        "list, show, check or try vocabularies",
+        "List, show or check vocabularies, or try which phrases find their objects.",
+        (
+            "labeler vocabulary check names.txt --model IDEA-Research/grounding-dino-tiny",
+            "labeler vocabulary try names.txt --annotations gt.json --images s3://bucket/shards model.name=FOLDER",
+        ),
     ),
     "models": About(
         LABEL,
@@ -91,6 +94,12 @@ COMMANDS = {
         "write one HTML page: sample boxes, histograms, threshold sliders",
         "Write a self-contained HTML page for reviewing boxes, marking them and choosing thresholds.",
         ("labeler report RUN --annotations gt.json",),
+    ),
+    "sample": About(
+        REVIEW,
+        "choose which boxes to review next",
+        "Draw boxes for review: by a design that gives an estimate of the precision, or where errors are likely.",
+        ("labeler sample RUN --for review --n 300",),
     ),
     "evaluate": About(
         REVIEW,

@@ -22,10 +22,6 @@ class Parser(argparse.ArgumentParser):
         complain(f"{self.prog}: {suggest(message).removesuffix(_OVERRIDES)}; see `{self.prog} --help`")
         raise SystemExit(Refused.exit_code)
 
-    def options(self) -> list[str]:
-        """All options, e.g. `--output`."""
-        return [option for option in self._option_string_actions if option.startswith("--")]
-
 
 class TopParser(Parser):
     """That of `labeler` itself, whose help lists the commands in groups."""
@@ -45,11 +41,19 @@ def suggest(message: str) -> str:
     )
 
 
-def unrecognized(words: Sequence[str], parser: Parser) -> str:
+def unrecognized(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
     """Return the message about words that a command does not take, with the nearest option."""
     first = words[0].partition("=")[0]
-    near = did_you_mean(first, parser.options()) if first.startswith("--") else ""
+    options = [option for option in parser._option_string_actions if option.startswith("--")]
+    near = did_you_mean(first, options) if first.startswith("--") else ""
     return f"unrecognized arguments: {' '.join(words)}{near}"
+
+
+def add_commands(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    """Where the commands are added, each with a `Parser`."""
+    found: Any = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=Parser)
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser] = found
+    return verbs
 
 
 def describe(verbs: Any) -> None:
