@@ -343,6 +343,13 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a stratum that is not there": (edited(lambda v: v["images"][0]["boxes"][0].update(stratum=9)), "was edited"),
     "a box twice": (edited(lambda v: v["images"].append(v["images"][0])), "twice"),
     "a box that is missing": (edited(lambda v: v["images"].pop()), "says otherwise"),
+    "an unknown category": (
+        edited(lambda v: v["images"][0]["boxes"][0].update(category_id=77)), "category 77, which the run does not have"
+    ),
+    "an unknown threshold": (
+        edited(lambda v: v["population"]["thresholds"].update(cat=0.5)), "no category 'cat' for its threshold"
+    ),
+    "not a number": (lambda data: data.replace(b'"seed": 0', b'"seed": NaN'), "seed"),
     "text for a number": (edited(lambda v: v["images"][0]["boxes"][0].update(score="high")), "score"),
 }  # fmt: skip
 
@@ -442,6 +449,18 @@ def test_a_run_that_changed_is_neither_exported_nor_continued(
         "--output", str(tmp_path / "more.json"), "--n", "12",
     )  # fmt: skip
     assert "the run has other boxes" in line
+
+
+def test_a_row_that_the_run_does_not_have_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = red_run(tmp_path, images=9)
+    path, out = tmp_path / "s.json", tmp_path / "out"
+    values = sample(run, path, "--strategy", "random", "--threshold", "0.4")
+    first, *rest = values["images"]
+    for images, rows in ([first | {"index": 4000}, *rest], 17), ([image | {"unit": 7} for image in (first, *rest)], 0):
+        path.write_text(json.dumps(values | {"images": images}))
+        line = refused(capsys, "export", run.uri, "--to", "cvat", "--sample", str(path), "--output", str(out))
+        assert f"the run only {rows} of their rows" in line
+        assert not out.exists()
 
 
 def test_an_incomplete_run_is_sampled_as_far_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def test_a_profile_counts_the_passes_of_tiles(
 
 
 def test_a_run_with_tiles_is_previewed_and_revised_to_the_rows_of_a_fresh_run(
-    source: Path, tmp_path: Path, checkpoint: Path
+    source: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Boxes of all views are merged once, so that what the kept chunks found is what they find in any company."""
     config = make_config(values_of(tmp_path, checkpoint, max_detections=0, **TILES))
@@ -177,6 +178,7 @@ def test_a_run_with_tiles_is_previewed_and_revised_to_the_rows_of_a_fresh_run(
     names.write_text("cat\ndog\ntraffic light")
     revision = resolve_revision(parent, revised_config(parent, str(names), str(tmp_path / "revised"), ()))
     assert revision.job.only == (1,)
+    assert "1 per view of an image with revise" in revision.lines()[1]
     revised = revise_here(parent, revision)
     fresh_config = make_config(
         {**values_of(tmp_path, checkpoint, "fresh", max_detections=0, **TILES), "vocabulary": str(names)}
@@ -188,3 +190,11 @@ def test_a_run_with_tiles_is_previewed_and_revised_to_the_rows_of_a_fresh_run(
     with pytest.raises(Refused) as refused:
         parent.require_fingerprint(resolve_job(other).fields)
     assert {line.split(":")[0].split()[0] for line in refused.value.problems} >= {"detect.tile", "tiling_version"}
+    truth = {
+        "images": [{"id": 1, "file_name": "0.png", "width": 140, "height": 100}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 30, 30], "area": 900, "iscrowd": 0}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert main(["evaluate", parent.uri, "--annotations", str(tmp_path / "truth.json"), "--categories-by-name"]) == 0
+    assert ", tiles of 64 pixels" in capsys.readouterr().out

@@ -137,7 +137,7 @@ def _window(boxes: Floats, core: Rectangle, width: int, height: int, *, whole: b
 
 @dataclass(frozen=True)
 class CorrectedCrop:
-    """What came back for one crop.
+    """One crop with the boxes that a reviewer left in it.
 
     Attributes:
         boxes: (n, 4) xyxy in pixels of the crop, float64.

@@ -118,8 +118,7 @@ def export_run(
     if selection.where is not None:  # what DuckDB says only of rows it says now, before anything is written
         next(source.choices(chooser, masks=False), None)
     if selection.sample is not None:  # boxes that are not those that were drawn, too
-        for _ in source.choices(chooser, masks=False):
-            pass
+        selection.sample.require_rows(sum(choice.rows for _, choice in source.choices(chooser, masks=False)))
     totals, number = (Totals(), 0) if single_file else state.begin(target, asked)
     # Not before: what was refused is none of the run's, and nothing is written.
     note_made(run, storage.absolute_uri(target))

@@ -174,6 +174,14 @@ class HandedOut:
         keys = zip(table["shard_id"].to_pylist(), table["index"].to_pylist(), strict=True)
         return np.array([place for place, key in enumerate(keys) if key in self.images], np.int64)
 
+    def require_rows(self, rows: int) -> None:
+        """Raise Refused if the run has other than this many of the sample's rows: all of them, forgotten ones too."""
+        if rows != len(self.images):
+            raise Refused(
+                f"sample {self.source} has {len(self.images):,} images to hand out and the run only {rows:,} of their "
+                "rows; restore the run, or draw another sample"
+            )
+
     def require_boxes(self, image: SampledImage, stored: Detections, shown: npt.NDArray[np.intp]) -> None:
         """Raise Refused if the run's row does not have the boxes that were drawn."""
         kept = set(shown.tolist())
@@ -232,7 +240,19 @@ def read_sample(uri: str, run: Run | None = None) -> Sample:
         raise Refused(f"sample {shown}: {problem}; the file was edited, restore it or draw another sample")
     if run is not None and sample.run != run.manifest.run_id:
         raise Refused(f"sample {shown} is of run {sample.run}, this is run {run.manifest.run_id}")
+    if run is not None and (problem := _unknown(sample, run)):
+        raise Refused(f"sample {shown}: {problem}; the file was edited, restore it or draw another sample")
     return sample
+
+
+def _unknown(sample: Sample, run: Run) -> str | None:
+    """Return a category that the run does not have; None if it has them all."""
+    known = {category.id for category in run.vocabulary().categories if not category.negative}
+    for image, box in sample.boxes:
+        if box.category_id not in known:
+            return f"box {box.box} of {image.row_id} has category {box.category_id}, which the run does not have"
+    unknown = sorted(id_ for id_ in sample.population.thresholds if not id_.isdecimal() or int(id_) not in known)
+    return f"the run has no category {unknown[0]!r} for its threshold" if unknown else None
 
 
 def _contradiction(sample: Sample) -> str | None:

@@ -36,7 +36,7 @@ class Other:
 
 
 def disagreeing(source: Source, choosing: Chooser, other: Other, most: int, seed: int) -> tuple[Ints, list[str | None]]:
-    """Return ((n, WIDTH) entries, reasons) of at most so many boxes of the run, at random.
+    """Return ((n, WIDTH) entries, reasons) of at most `most` boxes of the run, at random.
 
     Boxes of categories that the other run does not have are left out: it was not asked for them.
 

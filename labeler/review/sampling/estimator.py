@@ -125,7 +125,7 @@ def _interval(value: float, worth: float) -> tuple[float, float]:
     if np.isinf(worth):
         return value, value
     low, high = wilson(value, worth, two_sided())
-    return float(low), float(high)
+    return min(float(low), value), max(float(high), value)  # all right: 1 must lie in it, and rounding puts it outside
 
 
 def _checked(

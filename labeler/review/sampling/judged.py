@@ -88,17 +88,29 @@ def describe_estimate(data: bytes) -> str | None:
 
 
 def estimate_sample(sample: Sample, marks: Sequence[Marks]) -> SampleEstimate:
-    """Estimate the precision of the population from the boxes that were drawn with a known probability.
+    """Estimate the precision of the population from marks, by the boxes that were drawn with a known probability.
 
     Raises:
         Refused: no box of the sample was drawn so, too little of it is marked, or the marks are of other boxes.
+    """
+    return estimate_verdicts(sample, *judge(sample, marks))
+
+
+def estimate_verdicts(sample: Sample, verdicts: npt.NDArray[np.float64], elsewhere: int = 0) -> SampleEstimate:
+    """Estimate the precision of the population from verdicts, wherever they come from.
+
+    Args:
+        verdicts: (n,) 1 for right, 0 for wrong, NaN for not judged, of each box in `sample.boxes`.
+        elsewhere: verdicts about other boxes, for the report.
+
+    Raises:
+        Refused: no box of the sample was drawn with a known probability, or too few were judged.
     """
     if not sample.strata:
         raise Refused(
             f"this sample was chosen by {sample.strategy}, so the share of its right boxes says nothing about the run; "
             "estimate from one that was drawn by --strategy estimate, random or mixed"
         )
-    verdicts, elsewhere = judge(sample, marks)
     boxes = [box for _, box in sample.boxes]
     by_chance = np.array([box.inclusion is not None for box in boxes], np.bool_)
     drawn = [box for box in boxes if box.inclusion is not None]
