@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +67,6 @@ __all__ = [
     "open_run",
     "preview",
 ]
-
-logging.getLogger("labeler").addHandler(logging.NullHandler())  # a library prints nothing by itself
 
 
 def __getattr__(name: str) -> Any:

@@ -109,6 +109,10 @@ def safe_output() -> Iterator[None]:
     """Make all that is printed or logged safe, while the block runs."""
     last = logging.lastResort
     formatter = last.formatter if last else None
+    logger = logging.getLogger("labeler")
+    silent = [handler for handler in logger.handlers if isinstance(handler, logging.NullHandler)]  # of the Python API
+    for handler in silent:
+        logger.removeHandler(handler)
     if last:
         last.setFormatter(_SafeFormatter() if _json_console is None else _JsonFormatter())
     try:
@@ -117,6 +121,8 @@ def safe_output() -> Iterator[None]:
     finally:
         if last:
             last.setFormatter(formatter)
+        for handler in silent:
+            logger.addHandler(handler)
 
 
 class _SafeFormatter(logging.Formatter):

@@ -4,3 +4,7 @@
 `labeler`. Whatever is wrong is a `LabelerError`: `Refused` before anything is written, `Incomplete` if a job can be
 resumed by the same call, `StorageError` if storage fails for good.
 """
+
+import logging
+
+logging.getLogger("labeler").addHandler(logging.NullHandler())  # a library prints nothing by itself; commands do

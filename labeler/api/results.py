@@ -37,12 +37,14 @@ class ExportOptions(TypedDict, total=False):
     uncertain_as: Literal["drop", "crowd", "blank", "image"]
     boxes: str
     where: str
+    sample: str | PathLike[str]
     images_per_category: int
     split: Mapping[str, float]
     group_by: str
     near_copies: int | Literal["off"]
     images: Literal["none", "copy"]
     images_per_shard: int
+    boxes_per_task: int
     negatives: int
     category_ids: Literal["vocabulary", "zero-based", "one-based"]
     layout: Literal["flat", "coco", "roboflow"]
