@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from labeler.calibration import calibrate_by_annotations, parse_target
-from labeler.calibration.fit import two_sided, wilson
 from labeler.cli import main
 from labeler.errors import Refused
 from labeler.evaluation import evaluate_run
+from labeler.evaluation.intervals import two_sided, wilson
 from labeler.labels.detections import Detections
 from labeler.labels.thresholds import NEVER
 from labeler.runs import Run, read_snapshot
