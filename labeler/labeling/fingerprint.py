@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
-from labeler import storage
+from labeler import __version__, storage
 from labeler.checkpoints import Checkpoint, DetectorCheckpoint
 from labeler.config import OF_TILES, ROWS, Config, DetectConfig, marked
 from labeler.labels.extensions import schema_fields
@@ -133,8 +134,6 @@ def package_versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:
     """Versions of the interpreter and of the packages that decide results."""
     found = {"python": platform.python_version()}
     for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue  # shipped as a working directory, not installed
+        with suppress(metadata.PackageNotFoundError):  # its code is here by another way
+            found[name] = __version__ if name == "labeler" else metadata.version(name)
     return found
