@@ -13,7 +13,9 @@ from labeler.errors import Refused
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("evaluate", help="COCO and LVIS AP, precision, recall and F1 against ground truth")
     parser.add_argument("run_uri", metavar="RUN", help="the run folder, or a COCO results list (.json)")
-    parser.add_argument("--annotations", metavar="URI", required=True, help="ground truth, COCO or LVIS json")
+    parser.add_argument(
+        "--annotations", metavar="URI", required=True, help="truth: COCO or LVIS json, or a corrected run"
+    )
     parser.add_argument("--groups", metavar="FILE", help="YAML, `name: [category, ...]`: AP of each group")
     parser.add_argument("--rules", choices=["auto", "coco", "lvis"], default="auto", help="default: by the annotations")
     parser.add_argument(

@@ -17,9 +17,11 @@ from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import ALL
 from labeler.exports.totals import Totals
 from labeler.exports.xml_text import attribute, content
+from labeler.runs import Run
 from labeler.vocabulary import Category
 
 _SCORE, _BOX = "score", "labeler_box"  # attributes of each box
+_RUN = "labeler_run"  # the default of an attribute that no box sets: so a task says whose boxes it has
 _ATTRIBUTES: tuple[dict[str, Any], ...] = (
     {"name": _SCORE, "mutable": False, "input_type": "number", "default_value": "0", "values": ["0", "100", "1"]},
     {"name": _BOX, "mutable": False, "input_type": "text", "default_value": "", "values": [""]},
@@ -48,7 +50,7 @@ class CvatFormat(Format):
 
     def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
         labels = [
-            {"name": category.name, "type": "rectangle", "attributes": list(_ATTRIBUTES)}
+            {"name": category.name, "type": "rectangle", "attributes": list(_attributes(frame.run))}
             for category in labels_shown(frame, totals, self.labels)
         ]
         return {"labels.json": readable_json(labels)}
@@ -63,7 +65,7 @@ class CvatPart(Part):
         self._files = {split: path.open("w", encoding="utf-8") for split, path in self._paths.items()}
         self._counts = dict.fromkeys(frame.splits, 0)
         for file in self._files.values():
-            file.write(_HEAD + _meta(frame.categories))
+            file.write(_HEAD + _meta(frame.categories, _attributes(frame.run)))
 
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         if pixels is None:
@@ -107,16 +109,22 @@ class CvatPart(Part):
         return filled or list(self._counts)[:1]
 
 
-def _meta(categories: Iterable[Category]) -> str:
+def _attributes(run: Run) -> tuple[dict[str, Any], ...]:
+    """Return the attributes of each label: of its boxes, and whose they are."""
+    whose = {"name": _RUN, "mutable": False, "input_type": "text", "values": [run.manifest.run_id]}
+    return *_ATTRIBUTES, {**whose, "default_value": run.manifest.run_id}
+
+
+def _meta(categories: Iterable[Category], attributes: Iterable[Mapping[str, Any]]) -> str:
     """Return the task's labels as annotations.xml names them."""
-    attributes = "".join(
+    shown = "".join(
         f"<attribute><name>{each['name']}</name><mutable>{each['mutable']}</mutable>"
         f"<input_type>{each['input_type']}</input_type><default_value>{each['default_value']}</default_value>"
         f"<values>{values}</values></attribute>"
-        for each, values in ((each, "\n".join(each["values"])) for each in _ATTRIBUTES)
+        for each, values in ((each, "\n".join(each["values"])) for each in attributes)
     )
     labels = "\n".join(
-        f"<label><name>{content(category.name)}</name><type>rectangle</type><attributes>{attributes}</attributes></label>"
+        f"<label><name>{content(category.name)}</name><type>rectangle</type><attributes>{shown}</attributes></label>"
         for category in categories
     )
     return f"<meta><task><labels>\n{labels}\n</labels></task></meta>\n"

@@ -17,11 +17,15 @@ IMAGES_PER_TASKS = 1_000  # of a file of tasks: tools are slow with more
 
 
 def identity(image: ChosenImage, run: Run) -> dict[str, str]:
-    """Return by what a corrected file finds its image again, whatever a tool makes of the file name."""
+    """Return by what a corrected file finds its image again, whatever a tool makes of the file name.
+
+    `labeler_shown` lists the boxes that go out: one that does not come back was removed by a person, any other not.
+    """
     return {
         "labeler_run": run.manifest.run_id,
         "labeler_row": image.row_id,
         "labeler_digest": image.row["digest"] or "",
+        "labeler_shown": " ".join(map(str, sorted(image.places.tolist()))),
     }
 
 

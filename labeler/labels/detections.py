@@ -88,6 +88,12 @@ class Detections:
         mask: Mask | None = None if self.masks is None else self.masks[row]
         return mask
 
+    @property
+    def reviewed(self) -> npt.NDArray[np.bool_]:
+        """(n,) which a person has checked or drawn: no threshold, limit or suppression is about these."""
+        source = self.more.get("source")
+        return np.array([False] * len(self) if source is None else [each is not None for each in source], np.bool_)
+
     def __len__(self) -> int:
         return len(self.scores)
 
