@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,57 @@ def reviewed_tasks(
     path = out.parent / "project.json"
     path.write_text(json.dumps(tasks, ensure_ascii=False))
     return path
+
+
+# ---- CVAT
+
+
+def cvat_back(
+    out: Path, change: Callable[[int, ElementTree.Element], None] | None = None, *, head: str = "", ids: bool = True
+) -> Path:
+    """annotations.xml as CVAT exports it again: attributes of labels filled in; `change` gets each image."""
+    root = ElementTree.parse(out / "task-00000/annotations.xml").getroot()
+    for number, image in enumerate(root.iter("image")):
+        for box in image.iter("box"):
+            whose = ElementTree.SubElement(box, "attribute", name="labeler_run")
+            whose.text = next(
+                each.findtext("default_value")
+                for each in root.iter("attribute")
+                if each.findtext("name") == "labeler_run"
+            )
+            if not ids:
+                for each in list(box):
+                    box.remove(each)
+        if change is not None:
+            change(number, image)
+    path = out.parent / "annotations.xml"
+    path.write_text(head + ElementTree.tostring(root, encoding="unicode"))
+    return path
+
+
+def jobs_file(folder: Path, *states: str, images: int = 1) -> Path:
+    """A job for each state, of so many images."""
+    jobs = [
+        {"id": n + 7, "task_id": 3, "start_frame": n * images, "stop_frame": (n + 1) * images - 1, "state": state,
+         "stage": "annotation"}
+        for n, state in enumerate(states)
+    ]  # fmt: skip
+    path = folder / "jobs.json"
+    path.write_text(json.dumps(jobs))
+    return path
+
+
+# ---- X-AnyLabeling
+
+
+def checked(
+    out: Path, change: Callable[[int, dict[str, Any]], None] | None = None, *, only: Sequence[int] | None = None
+) -> Path:
+    """The folder after a person has pressed "checked" on every image, or `only` on these."""
+    for number, path in enumerate(sorted(out.glob("images/**/*.json"))):
+        document = json.loads(path.read_text())
+        document["checked"] = only is None or number in only
+        if change is not None:
+            change(number, document)
+        path.write_text(json.dumps(document, ensure_ascii=False))
+    return out

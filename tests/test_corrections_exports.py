@@ -148,11 +148,11 @@ def test_evaluate_and_calibrate_by_a_corrected_run_equal_those_by_its_truth(tmp_
     corrected = correct(run, str(path), "--from", "coco", "--reviewed", str(tmp_path / "reviewed.txt"))
     part = tmp_path / "part.json"
     part.write_text(json.dumps(only_images(truth, lambda id_: id_ <= 40)))
-    found = []
+    found: list[Any] = []
     target, thresholds = tmp_path / "evaluation.json", tmp_path / "thresholds.yaml"
-    for annotations in (str(part), corrected.uri):
-        assert main(["evaluate", run.uri, "--annotations", annotations, "--output", str(target)]) == 0
-        fit = ["calibrate", run.uri, "--annotations", annotations, "--target", "precision=0.8"]
+    for by in (str(part), corrected.uri):
+        assert main(["evaluate", run.uri, "--annotations", by, "--output", str(target)]) == 0
+        fit = ["calibrate", run.uri, "--annotations", by, "--target", "precision=0.8"]
         assert main([*fit, "--output", str(thresholds), "--force"]) == 0
         values = plain_yaml.parse(thresholds.read_text())[0]
         found.append(

@@ -14,7 +14,7 @@ from labeler.corrections.coco import read_coco
 from labeler.corrections.cvat import Jobs, read_cvat, read_jobs
 from labeler.corrections.label_studio import Choice, read_label_studio
 from labeler.corrections.marks import read_as_corrections
-from labeler.corrections.matching import Decision, agreement, decide
+from labeler.corrections.matching import SAME_PX, Decision, agreement, decide
 from labeler.corrections.reviewed import BOXES, Intake, Reviewed, RowKey, refused
 from labeler.corrections.rows import Found, find_rows
 from labeler.corrections.tally import Tally
@@ -22,6 +22,7 @@ from labeler.corrections.who_reviewed import Reviewers, read_reviewers
 from labeler.corrections.x_anylabeling import label_files, read_x_anylabeling
 from labeler.digests import canonical_json, digest_of, new_digest
 from labeler.errors import Refused, did_you_mean
+from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import BOXES as WITHOUT_MASKS
 from labeler.labels.records import Row
@@ -148,7 +149,7 @@ def _decide(
     problems: list[str] = []
     named = near = 0
     for image, row, earlier in _with_detections(snapshot, wanted):
-        if wrong := _wrong_boxes(image, row.size, clipped=intake.envelopes):
+        if wrong := _wrong_boxes(image, row.size, earlier, clipped=intake.envelopes):
             problems += wrong
             continue
         ids = np.array([known[label] for label in image.labels], np.int32)
@@ -169,7 +170,7 @@ def _decide(
 
 def _with_detections(
     snapshot: Snapshot, wanted: Mapping[RowKey, tuple[Reviewed, Found]]
-) -> Iterable[tuple[Reviewed, Found, Any]]:
+) -> Iterable[tuple[Reviewed, Found, Detections]]:
     """Each image with its row's detections, in the order of the run."""
     units = {row.unit for _, row in wanted.values()}
     columns = ("shard_id", "index", WITHOUT_MASKS)
@@ -180,14 +181,19 @@ def _with_detections(
         yield from ((*pair, detections) for (_, pair), detections in zip(mine, rows, strict=True))
 
 
-def _wrong_boxes(image: Reviewed, size: tuple[int, int], *, clipped: bool) -> list[str]:
-    """What is wrong with the boxes of an image; of envelopes that are `clipped` only what has nothing inside."""
+def _wrong_boxes(image: Reviewed, size: tuple[int, int], earlier: Detections, *, clipped: bool) -> list[str]:
+    """What is wrong with the boxes of an image; of envelopes that are `clipped` only what has nothing inside.
+
+    A box that is as the run has it is not wrong: the run's boxes may reach out of the image, too.
+    """
     if image.state == BOXES:
         return []
     height, width = size
     limit = np.array([width, height, width, height])
     problems = []
     for number, (box, label) in enumerate(zip(image.boxes, image.labels, strict=True)):
+        if (np.abs(earlier.boxes - box) < SAME_PX).all(1).any():
+            continue
         inside = np.clip(box, 0, limit)
         corners = ", ".join(f"{side:.1f}" for side in box)
         if not (inside[2] > inside[0] and inside[3] > inside[1]):

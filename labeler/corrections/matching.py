@@ -15,7 +15,7 @@ from labeler.labels.masks import Mask
 from labeler.labels.records import Row
 
 ACCEPTED, MOVED, RENAMED, BOTH, ADDED = SOURCES = ("accepted", "moved", "renamed", "moved+renamed", "added")
-_SAME_PX = 0.5  # sides that move less were rounded by the tool: percents, or two decimals
+SAME_PX = 0.5  # sides that move less were rounded by the tool: percents, or two decimals
 SAME_IOU = 0.5
 
 Places = npt.NDArray[np.int64]
@@ -137,7 +137,7 @@ def decide(image: Reviewed, ids: npt.NDArray[np.int32], earlier: Detections, siz
     safe = np.where(matched, places, 0)
     moved, renamed = np.zeros(len(places), np.bool_), np.zeros(len(places), np.bool_)
     if len(earlier):
-        moved = matched & (np.abs(theirs - ours[safe]) >= _SAME_PX).any(1)
+        moved = matched & (np.abs(theirs - ours[safe]) >= SAME_PX).any(1)
         renamed = matched & (ids != earlier.category_ids[safe])
     gone = np.ones(len(earlier), np.bool_)
     gone[places[matched]] = False
