@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +56,12 @@ class Options:
     envelopes: bool = False
 
 
+class Applied(Protocol):
+    """What a review makes of a row."""
+
+    def apply(self, row: Row) -> Row: ...
+
+
 @dataclass(frozen=True)
 class Corrections:
     """What becomes of the rows of a run.
@@ -64,7 +70,7 @@ class Corrections:
         fields: of the fingerprint of the corrected run.
     """
 
-    decisions: Mapping[RowKey, Decision]
+    decisions: Mapping[RowKey, Applied]
     tally: Tally
     fields: Mapping[str, Any]
 

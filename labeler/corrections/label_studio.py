@@ -115,7 +115,7 @@ def _read_task(task: Any, where: str, intake: Intake, choice: Choice) -> None:
     )
 
 
-def _choose(live: list[Any], where: str, intake: Intake, choice: Choice) -> Mapping[str, Any] | None:
+def _choose(live: list[Mapping[str, Any]], where: str, intake: Intake, choice: Choice) -> Mapping[str, Any] | None:
     """Return the annotation that counts; None if nobody's does, or the problem was noted."""
     if choice.annotator is not None:
         live = [each for each in live if _annotator(each) == choice.annotator]
@@ -125,7 +125,7 @@ def _choose(live: list[Any], where: str, intake: Intake, choice: Choice) -> Mapp
     truths = [each for each in live if each.get("ground_truth") is True]
     live = truths if len(truths) == 1 else live
     if len(live) > 1 and choice.newest:
-        return max(live, key=lambda each: (str(each.get("updated_at") or each.get("created_at")), str(each.get("id"))))
+        return max(live, key=_age)
     if len(live) > 1:
         people = ", ".join(sorted({str(_annotator(each)) for each in live}))
         intake.problems.append(
@@ -134,6 +134,12 @@ def _choose(live: list[Any], where: str, intake: Intake, choice: Choice) -> Mapp
         return None
     only: Mapping[str, Any] = live[0]
     return only
+
+
+def _age(annotation: Mapping[str, Any]) -> tuple[str, int]:
+    """Larger for a newer annotation: times are ISO 8601, all in one zone, and ids rise."""
+    number = annotation.get("id")
+    return str(annotation.get("updated_at") or annotation.get("created_at")), number if is_id(number) else -1
 
 
 def _annotator(annotation: Mapping[str, Any]) -> int | None:

@@ -26,7 +26,7 @@ class Tally:
     """Counts of one file of corrections.
 
     Attributes:
-        images: by COMPLETE, BOXES, "unreviewed", "skipped" and "forgotten".
+        images: by COMPLETE, BOXES, "unreviewed", "skipped", "forgotten" and "elsewhere".
         boxes: category id -> what a person did with its boxes -> how many. A renamed box counts for its old category.
         pairs: (old, new category id) of renamed boxes.
         unshown: boxes of complete images that went because nobody was shown them.
@@ -79,6 +79,8 @@ class Tally:
         ]
         if images["forgotten"]:
             lines.append(f"forgotten   {images['forgotten']:,} of its images were removed from the run since")
+        if images["elsewhere"]:
+            lines.append(f"elsewhere   {images['elsewhere']:,} reviewed images are not in this run")
         median = f" (median IoU {np.median(self.overlaps):.2f})" if self.overlaps else ""
         lines.append(
             f"boxes       {self.total(ACCEPTED):,} accepted, {self.total(MOVED):,} moved{median}, "

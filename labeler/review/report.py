@@ -85,7 +85,7 @@ def write_report(
     images = shown.within(picks, max_bytes - len(head) - 120_000)  # the template, style and script
     written = page.render(
         template="report.html",
-        scripts=("page.js", "report.js"),
+        scripts=("page.js", "report.js", "reviews.js"),
         title=f"Report of run {snapshot.run.manifest.run_id[:8]}",
         data=f'{head[:-1]},"images":[{",".join(images)}]}}',
     )
@@ -198,6 +198,7 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
         "reasons": survey.reasons,
         "timeline": timeline(survey.timeline),
         "work": survey.work.summary(),
+        "reviews": survey.reviews.describe(run),
         "thresholds": {
             "default": as_written(thresholds.default),
             "categories": {str(id_): as_written(value) for id_, value in thresholds.by_category.items()},
