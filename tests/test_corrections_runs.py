@@ -18,6 +18,7 @@ from labeler.corrections.corrections import COLUMNS
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
 from labeler.runs import Run, open_run, require_run
+from labeler.training.config import DataConfig
 from labeler.training.run_labels import read_run
 from tests.correction_parts import BOXES, NAMES, correct, export, made_run, reviewed_tasks, rows, sources
 from tests.label_runs import write_run
@@ -225,3 +226,9 @@ def test_training_repeats_completely_reviewed_images(tmp_path: Path) -> None:
     assert [record.name for record in once] == ["000.png", "001.png", "002.png", "003.png"]
     assert [record.name for record in many] == ["000.png"] * 3 + ["001.png"] + ["002.png"] * 3 + ["003.png"]
     assert json.loads((Path(corrected.uri) / "run.json").read_text())["schema_version"] == 3
+
+
+def test_a_training_without_the_weight_is_written_as_before() -> None:
+    """So a training that an earlier version began goes on."""
+    assert "reviewed_weight" not in DataConfig(run="labels").model_dump(mode="json")
+    assert DataConfig(run="labels", reviewed_weight=5).model_dump(mode="json")["reviewed_weight"] == 5

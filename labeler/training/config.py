@@ -153,12 +153,6 @@ class ValidationConfig(Section):
     images: str | None = None  # its images, as in data.images
     limit: int = Field(64, gt=0)  # the first so many images of it
 
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a weight of 1, so that a training that an earlier version began goes on."""
-        values: dict[str, Any] = dump(self)
-        return values if self.reviewed_weight != 1 else {k: v for k, v in values.items() if k != "reviewed_weight"}
-
     @model_validator(mode="after")
     def _one_source(self) -> ValidationConfig:
         if (self.annotations is None) != (self.images is None):
