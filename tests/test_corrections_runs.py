@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 
 from labeler.cli import main
-from labeler.corrections.corrections import COLUMNS
+from labeler.corrections.corrections import COLUMNS, Options, read_corrections
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
-from labeler.runs import Run, open_run, require_run
+from labeler.pipeline.correct import correct as correct_run
+from labeler.runs import Run, open_run, read_snapshot, require_run
 from labeler.training.config import DataConfig
 from labeler.training.run_labels import read_run
 from tests.correction_parts import BOXES, NAMES, correct, export, made_run, reviewed_tasks, rows, sources
@@ -57,16 +59,19 @@ def test_a_corrected_run_that_was_killed_is_finished_by_the_same_command(tmp_pat
     assert unit_files(run) == before, "the run itself stays as it is"
 
 
-def _correct_once(arguments: list[str]) -> int:
-    return main(arguments)
-
-
 def test_two_that_correct_at_once_make_one_run(tmp_path: Path) -> None:
     run = red_run(tmp_path)
     path = reviewed_tasks(export(run, "label-studio"))
-    command = ["correct", run.uri, str(path), "--from", "label-studio", "--output", str(tmp_path / "corrected")]
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        assert pool.map(_correct_once, [command, command]) == [0, 0]
+    corrections = read_corrections(read_snapshot(run), [str(path)], Options("label-studio"))
+    both = threading.Barrier(2)
+
+    def once(_: int) -> str:
+        both.wait()
+        return correct_run(run, corrections, str(tmp_path / "corrected"), about={}).run.manifest.run_id
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(once, range(2))
+    assert first == second
     found = rows(require_run(str(tmp_path / "corrected")))
     assert [row.review for row in found] == ["complete"] * 18
 

@@ -92,7 +92,9 @@ class Detections:
     def reviewed(self) -> npt.NDArray[np.bool_]:
         """(n,) which a person has checked or drawn: no threshold, limit or suppression is about these."""
         source = self.more.get("source")
-        return np.array([False] * len(self) if source is None else [each is not None for each in source], np.bool_)
+        if source is None:
+            return np.zeros(len(self), np.bool_)
+        return np.array([each is not None for each in source], np.bool_)
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -25,8 +25,10 @@ class Reviews:
         """Count a unit's rows; `found` are all their detections."""
         if "review" in table.schema.names:
             self._images.update(review for review in table["review"].to_pylist() if review)
+        if "source" not in found.more:
+            return
         checked = found[found.reviewed]
-        pairs = zip(checked.category_ids.tolist(), checked.more.get("source", ()), strict=True)
+        pairs = zip(checked.category_ids.tolist(), checked.more["source"], strict=True)
         for (category_id, source), count in Counter(pairs).items():
             self._boxes.setdefault(category_id, Counter())[source] += count
 

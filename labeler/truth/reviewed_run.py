@@ -28,7 +28,8 @@ def read_truth(annotations: Annotations, *, masks: bool = False) -> GroundTruth:
     Raises:
         Refused: as `read_reviewed` and `read_ground_truth`.
     """
-    if isinstance(annotations, str | Path) and not storage.is_web(str(annotations)):
+    is_folder = isinstance(annotations, str | Path) and not str(annotations).lower().endswith(".json")
+    if is_folder and not storage.is_web(str(annotations)):
         run = open_run(storage.absolute_uri(str(annotations)))
         if run is not None:
             return read_reviewed(run, masks=masks)
