@@ -12,6 +12,7 @@ from labeler import __version__
 from labeler.commands import (
     calibrate,
     compare,
+    correct,
     estimate,
     evaluate,
     export,
@@ -36,7 +37,7 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
-_ROWS = (label, submit, estimate, preview, status, retry, revise, mask)
+_ROWS = (label, submit, estimate, preview, status, retry, revise, correct, mask)
 _OF_RUNS = (report, compare, export, sample, evaluate, calibrate, forget)
 VERBS = (*_ROWS, *_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
@@ -46,6 +47,7 @@ _STARTING = (
     "mask",
     "retry",
     "revise",
+    "correct",
     "train",
     "reproduce",
 )  # verbs that leave something behind to go on with

@@ -48,7 +48,9 @@ def write_run(
     plan = [PlannedShard(shard, None) for shard in shards]
     vocabulary = Vocabulary.load(categories)
     prompts = Prompts((), vocabulary.negative_ids, 256)
-    config = {"model": {"name": "tiny"}, "input": {"keep": list(keep)}, "detect": DETECT}
+    source = {"uri": [shard.uri for shard in shards], "keep": list(keep)}
+    config = {"model": {"name": "tiny"}, "input": source, "output": {"uri": str(folder)}, "detect": DETECT}
+    config["vocabulary"] = list(categories)
     found = {"model": "m1", "prompts": prompts.fingerprint, "vocabulary": vocabulary.fingerprint} | dict(fields or {})
     found |= schema_fields(columns) if columns else {}
     create_run(str(folder), NewRun(found, config, {}, vocabulary, prompts, plan))

@@ -37,7 +37,7 @@ LAYERS = [
     {"runs", "detectors", "segmenters"},
     {"labeling", "truth"},
     {"exports", "evaluation", "trial"},
-    {"calibration", "review"},
+    {"calibration", "review", "corrections"},
     {"pipeline"},
     {"training", "reproduction", "submission"},
     {"commands"},

@@ -88,6 +88,14 @@ class Detections:
         mask: Mask | None = None if self.masks is None else self.masks[row]
         return mask
 
+    @property
+    def reviewed(self) -> npt.NDArray[np.bool_]:
+        """(n,) which a person has checked or drawn: no threshold, limit or suppression is about these."""
+        source = self.more.get("source")
+        if source is None:
+            return np.zeros(len(self), np.bool_)
+        return np.array([each is not None for each in source], np.bool_)
+
     def __len__(self) -> int:
         return len(self.scores)
 
