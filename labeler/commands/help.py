@@ -101,6 +101,12 @@ COMMANDS = {
         "Draw boxes for review: by a design that gives an estimate of the precision, or where errors are likely.",
         ("labeler sample RUN --for review --n 300",),
     ),
+    "correct": About(
+        REVIEW,
+        "take corrections from an annotation tool into a run",
+        "Read corrected labels back into a derived run that says of each box what a person did with it.",
+        ("labeler correct RUN tasks.json --from label-studio --dry-run",),
+    ),
     "evaluate": About(
         REVIEW,
         "compute COCO or LVIS AP, precision, recall and F1",
