@@ -15,6 +15,7 @@ from labeler.commands import (
     evaluate,
     export,
     forget,
+    fuse,
     label,
     mask,
     models,
@@ -32,7 +33,7 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
-_ROWS = (label, submit, estimate, preview, status, retry, revise, mask)
+_ROWS = (label, submit, estimate, preview, status, retry, revise, mask, fuse)
 _OF_RUNS = (report, compare, export, evaluate, calibrate, forget)
 VERBS = (*_ROWS, *_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
@@ -42,6 +43,7 @@ _STARTING = (
     "mask",
     "retry",
     "revise",
+    "fuse",
     "train",
     "reproduce",
 )  # verbs that leave something behind to go on with

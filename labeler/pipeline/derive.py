@@ -153,6 +153,7 @@ def retry(
     unknown = sorted(set(statuses) - set(RETRIED))
     if unknown:
         raise Refused(f"status {unknown[0]!r} cannot be retried; known here: {', '.join(RETRIED)}")
+    parent.require_detector("retry")
     parent.require_reader()
     job = resolve_job(config_of(parent, output, overrides), parent.vocabulary(), parent.lineage, parent.prompts())
     recorded = parent.manifest.fingerprint_fields
