@@ -16,6 +16,7 @@ from labeler.commands import (
     export,
     forget,
     fuse,
+    import_labels,
     label,
     mask,
     models,
@@ -33,7 +34,7 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
-_ROWS = (label, submit, estimate, preview, status, retry, revise, mask, fuse)
+_ROWS = (label, submit, estimate, preview, status, retry, revise, mask, fuse, import_labels)
 _OF_RUNS = (report, compare, export, evaluate, calibrate, forget)
 VERBS = (*_ROWS, *_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
@@ -44,6 +45,7 @@ _STARTING = (
     "retry",
     "revise",
     "fuse",
+    "import",
     "train",
     "reproduce",
 )  # verbs that leave something behind to go on with

@@ -83,19 +83,18 @@ class LabelStudioPart(Part):
 
     def _prediction(self, image: ChosenImage) -> dict[str, Any]:
         found = image.detections
-        lowest = round(float(found.scores.min()), 6) if len(found) else 0.0
+        lowest = min((score for score in found.known_scores() if score is not None), default=0.0)
         version = self._frame.run.manifest.run_id[:8]
         return {"model_version": version, "score": lowest, "result": list(self._regions(image))}
 
     def _regions(self, image: ChosenImage) -> Iterable[dict[str, Any]]:
         found, size = image.detections, {"original_width": image.row["width"], "original_height": image.row["height"]}
         percents = _percents(image)
-        scores = np.round(found.scores.astype(np.float64), 6).tolist()
         for place, (box_id, category, score) in enumerate(
-            zip(image.box_ids, found.category_ids.tolist(), scores, strict=True)
+            zip(image.box_ids, found.category_ids.tolist(), found.known_scores(), strict=True)
         ):
             name, region = self._names[category], box_id.replace("/", "-")
-            about = {"to_name": _IMAGE, **size, "image_rotation": 0, "score": score}
+            about = {"to_name": _IMAGE, **size, "image_rotation": 0} | ({} if score is None else {"score": score})
             value = percents[place] | {"rotation": 0, "rectanglelabels": [name]}
             yield {"id": region, "from_name": _BOXES, "type": "rectanglelabels", **about, "value": value}
             if (mask := found.mask_of(place)) is not None:

@@ -33,7 +33,7 @@ from labeler.vocabulary import Category
 FUSION_VERSION = 1
 WITHOUT = "fused without run "  # in `error` of a row: what another run has not said of the image
 _MOST_PROBLEMS = 20
-_OF_OTHERS = ("score2", "review", "source", "model_score")  # columns that a fused box cannot have
+_OF_OTHERS = ("score2", "unscored", "review", "source", "model_score")  # columns that a fused box cannot have
 
 
 @dataclass(frozen=True)

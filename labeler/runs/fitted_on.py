@@ -29,6 +29,7 @@ _FIELDS = (
     "detect.score",
     "detect.assignment",
     "detect.nms_iou",
+    "imported",
     *_OF_FUSION,
 )
 

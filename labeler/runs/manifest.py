@@ -178,8 +178,13 @@ class Run:
             verb: what would have been done, for the message.
 
         Raises:
-            Refused: if the run was fused.
+            Refused: if the run was imported or fused.
         """
+        if "imported" in self.manifest.fingerprint_fields:
+            raise Refused(
+                f"run {storage.redact(self.uri)} was imported, so no detector gives its rows and {verb} cannot add "
+                "any; label the images with a model, or import the file again"
+            )
         if "fused.runs" in self.manifest.fingerprint_fields:
             raise Refused(
                 f"run {storage.redact(self.uri)} was fused from several runs, so no detector gives its rows: "
