@@ -16,9 +16,8 @@ from typing import Any
 
 from benchmarks.machine import machine
 from benchmarks.owl_shapes import TEMPLATE
-from benchmarks.small_shapes import NAMES, SIZE
+from benchmarks.small_shapes import NAMES, write_scenes
 from labeler.cli import main as labeler
-from labeler.training import shapes
 
 SCENES = 100  # to judge by, and as many to calibrate by
 SEED = 4711
@@ -28,16 +27,8 @@ WAYS = (("wbf", False), ("wbf", True), ("nms", False), ("nms", True))
 
 def draw(out: Path, scenes: int) -> tuple[str, Path, Path]:
     """(folder of shards, ground truth to calibrate by, ground truth to judge by)."""
-    drawn = shapes.write_data_set(
-        str(out / "scenes"),
-        images=2 * scenes,
-        seed=SEED,
-        combinations=shapes.select(NAMES),
-        sizes=[(SIZE, SIZE)],
-        image_format="png",
-    )
+    drawn = write_scenes(out / "scenes", 2 * scenes, SEED)
     truth = json.loads(Path(drawn.annotations).read_text())
-    truth["categories"] = [category for category in truth["categories"] if category["name"] in NAMES]
     parts = []
     for name, images in (("calibrate", truth["images"][:scenes]), ("judge", truth["images"][scenes:])):
         ids = {image["id"] for image in images}

@@ -83,10 +83,15 @@ def judge(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         out: holds the checkpoint in `checkpoint`; the scenes and the run are written beside it.
         settings: of the run's config, beside its model, input and output.
     """
+    return evaluated(out / "run", out, write_scenes(out / "held-out", HELD_OUT, HELD_OUT_SEED), settings)
+
+
+def write_scenes(folder: Path, images: int, seed: int) -> shapes.DataSet:
+    """Scenes of the eight names, and ground truth with these categories alone."""
     drawn = shapes.write_data_set(
-        str(out / "held-out"),
-        images=HELD_OUT,
-        seed=HELD_OUT_SEED,
+        str(folder),
+        images=images,
+        seed=seed,
         combinations=shapes.select(NAMES),
         sizes=[(SIZE, SIZE)],
         image_format="png",
@@ -94,7 +99,7 @@ def judge(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     truth = json.loads(Path(drawn.annotations).read_text())
     truth["categories"] = [category for category in truth["categories"] if category["name"] in NAMES]
     Path(drawn.annotations).write_text(json.dumps(truth))
-    return evaluated(out / "run", out, drawn, settings)
+    return drawn
 
 
 def evaluated(run: Path, out: Path, drawn: shapes.DataSet, settings: Mapping[str, Any]) -> dict[str, Any]:

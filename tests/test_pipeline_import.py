@@ -261,12 +261,12 @@ def test_an_imported_run_is_fused_with_a_run_of_a_detector(original: Path, tmp_p
 @pytest.mark.parametrize(
     ("format", "text", "message"),
     [
-        ("coco", "[]", "is a list, not a COCO object; results are read with --from coco-results"),
-        ("coco", "{", "is not a JSON object"),
+        ("coco", "[]", "is a list, not an object; give a COCO json; results are read with --from coco-results"),
+        ("coco", "{", "is not JSON"),
         ("coco", '{"images": []}', "no images in it"),
-        ("coco", "<annotations/>", "is not a JSON object"),
-        ("coco-results", "{}", "is not a list of results"),
-        ("label-studio", "{}", "is not a list of tasks"),
+        ("coco", "<annotations/>", "is not JSON"),
+        ("coco-results", "{}", "is not a list; give a list of results"),
+        ("label-studio", "{}", "is not a list; export the project from Label Studio as JSON"),
         ("label-studio", '[{"id": 1, "image": "a.jpg", "label": []}]', "JSON_MIN does not say"),
         ("yolo", "names: 3", "`names` must be a list of names"),
         ("yolo", "names: [a]\ntrain: pictures", "must be a folder with images/ in its path"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from labeler import storage
 from labeler.errors import Refused
-from labeler.imports.digesting import Digesting, digest_of_files
+from labeler.imports.digesting import digest_of_files, open_json
 from labeler.imports.labels import Entries, Labels
-from labeler.json_stream import JsonStream
-from labeler.plain_json import NotPlainJson
 from labeler.truth.ground_truth import elements_of
+
+_OBJECT = "give a COCO json; results are read with --from coco-results, tasks of Label Studio with --from label-studio"
 
 
 def read_coco(uri: str) -> Labels:
@@ -40,34 +40,17 @@ def read_results(uri: str, annotations: str | None) -> Labels:
         )
     entries = Entries()
     digest = _add(annotations, entries, ("images", "categories"))
-    try:
-        with storage.open_stream(uri) as stream:
-            digesting = Digesting(stream)
-            document = JsonStream(digesting)
-            if not document.is_list():
-                raise Refused(f"{shown} is not a list of results; a COCO object is read with --from coco")
-            for element in document.elements():
-                entries.add("annotations", element)
-    except NotPlainJson as error:
-        raise Refused(f"results {shown} are not JSON: {error}") from None
+    advice = "give a list of results; a COCO object is read with --from coco"
+    with open_json(uri, is_list=True, advice=advice) as (document, digesting):
+        for element in document.elements():
+            entries.add("annotations", element)
     return entries.labels(shown, digest_of_files([("results", digesting.digest), ("annotations", digest)]))
 
 
 def _add(uri: str, entries: Entries, keys: tuple[str, ...]) -> str:
     """Take these lists of a file; its digest."""
-    shown = storage.redact(uri)
-    try:
-        with storage.open_stream(uri) as stream:
-            digesting = Digesting(stream)
-            document = JsonStream(digesting)
-            if document.is_list():
-                raise Refused(
-                    f"{shown} is a list, not a COCO object; results are read with --from coco-results, tasks of Label "
-                    "Studio with --from label-studio"
-                )
-            for key, element in elements_of(document.members()):
-                if key in keys:
-                    entries.add(key, element)
-    except NotPlainJson as error:
-        raise Refused(f"{shown} is not a JSON object: {error}; give a COCO json") from None
+    with open_json(uri, is_list=False, advice=_OBJECT) as (document, digesting):
+        for key, element in elements_of(document.members()):
+            if key in keys:
+                entries.add(key, element)
     return digesting.digest

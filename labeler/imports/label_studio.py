@@ -8,11 +8,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from labeler import storage
-from labeler.errors import Refused
-from labeler.imports.digesting import Digesting
+from labeler.imports.digesting import open_json
 from labeler.imports.labels import Entries, Labels, add_named
-from labeler.json_stream import JsonStream
-from labeler.plain_json import NotPlainJson
 from labeler.truth.columns import is_number, short
 
 _SIDES = ("x", "y", "width", "height")
@@ -31,16 +28,9 @@ def read_label_studio(uri: str) -> Labels:
     """
     shown = storage.redact(uri)
     tasks = _Tasks()
-    try:
-        with storage.open_stream(uri) as stream:
-            digesting = Digesting(stream)
-            document = JsonStream(digesting)
-            if not document.is_list():
-                raise Refused(f"{shown} is not a list of tasks; export the project from Label Studio as JSON")
-            for number, task in enumerate(document.elements()):
-                tasks.add(task, f"[{number}]")
-    except NotPlainJson as error:
-        raise Refused(f"{shown} is not JSON: {error}; export the project from Label Studio as JSON") from None
+    with open_json(uri, is_list=True, advice="export the project from Label Studio as JSON") as (document, digesting):
+        for number, task in enumerate(document.elements()):
+            tasks.add(task, f"[{number}]")
     return tasks.finish().labels(shown, digesting.digest, relative=True)
 
 
