@@ -57,12 +57,12 @@ def test_without_evidence_a_score_stays_what_it_is() -> None:
 
 
 def test_calibrate_writes_the_precision_of_each_score_and_fuse_reads_it(tmp_path: Path) -> None:
-    run, truth = noisy_run(tmp_path / "run", {3: 2.0, 8: 2.0}, images=200)
+    run, truth = noisy_run(tmp_path / "run", {3: 2.0, 8: 2.0}, images=100)
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     assert main(["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--target", "precision=0.5"]) == 0
     scale = read_scale(f"{run.uri}/thresholds.yaml", run)
     scores = np.array([0.3, 0.5, 0.7, 0.9], np.float32)
-    np.testing.assert_allclose(scale.apply(scores), scores**2, atol=0.06)  # as `noisy_run` draws them
+    np.testing.assert_allclose(scale.apply(scores), scores**2, atol=0.08)  # as `noisy_run` draws them
     again = ScoreScale.from_dict(scale.to_dict())
     np.testing.assert_array_equal(again.apply(scores), scale.apply(scores))
 

@@ -164,7 +164,7 @@ def test_a_category_that_was_not_asked_for_in_an_image_is_none_that_was_not_foun
 def test_scores_come_to_one_scale_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two detectors that say the same, one of them with the square of its precision."""
     for name, power in (("a", 1.0), ("b", 0.5)):
-        run, truth = noisy_run(tmp_path / name, {3: power, 8: power}, images=150)
+        run, truth = noisy_run(tmp_path / name, {3: power, 8: power}, images=60)
         (tmp_path / "gt.json").write_text(json.dumps(truth))
         command = ["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--target", "precision=0.5"]
         assert main([*command, "--output", str(tmp_path / f"{name}.yaml")]) == 0
@@ -188,7 +188,7 @@ def test_scores_come_to_one_scale_first(tmp_path: Path, capsys: pytest.CaptureFi
         if found["chunk"] == -1
     ]
     scores, raw = np.array([pair for pair in of_second if pair[1] > 0.1]).T
-    np.testing.assert_allclose(scores, np.sqrt(raw), atol=0.1)
+    np.testing.assert_allclose(scores, np.sqrt(raw), atol=0.15)
     assert fuse(tmp_path) == 2
     assert "fused.scores" in capsys.readouterr().err, "raw scores are another fusion"
 

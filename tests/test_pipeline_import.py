@@ -235,13 +235,20 @@ def test_the_same_command_again_is_the_same_run_and_other_labels_are_refused(
 
 
 def test_an_imported_run_is_not_labeled_further(
-    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    original: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = import_document(original, tmp_path, document(original))
+    (tmp_path / "mine.yaml").write_text(json.dumps(
+        {"input": str(original / "in"), "output": str(run), "vocabulary": ["cat"], "model": {"name": str(checkpoint)}}
+    ))  # fmt: skip
     capsys.readouterr()
-    for command in (["retry", str(run), "--status", "read_error"], ["revise", str(run), "--vocabulary", "coco"]):
+    for command in (
+        ["retry", str(run), "--status", "read_error"],
+        ["revise", str(run), "--vocabulary", "coco"],
+        ["label", str(tmp_path / "mine.yaml"), "--extend"],
+    ):
         assert main(command) == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        *_, line = capsys.readouterr().err.splitlines()
         assert "was imported, so no detector gives its rows" in line
 
 
@@ -368,3 +375,14 @@ def test_annotations_of_people_go_before_predictions_and_skipped_tasks_say_nothi
     (tmp_path / "tasks.json").write_text(json.dumps(listed))
     assert main([*command, "--output", str(tmp_path / "run2")]) == 2
     assert "2 people have annotated '0.png'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_imported_run_is_looked_at_compared_and_forgotten_like_any(original: Path, tmp_path: Path) -> None:
+    run = import_document(original, tmp_path, document(original), "--vocabulary", str(original / "names.json"))
+    assert main(["status", str(run), "--verify"]) == 0
+    assert main(["report", str(run)]) == 0
+    assert main(["compare", str(run), str(original / "run"), "--output", str(tmp_path / "compare.html")]) == 0
+    (tmp_path / "names").write_text("part-0.tar/0000.jpg\n")
+    assert main(["forget", str(run), "--keys", str(tmp_path / "names")]) == 0
+    assert rows_of(run)[0]["status"] == "removed"
