@@ -221,11 +221,14 @@ def test_the_same_command_again_is_the_same_run_and_other_labels_are_refused(
     before = rows_of(run)
     units = sorted((run / "labels").rglob("*.parquet"))
     units[0].unlink()
-    threads = [threading.Thread(target=import_document, args=(original, tmp_path, document(original))) for _ in (0, 1)]
+    command = ["import", str(tmp_path / "labels.json"), "--images", str(original / "in"), "--from", "coco"]
+    codes: list[int] = []
+    threads = [threading.Thread(target=lambda: codes.append(main([*command, "--output", str(run)]))) for _ in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert codes == [0, 0]
     assert rows_of(run) == before
     capsys.readouterr()
     changed = document(original)
@@ -275,6 +278,17 @@ def test_an_imported_run_is_fused_with_a_run_of_a_detector(original: Path, tmp_p
         ("coco-results", "{}", "is not a list; give a list of results"),
         ("label-studio", "{}", "is not a list; export the project from Label Studio as JSON"),
         ("label-studio", '[{"id": 1, "image": "a.jpg", "label": []}]', "JSON_MIN does not say"),
+        (
+            "label-studio",
+            '[{"data": {"image": "a.jpg"}, "annotations": [1, {"result": [1, {"value": 2}]}]}]',
+            "no categories in it",
+        ),
+        (
+            "label-studio",
+            '[{"data": {}, "annotations": []}, {"data": {"image": 7}, "predictions": 3}, 4]',
+            "3 problems",
+        ),
+        ("yolo", "names: {a: b, 1: c}", "`names` must be a list of names"),
         ("yolo", "names: 3", "`names` must be a list of names"),
         ("yolo", "names: [a]\ntrain: pictures", "must be a folder with images/ in its path"),
         ("yolo", "names: [a]\ntrain: images/train", "no label file in its folders"),
@@ -289,8 +303,9 @@ def test_a_file_of_another_format_is_refused_in_a_line(
     (tmp_path / "truth.json").write_text(json.dumps(document(original)))
     more = ("--annotations", str(tmp_path / "truth.json")) if format == "coco-results" else ()
     import_(original, file, format, tmp_path / "run", *more, expect=2)
-    (line,) = capsys.readouterr().err.splitlines()
+    line, *problems = capsys.readouterr().err.splitlines()
     assert message in line
+    assert len(problems) == (3 if message == "3 problems" else 0)
     assert not (tmp_path / "run").exists()
 
 

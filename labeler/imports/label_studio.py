@@ -47,25 +47,25 @@ class _Tasks:
                 "images were annotated"
             )
             return
-        name, done = _name_of(data), [a for a in task.get("annotations") or () if not a.get("was_cancelled")]
+        name, done = _name_of(data), [a for a in _objects(task, "annotations") if not a.get("was_cancelled")]
         if not name:
             problems.append(f"{place}: no address of an image in `data`")
         elif len(done) > 1:
             problems.append(f"{place}: {len(done)} people have annotated {name!a}; keep one annotation of each task")
-        elif answers := done or list(task.get("predictions") or ())[-1:]:
+        elif answers := done or _objects(task, "predictions")[-1:]:
             number = len(self._entries.images)
             self._entries.add("images", {"id": number, "file_name": name, "digest": data.get("labeler_digest") or None})
-            for region in answers[0].get("result") or ():
+            for region in _objects(answers[0], "result"):
                 self._add_region(number, region, f"{place}, region {region.get('id')}")
 
     def _add_region(self, image: int, region: Mapping[str, Any], place: str) -> None:
-        value, kind = region.get("value") or {}, region.get("type")
-        if kind != "rectanglelabels":
+        value, kind = region.get("value"), region.get("type")
+        if kind != "rectanglelabels" or not isinstance(value, Mapping):
             self._entries.left_out[f"regions of type {short(kind)}"] += 1
             return
-        names, sides = value.get("rectanglelabels") or [], [value.get(side) for side in _SIDES]
+        names, sides = value.get("rectanglelabels"), [value.get(side) for side in _SIDES]
         numbers = [side / 100 for side in sides if is_number(side)]
-        if len(names) != 1 or not isinstance(names[0], str):
+        if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
             self._entries.problems.append(f"{place}: expected one label, got {short(names)}")
         elif len(numbers) < len(sides):
             self._entries.problems.append(f"{place}: x, y, width and height must be numbers, got {short(sides)}")
@@ -79,6 +79,12 @@ class _Tasks:
     def finish(self) -> Entries:
         add_named(self._entries, list(self._ids))
         return self._entries
+
+
+def _objects(of: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """The objects of a list; what is not an object, or not a list, holds no label."""
+    found = of.get(key)
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
 
 
 def _name_of(data: Mapping[str, Any]) -> str:

@@ -56,11 +56,13 @@ def read_yolo(uri: str) -> Labels:
 def _names(values: Any, shown: str) -> tuple[list[str], list[int]]:
     """(names of the classes, ids)."""
     found = values.get("names") if isinstance(values, Mapping) else None
-    named = found if isinstance(found, Mapping) else dict(enumerate(found if isinstance(found, list) else []))
-    if not named or sorted(named) != list(range(len(named))) or not all(isinstance(n, str) for n in named.values()):
+    pairs = found.items() if isinstance(found, Mapping) else enumerate(found if isinstance(found, list) else [])
+    named = {str(place): name for place, name in pairs}
+    places = list(map(str, range(len(named))))
+    if not named or named.keys() != set(places) or not all(isinstance(name, str) for name in named.values()):
         raise Refused(f"{shown} is not a YOLO data.yaml: `names` must be a list of names, or 0: name, 1: name, ...")
     ids = values.get("category_ids")
-    return [named[place] for place in range(len(named))], ids if _are_ids(ids, len(named)) else list(range(len(named)))
+    return [named[place] for place in places], ids if _are_ids(ids, len(named)) else list(range(len(named)))
 
 
 def _are_ids(ids: Any, count: int) -> bool:
@@ -92,11 +94,10 @@ def _sources(folder: str) -> dict[str, tuple[str, str | None]]:
         for line in storage.read_bytes(info.uri).splitlines():
             try:
                 source = parse(line)
-                file, name = source["file"], source["file_name"]
-            except (ValueError, LookupError, TypeError):
+                stem = source["file"].removeprefix("images/").rpartition(".")[0]
+                found[stem] = source["file_name"].rpartition(".")[0], source.get("digest")
+            except (ValueError, LookupError, TypeError, AttributeError):
                 raise Refused(f"{storage.redact(info.uri)} is not as `labeler export` wrote it; restore it") from None
-            stem = file.removeprefix("images/").rpartition(".")[0]
-            found[stem] = name.rpartition(".")[0], source.get("digest")
     return found
 
 

@@ -104,7 +104,7 @@ class Detections:
         return np.asarray(self.more.get("unscored", np.zeros(len(self))) != 0, np.bool_)
 
     def known_scores(self, digits: int | None = 6) -> list[float | None]:
-        """The scores that there are, rounded to so many digits; None where there is none. For what people read."""
+        """The scores that there are, rounded to this many digits; None where there is none. For exports."""
         scores = self.scores if digits is None else np.round(self.scores.astype(np.float64), digits)
         return [None if lacks else score for score, lacks in zip(scores.tolist(), self.unscored, strict=True)]
 
