@@ -76,18 +76,8 @@ def learn(model: Any, loss: Tensor, optimizer: torch.optim.Optimizer, lr: float,
     optimizer.step()
 
 
-def judge(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Label held-out scenes, and what `labeler evaluate` says of it.
-
-    Args:
-        out: holds the checkpoint in `checkpoint`; the scenes and the run are written beside it.
-        settings: of the run's config, beside its model, input and output.
-    """
-    return evaluated(out / "run", out, write_scenes(out / "held-out", HELD_OUT, HELD_OUT_SEED), settings)
-
-
 def write_scenes(folder: Path, images: int, seed: int) -> shapes.DataSet:
-    """Scenes of the eight names, and ground truth with these categories alone."""
+    """Shards of scenes of the eight names, and annotations that have no other category."""
     drawn = shapes.write_data_set(
         str(folder),
         images=images,
@@ -100,6 +90,17 @@ def write_scenes(folder: Path, images: int, seed: int) -> shapes.DataSet:
     truth["categories"] = [category for category in truth["categories"] if category["name"] in NAMES]
     Path(drawn.annotations).write_text(json.dumps(truth))
     return drawn
+
+
+def judge(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Label held-out scenes, and what `labeler evaluate` says of it.
+
+    Args:
+        out: holds the checkpoint in `checkpoint`; the scenes and the run are written beside it.
+        settings: of the run's config, beside its model, input and output.
+    """
+    drawn = write_scenes(out / "held-out", HELD_OUT, HELD_OUT_SEED)
+    return evaluated(out / "run", out, drawn, settings)
 
 
 def evaluated(run: Path, out: Path, drawn: shapes.DataSet, settings: Mapping[str, Any]) -> dict[str, Any]:

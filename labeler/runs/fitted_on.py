@@ -11,8 +11,10 @@ from labeler.errors import Refused
 from labeler.labels.thresholds import Thresholds, read_thresholds
 from labeler.runs import Run
 
-# Of a fused run alone, so that thresholds fitted on the run that it derives from do not pass for its own.
+# Runs without tiles, or that were not fused, have none of these, so a file that lacks them was fitted on such a run.
+_OF_TILES = ("detect.tile", "detect.tile_overlap", "detect.tile_min_side", "tiling_version")
 _OF_FUSION = ("fused.with", "fused.method", "fused.iou", "fused.scores")
+
 # Another value of any of these gives the same object another score. Floor, cap and limits only decide what is stored.
 _FIELDS = (
     "model",
@@ -30,6 +32,7 @@ _FIELDS = (
     "detect.assignment",
     "detect.nms_iou",
     "imported",
+    *_OF_TILES,
     *_OF_FUSION,
 )
 
@@ -53,7 +56,8 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str) -> N
     A file without the section was written by hand, and is taken.
     """
     ours = run.manifest.fingerprint_fields
-    compared = [name for name in _FIELDS if name in section or (section and name in _OF_FUSION and name in ours)]
+    some_have = (*_OF_TILES, *_OF_FUSION) if "model" in section else ()
+    compared = [name for name in _FIELDS if name in section or name in some_have]
     differing = [
         f"{name}: the file has {section.get(name)}, the run {ours.get(name)}"
         for name in compared
