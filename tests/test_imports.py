@@ -36,7 +36,7 @@ LAYERS = [
     {"shards", "checkpoints", "catalog"},
     {"runs", "detectors", "segmenters"},
     {"labeling", "truth"},
-    {"exports", "evaluation", "trial"},
+    {"exports", "evaluation", "trial", "imports"},
     {"calibration", "review", "corrections"},
     {"pipeline"},
     {"training", "reproduction", "submission"},

@@ -35,8 +35,13 @@ def calibrate_by_annotations(
 
 
 def _require_scores(snapshot: Snapshot) -> None:
-    """Refused for a corrected run: its reviewed boxes have the score 1, and the wrong ones are not there any more."""
+    """Refused where scores do not rank boxes: of corrected runs, and of imported boxes that have none."""
     run = snapshot.run
+    if "unscored" in run.columns:
+        raise Refused(
+            f"run {storage.redact(run.uri)} was imported with boxes that have no score, so no threshold can be fitted; "
+            "import labels that all have one"
+        )
     if "review" in run.columns and run.parent is not None:
         raise Refused(
             f"run {storage.redact(run.uri)} is corrected: reviewed boxes have a score of 1, and wrong ones are gone; "

@@ -29,6 +29,8 @@ from labeler.truth.ground_truth import Annotations, GroundTruth
 from labeler.truth.matching import Kind
 from labeler.truth.reviewed_run import read_truth
 
+UNSCORED = "the run has boxes without a score: they rank first, together, and pass every threshold"
+
 
 def evaluate_run(
     of: str | Snapshot,
@@ -101,6 +103,7 @@ def evaluate_run(
     protocol = protocol_of(run, whole, part.truth, images, categories)
     protocol["images"] |= {"at_cap": at_cap, "run_complete": snapshot.is_complete}
     protocol["notes"] = collector.notes() + ([] if limits.keep_any else [NOTHING_KEPT])
+    protocol["notes"] += [UNSCORED] if "unscored" in run.columns else []
     protocol["thresholds"] = None if thresholds is None else storage.redact(thresholds)
     protocol["suppress_iou"] = suppress_iou
     kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)

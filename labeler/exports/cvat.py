@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from labeler.digests import readable_json
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.pixels import Pixels
@@ -101,7 +99,7 @@ class CvatPart(Part):
 
     def _boxes(self, image: ChosenImage) -> Iterable[str]:
         found = image.detections
-        percents = np.round(found.scores.astype(np.float64) * 100).astype(int).tolist()
+        percents = ["" if score is None else round(score * 100) for score in found.known_scores(None)]
         corners = clipped_boxes(image).tolist()
         for box_id, category, percent, (left, top, right, bottom), drawn in zip(
             image.box_ids, found.category_ids.tolist(), percents, corners, _designs(image), strict=True
