@@ -41,10 +41,10 @@ LAYERS = [
     {"pipeline"},
     {"training", "reproduction", "submission"},
     {"commands"},
-    {"cli", "__main__"},
+    {"api", "cli", "__main__"},
 ]
-RAY_ROOMS = {"pipeline", "training", "submission"}
-TORCH_ROOMS = {"detectors", "segmenters", "training"}
+RAY_ROOMS = {"pipeline", "training", "submission", "api"}
+TORCH_ROOMS = {"detectors", "segmenters", "training", "api"}
 
 
 def modules() -> list[Path]:

@@ -129,7 +129,7 @@ def compare_runs(
         target_uri,
         page.render(
             template="compare.html",
-            scripts=("page.js", "compare.js"),
+            scripts=("page.js", "pictures.js", "viewer.js", "compare.js"),
             title=f"Run {runs[0].manifest.run_id[:8]} against {runs[1].manifest.run_id[:8]}",
             data=f'{head[:-1]},"images":[{",".join(images)}]}}',
         ),

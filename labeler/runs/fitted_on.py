@@ -11,6 +11,9 @@ from labeler.errors import Refused
 from labeler.labels.thresholds import Thresholds, read_thresholds
 from labeler.runs import Run
 
+# Runs without tiles have none of these, so a file that lacks them was fitted on such a run.
+_OF_TILES = ("detect.tile", "detect.tile_overlap", "detect.tile_min_side", "tiling_version")
+
 # Another value of any of these gives the same object another score. Floor, cap and limits only decide what is stored.
 _FIELDS = (
     "model",
@@ -27,6 +30,7 @@ _FIELDS = (
     "detect.score",
     "detect.assignment",
     "detect.nms_iou",
+    *_OF_TILES,
 )
 
 
@@ -45,9 +49,9 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str) -> N
     """
     ours = run.manifest.fingerprint_fields
     differing = [
-        f"{name}: the file has {section[name]}, the run {ours.get(name)}"
+        f"{name}: the file has {section.get(name)}, the run {ours.get(name)}"
         for name in _FIELDS
-        if name in section and section[name] != ours.get(name)
+        if (name in section or ("model" in section and name in _OF_TILES)) and section.get(name) != ours.get(name)
     ]
     if differing:
         names = ", ".join(line.partition(":")[0] for line in differing)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from labeler.calibration.fit import two_sided, wilson
+from labeler.evaluation.intervals import two_sided, wilson
 
 Floats = npt.NDArray[np.float64]
 
