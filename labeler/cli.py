@@ -21,6 +21,7 @@ from labeler.commands import (
     preview,
     report,
     reproduce,
+    rescore,
     retry,
     revise,
     status,
@@ -32,7 +33,7 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
-_ROWS = (label, submit, estimate, preview, status, retry, revise, mask)
+_ROWS = (label, submit, estimate, preview, status, retry, revise, mask, rescore)
 _OF_RUNS = (report, compare, export, evaluate, calibrate, forget)
 VERBS = (*_ROWS, *_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
@@ -40,6 +41,7 @@ _STARTING = (
     "label",
     "submit",
     "mask",
+    "rescore",
     "retry",
     "revise",
     "train",

@@ -34,7 +34,7 @@ LAYERS = [
     {"labels", "config"},
     {"prompts"},
     {"shards", "checkpoints", "catalog"},
-    {"runs", "detectors", "segmenters"},
+    {"runs", "detectors", "segmenters", "rescorers"},
     {"labeling", "truth"},
     {"exports", "evaluation", "trial"},
     {"calibration", "review"},
@@ -44,7 +44,7 @@ LAYERS = [
     {"cli", "__main__"},
 ]
 RAY_ROOMS = {"pipeline", "training", "submission"}
-TORCH_ROOMS = {"detectors", "segmenters", "training"}
+TORCH_ROOMS = {"detectors", "segmenters", "rescorers", "training"}
 
 
 def modules() -> list[Path]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from labeler.images import LeastShape
+from labeler.labels.detections import Detections
 
 # (places in the batch, what waits for their results) of each forward, when it has begun
 Begun = Iterator[tuple[Sequence[int], Callable[[], Sequence[Any]]]]
@@ -53,3 +54,11 @@ class Detector(Protocol):
         """The same, one forward a step, so that one is under way while the host makes rows of the one before."""
         found = self.detect_prepared(batch)
         yield range(len(batch)), lambda: found
+
+
+@runtime_checkable
+class BoxScorer(Protocol):
+    """What a detector has besides that finds no boxes, but scores those that another run has found."""
+
+    def prepare_boxes(self, image_rgb: Any, found: Detections) -> Any:
+        """Make one (h, w, 3) uint8 upright RGB image ready, and its detections; thread-safe, on the CPU."""

@@ -19,7 +19,7 @@ from labeler import images
 from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.digests import digest_of
 from labeler.labeling.batching import BYTES_WAITING, ShapePool, bytes_of, images_together
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import BoxScorer, Detector
 from labeler.labeling.forwards import Forwards
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.detections import Detections
@@ -83,7 +83,8 @@ class UnitLabeler:
     """Owns a detector, its decode threads, and the lock that lets one forward run at a time.
 
     Args:
-        detector: None where every image comes with what another run found in it.
+        detector: None where every image comes with what another run found in it, and nothing more is asked of that; a
+            `BoxScorer` where it gets second scores.
         segmenter: makes masks for what the detector found; None for boxes alone.
         fast_jpeg: decodes plain JPEGs; None: Pillow decodes all.
         decode_threads: threads that decode and resize beside the detector; 0 decodes in the caller's, in between.
@@ -209,7 +210,11 @@ class UnitLabeler:
     def _ready(self, row: Row, image: images.Image, item: Item) -> _Ready:
         for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
         full_size = () if image.full_size is None else (image.full_size,)
-        prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
+        if item.found is None or self.detector is None:
+            prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
+        else:
+            assert isinstance(self.detector, BoxScorer), "nothing is detected where boxes are known"
+            prepared = self.detector.prepare_boxes(image.pixels, item.found)
         return _Ready(row, prepared, for_masks)
 
     def _decode(
