@@ -134,7 +134,7 @@ def test_a_model_that_is_not_a_clip_or_siglip_is_refused_by_its_type(copied: Pat
         resolve_rescorer(tiny_sam("sam2"))
     config = json.loads((copied / "config.json").read_text())
     cases = {
-        "siglip2": r"is of type siglip2, SigLIP 2 with variable resolution \(NaFlex\); take one of its checkpoints with",
+        "siglip2": r"is of type siglip2, SigLIP 2 with variable resolution \(NaFlex\); take one of its",
         "bert": "is of type bert; supported are clip, siglip",
         None: "is of type unknown; supported are",
     }

@@ -175,7 +175,7 @@ def retry(
     return derive(parent, job, statuses, make_detector=make_detector, console=console)
 
 
-_WITH_BOXES = ("labeled",)
+WITH_BOXES = ("labeled",)
 _MAY_DIFFER = ("ray.", "model.device=", "model.dtype=", "detect.stall_timeout_s=", "output.")  # of models for boxes
 
 
@@ -204,7 +204,7 @@ def mask(parent: Run, output: str, *, overrides: Sequence[str]) -> Outcome | Non
     boxes = {name: value for name, value in recorded.items() if name != "masks" and not name.startswith("masks.")}
     fields = boxes | masks_fields(config, segmenter, phrases)
     job = Job(config, parent.vocabulary(), parent.prompts(), None, fields, segmenter, phrases, parent.lineage)
-    return derive(parent, job, _WITH_BOXES, keep_detections=True)
+    return derive(parent, job, WITH_BOXES, keep_detections=True)
 
 
 def rescore(parent: Run, output: str, *, overrides: Sequence[str], console: Console | None = None) -> Outcome | None:
@@ -220,6 +220,12 @@ def rescore(parent: Run, output: str, *, overrides: Sequence[str], console: Cons
         Refused: if no CLIP or SigLIP is named, an override is about something that is not done here, or as `derive`.
         Incomplete: as `label`.
     """
+    job = rescore_job(parent, output, overrides)
+    return derive(parent, job, WITH_BOXES, keep_detections=True, console=console)
+
+
+def rescore_job(parent: Run, output: str, overrides: Sequence[str]) -> Job:
+    """The job of `rescore`, which it also says the arguments of. Refused as there, but for what `derive` refuses."""
     _require_about(overrides, "second scores", "rescore.")
     parent.require_reader()
     config = config_of(parent, output, overrides)
@@ -230,8 +236,7 @@ def rescore(parent: Run, output: str, *, overrides: Sequence[str], console: Cons
     recorded = parent.manifest.fingerprint_fields
     boxes = {name: value for name, value in recorded.items() if name != "rescore" and not name.startswith("rescore.")}
     fields = boxes | rescore_fields(config.rescore, rescorer, texts.fingerprint)
-    job = Job(config, vocabulary, parent.prompts(), None, fields, own=parent.lineage, rescorer=rescorer, texts=texts)
-    return derive(parent, job, _WITH_BOXES, keep_detections=True, console=console)
+    return Job(config, vocabulary, parent.prompts(), None, fields, own=parent.lineage, rescorer=rescorer, texts=texts)
 
 
 def _require_about(overrides: Sequence[str], what: str, section: str) -> None:
