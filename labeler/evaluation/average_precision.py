@@ -117,6 +117,23 @@ def score(truth: GroundTruth, found: DetectionTable, rules: Rules, kind: Kind = 
     return Score(rules, kind, precision, recall, objects, detections, counts[:, 0], counts[:, 1])
 
 
+def judge(truth: GroundTruth, found: DetectionTable, rules: Rules) -> npt.NDArray[np.int8]:
+    """(n,) whether each box is right at IoU 0.5 (1), wrong (0), or of a category or place that is not judged (-1).
+
+    As `score` counts it; of two boxes of one object the better one is right.
+    """
+    verdicts = np.full(len(found), -1, np.int8)
+    order_of_objects, object_bounds = _by_category(truth.category, truth.image, None, len(truth.categories))
+    order, bounds = _by_category(found.category, found.image, found.scores, len(truth.categories))
+    for category in range(len(truth.categories)):
+        rows = order[bounds[category] : bounds[category + 1]]
+        objects = order_of_objects[object_bounds[category] : object_bounds[category + 1]]
+        wanted, given = _objects(truth, objects, rules, "bbox"), _detections(found[rows], "bbox")
+        true, false = _Flags.of(truth, category, wanted, given, match(wanted, given), rules).positives(0, 0)
+        verdicts[rows[true]], verdicts[rows[false]] = 1, 0
+    return verdicts
+
+
 def _by_category(
     category: npt.NDArray[np.int32], image: npt.NDArray[np.int32], scores: npt.NDArray[Any] | None, categories: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

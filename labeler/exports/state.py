@@ -34,6 +34,9 @@ def describe(snapshot: Snapshot, selection: Selection, format_: Format) -> dict[
     asked = asdict(selection)
     if selection.uncertain is None:
         del asked["uncertain"]  # exports that an earlier version began have none, and go on
+    asked["score"] = {"name": selection.score.name, "fusion": asked["score"]["fusion"]}
+    if selection.score.is_detectors:
+        del asked["score"]  # the same
     asked["categories"] = None if selection.categories is None else sorted(selection.categories)
     thresholds = selection.thresholds
     asked["thresholds"]["default"] = as_written(thresholds.default)

@@ -92,8 +92,8 @@ class CropRule:
         limits = np.array([width, height, width, height], np.float64)
         with np.errstate(invalid="ignore"):
             inside = np.clip(boxes, 0, limits)
-            solid = np.isfinite(boxes).all(1, keepdims=True) & (inside[:, 2:] > inside[:, :2])
-            solid = solid.all(1)
+            sizes = inside[:, 2:] - inside[:, :2]
+            solid = np.asarray(np.isfinite(boxes).all(1) & (sizes > 0).all(1))
             beside = self.margin * (boxes[:, 2:] - boxes[:, :2])
             wide = np.concatenate([np.floor(boxes[:, :2] - beside), np.ceil(boxes[:, 2:] + beside)], 1)
             whole = np.where(solid[:, None], np.clip(wide, 0, limits), 0).astype(np.int64)
