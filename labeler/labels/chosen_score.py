@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from labeler.labels.detections import Detections
-from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.detections_column import DetectionsColumn, with_field
 
 SCORE, SCORE2, FUSED = SCORES = ("score", "score2", "fused")
 _EDGE = 1e-4  # scores nearer to 0 or 1 count as this far from it: the logit of 0 is not a number
@@ -101,35 +100,13 @@ class ChosenScore:
         """Rows whose detections have the chosen score as `score`; as they are where they have no detections."""
         if self.is_detectors or "detections" not in table.schema.names:
             return table
-        return _with_field(table, SCORE, self.of(DetectionsColumn(table).detections))
+        return with_field(table, SCORE, self.of(DetectionsColumn(table).detections))
 
     def beside(self, table: pa.Table) -> pa.Table:
         """Rows whose detections have the fused score as `fused`, for conditions; as they are for other choices."""
         if self.name != FUSED:
             return table
-        return _with_field(table, FUSED, self.of(DetectionsColumn(table).detections))
+        return with_field(table, FUSED, self.of(DetectionsColumn(table).detections))
 
 
 DETECTORS = ChosenScore()
-
-
-def _with_field(table: pa.Table, name: str, values: Floats) -> pa.Table:
-    """Rows with a field of their detections set."""
-    column = table["detections"]
-    lengths = pc.list_value_length(column).to_numpy().astype(np.int64)
-    flat = pc.list_flatten(column)
-    flat = flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
-    flat = pa.concat_arrays(flat.chunks) if isinstance(flat, pa.ChunkedArray) else flat
-    fields, arrays = list(flat.type), [pc.struct_field(flat, field.name) for field in flat.type]
-    at = flat.type.get_field_index(name)
-    field, array = pa.field(name, pa.float32(), nullable=False), pa.array(values, pa.float32())
-    if at < 0:
-        fields, arrays = [*fields, field], [*arrays, array]
-    else:
-        fields[at], arrays[at] = field, array
-    structs = pa.StructArray.from_arrays(arrays, fields=fields)
-    offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
-    kind = pa.list_(pa.field("element", structs.type, nullable=False))
-    place = table.schema.get_field_index("detections")
-    made = pa.ListArray.from_arrays(offsets, structs, type=kind)
-    return table.set_column(place, pa.field("detections", kind, nullable=False), made)
