@@ -103,7 +103,7 @@ def test_what_decides_a_second_score_is_in_the_fingerprint_and_speed_is_not(tmp_
     run = write_run(tmp_path / "run", {(0, 0): [row(0, Detections.of([[1, 2, 30, 40]], [0.5], [3]))]})
     run = _with_whole_config(run)
     plain = rescore_job(run, str(tmp_path / "to"), [CLIP])
-    assert plain.new_columns == ("score2",)
+    assert plain.fields["columns"] == ["score2"]
     cases = {
         f"rescore.model={tiny_rescorer('siglip')}": {"rescore", "rescore.prompts"},
         "rescore.margin=0.5": {"rescore.margin"},

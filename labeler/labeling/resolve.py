@@ -68,11 +68,6 @@ class Job:
     texts: Texts | None = None
 
     @property
-    def new_columns(self) -> tuple[str, ...]:
-        """Optional columns that the job adds to those of the run that it derives from."""
-        return ("score2",) if self.rescorer else ()
-
-    @property
     def detector(self) -> DetectorCheckpoint:
         """The checkpoint of a job that detects."""
         assert self.checkpoint is not None, "only boxes of another run are worked on"

@@ -50,12 +50,13 @@ def open_derived(parent: Run, job: Job, redone: Sequence[str]) -> Opened:
 
     Args:
         job: its output is the derived run; comes back with a fingerprint that names the parent and `redone` statuses.
+            Optional columns in its fields (`columns`) come on top of the parent's.
 
     Raises:
         Refused: the run is incomplete, or the output holds something else.
     """
-    columns = {*parent.columns, *job.new_columns}
-    of_parent = {**schema_fields(in_order(columns)), "parent": parent.manifest.run_id, "redo": list(redone)}
+    columns = in_order({*parent.columns, *job.fields.get("columns", ())})
+    of_parent = {**schema_fields(columns), "parent": parent.manifest.run_id, "redo": list(redone)}
     job = replace(job, fields={**job.fields, **of_parent})
     below = read_snapshot(parent)
     if below.left:
@@ -235,7 +236,8 @@ def rescore_job(parent: Run, output: str, overrides: Sequence[str]) -> Job:
     assert config.rescore is not None, "resolve_rescorer says it"
     recorded = parent.manifest.fingerprint_fields
     boxes = {name: value for name, value in recorded.items() if name != "rescore" and not name.startswith("rescore.")}
-    fields = boxes | rescore_fields(config.rescore, rescorer, texts.fingerprint)
+    columns = schema_fields(in_order({*parent.columns, "score2"}))
+    fields = boxes | columns | rescore_fields(config.rescore, rescorer, texts.fingerprint)
     return Job(config, vocabulary, parent.prompts(), None, fields, own=parent.lineage, rescorer=rescorer, texts=texts)
 
 
