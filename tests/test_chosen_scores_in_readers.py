@@ -103,6 +103,7 @@ def test_conditions_see_all_scores_and_parquet_tables_have_them(run: Run, truth:
     table = tmp_path / "tables"
     assert main(["export", run.uri, "--to", "parquet", "--output", str(table), "--suppress", "off", *fused]) == 0
     rows = pq.read_table(next((table / "boxes").glob("*.parquet"))).to_pylist()
+    assert "| score thresholds | of `fused`, 0.0 by default |" in (table / "README.md").read_text()
     scores = [sorted((box["score"], box["score2"]) for box in boxes) for boxes in (rows, stored(run))]
     assert scores[0] == scores[1]
     fusion = yaml.safe_load((tmp_path / "run/thresholds.yaml").read_text())["fitted_on"]["fusion"]

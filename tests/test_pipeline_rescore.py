@@ -41,8 +41,9 @@ def test_a_rescored_run_that_was_killed_goes_on_with_the_same_command(tmp_path: 
     )
     wait_until(lambda: process.poll() is not None or any(target.rglob("*.parquet")))
     process.kill()
-    process.communicate()
+    said = process.communicate()[1]
     wait_until(lambda: not with_environment(mark))  # its local cluster notices, and writes no more
+    assert (target / "run.json").exists(), said
     derived = require_run(str(target))
     before = read_progress(derived).committed_units
     assert not read_snapshot(derived).is_complete, "killed too late to show anything"

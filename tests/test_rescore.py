@@ -24,6 +24,7 @@ from labeler.pipeline.redo import MASKS, SECOND_SCORES, Todo
 from labeler.rescorers import Rescorer, resolve_rescorer
 from labeler.rescorers.texts import make_texts
 from labeler.runs import Run, read_snapshot
+from labeler.runs.overlay.derived import describe_unselected
 from labeler.shards import Unit
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
@@ -83,6 +84,7 @@ def test_every_box_of_a_run_gets_the_score_of_its_crop_and_all_else_stays(tmp_pa
         np.testing.assert_array_equal(new.detections.scores, old.detections.scores)
         np.testing.assert_array_equal(new.detections.boxes, old.detections.boxes)
         assert replace(new, detections=old.detections) == old
+    assert f"redo them with: labeler rescore {target} --output {target}-2" in describe_unselected(made, 1)
     manifest = json.loads((tmp_path / "rescored/run.json").read_text())
     fields = manifest["fingerprint_fields"]
     assert (fields["columns"], fields["schema_version"]) == (["score2"], 3)
