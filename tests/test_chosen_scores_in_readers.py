@@ -206,7 +206,7 @@ def test_thresholds_of_one_score_are_refused_on_another_by_name(
             if code:
                 said = capsys.readouterr().err
                 assert (
-                    f"were fitted on score={fitted}, and boxes are to be chosen by score={asked}; add --score" in said
+                    f"were fitted on score={fitted}, and boxes are to be chosen by score={asked}; use them with" in said
                 )
 
 

@@ -66,7 +66,7 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str, scor
     if theirs != score.name:
         raise Refused(
             f"thresholds {source} were fitted on score={theirs}, and boxes are to be chosen by score={score.name}; "
-            f"add --score {theirs}, or fit others with `labeler calibrate --score {score.name}`"
+            f"use them with --score {theirs}, or fit others with `labeler calibrate --score {score.name}`"
         )
     ours = run.manifest.fingerprint_fields | _about(run, score)
     differing = [
