@@ -39,7 +39,7 @@ def test_a_rescored_run_that_was_killed_goes_on_with_the_same_command(tmp_path: 
     process = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "RESCORE_TEST": mark}, text=True, stderr=subprocess.PIPE
     )
-    wait_until(lambda: process.poll() is not None or any(target.rglob("*.parquet")))
+    wait_until(lambda: process.poll() is not None or any(target.glob("labels/*/*.parquet")))
     process.kill()
     said = process.communicate()[1]
     wait_until(lambda: not with_environment(mark))  # its local cluster notices, and writes no more
