@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,25 @@ UNIT_IMAGES, UNITS_PER_SHARD = 256, 40
 _DETECT = {"score_floor": 0.05, "max_detections": 300}
 
 
-def write_run(folder: Path, *, images: int, boxes: int, vocabulary: str, seed: int = 0) -> Run:
-    """A complete run with about `boxes` stored boxes an image; scores are mostly low, as a detector's are."""
+@dataclass(frozen=True)
+class Stored:
+    """Where an encoded image of a shard is, for rows whose images can be read."""
+
+    uri: str
+    offset: int
+    length: int
+    digest: str
+
+
+def write_run(
+    folder: Path, *, images: int, boxes: int, vocabulary: Any, seed: int = 0, pictures: Sequence[Stored] = ()
+) -> Run:
+    """A complete run with about `boxes` stored boxes an image; scores are mostly low, as a detector's are.
+
+    Args:
+        vocabulary: what `Vocabulary.load` takes.
+        pictures: images of 640 x 640 pixels that the rows share in turn; without them no row's image is there.
+    """
     words = Vocabulary.load(vocabulary)
     ids = np.array([category.id for category in words.categories])
     frequency = 1 / np.arange(1, len(ids) + 1)  # few categories are common
@@ -56,6 +74,8 @@ def write_run(folder: Path, *, images: int, boxes: int, vocabulary: str, seed: i
         for unit in range(first, last):
             size = min(UNIT_IMAGES, images - unit * UNIT_IMAGES)
             rows = list(_rows(rng, shard, unit * UNIT_IMAGES - start, size, boxes, ids, frequency))
+            if pictures:
+                rows = [replace(row, **vars(pictures[(start + row.index) % len(pictures)])) for row in rows]
             target = storage.join(str(folder), layout.unit_file(shard.shard_id, unit - first))
             storage.put(target, table_to_parquet(rows_to_table(rows), {}))
         here = min(images, last * UNIT_IMAGES) - start

@@ -76,17 +76,12 @@ def learn(model: Any, loss: Tensor, optimizer: torch.optim.Optimizer, lr: float,
     optimizer.step()
 
 
-def judge(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Label held-out scenes, and what `labeler evaluate` says of it.
-
-    Args:
-        out: holds the checkpoint in `checkpoint`; the scenes and the run are written beside it.
-        settings: of the run's config, beside its model, input and output.
-    """
+def write_scenes(folder: Path, images: int, seed: int) -> shapes.DataSet:
+    """Shards of scenes of the eight names, and annotations that have no other category."""
     drawn = shapes.write_data_set(
-        str(out / "held-out"),
-        images=HELD_OUT,
-        seed=HELD_OUT_SEED,
+        str(folder),
+        images=images,
+        seed=seed,
         combinations=shapes.select(NAMES),
         sizes=[(SIZE, SIZE)],
         image_format="png",
@@ -94,6 +89,17 @@ def judge(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     truth = json.loads(Path(drawn.annotations).read_text())
     truth["categories"] = [category for category in truth["categories"] if category["name"] in NAMES]
     Path(drawn.annotations).write_text(json.dumps(truth))
+    return drawn
+
+
+def judge(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Label held-out scenes, and what `labeler evaluate` says of it.
+
+    Args:
+        out: holds the checkpoint in `checkpoint`; the scenes and the run are written beside it.
+        settings: of the run's config, beside its model, input and output.
+    """
+    drawn = write_scenes(out / "held-out", HELD_OUT, HELD_OUT_SEED)
     return evaluated(out / "run", out, drawn, settings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -24,17 +25,20 @@ from labeler.commands import (
     rescore,
     retry,
     revise,
+    sample,
     status,
     submit,
     train,
     vocabulary,
 )
+from labeler.commands.arguments import Verbs
+from labeler.commands.parser import TopParser, add_commands, describe, unrecognized
 from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
 _ROWS = (label, submit, estimate, preview, status, retry, revise, mask, rescore)
-_OF_RUNS = (report, compare, export, evaluate, calibrate, forget)
+_OF_RUNS = (report, compare, export, sample, evaluate, calibrate, forget)
 VERBS = (*_ROWS, *_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
 _STARTING = (
@@ -94,25 +98,28 @@ def _exit_code(error: LabelerError, verb: str) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parsed arguments; key=value overrides may stand anywhere, also after options, where argparse loses them."""
-    parser = _parser()
+    parser, verbs = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        print(parser.format_help(), end="")
+        raise SystemExit(REFUSED)
     arguments, left = parser.parse_known_args(argv)
     unknown = [word for word in left if word.startswith("-") or "=" not in word]
     if unknown or (left and not hasattr(arguments, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(unknown or left)}")
+        command = verbs.choices[arguments.verb]
+        command.error(unrecognized(unknown or left, command))
     if left:
         arguments.overrides += left
     return arguments
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="labeler", description="Distributed batch labeling with an open-vocabulary detector."
-    )
+def _parser() -> tuple[TopParser, Verbs]:
+    parser = TopParser(prog="labeler")
     parser.add_argument("--version", action="version", version=f"labeler {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = add_commands(parser)
     for verb in VERBS:
         verb.add(verbs)
-    return parser
+    describe(verbs)
+    return parser, verbs
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from labeler.byte_budget import MAX_PIXELS
 from labeler.config_values import read_yaml, validate
 from labeler.errors import Refused
+from labeler.images.tiling import Tiling
 
 RECOMMENDED_MODELS = (
     ("IDEA-Research/grounding-dino-tiny", "Apache-2.0"),
@@ -22,12 +23,16 @@ RECOMMENDED_MODELS = (
 )
 
 
+MOST_PAIRS = 32  # (image, chunk) pairs in one forward; no kernel was tried with more
+
+
 # What a run's stored config may say that configs no longer can, by option.
 _RETIRED = {"detect.jpeg_decoder": ("nvimgcodec",)}
 
 
 # Marks on options, for `marked`: where else an option is read is said once, beside it.
 ROWS = "decides rows: a field of a run's fingerprint"
+OF_TILES = "decides rows of runs with tiles: a field of the fingerprint where detect.tile is set"
 OF_FAMILY = "only some families of detectors have it; refused for others, but at its default"
 OF_LABELER = (
     "labeler's own families all have it; refused, but at its default, for a user's module that does not name it"
@@ -36,6 +41,12 @@ OF_LABELER = (
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def marked(section: BaseModel, mark: str) -> dict[str, Any]:
+    """The options of a section that have a mark, by name, in the order of their declaration."""
+    fields = type(section).model_fields
+    return {name: getattr(section, name) for name, field in fields.items() if mark in field.metadata}
 
 
 def _byte_count(value: object) -> object:
@@ -157,7 +168,12 @@ class DetectConfig(Section):
     # auto: simplejpeg where it is installed and gives Pillow's pixels; no row depends on it.
     jpeg_decoder: Literal["auto", "pillow"] = "auto"
     max_pixels: Annotated[int, ROWS] = Field(MAX_PIXELS, gt=0)  # larger images become rows with status too_large
-    # (image, chunk) pairs in one forward; None: by device.
+    # For small objects: large images are looked at in square tiles, too. Pixels of a tile's side; None: no tiles.
+    tile: Annotated[int | None, OF_TILES] = Field(None, ge=64)
+    tile_overlap: Annotated[float, OF_TILES] = Field(0.2, ge=0, le=0.9)  # of neighbors at least, as a part of `tile`
+    tile_min_side: Annotated[int | None, OF_TILES] = None  # images with a longer side are tiled; None: than `tile`
+    max_tiles: Annotated[int, OF_TILES] = Field(1000, gt=1, le=10_000)  # images with more get status too_large
+    # (image, chunk) pairs in one forward, at most MOST_PAIRS; None: by device.
     pairs_per_batch: Annotated[int | None, OF_LABELER] = Field(None, gt=0)
     # Record shapes that come often, and replay them; auto: where a trial at the start finds that faster. Off until a
     # GPU has shown it: what a recording does to a driver, a restarted worker would do again.
@@ -168,6 +184,23 @@ class DetectConfig(Section):
     def floor(self, of_family: float) -> float:
         """The score floor, of which the family's is the default."""
         return of_family if self.score_floor is None else self.score_floor
+
+    @model_validator(mode="after")
+    def _tiles_as_a_whole(self) -> Self:
+        fields = type(self).model_fields
+        changed = [name for name, value in marked(self, OF_TILES).items() if value != fields[name].default]
+        if self.tile is None and changed:
+            raise ValueError(f"{', '.join(changed)}: only for runs with tiles; set detect.tile, or leave it out")
+        if self.tile and self.tile_min_side is not None and self.tile_min_side < self.tile:
+            raise ValueError(f"tile_min_side {self.tile_min_side} is less than tile {self.tile}: one tile is no gain")
+        return self
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """Which images are tiled, and how; None where none are."""
+        if self.tile is None:
+            return None
+        return Tiling(self.tile, self.tile_overlap, self.tile_min_side or self.tile, self.max_tiles)
 
 
 class MasksConfig(Section):
@@ -280,12 +313,6 @@ class Config(Section):
             known = "; ".join(f"{name} ({licence})" for name, licence in RECOMMENDED_MODELS)
             raise Refused(f"model.name is missing: name a Grounding DINO checkpoint, for example {known}")
         return self.model.name
-
-
-def marked(section: BaseModel, mark: str) -> dict[str, Any]:
-    """The options of a section that have a mark, by name, in the order of their declaration."""
-    fields = type(section).model_fields
-    return {name: getattr(section, name) for name, field in fields.items() if mark in field.metadata}
 
 
 def changed(config: Config, mark: str) -> dict[str, Any]:

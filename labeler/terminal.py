@@ -28,6 +28,18 @@ class SafeConsole(Console):
         super().print(*(safe(each) if isinstance(each, str) else each for each in objects), **options)
 
 
+class LogConsole(SafeConsole):
+    """A console for programs that call labeler: messages go to Python's logger `labeler`; nothing is printed."""
+
+    def __init__(self) -> None:
+        super().__init__(file=io.StringIO(), force_terminal=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        text = safe(" ".join(map(str, objects)))
+        level = logging.WARNING if text.startswith("warning: ") else logging.INFO
+        logging.getLogger("labeler").log(level, "%s", text.removeprefix("warning: "))
+
+
 class JsonConsole(SafeConsole):
     """A console that writes one JSON object per message: `time`, `level`, `message`, and what is known beside.
 
@@ -97,6 +109,10 @@ def safe_output() -> Iterator[None]:
     """Make all that is printed or logged safe, while the block runs."""
     last = logging.lastResort
     formatter = last.formatter if last else None
+    logger = logging.getLogger("labeler")
+    silent = [handler for handler in logger.handlers if isinstance(handler, logging.NullHandler)]  # of the Python API
+    for handler in silent:
+        logger.removeHandler(handler)
     if last:
         last.setFormatter(_SafeFormatter() if _json_console is None else _JsonFormatter())
     try:
@@ -105,6 +121,8 @@ def safe_output() -> Iterator[None]:
     finally:
         if last:
             last.setFormatter(formatter)
+        for handler in silent:
+            logger.addHandler(handler)
 
 
 class _SafeFormatter(logging.Formatter):

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import transformers
 
 from labeler import checkpoints
+from labeler.detectors.batched import BatchedDetector
+from labeler.detectors.grounding_dino.fast import FastForward
 from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.labels.detections import Detections
 from labeler.prompts.grounding_dino import Prompts, pack
@@ -61,3 +64,20 @@ def assert_same(got: Detections, expected: Detections, scores: float = 1e-4, pix
     assert got.chunks.tolist() == expected.chunks.tolist()
     np.testing.assert_allclose(got.scores, expected.scores, atol=scores)
     np.testing.assert_allclose(got.boxes, expected.boxes, atol=pixels)
+
+
+def poison(detector: BatchedDetector, *, only_in_half: bool = False) -> None:
+    """Make the model fail on images whose first pixel is black, as an overflow would: NaN from the backbone on."""
+
+    def hook(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
+        (pixel_values,) = arguments
+        black = (pixel_values[:, :, 0, 0] < -1.7).all(1)
+        if only_in_half and not torch.is_autocast_enabled("cpu"):
+            return None
+        return pixel_values.masked_fill(black[:, None, None, None], float("nan"))
+
+    forward: Any = detector.network.forward
+    whole = forward.model.backbone.conv_encoder.model
+    halved = forward._backbone._halved[0] if isinstance(forward, FastForward) else whole
+    for backbone in {whole, halved}:
+        backbone.register_forward_pre_hook(hook)

@@ -28,6 +28,7 @@ from benchmarks import (
     plot,
     predict,
     small_shapes,
+    tiling,
     unit_path,
 )
 from benchmarks.worker_clocks import BEGUN, WORKER, Commit, clocks, read_commits
@@ -375,3 +376,30 @@ def test_decoding_measures_both_decoders_on_pictures_that_they_decode_alike(
     assert all(len(values) == 2 and min(values) > 0 for values in took.values())
     assert written["decoders"].startswith("simplejpeg ")
     assert "all, torch, draft, simplejpeg" in capsys.readouterr().out
+
+
+def test_objects_are_found_by_size_once_each_and_by_their_own_name() -> None:
+    image = ValidationImage(
+        np.zeros((600, 600, 3), np.uint8),
+        np.float32([[0, 0, 60, 60], [0, 100, 60, 160], [100, 0, 400, 300]]),
+        np.int64([1, 1, 2]),
+    )
+    data = ValidationSet((image,), Vocabulary.load(["a", "b"]), {})
+    boxes = [[0, 0, 60, 58], [0, 0, 60, 59], [0, 100, 60, 160], [100, 0, 400, 300], [100, 0, 400, 300]]
+    found = Detections.of(boxes, [0.9, 0.8, 0.2, 0.7, 0.6], [1, 1, 1, 1, 2])
+    result = tiling.by_size(data, [found])
+    assert result["objects"] == {"0 to 100": 2, "100 to 200": 0, "200 to 400": 1, "400 on": 0}
+    assert result["recall"] == {"0 to 100": 0.5, "100 to 200": None, "200 to 400": 1.0, "400 on": None}
+    assert result["precision"] == 0.5
+
+
+@pytest.mark.slow  # three scenes, five times
+def test_tiles_find_what_is_too_small_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["tiling", "--scenes", "1", "--output", str(tmp_path / "result.json")])
+    tiling.main()
+    plain, tiles, *_, kept = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert (plain["passes"], tiles["passes"]) == (1, 10)
+    assert plain["recall"]["0 to 100"] < 0.1
+    assert tiles["recall"]["0 to 100"] > 0.7
+    assert tiles["ap"] > plain["ap"] + 0.3
+    assert kept["precision"] < 0.7 < tiles["precision"]

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from labeler.calibration import calibrate_by_annotations, parse_target
-from labeler.calibration.fit import two_sided, wilson
 from labeler.cli import main
 from labeler.errors import Refused
 from labeler.evaluation import evaluate_run
+from labeler.evaluation.intervals import two_sided, wilson
 from labeler.labels.detections import Detections
 from labeler.labels.thresholds import NEVER
 from labeler.runs import Run, read_snapshot
@@ -218,6 +218,44 @@ def test_a_recall_that_is_not_reached_says_the_best_recall(tmp_path: Path, capsy
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     assert main(["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--target", "recall=0.9"]) == 0
     assert "best reached: recall 0." in capsys.readouterr().out
+
+
+def test_with_many_categories_the_worst_and_the_most_judged_have_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Category n has 20 + n boxes; those of every seventh are all wrong."""
+    categories = [{"id": n, "name": f"thing {n}"} for n in range(60)]
+    ids = np.repeat(np.arange(60), np.arange(60) + 20)
+    found = [Detections.of([[0, 0, 9, 9]], [0.9], [int(n)]) for n in ids]
+    run = write_run(tmp_path / "run", {(0, 0): [row(i, one) for i, one in enumerate(found)]}, categories=categories)
+    truth: dict[str, Any] = {"images": [], "annotations": [], "categories": categories}
+    for i, n in enumerate(ids.tolist(), 1):
+        truth["images"].append({"id": i, "file_name": f"part-0.tar/{i - 1}.jpg", "width": 640, "height": 480})
+        box = [0, 0, 9, 9] if n % 7 else [300, 300, 9, 9]
+        truth["annotations"].append({"id": i, "image_id": i, "category_id": n, "bbox": box, "iscrowd": 0})
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    command = ["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--target", "precision=0.8"]
+
+    def printed(*options: str) -> tuple[list[int], str]:
+        assert main([*command, "--min-judged", "10", *options]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        rows = [int(line.split()[1]) for line in lines if line.startswith("thing ")]
+        return rows, next(line for line in lines if line.startswith("60 categories"))
+
+    rows, total = printed()
+    wrong = [n for n in range(60) if n % 7 == 0]
+    assert set(wrong) <= set(rows)
+    assert set(range(50, 60)) <= set(rows)
+    assert rows == sorted(rows)
+    assert len(rows) == 20
+    assert total == (
+        f"60 categories, {len(ids):,} boxes judged: 51 with a threshold of their own, 9 left out; "
+        "40 are not shown (--all shows them, the file has all)"
+    )
+    assert len(yaml.safe_load((Path(run.uri) / "thresholds.yaml").read_text())["categories"]) == 60
+    rows, total = printed("--all")
+    assert rows == list(range(60))
+    assert "not shown" not in total
 
 
 def test_a_threshold_file_that_was_edited_is_not_replaced_without_force(

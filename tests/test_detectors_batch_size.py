@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
+from labeler.config import MOST_PAIRS
 from labeler.detectors import GroundingDino, batched, passes
-from labeler.detectors.batch_size import MOST_PAIRS, MOST_POSITIONS, find_pairs, most_images
+from labeler.detectors.batch_size import MOST_POSITIONS, find_pairs, most_images
 from labeler.errors import Refused
 from tests.detector_parts import assert_same, photo
 

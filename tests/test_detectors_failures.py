@@ -13,31 +13,13 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from labeler.detectors import DetectError, GroundingDino
-from labeler.detectors.grounding_dino.fast import FastForward
 from labeler.detectors.grounding_dino.scratch import create_checkpoint
 from labeler.errors import Refused
 from labeler.labels.detections import Detections
 from labeler.prompts.grounding_dino import pack
 from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
-from tests.detector_parts import WORDS, assert_same, photo, three_chunks
-
-
-def poison(detector: GroundingDino, *, only_in_half: bool = False) -> None:
-    """Make the model fail on images whose first pixel is black, as an overflow would: NaN from the backbone on."""
-
-    def hook(module, arguments):
-        (pixel_values,) = arguments
-        black = (pixel_values[:, :, 0, 0] < -1.7).all(1)
-        if only_in_half and not torch.is_autocast_enabled("cpu"):
-            return None
-        return pixel_values.masked_fill(black[:, None, None, None], float("nan"))
-
-    forward = detector.network.forward
-    whole = forward.model.backbone.conv_encoder.model
-    halved = forward._backbone._halved[0] if isinstance(forward, FastForward) else whole
-    for backbone in {whole, halved}:
-        backbone.register_forward_pre_hook(hook)
+from tests.detector_parts import WORDS, assert_same, photo, poison, three_chunks
 
 
 def black(seed: int) -> np.ndarray:

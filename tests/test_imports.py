@@ -41,10 +41,10 @@ LAYERS = [
     {"pipeline"},
     {"training", "reproduction", "submission"},
     {"commands"},
-    {"cli", "__main__"},
+    {"api", "cli", "__main__"},
 ]
-RAY_ROOMS = {"pipeline", "training", "submission"}
-TORCH_ROOMS = {"detectors", "segmenters", "rescorers", "training"}
+RAY_ROOMS = {"pipeline", "training", "submission", "api"}
+TORCH_ROOMS = {"detectors", "segmenters", "rescorers", "training", "api"}
 
 
 def modules() -> list[Path]:

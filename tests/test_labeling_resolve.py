@@ -83,6 +83,16 @@ def test_what_a_vocabulary_probably_does_not_mean_is_said_before_labeling(checkp
     assert lines == []
 
 
+def test_more_pairs_than_a_forward_takes_are_warned_of_once(checkpoint: Path) -> None:
+    values = {"input": "in", "output": "out", "model": {"name": str(checkpoint)}, "vocabulary": ["cat"]}
+    with logged("labeler.labeling.resolve") as lines:
+        for pairs in (None, 1, 32):
+            resolve_job(make_config({**values, "detect": {"pairs_per_batch": pairs}}))
+        assert lines == []
+        resolve_job(make_config({**values, "detect": {"pairs_per_batch": 64}}))
+    assert lines == ["detect.pairs_per_batch=64 is more than a forward takes: 32 pairs are used"]
+
+
 @pytest.mark.parametrize("names", [2, 900])
 def test_a_unit_takes_20_seconds_at_most_and_that_of_a_run_stays(checkpoint: Path, names: int) -> None:
     words = ["cat", "dog", "bus", "traffic light", "red circle", "blue square"]

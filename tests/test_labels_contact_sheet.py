@@ -101,6 +101,25 @@ def test_tags_of_equal_boxes_do_not_cover_each_other():
     assert min(sizes) > 400
 
 
+def test_names_do_not_cover_small_objects():
+    """White squares close to one another: nearly all of each is seen, and every name is drawn."""
+    pixels = np.full((240, 320, 3), 60, np.uint8)
+    boxes = [[x, y, x + 14, y + 14] for y in (80, 100, 120) for x in (100, 130, 160)]
+    for x0, y0, x1, y1 in boxes:
+        pixels[y0:y1, x0:x1] = 255
+    names = [f"square {i}" for i in range(len(boxes))]
+    sheet = drawn([Tile(pixels, boxes, names, np.linspace(0.9, 0.5, len(boxes)))], tile_px=320)
+    for (x0, y0, x1, y1), name in zip(boxes, names, strict=True):
+        seen = sheet[8 + y0 + 3 : 8 + y1 - 3, 8 + x0 + 3 : 8 + x1 - 3]
+        assert (seen == 255).all(-1).mean() > 0.8, name
+        assert (sheet == rgb(colour_of(name))).all(-1).sum() > 300, "its tag"
+
+
+def test_boxes_that_are_none_do_not_break_a_crowded_tile():
+    boxes = [[np.nan] * 4, [50, 50, 10, 10], [np.inf, 0, 1, 1], *([[30, 20, 60, 40]] * 12)]
+    drawn([Tile(GREY, boxes, ["a long name"] * 15, np.linspace(0.1, 0.9, 15))], tile_px=120)
+
+
 def test_a_failed_image_is_a_grey_tile_with_its_reason():
     bare, told = (drawn([Tile(None, problem=p)], tile_px=200) for p in ("", "decode_error: truncated JPEG " * 4))
     assert (bare[20:40, 20:40] == 208).all()

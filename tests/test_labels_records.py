@@ -4,8 +4,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from labeler.labels.detections import Detections
-from labeler.labels.detections_column import DetectionsColumn
+from labeler.labels.detections_column import DetectionsColumn, has_masks
+from labeler.labels.masks import Mask
 from labeler.labels.records import (
+    BOXES,
     LABELS,
     STATUSES,
     Row,
@@ -82,3 +84,12 @@ def test_plain_readers_open_the_file(tmp_path) -> None:  # type: ignore[no-untyp
     )
     assert loaded[1]["detections"][0]["category_id"] == 7
     assert pq.read_table(folder).num_rows == 2
+
+
+def test_kept_columns_with_dots_in_their_names_are_read_beside_boxes_without_masks() -> None:
+    kept = ("json.group", "json.mask.kind")
+    some = Detections.of([[0, 1, 2, 3]], [0.5], [7]).with_masks([Mask(4, 4, b"04", 0.5)])
+    data = table_to_parquet(rows_to_table([row(0, some, **dict.fromkeys(kept, "a"))], keep=kept), {})
+    table = parquet_to_table(data, ["digest", BOXES, *kept])
+    assert [table[name].to_pylist() for name in kept] == [["a"], ["a"]]
+    assert not has_masks(table["detections"].type)

@@ -16,6 +16,7 @@ from PIL import Image
 from labeler.cli import main
 from labeler.config import make_config
 from labeler.errors import Refused
+from labeler.labeling.recipe import labeler_recipe
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row, table_to_rows
 from labeler.labels.revised import CHANGED, CUT
@@ -118,8 +119,15 @@ def test_what_decides_a_second_score_is_in_the_fingerprint_and_speed_is_not(tmp_
         assert {name for name in other if other[name] != plain.fields.get(name)} == differing
 
 
-def _with_whole_config(run: Run) -> Run:
-    config = {"input": "in", "output": "out", "vocabulary": ["cat"], "model": {"name": "tiny"}}
+def test_stored_boxes_of_a_tiled_run_are_scored_in_the_whole_image(tmp_path: Path) -> None:
+    run = _with_whole_config(write_run(tmp_path / "run", {(0, 0): [row(0)]}), detect={"tile": 800})
+    job = rescore_job(run, str(tmp_path / "to"), [CLIP])
+    assert job.config.detect.tiling is not None
+    assert labeler_recipe(job).tiling is None
+
+
+def _with_whole_config(run: Run, **more: Any) -> Run:
+    config = {"input": "in", "output": "out", "vocabulary": ["cat"], "model": {"name": "tiny"}, **more}
     return replace(run, manifest=replace(run.manifest, config=make_config(config).model_dump(mode="json")))
 
 

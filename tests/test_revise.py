@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,12 @@ def test_a_chain_of_three_revisions_equals_fresh_runs_and_is_resumed_extended_ex
         revision = revision_of(tmp_path, parent, output, chain[output])
         parent = revise(parent, revision).run if output == "three" else revise_here(parent, revision)
         assert len(rows_of(parent)) == 7
+    config = config_of(tmp_path, "fresh-of-all", checkpoint, names=names_file(tmp_path, "three", chain["three"]))
+    fresh = rows_of(label_here(config, plan=parent.prompts()))
+    key = itemgetter("shard_id", "index")  # the extended run has another plan, whose shards have other ids
+    assert [row["detections"] for row in sorted(rows_of(parent), key=key)] == [
+        row["detections"] for row in sorted(fresh, key=key)
+    ]
 
     assert main(["export", str(tmp_path / "three"), "--to", "coco"]) == 0
     exported = json.loads((tmp_path / "three/exports/coco.json").read_text())

@@ -77,10 +77,10 @@ def test_equal_files_make_equal_bytes_so_that_they_are_uploaded_once(tmp_path: P
 def test_a_folder_of_data_is_refused_by_the_name_of_what_is_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 4 << 20)
+    monkeypatch.setattr(module, "MAX_BYTES", 5 << 20)
     config = write(tmp_path / "c.yaml")
-    write(tmp_path / "photos" / "deep" / "a.bin", "x" * (5 << 20))
-    with pytest.raises(Refused, match=r"more than 4 MiB to send \(photos 5 MB.*\.rayignore"):
+    write(tmp_path / "photos" / "deep" / "a.bin", "x" * (6 << 20))
+    with pytest.raises(Refused, match=r"more than 5 MiB to send \(photos 6 MB.*\.rayignore"):
         collect(tmp_path, config)
     write(tmp_path / ".rayignore", "photos\n")
     assert "c.yaml" in collect(tmp_path, config).files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,11 @@ from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.labeling.resolve import plan_input, resolve_job
 from labeler.runs.erasure.excluded import Excluded, name_digest, write_excluded
+from labeler.shards import Shard
+from labeler.trial import sample
 from labeler.trial.estimate import time_sample
 from labeler.trial.preview import preview
-from labeler.trial.sample import first_items, sample_items
+from labeler.trial.sample import first_items, sample_items, wanted_items
 from tests.inputs import image_bytes, tar_bytes
 from tests.label_runs import write_run
 
@@ -77,3 +80,51 @@ def test_an_input_that_is_excluded_as_a_whole_is_refused_by_that_reason(source: 
     for take in (sample_items, first_items):
         with pytest.raises(Refused, match="is excluded"):
             take(config, plan_input(config), images=4)
+
+
+def wanted(config: Config, *names: str, images: int = 50) -> list[str]:
+    found = wanted_items(config, plan_input(config), set(names).__contains__, images=images)
+    return sorted(f"{planned.shard.name}/{item.key}" if planned.shard.name else item.key for planned, item in found)
+
+
+def test_only_wanted_images_are_sampled_spread_over_shards_and_none_that_is_excluded(
+    source: Path, checkpoint: Path
+) -> None:
+    config = config_of(source, checkpoint, exclude(source, "part-1.tar/c.png"))
+    names = ["part-0.tar/a.png", "part-0.tar/c.png", "part-1.tar/b.png", "part-1.tar/c.png", "a.png"]
+    assert wanted(config, *names) == names[:3]
+    assert [name.split("/")[0] for name in wanted(config, *names, images=2)] == ["part-0.tar", "part-1.tar"]
+    assert len(wanted(config, *names, images=1)) == 1
+
+
+def test_of_image_files_only_wanted_ones_are_read_wherever_they_are(tmp_path: Path, checkpoint: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "a").mkdir(parents=True)
+    for number in range(100):
+        (folder / f"a/{number:03d}.png").write_bytes(image_bytes(1))
+    (folder / "a/050.png").write_bytes(b"no image, and nobody asks")
+    config = config_of(folder, checkpoint)
+    assert wanted(config, "a/098.png", "a/099.png", "b/001.png") == ["a/098.png", "a/099.png"]
+    everything = [f"a/{number:03d}.png" for number in range(100)]
+    assert len(wanted(config, *everything, images=70)) == 70
+
+
+def test_an_input_of_other_images_is_given_up_after_a_few_shards(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for shard in range(25):
+        (folder / f"{shard:02d}.tar").write_bytes(tar_bytes({"a.png": image_bytes(shard)}))
+    read, opened = sample.read_shard, []
+
+    def counting(config: Config, shard: Shard, **options: Any) -> Any:
+        opened.append(shard.shard_id)
+        return read(config, shard, **options)
+
+    monkeypatch.setattr(sample, "read_shard", counting)
+    config = config_of(folder, checkpoint)
+    assert wanted(config, "other.png") == []
+    assert len(set(opened)) == len(opened) == sample.LOOKED_AT
+    opened.clear()
+    assert len(wanted(config, *(f"{shard:02d}.tar/a.png" for shard in range(25)))) == 25

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.timing import fresh_memory, memory
-from labeler.detectors.batch_size import MOST_PAIRS
+from labeler.config import MOST_PAIRS
 
 
 def start(bench: Bench) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from labeler.calibration.evidence import Curve, Evidence
 from labeler.calibration.target import Target
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
+from labeler.evaluation.intervals import one_sided, two_sided, wilson
 from labeler.labels.thresholds import NEVER
 
 Status = Literal["fitted", "rare", "refuted", "unreachable"]
@@ -166,35 +165,6 @@ def _interval(value: float, count: float) -> Interval | None:
         return None
     low, high = wilson(value, count, two_sided())
     return Interval(value, float(low), float(high))
-
-
-Floats = npt.NDArray[np.float64]
-SHOWN = 0.95  # two-sided, of the intervals that people see
-
-
-def wilson(proportion: npt.ArrayLike, count: npt.ArrayLike, z: float) -> tuple[Floats, Floats]:
-    """(low, high) of a proportion seen in `count` trials, z standard deviations to each side; NaN where count is 0.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927). `count` may be
-    an effective number of trials, and so a fraction.
-    """
-    p, n = np.asarray(proportion, np.float64), np.asarray(count, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        reach = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    known = n > 0
-    low: Floats = np.where(known, np.clip(middle - reach, 0, 1), np.nan)
-    high: Floats = np.where(known, np.clip(middle + reach, 0, 1), np.nan)
-    return low, high
-
-
-def one_sided(confidence: float) -> float:
-    """Standard deviations below which a value falls with 1 - confidence."""
-    return NormalDist().inv_cdf(confidence)
-
-
-def two_sided() -> float:
-    return NormalDist().inv_cdf(0.5 + SHOWN / 2)
 
 
 @dataclass(frozen=True)

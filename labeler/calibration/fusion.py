@@ -52,7 +52,10 @@ def boxes_of_truth(
         return DetectionTable.concat([found for found, _, _ in parts], masks=False)
 
     first, second = read(DETECTORS), read(ChosenScore(SCORE2, missing=_NONE))
-    verdicts = judge(aligned.truth, first, evaluation.scores[0].rules)
+    verdicts = np.full(len(first), -1)
+    for one in judge(aligned.truth, first, evaluation.scores[0].rules):
+        true, false = one.flags.positives(0, 0)  # of any size, at IoU 0.5
+        verdicts[one.rows[true]], verdicts[one.rows[false]] = 1, 0
     known = (verdicts >= 0) & (second.scores >= 0)
     return JudgedBoxes(
         first.scores[known].astype(np.float64), second.scores[known].astype(np.float64), verdicts[known] > 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -19,6 +20,7 @@ from labeler.runs.fitted_on import fitted_on
 _HEAD = "# Fitted by `labeler calibrate`, for runs of the same model, prompts and vocabulary only.\n"
 _ALL = "all categories together"
 _SHOWN = 3
+_ROWS = 20  # of the table, without --all
 _SEAL = "# While its digest is {}, `labeler calibrate` may replace this file.\n"
 
 
@@ -82,8 +84,11 @@ def _numbers(choice: Choice) -> dict[str, Any]:
     return values
 
 
-def describe(calibration: Calibration, run: Run) -> list[str]:
-    """A line for each category, and what the fallback is."""
+def describe(calibration: Calibration, run: Run, *, all_rows: bool = False) -> list[str]:
+    """A line for each category, what the fallback is, and how many there are of each kind.
+
+    With many categories only the worst and the most judged have a line, unless `all_rows`.
+    """
     by_id, target = run.vocabulary().by_id, calibration.target
     names = [by_id[_id(c)].name for c in calibration.choices]
     width = max([len("category"), *map(len, names)])
@@ -91,9 +96,12 @@ def describe(calibration: Calibration, run: Run) -> list[str]:
         f"asked: {target.measure} of at least {target.value:g}, sure by {target.confidence:.0%}; intervals are 95%",
         f"{'category':{width}}  threshold  judged  {'precision':22}  {'recall':22}",
     ]
-    for name, choice in zip(names, calibration.choices, strict=True):
+    rows = list(zip(names, calibration.choices, strict=True))
+    shown = range(len(rows)) if all_rows else _chosen(calibration.choices)
+    for name, choice in (rows[place] for place in shown):
         lines.append(f"{name:{width}}  {_row(choice)}{_why(choice, target.min_judged)}")
     lines.append(f"{'(fallback)':{width}}  {_row(calibration.fallback)}  of {calibration.fallback_of}")
+    lines.append(_total(calibration.choices, len(rows) - len(shown)))
     unknown = [c.name for c in run.vocabulary().categories if not c.negative and c.name not in set(names)]
     if unknown:
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
@@ -102,6 +110,31 @@ def describe(calibration: Calibration, run: Run) -> list[str]:
     if calibration.keeps_nothing:
         lines += _advice(calibration, dict(zip(names, calibration.choices, strict=True)))
     return [line.rstrip() for line in lines]
+
+
+def _chosen(choices: Sequence[Choice]) -> Sequence[int]:
+    """Places of the rows of a short table, rising: all if they are few, else the worst and the most judged ones."""
+    if len(choices) <= _ROWS:
+        return range(len(choices))
+    judged = sorted(range(len(choices)), key=lambda place: (-choices[place].judged, place))
+    worst = sorted(judged, key=lambda place: -choices[place].threshold)[
+        : _ROWS // 2
+    ]  # left out first, then the highest
+    rest = [place for place in judged if place not in worst][: _ROWS - len(worst)]
+    return sorted(worst + rest)
+
+
+def _total(choices: Sequence[Choice], hidden: int) -> str:
+    counts = Counter(choice.status for choice in choices)
+    kinds = {
+        "with a threshold of their own": counts["fitted"],
+        "rare: the fallback": counts["rare"],
+        "left out": counts["unreachable"] + counts["refuted"],
+    }
+    judged = sum(choice.judged for choice in choices)
+    parts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+    not_shown = f"; {hidden:,} are not shown (--all shows them, the file has all)" if hidden else ""
+    return f"{len(choices):,} categories, {judged:,} boxes judged: {parts}{not_shown}"
 
 
 def _advice(calibration: Calibration, by_name: Mapping[str, Choice]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from labeler import signature, storage
@@ -19,6 +20,18 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """CONFIG and its overrides."""
     parser.add_argument("config", metavar="CONFIG", help="YAML file: input, output, vocabulary, model, ...")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override, e.g. detect.score_floor=0.1")
+
+
+def is_config(path: str) -> bool:
+    """Whether it is a YAML file that names a vocabulary instead of having one."""
+    from labeler.config_values import read_yaml
+
+    if Path(path).suffix not in (".yaml", ".yml") or not Path(path).is_file():
+        return False
+    try:
+        return "vocabulary" in read_yaml(Path(path))
+    except Refused:  # whatever it is: reading it as a vocabulary says what is wrong
+        return False
 
 
 def add_log_format(parser: argparse.ArgumentParser) -> None:

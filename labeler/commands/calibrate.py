@@ -24,6 +24,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--min-judged", type=int, default=30, help="rare below so many judged boxes (default 30)")
     parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
     parser.add_argument("--partial", action="store_true", help="take an incomplete run, and what both sides have")
+    parser.add_argument("--all", action="store_true", help="print every category, not the worst and most judged alone")
     parser.add_argument("--output", metavar="URI", help="YAML to write (default RUN/thresholds.yaml)")
     parser.add_argument("--force", action="store_true", help="replace a file that was edited, or made otherwise")
     parser.set_defaults(run=_calibrate)
@@ -58,5 +59,6 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         calibration = calibrate_by_annotations(snapshot, arguments.annotations, target, **about)
     source = storage.redact(arguments.annotations or arguments.marks)
     storage.put(output, to_yaml(calibration, run, source=source, score=score))
-    print("\n".join([*lines, *describe(calibration, run), "", written(output, replaced)]))
+    table = describe(calibration, run, all_rows=arguments.all)
+    print("\n".join([*lines, *table, "", written(output, replaced)]))
     return 0

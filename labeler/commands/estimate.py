@@ -42,12 +42,15 @@ def print_estimate(config: Config, *, images: int | None, price_per_hour: float 
     from labeler.pipeline.site import site_of
     from labeler.trial.counting import count_images
     from labeler.trial.estimate import describe_estimate, describe_plan, describe_skipped, time_sample
+    from labeler.trial.tiles import describe_tiles
 
     job = resolve_job(config)
     config = job.config
     beside = Counter[str]()
     plan = plan_input(config, counts=beside)
     for line in describe_plan(job, plan):
+        print(line)
+    for line in describe_tiles(job, plan):
         print(line)
     for line in describe_skipped(config, plan, beside):
         print(line)

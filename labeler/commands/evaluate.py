@@ -10,11 +10,27 @@ from labeler.commands.export_options import SUPPRESS_IOU, read_suppress
 from labeler.commands.score_options import add_score, read_score
 from labeler.errors import Refused
 
+_OF_TRUTH = {
+    "annotations": None,
+    "groups": None,
+    "rules": "auto",
+    "iou": "auto",
+    "thresholds": None,
+    "suppress": None,
+    "fixed_ap": False,
+    "categories_by_name": False,
+    "partial": False,
+}  # options that are about ground truth, and their defaults
+
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("evaluate", help="COCO and LVIS AP, precision, recall and F1 against ground truth")
     parser.add_argument("run_uri", metavar="RUN", help="the run folder, or a COCO results list (.json)")
-    parser.add_argument("--annotations", metavar="URI", required=True, help="ground truth, COCO or LVIS json")
+    parser.add_argument("--annotations", metavar="URI", help="ground truth, COCO or LVIS json")
+    parser.add_argument("--sample", metavar="FILE", help="instead: a sample by `labeler sample`, with --marks of it")
+    parser.add_argument(
+        "--marks", action="append", metavar="FILE", help="boxes of the sample, marked right or wrong; repeatable"
+    )
     parser.add_argument("--groups", metavar="FILE", help="YAML, `name: [category, ...]`: AP of each group")
     parser.add_argument("--rules", choices=["auto", "coco", "lvis"], default="auto", help="default: by the annotations")
     parser.add_argument(
@@ -45,6 +61,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from labeler.evaluation.results import evaluate_results
     from labeler.runs import layout
 
+    if arguments.sample is not None or arguments.marks:
+        return _evaluate_sample(arguments)
+    if arguments.annotations is None:
+        raise Refused("evaluate needs --annotations, or --sample and --marks")
     groups, rules = arguments.groups, arguments.rules
     if arguments.suppress is not None and not arguments.thresholds:
         raise Refused("--suppress goes with --thresholds: AP is of all boxes")
@@ -79,6 +99,34 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         lines += ["", written(target, replaced)]
     print("\n".join(lines))
     return 0
+
+
+def _evaluate_sample(arguments: argparse.Namespace) -> int:
+    """Print the precision that marks of a sample show; write it only where --output says."""
+    from labeler.calibration.marks import read_marks
+    from labeler.exports.sampled import read_sample
+    from labeler.review.sampling.judged import describe_estimate, estimate_sample
+    from labeler.runs import require_run
+
+    if arguments.sample is None or not arguments.marks:
+        raise Refused("--sample and --marks go together: the boxes that were drawn, and what people said of them")
+    if given := [f"--{name.replace('_', '-')}" for name, default in _OF_TRUTH.items() if _is(arguments, name, default)]:
+        raise Refused(f"{given[0]} is for ground truth, not for a sample: leave it out")
+    run, target = require_run(arguments.run_uri), arguments.output
+    found = estimate_sample(read_sample(arguments.sample, run), [read_marks(uri) for uri in arguments.marks])
+    lines = found.lines(run.vocabulary())
+    if target:
+        what = "a precision by `labeler evaluate --sample`"
+        replaced = require_replaceable(target, describe_estimate, what, force=arguments.force)
+        storage.put(target, found.to_json())
+        lines += ["", written(target, replaced)]
+    print("\n".join(lines))
+    return 0
+
+
+def _is(arguments: argparse.Namespace, name: str, default: object) -> bool:
+    """Whether an option was given another value than its default."""
+    return bool(getattr(arguments, name) != default)
 
 
 def _replaced(target: str | None, *, force: bool) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from labeler import storage
@@ -24,12 +25,31 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--to", choices=formats.FORMATS, required=True, help="the format")
     parser.add_argument("--output", metavar="URI", help="file or folder to write (default below RUN/exports)")
     parser.add_argument("--partial", action="store_true", help="export an incomplete run as far as it is")
+    parser.add_argument("--sample", metavar="FILE", help="only the images of a sample by `labeler sample`, as tasks")
     options.add_selection(parser)
     formats.add_layout(parser)
     parser.set_defaults(run=_export)
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    summary, replaced = export_as(arguments, _warn)
+    print("\n".join([*_describe(summary), *([f"replaces: {replaced}"] if replaced else [])]))
+    return 0
+
+
+def _warn(warning: str) -> None:
+    print(f"labeler: warning: {warning}", file=sys.stderr)
+
+
+def export_as(arguments: argparse.Namespace, warn: Callable[[str], None]) -> tuple[ExportSummary, str | None]:
+    """Export as the command's arguments say.
+
+    Args:
+        warn: told what the caller can hardly have meant.
+
+    Returns:
+        What was written, and what it replaced if it is one file.
+    """
     from labeler.exports.export import export_run
     from labeler.labels.thresholds import NOTHING_KEPT
     from labeler.runs import layout
@@ -40,16 +60,15 @@ def _export(arguments: argparse.Namespace) -> int:
     format_ = formats.read_format(arguments, selection.splits.names)
     options.require_place(selection, format_)
     if not selection.thresholds.keep_any:
-        print(f"labeler: warning: {NOTHING_KEPT}", file=sys.stderr)
+        warn(NOTHING_KEPT)
     single = formats.is_single_file(arguments)
     extension = f".{formats.SINGLE_FILES[arguments.to]}" if single else ""
     target = _target(arguments.output, run.path(f"{layout.EXPORTS_FOLDER}/{arguments.to}{extension}"))
     replaced = _replaced(target, arguments.to) if single else None
     summary = export_run(snapshot, selection, format_, target.rstrip("/"), single_file=single)
-    print("\n".join([*_describe(summary), *([f"replaces: {replaced}"] if replaced else [])]))
     if warning := _warning(selection, summary.totals):
-        print(f"labeler: warning: {warning}", file=sys.stderr)
-    return 0
+        warn(warning)
+    return summary, replaced
 
 
 def _replaced(target: str, to: str) -> str | None:

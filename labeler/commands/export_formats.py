@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FORMATS = (
     "coco", "lvis", "yolo", "odvg", "webdataset", "parquet", "hf", "label-studio", "cvat", "x-anylabeling", "voc"
 )  # fmt: skip
+BOXES_PER_TASK = 200  # Label Studio's editor gets slow with more
 SINGLE_FILES = {"coco": "json", "lvis": "json", "odvg": "jsonl"}  # format -> extension, when it is one file
 _CUT_BY_IMAGES = ("coco", "lvis", "odvg", "webdataset", "label-studio", "cvat")
 _LOCAL_FILES = re.compile("d=[^&?#]*")  # the query by which Label Studio serves local files; any other may be a secret
@@ -24,6 +25,7 @@ _ONLY_FOR = {
     "layout": ("coco",),
     "image_prefix": ("label-studio",),
     "labels": ("label-studio", "cvat"),
+    "boxes_per_task": ("label-studio", "cvat", "x-anylabeling"),
 }
 
 
@@ -49,6 +51,12 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
         "--labels", choices=["all", "present"], help="label-studio, cvat: names to offer: all, or those with a box"
     )
     layout.add_argument(
+        "--boxes-per-task",
+        metavar="N",
+        help="label-studio, cvat, x-anylabeling: images with more boxes as overlapping crops "
+        f"(label-studio: default {BOXES_PER_TASK}; off)",
+    )
+    layout.add_argument(
         "--image-prefix", metavar="PREFIX", help="label-studio: address of the folder in which images/ lies"
     )
 
@@ -69,7 +77,7 @@ def read_format(arguments: argparse.Namespace, splits: Sequence[str]) -> Format:
     from labeler.exports.yolo import YoloFormat
 
     to, copy, limit = arguments.to, arguments.images == "copy", arguments.images_per_shard
-    labels = arguments.labels or ALL_LABELS
+    labels, most = arguments.labels or ALL_LABELS, _boxes_per_task(arguments)
     _require_own_options(arguments)
     layouts.require_splits(arguments.layout or layouts.FLAT, splits)
     if to in ("coco", "lvis"):
@@ -82,13 +90,13 @@ def read_format(arguments: argparse.Namespace, splits: Sequence[str]) -> Format:
     if to == "parquet":
         return TablesFormat(copy)
     if to == "label-studio":
-        return LabelStudioFormat(_image_prefix(arguments.image_prefix), labels, limit or IMAGES_PER_TASKS)
+        return LabelStudioFormat(_image_prefix(arguments.image_prefix), labels, limit or IMAGES_PER_TASKS, most)
     if to == "cvat":
-        return CvatFormat(labels, limit or IMAGES_PER_TASKS)
+        return CvatFormat(labels, limit or IMAGES_PER_TASKS, most)
     without_options: dict[str, Format] = {
         "yolo": YoloFormat(),
         "hf": HuggingFaceFormat(),
-        "x-anylabeling": XAnyLabelingFormat(),
+        "x-anylabeling": XAnyLabelingFormat(boxes_per_task=most),
         "voc": VocFormat(),
     }
     return without_options[to]
@@ -108,6 +116,18 @@ def _require_own_options(arguments: argparse.Namespace) -> None:
     for name, formats in _ONLY_FOR.items():
         if getattr(arguments, name) is not None and to not in formats:
             raise Refused(f"--{name.replace('_', '-')} is for --to {' and '.join(formats)}; {to} does not have it")
+
+
+def _boxes_per_task(arguments: argparse.Namespace) -> int | None:
+    """Return the boxes above which an image is cut into crops; None for off. Raises Refused."""
+    text = arguments.boxes_per_task
+    if text is None:
+        return BOXES_PER_TASK if arguments.to == "label-studio" else None
+    if text == "off":
+        return None
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= 1_000_000:
+        raise Refused(f"--boxes-per-task is a number of boxes, 1 or more, or off; got {text!r}")
+    return int(text)
 
 
 def _is_laid_out(arguments: argparse.Namespace) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
+from labeler import storage
 from labeler.commands.score_options import add_score, read_score
 from labeler.errors import Refused, did_you_mean
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SUPPRESS_IOU = 0.5  # on by default: one object should carry one category (docs/training.md has the table)
 NEAR_COPY_BITS = 3
+SAMPLE_FORMATS = ("label-studio", "cvat", "x-anylabeling")
 YOLO_SPLIT = "train=0.95,val=0.05"  # ultralytics takes no data.yaml without both
 
 
@@ -71,6 +73,8 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     for option, score in (("--threshold", arguments.threshold), ("--score-below", arguments.score_below)):
         if score is not None and not 0 <= score <= 1:
             raise Refused(f"{option} is a score from 0 to 1, got {score}")
+    if arguments.sample is not None:
+        return _of_sample(arguments, run)
     if not 0 <= arguments.min_side < math.inf:
         raise Refused(f"--min-side is a number of pixels, got {arguments.min_side}")
     min_area, max_area = _bounds(arguments.area, "--area")
@@ -96,6 +100,31 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
         splits=_splits(arguments),
         group_by=arguments.group_by,
         near_copies=_near_copies(arguments.near_copies),
+    )
+
+
+def _of_sample(arguments: argparse.Namespace, run: Run) -> Selection:
+    """Exactly the boxes that the sample was drawn from, in its images. Raises Refused for options that change them."""
+    from labeler.exports.sampled import HandedOut, read_sample
+    from labeler.exports.selection import Selection
+
+    if arguments.to not in SAMPLE_FORMATS:
+        raise Refused(f"--sample is for --to {', '.join(SAMPLE_FORMATS)}, whose tasks say how each box was drawn")
+    parser = argparse.ArgumentParser()
+    add_selection(parser)
+    changed = [name for name, default in vars(parser.parse_args([])).items() if getattr(arguments, name) != default]
+    if changed:
+        option = f"--{changed[0].replace('_', '-')}"
+        raise Refused(f"--sample says which boxes and images: leave out {option}")
+    sample = read_sample(arguments.sample, run)
+    if not sample.images:
+        raise Refused(f"sample {storage.redact(arguments.sample)} has no box")
+    population = sample.population
+    return Selection(
+        thresholds=population.to_thresholds(),
+        suppress_iou=population.suppress,
+        min_side=1.0,
+        sample=HandedOut(sample, storage.redact(arguments.sample)),
     )
 
 

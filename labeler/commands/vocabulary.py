@@ -1,18 +1,18 @@
-"""`labeler vocabulary`: list, show and check vocabularies."""
+"""`labeler vocabulary`: list, show, check and try vocabularies."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from labeler.commands.arguments import Verbs
+from labeler.commands import vocabulary_try
+from labeler.commands.arguments import Verbs, is_config
 from labeler.errors import Refused
 
 _OF_A_VOCABULARY = ("synonyms", "model", "revision", "max_tokens")
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("vocabulary", help="list, show and check vocabularies")
+    parser = verbs.add_parser("vocabulary", help="list, show, check and try vocabularies")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the built-in vocabularies")
     listing.set_defaults(run=_vocabulary_list)
@@ -32,6 +32,7 @@ def add(verbs: Verbs) -> None:
             action.add_argument("--revision", help="its revision on the hub")
             action.add_argument("--max-tokens", type=int, metavar="N", help="tokens per chunk (default 256)")
         action.set_defaults(run=run)
+    vocabulary_try.add(actions)
 
 
 def _vocabulary_list(arguments: argparse.Namespace) -> int:
@@ -73,18 +74,6 @@ def _vocabulary_check(arguments: argparse.Namespace) -> int:
     )
     print("\n".join(describe(vocabulary, planner, prompts)))
     return 0
-
-
-def is_config(path: str) -> bool:
-    """Whether it is a YAML file that names a vocabulary instead of having one."""
-    from labeler.config_values import read_yaml
-
-    if Path(path).suffix not in (".yaml", ".yml") or not Path(path).is_file():
-        return False
-    try:
-        return "vocabulary" in read_yaml(Path(path))
-    except Refused:  # whatever it is: reading it as a vocabulary says what is wrong
-        return False
 
 
 def _check_config(arguments: argparse.Namespace) -> list[str]:

@@ -10,9 +10,9 @@ from functools import partial
 
 import torch
 
+from labeler.config import MOST_PAIRS
 from labeler.detectors.clock import Clock, medians_in_turns
 
-MOST_PAIRS = 32
 _MOST_WINDOWS, _WINDOW = 65_535, 28  # of Swin in one attention, as many as a GPU's grid takes; pixels of a side of one
 MOST_POSITIONS = 2**31 // 2048  # of all pairs: beyond it, feed-forwards (2048 wide) pass the range of 32-bit indices
 _WORTH_IT = 1.03  # a doubled batch has to be this much faster per pair, for the memory it takes

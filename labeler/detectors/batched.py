@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,9 +19,9 @@ import torch
 from PIL import Image
 
 from labeler.checkpoints import DetectorCheckpoint
-from labeler.config import DetectConfig, ModelConfig
+from labeler.config import MOST_PAIRS, DetectConfig, ModelConfig
 from labeler.detectors.agreement import check_picture
-from labeler.detectors.batch_size import MOST_PAIRS, find_pairs, most_images
+from labeler.detectors.batch_size import find_pairs, most_images
 from labeler.detectors.clock import Clock, seconds_on
 from labeler.detectors.cuda import memory_named
 from labeler.detectors.graph_trial import choose_graphs
@@ -31,7 +32,9 @@ from labeler.detectors.network import Network, Setup, make_network
 from labeler.detectors.passes import Passes
 from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
 from labeler.detectors.scoring import Scorer
+from labeler.images.tiling import View
 from labeler.labels.detections import Detections
+from labeler.labels.in_views import in_image
 from labeler.labels.merge import merge
 from labeler.prompts import PromptPlan
 
@@ -199,6 +202,10 @@ class BatchedDetector:
         """
         return self.preprocessing.prepare(image_rgb, full_size)
 
+    def prepare_view(self, view_rgb: npt.NDArray[np.uint8], view: View) -> Prepared:
+        """As `prepare`, the pixels of one view of an image; its detections are for `merge_views`."""
+        return replace(self.prepare(view_rgb), view=view)
+
     def _here(self) -> AbstractContextManager[Any]:
         """The detector's GPU is this thread's current one: triton and recordings ask for no other."""
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
@@ -326,6 +333,10 @@ class BatchedDetector:
             self._passes.score.detections(part, number, floor=self._floor, height=height, width=width, frame=frame)
             for number, part in zip(self._passes.numbers, rows, strict=True)
         ]
+        return self.merge_views(found) if image.view is None else in_image(Detections.concat(found), image.view)
+
+    def merge_views(self, found: Sequence[Detections]) -> Detections:
+        """The final detections of an image from those of all its views, or of all passes of the only one."""
         return merge(
             Detections.concat(found),
             nms_iou=self._detect.nms_iou,

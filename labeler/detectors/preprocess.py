@@ -13,6 +13,7 @@ from PIL import Image
 
 from labeler.checkpoints import DetectorCheckpoint
 from labeler.errors import LabelerError, Refused
+from labeler.images.tiling import View
 from labeler.prompts.image_rule import ImageRule
 
 RESIZES = ("pillow", "torch")
@@ -31,12 +32,14 @@ class Prepared:
             is resized on the device.
         height, width: the size of the upright image it was made from, in pixels; boxes come back in this frame.
         canvas: (height, width) that it will have on the device, where that is not the size of `pixels`.
+        view: what it is of a larger image; None where it is an image of its own.
     """
 
     pixels: npt.NDArray[np.uint8]
     height: int
     width: int
     canvas: tuple[int, int] | None = None
+    view: View | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

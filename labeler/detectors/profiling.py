@@ -36,8 +36,10 @@ def instrumented(detector: BatchedDetector, ranges: Ranges) -> Iterator[None]:
         stack.enter_context(replaced(passes, "score", Within(passes.score, SCORING, ranges)))
         for owner, method, name in (
             (detector, "prepare", RESIZE),
+            (detector, "prepare_view", RESIZE),
             (passes, "normalize", "normalize"),
             (detector, "_finish", MERGE),
+            (detector, "merge_views", MERGE),
         ):
             stack.enter_context(replaced(owner, method, ranges.within(name, getattr(owner, method))))
         stack.enter_context(detector.network.instrumented(ranges))

@@ -16,8 +16,10 @@ from labeler.detectors.agreement import check_picture
 from labeler.detectors.loading import choose_device, choose_half
 from labeler.detectors.preprocess import DetectError
 from labeler.errors import LabelerError, Refused
+from labeler.images.tiling import View
 from labeler.labels.boxes import area, clip_to_image
 from labeler.labels.detections import Detections
+from labeler.labels.in_views import in_image
 from labeler.labels.merge import merge
 from labeler.prompts import UserModule
 from labeler.prompts.user_module import described
@@ -48,6 +50,7 @@ class _AsItIs:
     """An image without a `shape`: those of several sizes may be handed over together."""
 
     pixels: npt.NDArray[np.uint8]
+    view: View | None = None
 
 
 class UserDetector:
@@ -115,6 +118,10 @@ class UserDetector:
         """The image as it is."""
         return _AsItIs(image_rgb)
 
+    def prepare_view(self, view_rgb: npt.NDArray[np.uint8], view: View) -> _AsItIs:
+        """The pixels of one view of an image as they are; its detections are for `merge_views`."""
+        return _AsItIs(view_rgb, view)
+
     def detect_prepared(self, batch: Sequence[_AsItIs]) -> list[Detections | DetectError]:
         """Detections in order; an image that fails has its DetectError. What the user's code raises is not caught."""
         self._take_threads()
@@ -150,8 +157,13 @@ class UserDetector:
             return DetectError(problem)
         clipped = clip_to_image(boxes, height=height, width=width)
         kept = (scores >= self._floor) & (area(clipped) > 0)
+        good = Detections.of(clipped[kept], scores[kept], ids[kept])
+        return self.merge_views([good]) if image.view is None else in_image(good, image.view)
+
+    def merge_views(self, found: Sequence[Detections]) -> Detections:
+        """The final detections of an image from those of all its views."""
         return merge(
-            Detections.of(clipped[kept], scores[kept], ids[kept]),
+            Detections.concat(found),
             nms_iou=self._detect.nms_iou,
             max_detections=self._detect.max_detections,
             negative_ids=self._vocabulary.negative_ids,

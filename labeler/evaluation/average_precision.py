@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,36 +102,51 @@ def score(truth: GroundTruth, found: DetectionTable, rules: Rules, kind: Kind = 
     precision, recall = np.full(shape, np.nan), np.full((*shape, len(rules.recall_at)), np.nan)
     counts = np.zeros((len(truth.categories), 2, len(SCORE_THRESHOLDS)), np.int64)
     objects, detections = np.zeros((2, len(truth.categories)), np.int64)
+    for category, one in enumerate(judge(truth, found, rules, kind)):
+        objects[category], detections[category] = one.objects, len(one.found)
+        counts[category] = one.flags.counts_at_scores(one.found.scores)
+        for area in range(len(AREAS)):
+            if positives := int(np.count_nonzero(~one.flags.object_ignored[area])):
+                curves = one.flags.curves(area, positives, one.found.scores, rules)
+                precision[category, area], recall[category, area] = curves
+    return Score(rules, kind, precision, recall, objects, detections, counts[:, 0], counts[:, 1])
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One category's objects and detections, and what the detections count as.
+
+    Attributes:
+        found: sorted by image, and by falling score within it.
+        rows: (n,) where each of them is among all detections.
+    """
+
+    wanted: Side
+    found: DetectionTable
+    flags: CountsAs
+    rows: npt.NDArray[np.int64]
+
+    @property
+    def objects(self) -> int:
+        """How many count."""
+        return int(np.count_nonzero(~self.wanted.ignore))
+
+    def ranked(self, rules: Rules) -> npt.NDArray[np.int64]:
+        """The detections that count towards AP, best first; equal scores stay in image order."""
+        return self.flags.ranked(self.found.scores, rules)
+
+
+def judge(truth: GroundTruth, found: DetectionTable, rules: Rules, kind: Kind = "bbox") -> Iterator[Judged]:
+    """Match each category's detections with its objects, in the order of the ground truth. Args: of `score`."""
     order_of_objects, object_bounds = _by_category(truth.category, truth.image, None, len(truth.categories))
     order, bounds = _by_category(found.category, found.image, found.scores, len(truth.categories))
     for category in range(len(truth.categories)):
         wanted = _objects(truth, order_of_objects[object_bounds[category] : object_bounds[category + 1]], rules, kind)
-        part = found[order[bounds[category] : bounds[category + 1]]]
-        given = _detections(part, kind)
-        flags = _Flags.of(truth, category, wanted, given, match(wanted, given), rules)
-        objects[category], detections[category] = np.count_nonzero(~wanted.ignore), len(part)
-        counts[category] = flags.counts_at_scores(given.scores)
-        for area in range(len(AREAS)):
-            if positives := int(np.count_nonzero(~flags.object_ignored[area])):
-                precision[category, area], recall[category, area] = flags.curves(area, positives, given.scores, rules)
-    return Score(rules, kind, precision, recall, objects, detections, counts[:, 0], counts[:, 1])
-
-
-def judge(truth: GroundTruth, found: DetectionTable, rules: Rules) -> npt.NDArray[np.int8]:
-    """(n,) whether each box is right at IoU 0.5 (1), wrong (0), or of a category or place that is not judged (-1).
-
-    As `score` counts it; of two boxes of one object the better one is right.
-    """
-    verdicts = np.full(len(found), -1, np.int8)
-    order_of_objects, object_bounds = _by_category(truth.category, truth.image, None, len(truth.categories))
-    order, bounds = _by_category(found.category, found.image, found.scores, len(truth.categories))
-    for category in range(len(truth.categories)):
         rows = order[bounds[category] : bounds[category + 1]]
-        objects = order_of_objects[object_bounds[category] : object_bounds[category + 1]]
-        wanted, given = _objects(truth, objects, rules, "bbox"), _detections(found[rows], "bbox")
-        true, false = _Flags.of(truth, category, wanted, given, match(wanted, given), rules).positives(0, 0)
-        verdicts[rows[true]], verdicts[rows[false]] = 1, 0
-    return verdicts
+        part = found[rows]
+        given = _detections(part, kind)
+        flags = CountsAs.of(truth, category, wanted, given, match(wanted, given), rules)
+        yield Judged(wanted, part, flags, rows)
 
 
 def _by_category(
@@ -159,7 +174,7 @@ def _detections(part: DetectionTable, kind: Kind) -> Side:
 
 
 @dataclass(frozen=True)
-class _Flags:
+class CountsAs:
     """What one category's detections count as.
 
     Attributes:
@@ -175,11 +190,11 @@ class _Flags:
     object_ignored: npt.NDArray[np.bool_]
 
     @staticmethod
-    def of(truth: GroundTruth, category: int, wanted: Side, given: Side, matches: Matches, rules: Rules) -> _Flags:
+    def of(truth: GroundTruth, category: int, wanted: Side, given: Side, matches: Matches, rules: Rules) -> CountsAs:
         excused = outside_areas(given.areas)
         if rules.federated and truth.federated is not None:
             excused |= np.isin(truth.keys(given.image, category), truth.federated.not_exhaustive)
-        return _Flags(matches, excused, rank_in_group(given.image), outside_areas(wanted.areas) | wanted.ignore)
+        return CountsAs(matches, excused, rank_in_group(given.image), outside_areas(wanted.areas) | wanted.ignore)
 
     def positives(self, area: int, threshold: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """(n,) bool each: true positives and false positives at an area and IoU threshold; the rest does not count."""
@@ -190,12 +205,16 @@ class _Flags:
         false[self.matches.rows[matched]] = False
         return true, false
 
+    def ranked(self, scores: npt.NDArray[Any], rules: Rules) -> npt.NDArray[np.int64]:
+        """The detections that count towards AP, best first."""
+        order = np.argsort(-scores, kind="stable")  # equal scores stay in image order
+        return order if rules.per_image is None else order[self.rank[order] < rules.per_image]
+
     def curves(self, area: int, objects: int, scores: npt.NDArray[Any], rules: Rules) -> tuple[Floats, Floats]:
         """Mean precision (thresholds,) and recall (thresholds, recall_at) at one area."""
         precision = np.zeros(len(IOU_THRESHOLDS))
         recall = np.zeros((len(IOU_THRESHOLDS), len(rules.recall_at)))
-        order = np.argsort(-scores, kind="stable")  # equal scores stay in image order
-        order = order if rules.per_image is None else order[self.rank[order] < rules.per_image]
+        order = self.ranked(scores, rules)
         for threshold in range(len(IOU_THRESHOLDS)):
             true, false = self.positives(area, threshold)
             precision[threshold] = mean_precision(true[order], false[order], objects)

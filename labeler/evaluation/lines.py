@@ -41,6 +41,7 @@ def _protocol(protocol: Mapping[str, Any]) -> list[str]:
         revision = f" at {run['revision']}" if run["revision"] else ""
         cap = f"at most {decoding['max_detections']} an image" if decoding["max_detections"] else "no cap"
         chunks = _passes(decoding)
+        chunks += f", tiles of {decoding['tile']} pixels" if "tile" in decoding else ""
         lines.append(f"run         {run['id']}, model {run['model']}{revision}")
         lines.append(
             f"decoding    {decoding['assignment']}, score floor {decoding['score_floor']}, {cap}, NMS "

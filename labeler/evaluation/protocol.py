@@ -31,6 +31,7 @@ def protocol_of(
         "decoding": {
             **{name: config["detect"].get(name) for name in _DETECT},
             **prompts.settings(),
+            **({"tile": config["detect"]["tile"]} if config["detect"].get("tile") else {}),
         },
         "annotations": describe_truth(part),
         "images": {

@@ -12,7 +12,7 @@ import numpy as np
 from labeler.digests import readable_json
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.pixels import Pixels
-from labeler.exports.reviewed import IMAGES_PER_TASKS, clipped_boxes, labels_shown
+from labeler.exports.reviewed import IMAGES_PER_TASKS, clipped_boxes, identity, labels_shown
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import ALL
 from labeler.exports.totals import Totals
@@ -24,6 +24,13 @@ _ATTRIBUTES: tuple[dict[str, Any], ...] = (
     {"name": _SCORE, "mutable": False, "input_type": "number", "default_value": "0", "values": ["0", "100", "1"]},
     {"name": _BOX, "mutable": False, "input_type": "text", "default_value": "", "values": [""]},
 )
+_DRAWN: dict[str, Any] = {
+    "name": "labeler_design",
+    "mutable": False,
+    "input_type": "text",
+    "default_value": "",
+    "values": [""],
+}  # of each box of a sample: how it was drawn
 _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
 
 
@@ -31,24 +38,33 @@ _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</ve
 class CvatFormat(Format):
     """task-00000/annotations.xml and task-00000/images/<shard>-<index>.<ext> ..., and labels.json.
 
+    Where there are crops, crops.json beside annotations.xml says by image name what each is of.
+
     A task's images lie in one flat folder, because CVAT matches them by name, and an upload keeps the last part of it.
 
     Attributes:
         labels: whose names the labels offer: of "all" categories, or of those "present" in the export.
         images_per_part: images of a task.
+        boxes_per_task: an image with more is written as crops; None for any number.
     """
 
     labels: str = "all"
     images_per_part: int = IMAGES_PER_TASKS
+    boxes_per_task: int | None = None
     name = "cvat"
     needs_pixels = True
+    later = frozenset({"boxes_per_task"})
+
+    @property
+    def most_boxes(self) -> int | None:
+        return self.boxes_per_task
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> CvatPart:
         return CvatPart(frame, number, folder, self.images_per_part)
 
     def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
         labels = [
-            {"name": category.name, "type": "rectangle", "attributes": list(_ATTRIBUTES)}
+            {"name": category.name, "type": "rectangle", "attributes": _attributes(frame)}
             for category in labels_shown(frame, totals, self.labels)
         ]
         return {"labels.json": readable_json(labels)}
@@ -62,8 +78,10 @@ class CvatPart(Part):
         self._paths = {split: folder / f"{split}.xml" for split in frame.splits}
         self._files = {split: path.open("w", encoding="utf-8") for split, path in self._paths.items()}
         self._counts = dict.fromkeys(frame.splits, 0)
+        self._crops: dict[str, dict[str, Any]] = {split: {} for split in frame.splits}
+        self._folder = folder
         for file in self._files.values():
-            file.write(_HEAD + _meta(frame.categories))
+            file.write(_HEAD + _meta(frame.categories, _attributes(frame)))
 
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         if pixels is None:
@@ -76,19 +94,22 @@ class CvatPart(Part):
         file.writelines(self._boxes(image))
         file.write("</image>\n")
         self._counts[image.split] += 1
+        if image.crop is not None:  # annotations.xml has no place for it
+            self._crops[image.split][name] = identity(image, self._frame)
         self._images += 1
 
     def _boxes(self, image: ChosenImage) -> Iterable[str]:
         found = image.detections
         percents = np.round(found.scores.astype(np.float64) * 100).astype(int).tolist()
         corners = clipped_boxes(image).tolist()
-        for box_id, category, percent, (left, top, right, bottom) in zip(
-            image.box_ids, found.category_ids.tolist(), percents, corners, strict=True
+        for box_id, category, percent, (left, top, right, bottom), drawn in zip(
+            image.box_ids, found.category_ids.tolist(), percents, corners, _designs(image), strict=True
         ):
             yield (
                 f'<box label={attribute(self._names[category])} source="auto" occluded="0" xtl="{left:.2f}" '
                 f'ytl="{top:.2f}" xbr="{right:.2f}" ybr="{bottom:.2f}" z_order="0">'
-                f'<attribute name="{_SCORE}">{percent}</attribute><attribute name="{_BOX}">{box_id}</attribute></box>\n'
+                f'<attribute name="{_SCORE}">{percent}</attribute><attribute name="{_BOX}">{box_id}</attribute>'
+                f"{drawn}</box>\n"
             )
 
     def _task(self, split: str) -> str:
@@ -99,7 +120,13 @@ class CvatPart(Part):
         for file in self._files.values():
             file.write("</annotations>\n")
             file.close()
-        return {f"{self._task(split)}/annotations.xml": self._paths[split] for split in self._filled()}
+        files = {f"{self._task(split)}/annotations.xml": self._paths[split] for split in self._filled()}
+        for split, crops in self._crops.items():
+            if crops:
+                path = self._folder / f"{split}-crops.json"
+                path.write_bytes(readable_json(crops))
+                files[f"{self._task(split)}/crops.json"] = path
+        return files
 
     def _filled(self) -> list[str]:
         """Return the splits that have a task here: those with images, or the first one if there are none at all."""
@@ -107,13 +134,26 @@ class CvatPart(Part):
         return filled or list(self._counts)[:1]
 
 
-def _meta(categories: Iterable[Category]) -> str:
+def _attributes(frame: Frame) -> list[dict[str, Any]]:
+    return [*_ATTRIBUTES, *([] if frame.selection.sample is None else [_DRAWN])]
+
+
+def _designs(image: ChosenImage) -> list[str]:
+    """Return the attribute of each box that says how it was drawn; "" for boxes that were not."""
+    drawn = {} if image.sampled is None else {box.box: box.described for box in image.sampled.boxes}
+    return [
+        f'<attribute name="{_DRAWN["name"]}">{drawn[place]}</attribute>' if place in drawn else ""
+        for place in image.places.tolist()
+    ]
+
+
+def _meta(categories: Iterable[Category], attributes_of_boxes: Iterable[Mapping[str, Any]]) -> str:
     """Return the task's labels as annotations.xml names them."""
     attributes = "".join(
         f"<attribute><name>{each['name']}</name><mutable>{each['mutable']}</mutable>"
         f"<input_type>{each['input_type']}</input_type><default_value>{each['default_value']}</default_value>"
         f"<values>{values}</values></attribute>"
-        for each, values in ((each, "\n".join(each["values"])) for each in _ATTRIBUTES)
+        for each, values in ((each, "\n".join(each["values"])) for each in attributes_of_boxes)
     )
     labels = "\n".join(
         f"<label><name>{content(category.name)}</name><type>rectangle</type><attributes>{attributes}</attributes></label>"

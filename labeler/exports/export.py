@@ -16,6 +16,7 @@ from labeler import owners, storage
 from labeler.digests import digest_of
 from labeler.errors import Incomplete, Refused, StorageError
 from labeler.exports import state
+from labeler.exports.crowded_images import handed_out
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.picks import Picks, needs_picks, pick, require_group_column, split_of
 from labeler.exports.pixels import PixelReader, Pixels
@@ -44,7 +45,7 @@ class ExportSummary:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """The run that is exported, as far as it is committed."""
 
     snapshot: Snapshot
@@ -54,6 +55,10 @@ class _Source:
         return Chooser(selection, self.snapshot.prefixes, run.keep, run.columns)
 
     @cached_property
+    def committed(self) -> frozenset[UnitKey]:
+        return frozenset(self.snapshot.unit_keys())
+
+    @cached_property
     def excluded(self) -> Excluded:
         return read_excluded(self.snapshot.run)
 
@@ -61,8 +66,10 @@ class _Source:
         self, chooser: Chooser, *, masks: bool, units_done: int = 0, rows_done: int = 0
     ) -> Iterator[tuple[UnitKey, UnitChoice]]:
         """Unit after unit, judged, its boxes with their `masks` or without; those that are done are not read."""
-        left = self.snapshot.only(self.snapshot.unit_keys()[units_done:])
-        for unit, table in left.units(chooser.columns):
+        sample, keys = chooser.selection.sample, self.snapshot.unit_keys()
+        keys = keys if sample is None else [key for key in sample.units if key in self.committed]
+        left = self.snapshot.only(keys[units_done:])
+        for unit, table in left.units(chooser.columns if masks else chooser.columns_without_masks):
             table = self.excluded.hide(table, left.prefixes[unit[0]])  # labeled after somebody asked to forget it
             choice = chooser.choose(table, rows_done + 1, masks=masks)
             rows_done += choice.rows
@@ -94,7 +101,7 @@ def export_run(
     """
     run = snapshot.run
     run.s3_rules(target).apply()
-    source = _Source(snapshot)
+    source = Source(snapshot)
     require_group_column(selection, run.keep)
     if clash := sorted(format_.reserved & set(run.keep)):
         raise Refused(f"--to {format_.name} has a column {clash[0]!r} of its own, and the run kept one of that name")
@@ -110,6 +117,8 @@ def export_run(
     asked = state.describe(snapshot, selection, format_)
     if selection.where is not None:  # what DuckDB says only of rows it says now, before anything is written
         next(source.choices(chooser, masks=False), None)
+    if selection.sample is not None:  # boxes that are not those that were drawn, too
+        selection.sample.require_rows(sum(choice.rows for _, choice in source.choices(chooser, masks=False)))
     totals, number = (Totals(), 0) if single_file else state.begin(target, asked)
     # Not before: what was refused is none of the run's, and nothing is written.
     note_made(run, storage.absolute_uri(target))
@@ -126,7 +135,7 @@ def export_run(
     return ExportSummary(target, totals, picks, writer.number)
 
 
-def _pick(source: _Source, selection: Selection) -> Picks:
+def _pick(source: Source, selection: Selection) -> Picks:
     rows = 0
 
     def chosen() -> Iterator[ChosenImage]:
@@ -142,7 +151,7 @@ class _Taken:
     """The images that are taken, unit by unit, with their pixels where the format needs them."""
 
     def __init__(
-        self, source: _Source, chooser: Chooser, selection: Selection, picks: Picks | None, format_: Format
+        self, source: Source, chooser: Chooser, selection: Selection, picks: Picks | None, format_: Format
     ) -> None:
         self._source, self._chooser, self._selection, self._picks = source, chooser, selection, picks
         self._masks = format_.needs_masks
@@ -187,7 +196,8 @@ class _Writer:
             for pairs, choice in units:
                 part = self._open()
                 for image, pixels in pairs:
-                    part.add(image, pixels)
+                    for one, its_pixels in handed_out(image, pixels, self._format.most_boxes):
+                        part.add(one, its_pixels)
                     self._totals.add(image, pixels)
                 self._totals.end_unit(choice, [image for image, _ in pairs])
                 if part.is_full:

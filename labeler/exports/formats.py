@@ -83,6 +83,7 @@ class Format(ABC):
         needs_masks: whether it writes them; if not, they are not read.
         has_ignored: whether it has a place for regions to ignore.
         later: settings that earlier versions did not have.
+        most_boxes: of an image; one with more is written as crops (`crowded.py`). None for any number.
     """
 
     reserved = frozenset[str]()
@@ -106,6 +107,10 @@ class Format(ABC):
     @property
     def has_ignored(self) -> bool:
         return False
+
+    @property
+    def most_boxes(self) -> int | None:
+        return None
 
     def describe_bad_names(self, categories: Sequence[Category]) -> str | None:
         """Return which names the format cannot hold, and why; None where it holds them all."""
@@ -145,7 +150,7 @@ class Uploads:
 
     def put_image(self, image: ChosenImage, pixels: Pixels) -> str:
         """Write an image's copy below images/; returns its file name there, which is unlike that of any other row."""
-        file_name = f"{image.row_id}.{pixels.extension}"
+        file_name = f"{image.file_id}.{pixels.extension}"
         self.put(f"images/{file_name}", pixels.data)
         return file_name
 

@@ -16,6 +16,7 @@ from labeler.exports.formats import Format, Frame, Part, part_name
 from labeler.exports.label_studio_masks import encode
 from labeler.exports.pixels import Pixels
 from labeler.exports.reviewed import IMAGES_PER_TASKS, clipped_boxes, identity, labels_shown
+from labeler.exports.sampled import DrawnBox
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
 from labeler.exports.xml_text import attribute
@@ -41,14 +42,21 @@ class LabelStudioFormat(Format):
             to, or else for Label Studio's local files, where the export's folder lies in the document root.
         labels: whose names the config offers: of "all" categories, or of those "present" in the export.
         images_per_part: tasks of a file.
+        boxes_per_task: an image with more is written as crops; None for any number.
     """
 
     image_prefix: str | None = None
     labels: str = "all"
     images_per_part: int = IMAGES_PER_TASKS
+    boxes_per_task: int | None = None
     name = "label-studio"
     needs_pixels = True
+    later = frozenset({"boxes_per_task"})
     needs_masks = True
+
+    @property
+    def most_boxes(self) -> int | None:
+        return self.boxes_per_task
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> LabelStudioPart:
         return LabelStudioPart(self, frame, number, folder)
@@ -73,7 +81,7 @@ class LabelStudioPart(Part):
             raise ValueError("Label Studio needs the image")
         address = f"{self._prefix}images/{self._uploads.put_image(image, pixels)}"
         task = {
-            "data": {_IMAGE: address} | identity(image, self._frame.run),
+            "data": {_IMAGE: address} | identity(image, self._frame),
             "predictions": [self._prediction(image)],
         }
         self._files[image.split].write(",\n" if self._counts[image.split] else "[\n")
@@ -89,13 +97,15 @@ class LabelStudioPart(Part):
 
     def _regions(self, image: ChosenImage) -> Iterable[dict[str, Any]]:
         found, size = image.detections, {"original_width": image.row["width"], "original_height": image.row["height"]}
-        percents = _percents(image)
+        percents, places = _percents(image), image.places.tolist()
+        # Label Studio shows `meta` beside a region: of a sample's tasks, which boxes to judge.
+        drawn = {} if image.sampled is None else {box.box: _judge_this(box) for box in image.sampled.boxes}
         scores = np.round(found.scores.astype(np.float64), 6).tolist()
         for place, (box_id, category, score) in enumerate(
             zip(image.box_ids, found.category_ids.tolist(), scores, strict=True)
         ):
             name, region = self._names[category], box_id.replace("/", "-")
-            about = {"to_name": _IMAGE, **size, "image_rotation": 0, "score": score}
+            about = {"to_name": _IMAGE, **size, "image_rotation": 0, "score": score} | drawn.get(places[place], {})
             value = percents[place] | {"rotation": 0, "rectanglelabels": [name]}
             yield {"id": region, "from_name": _BOXES, "type": "rectanglelabels", **about, "value": value}
             if (mask := found.mask_of(place)) is not None:
@@ -124,6 +134,10 @@ def labeling_config(categories: Iterable[Category], *, masks: bool) -> str:
     return _CONFIG.format(image=_IMAGE, controls=controls)
 
 
+def _judge_this(box: DrawnBox) -> dict[str, Any]:
+    return {"meta": {"text": [f"judge this box ({box.described})"]}}
+
+
 def _prefix_of(target: str) -> str:
     """Return the address of the export's folder as Label Studio has it."""
     if "://" in target and not target.startswith("file:"):
@@ -135,7 +149,10 @@ def _percents(image: ChosenImage) -> list[dict[str, float]]:
     """Upper left corner and size of each box, in percent of the image's; no box leaves it."""
     row = image.row
     whole = np.array([row["width"], row["height"]] * 2, np.float64)
-    corners = np.round(clipped_boxes(image) / whole * 100, _DIGITS)
-    sizes = np.round(corners[:, 2:] - corners[:, :2], _DIGITS)
+    corners = clipped_boxes(image) / whole * 100
+    sizes = corners[:, 2:] - corners[:, :2]
+    if image.crop is None:  # boxes of crops are added to whole pixels when they come back, and are equal to the bit
+        corners = np.round(corners, _DIGITS)
+        sizes = np.round(corners[:, 2:] - corners[:, :2], _DIGITS)
     names = ("x", "y", "width", "height")
     return [dict(zip(names, sides, strict=True)) for sides in np.concatenate([corners[:, :2], sizes], 1).tolist()]

@@ -17,6 +17,7 @@ from labeler import images, storage
 from labeler.byte_budget import ByteBudget
 from labeler.digests import digest_of
 from labeler.errors import InputChanged
+from labeler.exports.encoded import JPEG_QUALITY
 from labeler.exports.selection import ChosenImage
 from labeler.exports.uncertain import blank
 from labeler.images import copies, headers
@@ -24,7 +25,6 @@ from labeler.runs import Snapshot
 from labeler.shards import Shard, Unit, read_units
 
 IN_FLIGHT = 32  # requests; single images are bound by latency, not by bandwidth
-_JPEG_QUALITY = 95
 _ANY_SIZE = 1 << 62  # pixels: what has been labeled was within the run's own limit
 # What trainers' readers open without a plugin; other formats are written as PNG.
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
@@ -54,16 +54,16 @@ def upright(data: bytes, orientation: int | None, reserve: Callable[[int], None]
         same = copies.same_for_every_reader(data, name)
         if same is not None:
             return Pixels(same, _EXTENSIONS[name])
-    picture = pillow.fromarray(_decoded(data, reserve))
+    picture = pillow.fromarray(decoded(data, reserve))
     buffer = io.BytesIO()
     if name == "JPEG" and orientation not in (None, 1):
-        picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
         return Pixels(buffer.getvalue(), "jpg")
     picture.save(buffer, "PNG")
     return Pixels(buffer.getvalue(), "png")
 
 
-def _decoded(data: bytes, reserve: Callable[[int], None] | None) -> npt.NDArray[np.uint8]:
+def decoded(data: bytes, reserve: Callable[[int], None] | None = None) -> npt.NDArray[np.uint8]:
     """(height, width, 3); within the memory budget, and without Pillow's own limit of pixels."""
     return images.decode(data, max_pixels=_ANY_SIZE, reserve=reserve).pixels
 
@@ -127,7 +127,7 @@ class PixelReader:
             found = upright(data, image.row["orientation"], reserve)
             if image.blanked is None:
                 return found
-            pixels = _decoded(found.data, reserve)  # mostly the first time: what is upright was only copied
+            pixels = decoded(found.data, reserve)  # mostly the first time: what is upright was only copied
             painted = blank(pixels, found.extension, image.blanked.boxes, image.detections.boxes)
             return Pixels(painted, found.extension)
 

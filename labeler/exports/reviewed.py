@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,20 +11,26 @@ from labeler.exports.formats import Frame
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
 from labeler.labels.boxes import clip_to_image
-from labeler.runs import Run
 from labeler.vocabulary import Category
 
 ALL_LABELS, PRESENT_LABELS = "all", "present"
 IMAGES_PER_TASKS = 1_000  # of a file of tasks: tools are slow with more
 
 
-def identity(image: ChosenImage, run: Run) -> dict[str, str]:
-    """Return by what a corrected file finds its image again, whatever a tool makes of the file name."""
-    return {
-        "labeler_run": run.manifest.run_id,
+def identity(image: ChosenImage, frame: Frame) -> dict[str, Any]:
+    """Return by what a corrected file finds its image again, whatever a tool makes of the file name.
+
+    Of a crop also which part of the image it is, and with a sample how its boxes were drawn.
+    """
+    found: dict[str, Any] = {
+        "labeler_run": frame.run.manifest.run_id,
         "labeler_row": image.row_id,
         "labeler_digest": image.row["digest"] or "",
     }
+    if image.crop is not None:
+        found["labeler_crop"] = image.crop.to_json()
+    sample = frame.selection.sample
+    return found if sample is None or image.sampled is None else found | sample.describe(image.sampled)
 
 
 def clipped_boxes(image: ChosenImage) -> npt.NDArray[np.float64]:

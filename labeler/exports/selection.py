@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from labeler.exports.crowded import Crop
+from labeler.exports.sampled import HandedOut, SampledImage
 from labeler.exports.splits import ALL, Splits
 from labeler.exports.uncertain import BLANK, CROWD, LEAVE_OUT, Uncertain
 from labeler.labels.boxes import area, iou
@@ -17,7 +19,7 @@ from labeler.labels.chosen_score import DETECTORS, ChosenScore
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.merge import survive_across_categories
-from labeler.labels.records import LABELED, LABELS, widened
+from labeler.labels.records import BOXES, LABELED, LABELS, widened
 from labeler.labels.thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Selection:
         splits, group_by, near_copies: see `picks.py`; `near_copies` is in bits, -1 for off.
         uncertain: as `uncertain.py` has it; None for nothing.
         score: of a box, that all of these are about.
+        sample: only its images, first of all; None takes all.
     """
 
     where: str | None = None
@@ -64,6 +67,7 @@ class Selection:
     near_copies: int = -1
     uncertain: Uncertain | None = None
     score: ChosenScore = DETECTORS
+    sample: HandedOut | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class ChosenImage:
         ignored: (place in `stored` of each) uncertain boxes that are written as regions to ignore.
         blanked: uncertain boxes that are painted over.
         detector_scores: (n,) the detector's score of each selected box; None: the chosen one is that.
+        crop: the part of the row's image that this is; None for all of it. `detections` and size are the crop's.
+        sampled: which of its boxes are to be judged, and how they were drawn; None without a sample.
     """
 
     image_id: int
@@ -92,15 +98,22 @@ class ChosenImage:
     ignored: Places | None = None
     blanked: Detections | None = None
     detector_scores: npt.NDArray[np.float32] | None = None
+    sampled: SampledImage | None = None
+    crop: Crop | None = None
 
     @property
     def row_id(self) -> str:
         return f"{self.row['shard_id']}/{self.row['index']:06d}"
 
     @property
+    def file_id(self) -> str:
+        """What its files are named by: the row, and the number of the crop if it is one."""
+        return self.row_id + ("" if self.crop is None else self.crop.suffix)
+
+    @property
     def stem(self) -> str:
         """The same as one file name without a dot, where all images lie in one folder or tar."""
-        return self.row_id.replace("/", "-")
+        return self.file_id.replace("/", "-")
 
     @property
     def box_ids(self) -> list[str]:
@@ -141,7 +154,7 @@ class Chooser:
         Args:
             keep, columns: what the run has beside the columns of every run: kept by the user, and optional ones.
         """
-        self._selection, self._prefixes, self._keep, self._optional = selection, prefixes, tuple(keep), columns
+        self.selection, self._prefixes, self._keep, self._optional = selection, prefixes, tuple(keep), columns
         self._where: Where | None = None
         if selection.where is not None:
             from labeler.exports.sql import Where  # imports DuckDB, which few exports need
@@ -155,35 +168,58 @@ class Chooser:
             return None if self._optional else (*LABELS.names, *self._keep)
         return (*_COLUMNS, "phash", "status", "detections", *self._keep)
 
+    @property
+    def columns_without_masks(self) -> tuple[str, ...] | None:
+        """As `columns`, where masks are not needed: they take most of the time to read."""
+        columns = self.columns
+        if columns is None or self._where is not None:
+            return columns
+        return tuple(BOXES if name == "detections" else name for name in columns)
+
     def choose(self, table: pa.Table, first_image_id: int, *, masks: bool = True) -> UnitChoice:
         """Judge a unit; image ids count from `first_image_id` over all its rows. Without `masks` boxes have none."""
+        if self.selection.sample is not None:
+            table = table.take(self.selection.sample.places(table))
         statuses = table["status"].to_pylist()
         good = np.array([status in LABELED for status in statuses], np.bool_)
         if self._where is not None:
             good &= self._where.rows(widened(table, self._keep, self._optional) if self._optional else table)
         as_stored = DetectionsColumn(table).per_row(masks=masks)
-        every = [self._selection.score.apply(found) for found in as_stored]
+        every = [self.selection.score.apply(found) for found in as_stored]
         plain = table.drop_columns(["detections"]).to_pylist()
         chosen = []
         for place, row, (boxes, uncertain) in zip(range(len(plain)), plain, self._boxes(every), strict=True):
             if good[place] and self._has_enough(len(boxes[0])) and not self._is_left_out(uncertain):
                 file_name = self._prefixes[row["shard_id"]] + row["image_key"]
                 image = ChosenImage(first_image_id + place, row, file_name, *boxes)
-                if not self._selection.score.is_detectors:
+                if not self.selection.score.is_detectors:
                     image = replace(image, detector_scores=as_stored[place].scores[image.places])
-                chosen.append((place, self._with_uncertain(image, uncertain)))
+                chosen.append((place, self._as_sampled(self._with_uncertain(image, uncertain))))
         return UnitChoice(chosen, [status for status in statuses if status not in LABELED], len(plain))
 
+    def _as_sampled(self, image: ChosenImage) -> ChosenImage:
+        """The image with its place in the run and its drawn boxes; Refused if it has other boxes than when sampled."""
+        sample = self.selection.sample
+        if sample is None:
+            return image
+        found = sample.images[image.row["shard_id"], image.row["index"]]
+        sample.require_boxes(found, image.stored, image.places)
+        return replace(image, image_id=found.image_id, sampled=found)
+
+    def kept(self, detections: Detections) -> Places:
+        """Places of an image's boxes that are selected."""
+        return next(self._boxes([detections]))[0][2]
+
     def _has_enough(self, boxes: int) -> bool:
-        most = self._selection.max_boxes
-        return boxes >= self._selection.min_boxes and (most is None or boxes <= most)
+        most = self.selection.max_boxes
+        return boxes >= self.selection.min_boxes and (most is None or boxes <= most)
 
     def _is_left_out(self, uncertain: Places | None) -> bool:
-        asked = self._selection.uncertain
+        asked = self.selection.uncertain
         return asked is not None and asked.treatment == LEAVE_OUT and uncertain is not None and len(uncertain) > 0
 
     def _with_uncertain(self, image: ChosenImage, uncertain: Places | None) -> ChosenImage:
-        asked = self._selection.uncertain
+        asked = self.selection.uncertain
         if asked is None or uncertain is None or not len(uncertain):
             return image
         if asked.treatment == CROWD:
@@ -196,17 +232,17 @@ class Chooser:
         Thresholds are compared for the whole unit at once, the rest image by image.
         """
         together = Detections.concat(every)
-        limits = self._selection.thresholds.limits(together.category_ids)
+        limits = self.selection.thresholds.limits(together.category_ids)
         above = together.scores >= limits
-        asked = self._selection.uncertain
+        asked = self.selection.uncertain
         between = None if asked is None else asked.between(together.scores, limits)
         start = 0
         for stored in every:
             mine = slice(start, start + len(stored))
             places = np.flatnonzero(above[mine])
             start += len(stored)
-            if self._selection.suppress_iou is not None:
-                places = places[unsuppressed(stored[places], self._selection.suppress_iou)]
+            if self.selection.suppress_iou is not None:
+                places = places[unsuppressed(stored[places], self.selection.suppress_iou)]
             kept = stored[places]
             unsure = None if between is None else self._unsure(stored, kept, np.flatnonzero(between[mine]))
             if len(kept):
@@ -220,12 +256,12 @@ class Chooser:
             return places
         found = stored[places]
         wanted = self._wanted(found)
-        if self._selection.suppress_iou is not None and len(certain):
-            wanted &= ~(iou(found.boxes, certain.boxes) > self._selection.suppress_iou).any(1)
+        if self.selection.suppress_iou is not None and len(certain):
+            wanted &= ~(iou(found.boxes, certain.boxes) > self.selection.suppress_iou).any(1)
         return places[wanted]
 
     def _wanted(self, kept: Detections) -> npt.NDArray[np.bool_]:
-        asked = self._selection
+        asked = self.selection
         wanted = np.ones(len(kept), np.bool_)
         if asked.score_below is not None:
             wanted &= kept.scores < np.float32(asked.score_below)

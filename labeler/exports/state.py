@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from labeler import __version__, plain_json, storage
@@ -28,15 +28,16 @@ _PARTS = f"{FOLDER}/parts"
 
 def describe(snapshot: Snapshot, selection: Selection, format_: Format) -> dict[str, Any]:
     """Everything that decides what an export writes, as plain data: also what may change in the run meanwhile."""
-    run, units, progress = snapshot.run, snapshot.unit_keys(), snapshot.progress
-    pending = sorted((shard_id, sorted(numbers)) for shard_id, numbers in progress.pending.items())
-    forgotten = [storage.basename(info.uri) for info in storage.list_objects(run.root.path(layout.EXCLUDED_FOLDER))]
-    asked = asdict(selection)
+    run = snapshot.run
+    asked = asdict(replace(selection, sample=None))
     if selection.uncertain is None:
         del asked["uncertain"]  # exports that an earlier version began have none, and go on
     asked["score"] = {"name": selection.score.name, "fusion": asked["score"]["fusion"]}
     if selection.score.is_detectors:
         del asked["score"]  # the same
+    del asked["sample"]
+    if selection.sample is not None:
+        asked["sample"] = selection.sample.digest
     asked["categories"] = None if selection.categories is None else sorted(selection.categories)
     thresholds = selection.thresholds
     asked["thresholds"]["default"] = as_written(thresholds.default)
@@ -45,14 +46,25 @@ def describe(snapshot: Snapshot, selection: Selection, format_: Format) -> dict[
         "export_version": EXPORT_VERSION,
         "run": run.manifest.run_id,
         "fingerprint": run.manifest.fingerprint,
+        **commits(snapshot),
+        "format": format_.name,
+        "settings": format_.settings,
+        "selection": asked,
+    }
+
+
+def commits(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what is committed of a run, and which images are hidden, in digests: equal if it has the same rows."""
+    units, progress = snapshot.unit_keys(), snapshot.progress
+    pending = sorted((shard_id, sorted(numbers)) for shard_id, numbers in progress.pending.items())
+    excluded = snapshot.run.root.path(layout.EXCLUDED_FOLDER)
+    forgotten = [storage.basename(info.uri) for info in storage.list_objects(excluded)]
+    return {
         "units": len(units),
         "units_digest": digest_of(canonical_json([list(unit) for unit in units])),
         "units_pending": digest_of(canonical_json(pending)),
         "images_forgotten": digest_of(canonical_json(forgotten)),
         "units_bytes": digest_of(canonical_json(_sizes(units, progress))),
-        "format": format_.name,
-        "settings": format_.settings,
-        "selection": asked,
     }
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as pillow
 
+from labeler.exports.encoded import encode_image
 from labeler.labels.boxes import Floats
 
 DROP, CROWD, BLANK, LEAVE_OUT = TREATMENTS = ("drop", "crowd", "blank", "image")
-_JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,7 @@ def blank(pixels: npt.NDArray[np.uint8], extension: str, boxes: Floats, spared: 
         boxes, spared: (n, 4) xyxy in pixels of the upright image.
     """
     _paint(pixels, boxes, spared)
-    buffer = io.BytesIO()
-    if extension == "jpg":
-        pillow.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    else:
-        pillow.fromarray(pixels).save(buffer, extension.upper(), **({"lossless": True} if extension == "webp" else {}))
-    return buffer.getvalue()
+    return encode_image(pixels, extension)
 
 
 def _paint(pixels: npt.NDArray[np.uint8], boxes: Floats, spared: Floats) -> None:

@@ -26,8 +26,14 @@ class XAnyLabelingFormat(Format):
     """images/<shard>/<index>.<ext> with <index>.json beside (<split>/<shard>/ with splits), and classes.txt."""
 
     images_per_part: int = IMAGES_PER_PART
+    boxes_per_task: int | None = None
     name = "x-anylabeling"
     needs_pixels = True
+    later = frozenset({"boxes_per_task"})
+
+    @property
+    def most_boxes(self) -> int | None:
+        return self.boxes_per_task
 
     def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> XAnyLabelingPart:
         return XAnyLabelingPart(frame, number, most_images=self.images_per_part)
@@ -43,7 +49,7 @@ class XAnyLabelingPart(Part):
         if pixels is None:
             raise ValueError("X-AnyLabeling needs the image")
         folder = "images" if image.split == ALL else image.split
-        stem = f"{folder}/{image.row_id}"
+        stem = f"{folder}/{image.file_id}"
         name = f"{stem}.{pixels.extension}"
         self._uploads.put(name, pixels.data)
         document = self._document(image, name.rpartition("/")[2])
@@ -53,7 +59,7 @@ class XAnyLabelingPart(Part):
     def _document(self, image: ChosenImage, file_name: str) -> dict[str, Any]:
         size = {"imageHeight": image.row["height"], "imageWidth": image.row["width"]}
         head = {"version": VERSION, "flags": {}, "checked": False, "shapes": self._shapes(image)}
-        return head | {"imagePath": file_name, "imageData": None} | size | identity(image, self._frame.run)
+        return head | {"imagePath": file_name, "imageData": None} | size | identity(image, self._frame)
 
     def _shapes(self, image: ChosenImage) -> list[dict[str, Any]]:
         found = image.detections

@@ -7,6 +7,7 @@ from labeler.images.decoding import (
     LeastShape,
     decode,
     phash,
+    stored_size,
 )
 from labeler.images.fast_jpeg import FastJpeg, decoders_text
 from labeler.images.jpeg_agreement import choose_fast_jpeg
@@ -21,4 +22,5 @@ __all__ = [
     "decode",
     "decoders_text",
     "phash",
+    "stored_size",
 ]

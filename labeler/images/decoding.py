@@ -157,6 +157,21 @@ def decode(
         return Image(pixels, orientation, drafted.full_size)
 
 
+def stored_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) of an encoded image as stored, by its header alone; None where that does not say it."""
+    name = headers.sniff(data)
+    if name is None:
+        return None
+    if name == "WEBP":  # whose decoder takes the memory of its canvas when it opens it
+        canvas = headers.webp_size(data)
+        return canvas[::-1] if canvas else None
+    try:
+        with _named(name, "header"):
+            return _open(data, name)[0].size[::-1]
+    except ImageError:
+        return None
+
+
 def phash(pixels: npt.NDArray[np.uint8]) -> int:
     """A 64-bit perceptual hash, signed, so that it fits an int64 column; near copies differ in a few bits.
 

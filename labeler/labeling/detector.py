@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from labeler.images import LeastShape
+from labeler.images.tiling import View
 from labeler.labels.detections import Detections
 
 # (places in the batch, what waits for their results) of each forward, when it has begun
@@ -35,7 +36,7 @@ class Detector(Protocol):
 
     @property
     def passes(self) -> int:
-        """Forward passes per image."""
+        """Forward passes per image, or per view of a tiled one."""
         return 1
 
     @property
@@ -46,6 +47,17 @@ class Detector(Protocol):
     def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
         """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU."""
         return image_rgb
+
+    def prepare_view(self, view_rgb: Any, view: View) -> Any:
+        """As `prepare`, the pixels of one view of an image.
+
+        Its detections are in the frame of the image, see `in_image`, and not merged yet.
+        """
+        raise NotImplementedError(f"{type(self).__name__} looks at whole images alone")
+
+    def merge_views(self, found: Sequence[Detections]) -> Detections:
+        """The final detections of an image from those of all its views."""
+        raise NotImplementedError(f"{type(self).__name__} looks at whole images alone")
 
     def detect_prepared(self, batch: Sequence[Any]) -> Sequence[Any]:
         """Detections, or the error that says why one image has none, for each prepared image."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
-from labeler import storage
+from labeler import __version__, storage
 from labeler.checkpoints import Checkpoint, DetectorCheckpoint
-from labeler.config import ROWS, Config, DetectConfig, RescoreConfig, marked
+from labeler.config import OF_TILES, ROWS, Config, DetectConfig, RescoreConfig, marked
 from labeler.labels.extensions import schema_fields
 from labeler.labels.records import DECODING_VERSION
 from labeler.prompts import Family, ImageRule, Planner, PromptPlan, UserModule
@@ -21,6 +22,8 @@ from labeler.vocabulary import Vocabulary
 MASKS_VERSION = 1
 # Raise when the same image, boxes and model would give other second scores: crops, resizing, the score itself.
 RESCORE_VERSION = 1
+# Raise when the same tiles would give other rows: where they are, which of their boxes count.
+TILING_VERSION = 1
 RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
 DEVICE_KERNEL = "torch-gaussian-linear"
 _VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pillow")
@@ -42,6 +45,7 @@ def fingerprint_fields(
         "image_size": list(rule.size),
         "resize_kernel": resize_kernel(config.detect, rule),
         **{f"detect.{name}": value for name, value in marked(config.detect, ROWS).items()},
+        **tile_fields(config.detect),
         "unit.max_images": config.unit.max_images,
         "unit.max_bytes": config.unit.max_bytes,
         "unit.max_image_bytes": config.unit.max_image_bytes,
@@ -70,6 +74,16 @@ def module_fields(config: Config, module: UserModule | None) -> dict[str, Any]:
         "family_source": module.digest,
         "model.options": config.model.options,
     }
+
+
+def tile_fields(detect: DetectConfig) -> dict[str, Any]:
+    """The fields that only runs with tiles have."""
+    tiling = detect.tiling
+    if tiling is None:
+        return {}
+    said = detect.model_copy(update={"tile_min_side": tiling.min_side})
+    fields = {f"detect.{name}": value for name, value in marked(said, OF_TILES).items()}
+    return {**fields, "tiling_version": TILING_VERSION}
 
 
 def rule_of(config: Config, checkpoint: DetectorCheckpoint) -> ImageRule:
@@ -138,8 +152,6 @@ def package_versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:
     """Versions of the interpreter and of the packages that decide results."""
     found = {"python": platform.python_version()}
     for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue  # shipped as a working directory, not installed
+        with suppress(metadata.PackageNotFoundError):  # its code is here by another way
+            found[name] = __version__ if name == "labeler" else metadata.version(name)
     return found

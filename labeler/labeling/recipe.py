@@ -13,6 +13,7 @@ from labeler.config import DetectConfig, ModelConfig
 from labeler.digests import as_stored
 from labeler.errors import Refused
 from labeler.images import MAX_PIXELS, choose_fast_jpeg
+from labeler.images.tiling import Tiling
 from labeler.labeling.detector import Detector
 from labeler.labeling.resolve import Job, model_uri, s3_rules
 from labeler.labeling.unit import Segmenter, UnitLabeler
@@ -161,6 +162,7 @@ class LabelerRecipe:
         make_segmenter: loads what makes masks; None where none are made.
         decode_threads, images_per_batch, max_pixels: as of `UnitLabeler`.
         jpeg_decoder: as of `DetectConfig`.
+        tiling: as of `UnitLabeler`.
     """
 
     make_detector: Callable[[], Detector] | None
@@ -169,6 +171,7 @@ class LabelerRecipe:
     images_per_batch: int | None = None
     max_pixels: int = MAX_PIXELS
     jpeg_decoder: str = "auto"
+    tiling: Tiling | None = None
 
     def find(self) -> None:
         """Find the job's checkpoints, and fetch those that have to be; load nothing. Refused where one is not here."""
@@ -189,6 +192,7 @@ class LabelerRecipe:
             watchdog=watchdog,
             segmenter=segmenter,
             fast_jpeg=choose_fast_jpeg(self.jpeg_decoder),
+            tiling=self.tiling,
         )
 
     def with_threads(self, threads: int) -> LabelerRecipe:
@@ -284,6 +288,7 @@ def labeler_recipe(
         images_per_batch=job.config.detect.images_per_batch,
         max_pixels=job.config.detect.max_pixels,
         jpeg_decoder=job.config.detect.jpeg_decoder,
+        tiling=job.config.detect.tiling if job.rescorer is None else None,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from labeler import storage
 from labeler.checkpoints import DetectorCheckpoint, resolve
 from labeler.checkpoints.library import check_transformers
-from labeler.config import OF_LABELER, Config, changed, of_families
+from labeler.config import MOST_PAIRS, OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, redacted, rule_of
 from labeler.labels.records import LABELS
@@ -35,6 +35,7 @@ from labeler.vocabulary import Vocabulary, refuse
 UNIT_S = 20.0  # a unit is to be done within the notice of a spot machine, 30 s
 PASSES_PER_S = 40.0  # of Grounding DINO tiny at 800 x 1333 on an L4
 MOST_UNIT_IMAGES = 256
+PHOTOGRAPH = 3000, 4000  # height and width of an image, for the size of units of runs with tiles
 _COUNTING_REQUESTS = 32
 _SHOWN_DOUBTS = 5
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Job:
     @property
     def unit_seconds(self) -> float:
         """About how long one worker labels a whole unit, on a GPU that is not among the fast ones."""
-        return self.config.unit.images * self.plan.passes / PASSES_PER_S
+        return self.config.unit.images * self.plan.passes * _views(self.config) / PASSES_PER_S
 
     def as_planned(self, recorded: Mapping[str, Any]) -> Job:
         """The same with the units of a run that is there already; for a config that leaves their size open.
@@ -139,6 +140,9 @@ def resolve_job(
     names = resolve_names(config, vocabulary, own)  # so that they fail before a download
     if vocabulary is None:
         _warn_of(names.vocabulary.doubts)
+    if (config.detect.pairs_per_batch or 0) > MOST_PAIRS:
+        asked = config.detect.pairs_per_batch
+        log.warning("detect.pairs_per_batch=%d is more than a forward takes: %d pairs are used", asked, MOST_PAIRS)
     if plan is not None and isinstance(names.planner, Reviser):
         names = replace(names, plan=plan)
     return job_of(names, own)
@@ -305,8 +309,15 @@ def _with_family_defaults(config: Config, checkpoint: DetectorCheckpoint) -> Con
 
 def _with_unit(config: Config, plan: PromptPlan) -> Config:
     """How many images are a unit, said: few enough that one is done within the notice of a spot machine."""
-    images = config.unit.max_images or max(1, min(MOST_UNIT_IMAGES, int(UNIT_S * PASSES_PER_S) // plan.passes))
+    passes = plan.passes * _views(config)
+    images = config.unit.max_images or max(1, min(MOST_UNIT_IMAGES, int(UNIT_S * PASSES_PER_S) // passes))
     return config.model_copy(update={"unit": config.unit.model_copy(update={"max_images": images})})
+
+
+def _views(config: Config) -> int:
+    """How often the detector looks at an image, were each a photograph of 12 megapixels where images are tiled."""
+    tiling = config.detect.tiling
+    return min(tiling.views_count(*PHOTOGRAPH), tiling.most) if tiling else 1
 
 
 def _check_drafts(config: Config) -> None:

@@ -38,6 +38,11 @@ class RevisionJob:
     before: Vocabulary
     anew: PromptPlan
 
+    @property
+    def looked_at(self) -> str:
+        """What each pass is of, in words."""
+        return "view of an image" if self.job.config.detect.tiling else "image"
+
     def lines(self) -> list[str]:
         """What changes, and the passes of both ways, for people."""
         before = {category.name for category in self.before.categories if not category.negative}
@@ -49,8 +54,8 @@ class RevisionJob:
         lines = [
             f"vocabulary  {len(before):,} categories before, {len(after):,} now: {len(stays):,} stay, "
             f"{len(other & before):,} with other phrases, {len(other - before):,} new, {max(0, gone):,} gone",
-            f"passes      {new:,} per image with revise ({kept:,} prompt chunks stay), "
-            f"{self.anew.passes:,} per image with a run of its own",
+            f"passes      {new:,} per {self.looked_at} with revise ({kept:,} prompt chunks stay), "
+            f"{self.anew.passes:,} per {self.looked_at} with a run of its own",
         ]
         if not self.revision.exact:
             lines.append(

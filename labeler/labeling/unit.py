@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
 from labeler import images
 from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.digests import digest_of
+from labeler.images.tiling import Tiling
 from labeler.labeling.batching import BYTES_WAITING, ShapePool, bytes_of, images_together
 from labeler.labeling.detector import BoxScorer, Detector
 from labeler.labeling.forwards import Forwards
+from labeler.labeling.tiled import TiledImage, one_ahead
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
@@ -58,6 +61,26 @@ class _Ready:
     row: Row  # everything but status and detections
     prepared: Any
     for_masks: Any = None
+    tiled: TiledImage | None = None  # the image, where this is one of its views
+    number: int = 0  # of the view
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait with it; what is for the masks of an image waits once, with its last view."""
+        last = self.tiled is None or self.number == len(self.tiled.views) - 1
+        return bytes_of(self.prepared, self.for_masks) if last else bytes_of(self.prepared)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    row: Row  # finished where there is no image
+    image: images.Image | None
+    item: Item
+    for_masks: Any = None
+    tiled: TiledImage | None = None
+
+
+_Outcome = tuple[list[_Ready | Row], float]  # what a step of a decode thread has made, and its seconds
 
 
 class _InTurn(Executor):
@@ -91,6 +114,7 @@ class UnitLabeler:
         images_per_batch: images handed to the detector at once, None: by its device. About two such batches are decoded
             ahead, and more of them wait for others of their shape, see `ShapePool`.
         max_pixels: larger images become rows with status `too_large`.
+        tiling: which images the detector looks at in tiles, too; None for none.
         decode_bytes: memory of the images that are decoded at the same time; a larger one is decoded alone.
         watchdog: told of each image and batch that is done.
     """
@@ -106,13 +130,15 @@ class UnitLabeler:
         watchdog: Watchdog | None = None,
         segmenter: Segmenter | None = None,
         fast_jpeg: images.FastJpeg | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         self._fast_jpeg = fast_jpeg
+        self._tiling = tiling if detector else None
         self.detector, self.segmenter = detector, segmenter
         self.images_per_batch, self._draw_ahead = images_per_batch or _images_per_batch(detector), decode_threads
         self._max_pixels, self._decode_bytes, self._budget = max_pixels, decode_bytes, ByteBudget(decode_bytes)
         self._bytes_waiting = min(BYTES_WAITING, decode_bytes // _UNITS_AT_ONCE)
-        self._least_shape = detector.least_shape if detector else None
+        self._least_shape = self._least_shape_of(detector) if detector else None
         self._decoders = (
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if decode_threads else _InTurn()
         )
@@ -135,7 +161,15 @@ class UnitLabeler:
             watchdog=self._watchdog,
             segmenter=self.segmenter,
             fast_jpeg=self._fast_jpeg,
+            tiling=self._tiling,
         )
+
+    def _least_shape_of(self, detector: Detector) -> images.LeastShape | None:
+        """The detector's, but that tiles are cut from all pixels of an image."""
+        least, tiling = detector.least_shape, self._tiling
+        if least is None or tiling is None:
+            return least
+        return lambda height, width: (height, width) if tiling.applies(height, width) else least(height, width)
 
     @property
     def description(self) -> dict[str, str]:
@@ -157,14 +191,14 @@ class UnitLabeler:
                     rows += self._rows(forwards.rest(), work, drawing)
                     forwards.close()  # nothing to detect on just now: let another unit go on
                     continue
-                outcome, took = decoded
+                outcomes, took = decoded
                 work.decode_s += took
-                if isinstance(outcome, Row):
-                    rows.append(outcome)
-                    continue
-                size = bytes_of(outcome.prepared, outcome.for_masks)
-                for batch in pool.add(outcome, getattr(outcome.prepared, "shape", None), size):
-                    rows += self._rows(forwards.begin(batch), work, drawing)
+                for outcome in outcomes:
+                    if isinstance(outcome, Row):
+                        rows.append(outcome)
+                        continue
+                    for batch in pool.add(outcome, getattr(outcome.prepared, "shape", None), outcome.size):
+                        rows += self._rows(forwards.begin(batch), work, drawing)
             for batch in pool.rest():
                 rows += self._rows(forwards.begin(batch), work, drawing)
             rows += self._rows(forwards.rest(), work, drawing)
@@ -177,45 +211,106 @@ class UnitLabeler:
     def _forwards(self) -> Forwards:
         return Forwards(self.detector, self._detector_lock, self.on_first, images_per_batch=self.images_per_batch)
 
-    def _decoded_ahead(
-        self, shard_id: str, items: Sequence[Item], keep: Sequence[str]
-    ) -> Iterator[tuple[_Ready | Row, float] | None]:
-        """Decoded images in the order of the items; None before one that is waited for."""
+    def _decoded_ahead(self, shard_id: str, items: Sequence[Item], keep: Sequence[str]) -> Iterator[_Outcome | None]:
+        """Decoded images, and views of tiled ones, in the order of the items; None before one that is waited for."""
         ahead = 2 * self.images_per_batch  # a decoded unit of 12 MP images would be 9 GB: stay close to the detector
-        waiting: deque[Future[tuple[_Ready | Row, float]]] = deque()
-        source = iter(items)
-        for item in islice(source, ahead):
-            waiting.append(self._decoders.submit(self._prepare, shard_id, item, keep))
+        waiting: deque[Future[_Outcome]] = deque()
+        source = one_ahead((self._steps(shard_id, item, keep) for item in items), most_bytes=self._bytes_waiting)
+        for step in islice(source, ahead):
+            waiting.append(self._decoders.submit(step))
         while waiting:
             if not waiting[0].done():
                 yield None
             outcome = waiting.popleft().result()
-            for item in islice(source, 1):
-                waiting.append(self._decoders.submit(self._prepare, shard_id, item, keep))
+            for step in islice(source, 1):
+                waiting.append(self._decoders.submit(step))
             yield outcome
+
+    def _steps(self, shard_id: str, item: Item, keep: Sequence[str]) -> tuple[int, Sequence[Callable[[], _Outcome]]]:
+        """What decode threads do for an image, in this order, and the bytes of its pixels between the steps.
+
+        One step, but for images that are tiled by what their headers say: they are opened, then each view is a step.
+        """
+        size = self._tiled_size(item)
+        if size is None or self._tiling is None:
+            return 0, [partial(self._prepare, shard_id, item, keep)]
+        opened: Future[_Opened] = Future()
+        views = range(self._tiling.views_count(*size))
+        parts = [slice(number, None if number == views[-1] else number + 1) for number in views]
+        cuts = [partial(self._prepare_views, opened, part) for part in parts]
+        return 3 * size[0] * size[1], [partial(self._prepare_first, opened, shard_id, item, keep), *cuts]
+
+    def _tiled_size(self, item: Item) -> tuple[int, int] | None:
+        """(height, width) of an image that is to be cut into views, as stored."""
+        if self._tiling is None or item.data is None or item.error is not None:
+            return None
+        size = images.stored_size(item.data)
+        tiled = size is not None and self._tiling.applies(*size) and not self._tiling.problem(*size)
+        return size if tiled else None
 
     def describe(self, shard_id: str, item: Item, keep: Sequence[str]) -> Row:
         """Return what is known of an image without detecting on it: its size and hash, or why it has none."""
         with self._budget.lease() as reserve:
             return self._decode(shard_id, item, keep, reserve)[0]
 
-    def _prepare(self, shard_id: str, item: Item, keep: Sequence[str]) -> tuple[_Ready | Row, float]:
+    def _prepare(self, shard_id: str, item: Item, keep: Sequence[str]) -> _Outcome:
+        """The row of an image, or the image ready for the detector, in all of its views."""
         start = time.perf_counter()
         with self._budget.lease() as reserve:
-            row, image = self._decode(shard_id, item, keep, reserve)
-            ready = row if image is None else self._ready(row, image, item)
-            del image  # before its bytes are given back
+            opened = self._open(shard_id, item, keep, reserve)
+            ready = self._ready(opened)
+            del opened  # before its bytes are given back
         return ready, time.perf_counter() - start
 
-    def _ready(self, row: Row, image: images.Image, item: Item) -> _Ready:
+    def _prepare_first(self, opened: Future[_Opened], shard_id: str, item: Item, keep: Sequence[str]) -> _Outcome:
+        """Open an image for `_prepare_views`, which makes all that comes of it."""
+        start = time.perf_counter()
+        try:
+            with self._budget.lease() as reserve:
+                opened.set_result(self._open(shard_id, item, keep, reserve))
+        except BaseException as error:
+            opened.set_exception(error)
+            raise
+        return [], time.perf_counter() - start
+
+    def _prepare_views(self, opened: Future[_Opened], part: slice) -> _Outcome:
+        """Some of what comes of an image; an earlier step opens it, and has begun when this one does."""
+        found = opened.result()
+        start = time.perf_counter()
+        return self._ready(found, part), time.perf_counter() - start
+
+    def _open(self, shard_id: str, item: Item, keep: Sequence[str], reserve: Callable[[int], None]) -> _Opened:
+        row, image = self._decode(shard_id, item, keep, reserve)
+        if image is None:
+            return _Opened(row, None, item)
         for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
+        views = self._tiling.views(image.height, image.width) if self._tiling else ()
+        return _Opened(row, image, item, for_masks, TiledImage(views) if views else None)
+
+    def _ready(self, opened: _Opened, part: slice = slice(None)) -> list[_Ready | Row]:
+        """What comes of an image: its row, or itself, or `part` of its views."""
+        image, tiled = opened.image, opened.tiled
+        if image is not None and tiled is not None:
+            return [self._view(opened, image, tiled, number) for number in range(len(tiled.views))[part]]
+        if not range(1)[part]:
+            return []
+        if image is None:
+            return [opened.row]
         full_size = () if image.full_size is None else (image.full_size,)
-        if item.found is None or self.detector is None:
-            prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
+        if opened.item.found is None or self.detector is None:
+            prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else opened.item.found
         else:
             assert isinstance(self.detector, BoxScorer), "nothing is detected where boxes are known"
-            prepared = self.detector.prepare_boxes(image.pixels, item.found)
-        return _Ready(row, prepared, for_masks)
+            prepared = self.detector.prepare_boxes(image.pixels, opened.item.found)
+        return [_Ready(opened.row, prepared, opened.for_masks)]
+
+    def _view(self, opened: _Opened, image: images.Image, tiled: TiledImage, number: int) -> _Ready:
+        assert self.detector is not None, "only what is detected on is tiled"
+        view = tiled.views[number]
+        pixels = image.pixels[view.top : view.top + view.height, view.left : view.left + view.width]
+        if pixels.shape != image.pixels.shape:
+            pixels = pixels.copy()  # of its own, or a tile would keep the whole image in memory
+        return _Ready(opened.row, self.detector.prepare_view(pixels, view), opened.for_masks, tiled, number)
 
     def _decode(
         self, shard_id: str, item: Item, keep: Sequence[str], reserve: Callable[[int], None]
@@ -236,6 +331,8 @@ class UnitLabeler:
             )
         except images.ImageError as error:
             return replace(row, status=error.status, error=str(error)), None
+        if self._tiling and (problem := self._tiling.problem(image.height, image.width)):
+            return replace(row, status="too_large", error=problem), None
         row = replace(row, width=image.width, height=image.height, orientation=image.orientation)
         return replace(row, phash=images.phash(image.pixels)), image
 
@@ -249,6 +346,10 @@ class UnitLabeler:
         finished = []
         for ready, result in detected:
             self._watchdog.beat()
+            if ready.tiled is not None and self.detector is not None:
+                if not ready.tiled.add(ready.number, result):
+                    continue
+                result = ready.tiled.result(self.detector.merge_views)
             row = _finish(ready.row, result)
             if self.segmenter is None or not len(row.detections):
                 finished.append(row)

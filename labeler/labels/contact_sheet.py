@@ -17,6 +17,7 @@ from labeler import signature
 from labeler.digests import digest_of
 from labeler.images import headers
 from labeler.labels.masks import Mask
+from labeler.labels.name_tags import TagPlacer
 
 _PAPER, _INK, _MISSING, _GAP = "#ffffff", "#333333", "#d0d0d0", 8
 _MASK_OPACITY = 110  # of 255
@@ -112,10 +113,17 @@ def _draw_tile(tile: Tile, tile_px: int, font: Any) -> Image.Image:
     line_px = max(2, tile_px // 140)
     for i in order:
         _draw_box(draw, picture.size, boxes[i], colour_of(tile.names[i]), line_px)
-    taken: list[tuple[float, float, float, float]] = []
+    placer, tags = TagPlacer(picture.size, boxes), []
     for i in order[::-1]:  # the best choose their places first
         text = f"{tile.names[i]} {tile.scores[i]:.2f}" if len(tile.scores) else str(tile.names[i])
-        taken.append(_draw_tag(draw, picture.size, boxes[i], text, colour_of(tile.names[i]), font, taken))
+        text = _fitted(text, font, picture.width - 4)
+        place, beside = placer.place(boxes[i], _width(text, font) + 4, _line_height(font))
+        tags.append((place, text, colour_of(tile.names[i])))
+        if not beside and np.isfinite(boxes[i]).all():
+            _draw_leader(draw, place, boxes[i], colour_of(tile.names[i]))
+    for place, text, colour in tags:  # over all lines
+        draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colour)
+        draw.text((place[0] + 2, (place[1] + place[3]) / 2), text, _text_colour(colour), font, anchor="lm")
     return picture
 
 
@@ -146,33 +154,11 @@ def _draw_box(draw: ImageDraw.ImageDraw, size: tuple[int, int], box: Any, colour
         draw.rectangle((x0, y0, x1, y1), outline=colour, width=line_px)
 
 
-def _draw_tag(
-    draw: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    box: Any,
-    text: str,
-    colour: str,
-    font: Any,
-    taken: Sequence[tuple[float, float, float, float]],
-) -> tuple[float, float, float, float]:
-    """Name and score on a filled tag inside the tile: above the box, else inside or below it where that is free."""
-    text = _fitted(text, font, size[0] - 4)
-    width, height = _width(text, font) + 4, _line_height(font)
-    x0, y0, x1, y1 = np.nan_to_num(box, nan=0.0, posinf=size[0], neginf=0.0)
-    places = [(x0, y0 - height), (x0, y0), (x0, y1), (x1 - width, y0 - height), (x1 - width, y1), (x0, y1 - height)]
-    inside = [
-        (float(np.clip(x, 0, max(0, size[0] - width))), float(np.clip(y, 0, max(0, size[1] - height))))
-        for x, y in places
-    ]
-    tags = [(x, y, x + width, y + height) for x, y in inside]
-    tag = min(tags, key=lambda t: sum(_overlap(t, other) for other in taken))  # the first of the freest
-    draw.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=colour)
-    draw.text((tag[0] + 2, tag[1] + height / 2), text, _text_colour(colour), font, anchor="lm")
-    return tag
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+def _draw_leader(draw: ImageDraw.ImageDraw, tag: Any, box: Any, colour: str) -> None:
+    """A line from a tag to its box, which lies further away."""
+    start = float(np.clip((box[0] + box[2]) / 2, tag[0], tag[2] - 1)), float(tag[1] if box[3] <= tag[1] else tag[3] - 1)
+    end = float(np.clip(start[0], box[0], box[2])), float(np.clip(start[1], box[1], box[3]))
+    draw.line((*start, *end), colour, 1)
 
 
 def _text_colour(colour: str) -> str:

@@ -199,7 +199,8 @@ def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
 def _read_without_masks(data: bytes, names: Sequence[str]) -> pa.Table:
     file = open_parquet(data)
     paths = [file.schema.column(place).path for place in range(len(file.schema))]
-    return read_columns(file, [path for path in paths if path.split(".")[0] in names and ".mask." not in path])
+    wanted = [path for path in paths if path in names or path.split(".")[0] in names]  # kept columns may have a dot
+    return read_columns(file, [path for path in wanted if path in names or ".mask." not in path])
 
 
 def _require_filled(detections: pa.ChunkedArray) -> None:

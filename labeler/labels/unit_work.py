@@ -20,10 +20,10 @@ class UnitWork:
 
     Attributes:
         read_s, decode_s, detect_s, mask_s: seconds per stage; decode and mask sum over threads.
-        passes: forward passes, one per image and prompt chunk.
+        passes: forward passes, one per image (of tiled ones: per view) and prompt chunk.
         forwards: batches that the detector ran.
-        places: images that would have fit into those batches.
-        filled: images that were in them.
+        places: images or views that would have fit into those batches.
+        filled: images or views that were in them.
         memory_halvings: times that the batch was halved because the GPU's memory ran out.
         retries: requests to storage that were tried again, by the reader and by the worker, up to the unit's commit.
         bytes_read: of the images.

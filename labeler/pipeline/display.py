@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,26 @@ SAY_AGAIN_S = 600.0  # trouble with storage that comes back so much later is pri
 MOST_REASONS = 10  # of what is repeated, each printed once
 
 
+@dataclass(frozen=True)
+class JobProgress:
+    """How far a job is.
+
+    Attributes:
+        images: that the run has, those of earlier jobs included.
+        total: images of the run; None while shards are left whose number only reading tells.
+        job_images, job_detections: that this job has labeled and found.
+        job_statuses: status -> images of this job.
+        images_per_s: of this job, its start included.
+    """
+
+    images: int
+    total: int | None
+    job_images: int
+    job_detections: int
+    job_statuses: Mapping[str, int]
+    images_per_s: float
+
+
 class Display:
     """Shows images done and total (or ≥), images per second, time left, statuses, and pieces to be repeated.
 
@@ -30,6 +51,7 @@ class Display:
         done: images that earlier sessions committed.
         images_per_shard: images of each shard of the plan; None where only reading the shard to its end will tell.
         startup: what is done until the first unit comes; ended here.
+        on_progress: called with the counts after each receipt.
     """
 
     def __init__(
@@ -39,8 +61,10 @@ class Display:
         images_per_shard: Mapping[str, int | None],
         console: Console | None = None,
         startup: Startup | None = None,
+        on_progress: Callable[[JobProgress], None] | None = None,
     ) -> None:
         self._console = console or message_console()
+        self._on_progress = on_progress
         self._startup = startup or Startup(self._console)
         self._earlier = done
         self._unknown = {shard_id for shard_id, images in images_per_shard.items() if images is None}
@@ -88,6 +112,20 @@ class Display:
         if self._live is None and now - self._last_line >= LINE_INTERVAL_S:
             self._last_line = now
             self._print_line()
+        if self._on_progress is not None:
+            self._on_progress(self.progress())
+
+    def progress(self) -> JobProgress:
+        """The counts so far."""
+        done = self._earlier + self._images
+        return JobProgress(
+            images=done,
+            total=None if self._unknown else max(self._total, done),
+            job_images=self._images,
+            job_detections=self._detections,
+            job_statuses=dict(self._statuses),
+            images_per_s=round(self._images / max(time.monotonic() - self._start, 1e-9), 3),
+        )
 
     def _say_why(self, receipt: Receipt) -> None:
         """Print why something will be repeated, each reason once: a fault that stays must not be only a number."""
@@ -110,15 +148,16 @@ class Display:
         tell(self._console, text)
 
     def _print_line(self) -> None:
+        now = self.progress()
         tell(
             self._console,
             self.line(),
-            images=self._earlier + self._images,
-            images_total=None if self._unknown else max(self._total, self._earlier + self._images),
-            job_images=self._images,
-            job_statuses=dict(self._statuses),
-            job_detections=self._detections,
-            images_per_s=round(self._images / max(time.monotonic() - self._start, 1e-9), 3),
+            images=now.images,
+            images_total=now.total,
+            job_images=now.job_images,
+            job_statuses=now.job_statuses,
+            job_detections=now.job_detections,
+            images_per_s=now.images_per_s,
         )
 
     def line(self) -> str:

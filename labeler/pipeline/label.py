@@ -15,7 +15,7 @@ from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import public_config
 from labeler.labeling.resolve import Job, plan_input, resolve_job
 from labeler.pipeline.budget import UNLIMITED, Budget
-from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
+from labeler.pipeline.session import COMMAND_LINE, Caller, Outcome, carry_out, new_run, refusals
 from labeler.pipeline.startup import Startup
 from labeler.runs.create import create_run, extend_plan, require_free_or_ours, require_same_input
 from labeler.runs.manifest import Run, open_run
@@ -32,6 +32,7 @@ def label(
     make_detector: Callable[[], Detector] | None = None,
     console: Console | None = None,
     budget: Budget = UNLIMITED,
+    caller: Caller = COMMAND_LINE,
 ) -> Outcome:
     """Label every image of the input, resuming whatever the output folder already holds.
 
@@ -39,6 +40,7 @@ def label(
         extend: list the input again and add what is new to the plan.
         make_detector: loads another detector than the config names in each worker (tests, other families).
         budget: ends the job early, as a signal does; for the main thread, which gets the signals.
+        caller: as of `carry_out`.
 
     Raises:
         Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
@@ -46,7 +48,9 @@ def label(
     """
     console = console or message_console()
     with Startup(console) as startup:
-        return _label(config, startup, console, extend=extend, make_detector=make_detector, budget=budget)
+        return _label(
+            config, startup, console, extend=extend, make_detector=make_detector, budget=budget, caller=caller
+        )
 
 
 def _label(
@@ -57,6 +61,7 @@ def _label(
     extend: bool,
     make_detector: Callable[[], Detector] | None,
     budget: Budget,
+    caller: Caller,
 ) -> Outcome:
     startup.step("checking the configuration and the model")
     job = resolve_job(config)
@@ -77,6 +82,7 @@ def _label(
         console=console,
         startup=startup,
         budget=budget,
+        caller=caller,
     )
 
 

@@ -23,7 +23,7 @@ from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.budget import UNLIMITED, Budget, Spending
 from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers, require_readers
 from labeler.pipeline.connection import connect, starts_ray
-from labeler.pipeline.display import Display
+from labeler.pipeline.display import Display, JobProgress
 from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.metrics import Metrics
 from labeler.pipeline.preflight import Checks, preflight, preflight_module, readable_uri
@@ -60,6 +60,31 @@ class Outcome:
     report: Report
 
 
+@dataclass(frozen=True)
+class Caller:
+    """What of its process a job may use, and whom it tells how far it is.
+
+    Attributes:
+        signals: whether Ctrl-C and SIGTERM end the job in an orderly way.
+        on_progress: called in the caller's thread; what it raises ends the job.
+    """
+
+    signals: bool = True
+    on_progress: Callable[[JobProgress], None] | None = None
+
+    def tell(self, progress: JobProgress) -> None:
+        """Raises StoppedByCaller for what the caller's function raises."""
+        if self.on_progress is None:
+            return
+        try:
+            self.on_progress(progress)
+        except Exception as error:
+            raise waves.StoppedByCaller(error) from error
+
+
+COMMAND_LINE = Caller()
+
+
 def carry_out(
     job: Job,
     run: Run | None,
@@ -72,6 +97,7 @@ def carry_out(
     startup: Startup,
     redo: Redo | None = None,
     budget: Budget = UNLIMITED,
+    caller: Caller = COMMAND_LINE,
 ) -> Outcome:
     """Check cluster and storage, write what is missing of the run, and work it to its end.
 
@@ -83,6 +109,7 @@ def carry_out(
         startup: with the steps so far.
         redo: of a derived run.
         budget: what ends the job before its work is done.
+        caller: what it leaves to the job.
     """
     if run is not None:
         add_context(console, run=run.manifest.run_id)
@@ -100,7 +127,7 @@ def carry_out(
     if run is not None:
         warn_of_versions(run, "the run", console)
     patience, spending = CapacityWait(job.config.ray.start_timeout_s, console), Spending(budget)
-    with stopping() as signals, _cluster(job, console, signals) as started_here:
+    with stopping(signals=caller.signals) as signals, _cluster(job, console, signals) as started_here:
         with refusals():
             if make_detector is None and job.checkpoint is not None and job.checkpoint.module is not None:
                 preflight_module(job.checkpoint.module, patience)
@@ -122,7 +149,10 @@ def carry_out(
         snapshot = before or read_snapshot(run)
         settings = _worker_settings(run, job, workers, make_detector, redo)
         with announcing_loss(workers, waits_s, console), spending.watched(workers, signals, console):
-            progress = _work(snapshot, job, workers, settings, console, startup, spending)
+            try:
+                progress = _work(snapshot, job, workers, settings, console, startup, spending, caller.tell)
+            except waves.StoppedByCaller as stopped:
+                raise stopped.reason from None
         return finish(replace(snapshot, progress=progress))
 
 
@@ -196,6 +226,7 @@ def _work(
     console: Console,
     startup: Startup,
     spending: Spending,
+    on_progress: Callable[[JobProgress], None],
 ) -> Progress:
     config, run, plan, progress = job.config, snapshot.run, snapshot.plan, snapshot.progress
     images_per_shard, done = _images(run, plan, progress, console)
@@ -203,7 +234,9 @@ def _work(
     metrics, excluded = Metrics(run.manifest.run_id), read_excluded(run)
     startup.step("loading the model", now=True)
     with (
-        Display(done=done, images_per_shard=images_per_shard, console=console, startup=startup) as display,
+        Display(
+            done=done, images_per_shard=images_per_shard, console=console, startup=startup, on_progress=on_progress
+        ) as display,
         keeping_receipts(run, excluded) as keep,
     ):
 

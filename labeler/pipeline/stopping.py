@@ -20,14 +20,15 @@ _FORCED = 3
 class Stopping:
     """What was received so far; its handlers stay until the block of `stopping` ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, installs: bool = True) -> None:
+        self._installs = installs
         self.received = 0
         self.name = "Ctrl-C"
         self._reason: str | None = None
 
     def install(self) -> None:
         """Take the signals over; again after `ray.init`, which takes SIGTERM for itself."""
-        if threading.current_thread() is threading.main_thread():
+        if self._installs and threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` has SIGHUP ignored
                     signal.signal(number, self._receive)
@@ -49,15 +50,22 @@ class Stopping:
 
 
 @contextmanager
-def stopping() -> Iterator[Stopping]:
+def stopping(*, signals: bool = True) -> Iterator[Stopping]:
     """While inside, Ctrl-C, SIGTERM and SIGHUP end the job with one line, once its Ray is down.
 
     A Ray that this process had before, its own or its user's, is left alone.
+
+    Args:
+        signals: if False, no handler is installed, and KeyboardInterrupt reaches the caller.
 
     Raises:
         Incomplete: after such a signal.
     """
     ours = not ray.is_initialized()
+    if not signals:
+        with _ended_with_the_job(ours):
+            yield Stopping(installs=False)
+        return
     on_main_thread = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in _SIGNALS} if on_main_thread else {}
     state = Stopping()
@@ -73,6 +81,18 @@ def stopping() -> Iterator[Stopping]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _ended_with_the_job(ours: bool) -> Iterator[None]:
+    """If the job ends by KeyboardInterrupt, its own Ray ends, too: nothing would stop its workers otherwise."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if ours:
+            with suppress(Exception):
+                ray.shutdown()
+        raise
 
 
 def _say(line: str) -> None:

@@ -37,6 +37,18 @@ class _OutputClosed(Exception):
     """Storage took none of many units in a row."""
 
 
+class StoppedByCaller(BaseException):
+    """A function of the caller's raised; no failure of the work, which would be tried again.
+
+    Attributes:
+        reason: what it raised.
+    """
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 def run_waves(
     run: Run,
     plan: Sequence[PlannedShard],
@@ -57,6 +69,7 @@ def run_waves(
 
     Args:
         progress: what was listed; it may be some minutes old, because workers look before they label.
+        on_receipt: what it raises is tried again, but for StoppedByCaller.
         on_trouble: called in another thread, with what storage refuses and a person can end, while it is tried again.
         on_ledger: told of the ledger before anything is begun.
 
@@ -78,7 +91,7 @@ def run_waves(
             try:
                 with closing(_stream(wave, read, worker, workers, read_cpus, read_tasks, ledger)) as receipts:
                     _take(receipts, reasons, on_receipt, most_unwritten)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, StoppedByCaller):
                 _close(ledger)
                 raise
             except _OutputClosed as error:  # a full disk: every unit more would be labeled for nothing

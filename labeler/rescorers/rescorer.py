@@ -93,6 +93,14 @@ class Rescorer:
         """Not for images without boxes."""
         raise TypeError("a rescorer needs the image's boxes: call prepare_boxes")
 
+    def prepare_view(self, view_rgb: Any, view: Any) -> Any:
+        """Not for parts of images."""
+        raise TypeError("a rescorer looks at boxes, not at tiles")
+
+    def merge_views(self, found: Sequence[Detections]) -> Detections:
+        """Not for parts of images."""
+        raise TypeError("a rescorer looks at boxes, not at tiles")
+
     def prepare_boxes(self, image_rgb: npt.NDArray[np.uint8], found: Detections) -> Crops:
         """Crop an upright (h, w, 3) uint8 RGB image to its boxes. CPU only, thread-safe."""
         return self.rule.prepare(image_rgb, found)

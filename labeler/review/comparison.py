@@ -111,8 +111,8 @@ def compare_runs(
         Refused: an incomplete run, other categories (every one is named), or no image in common.
     """
     vocabularies = runs[0].vocabulary(), runs[1].vocabulary()
-    to_first, left_out = _match_categories(vocabularies, partial=partial)
-    selects = _selector(thresholds[0], {id_: id_ for id_ in to_first.values()}), _selector(thresholds[1], to_first)
+    to_first, left_out = match_categories(vocabularies, partial=partial)
+    selects = selector(thresholds[0], {id_: id_ for id_ in to_first.values()}), selector(thresholds[1], to_first)
     join = Join((_side(runs[0], selects[0], partial), _side(runs[1], selects[1], partial)))
     comparison, sample = _tally(join, sorted(set(to_first.values())), seed, max_images)
     if not comparison.images:
@@ -129,7 +129,7 @@ def compare_runs(
         target_uri,
         page.render(
             template="compare.html",
-            scripts=("page.js", "compare.js"),
+            scripts=("page.js", "pictures.js", "viewer.js", "compare.js"),
             title=f"Run {runs[0].manifest.run_id[:8]} against {runs[1].manifest.run_id[:8]}",
             data=f'{head[:-1]},"images":[{",".join(images)}]}}',
         ),
@@ -144,7 +144,7 @@ def _side(run: Run, select: Select, partial: bool) -> RunSide:
     return RunSide(snapshot, select)
 
 
-def _match_categories(
+def match_categories(
     vocabularies: tuple[Vocabulary, Vocabulary], *, partial: bool
 ) -> tuple[dict[int, int], list[list[str]]]:
     """(second run's category id -> first run's, names that only one side has): names decide, whatever the ids."""
@@ -165,7 +165,7 @@ def _match_categories(
     return common, alone
 
 
-def _selector(thresholds: Thresholds, to_first: Mapping[int, int]) -> Select:
+def selector(thresholds: Thresholds, to_first: Mapping[int, int]) -> Select:
     """Keeps detections at or above their threshold, of the categories in `to_first`, under the ids it gives."""
     ids = np.array(sorted(to_first), np.int32)
     first = np.array([to_first[int(id_)] for id_ in ids], np.int32)

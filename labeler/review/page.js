@@ -1,4 +1,4 @@
-// What every page of labeler needs: elements, numbers, images with boxes and masks drawn on them.
+// What every page of labeler needs: elements, numbers, tables, charts, downloads.
 
 const data = JSON.parse(document.getElementById('data').textContent);
 const byId = (id) => document.getElementById(id);
@@ -45,86 +45,44 @@ function numbers(list, facts) {
   list.replaceChildren(...facts.map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', {}, value))));
 }
 
-// COCO's compressed run lengths, down the columns: 5 bits a character, differences to the run before the last.
-function unpackMask({ size: [height, width], counts }) {
-  const runs = [];
-  for (let at = 0; at < counts.length;) {
-    let value = 0, bits = 0, more = true;
-    while (more) {
-      const code = counts.charCodeAt(at++) - 48;
-      value |= (code & 31) << bits;
-      more = (code & 32) !== 0;
-      bits += 5;
-      if (!more && (code & 16)) value |= -1 << bits;
-    }
-    if (runs.length > 2) value += runs[runs.length - 2];
-    runs.push(value);
-  }
-  const inside = new Uint8Array(height * width);
-  let place = 0, set = 0;
-  for (const run of runs) {
-    if (set) inside.fill(1, place, place + run);
-    place += run;
-    set = 1 - set;
-  }
-  return { height, width, inside }; // column after column
+// A heading that begins with # is of a column of numbers.
+function table(heads, rows) {
+  const head = heads.map((name) => el('th', { scope: 'col', class: name.startsWith('#') ? 'number' : 'name' }, name.replace('#', '')));
+  return el('div', { class: 'scroll' }, el('table', {}, el('thead', {}, el('tr', {}, ...head)), el('tbody', {}, ...rows)));
 }
 
-function drawMasks(canvas, masks) {
-  const context = canvas.getContext('2d');
-  context.clearRect(0, 0, canvas.width, canvas.height);
-  for (const { mask, colour } of masks) {
-    const { height, width, inside } = unpackMask(mask);
-    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-    const pixels = new ImageData(width, height);
-    for (let x = 0, at = 0; x < width; x++) {
-      for (let y = 0; y < height; y++, at++) {
-        if (inside[at]) pixels.data.set([red, green, blue, 255], 4 * (y * width + x));
-      }
-    }
-    const layer = new OffscreenCanvas(width, height);
-    layer.getContext('2d').putImageData(pixels, 0, 0);
-    context.drawImage(layer, 0, 0, canvas.width, canvas.height);
-  }
+// Fills a <details> when it is first opened: a list of 10,000 names costs nothing before.
+function fillWhenOpened(details, fill) {
+  details.addEventListener('toggle', () => { if (details.open) fill(); }, { once: true });
 }
 
-// Groups of SVG for boxes {x0, y0, x1, y1, colour, kind, title, ...}; each keeps its box as `.about`.
-function drawBoxes(drawing, boxes) {
-  drawing.replaceChildren(...boxes.map((box) => {
-    const place = { x: box.x0, y: box.y0, width: Math.max(0, box.x1 - box.x0), height: Math.max(0, box.y1 - box.y0) };
-    const group = svg('g', { class: box.kind }, svg('rect', { ...place, class: 'halo' }),
-      svg('rect', { ...place, class: 'box', stroke: box.colour }));
-    group.about = box;
-    return group;
-  }));
+// The options of a list, by name: groups {label, members {id, name}}, those without a label first. Thousands take the browser a
+// second to lay out, so they come when the list is first pointed at or focused; until then it has the chosen one alone.
+const MANY_OPTIONS = 500;
+function listOptions(select, groups, chosen) {
+  const option = (one) => el('option', { value: one.id }, one.name), choices = groups.flatMap(({ members }) => members);
+  const fill = () => {
+    const value = select.value;
+    select.replaceChildren(...groups.filter(({ members }) => members.length).flatMap(({ label, members }) => {
+      const options = members.sort((a, b) => byName(a.name, b.name)).map(option);
+      return label ? [el('optgroup', { label }, ...options)] : options;
+    }));
+    select.value = value;
+  };
+  select.choose = (id) => { // also one that is not in the list yet
+    select.value = String(id);
+    if (select.value !== String(id)) select.append(option(choices.find((one) => String(one.id) === String(id))));
+    select.value = String(id);
+  };
+  select.choose(chosen);
+  if (choices.length <= MANY_OPTIONS) fill();
+  else for (const event of ['pointerenter', 'focus']) select.addEventListener(event, fill, { once: true });
 }
 
-// An image in a frame: with its thumbnail, or a line that says why there is none.
-function picture(image, alt, { framed = true } = {}) {
-  const frame = el('span', { class: 'picture' });
-  if (!image.jpeg) {
-    frame.append(el('span', { class: 'missing' }, image.problem || 'no image'));
-    return { frame, drawing: null, canvas: null };
-  }
-  const drawing = svg('svg', { viewBox: `0 0 ${image.width} ${image.height}`, preserveAspectRatio: 'none', 'aria-hidden': 'true' });
-  const scale = Math.min(1, 512 / Math.max(image.width, image.height));
-  const canvas = image.masks
-    ? el('canvas', { width: Math.max(1, Math.round(image.width * scale)), height: Math.max(1, Math.round(image.height * scale)) })
-    : null;
-  const shown = el('img', { src: `data:image/jpeg;base64,${image.jpeg}`, alt, loading: 'lazy', decoding: 'async' });
-  const fit = el('span', { class: 'fit' }, shown, canvas, drawing);
-  const ratio = image.width / image.height;
-  fit.style.display = 'block';
-  if (framed) { // inside a 4:3 frame, as large as it fits
-    const wide = ratio >= 4 / 3;
-    const [width, height] = wide ? [100, (100 * 4 / 3) / ratio] : [(100 * ratio) / (4 / 3), 100];
-    Object.assign(fit.style, { width: `${width}%`, height: `${height}%`, left: `${(100 - width) / 2}%`, top: `${(100 - height) / 2}%` });
-  } else {
-    fit.style.aspectRatio = `${image.width} / ${image.height}`;
-    fit.style.maxHeight = '78vh';
-    fit.style.maxWidth = `calc(78vh * ${ratio})`;
-    fit.style.marginInline = 'auto';
-  }
-  frame.append(fit);
-  return { frame, drawing, canvas };
+// Sections that have nothing to show go, and their links with them.
+function dropSection(id) {
+  byId(id).remove();
+  document.querySelector(`nav a[href="#${id}"]`)?.parentElement.remove();
 }
+
+const byName = new Intl.Collator('en', { numeric: true }).compare;

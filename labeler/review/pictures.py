@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +26,13 @@ from labeler.review.image_bytes import ImageReader
 from labeler.runs import Progress, UnitKey, read_unit_file
 
 THUMBNAIL_PX = 384  # the longer side
+CROP_PX = 256  # the longer side of the picture of one box
+CROPS = 3  # such pictures of one image: boxes beyond them are cut from its thumbnail
+_CROP_GAIN = 1.25  # a crop must have this many times the thumbnail's pixels along a side, or it is left out
+_MARGIN = 0.35  # around a box, of its longer side, on each side
+_SMALLEST_REGION_PX = 64  # of the image: a box of a few pixels needs its surroundings to be judged
+_MOSTLY = 0.7  # of the image's area: a region that is larger is all of it
+_ASPECT = 4 / 3  # of the frames that the page shows pictures in
 MASK_PX = 96  # the longer side of a drawn mask
 MAX_BOXES = 120  # of one image, best first; the drawn ones always
 _QUALITY = 74
@@ -33,6 +41,7 @@ _AT_ONCE = 32  # thumbnails made before the budget is looked at again
 _EMBEDDED_AT_ONCE = 1024  # of images inside Parquet rows, so that each row group is read once: more hardly fit a page
 
 Row = dict[str, Any]  # a row of labels/, as Arrow gives it
+Corners = Sequence[float]  # x_min, y_min, x_max, y_max in pixels of the upright image
 
 
 @dataclass
@@ -67,45 +76,96 @@ def read_rows(progress: Progress, places: Iterable[tuple[UnitKey, int]]) -> dict
         return found
 
 
-def thumbnails(reader: ImageReader, rows: Sequence[Row], *, max_pixels: int) -> Iterator[dict[str, Any]]:
+def thumbnails(
+    reader: ImageReader, rows: Sequence[Row], *, max_pixels: int, boxes: Sequence[Mapping[int, Corners]] = ()
+) -> Iterator[dict[str, Any]]:
     """For each row, in order: {jpeg: base64, width, height of the image}, or {problem: why there is none}.
 
     Some are made ahead; of images inside Parquet rows all that a page can hold, file by file.
+
+    Args:
+        boxes: for each row, the boxes {place: corners} that are to have a picture of their own. `crops` has those for
+            which it shows more than the thumbnail: {place: [x_min, y_min, x_max, y_max of the region, base64]}.
     """
 
     budget = ByteBudget()
 
-    def make(together: Sequence[Row]) -> list[dict[str, Any]]:
-        return [_thumbnail(data, max_pixels, budget) for data in reader.read(together)]
+    def make(together: Sequence[int]) -> list[dict[str, Any]]:
+        found = reader.read([rows[place] for place in together])
+        asked = [boxes[place] if boxes else {} for place in together]
+        return [_thumbnail(data, max_pixels, budget, own) for data, own in zip(found, asked, strict=True)]
 
     at_once = _EMBEDDED_AT_ONCE if any(map(reader.is_embedded, rows)) else _AT_ONCE
     with ThreadPoolExecutor(_READS) as pool:
         for start in range(0, len(rows), at_once):
             chunk = rows[start : start + at_once]
-            lists = reader.together(chunk)
+            lists = [[start + place for place in one] for one in reader.together(chunk)]
             found: dict[int, dict[str, Any]] = {}
-            for places, made in zip(lists, pool.map(make, [[chunk[i] for i in one] for one in lists]), strict=True):
+            for places, made in zip(lists, pool.map(make, lists), strict=True):
                 found.update(zip(places, made, strict=True))
-            yield from (found[place] for place in range(len(chunk)))
+            yield from (found[start + place] for place in range(len(chunk)))
 
 
-def _thumbnail(data: bytes | LabelerError, max_pixels: int, budget: ByteBudget) -> dict[str, Any]:
+def _thumbnail(
+    data: bytes | LabelerError, max_pixels: int, budget: ByteBudget, boxes: Mapping[int, Corners]
+) -> dict[str, Any]:
     try:
         if isinstance(data, LabelerError):
             raise data
         with budget.lease() as reserve:
-            return _as_jpeg(images.decode(data, max_pixels=max_pixels, reserve=reserve).pixels)
+            pixels = images.decode(data, max_pixels=max_pixels, reserve=reserve).pixels
+            found = {"jpeg": _as_jpeg(pixels, THUMBNAIL_PX), "width": pixels.shape[1], "height": pixels.shape[0]}
+            crops = _crops(pixels, boxes)
+            return found | ({"crops": crops} if crops else {})
     except LabelerError as error:
         return {"problem": storage.redact(str(error))}
 
 
-def _as_jpeg(pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
+def _as_jpeg(pixels: npt.NDArray[np.uint8], longer_px: int) -> str:
     picture = Image.fromarray(pixels)
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    picture.thumbnail((longer_px, longer_px), Image.Resampling.LANCZOS, reducing_gap=2.0)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    jpeg = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"jpeg": jpeg, "width": pixels.shape[1], "height": pixels.shape[0]}
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _crops(pixels: npt.NDArray[np.uint8], boxes: Mapping[int, Corners]) -> dict[str, list[Any]]:
+    height, width = pixels.shape[:2]
+    thumbnail = min(1.0, THUMBNAIL_PX / max(width, height))
+    regions = {place: region_around(box, width, height) for place, box in boxes.items()}
+    smallest = sorted(regions, key=lambda place: _longer(regions[place]))[:CROPS]  # the thumbnail shows least of these
+    sharper = [place for place in smallest if min(1.0, CROP_PX / _longer(regions[place])) >= _CROP_GAIN * thumbnail]
+    found: dict[str, list[Any]] = {}
+    for place in sharper:
+        x0, y0, x1, y1 = regions[place]
+        found[str(place)] = [*regions[place], _as_jpeg(np.ascontiguousarray(pixels[y0:y1, x0:x1]), CROP_PX)]
+    return found
+
+
+def _longer(region: tuple[int, int, int, int]) -> int:
+    return max(region[2] - region[0], region[3] - region[1])
+
+
+def region_around(box: Corners, width: int, height: int) -> tuple[int, int, int, int]:
+    """The part (x_min, y_min, x_max, y_max) of an image that shows a box with a margin, as wide to high as a frame.
+
+    All of the image where it would be most of it. `regionAround` in pictures.js is the same rule.
+    """
+    x0, y0, x1, y1 = (min(max(side, 0.0), float(limit)) for side, limit in zip(box, (width, height) * 2, strict=True))
+    margin = 2 * _MARGIN * max(x1 - x0, y1 - y0)
+    wide, high = (max(side + margin, _SMALLEST_REGION_PX) for side in (x1 - x0, y1 - y0))
+    wide, high = max(wide, high * _ASPECT), max(high, wide / _ASPECT)
+    wide, high = min(_rounded(wide), width), min(_rounded(high), height)
+    if wide * high >= _MOSTLY * width * height:
+        return 0, 0, width, height
+    left = min(max(_rounded((x0 + x1 - wide) / 2), 0), width - wide)
+    top = min(max(_rounded((y0 + y1 - high) / 2), 0), height - high)
+    return left, top, left + wide, top + high
+
+
+def _rounded(value: float) -> int:
+    """To the next whole number, halves up: as JavaScript does, and Python's own does not."""
+    return math.floor(value + 0.5)
 
 
 def describe_boxes(detections: Sequence[Mapping[str, Any]], always: Collection[int] = ()) -> dict[str, Any]:

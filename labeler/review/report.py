@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from labeler.runs.timeline import timeline
 from labeler.truth.ground_truth import Annotations
 
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
+_SETTING_CHARACTERS = 240
+_SCRIPTS = ("page.js", "pictures.js", "viewer.js", "report.js", "gallery.js", "truth.js", "start.js")
 _WHERE_NOTHING_IS_KEPT = 0.3  # where all are left out every object would be a miss, and nothing could be suspicious
 
 
@@ -85,7 +88,7 @@ def write_report(
     images = shown.within(picks, max_bytes - len(head) - 120_000)  # the template, style and script
     written = page.render(
         template="report.html",
-        scripts=("page.js", "report.js"),
+        scripts=_SCRIPTS,
         title=f"Report of run {snapshot.run.manifest.run_id[:8]}",
         data=f'{head[:-1]},"images":[{",".join(images)}]}}',
     )
@@ -108,11 +111,12 @@ class _Images:
         tables = read_rows(self._progress, ((pick.unit, pick.row) for pick in picks))
         rows = {place: self._score.swap(table).to_pylist()[0] for place, table in tables.items()}
         chosen = [rows[pick.unit, pick.row] for pick in picks]
+        described = [self._describe(pick, row) for pick, row in zip(picks, chosen, strict=True)]
+        boxes = [{box[0]: box[3:] for box in one["boxes"] if box[0] in one["drawn"]} for one in described]
         found: list[str] = []
-        for pick, row, picture in zip(
-            picks, chosen, thumbnails(self._reader, chosen, max_pixels=self._max_pixels), strict=False
-        ):
-            text = page.dump(self._describe(pick, row) | picture)
+        pictures = thumbnails(self._reader, chosen, max_pixels=self._max_pixels, boxes=boxes)
+        for about, picture in zip(described, pictures, strict=False):
+            text = page.dump(about | picture)
             room_bytes -= len(text) + 1
             if room_bytes < 0:
                 break
@@ -200,6 +204,8 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
         "reasons": survey.reasons,
         "timeline": timeline(survey.timeline),
         "work": survey.work.summary(),
+        "settings": run_settings(config),
+        "negatives": [category.name for category in run.vocabulary().categories if category.negative],
         "thresholds": {
             "default": as_written(thresholds.default),
             "categories": {str(id_): as_written(value) for id_, value in thresholds.by_category.items()},
@@ -210,7 +216,23 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
                 "name": category.name,
                 "colour": colour_of(category.name),
                 "scores": {str(step): count for step, count in enumerate(counts) if count},
+                **({} if category.phrases == (category.name,) else {"phrases": list(category.phrases)}),
             }
             for category, counts in zip(survey.categories, survey.histograms.tolist(), strict=True)
         ],
     }
+
+
+def run_settings(config: Mapping[str, Any], within: str = "") -> list[list[str]]:
+    """The run's settings as [dotted key, value], long values cut: a vocabulary may be a list of 10,000 names."""
+    found: list[list[str]] = []
+    for name, value in config.items():
+        key = f"{within}{name}"
+        if isinstance(value, Mapping) and value:
+            found += run_settings(value, f"{key}.")
+        else:
+            text = storage.redact(
+                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            )
+            found.append([key, text if len(text) <= _SETTING_CHARACTERS else f"{text[:_SETTING_CHARACTERS]}…"])
+    return found

@@ -12,6 +12,9 @@ from labeler.labels.chosen_score import DETECTORS, FUSED, SCORE, ChosenScore, Fu
 from labeler.labels.thresholds import Thresholds, read_thresholds
 from labeler.runs import Run
 
+# Runs without tiles have none of these, so a file that lacks them was fitted on such a run.
+_OF_TILES = ("detect.tile", "detect.tile_overlap", "detect.tile_min_side", "tiling_version")
+
 # Another value of any of these gives the same object another score. Floor, cap and limits only decide what is stored.
 _FIELDS = (
     "model",
@@ -28,6 +31,7 @@ _FIELDS = (
     "detect.score",
     "detect.assignment",
     "detect.nms_iou",
+    *_OF_TILES,
 )
 FUSED_BY = "fusion"
 # The same of a second score, and of one that is fitted to both.
@@ -70,9 +74,9 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str, scor
         )
     ours = run.manifest.fingerprint_fields | _about(run, score)
     differing = [
-        f"{name}: the file has {section[name]}, the run {ours.get(name)}"
+        f"{name}: the file has {section.get(name)}, the run {ours.get(name)}"
         for name in (*_FIELDS, *_SECOND_FIELDS, FUSED_BY)
-        if name in section and section[name] != ours.get(name)
+        if (name in section or ("model" in section and name in _OF_TILES)) and section.get(name) != ours.get(name)
     ]
     if differing:
         names = ", ".join(line.partition(":")[0] for line in differing)

@@ -19,6 +19,7 @@ from ray.exceptions import AuthenticationError
 from labeler.errors import Refused
 from labeler.storage import redact
 
+DISTRIBUTION = "batch-labeler"  # the name in pyproject.toml, by which labeler is installed
 _REQUEST_TIMEOUT_S = 60.0
 _VERSION_TIMEOUT_S = 15.0
 _OPTION = "--address"
@@ -114,7 +115,7 @@ def _require_ray(version: Version, where: str) -> None:
 def admitted_ray() -> Requirement:
     """The versions of Ray that labeler runs with; where it is not installed as a package, that of this process."""
     try:
-        named = [Requirement(line) for line in requires("labeler") or ()]
+        named = [Requirement(line) for line in requires(DISTRIBUTION) or ()]
     except PackageNotFoundError:
         named = []
     return next((each for each in named if each.name == "ray"), Requirement(f"ray=={ray.__version__}"))

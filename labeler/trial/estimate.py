@@ -190,7 +190,8 @@ def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
     yield f"prompts  {len(job.vocabulary):,} categories in {first}"
     yield from (f"         {line}" for line in more)
     passes, cost = job.plan.passes, job.plan.cost()
-    yield f"passes   {passes} per image (1 {cost.per_image}, {passes} {cost.per_pass})"
+    each = "view of an image" if job.config.detect.tiling else "image"
+    yield f"passes   {passes} per {each} (1 {cost.per_image}, {passes} {cost.per_pass})"
     yield f"model    {job.detector.name} ({job.detector.architecture}, digest {job.detector.digest})"
     if job.segmenter is not None:
         segmenter = job.segmenter

@@ -50,7 +50,7 @@ class Profile:
     """A sample of images, labeled one part after the other.
 
     Attributes:
-        passes: of each image.
+        passes: of each image, or of each view of a tiled one.
         per_pass: the parts that are paid once a pass.
         seconds: part -> seconds of all images; all of `parts_of(per_pass)`, in their order.
         operations: part -> floating-point operations of all images.
@@ -60,6 +60,7 @@ class Profile:
         roof: operations a second of one large product on this device.
         description: of the detector: engine, dtype, device.
         threads: decode threads of a worker on this machine.
+        views: how often the detector looks at an image, on the mean.
     """
 
     images: int
@@ -73,6 +74,7 @@ class Profile:
     roof: float
     description: dict[str, str] = field(default_factory=dict)
     threads: int = 1
+    views: float = 1.0
 
     @property
     def decode_cores(self) -> float:
@@ -103,7 +105,7 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     read_s = clock() - start
     _, pipelined_s = label_warm(labeler, items, job)
     start = clock()
-    _label_in_parts(labeler, items, job, ranges)
+    views = _label_in_parts(labeler, items, job, ranges)
     total_s = read_s + clock() - start
     with counted_operations() as meter:
         operations = Ranges(meter)
@@ -125,6 +127,7 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
         max(roof, reached_rate(detector)),  # before and after: other programs may have been at work
         detector.description,
         worker_threads(job.config.ray.cpus_per_worker),
+        views / len(items) if job.config.detect.tiling else 1.0,
     )
 
 
@@ -133,31 +136,35 @@ def _detector_of(labeler: UnitLabeler) -> BatchedDetector:
     return labeler.detector
 
 
-def _label_in_parts(labeler: UnitLabeler, items: Sequence[Item], job: Job, ranges: Ranges) -> None:
-    """Label and write one unit, to a folder that goes away; what belongs to no part is `REST`."""
+def _label_in_parts(labeler: UnitLabeler, items: Sequence[Item], job: Job, ranges: Ranges) -> int:
+    """Label and write one unit, to a folder that goes away; what belongs to no part is `REST`. Returns the views."""
     keep, labeler = job.config.input.keep, labeler.in_turn()
     with ExitStack() as stack:
         stack.enter_context(instrumented(_detector_of(labeler), ranges))
-        stack.enter_context(replaced(labeler, "_prepare", ranges.within(DECODE, labeler._prepare)))
+        for step in ("_prepare", "_prepare_first", "_prepare_views"):
+            stack.enter_context(replaced(labeler, step, ranges.within(DECODE, getattr(labeler, step))))
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         with ranges.part(REST):
-            rows, _ = labeler.label("000000", items, keep)
+            rows, work = labeler.label("000000", items, keep)
         with ranges.part(WRITE):
             storage.put_if_absent(str(Path(folder) / "unit.parquet"), table_to_parquet(rows_to_table(rows, keep), {}))
+    return work.filled
 
 
 def describe_profile(profile: Profile) -> Iterator[str]:
     """A table of the parts, and what stands beside it."""
     said, images = profile.description, profile.images
+    views = "" if profile.views == 1 else f"{profile.views:.1f} views each on the mean, "
     yield (
-        f"profile  {images} images, {profile.passes} passes each, on {said.get('device')} in {said.get('dtype')} "
-        f"(engine {said.get('engine')})"
+        f"profile  {images} images, {views}{profile.passes} passes each, on {said.get('device')} in "
+        f"{said.get('dtype')} (engine {said.get('engine')})"
     )
+    passes_each = profile.passes * profile.views
     yield f"{'part':24}{'share':>8}{'ms/image':>11}{'ms/pass':>10}{'of roof':>10}"
     for name, seconds in profile.seconds.items():
-        passes = profile.passes if name in profile.per_pass else 0
+        passes = passes_each if name in profile.per_pass else 0
         yield _line(profile, name, seconds, profile.operations[name], passes)
-    yield _line(profile, "sum", sum(profile.seconds.values()), sum(profile.operations.values()), profile.passes)
+    yield _line(profile, "sum", sum(profile.seconds.values()), sum(profile.operations.values()), passes_each)
     yield (
         f"speed    {images / profile.pipelined_s:.3g} images/s with decoding beside the detector, as a worker runs; "
         f"{images / profile.total_s:.3g} one part after the other"
@@ -179,7 +186,7 @@ def _feeding(profile: Profile) -> str:
     )
 
 
-def _line(profile: Profile, name: str, seconds: float, operations: float, passes: int) -> str:
+def _line(profile: Profile, name: str, seconds: float, operations: float, passes: float) -> str:
     share, ms = seconds / profile.total_s, 1000 * seconds / profile.images
     by_pass = f"{ms / passes:10.1f}" if passes else f"{'':10}"
     roof = f"{operations / seconds / profile.roof:10.0%}" if operations and seconds else ""

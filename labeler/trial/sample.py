@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from labeler import storage
@@ -67,6 +67,38 @@ def first_items(config: Config, plan: Sequence[PlannedShard], *, images: int) ->
         chosen += [(planned.shard_id, item) for item in items]
     if not chosen:
         raise _no_image(excluded)
+    return chosen
+
+
+def wanted_items(
+    config: Config, plan: Sequence[PlannedShard], wanted: Callable[[str], bool], *, images: int
+) -> list[tuple[PlannedShard, Item]]:
+    """Up to `images` (shard, item) pairs of images whose file names are wanted, spread over shards as `sample_items`.
+
+    Of image files only wanted ones are read; tars and Parquet files are read until enough of theirs are found.
+
+    Returns:
+        Nothing, if LOOKED_AT shards have been looked through and there was none.
+
+    Raises:
+        Refused: a list of what to exclude cannot be read.
+    """
+    excluded = _excluded(config)
+    rng = random.Random(config.ray.seed)
+    shards = list(plan)
+    rng.shuffle(shards)
+    chosen: list[tuple[PlannedShard, Item]] = []
+    looked_at = 0
+    while shards and len(chosen) < images and (chosen or looked_at < LOOKED_AT):
+        here, shards = shards[: images - len(chosen)], shards[images - len(chosen) :]
+        each = -(-(images - len(chosen)) // len(here))
+        for planned in here:
+            items = _wanted_in(config, planned, excluded, wanted, max(each, FIRST_IMAGES), rng)
+            some = rng.sample(items, min(each, images - len(chosen), len(items)))
+            chosen += [(planned, item) for item in some]
+            looked_at += 1
+            if not chosen and looked_at == LOOKED_AT:
+                break
     return chosen
 
 
@@ -143,6 +175,30 @@ def _no_image(excluded: Excluded) -> Refused:
     if len(excluded):
         return Refused("every image that a sample is drawn from, the first ones of each shard, is excluded")
     return Refused("the input has shards but no image in them")
+
+
+def _wanted_in(
+    config: Config,
+    planned: PlannedShard,
+    excluded: Excluded,
+    wanted: Callable[[str], bool],
+    most: int,
+    rng: random.Random,
+) -> list[Item]:
+    """Up to `most` wanted items of a shard: of image files any, of others the first."""
+    shard, prefix = planned.shard, file_name_prefix(planned)
+    if shard.members is not None:
+        named = [member for member in shard.members[: shard.max_images] if wanted(member.key)]
+        if not named:
+            return []
+        shard = replace(shard, members=rng.sample(named, min(most, len(named))), max_images=None)
+    found: list[Item] = []
+    for work in read_shard(config, shard, max_images=FIRST_IMAGES, skip=lambda unit: False):
+        if len(found) >= most or not isinstance(work, Unit):
+            break
+        left = excluded.without(work, prefix).items
+        found += [item for item in left if not item.removed and wanted(prefix + item.key)]
+    return found[:most]
 
 
 def _first_items(config: Config, planned: PlannedShard, excluded: Excluded, most: int = FIRST_IMAGES) -> list[Item]:

@@ -131,7 +131,7 @@ class _Claims:
                 self.status[image] = status
 
 
-class _Names:
+class TruthNames:
     """The ground truth's images by name."""
 
     def __init__(self, truth: GroundTruth) -> None:
@@ -173,7 +173,7 @@ def match_images(snapshot: Snapshot, truth: GroundTruth) -> ImageMatch:
         Refused: no image matches, or two images of the run could be the same one of the ground truth.
     """
     prefixes = snapshot.prefixes
-    names = _Names(truth)
+    names = TruthNames(truth)
     claims = _Claims(len(truth.file_names))
     starts: dict[UnitKey, int] = {}
     sizes: dict[int, tuple[int | None, int | None]] = {}

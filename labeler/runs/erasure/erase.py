@@ -265,9 +265,10 @@ def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, liste
 
 
 def _made_from(run: Run) -> list[str]:
-    """Exports and pages: they may still show what was forgotten."""
+    """Exports, pages and samples: they may still show or name what was forgotten."""
     exports = run.path(layout.EXPORTS_FOLDER)
     made = {info.uri[: len(exports) + 1] + info.uri[len(exports) + 1 :].split("/")[0]
             for info in storage.list_objects(exports)}  # fmt: skip
-    pages = {info.uri for info in storage.list_objects(run.uri, recursive=False) if info.uri.endswith(".html")}
+    pages = {info.uri for info in storage.list_objects(run.uri, recursive=False) 
+             if info.uri.endswith((".html", layout.SAMPLE))}  # fmt: skip
     return [*sorted(made | pages), *read_made(run)]
