@@ -25,6 +25,7 @@ from labeler.commands import (
     preview,
     report,
     reproduce,
+    rescore,
     retry,
     revise,
     sample,
@@ -39,7 +40,7 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
-_ROWS = (label, submit, estimate, preview, status, retry, revise, correct, mask, fuse, import_labels)
+_ROWS = (label, submit, estimate, preview, status, retry, revise, correct, mask, rescore, fuse, import_labels)
 _OF_RUNS = (report, compare, export, sample, evaluate, calibrate, forget)
 VERBS = (*_ROWS, *_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
@@ -47,6 +48,7 @@ _STARTING = (
     "label",
     "submit",
     "mask",
+    "rescore",
     "retry",
     "revise",
     "correct",

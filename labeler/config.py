@@ -214,6 +214,26 @@ class MasksConfig(Section):
     s3: S3Config = S3Config()  # for a checkpoint on s3://
 
 
+def _with_a_place(templates: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Templates as they are; ValueError unless the name has one place in each."""
+    if templates is not None and (not templates or any(template.count("{}") != 1 for template in templates)):
+        raise ValueError("give one or more texts with {} once in each, where the name goes")
+    return templates
+
+
+class RescoreConfig(Section):
+    """A second score for each box of a complete run, by CLIP or SigLIP: what `labeler rescore` does."""
+
+    model: str  # a CLIP, SigLIP or SigLIP 2 (fixed resolution) checkpoint: a hub name, a folder or a URL
+    revision: str | None = None
+    margin: float = Field(0.1, ge=0, le=2)  # part of a box's width and height that the crop has more on each side
+    # "a photo of a {}", ...: a name's embedding is the mean over them. None: that one alone.
+    templates: Annotated[tuple[str, ...] | None, AfterValidator(_with_a_place)] = None
+    background: tuple[str, ...] | None = None  # CLIP: what competes and is no category. None: "background"
+    boxes_per_batch: int | None = Field(None, gt=0)  # crops in one forward; None: by device
+    s3: S3Config = S3Config()  # for a checkpoint on s3://
+
+
 class UnitConfig(Section):
     """How much is committed at once."""
 
@@ -273,6 +293,7 @@ class Config(Section):
     prompts: PromptsConfig = PromptsConfig()
     detect: DetectConfig = DetectConfig()
     masks: MasksConfig | None = None
+    rescore: RescoreConfig | None = None
     unit: UnitConfig = UnitConfig()
     ray: RayConfig = RayConfig()
 

@@ -14,14 +14,15 @@ from labeler.labeling.resolve import Job, plan_input, resolve_job
 from labeler.labeling.revision import RevisionJob
 from labeler.labels.records import LABELED
 from labeler.pipeline import derive
-from labeler.pipeline.derive import open_derived
-from labeler.pipeline.redo import Redo
+from labeler.pipeline.derive import WITH_BOXES, open_derived, rescore_job
+from labeler.pipeline.redo import SECOND_SCORES, Redo
 from labeler.pipeline.session import Outcome, finish, new_run
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.pipeline.worker import WorkerSettings, commit, label_items, todo_of
 from labeler.prompts import PromptPlan
 from labeler.runs import Run, layout, read_snapshot
 from labeler.runs.create import create_run, extend_plan
+from labeler.runs.overlay.derived import select_units
 from labeler.shards import ShardEnd
 
 
@@ -59,6 +60,15 @@ def retry_here(parent: Run, statuses: Sequence[str], output: str, *overrides: st
         outcome = derive.retry(parent, statuses, output, overrides=overrides)
     assert outcome is not None
     return outcome.run
+
+
+def rescore_here(parent: Run, output: str, *overrides: str, units: int | None = None) -> Run:
+    """As `pipeline.derive.rescore` where there are boxes; ends after so many `units`, as if it were killed."""
+    opened = open_derived(parent, rescore_job(parent, output, overrides), WITH_BOXES)
+    selection = select_units(opened.below, WITH_BOXES)
+    run = opened.run or create_run(output, new_run(opened.job, parent=parent, selection=selection))
+    folders = tuple(folder for folder, _ in opened.below.progress.folders)
+    return work(run, opened.job, redo=Redo(folders, WITH_BOXES, True, adds=SECOND_SCORES), units=units)
 
 
 def work(run: Run, job: Job, *, redo: Redo | None = None, units: int | None = None) -> Run:

@@ -34,7 +34,7 @@ LAYERS = [
     {"labels", "config"},
     {"prompts"},
     {"shards", "checkpoints", "catalog"},
-    {"runs", "detectors", "segmenters"},
+    {"runs", "detectors", "segmenters", "rescorers"},
     {"labeling", "truth"},
     {"exports", "evaluation", "trial", "imports"},
     {"calibration", "review", "corrections"},
@@ -44,7 +44,7 @@ LAYERS = [
     {"api", "cli", "__main__"},
 ]
 RAY_ROOMS = {"pipeline", "training", "submission", "api"}
-TORCH_ROOMS = {"detectors", "segmenters", "training", "api"}
+TORCH_ROOMS = {"detectors", "segmenters", "rescorers", "training", "api"}
 
 
 def modules() -> list[Path]:

@@ -75,4 +75,5 @@ def calibrate_by_marks(snapshot: Snapshot, marks: Marks, target: Target) -> Cali
     _require_scores(snapshot)
     found = collect_marks(snapshot, marks)
     evidence = MarkEvidence(found.by_category, found.boxes)
-    return fit(evidence, target, floor=float(snapshot.run.manifest.config["detect"].get("score_floor", 0.0)))
+    floor = snapshot.run.manifest.config["detect"].get("score_floor", 0.0) if snapshot.score.is_detectors else 0.0
+    return fit(evidence, target, floor=float(floor))

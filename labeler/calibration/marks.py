@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import at_least
+from labeler.labels.chosen_score import DETECTORS, SCORE2, ChosenScore
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import BOXES
 from labeler.runs import Snapshot
@@ -102,6 +103,8 @@ def read_marks(uri: str) -> Marks:
 def collect_marks(snapshot: Snapshot, marks: Marks) -> MarkedRun:
     """Check each mark against the box it is about, and count the run's boxes by category and score. Streams the run.
 
+    The scores are those that the snapshot is read with; a mark may have any score that a report shows of its box.
+
     Raises:
         Refused: marks of another run, or of images or boxes that the run does not have.
     """
@@ -114,13 +117,14 @@ def collect_marks(snapshot: Snapshot, marks: Marks) -> MarkedRun:
     boxes: dict[int, npt.NDArray[np.int64]] = {}
     found: dict[int, list[tuple[float, float]]] = {}
     problems: list[str] = []
-    for table in snapshot.tables(_COLUMNS):
-        _count(table, boxes)
+    stored = replace(snapshot, score=DETECTORS)
+    for table in stored.tables(_COLUMNS):
+        _count(table, boxes, snapshot.score)
         keys = zip(table["shard_id"].to_pylist(), table["index"].to_pylist(), table["digest"].to_pylist(), strict=True)
         for position, (shard_id, index, digest) in enumerate(keys):
             here = [*wanted.pop(f"{shard_id}/{index}", ()), *wanted.pop(digest or "", ())]
             if here:
-                _judge(here, table.slice(position, 1), found, problems)
+                _judge(here, table.slice(position, 1), snapshot.score, found, problems)
     problems += [f"image {image}: the run has no such row" for image in wanted]
     if problems:
         raise Refused(
@@ -130,25 +134,32 @@ def collect_marks(snapshot: Snapshot, marks: Marks) -> MarkedRun:
 
 
 def _judge(
-    marks: Sequence[Mark], row: pa.Table, found: dict[int, list[tuple[float, float]]], problems: list[str]
+    marks: Sequence[Mark],
+    row: pa.Table,
+    chosen: ChosenScore,
+    found: dict[int, list[tuple[float, float]]],
+    problems: list[str],
 ) -> None:
     detections = DetectionsColumn(row).per_row(masks=False)[0]
+    scores = chosen.of(detections)
+    # A report shows the detector's scores, second scores, or those that were fitted to both.
+    shown = np.stack([detections.scores, ChosenScore(SCORE2, missing=-1.0).of(detections), scores])
     for mark in marks:
         if not 0 <= mark.box < len(detections):
             problems.append(f"image {mark.image}: box {mark.box} of {len(detections)}")
             continue
         category_id, score = int(detections.category_ids[mark.box]), float(detections.scores[mark.box])
-        if category_id != mark.category_id or abs(score - mark.score) > _SCORE_TOLERANCE:
+        if category_id != mark.category_id or abs(shown[:, mark.box] - mark.score).min() > _SCORE_TOLERANCE:
             problems.append(
                 f"image {mark.image}: box {mark.box} is of category {category_id} with score {score:.4f}, "
                 f"the mark says {mark.category_id} and {mark.score:.4f}"
             )
             continue
-        found.setdefault(category_id, []).append((score, float(mark.right)))
+        found.setdefault(category_id, []).append((float(scores[mark.box]), float(mark.right)))
 
 
-def _count(table: pa.Table, boxes: dict[int, npt.NDArray[np.int64]]) -> None:
+def _count(table: pa.Table, boxes: dict[int, npt.NDArray[np.int64]], chosen: ChosenScore) -> None:
     """Add a unit's boxes to the counts."""
-    found = DetectionsColumn(table).detections
+    found = chosen.apply(DetectionsColumn(table).detections)
     for id_ in np.unique(found.category_ids).tolist():
         boxes[id_] = boxes.get(id_, 0) + at_least(found.scores[found.category_ids == id_])

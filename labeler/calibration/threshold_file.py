@@ -13,6 +13,7 @@ from labeler import plain_yaml
 from labeler.calibration.fit import Calibration, Choice, Interval
 from labeler.calibration.scale import KEY
 from labeler.digests import digest_of
+from labeler.labels.chosen_score import DETECTORS, ChosenScore
 from labeler.labels.thresholds import KEYS, NEVER, as_written
 from labeler.runs import Run
 from labeler.runs.fitted_on import fitted_on
@@ -24,16 +25,19 @@ _ROWS = 20  # of the table, without --all
 _SEAL = "# While its digest is {}, `labeler calibrate` may replace this file.\n"
 
 
-def to_yaml(calibration: Calibration, run: Run, *, source: str) -> bytes:
+def to_yaml(calibration: Calibration, run: Run, *, source: str, score: ChosenScore = DETECTORS) -> bytes:
     """The file that `export --thresholds` and `evaluate --thresholds` take.
 
     `default` is the fallback, and also holds for categories that nothing was known of.
+
+    Args:
+        score: that the thresholds were fitted on.
     """
     by_id, target = run.vocabulary().by_id, calibration.target
     document = {
         "default": as_written(calibration.fallback.threshold),
         "categories": {by_id[_id(c)].name: as_written(c.threshold) for c in calibration.choices if c.status != "rare"},
-        "fitted_on": fitted_on(run),
+        "fitted_on": fitted_on(run, score),
         "calibration": {
             "target": {target.measure: target.value},
             "confidence": target.confidence,

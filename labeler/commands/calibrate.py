@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, require_replaceable, require_snapshot, written
+from labeler.commands.score_options import add_score
 
 _REPLACEABLE = "a file as `labeler calibrate` wrote it: it was edited, or made otherwise"
 
@@ -19,6 +21,7 @@ def add(verbs: Verbs) -> None:
     )
     evidence.add_argument("--marks", metavar="URI", help="boxes marked right or wrong (JSON, from a report)")
     parser.add_argument("--target", required=True, metavar="precision=P", help="precision=0.9, or recall=0.5")
+    add_score(parser, fusion=False)
     parser.add_argument("--confidence", type=float, default=0.9, help="how sure to reach it (default 0.9)")
     parser.add_argument("--min-judged", type=int, default=30, help="rare below so many judged boxes (default 30)")
     parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
@@ -31,22 +34,33 @@ def add(verbs: Verbs) -> None:
 
 def _calibrate(arguments: argparse.Namespace) -> int:
     from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
+    from labeler.calibration.fusion import boxes_of_marks, boxes_of_truth, describe_fusion, fit_fusion
     from labeler.calibration.marks import read_marks
     from labeler.calibration.threshold_file import describe, describe_unedited, to_yaml
+    from labeler.labels.chosen_score import FUSED, ChosenScore
     from labeler.runs import layout
+    from labeler.runs.fitted_on import require_second_scores
 
     target = parse_target(arguments.target, confidence=arguments.confidence, min_judged=arguments.min_judged)
     snapshot = require_snapshot(arguments, "calibrate on")
     run = snapshot.run
     output = arguments.output or run.path(layout.THRESHOLDS)
     replaced = require_replaceable(output, describe_unedited, _REPLACEABLE, force=arguments.force)
-    if arguments.marks:
-        calibration = calibrate_by_marks(snapshot, read_marks(arguments.marks), target)
+    require_second_scores(run, arguments.score)
+    marks = read_marks(arguments.marks) if arguments.marks else None
+    about = {"by_name": arguments.categories_by_name, "partial": arguments.partial}
+    score, lines = ChosenScore(arguments.score), []
+    if arguments.score == FUSED:
+        boxes = boxes_of_marks(snapshot, marks) if marks else boxes_of_truth(snapshot, arguments.annotations, **about)
+        score = ChosenScore(FUSED, fit_fusion(boxes))
+        lines = [describe_fusion(score, len(boxes.right))]
+    snapshot = replace(snapshot, score=score)
+    if marks:
+        calibration = calibrate_by_marks(snapshot, marks, target)
     else:
-        calibration = calibrate_by_annotations(
-            snapshot, arguments.annotations, target, by_name=arguments.categories_by_name, partial=arguments.partial
-        )
+        calibration = calibrate_by_annotations(snapshot, arguments.annotations, target, **about)
     source = storage.redact(arguments.annotations or arguments.marks)
-    storage.put(output, to_yaml(calibration, run, source=source))
-    print("\n".join([*describe(calibration, run, all_rows=arguments.all), "", written(output, replaced)]))
+    storage.put(output, to_yaml(calibration, run, source=source, score=score))
+    table = describe(calibration, run, all_rows=arguments.all)
+    print("\n".join([*lines, *table, "", written(output, replaced)]))
     return 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, require_replaceable, written
+from labeler.commands.arguments import Verbs, require_replaceable, require_run, written
 from labeler.commands.export_options import SUPPRESS_IOU, read_suppress
+from labeler.commands.score_options import add_score, read_score
 from labeler.errors import Refused
 
 _OF_TRUTH = {
@@ -39,6 +40,7 @@ def add(verbs: Verbs) -> None:
         help="segm: masks, too (auto: where there are any)",
     )
     parser.add_argument("--thresholds", metavar="FILE", help="judge only what an export with this file would keep")
+    add_score(parser)
     parser.add_argument(
         "--suppress",
         metavar="IOU",
@@ -68,8 +70,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise Refused("--suppress goes with --thresholds: AP is of all boxes")
     if arguments.run_uri.lower().endswith(".json"):
         of_runs = arguments.partial or arguments.categories_by_name or arguments.fixed_ap or arguments.thresholds
-        if of_runs or arguments.iou != "auto":
-            options = "--partial, --categories-by-name, --fixed-ap, --thresholds and --iou"
+        if of_runs or arguments.iou != "auto" or arguments.score != "score" or arguments.fusion:
+            options = "--partial, --categories-by-name, --fixed-ap, --thresholds, --score, --fusion and --iou"
             raise Refused(f"{options} are for runs, not for a results file")
         target = arguments.output
         replaced = _replaced(target, force=arguments.force)
@@ -89,6 +91,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             masks={"auto": None, "bbox": False, "segm": True}[arguments.iou],
             thresholds=arguments.thresholds,
             suppress_iou=read_suppress(arguments.suppress or str(SUPPRESS_IOU)),
+            score=read_score(arguments, require_run(run_uri)),
         )
     lines = evaluation.lines()
     if target:

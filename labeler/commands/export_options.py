@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from labeler import storage
+from labeler.commands.score_options import add_score, read_score
 from labeler.errors import Refused, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     boxes.add_argument(
         "--thresholds", metavar="FILE", help="YAML with a threshold per category, as calibrate writes it"
     )
+    add_score(boxes)
     boxes.add_argument("--score-below", type=float, metavar="S", help="and with less than this score")
     boxes.add_argument(
         "--suppress",
@@ -79,8 +81,10 @@ def read_selection(arguments: argparse.Namespace, run: Run) -> Selection:
     min_boxes, max_boxes = _bounds(arguments.boxes, "--boxes", whole=True)
     if arguments.images_per_category is not None and arguments.images_per_category < 1:
         raise Refused(f"--images-per-category must be 1 or more, got {arguments.images_per_category}")
-    thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
+    score = read_score(arguments, run)
+    thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold, score=score)
     return Selection(
+        score=score,
         where=arguments.where,
         thresholds=thresholds,
         uncertain=_uncertain(arguments, thresholds),

@@ -101,6 +101,12 @@ COMMANDS = {
         "Make a run of COCO, YOLO, Label Studio or Parquet labels, so that all other commands take them.",
         ("labeler import labels.json --images s3://bucket/images/ --from coco",),
     ),
+    "rescore": About(
+        LABEL,
+        "let CLIP or SigLIP score the boxes of a complete run",
+        "Add a second score to the stored boxes in a derived run, without the detector. RUN itself is not changed.",
+        ("labeler rescore RUN rescore.model=openai/clip-vit-base-patch16",),
+    ),
     "report": About(
         REVIEW,
         "write one HTML page: sample boxes, histograms, threshold sliders",

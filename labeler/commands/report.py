@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, require_replaceable_page, require_snapshot
+from labeler.commands.score_options import add_score, read_score
 
 
 def add(verbs: Verbs) -> None:
@@ -18,6 +20,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--categories-by-name", action="store_true", help="match them by name, whatever the ids")
     parser.add_argument("--threshold", type=float, default=0.3, help="where the sliders start (default 0.3)")
     parser.add_argument("--thresholds", metavar="FILE", help="the same from a YAML file, a threshold per category")
+    add_score(parser)
     parser.add_argument("--images", type=int, default=400, metavar="N", help="images to show, at most (default 400)")
     parser.add_argument("--seed", type=int, default=0, help="another seed shows other images (default 0)")
     parser.add_argument(
@@ -40,12 +43,13 @@ def _report(arguments: argparse.Namespace) -> int:
         raise Refused(f"--threshold is a score from 0 to 1, got {arguments.threshold}")
     if arguments.images < 0 or arguments.seed < 0:
         raise Refused(f"--images and --seed are 0 or more, got {arguments.images} and {arguments.seed}")
-    thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold)
+    score = read_score(arguments, run)
+    thresholds = thresholds_for(run, arguments.thresholds, default=arguments.threshold, score=score)
     target = arguments.output or run.path(layout.PAGE)
     replaced = require_replaceable_page(target, force=arguments.force)
     note_made(run, storage.absolute_uri(target))
     summary = write_report(
-        snapshot,
+        replace(snapshot, score=score),
         target,
         thresholds=thresholds,
         max_images=arguments.images,

@@ -118,11 +118,13 @@ class Judged:
 
     Attributes:
         found: sorted by image, and by falling score within it.
+        rows: (n,) where each of them is among all detections.
     """
 
     wanted: Side
     found: DetectionTable
     flags: CountsAs
+    rows: npt.NDArray[np.int64]
 
     @property
     def objects(self) -> int:
@@ -140,9 +142,11 @@ def judge(truth: GroundTruth, found: DetectionTable, rules: Rules, kind: Kind = 
     order, bounds = _by_category(found.category, found.image, found.scores, len(truth.categories))
     for category in range(len(truth.categories)):
         wanted = _objects(truth, order_of_objects[object_bounds[category] : object_bounds[category + 1]], rules, kind)
-        part = found[order[bounds[category] : bounds[category + 1]]]
+        rows = order[bounds[category] : bounds[category + 1]]
+        part = found[rows]
         given = _detections(part, kind)
-        yield Judged(wanted, part, CountsAs.of(truth, category, wanted, given, match(wanted, given), rules))
+        flags = CountsAs.of(truth, category, wanted, given, match(wanted, given), rules)
+        yield Judged(wanted, part, flags, rows)
 
 
 def _by_category(

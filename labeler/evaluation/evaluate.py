@@ -18,6 +18,7 @@ from labeler.evaluation.evaluation import Aligned, Evaluation
 from labeler.evaluation.groups import GroupsSpec, frequency_groups, read_groups
 from labeler.evaluation.protocol import protocol_of
 from labeler.labels.boxes import xyxy_to_xywh
+from labeler.labels.chosen_score import ChosenScore
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.merge import survive_across_categories
 from labeler.labels.records import BOXES
@@ -44,6 +45,7 @@ def evaluate_run(
     masks: bool | None = None,
     thresholds: str | None = None,
     suppress_iou: float | None = None,
+    score: ChosenScore | None = None,
 ) -> Evaluation:
     """Judge a run's stored detections by ground truth; nothing is written.
 
@@ -65,6 +67,7 @@ def evaluate_run(
         thresholds: a threshold file: only detections at or above their category's threshold count.
         suppress_iou: with `thresholds`: precision, recall and F1 are those of what an export that suppresses across
             categories would keep; AP, which looks at all categories by themselves, is not changed.
+        score: of each box that counts; None: that of the snapshot, which is the detector's unless it says otherwise.
 
     Raises:
         Refused: not a run, an unfinished one, other images or categories, thresholds of another model or vocabulary,
@@ -72,8 +75,9 @@ def evaluate_run(
         StorageError: something cannot be read.
     """
     snapshot = read_snapshot(require_run(of)) if isinstance(of, str) else of
+    snapshot = snapshot if score is None else replace(snapshot, score=score)
     run = snapshot.run
-    limits = thresholds_for(run, thresholds)
+    limits = thresholds_for(run, thresholds, score=snapshot.score)
     if not partial:
         snapshot.require_complete("evaluate what there is with --partial")
     whole, with_masks = _read_truth(annotations, run, masks)
@@ -106,6 +110,8 @@ def evaluate_run(
     protocol["notes"] += [UNSCORED] if "unscored" in run.columns else []
     protocol["thresholds"] = None if thresholds is None else storage.redact(thresholds)
     protocol["suppress_iou"] = suppress_iou
+    if not snapshot.score.is_detectors:
+        protocol["score"] = snapshot.score.name
     kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)
     return Evaluation(
         protocol,

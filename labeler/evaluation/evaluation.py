@@ -86,7 +86,9 @@ class Evaluation:
 
     @property
     def floor(self) -> float:
-        """Scores below this were never stored."""
+        """Scores below this were never stored; 0 of other scores than the detector's, which have no floor."""
+        if "score" in self.protocol:
+            return 0.0
         return float((self.protocol["decoding"] or {}).get("score_floor", 0.0))
 
     def score(self, rules: str = "COCO", kind: Kind = "bbox") -> Score | None:

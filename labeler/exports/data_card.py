@@ -105,6 +105,8 @@ def _provenance(frame: Frame, totals: Totals) -> dict[str, str]:
 def _thresholds(asked: Selection) -> str:
     thresholds = asked.thresholds
     parts = [f"{as_written(thresholds.default)} by default"]
+    if not asked.score.is_detectors:
+        parts.insert(0, f"of `{asked.score.name}`")
     if thresholds.by_category:
         never = sum(threshold == NEVER for threshold in thresholds.by_category.values())
         parts.append(f"own ones for {len(thresholds.by_category):,} categories ({never:,} of them left out)")

@@ -23,7 +23,9 @@ from labeler.exports.rolling_parquet import (
 )
 from labeler.exports.selection import ChosenImage
 from labeler.exports.totals import Totals
+from labeler.labels.chosen_score import FUSED
 from labeler.labels.detections_column import MASK, SIDES, mask_value
+from labeler.labels.extensions import absent, to_arrow
 
 BYTES_PER_PART = 384 << 20  # between 256 and 512 MB
 _GROUP_ROWS = 1 << 17
@@ -95,6 +97,14 @@ class TablesFormat(Format):
         return {data_card.NAME: data_card.data_card(frame, totals, tables, notes=notes)}
 
 
+def _second_scores(frame: Frame) -> list[pa.Field]:
+    """Columns of boxes that only rescored runs have: `score` is the detector's in this format, whatever is chosen."""
+    if "score2" not in frame.run.columns:
+        return []
+    fused = [pa.field(FUSED, pa.float32())] if frame.selection.score.name == FUSED else []
+    return [pa.field("score2", pa.float32()), *fused]  # null where a box has none
+
+
 class TablesPart(ParquetPart):
     """One part: two files for each split."""
 
@@ -105,8 +115,9 @@ class TablesPart(ParquetPart):
         labels = class_label([category.name for category in frame.categories])
         columns = [*IMAGES, *(pa.field(name, pa.string()) for name in self._keep)]
         columns += [pa.field("image", IMAGE)] if settings.copy_images else []
+        self._second = _second_scores(frame)
         schemas = {
-            "boxes": with_features(BOXES, {"label": labels, "mask": _MASK_FEATURE}),
+            "boxes": with_features(pa.schema([*BOXES, *self._second]), {"label": labels, "mask": _MASK_FEATURE}),
             "images": with_features(pa.schema(columns), {"image": IMAGE_FEATURE}),
         }
         super().__init__(frame, number, folder, schemas, settings.bytes_per_part, _GROUP_ROWS)
@@ -119,7 +130,12 @@ class TablesPart(ParquetPart):
         ids = found.category_ids.tolist()
         boxes: dict[str, list[Any]] = {name: [value] * count for name, value in key.items()}
         boxes |= {"category_id": ids, "category": [self._names[id_] for id_ in ids]}
-        boxes |= {"label": [self._class_of[id_] for id_ in ids], "score": found.known_scores(None)}
+        scores = image.detector_scores
+        boxes |= {"label": [self._class_of[id_] for id_ in ids]}
+        boxes |= {"score": found.known_scores(None) if scores is None else scores.tolist()}
+        second = found.more.get("score2", absent("score2", count))
+        boxes |= {"score2": to_arrow("score2", second).to_pylist()} if self._second else {}
+        boxes |= {"fused": found.scores.tolist()} if len(self._second) > 1 else {}
         boxes |= {side: found.boxes[:, place].tolist() for place, side in enumerate(SIDES)}
         masks = [found.mask_of(row) for row in range(count)]
         boxes |= {"mask": [None if mask is None else mask_value(mask) for mask in masks]}

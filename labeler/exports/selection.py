@@ -15,6 +15,7 @@ from labeler.exports.sampled import HandedOut, SampledImage
 from labeler.exports.splits import ALL, Splits
 from labeler.exports.uncertain import BLANK, CROWD, LEAVE_OUT, Uncertain
 from labeler.labels.boxes import area, iou
+from labeler.labels.chosen_score import DETECTORS, ChosenScore
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.merge import survive_across_categories
@@ -49,6 +50,7 @@ class Selection:
         images_per_category: see `picks.py`.
         splits, group_by, near_copies: see `picks.py`; `near_copies` is in bits, -1 for off.
         uncertain: as `uncertain.py` has it; None for nothing.
+        score: of a box, that all of these are about.
         sample: only its images, first of all; None takes all.
     """
 
@@ -67,6 +69,7 @@ class Selection:
     group_by: str | None = None
     near_copies: int = -1
     uncertain: Uncertain | None = None
+    score: ChosenScore = DETECTORS
     sample: HandedOut | None = None
 
 
@@ -78,11 +81,12 @@ class ChosenImage:
         image_id: 1-based place of its row among all rows of the run, in key order: it never moves.
         row: the run's columns, without the detections.
         file_name: as COCO exports name it: "<shard>/<key>".
-        detections: the boxes that were selected.
-        stored: all boxes that the run has.
+        detections: the boxes that were selected, with the chosen score.
+        stored: all boxes that the run has, with the chosen score.
         places: (n,) the place of each selected box in `stored`.
         ignored: (place in `stored` of each) uncertain boxes that are written as regions to ignore.
         blanked: uncertain boxes that are painted over.
+        detector_scores: (n,) the detector's score of each selected box; None: the chosen one is that.
         crop: the part of the row's image that this is; None for all of it. `detections` and size are the crop's.
         sampled: which of its boxes are to be judged, and how they were drawn; None without a sample.
     """
@@ -96,6 +100,7 @@ class ChosenImage:
     split: str = ALL
     ignored: Places | None = None
     blanked: Detections | None = None
+    detector_scores: npt.NDArray[np.float32] | None = None
     sampled: SampledImage | None = None
     crop: Crop | None = None
 
@@ -157,7 +162,7 @@ class Chooser:
         if selection.where is not None:
             from labeler.exports.sql import Where  # imports DuckDB, which few exports need
 
-            self._where = Where(selection.where, keep, columns)
+            self._where = Where(selection.where, keep, columns, selection.score)
 
     @property
     def columns(self) -> tuple[str, ...] | None:
@@ -182,13 +187,16 @@ class Chooser:
         good = np.array([status in LABELED for status in statuses], np.bool_)
         if self._where is not None:
             good &= self._where.rows(widened(table, self._keep, self._optional) if self._optional else table)
-        every = DetectionsColumn(table).per_row(masks=masks)
+        as_stored = DetectionsColumn(table).per_row(masks=masks)
+        every = [self.selection.score.apply(found) for found in as_stored]
         plain = table.drop_columns(["detections"]).to_pylist()
         chosen = []
         for place, row, (boxes, uncertain) in zip(range(len(plain)), plain, self._boxes(every), strict=True):
             if good[place] and self._is_wanted(boxes[0], uncertain):
                 file_name = self._prefixes[row["shard_id"]] + row["image_key"]
                 image = ChosenImage(first_image_id + place, row, file_name, *boxes)
+                if not self.selection.score.is_detectors:
+                    image = replace(image, detector_scores=as_stored[place].scores[image.places])
                 chosen.append((place, self._as_sampled(self._with_uncertain(image, uncertain))))
         return UnitChoice(chosen, [status for status in statuses if status not in LABELED], len(plain))
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labeler.errors import Refused
+from labeler.labels.chosen_score import DETECTORS, ChosenScore
 from labeler.labels.records import schema
 
 _ROW = "__row"
@@ -27,8 +28,14 @@ class Where:
         Refused: DuckDB cannot read the condition; its own words say why.
     """
 
-    def __init__(self, condition: str, keep: Sequence[str] = (), columns: Sequence[str] = ()) -> None:
-        self._condition = condition
+    def __init__(
+        self,
+        condition: str,
+        keep: Sequence[str] = (),
+        columns: Sequence[str] = (),
+        score: ChosenScore = DETECTORS,
+    ) -> None:
+        self._condition, self._score = condition, score
         self._connection = duckdb.connect(config={"enable_external_access": False, "threads": 1})
         self._query = f'select "{_ROW}" from rows where (\n{condition}\n)'
         try:
@@ -45,6 +52,7 @@ class Where:
         Raises:
             Refused: it makes no sense for some row, such as a name that is to be a number.
         """
+        table = self._score.beside(table)
         numbered = table.append_column(_ROW, pa.array(np.arange(len(table)), pa.int64()))
         self._connection.register("rows", numbered)
         try:

@@ -32,6 +32,9 @@ def describe(snapshot: Snapshot, selection: Selection, format_: Format) -> dict[
     asked = asdict(replace(selection, sample=None))
     if selection.uncertain is None:
         del asked["uncertain"]  # exports that an earlier version began have none, and go on
+    asked["score"] = {"name": selection.score.name, "fusion": asked["score"]["fusion"]}
+    if selection.score.is_detectors:
+        del asked["score"]  # the same
     del asked["sample"]
     if selection.sample is not None:
         asked["sample"] = selection.sample.digest

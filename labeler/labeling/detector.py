@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from labeler.images import LeastShape
+from labeler.images import Image, LeastShape
 from labeler.images.tiling import View
 from labeler.labels.detections import Detections
 
@@ -66,3 +66,26 @@ class Detector(Protocol):
         """The same, one forward a step, so that one is under way while the host makes rows of the one before."""
         found = self.detect_prepared(batch)
         yield range(len(batch)), lambda: found
+
+
+@runtime_checkable
+class BoxScorer(Protocol):
+    """What a detector has besides that finds no boxes, but scores those that another run has found."""
+
+    def prepare_boxes(self, image_rgb: Any, found: Detections) -> Any:
+        """Make one (h, w, 3) uint8 upright RGB image ready, and its detections; thread-safe, on the CPU."""
+
+
+def prepare_whole(detector: Detector | None, image: Image, found: Detections | None) -> Any:
+    """Make an image ready for a detector, in one piece.
+
+    Args:
+        detector: None: the result is what was found.
+        found: by another run; a detector then has to be a `BoxScorer`.
+    """
+    if detector is None:
+        return found
+    if found is not None:
+        assert isinstance(detector, BoxScorer), "nothing is detected where boxes are known"
+        return detector.prepare_boxes(image.pixels, found)
+    return detector.prepare(image.pixels, *(() if image.full_size is None else (image.full_size,)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from labeler import __version__, storage
 from labeler.checkpoints import Checkpoint, DetectorCheckpoint
-from labeler.config import OF_TILES, ROWS, Config, DetectConfig, marked
+from labeler.config import OF_TILES, ROWS, Config, DetectConfig, RescoreConfig, marked
 from labeler.labels.extensions import schema_fields
 from labeler.labels.records import DECODING_VERSION
 from labeler.prompts import Family, ImageRule, Planner, PromptPlan, UserModule
@@ -20,6 +20,8 @@ from labeler.vocabulary import Vocabulary
 
 # Raise when the same image, boxes and model would give other masks: resizing, margins, thresholds.
 MASKS_VERSION = 1
+# Raise when the same image, boxes and model would give other second scores: crops, resizing, the score itself.
+RESCORE_VERSION = 1
 # Raise when the same tiles would give other rows: where they are, which of their boxes count.
 TILING_VERSION = 1
 RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
@@ -103,6 +105,20 @@ def masks_fields(config: Config, segmenter: Checkpoint | None, phrases: PromptPl
     }
 
 
+def rescore_fields(rescore: RescoreConfig, rescorer: Checkpoint, prompts: str) -> dict[str, Any]:
+    """The fingerprint's fields about second scores, which only runs with them have; `rescore` is the model's digest.
+
+    Args:
+        prompts: the fingerprint of what boxes are compared with.
+    """
+    return {
+        "rescore": rescorer.digest,
+        "rescore.margin": rescore.margin,
+        "rescore.prompts": prompts,
+        "rescore.version": RESCORE_VERSION,
+    }
+
+
 def resize_kernel(detect: DetectConfig, rule: ImageRule) -> str:
     """How an image comes to the detector's size, for the fingerprint: scores depend on it."""
     if rule.fit == "none":
@@ -114,6 +130,8 @@ def resize_kernel(detect: DetectConfig, rule: ImageRule) -> str:
 def public_config(config: Config) -> dict[str, Any]:
     """The resolved configuration for run.json, without secrets in its URIs, wherever in it they stand."""
     values: dict[str, Any] = redacted(config.model_dump(mode="json"))
+    if config.rescore is None:
+        del values["rescore"]  # the runs before it have none
     values["input"]["uri"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.input_uris]
     if config.inventory_uris:
         values["input"]["inventory"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.inventory_uris]

@@ -20,6 +20,9 @@ from labeler.labeling.unit import Segmenter, UnitLabeler
 from labeler.labeling.watchdog import Watchdog
 from labeler.machine import decode_bytes, worker_threads
 from labeler.prompts import Family, ModuleFamily, PromptPlan, UserModule, register
+from labeler.rescorers import resolve_rescorer
+from labeler.rescorers.checkpoint import RescorerCheckpoint
+from labeler.rescorers.texts import Texts
 from labeler.segmenters import resolve_segmenter
 from labeler.segmenters.checkpoint import SegmenterCheckpoint
 from labeler.vocabulary import Vocabulary
@@ -128,6 +131,29 @@ class SegmenterRecipe:
 
 
 @dataclass(frozen=True)
+class RescorerRecipe:
+    """Loads the job's rescorer wherever it is called: picklable, as the detector's, in whose place it is."""
+
+    model: str
+    revision: str | None
+    digest: str
+    texts: Texts
+    options: dict[str, Any]
+    threads: int | None = None
+    s3: storage.S3Rules = storage.NO_S3_RULES
+
+    def find(self) -> RescorerCheckpoint:
+        """The checkpoint as it is found here. Refused where it is not, or is another."""
+        self.s3.apply()
+        return _of_digest(resolve_rescorer(self.model, revision=self.revision), self.digest)
+
+    def __call__(self) -> Detector:
+        from labeler.rescorers import Rescorer
+
+        return Rescorer(self.find(), self.texts, threads=self.threads, **self.options)
+
+
+@dataclass(frozen=True)
 class LabelerRecipe:
     """Makes what labels units, in the process that calls it: picklable, as its models' recipes.
 
@@ -150,7 +176,7 @@ class LabelerRecipe:
     def find(self) -> None:
         """Find the job's checkpoints, and fetch those that have to be; load nothing. Refused where one is not here."""
         for make in (self.make_segmenter, self.make_detector):
-            if isinstance(make, DetectorRecipe | ModuleRecipe | SegmenterRecipe):
+            if isinstance(make, DetectorRecipe | ModuleRecipe | RescorerRecipe | SegmenterRecipe):
                 make.find()
 
     def __call__(self, watchdog: Watchdog | None = None) -> UnitLabeler:
@@ -172,7 +198,7 @@ class LabelerRecipe:
     def with_threads(self, threads: int) -> LabelerRecipe:
         """The same for a process with this number of CPU threads."""
         detector, segmenter = self.make_detector, self.make_segmenter
-        if isinstance(detector, DetectorRecipe | ModuleRecipe):
+        if isinstance(detector, DetectorRecipe | ModuleRecipe | RescorerRecipe):
             detector = replace(detector, threads=threads)
         if isinstance(segmenter, SegmenterRecipe):
             segmenter = replace(segmenter, options={**segmenter.options, "threads": threads})
@@ -228,6 +254,23 @@ def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe
     )
 
 
+def rescorer_recipe(job: Job, *, threads: int | None = None) -> RescorerRecipe | None:
+    """How to load the job's rescorer on a worker, on the detector's device; None where nothing is rescored."""
+    rescore, model = job.config.rescore, job.config.model
+    if rescore is None or job.rescorer is None or job.texts is None:
+        return None
+    options = {"margin": rescore.margin, "device": model.device, "dtype": model.dtype}
+    return RescorerRecipe(
+        model=model_uri(rescore.model),
+        revision=job.rescorer.revision or rescore.revision,
+        digest=job.rescorer.digest,
+        texts=job.texts,
+        options={**options, "boxes_per_batch": rescore.boxes_per_batch},
+        threads=threads,
+        s3=s3_rules(job.config, job.own),
+    )
+
+
 def labeler_recipe(
     job: Job, *, threads: int = 1, make_detector: Callable[[], Detector] | None = None, masks: bool = True
 ) -> LabelerRecipe:
@@ -238,13 +281,14 @@ def labeler_recipe(
         masks: False leaves them out.
     """
     return LabelerRecipe(
-        make_detector or (detector_recipe(job, threads=threads) if job.checkpoint else None),
+        make_detector
+        or (detector_recipe(job, threads=threads) if job.checkpoint else rescorer_recipe(job, threads=threads)),
         segmenter_recipe(job, threads=threads) if masks else None,
         decode_threads=threads,
         images_per_batch=job.config.detect.images_per_batch,
         max_pixels=job.config.detect.max_pixels,
         jpeg_decoder=job.config.detect.jpeg_decoder,
-        tiling=job.config.detect.tiling,
+        tiling=job.config.detect.tiling if job.rescorer is None else None,
     )
 
 

@@ -22,6 +22,10 @@ from labeler.prompts.family import Planner
 from labeler.prompts.sam3.family import Sam3Family
 from labeler.prompts.sam3.plan import PhrasePasses
 from labeler.prompts.vocabulary_for import load_vocabulary
+from labeler.rescorers import resolve_rescorer as find_rescorer
+from labeler.rescorers.checkpoint import RescorerCheckpoint
+from labeler.rescorers.preprocess import CropRule
+from labeler.rescorers.texts import BACKGROUND, TEMPLATES, Texts, make_texts
 from labeler.runs.plan import PlannedShard
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing
@@ -46,6 +50,8 @@ class Job:
         checkpoint: of the detector; None where nothing is detected.
         segmenter: the checkpoint that makes masks, None where none are made.
         mask_phrases: what it is asked for, where it looks for phrases (SAM 3).
+        rescorer: the checkpoint that gives stored boxes a second score, None where none does.
+        texts: what it compares them with.
         own: run folders that it derives from.
         only: the passes of the plan that are run; None for all.
     """
@@ -59,6 +65,8 @@ class Job:
     mask_phrases: PhrasePasses | None = None
     own: tuple[str, ...] = ()
     only: tuple[int, ...] | None = None
+    rescorer: RescorerCheckpoint | None = None
+    texts: Texts | None = None
 
     @property
     def detector(self) -> DetectorCheckpoint:
@@ -124,6 +132,11 @@ def resolve_job(
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
     _check_drafts(config)
+    if config.rescore is not None:
+        raise Refused(
+            "rescore: only the boxes of a complete run get second scores: leave the section out, then use "
+            "`labeler rescore RUN rescore.model=...`"
+        )
     names = resolve_names(config, vocabulary, own)  # so that they fail before a download
     if vocabulary is None:
         _warn_of(names.vocabulary.doubts)
@@ -186,6 +199,7 @@ def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
     named = spec if isinstance(spec, str) else ""
     checkpoints = {config.model.name: config.model.s3} if config.model.name else {}
     checkpoints |= {config.masks.model: config.masks.s3} if config.masks else {}
+    checkpoints |= {config.rescore.model: config.rescore.s3} if config.rescore else {}
     return storage.input_rules(
         config.input_uris,
         config.input.s3.model_dump(),
@@ -227,6 +241,28 @@ def mask_phrases(config: Config, segmenter: SegmenterCheckpoint | None, vocabula
     if problems := refused_crops(family, vocabulary):
         raise refuse(vocabulary.name, problems)
     return family.planner(segmenter.folder, config.model).plan(replace(vocabulary, categories=found), config.prompts)
+
+
+def resolve_rescorer(config: Config, vocabulary: Vocabulary) -> tuple[RescorerCheckpoint, Texts]:
+    """The checkpoint that gives boxes a second score, and what it compares them with. Refused if it is unusable.
+
+    The vocabulary is spelled before any weights are fetched.
+    """
+    rescore = config.rescore
+    if rescore is None:
+        raise Refused("no model gives second scores: name a CLIP or SigLIP, rescore.model=openai/clip-vit-base-patch16")
+    name = model_uri(rescore.model)
+    light = find_rescorer(name, revision=rescore.revision, weights=False)
+    CropRule.of(light, rescore.margin)  # settings that do not fit the model are refused here, too
+    if rescore.background is not None and not light.compares:
+        raise Refused("rescore.background: SigLIP scores each category for itself; leave it out")
+    texts = make_texts(
+        light,
+        vocabulary,
+        templates=TEMPLATES if rescore.templates is None else rescore.templates,
+        background=BACKGROUND if rescore.background is None else rescore.background,
+    )
+    return find_rescorer(name, revision=rescore.revision), texts
 
 
 def vocabulary_spec(config: Config) -> Any:

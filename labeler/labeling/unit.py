@@ -21,7 +21,7 @@ from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.digests import digest_of
 from labeler.images.tiling import Tiling
 from labeler.labeling.batching import BYTES_WAITING, ShapePool, bytes_of, images_together
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import Detector, prepare_whole
 from labeler.labeling.forwards import Forwards
 from labeler.labeling.tiled import TiledImage, one_ahead
 from labeler.labeling.watchdog import Watchdog
@@ -106,7 +106,7 @@ class UnitLabeler:
     """Owns a detector, its decode threads, and the lock that lets one forward run at a time.
 
     Args:
-        detector: None where every image comes with what another run found in it.
+        detector: None if every image comes with what another run found in it; a `BoxScorer` scores that again.
         segmenter: makes masks for what the detector found; None for boxes alone.
         fast_jpeg: decodes plain JPEGs; None: Pillow decodes all.
         decode_threads: threads that decode and resize beside the detector; 0 decodes in the caller's, in between.
@@ -295,8 +295,7 @@ class UnitLabeler:
             return []
         if image is None:
             return [opened.row]
-        full_size = () if image.full_size is None else (image.full_size,)
-        prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else opened.item.found
+        prepared = prepare_whole(self.detector, image, opened.item.found)
         return [_Ready(opened.row, prepared, opened.for_masks)]
 
     def _view(self, opened: _Opened, image: images.Image, tiled: TiledImage, number: int) -> _Ready:

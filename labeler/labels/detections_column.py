@@ -118,6 +118,25 @@ class DetectionsColumn:
         return [everything[start:stop] for start, stop in zip(ends - self.lengths, ends, strict=True)]
 
 
+def with_field(table: pa.Table, name: str, values: npt.NDArray[np.float32]) -> pa.Table:
+    """Rows whose detections have a field of numbers set: one that they have, or another.
+
+    Args:
+        values: (n,) of all detections, one row's after the other's.
+    """
+    flat = pc.list_flatten(table["detections"]).combine_chunks()
+    columns = {field.name: (field, pc.struct_field(flat, field.name)) for field in flat.type}
+    columns[name] = pa.field(name, pa.float32(), nullable=False), pa.array(values, pa.float32())
+    fields, arrays = zip(*columns.values(), strict=True)
+    structs = pa.StructArray.from_arrays(arrays, fields=fields)
+    lengths = pc.list_value_length(table["detections"]).to_numpy()
+    offsets = pa.array(np.append(0, np.cumsum(lengths, dtype=np.int32)), pa.int32())
+    kind = pa.list_(pa.field("element", structs.type, nullable=False))
+    made = pa.ListArray.from_arrays(offsets, structs, type=kind)
+    place = table.schema.get_field_index("detections")
+    return table.set_column(place, pa.field("detections", kind, nullable=False), made)
+
+
 def to_column(per_row: Sequence[Detections], columns: Sequence[str] = ()) -> pa.ListArray:
     """The column of the detections of each row; nothing is inferred, so empty lists are safe.
 

@@ -1,4 +1,7 @@
-"""Derived runs: rows of a complete run made again, to retry them or to give them masks; readers lay one over it."""
+"""Derived runs: rows of a complete run made again, to retry them or to give their boxes masks or second scores.
+
+Readers lay one over its parent.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from labeler import storage
 from labeler.config import Config, config_of_run
 from labeler.errors import Refused
 from labeler.labeling.detector import Detector
-from labeler.labeling.fingerprint import masks_fields
-from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_masks, s3_rules
+from labeler.labeling.fingerprint import masks_fields, rescore_fields
+from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_masks, resolve_rescorer, s3_rules
 from labeler.labels.extensions import in_order, schema_fields
 from labeler.labels.records import LABELED, STATUSES, UNLISTED
 from labeler.labels.revised import Change
-from labeler.pipeline.redo import Redo
+from labeler.pipeline.redo import MASKS, SECOND_SCORES, Redo
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
 from labeler.pipeline.startup import Startup
 from labeler.runs import Run, Snapshot, open_run, read_progress, read_snapshot
@@ -115,7 +118,13 @@ def derive(
             make_detector=make_detector,
             console=console,
             startup=startup,
-            redo=Redo(tuple(folder for folder, _ in below.progress.folders), redone, keep_detections, change),
+            redo=Redo(
+                tuple(folder for folder, _ in below.progress.folders),
+                redone,
+                keep_detections,
+                change,
+                adds=SECOND_SCORES if job.rescorer else MASKS,
+            ),
         )
 
 
@@ -155,6 +164,11 @@ def retry(
         raise Refused(f"status {unknown[0]!r} cannot be retried; known here: {', '.join(RETRIED)}")
     parent.require_detector("retry")
     parent.require_reader()
+    if "rescore" in parent.manifest.fingerprint_fields:
+        raise Refused(
+            f"run {storage.redact(parent.uri)} has second scores, and new boxes would have none; retry the run that it "
+            "derives from, then use `labeler rescore` on the result"
+        )
     job = resolve_job(config_of(parent, output, overrides), parent.vocabulary(), parent.lineage, parent.prompts())
     recorded = parent.manifest.fingerprint_fields
     inherited = {name: value for name, value in recorded.items() if name not in job.fields}  # a derived parent's own
@@ -163,8 +177,8 @@ def retry(
     return derive(parent, job, statuses, make_detector=make_detector, console=console)
 
 
-_MASKED = ("labeled",)
-_MASK_MAY_DIFFER = ("masks.", "ray.", "model.device=", "model.dtype=", "detect.stall_timeout_s=", "output.")
+WITH_BOXES = ("labeled",)
+_MAY_DIFFER = ("ray.", "model.device=", "model.dtype=", "detect.stall_timeout_s=", "output.")  # of models for boxes
 
 
 def mask(parent: Run, output: str, *, overrides: Sequence[str]) -> Outcome | None:
@@ -180,11 +194,7 @@ def mask(parent: Run, output: str, *, overrides: Sequence[str]) -> Outcome | Non
         Refused: no segmenter is named, an override is about something that a mask run does not do, or as `derive`.
         Incomplete: as `label`.
     """
-    for override in overrides:
-        if not override.strip().startswith(_MASK_MAY_DIFFER):
-            raise Refused(
-                f"{override!r} decides nothing about masks; what can be set here: {', '.join(_MASK_MAY_DIFFER)}"
-            )
+    _require_about(overrides, "masks", "masks.")
     parent.require_reader()
     config = config_of(parent, output, overrides)
     s3_rules(config, parent.lineage).apply()
@@ -196,4 +206,45 @@ def mask(parent: Run, output: str, *, overrides: Sequence[str]) -> Outcome | Non
     boxes = {name: value for name, value in recorded.items() if name != "masks" and not name.startswith("masks.")}
     fields = boxes | masks_fields(config, segmenter, phrases)
     job = Job(config, parent.vocabulary(), parent.prompts(), None, fields, segmenter, phrases, parent.lineage)
-    return derive(parent, job, _MASKED, keep_detections=True)
+    return derive(parent, job, WITH_BOXES, keep_detections=True)
+
+
+def rescore(parent: Run, output: str, *, overrides: Sequence[str], console: Console | None = None) -> Outcome | None:
+    """A second score for a run's stored boxes, by the model that `rescore.model=` names, into a derived run.
+
+    Args:
+        overrides: `section.key=value`, `rescore.model` among them unless the run has it already.
+
+    Returns:
+        None where no image has a box, and nothing was written.
+
+    Raises:
+        Refused: if no CLIP or SigLIP is named, an override is about something that is not done here, or as `derive`.
+        Incomplete: as `label`.
+    """
+    job = rescore_job(parent, output, overrides)
+    return derive(parent, job, WITH_BOXES, keep_detections=True, console=console)
+
+
+def rescore_job(parent: Run, output: str, overrides: Sequence[str]) -> Job:
+    """The job of `rescore`, which it also says the arguments of. Refused as there, but for what `derive` refuses."""
+    _require_about(overrides, "second scores", "rescore.")
+    parent.require_reader()
+    config = config_of(parent, output, overrides)
+    s3_rules(config, parent.lineage).apply()
+    vocabulary = parent.vocabulary()
+    rescorer, texts = resolve_rescorer(config, vocabulary)
+    assert config.rescore is not None, "resolve_rescorer says it"
+    recorded = parent.manifest.fingerprint_fields
+    boxes = {name: value for name, value in recorded.items() if name != "rescore" and not name.startswith("rescore.")}
+    columns = schema_fields(in_order({*parent.columns, "score2"}))
+    fields = boxes | columns | rescore_fields(config.rescore, rescorer, texts.fingerprint)
+    return Job(config, vocabulary, parent.prompts(), None, fields, own=parent.lineage, rescorer=rescorer, texts=texts)
+
+
+def _require_about(overrides: Sequence[str], what: str, section: str) -> None:
+    """Refused where an override is about something that a run which only adds `what` does not do."""
+    known = (section, *_MAY_DIFFER)
+    for override in overrides:
+        if not override.strip().startswith(known):
+            raise Refused(f"{override!r} decides nothing about {what}; what can be set here: {', '.join(known)}")

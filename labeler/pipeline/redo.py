@@ -11,9 +11,12 @@ import pyarrow.compute as pc
 from labeler import storage
 from labeler.errors import LabelerError
 from labeler.labels.records import Row, table_to_rows
+from labeler.labels.rescored import split_off_scores, with_second_scores
 from labeler.labels.revised import CUT, Change
 from labeler.runs import layout, read_unit_file
 from labeler.shards import Unit
+
+MASKS, SECOND_SCORES = "masks", "second scores"  # what stored boxes can get
 
 
 @dataclass(frozen=True)
@@ -23,26 +26,30 @@ class Todo:
     Attributes:
         others: the rows of all its other images.
         earlier: by index, rows of the images to do of which something stays.
-        change: what becomes of those; None: all stays but masks, whatever became of the image now.
+        change: what becomes of those; None: all stays but what is added, whatever became of the image now.
+        adds: "masks" or "second scores", of the images to do; without `change`.
     """
 
     unit: Unit
     others: pa.Table | None = None
     earlier: Mapping[int, Row] = field(default_factory=dict)
     change: Change | None = None
+    adds: str = MASKS
 
     def settle(self, rows: Sequence[Row]) -> list[Row]:
         """The rows of the unit's images, of what was found in them now and of what stays."""
-        settle = _with_masks if self.change is None else self.change.apply
+        added = _with_masks if self.adds == MASKS else with_second_scores
+        settle = added if self.change is None else self.change.apply
         return [settle(row, self.earlier[row.index]) if row.index in self.earlier else row for row in rows]
 
 
 def _with_masks(row: Row, earlier: Row) -> Row:
     """The earlier row with masks; a mark that boxes may be missing stays, and what is said of masks follows it."""
-    marks = [CUT] if (earlier.error or "").startswith(CUT) else []
+    before, scores = split_off_scores(earlier.error)
+    marks = [CUT] if before.startswith(CUT) else []
     if row.status == "labeled":
-        return replace(earlier, detections=row.detections, error=_joined(*marks, row.error))
-    return replace(earlier, error=_joined(*marks, f"no masks: {row.error or row.status}"))
+        return replace(earlier, detections=row.detections, error=_joined(*marks, row.error, scores))
+    return replace(earlier, error=_joined(*marks, f"no masks: {row.error or row.status}", scores))
 
 
 def _joined(*reasons: str | None) -> str | None:
@@ -55,14 +62,16 @@ class Redo:
 
     Attributes:
         folders: of the run that the new one derives from, and of those that that one derives from.
-        keep_detections: they get something more (masks); nothing is detected.
+        keep_detections: they get something more (`adds`); nothing is detected.
         change: of a changed vocabulary: what becomes of the rows besides what is detected now.
+        adds: as of `Todo`.
     """
 
     folders: tuple[str, ...]
     statuses: tuple[str, ...]
     keep_detections: bool = False
     change: Change | None = None
+    adds: str = MASKS
 
     def of(self, unit: Unit, keep: Sequence[str] = ()) -> Todo:
         """What to do of a unit that was read again.
@@ -88,7 +97,7 @@ class Redo:
         if not self.keep_detections:
             return Todo(replace(unit, items=items), others)
         items = tuple(replace(item, found=earlier[item.index].detections) for item in items)
-        return Todo(replace(unit, items=items), others, earlier)
+        return Todo(replace(unit, items=items), others, earlier, adds=self.adds)
 
     def _uri(self, unit: Unit) -> str:
         relative = layout.unit_file(unit.shard_id, unit.unit)

@@ -308,6 +308,7 @@ def _worker_settings(
             "model_revision": (job.checkpoint and job.checkpoint.revision) or "",
             "prompts_fingerprint": job.plan.fingerprint,
             "segmenter_digest": job.segmenter.digest if job.segmenter else "",
+            **({"rescorer_digest": job.rescorer.digest} if job.rescorer else {}),
             **{f"version_{name}": version for name, version in package_versions().items()},
         },
         keep=config.input.keep,

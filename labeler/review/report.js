@@ -79,7 +79,7 @@ function showOverview() {
   const run = data.run;
   const planned = `${run.images_planned_exact ? '' : '≥ '}${count(run.images_planned)}`;
   byId('subtitle').textContent = `${run.model}${run.revision ? ` at ${run.revision.slice(0, 12)}` : ''} · ${run.uri} · created ${run.created}`;
-  byId('footer').textContent = `Run ${run.id}. Model ${data.fitted_on.model || 'not recorded'}, vocabulary ${data.fitted_on.vocabulary}. Scores below ${data.floor} were never stored.`;
+  byId('footer').textContent = `Run ${run.id}. Model ${data.fitted_on.model || 'not recorded'}, vocabulary ${data.fitted_on.vocabulary}. ${data.score === 'score' ? `Scores below ${data.floor} were never stored.` : `Scores are ${data.score}.`}`;
   const facts = [
     ['Run', run.complete ? 'complete' : 'incomplete'],
     ['Images', run.complete ? count(run.images) : `${count(run.images)} of ${planned}`],

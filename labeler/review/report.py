@@ -100,7 +100,7 @@ class _Images:
     """Turns picks into the page's images, until the room is spent."""
 
     def __init__(self, snapshot: Snapshot, truth: Truth | None) -> None:
-        self._progress, self._truth = snapshot.progress, truth
+        self._progress, self._truth, self._score = snapshot.progress, truth, snapshot.score
         self._reader = ImageReader(snapshot)
         self._prefixes = snapshot.prefixes
         self._max_pixels = int(snapshot.run.manifest.fingerprint_fields.get("detect.max_pixels") or MAX_PIXELS)
@@ -109,7 +109,7 @@ class _Images:
     def within(self, picks: Sequence[Pick], room_bytes: int) -> list[str]:
         """JSON of each image, in order; every image that fits, none after the first that does not."""
         tables = read_rows(self._progress, ((pick.unit, pick.row) for pick in picks))
-        rows = {place: table.to_pylist()[0] for place, table in tables.items()}
+        rows = {place: self._score.swap(table).to_pylist()[0] for place, table in tables.items()}
         chosen = [rows[pick.unit, pick.row] for pick in picks]
         described = [self._describe(pick, row) for pick, row in zip(picks, chosen, strict=True)]
         boxes = [{box[0]: box[3:] for box in one["boxes"] if box[0] in one["drawn"]} for one in described]
@@ -176,6 +176,7 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
     """All of the page's data but the images and the truth."""
     run, plan, progress = snapshot.run, snapshot.plan, snapshot.progress
     config, fields = run.manifest.config, run.manifest.fingerprint_fields
+    floor = config["detect"].get("score_floor", fields.get("detect.score_floor", 0.0))
     planned, exact = progress.images_known(plan)
     return {
         "run": {
@@ -194,9 +195,10 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
             "cap": config["detect"]["max_detections"],
             "at_cap": survey.at_cap,
         },
-        "fitted_on": fitted_on(run),
+        "fitted_on": fitted_on(run, snapshot.score),
+        "score": snapshot.score.name,
         "threshold_keys": KEYS,
-        "floor": config["detect"].get("score_floor", fields.get("detect.score_floor", 0.0)),
+        "floor": floor if snapshot.score.is_detectors else 0.0,
         "bands": list(BANDS),
         "statuses": [[status, count] for status, count in survey.statuses.items()],
         "reasons": survey.reasons,

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from labeler import storage
 from labeler.errors import Refused
+from labeler.labels.chosen_score import DETECTORS, ChosenScore
 from labeler.runs import layout
 from labeler.runs.manifest import Run
 from labeler.runs.plan import PlannedShard, file_name_prefix, generations, read_plan
@@ -19,11 +20,16 @@ from labeler.runs.rows import UnitKey, iterate_units, only_units, units_in_order
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What of a run is planned, and what of that is committed."""
+    """What of a run is planned, and what of that is committed.
+
+    Attributes:
+        score: that rows are read with, in the place of the detector's.
+    """
 
     run: Run
     plan: Sequence[PlannedShard]
     progress: Progress
+    score: ChosenScore = DETECTORS
 
     @cached_property
     def left(self) -> list[PlannedShard]:
@@ -57,7 +63,8 @@ class Snapshot:
 
     def units(self, columns: Sequence[str] | None = None) -> Iterator[tuple[UnitKey, pa.Table]]:
         """Each committed unit's rows, in key order; see `iterate_units`."""
-        return iterate_units(self.plan, self.progress, columns)
+        for unit, table in iterate_units(self.plan, self.progress, columns):
+            yield unit, self.score.swap(table)
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows alone."""

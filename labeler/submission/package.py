@@ -141,6 +141,7 @@ def require_reachable(config: Config, folder: Path, package: Package) -> None:
             )
     named = {"vocabulary": config.vocabulary, "model.name": config.model.name}
     named |= {"masks.model": config.masks.model if config.masks else None}
+    named |= {"rescore.model": config.rescore.model if config.rescore else None}
     for key, path in named.items():
         if not isinstance(path, str) or not _is_relative(path) or not (folder / path).exists():
             continue

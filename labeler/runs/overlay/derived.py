@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,8 +42,18 @@ def describe_unselected(run: Run, count: int) -> str:
     """One line that names those units and the command that redoes them."""
     statuses = ",".join(run.manifest.fingerprint_fields["redo"])
     uri = storage.redact(run.uri)
-    command = f"mask {uri}" if statuses == "labeled" else f"retry {uri} --status {statuses}"
+    command = f"{_adding(run)} {uri}" if statuses == "labeled" else f"retry {uri} --status {statuses}"
     return (
         f"{count:,} units with images of status {statuses} were labeled after {uri} was created, and are not redone in "
         f"it; redo them with: labeler {command} --output {uri}-2"
     )
+
+
+def _adding(run: Run) -> str:
+    """The command that gave the run's boxes what they have more than those of its parent."""
+
+    def second_scores(of: Run | None) -> dict[str, Any]:
+        fields = of.manifest.fingerprint_fields if of else {}
+        return {name: value for name, value in fields.items() if name.partition(".")[0] == "rescore"}
+
+    return "rescore" if second_scores(run) != second_scores(run.parent) else "mask"

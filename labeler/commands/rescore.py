@@ -1,0 +1,31 @@
+"""`labeler rescore`: a second score for the boxes of a run, as a derived run."""
+
+from __future__ import annotations
+
+import argparse
+
+from labeler import storage
+from labeler.commands.arguments import Verbs, add_log_format, print_result, require_run
+from labeler.commands.label import describe
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser(
+        "rescore", help="give a run's boxes a second score (CLIP, SigLIP, SigLIP 2) in a derived run that overlays it"
+    )
+    parser.add_argument("run_uri", metavar="RUN", help="the complete run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="rescore.model=..., rescore.margin=0.2")
+    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-rescored)")
+    add_log_format(parser)
+    parser.set_defaults(run=_rescore)
+
+
+def _rescore(arguments: argparse.Namespace) -> int:
+    from labeler.pipeline.derive import rescore
+
+    run = require_run(arguments.run_uri)
+    output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-rescored")
+    outcome = rescore(run, output, overrides=arguments.overrides)
+    nothing = f"no image of {storage.redact(run.uri)} has a box: nothing to do"
+    print_result(describe(outcome) if outcome else [nothing])
+    return 0
