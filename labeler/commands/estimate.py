@@ -42,11 +42,14 @@ def print_estimate(config: Config, *, images: int | None, price_per_hour: float 
     from labeler.pipeline.site import site_of
     from labeler.trial.counting import count_images
     from labeler.trial.estimate import describe_estimate, describe_plan, describe_skipped, time_sample
+    from labeler.trial.names import require_names
 
     job = resolve_job(config)
     config = job.config
     beside = Counter[str]()
     plan = plan_input(config, counts=beside)
+    if job.per_image is not None:
+        require_names(job, job.per_image, plan)
     for line in describe_plan(job, plan):
         print(line)
     for line in describe_skipped(config, plan, beside):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from labeler import storage
 from labeler.commands.arguments import Verbs, add_config, add_log_format, print_result
 from labeler.errors import Refused
+from labeler.labels.records import ALL_NAMES
 from labeler.shards import skipped
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def describe(outcome: Outcome) -> list[str]:
         lines.append(describe_to_forget(report.images_to_forget, outcome.run.uri))
     if report.skipped_files:
         lines.append(f"skipped, not images: {skipped.describe(report.skipped_files)}")
+    if asked_for_all := report.errors.get(ALL_NAMES):
+        lines.append(f"{asked_for_all:,} images were asked for all names: prompts.from knows none for them")
     if report.images_at_cap:
         lines.append(f"{report.images_at_cap:,} images reached detect.max_detections")
     return lines

@@ -162,7 +162,7 @@ class UnitLabeler:
                     rows.append(outcome)
                     continue
                 size = bytes_of(outcome.prepared, outcome.for_masks)
-                for batch in pool.add(outcome, getattr(outcome.prepared, "shape", None), size):
+                for batch in pool.add(outcome, _group_of(outcome.prepared), size):
                     rows += self._rows(forwards.begin(batch), work, drawing)
             for batch in pool.rest():
                 rows += self._rows(forwards.begin(batch), work, drawing)
@@ -206,10 +206,14 @@ class UnitLabeler:
             del image  # before its bytes are given back
         return ready, time.perf_counter() - start
 
-    def _ready(self, row: Row, image: images.Image, item: Item) -> _Ready:
+    def _ready(self, row: Row, image: images.Image, item: Item) -> _Ready | Row:
+        if item.asked == ():
+            return replace(row, status="empty")  # no name to look for
         for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
         full_size = () if image.full_size is None else (image.full_size,)
-        prepared = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
+        prepared: Any = self.detector.prepare(image.pixels, *full_size) if self.detector else item.found
+        if item.asked is not None:
+            prepared = replace(prepared, asked=item.asked)
         return _Ready(row, prepared, for_masks)
 
     def _decode(
@@ -265,6 +269,11 @@ class UnitLabeler:
         return row, time.perf_counter() - start
 
 
+def _group_of(prepared: Any) -> Any:
+    """Equal for images that can go to the detector together; a detector of the user's own may only have shapes."""
+    return getattr(prepared, "group", getattr(prepared, "shape", None))
+
+
 def _drawn(drawing: deque[Future[tuple[Row, float]]], waiting: int, work: UnitWork) -> list[Row]:
     """The oldest rows, so that at most so many go on waiting: the logits of an image's masks are up to 26 MB."""
     rows = []
@@ -290,6 +299,7 @@ def undetected_row(shard_id: str, item: Item, keep: Sequence[str]) -> Row:
         error=item.error,
         digest=None if item.data is None or item.error is not None else digest_of(item.data),
         kept={name: item.kept.get(name) for name in keep},
+        asked=item.asked,
     )
 
 

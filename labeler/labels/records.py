@@ -37,6 +37,8 @@ STATUSES = (
     "removed",  # reserved for deletion requests
 )
 
+# In `error` of a labeled row of a job with names per image.
+ALL_NAMES = "prompts.from knows no names for it: it was asked for all"
 LABELED = ("labeled", "empty")  # rows of images that a detector has seen
 
 LABELS = pa.schema(

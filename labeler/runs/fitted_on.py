@@ -11,6 +11,7 @@ from labeler.errors import Refused
 from labeler.labels.thresholds import Thresholds, read_thresholds
 from labeler.runs import Run
 
+_OF_SOME_RUNS = ("prompts.from", "prompts.from_score")  # without them each image was asked for all names
 # Another value of any of these gives the same object another score. Floor, cap and limits only decide what is stored.
 _FIELDS = (
     "model",
@@ -20,6 +21,7 @@ _FIELDS = (
     "model.options",
     "tokenizer",
     "prompts",
+    *_OF_SOME_RUNS,
     "vocabulary",
     "image_size",
     "resize_kernel",
@@ -45,9 +47,9 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str) -> N
     """
     ours = run.manifest.fingerprint_fields
     differing = [
-        f"{name}: the file has {section[name]}, the run {ours.get(name)}"
+        f"{name}: the file has {section.get(name)}, the run {ours.get(name)}"
         for name in _FIELDS
-        if name in section and section[name] != ours.get(name)
+        if (name in section or (name in _OF_SOME_RUNS and "prompts" in section)) and section.get(name) != ours.get(name)
     ]
     if differing:
         names = ", ".join(line.partition(":")[0] for line in differing)
