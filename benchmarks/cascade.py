@@ -3,10 +3,10 @@
     python -m benchmarks.cascade --owl OWL_CHECKPOINT --output benchmarks/results/cascade.json
 
 The dear detector is the shapes checkpoint, asked in chunks of 128 tokens for shapes and for names of nothing that fill
-the vocabulary up to 240 and 480. Cheap detectors are a small OWLv2 that was trained by itself (`benchmarks.owl_shapes`),
-on scenes of the eight names that it has learned, and the shapes checkpoint at half the image size, on scenes of all
-shapes. The floor is chosen on scenes of another seed than those that are measured: the highest at which 99% of the
-(image, name) pairs with objects are asked for, or the least.
+the vocabulary up to 240 and 480. One cheap detector is a small OWLv2 trained by itself (`benchmarks.owl_shapes`), on
+scenes of the eight names that it has learned; the other is the shapes checkpoint at half the image size, on scenes
+of all shapes. The floor is chosen on scenes of another seed than those that are measured: the highest at which 99% of
+the (image, name) pairs with objects are asked for, or the least.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""`labeler vocabulary`: list, show and check vocabularies."""
+"""`labeler vocabulary`: list, show, check and make vocabularies."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from labeler.commands import vocabulary_from
 from labeler.commands.arguments import Verbs
 from labeler.errors import Refused
 
@@ -12,10 +13,11 @@ _OF_A_VOCABULARY = ("synonyms", "model", "revision", "max_tokens")
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("vocabulary", help="list, show and check vocabularies")
+    parser = verbs.add_parser("vocabulary", help="list, show, check and make vocabularies")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the built-in vocabularies")
     listing.set_defaults(run=_vocabulary_list)
+    vocabulary_from.add(actions)
     for name, text, run in (
         ("show", "a vocabulary's categories", _vocabulary_show),
         ("check", "every problem of a vocabulary at once, and its prompt chunks", _vocabulary_check),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from labeler import storage
 from labeler.config import Config
 from labeler.errors import Refused
+from labeler.labeling.names.of_field import NamesOfField
 from labeler.labeling.names.of_run import NamesOfRun
 from labeler.labeling.names.per_image import NamesSource
 from labeler.prompts import Family, Narrower
@@ -29,7 +30,8 @@ def resolve_names_per_image(config: Config, family: Family, vocabulary: Vocabula
         return None
     _require_narrower(config, family)
     if source.run is None:
-        raise Refused("prompts.from: field is not there yet")
+        assert source.field is not None
+        return NamesOfField.of(source.field, vocabulary)
     if storage.absolute_uri(source.run) == storage.absolute_uri(config.output.uri):
         raise Refused(f"prompts.from: {storage.redact(source.run)} is the output itself; write into another folder")
     return NamesOfRun.find(source.run, config.prompts.from_score, vocabulary)
