@@ -1,6 +1,7 @@
 """What a cascade saves and costs: a cheap detector names what is there, a dear one looks for those names alone.
 
-    python -m benchmarks.cascade --owl OWL_CHECKPOINT --output benchmarks/results/cascade.json
+    python -m benchmarks.cascade --owl OWL_CHECKPOINT --output benchmarks/results/cascade-owl.json
+    python -m benchmarks.cascade --output benchmarks/results/cascade-half-size.json
 
 The dear detector is the shapes checkpoint, asked in chunks of 128 tokens for shapes and for names of nothing that fill
 the vocabulary up to 240 and 480. One cheap detector is a small OWLv2 trained by itself (`benchmarks.owl_shapes`), on
@@ -171,17 +172,17 @@ def measure(dear: Path, cheap: Path, names: int, count: int, tuning: int) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/shapes"), help="the dear detector")
-    parser.add_argument("--owl", type=Path, help="checkpoint of benchmarks.owl_shapes; without it only half the size")
+    parser.add_argument("--owl", type=Path, help="checkpoint of benchmarks.owl_shapes; without it, half the image size")
     parser.add_argument("--images", type=int, default=60, help="measured scenes")
     parser.add_argument("--tuning", type=int, default=40, help="scenes that the floor is chosen on")
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for cheap in filter(None, (arguments.owl, arguments.model)):
-        for names in (240, 480):
-            rows.append(measure(arguments.model, cheap, names, arguments.images, arguments.tuning))
-            print(json.dumps(rows[-1]), flush=True)
+    for names in (240, 480):
+        cheap = arguments.owl or arguments.model
+        rows.append(measure(arguments.model, cheap, names, arguments.images, arguments.tuning))
+        print(json.dumps(rows[-1]), flush=True)
     if arguments.output:
         result = {"machine": machine(), "images": arguments.images, "tuning": arguments.tuning, "rows": rows}
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")

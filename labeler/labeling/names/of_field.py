@@ -18,12 +18,13 @@ VERSION = 1  # raised when the same text would be asked for other names; in the 
 _ENDS = re.compile(r"[,;:.!?|/()\[\]{}\"\n\r\t]+")
 _WORD = re.compile(r"[\w']*\w")
 _BETWEEN = """
-a about above across after against all along also among an and another any are around as at away back be been before
-behind being below beside between both but by can close coming did do does doing down during each eating few five for
-four from front full getting going has have having he her him his holding in inside into is it its just large laying left lot
-looking lying many more most near next no not of off on one onto or other out over parked placed playing right riding
-several she showing side sitting small some standing such taken than that the their them there these they this those
-three through to top toward towards two under up upon very view walking was wearing were where which while who with without
+a about above across after against all along also among an and another any are around as at away back be been
+before behind being below beside between both but by can close coming did do does doing down during each eating few
+five for four from front full getting going has have having he her him his holding in inside into is it its just
+large laying left lot looking lying many more most near next no not of off on one onto or other out over parked
+placed playing right riding several she showing side sitting small some standing such taken than that the their
+them there these they this those three through to top toward towards two under up upon very view walking was
+wearing were where which while who with without
 """
 STOP_WORDS = frozenset(_BETWEEN.split())  # between names, where a caption is cut into phrases
 Words = tuple[str, ...]
