@@ -21,6 +21,8 @@ from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import plan_input, resolve_job
 from labeler.labels.records import ALL_NAMES
 from labeler.pipeline.session import new_run
+from labeler.prompts.grounding_dino import Prompts
+from labeler.prompts.grounding_dino.narrowed import narrow
 from labeler.runs import Run, read_snapshot
 from labeler.runs.create import create_run
 from labeler.runs.fitted_on import fitted_on, require_fitted_on
@@ -233,3 +235,46 @@ def test_thresholds_fitted_on_other_names_are_refused(tmp_path: Path) -> None:
                 with pytest.raises(Refused, match=r"fitted on another prompts\.from"):
                     require_fitted_on(fitted_on(fitted), run, source="t.yaml")
     require_fitted_on({}, named, source="by hand")
+
+
+def test_the_dry_run_says_the_passes_of_both_ways_and_the_recall_ceiling(
+    cascade: tuple[Path, Run, float], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, cheap, score = cascade
+    rows = rows_of(cheap)
+    names = [found_in(each, score) for each in rows if each["status"] == "labeled"]
+    categories = [{"id": 100 - n, "name": name} for n, name in enumerate(NAMES)]
+    pairs = [(0, 2), (0, 4), (1, 1), (5, 3), (5, 5)]  # (row, category id of the run)
+    truth = {
+        "images": [
+            {"id": n + 1, "file_name": f"{int(each['shard_id']):05d}.tar/{each['image_key']}"}
+            for n, each in enumerate(rows)
+        ],
+        "annotations": [
+            {"id": n, "image_id": place + 1, "category_id": 101 - id_, "bbox": [1, 1, 5, 5]}
+            for n, (place, id_) in enumerate([*pairs, pairs[0]], 1)
+        ],
+        "categories": categories,
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    config = config_of(folder, "dry", checkpoint, prompts={"from": cheap.uri, "from_score": score})
+    plan = resolve_job(config).plan
+    assert isinstance(plan, Prompts)
+    passes = [plan.passes if not ids else len(narrow(plan, ids).chunks) for ids in names if ids]
+    values = config.model_dump(mode="json")
+    values["vocabulary"] = NAMES
+    (tmp_path / "dear.yaml").write_text(json.dumps(values))
+    command = ["label", str(tmp_path / "dear.yaml"), "--dry-run", "--annotations", str(tmp_path / "truth.json")]
+    capsys.readouterr()
+    assert main([*command, "--time-images", "2"]) == 0
+    printed = capsys.readouterr().out
+    asked = sum(id_ in found_in(rows[place], score) for place, id_ in pairs)
+    assert f"{np.mean([len(ids) for ids in names]):.1f} of 6 an image on the mean" in printed
+    assert f"none in {names.count([])} of 5 images of run {cheap.manifest.run_id}" in printed
+    assert "1 images that it could not label are asked for all" in printed
+    assert f"{sum(passes) / 5:.2f} passes per image on the mean with its names, {plan.passes} with all" in printed
+    assert f"ceiling  {asked / 5:.3f}: of 5 (image, category) pairs with objects" in printed
+    assert "timed    " in printed
+    assert not (folder / "dry").exists()
+    assert main(command[:2] + command[3:]) == 2
+    assert "--annotations belongs to --dry-run" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, add_config, add_log_format, print_result
+from labeler.commands.estimate import add_annotations
 from labeler.errors import Refused
 from labeler.labels.records import ALL_NAMES
 from labeler.shards import skipped
@@ -29,6 +30,7 @@ def add(verbs: Verbs) -> None:
         metavar="N",
         help="dry run, profile: images to time here (dry run: 16 on a CPU, a unit on a GPU, 0 times none; profile: 4)",
     )
+    add_annotations(parser)
     parser.add_argument("--trace", metavar="FILE", help="profile: write a Chrome trace of one batch, too")
     parser.set_defaults(run=_label)
 
@@ -48,6 +50,8 @@ def _label(arguments: argparse.Namespace) -> int:
     from labeler.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
+    if arguments.annotations and not arguments.dry_run:
+        raise Refused("--annotations belongs to --dry-run")
     if arguments.trace and not arguments.profile:
         raise Refused("--trace belongs to --profile")
     limits = (arguments.stop_after_hours, arguments.max_cost)
@@ -96,7 +100,7 @@ def _dry_run(arguments: argparse.Namespace, config: Config) -> int:
     from labeler.commands.estimate import print_estimate
 
     images, price = arguments.time_images, arguments.price_per_hour
-    return print_estimate(config, images=images, price_per_hour=price)
+    return print_estimate(config, images=images, price_per_hour=price, annotations=arguments.annotations)
 
 
 def _profile(arguments: argparse.Namespace, config: Config) -> int:

@@ -16,7 +16,7 @@ from labeler.checkpoints.library import check_transformers
 from labeler.config import OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, redacted, rule_of
-from labeler.labeling.names.per_image import NamesSource
+from labeler.labeling.names.per_image import NamesSource, with_names
 from labeler.labeling.names.source import columns_of, resolve_names_per_image
 from labeler.labels.extensions import schema_fields
 from labeler.labels.records import schema
@@ -28,7 +28,7 @@ from labeler.prompts.vocabulary_for import load_vocabulary
 from labeler.runs.plan import PlannedShard
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing
-from labeler.shards import Shard, count_images, find_shards
+from labeler.shards import Item, Shard, count_images, find_shards
 from labeler.vocabulary import Vocabulary, refuse
 
 UNIT_S = 20.0  # a unit is to be done within the notice of a spot machine, 30 s
@@ -74,6 +74,10 @@ class Job:
     def unit_seconds(self) -> float:
         """About how long one worker labels a whole unit, on a GPU that is not among the fast ones."""
         return self.config.unit.images * self.plan.passes / PASSES_PER_S
+
+    def with_names(self, items: Sequence[Item]) -> tuple[Item, ...]:
+        """The images with what each is asked for; for a few, since what says the names is loaded for it."""
+        return with_names(self.per_image.load() if self.per_image else None, items)
 
     def as_planned(self, recorded: Mapping[str, Any]) -> Job:
         """The same with the units of a run that is there already; for a config that leaves their size open.
