@@ -13,7 +13,7 @@ from labeler.errors import Refused
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import masks_fields
 from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_masks, s3_rules
-from labeler.labels.extensions import schema_fields
+from labeler.labels.extensions import in_order, schema_fields
 from labeler.labels.records import STATUSES
 from labeler.labels.revised import Change
 from labeler.pipeline.redo import Redo
@@ -47,11 +47,13 @@ def open_derived(parent: Run, job: Job, redone: Sequence[str]) -> Opened:
 
     Args:
         job: its output is the derived run; comes back with a fingerprint that names the parent and `redone` statuses.
+            Optional columns in its fields (`columns`) come on top of the parent's.
 
     Raises:
         Refused: the run is incomplete, or the output holds something else.
     """
-    of_parent = {**schema_fields(parent.columns), "parent": parent.manifest.run_id, "redo": list(redone)}
+    columns = in_order({*parent.columns, *job.fields.get("columns", ())})
+    of_parent = {**schema_fields(columns), "parent": parent.manifest.run_id, "redo": list(redone)}
     job = replace(job, fields={**job.fields, **of_parent})
     below = read_snapshot(parent)
     if below.left:
