@@ -19,10 +19,9 @@ from labeler.errors import Refused
 from labeler.labeling.names.found import COLUMNS, FoundNames
 from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import plan_input, resolve_job
+from labeler.labels.detections import Detections
 from labeler.labels.records import ALL_NAMES
 from labeler.pipeline.session import new_run
-from labeler.prompts.grounding_dino import Prompts
-from labeler.prompts.grounding_dino.narrowed import narrow
 from labeler.runs import Run, read_snapshot
 from labeler.runs.create import create_run
 from labeler.runs.fitted_on import fitted_on, require_fitted_on
@@ -238,43 +237,37 @@ def test_thresholds_fitted_on_other_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_dry_run_says_the_passes_of_both_ways_and_the_recall_ceiling(
-    cascade: tuple[Path, Run, float], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, cheap, score = cascade
-    rows = rows_of(cheap)
-    names = [found_in(each, score) for each in rows if each["status"] == "labeled"]
-    categories = [{"id": 100 - n, "name": name} for n, name in enumerate(NAMES)]
-    pairs = [(0, 2), (0, 4), (1, 1), (5, 3), (5, 5)]  # (row, category id of the run)
+    write_tars(tmp_path / "in", shards=1, images=3)
+    (shard,) = find_shards([str(tmp_path / "in")])
+    here = [{"image_key": f"000_{n:04d}.png", "uri": shard.uri} for n in range(3)]
+    found = Detections.of([[0, 0, 9, 9], [1, 1, 8, 8]], [0.9, 0.5], [1, 6])
+    rows = [row_of(0, found, **here[0]), row_of(1, **here[1])]
+    rows.append(row_of(2, **here[2], status="decode_error", error="bad"))
+    names = [{"id": n, "name": name} for n, name in enumerate(NAMES, 1)]
+    cheap = write_run(tmp_path / "cheap", {(0, 0): rows}, shards=[shard], categories=names)
+    pairs = [(1, 50), (1, 51), (3, 51)]  # a cat that is found, a dog that is not, and one in the image without names
     truth = {
-        "images": [
-            {"id": n + 1, "file_name": f"{int(each['shard_id']):05d}.tar/{each['image_key']}"}
-            for n, each in enumerate(rows)
-        ],
+        "images": [{"id": n, "file_name": f"00000.tar/{each['image_key']}"} for n, each in enumerate(here, 1)],
         "annotations": [
-            {"id": n, "image_id": place + 1, "category_id": 101 - id_, "bbox": [1, 1, 5, 5]}
-            for n, (place, id_) in enumerate([*pairs, pairs[0]], 1)
+            {"id": n, "image_id": image, "category_id": category, "bbox": [1, 1, 5, 5]}
+            for n, (image, category) in enumerate([*pairs, pairs[0]], 1)
         ],
-        "categories": categories,
+        "categories": [{"id": 50, "name": "cat"}, {"id": 51, "name": "dog"}],
     }
     (tmp_path / "truth.json").write_text(json.dumps(truth))
-    config = config_of(folder, "dry", checkpoint, prompts={"from": cheap.uri, "from_score": score})
-    plan = resolve_job(config).plan
-    assert isinstance(plan, Prompts)
-    passes = [plan.passes if not ids else len(narrow(plan, ids).chunks) for ids in names if ids]
-    values = config.model_dump(mode="json")
-    values["vocabulary"] = NAMES
-    (tmp_path / "dear.yaml").write_text(json.dumps(values))
-    command = ["label", str(tmp_path / "dear.yaml"), "--dry-run", "--annotations", str(tmp_path / "truth.json")]
-    capsys.readouterr()
-    assert main([*command, "--time-images", "2"]) == 0
+    config = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), "vocabulary": NAMES}
+    config |= {"model": {"name": str(checkpoint), "device": "cpu"}}
+    config |= {"prompts": {"max_tokens": 12, "from": cheap.uri, "from_score": 0.4}}
+    (tmp_path / "dear.yaml").write_text(json.dumps(config))
+    command = ["label", str(tmp_path / "dear.yaml"), "--annotations", str(tmp_path / "truth.json")]
+    assert main([*command, "--dry-run", "--time-images", "0"]) == 0
     printed = capsys.readouterr().out
-    asked = sum(id_ in found_in(rows[place], score) for place, id_ in pairs)
-    assert f"{np.mean([len(ids) for ids in names]):.1f} of 6 an image on the mean" in printed
-    assert f"none in {names.count([])} of 5 images of run {cheap.manifest.run_id}" in printed
+    assert f"1.0 of 6 an image on the mean, none in 1 of 2 images of run {cheap.manifest.run_id}" in printed
     assert "1 images that it could not label are asked for all" in printed
-    assert f"{sum(passes) / 5:.2f} passes per image on the mean with its names, {plan.passes} with all" in printed
-    assert f"ceiling  {asked / 5:.3f}: of 5 (image, category) pairs with objects" in printed
-    assert "timed    " in printed
-    assert not (folder / "dry").exists()
-    assert main(command[:2] + command[3:]) == 2
+    assert "0.50 passes per image on the mean with its names, 2 with all" in printed
+    assert "ceiling  0.667: of 3 (image, category) pairs with objects" in printed
+    assert main(command) == 2
     assert "--annotations belongs to --dry-run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -133,6 +133,8 @@ class BatchedDetector:
         asked = self._detect.cuda_graphs
         if asked is False:
             return None, ""
+        if self._narrowed:
+            return None, "not used: images have prompts of their own"
         if self.device.type != "cuda" or not self.network.recordable:
             return None, "not used: they are for the fast engine on a GPU" if asked is True else ""
         with torch.inference_mode():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -100,7 +100,8 @@ def _ceiling(job: Job, source: NamesOfRun, annotations: str) -> str:
             labeled = status in LABELED
             image = -1 if positions is None else int(positions[row])
             if image >= 0:
-                ids = names.of_image(place) if labeled else categories.position_of  # what is not known is asked for
+                # What is not known is asked for.
+                ids: Collection[int] = names.of_image(place) if labeled else categories.position_of
                 asked |= {(image, categories.position_of[id_]) for id_ in ids if id_ in categories.position_of}
             place += labeled
     mine = set(categories.position_of.values())
