@@ -129,8 +129,27 @@ class ModelConfig(Section):
     s3: S3Config = S3Config()  # for a checkpoint on s3://
 
 
+class NamesConfig(Section):
+    """Where the names come from that each image is asked for."""
+
+    run: str | None = None  # a run folder: the categories that it found in the image
+    field: str | None = None  # a sidecar or column with tags or a caption, named as in `input.keep`
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.run is None) == (self.field is None):
+            raise ValueError("name one source: a run, or {field: ...} for a sidecar or column")
+        return self
+
+
+def _as_run(value: object) -> object:
+    return {"run": value} if isinstance(value, str) else value
+
+
 class PromptsConfig(Section):
     """How the vocabulary becomes prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     # mmdet: 40 names per chunk in their order; glip: the same, but every word sees all others; sentence: one phrase per
     # pass.
@@ -139,6 +158,16 @@ class PromptsConfig(Section):
     max_categories: Annotated[int | None, OF_FAMILY] = Field(None, gt=0)
     # "a photo of a {}", ...: a name's embedding is the mean over them. None: those of the published protocol.
     templates: Annotated[tuple[str, ...] | None, OF_FAMILY] = None
+    # Ask each image for some of the names alone. None: for all.
+    source: Annotated[NamesConfig | None, BeforeValidator(_as_run)] = Field(None, alias="from")
+    # A category of the other run counts as found in an image from this score on. None: with any box that it stored.
+    from_score: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _score_of_a_run(self) -> Self:
+        if self.from_score is not None and (self.source is None or self.source.run is None):
+            raise ValueError("from_score is about the boxes of another run: set prompts.from to that run, too")
+        return self
 
 
 class ImageSize(Section):
@@ -305,6 +334,12 @@ class Config(Section):
     def inventory_uris(self) -> tuple[str, ...]:
         inventory = self.input.inventory
         return (inventory,) if isinstance(inventory, str) else inventory or ()
+
+    @property
+    def read_keep(self) -> tuple[str, ...]:
+        """Sidecars and columns that are read with the images: those to keep, and the one that names come from."""
+        field = self.prompts.source and self.prompts.source.field
+        return self.input.keep if not field or field in self.input.keep else (*self.input.keep, field)
 
     @property
     def model_name(self) -> str:

@@ -109,5 +109,5 @@ def _near_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
         if inner is None:
             return ""
         model = inner
-    known = list(model.model_fields)
+    known = [field.alias or name for name, field in model.model_fields.items()]
     return did_you_mean(str(location[-1]), known) or f"; known here: {', '.join(known)}"

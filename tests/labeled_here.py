@@ -74,9 +74,16 @@ def rescore_here(parent: Run, output: str, *overrides: str, units: int | None = 
 def work(run: Run, job: Job, *, redo: Redo | None = None, units: int | None = None) -> Run:
     """Label what is left of a run, or the next so many units."""
     snapshot, unit = read_snapshot(run), job.config.unit
-    read = ReadSettings(run.root.uri, unit.images, unit.max_bytes, unit.max_image_bytes, run.keep, None)
+    read = ReadSettings(run.root.uri, unit.images, unit.max_bytes, unit.max_image_bytes, job.config.read_keep, None)
     settings = WorkerSettings(
-        run.uri, labeler_recipe(job), {}, run.keep, job.config.detect.max_detections, columns=run.columns, redo=redo
+        run.uri,
+        labeler_recipe(job),
+        {},
+        run.keep,
+        job.config.detect.max_detections,
+        columns=run.columns,
+        names=job.per_image.load() if job.per_image else None,
+        redo=redo,
     )
     labeler, done = settings.labeler(), 0
     for planned in snapshot.left:

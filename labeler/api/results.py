@@ -28,6 +28,8 @@ class ExportOptions(TypedDict, total=False):
     partial: bool
     threshold: float
     thresholds: str | PathLike[str]
+    score: Literal["score", "score2", "fused"]
+    fusion: str | PathLike[str]
     score_below: float
     suppress: float | Literal["off"]
     categories: Sequence[str]

@@ -86,8 +86,13 @@ def _lines(found: Comparison, vocabulary: Vocabulary) -> list[str]:
     rows = [("all categories", found.total), *((vocabulary.by_id[id_].name, counts) for *_, id_, counts in ordered)]
     head = f"{'':24}{'agreement':>10}{'A':>9}{'B':>9}{'moved':>8}{'renamed':>8}{'lost':>8}{'added':>8}"
     more = [f"... and {len(rows) - 1 - _LINES:,} categories more"] if len(rows) - 1 > _LINES else []
-    facts = f"{found.images:,} images compared, {found.identical:,} of them identical"
-    return [facts, head, *(_line(*row) for row in rows[: _LINES + 1]), *more]
+    facts = [f"{found.images:,} images compared, {found.identical:,} of them identical"]
+    if any(not_asked := found.facts["not_asked"]):
+        facts.append(
+            f"left out: {not_asked[0]:,} boxes of A and {not_asked[1]:,} of B with names that the other run was not "
+            "asked for in their images"
+        )
+    return [*facts, head, *(_line(*row) for row in rows[: _LINES + 1]), *more]
 
 
 def _line(name: str, counts: Counts) -> str:

@@ -20,21 +20,32 @@ def add(verbs: Verbs) -> None:
         "--images", type=int, metavar="N", help="images to time (default 16 on a CPU, a unit on a GPU; 0 times none)"
     )
     parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="price of one worker's hour")
+    add_annotations(parser)
     parser.set_defaults(run=_estimate)
+
+
+def add_annotations(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--annotations", metavar="URI", help="COCO or LVIS json: with prompts.from=RUN, the recall ceiling of its names"
+    )
 
 
 def _estimate(arguments: argparse.Namespace) -> int:
     from labeler.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
-    return print_estimate(config, images=arguments.images, price_per_hour=arguments.price_per_hour)
+    price, annotations = arguments.price_per_hour, arguments.annotations
+    return print_estimate(config, images=arguments.images, price_per_hour=price, annotations=annotations)
 
 
-def print_estimate(config: Config, *, images: int | None, price_per_hour: float | None) -> int:
+def print_estimate(
+    config: Config, *, images: int | None, price_per_hour: float | None, annotations: str | None = None
+) -> int:
     """Print what a run of `config` would take.
 
     Args:
         images: to time; None for a number that fills batches, 0 for none.
+        annotations: ground truth, for the recall ceiling of names per image.
     """
     if images is not None and images < 0:
         raise Refused(f"{images} images cannot be timed; give a number from 0 on")
@@ -42,13 +53,21 @@ def print_estimate(config: Config, *, images: int | None, price_per_hour: float 
     from labeler.pipeline.site import site_of
     from labeler.trial.counting import count_images
     from labeler.trial.estimate import describe_estimate, describe_plan, describe_skipped, time_sample
+    from labeler.trial.names import require_names
+    from labeler.trial.names_cost import describe_names
     from labeler.trial.tiles import describe_tiles
 
     job = resolve_job(config)
     config = job.config
     beside = Counter[str]()
     plan = plan_input(config, counts=beside)
-    for line in describe_plan(job, plan):
+    about_names: list[str] = []
+    if job.per_image is not None:
+        require_names(job, job.per_image, plan)
+        about_names += describe_names(job, job.per_image, plan, annotations)
+    elif annotations:
+        raise Refused("--annotations is about prompts.from: without it every image is asked for all names")
+    for line in (*describe_plan(job, plan), *about_names):
         print(line)
     for line in describe_tiles(job, plan):
         print(line)

@@ -51,6 +51,12 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--partial", action="store_true", help="an unfinished run; leave out images and categories it has not"
     )
+    parser.add_argument(
+        "--not-asked",
+        choices=["left-out", "missed"],
+        default="left-out",
+        help="objects of names that prompts.from did not ask their image for (default left-out)",
+    )
     parser.add_argument("--output", metavar="URI", help="JSON to write (default RUN/evaluation.json)")
     parser.add_argument("--force", action="store_true", help="replace a file that is not an evaluation")
     parser.set_defaults(run=_evaluate)
@@ -70,8 +76,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise Refused("--suppress goes with --thresholds: AP is of all boxes")
     if arguments.run_uri.lower().endswith(".json"):
         of_runs = arguments.partial or arguments.categories_by_name or arguments.fixed_ap or arguments.thresholds
-        if of_runs or arguments.iou != "auto" or arguments.score != "score" or arguments.fusion:
-            options = "--partial, --categories-by-name, --fixed-ap, --thresholds, --score, --fusion and --iou"
+        others = arguments.score != "score" or arguments.fusion or arguments.not_asked != "left-out"
+        if of_runs or arguments.iou != "auto" or others:
+            options = "--partial, --categories-by-name, --fixed-ap, --thresholds, --score, --fusion, --not-asked, --iou"
             raise Refused(f"{options} are for runs, not for a results file")
         target = arguments.output
         replaced = _replaced(target, force=arguments.force)
@@ -92,6 +99,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             thresholds=arguments.thresholds,
             suppress_iou=read_suppress(arguments.suppress or str(SUPPRESS_IOU)),
             score=read_score(arguments, require_run(run_uri)),
+            not_asked_missed=arguments.not_asked == "missed",
         )
     lines = evaluation.lines()
     if target:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, add_config, add_log_format, print_result
+from labeler.commands.estimate import add_annotations
 from labeler.errors import Refused
+from labeler.labels.records import ALL_NAMES
 from labeler.shards import skipped
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def add(verbs: Verbs) -> None:
         metavar="N",
         help="dry run, profile: images to time here (dry run: 16 on a CPU, a unit on a GPU, 0 times none; profile: 4)",
     )
+    add_annotations(parser)
     parser.add_argument("--trace", metavar="FILE", help="profile: write a Chrome trace of one batch, too")
     parser.set_defaults(run=_label)
 
@@ -47,6 +50,8 @@ def _label(arguments: argparse.Namespace) -> int:
     from labeler.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
+    if arguments.annotations and not arguments.dry_run:
+        raise Refused("--annotations belongs to --dry-run")
     if arguments.trace and not arguments.profile:
         raise Refused("--trace belongs to --profile")
     limits = (arguments.stop_after_hours, arguments.max_cost)
@@ -77,6 +82,8 @@ def describe(outcome: Outcome) -> list[str]:
         lines.append(describe_to_forget(report.images_to_forget, outcome.run.uri))
     if report.skipped_files:
         lines.append(f"skipped, not images: {skipped.describe(report.skipped_files)}")
+    if asked_for_all := report.errors.get(ALL_NAMES):
+        lines.append(f"{asked_for_all:,} images were asked for all names: prompts.from knows none for them")
     if report.images_at_cap:
         lines.append(f"{report.images_at_cap:,} images reached detect.max_detections")
     return lines
@@ -93,7 +100,7 @@ def _dry_run(arguments: argparse.Namespace, config: Config) -> int:
     from labeler.commands.estimate import print_estimate
 
     images, price = arguments.time_images, arguments.price_per_hour
-    return print_estimate(config, images=images, price_per_hour=price)
+    return print_estimate(config, images=images, price_per_hour=price, annotations=arguments.annotations)
 
 
 def _profile(arguments: argparse.Namespace, config: Config) -> int:

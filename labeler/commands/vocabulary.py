@@ -1,10 +1,10 @@
-"""`labeler vocabulary`: list, show, check and try vocabularies."""
+"""`labeler vocabulary`: list, show, check, try and make vocabularies."""
 
 from __future__ import annotations
 
 import argparse
 
-from labeler.commands import vocabulary_try
+from labeler.commands import vocabulary_from, vocabulary_try
 from labeler.commands.arguments import Verbs, is_config
 from labeler.errors import Refused
 
@@ -12,10 +12,11 @@ _OF_A_VOCABULARY = ("synonyms", "model", "revision", "max_tokens")
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("vocabulary", help="list, show, check and try vocabularies")
+    parser = verbs.add_parser("vocabulary", help="list, show, check, try and make vocabularies")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the built-in vocabularies")
     listing.set_defaults(run=_vocabulary_list)
+    vocabulary_from.add(actions)
     for name, text, run in (
         ("show", "a vocabulary's categories", _vocabulary_show),
         ("check", "every problem of a vocabulary at once, and its prompt chunks", _vocabulary_check),

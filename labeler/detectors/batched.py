@@ -7,7 +7,7 @@ out halves the batch, and what is not finite is run again alone in float32. What
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,7 @@ from labeler.detectors.graph_trial import choose_graphs
 from labeler.detectors.graphs import GraphRecorder, Recorded
 from labeler.detectors.host_copy import HostCopy
 from labeler.detectors.loading import choose_device, choose_half, load_model
+from labeler.detectors.narrowed import NarrowedPasses
 from labeler.detectors.network import Network, Setup, make_network
 from labeler.detectors.passes import Passes
 from labeler.detectors.preprocess import DetectError, Prepared, Preprocessing
@@ -66,12 +67,14 @@ class BatchedDetector:
         detect: DetectConfig,
         threads: int | None = None,
         only: Sequence[int] | None = None,
+        names_per_image: bool = False,
     ) -> None:
         """Load the model and encode the vocabulary, once.
 
         Args:
             plan: of the checkpoint's family.
             only: the passes of the plan that are run; None for all.
+            names_per_image: images may be `asked` for some names alone.
             model: its device, dtype and engine count here.
             threads: torch's threads on a CPU; None leaves them.
 
@@ -96,17 +99,14 @@ class BatchedDetector:
             text = network.encode_text()
             self.engine_check = network.start(text)
         most = max(network.candidates, detect.max_detections) if detect.max_detections else 0
-        scorer = Scorer(plan, self.device, assignment=detect.assignment, candidates=most, boxes=network.boxes)
-        pairs = min(detect.pairs_per_batch or 1, MOST_PAIRS)
-        self._passes: Passes[Any, Any] = Passes(
-            network,
-            text,
-            scorer,
-            setup.rule,
-            passes=plan.passes,
-            only=only,
-            pairs_per_batch=pairs,
-        )
+
+        def passes_of(plan: PromptPlan, text: Any, only: Sequence[int] | None = None) -> Passes[Any, Any]:
+            scorer = Scorer(plan, self.device, assignment=detect.assignment, candidates=most, boxes=network.boxes)
+            return Passes(network, text, scorer, setup.rule, passes=plan.passes, only=only)
+
+        self._passes = passes_of(plan, text, only)
+        self._passes.pairs_per_batch = min(detect.pairs_per_batch or 1, MOST_PAIRS)
+        self._narrowed = NarrowedPasses(checkpoint.family, network, plan, passes_of) if names_per_image else None
         self._memory, self.memory_halvings, self._pairs = "", 0, ""
         clock = seconds_on(self.device)
         until = clock() + TRIALS_S
@@ -136,6 +136,8 @@ class BatchedDetector:
         asked = self._detect.cuda_graphs
         if asked is False:
             return None, ""
+        if self._narrowed:
+            return None, "not used: images have prompts of their own"
         if self.device.type != "cuda" or not self.network.recordable:
             return None, "not used: they are for the fast engine on a GPU" if asked is True else ""
         with torch.inference_mode():
@@ -228,8 +230,8 @@ class BatchedDetector:
     def detect_prepared(self, batch: Sequence[Prepared]) -> list[Detections | DetectError]:
         """Detections of prepared images of any sizes, in their order; an image that fails has its DetectError.
 
-        Images of one resized shape may share a forward. None is padded, because that changes its detections, but for
-        those with a side too short for the backbone.
+        Images of one resized shape, asked for the same names, may share a forward. None is padded, because that
+        changes its detections, but for those with a side too short for the backbone.
         """
         results: dict[int, Detections | DetectError] = {}
         for places, found in list(self.begin(batch)):  # all are under way before the first is waited for
@@ -242,13 +244,13 @@ class BatchedDetector:
         On a GPU a forward is only under way when it is given, so the next one may be begun before it is waited for.
         """
         self._take_threads()
-        groups: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[Hashable, list[int]] = {}
         for place, image in enumerate(batch):
-            groups.setdefault(image.shape, []).append(place)
+            groups.setdefault(image.group, []).append(place)
         for places in groups.values():
             while places:
                 most = most_images(*batch[places[0]].shape[:2])
-                together = places[: min(self.images_per_forward, most)]
+                together = places[: min(self.room_for(batch[places[0]]), most)]
                 try:
                     started = self._start([batch[place] for place in together])
                 except torch.OutOfMemoryError:
@@ -262,8 +264,23 @@ class BatchedDetector:
 
     @property
     def images_per_forward(self) -> int:
-        """How many images of one shape share a forward, each with all of its passes."""
-        return max(1, self.pairs_per_batch // self.passes)
+        """How many images of one shape share a forward, each with all of its passes; one where names are its own."""
+        return max(1, self.pairs_per_batch // (1 if self._narrowed else self.passes))
+
+    def room_for(self, prepared: Prepared) -> int:
+        """How many images like this one share a forward."""
+        return max(1, self.pairs_per_batch // self.passes_of(prepared))
+
+    def passes_of(self, prepared: Prepared) -> int:
+        """Forward passes of an image."""
+        return self._narrowed.count(prepared.asked) if self._narrowed and prepared.asked is not None else self.passes
+
+    def _passes_for(self, image: Prepared) -> Passes[Any, Any]:
+        if not self._narrowed or image.asked is None:
+            return self._passes
+        passes = self._narrowed(image.asked)
+        passes.pairs_per_batch = self.pairs_per_batch
+        return passes
 
     @property
     def passes(self) -> int:
@@ -288,20 +305,23 @@ class BatchedDetector:
     def _start(self, images: Sequence[Prepared], *, replay: bool = True) -> Results:
         """Images of one shape through the backbone together, then through all passes."""
         with self._here():
-            pixels = self._passes.upload(images)
-            replay = replay and not self._passes.pads(pixels)
-            rows = (self._recorded if replay and self._recorded else self._passes)(pixels)
+            passes = self._passes_for(images[0])
+            pixels = passes.upload(images)
+            replay = replay and passes is self._passes and not passes.pads(pixels)
+            rows = (self._recorded if replay and self._recorded else passes)(pixels)
             if rows is not None:
-                return partial(self._results, images, HostCopy(rows))
+                return partial(self._results, passes, images, HostCopy(rows))
             height, width = images[0].shape[:2]
-            queries, positions = self.network.candidates, self.network.positions(self._passes.encode(pixels))
+            queries, positions = self.network.candidates, self.network.positions(passes.encode(pixels))
             reason = f"too narrow: at {width} x {height} it has {positions} positions, and the model asks for {queries}"
             return lambda: [DetectError(reason) for _ in images]
 
     @torch.inference_mode()
-    def _results(self, images: Sequence[Prepared], copy: HostCopy) -> list[Detections | DetectError]:
+    def _results(
+        self, passes: Passes[Any, Any], images: Sequence[Prepared], copy: HostCopy
+    ) -> list[Detections | DetectError]:
         """Waits for a forward, and makes its images' detections of it."""
-        found = [self._finish(image, rows) for image, rows in zip(images, copy.numpy(), strict=True)]
+        found = [self._finish(passes, image, rows) for image, rows in zip(images, copy.numpy(), strict=True)]
         if len(found) == 1 and self.network.half is None:
             return found
         return [
@@ -324,14 +344,16 @@ class BatchedDetector:
         finally:
             self.network.half, self.pairs_per_batch = half, pairs
 
-    def _finish(self, image: Prepared, rows: npt.NDArray[np.float32]) -> Detections | DetectError:
+    def _finish(
+        self, passes: Passes[Any, Any], image: Prepared, rows: npt.NDArray[np.float32]
+    ) -> Detections | DetectError:
         if not np.isfinite(rows).all():
             return DetectError("the model's scores or boxes are not finite")
         height, width = image.height, image.width
         frame = self.preprocessing.rule.frame(height, width)
         found = [
-            self._passes.score.detections(part, number, floor=self._floor, height=height, width=width, frame=frame)
-            for number, part in zip(self._passes.numbers, rows, strict=True)
+            passes.score.detections(part, number, floor=self._floor, height=height, width=width, frame=frame)
+            for number, part in zip(passes.numbers, rows, strict=True)
         ]
         return self.merge_views(found) if image.view is None else in_image(Detections.concat(found), image.view)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, cast
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -143,6 +143,14 @@ class Network(Protocol[Image, Text]):
 
     def instrumented(self, ranges: Ranges) -> AbstractContextManager[None]:
         """Its parts are ranges meanwhile: `BACKBONE`, and `pass_parts`."""
+
+
+@runtime_checkable
+class NarrowNetwork(Protocol):
+    """A network that can be asked for some of its plan's categories alone."""
+
+    def encode_names(self, plan: PromptPlan) -> Any:
+        """The text of a plan that `Narrower.narrow` made of its own, as `encode_text` makes that of the whole."""
 
 
 class ModelNetwork(ABC):

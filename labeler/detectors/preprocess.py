@@ -5,6 +5,7 @@ Only resizing happens here. The pixels stay uint8 (a quarter of the bytes of flo
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,7 @@ class Prepared:
         height, width: the size of the upright image it was made from, in pixels; boxes come back in this frame.
         canvas: (height, width) that it will have on the device, where that is not the size of `pixels`.
         view: what it is of a larger image; None where it is an image of its own.
+        asked: ids of the categories that are looked for in it, ascending; None for all.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -40,11 +42,17 @@ class Prepared:
     width: int
     canvas: tuple[int, int] | None = None
     view: View | None = None
+    asked: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Images of one shape can share a forward."""
+        """Of the detector's input."""
         return self.pixels.shape if self.canvas is None else (*self.canvas, 3)
+
+    @property
+    def group(self) -> Hashable:
+        """Equal for images that can share a forward: those of one shape that are asked for the same names."""
+        return self.shape if self.asked is None else (self.shape, self.asked)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,12 @@ class UserDetector:
     passes = 1
     memory_halvings = 0
 
+    def passes_of(self, prepared: Any) -> int:
+        return self.passes
+
+    def room_for(self, prepared: Any) -> int:
+        return self.images_per_forward
+
     def __init__(
         self,
         checkpoint: DetectorCheckpoint,

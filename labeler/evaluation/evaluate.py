@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from labeler import storage
 from labeler.errors import Refused
+from labeler.evaluation.asked import describe_not_asked, find_not_asked
 from labeler.evaluation.average_precision import LVIS, LVIS_FIXED
 from labeler.evaluation.collector import Collector, RulesChoice, choose_rules, why_not_fixed
 from labeler.evaluation.detection_table import DetectionTable
@@ -46,6 +47,7 @@ def evaluate_run(
     thresholds: str | None = None,
     suppress_iou: float | None = None,
     score: ChosenScore | None = None,
+    not_asked_missed: bool = False,
 ) -> Evaluation:
     """Judge a run's stored detections by ground truth; nothing is written.
 
@@ -68,6 +70,8 @@ def evaluate_run(
         suppress_iou: with `thresholds`: precision, recall and F1 are those of what an export that suppresses across
             categories would keep; AP, which looks at all categories by themselves, is not changed.
         score: of each box that counts; None: that of the snapshot, which is the detector's unless it says otherwise.
+        not_asked_missed: objects whose category was not asked for in their image count as missed; else they are left
+            out, because the run says nothing about them.
 
     Raises:
         Refused: not a run, an unfinished one, other images or categories, thresholds of another model or vocabulary,
@@ -90,6 +94,10 @@ def evaluate_run(
     images = match_images(snapshot, whole)
     _require_all_images(run, whole, images, partial=partial)
     part = Aligned.of(whole, images, categories)
+    unasked = find_not_asked(snapshot, part)
+    about_asked = None if unasked is None else describe_not_asked(part, unasked, missed=not_asked_missed)
+    if unasked is not None and not not_asked_missed:
+        part = replace(part, truth=part.truth.only_objects(~unasked))
     collector = Collector(part.truth, chosen, fixed=chosen is LVIS and not why_not, masks=with_masks)
     kept = Collector(part.truth, chosen, fixed=False, masks=with_masks)
     if thresholds is None:
@@ -112,6 +120,8 @@ def evaluate_run(
     protocol["suppress_iou"] = suppress_iou
     if not snapshot.score.is_detectors:
         protocol["score"] = snapshot.score.name
+    if about_asked is not None:
+        protocol["not_asked"] = about_asked
     kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)
     return Evaluation(
         protocol,

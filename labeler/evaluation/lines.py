@@ -53,6 +53,7 @@ def _protocol(protocol: Mapping[str, Any]) -> list[str]:
     )
     lines += _images(protocol["images"]) if "images" in protocol else []
     lines += _left_out(protocol["categories"]) if "categories" in protocol else []
+    lines += _not_asked(protocol["not_asked"]) if "not_asked" in protocol else []
     lines += [f"rules       {note}" for note in protocol["notes"]]
     versions = ", ".join(f"{name} {version}" for name, version in protocol["versions"].items())
     return [*lines, f"versions    {versions}"]
@@ -101,6 +102,16 @@ def _left_out(categories: Mapping[str, Any]) -> list[str]:
             f"left out ({_some(categories['not_annotated'])})"
         )
     return lines
+
+
+def _not_asked(counts: Mapping[str, Any]) -> list[str]:
+    share = counts["pairs"] / counts["of_pairs"] if counts["of_pairs"] else 0.0
+    what = "they count as missed" if counts["counted_as_missed"] else "left out; --not-asked missed counts them"
+    return [
+        f"not asked   {counts['objects']:,} of {counts['of_objects']:,} objects are of names that their image was not "
+        f"asked for: {what}",
+        f"ceiling     {1 - share:.3f} of the (image, category) pairs with objects were asked for",
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

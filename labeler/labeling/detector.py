@@ -31,13 +31,21 @@ class Detector(Protocol):
 
     @property
     def images_per_forward(self) -> int:
-        """How many images are worth putting together; prepared ones with a `shape` only with those of the same."""
+        """How many images are worth putting together; prepared ones with a `group` only with those of the same."""
         return 1
 
     @property
     def passes(self) -> int:
         """Forward passes per image, or per view of a tiled one."""
         return 1
+
+    def passes_of(self, prepared: Any) -> int:
+        """Forward passes of a prepared image, which may be asked for some names alone."""
+        return self.passes
+
+    def room_for(self, prepared: Any) -> int:
+        """How many images like a prepared one can share a forward."""
+        return self.images_per_forward
 
     @property
     def memory_halvings(self) -> int:

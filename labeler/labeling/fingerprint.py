@@ -26,6 +26,7 @@ RESCORE_VERSION = 1
 TILING_VERSION = 1
 RESIZE_KERNELS = {"pillow": "pillow-bilinear", "torch": "torch-uint8-bilinear"}
 DEVICE_KERNEL = "torch-gaussian-linear"
+_NAMES = ("from", "from_score")  # options that a run without them does not record
 _VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pillow")
 
 
@@ -136,6 +137,11 @@ def public_config(config: Config) -> dict[str, Any]:
     if config.inventory_uris:
         values["input"]["inventory"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.inventory_uris]
     values["output"]["uri"] = storage.redact(storage.absolute_uri(config.output.uri))
+    values["prompts"] = {
+        name: value for name, value in values["prompts"].items() if value is not None or name not in _NAMES
+    }
+    if config.prompts.source and config.prompts.source.run:
+        values["prompts"]["from"]["run"] = storage.redact(storage.absolute_uri(config.prompts.source.run))
     return values
 
 

@@ -65,7 +65,7 @@ class Forwards:
         start = time.perf_counter()
         for places, results in begun:
             self.seconds += time.perf_counter() - start
-            self._count(len(places))
+            self._count([prepared[place] for place in places])
             yield from self.rest()
             self._under_way = [batch[place] for place in places], results
             start = time.perf_counter()
@@ -73,14 +73,14 @@ class Forwards:
         if self._detector:  # others wait for the lock, so these halvings are of this unit
             self.work.memory_halvings += self._detector.memory_halvings - halvings
 
-    def _count(self, images: int) -> None:
+    def _count(self, images: Sequence[Any]) -> None:
         if self._detector is None:
             return
-        room = self._detector.images_per_forward
+        room, count = self._detector.room_for(images[0]), len(images)
         self.work.forwards += 1
-        self.work.filled += images
-        self.work.places += max(images, room if self._most is None else min(room, self._most))
-        self.work.passes += images * self._detector.passes
+        self.work.filled += count
+        self.work.places += max(count, room if self._most is None else min(room, self._most))
+        self.work.passes += count * self._detector.passes_of(images[0])
 
     def rest(self) -> Iterator[tuple[Any, Any]]:
         """Each image of what is still under way, with its result."""

@@ -42,6 +42,7 @@ class DetectorRecipe:
         digest: that the checkpoint has to have there, too.
         place: what the model runs on, and how.
         only: as of `Job`.
+        names_per_image: as of `BatchedDetector`.
     """
 
     family: Family
@@ -54,6 +55,7 @@ class DetectorRecipe:
     threads: int | None = None
     s3: storage.S3Rules = storage.NO_S3_RULES
     only: tuple[int, ...] | None = None
+    names_per_image: bool = False
 
     def find(self) -> DetectorCheckpoint:
         """The checkpoint as it is found here. Refused where it is not, or is another."""
@@ -67,7 +69,13 @@ class DetectorRecipe:
 
         checkpoint = self.find()
         return BatchedDetector(
-            checkpoint, self.plan, model=self.place, detect=self.detect, threads=self.threads, only=self.only
+            checkpoint,
+            self.plan,
+            model=self.place,
+            detect=self.detect,
+            threads=self.threads,
+            only=self.only,
+            names_per_image=self.names_per_image,
         )
 
 
@@ -227,7 +235,8 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe |
         "s3": s3_rules(config, job.own),
     }
     if checkpoint.module is None:
-        return DetectorRecipe(family=checkpoint.family, plan=job.plan, only=job.only, **settings)
+        settings |= {"only": job.only, "names_per_image": job.per_image is not None}
+        return DetectorRecipe(family=checkpoint.family, plan=job.plan, **settings)
     prompts = as_stored(job.plan.to_json())
     return ModuleRecipe(module=checkpoint.module, prompts=prompts, vocabulary=job.vocabulary, **settings)
 

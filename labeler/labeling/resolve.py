@@ -16,7 +16,10 @@ from labeler.checkpoints.library import check_transformers
 from labeler.config import MOST_PAIRS, OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import fingerprint_fields, masks_fields, redacted, rule_of
-from labeler.labels.records import LABELS
+from labeler.labeling.names.per_image import NamesSource, with_names
+from labeler.labeling.names.source import columns_of, resolve_names_per_image
+from labeler.labels.extensions import schema_fields
+from labeler.labels.records import schema
 from labeler.prompts import ImageRule, ModuleFamily, PromptPlan, Reviser, UserModule, refused_crops
 from labeler.prompts.family import Planner
 from labeler.prompts.sam3.family import Sam3Family
@@ -29,7 +32,7 @@ from labeler.rescorers.texts import BACKGROUND, TEMPLATES, Texts, make_texts
 from labeler.runs.plan import PlannedShard
 from labeler.segmenters.checkpoint import SegmenterCheckpoint, resolve_segmenter
 from labeler.segmenters.preprocess import MaskPreprocessing
-from labeler.shards import Shard, count_images, find_shards
+from labeler.shards import Item, Shard, count_images, find_shards
 from labeler.vocabulary import Vocabulary, refuse
 
 UNIT_S = 20.0  # a unit is to be done within the notice of a spot machine, 30 s
@@ -54,6 +57,7 @@ class Job:
         texts: what it compares them with.
         own: run folders that it derives from.
         only: the passes of the plan that are run; None for all.
+        per_image: what says which names each image is asked for; None for all.
     """
 
     config: Config
@@ -67,6 +71,7 @@ class Job:
     only: tuple[int, ...] | None = None
     rescorer: RescorerCheckpoint | None = None
     texts: Texts | None = None
+    per_image: NamesSource | None = None
 
     @property
     def detector(self) -> DetectorCheckpoint:
@@ -78,6 +83,10 @@ class Job:
     def unit_seconds(self) -> float:
         """About how long one worker labels a whole unit, on a GPU that is not among the fast ones."""
         return self.config.unit.images * self.plan.passes * _views(self.config) / PASSES_PER_S
+
+    def with_names(self, items: Sequence[Item]) -> tuple[Item, ...]:
+        """The images with what each is asked for; for a few, since what says the names is loaded for it."""
+        return with_names(self.per_image.load() if self.per_image else None, items)
 
     def as_planned(self, recorded: Mapping[str, Any]) -> Job:
         """The same with the units of a run that is there already; for a config that leaves their size open.
@@ -105,6 +114,7 @@ class Names:
         module: the user's own detector, None where it is one of labeler's families.
         planner: of the checkpoint that the configuration names.
         phrases: as `Job.mask_phrases`.
+        per_image: as of `Job`.
     """
 
     config: Config
@@ -113,6 +123,7 @@ class Names:
     vocabulary: Vocabulary
     plan: PromptPlan
     phrases: PhrasePasses | None
+    per_image: NamesSource | None = None
 
 
 def resolve_job(
@@ -128,7 +139,7 @@ def resolve_job(
     Raises:
         Refused: anything is missing, unreadable or contradictory; nothing has been written.
     """
-    clash = sorted(set(config.input.keep) & set(LABELS.names))
+    clash = sorted(set(config.input.keep).intersection(schema(columns=columns_of(config)).names))
     if clash:
         raise Refused(f"input.keep: {clash[0]!r} is the name of a labels column; rename it in the input")
     _check_drafts(config)
@@ -154,8 +165,10 @@ def job_of(names: Names, own: Sequence[str]) -> Job:
     checkpoint = resolve(model_uri(config.model_name), revision=config.model.revision, module=names.module)
     segmenter = resolve_masks(config)
     fields = fingerprint_fields(config, names.vocabulary, names.plan, names.planner, checkpoint)
-    fields |= masks_fields(config, segmenter, names.phrases)
-    return Job(config, names.vocabulary, names.plan, checkpoint, fields, segmenter, names.phrases, tuple(own))
+    fields |= masks_fields(config, segmenter, names.phrases) | schema_fields(columns_of(config))
+    fields |= names.per_image.fields if names.per_image else {}
+    job = Job(config, names.vocabulary, names.plan, checkpoint, fields, segmenter, names.phrases, tuple(own))
+    return replace(job, per_image=names.per_image)
 
 
 def resolve_names(config: Config, vocabulary: Vocabulary | None = None, own: Sequence[str] = ()) -> Names:
@@ -174,7 +187,9 @@ def resolve_names(config: Config, vocabulary: Vocabulary | None = None, own: Seq
     if vocabulary is None:
         vocabulary = load_vocabulary(vocabulary_spec(config), planner, config.prompts, family=light.family)
     plan = planner.plan(vocabulary, config.prompts)
-    return Names(config, module, planner, vocabulary, plan, mask_phrases(config, light_masks, vocabulary))
+    phrases = mask_phrases(config, light_masks, vocabulary)
+    per_image = resolve_names_per_image(config, light.family, vocabulary)
+    return Names(config, module, planner, vocabulary, plan, phrases, per_image)
 
 
 def _warn_of(doubts: Sequence[str]) -> None:
@@ -197,13 +212,14 @@ def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
     """
     spec = config.vocabulary.get("name") if isinstance(config.vocabulary, dict) else config.vocabulary
     named = spec if isinstance(spec, str) else ""
+    names_run = (config.prompts.source and config.prompts.source.run) or ""
     checkpoints = {config.model.name: config.model.s3} if config.model.name else {}
     checkpoints |= {config.masks.model: config.masks.s3} if config.masks else {}
     checkpoints |= {config.rescore.model: config.rescore.s3} if config.rescore else {}
     return storage.input_rules(
         config.input_uris,
         config.input.s3.model_dump(),
-        own=(config.output.uri, *own, *config.input.exclude, *_buckets_of_inventories(config), named),
+        own=(config.output.uri, *own, *config.input.exclude, *_buckets_of_inventories(config), named, names_run),
         checkpoints={uri: storage.S3Access(**s3.model_dump()) for uri, s3 in checkpoints.items()},
     )
 

@@ -196,7 +196,7 @@ class UnitLabeler:
                     if isinstance(outcome, Row):
                         rows.append(outcome)
                         continue
-                    for batch in pool.add(outcome, getattr(outcome.prepared, "shape", None), outcome.size):
+                    for batch in pool.add(outcome, _group_of(outcome.prepared), outcome.size):
                         rows += self._rows(forwards.begin(batch), work, drawing)
             for batch in pool.rest():
                 rows += self._rows(forwards.begin(batch), work, drawing)
@@ -282,6 +282,8 @@ class UnitLabeler:
         row, image = self._decode(shard_id, item, keep, reserve)
         if image is None:
             return _Opened(row, None, item)
+        if item.asked == ():
+            return _Opened(replace(row, status="empty"), None, item)  # no name to look for
         for_masks = self.segmenter.prepare(image.pixels) if self.segmenter else None
         views = self._tiling.views(image.height, image.width) if self._tiling else ()
         return _Opened(row, image, item, for_masks, TiledImage(views) if views else None)
@@ -295,7 +297,7 @@ class UnitLabeler:
             return []
         if image is None:
             return [opened.row]
-        prepared = prepare_whole(self.detector, image, opened.item.found)
+        prepared = _asked(prepare_whole(self.detector, image, opened.item.found), opened.item)
         return [_Ready(opened.row, prepared, opened.for_masks)]
 
     def _view(self, opened: _Opened, image: images.Image, tiled: TiledImage, number: int) -> _Ready:
@@ -304,7 +306,8 @@ class UnitLabeler:
         pixels = image.pixels[view.top : view.top + view.height, view.left : view.left + view.width]
         if pixels.shape != image.pixels.shape:
             pixels = pixels.copy()  # of its own, or a tile would keep the whole image in memory
-        return _Ready(opened.row, self.detector.prepare_view(pixels, view), opened.for_masks, tiled, number)
+        prepared = _asked(self.detector.prepare_view(pixels, view), opened.item)
+        return _Ready(opened.row, prepared, opened.for_masks, tiled, number)
 
     def _decode(
         self, shard_id: str, item: Item, keep: Sequence[str], reserve: Callable[[int], None]
@@ -365,6 +368,16 @@ class UnitLabeler:
         return row, time.perf_counter() - start
 
 
+def _asked(prepared: Any, item: Item) -> Any:
+    """What was prepared, with the names that the image is asked for."""
+    return prepared if item.asked is None else replace(prepared, asked=item.asked)
+
+
+def _group_of(prepared: Any) -> Any:
+    """Equal for images that can go to the detector together; a detector of the user's own may only have shapes."""
+    return getattr(prepared, "group", getattr(prepared, "shape", None))
+
+
 def _drawn(drawing: deque[Future[tuple[Row, float]]], waiting: int, work: UnitWork) -> list[Row]:
     """The oldest rows, so that at most so many go on waiting: the logits of an image's masks are up to 26 MB."""
     rows = []
@@ -390,6 +403,7 @@ def undetected_row(shard_id: str, item: Item, keep: Sequence[str]) -> Row:
         error=item.error,
         digest=None if item.data is None or item.error is not None else digest_of(item.data),
         kept={name: item.kept.get(name) for name in keep},
+        asked=item.asked,
     )
 
 

@@ -39,6 +39,8 @@ STATUSES = (
 )
 
 UNLISTED = "unlisted"
+# In `error` of a labeled row of a job with names per image.
+ALL_NAMES = "prompts.from knows no names for it: it was asked for all"
 LABELED = ("labeled", "empty")  # rows of images that a detector has seen
 
 LABELS = pa.schema(

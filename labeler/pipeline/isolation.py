@@ -60,7 +60,7 @@ class Isolated(AbstractContextManager["Isolated"]):
     def __init__(
         self, settings: WorkerSettings, *, start_limit_s: float = START_LIMIT_S, memory: MemoryLimits | None = None
     ) -> None:
-        self._settings = settings
+        self._settings = replace(settings, names=None)  # images come with their names, and the child has no Ray
         self._start_limit_s = start_limit_s
         self._memory = memory or MemoryLimits()
         self._child: subprocess.Popen[bytes] | None = None

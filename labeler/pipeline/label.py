@@ -13,15 +13,18 @@ from labeler.config import Config
 from labeler.errors import Refused
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import public_config
+from labeler.labeling.names.of_run import NamesOfRun
 from labeler.labeling.resolve import Job, plan_input, resolve_job
 from labeler.pipeline.budget import UNLIMITED, Budget
 from labeler.pipeline.session import COMMAND_LINE, Caller, Outcome, carry_out, new_run, refusals
 from labeler.pipeline.startup import Startup
 from labeler.runs.create import create_run, extend_plan, require_free_or_ours, require_same_input
+from labeler.runs.erasure.made import note_made
 from labeler.runs.manifest import Run, open_run
 from labeler.runs.plan import PlannedShard, generations, with_members
 from labeler.runs.snapshot import Snapshot, read_snapshot
 from labeler.terminal import add_context, message_console
+from labeler.trial.names import require_names
 from labeler.trial.sample import require_images
 
 
@@ -73,7 +76,7 @@ def _label(
         startup.step("listing the input" if run is None or extend else "reading the plan and what is committed")
         if run is not None and config.unit.max_images is None:
             job = job.as_planned(run.manifest.fingerprint_fields)
-        todo = _plan_new(output, config) if run is None else _plan_rest(run, job, extend)
+        todo = _plan_new(output, job) if run is None else _plan_rest(run, job, extend)
     return carry_out(
         job,
         run,
@@ -105,11 +108,14 @@ class _Todo:
     before: Snapshot | None = None
 
 
-def _plan_new(output: str, config: Config) -> _Todo:
+def _plan_new(output: str, job: Job) -> _Todo:
+    config = job.config
     require_free_or_ours(output)
     counts = Counter[str]()
     plan = plan_input(config, counts=counts)
     require_images(config, plan)
+    if job.per_image is not None:
+        require_names(job, job.per_image, plan)
     return _Todo(plan, skipped_files=counts)
 
 
@@ -131,6 +137,8 @@ def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Co
     if run is None:
         new = new_run(job, plan=todo.work, skipped_files=todo.skipped_files)
         run = create_run(output, new, single_writer=single_writer)
+        if isinstance(job.per_image, NamesOfRun):  # which has boxes of the same images
+            note_made(job.per_image.snapshot().run, output)
         add_context(console, run=run.manifest.run_id)
         console.print(f"run {run.manifest.run_id} in {storage.redact(output)}", markup=False, soft_wrap=True)
     elif todo.new_since is not None:

@@ -16,6 +16,7 @@ from labeler.digests import readable_json
 from labeler.errors import Incomplete, InputChanged, Refused, StorageError
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import package_versions, public_config
+from labeler.labeling.names.per_image import NamesPerImage
 from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import Job, s3_rules
 from labeler.pipeline import cluster, waves
@@ -284,7 +285,7 @@ def _read_settings(run: Run, config: Config, excluded: Excluded) -> ReadSettings
         unit.images,
         unit.max_bytes,
         unit.max_image_bytes,
-        config.input.keep,
+        config.read_keep,
         config.input.image_column,
         Shared(excluded),
         s3_rules(config, run.lineage),
@@ -315,11 +316,19 @@ def _worker_settings(
         max_detections=config.detect.max_detections,
         single_writer=config.output.single_writer,
         columns=run.columns,
+        names=_names(job),
         redo=redo,
         stall_timeout_s=config.detect.stall_timeout_s,
         needs_cuda=_needs_cuda(job, workers, make_detector),
         workers=workers,
     )
+
+
+def _names(job: Job) -> NamesPerImage | Shared[NamesPerImage] | None:
+    if job.per_image is None:
+        return None
+    names = job.per_image.load()
+    return Shared(names) if job.per_image.is_large else names
 
 
 def _images(

@@ -17,6 +17,7 @@ import ray
 
 from labeler import storage
 from labeler.errors import LabelerError, StorageError
+from labeler.labeling.names.per_image import NamesPerImage, remarked, with_names
 from labeler.labeling.recipe import LabelerRecipe
 from labeler.labeling.unit import UnitLabeler
 from labeler.labeling.watchdog import Watchdog
@@ -28,6 +29,7 @@ from labeler.pipeline.cluster import Workers
 from labeler.pipeline.gpus import require_cuda, share_gpu
 from labeler.pipeline.nodes import drains_here, threads_here
 from labeler.pipeline.redo import Redo, Todo
+from labeler.pipeline.shared import Shared
 from labeler.pipeline.storage_trouble import tell
 from labeler.runs import layout, read_unit_file
 from labeler.runs.sums import sums_of
@@ -54,6 +56,7 @@ class WorkerSettings:
         labeler: makes what labels, in the actor; without a detector where detections are kept, see `Redo`.
         metadata: goes into every unit file, beside what the detector says of itself.
         columns: the optional ones of the run.
+        names: which names each image is asked for; None for all.
         redo: of a derived run: which rows are made anew.
         stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
         needs_cuda: GPUs are reserved for its models: one whose torch cannot use them does not start.
@@ -67,6 +70,7 @@ class WorkerSettings:
     max_detections: int
     single_writer: bool = False
     columns: tuple[str, ...] = ()
+    names: NamesPerImage | Shared[NamesPerImage] | None = None
     redo: Redo | None = None
     stall_timeout_s: float = 900.0
     needs_cuda: bool = False
@@ -252,7 +256,9 @@ def _reason_of(error: Exception) -> str:
 
 def todo_of(settings: WorkerSettings, unit: Unit) -> Todo:
     """What of a unit is to be labeled: all of it, but for derived runs."""
-    return Todo(unit) if settings.redo is None else settings.redo.of(unit, settings.keep)
+    todo = Todo(unit) if settings.redo is None else settings.redo.of(unit, settings.keep)
+    names = settings.names.load() if isinstance(settings.names, Shared) else settings.names
+    return replace(todo, unit=replace(todo.unit, items=with_names(names, todo.unit.items)))
 
 
 def commit(
@@ -269,7 +275,7 @@ def commit(
         LabelerError: storage fails.
     """
     start = time.perf_counter()
-    unit, rows = todo.unit, todo.settle(rows)
+    unit, rows = todo.unit, todo.settle(rows if settings.names is None else remarked(rows))
     table = complete_table(rows, settings.keep, todo.others, settings.columns)
     retries, now = storage.take_retries(), time.time()
     work = replace(work, retries=work.retries + retries)

@@ -4,6 +4,7 @@ from labeler.prompts.families import architecture_of, find_family, plan_from_jso
 from labeler.prompts.family import (
     Cost,
     Family,
+    Narrower,
     Planner,
     PlanReport,
     PromptPlan,
@@ -21,6 +22,7 @@ __all__ = [
     "Family",
     "ImageRule",
     "ModuleFamily",
+    "Narrower",
     "PlanReport",
     "Planner",
     "PromptPlan",

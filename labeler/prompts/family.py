@@ -5,7 +5,7 @@ The other half, its network, is a class that `labeler.detectors.network` describ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -175,6 +175,18 @@ class Family(Protocol):
 
     def plan_from_json(self, data: Mapping[str, Any]) -> PromptPlan:
         """A plan from prompts.json. Refused where that is damaged."""
+
+
+@runtime_checkable
+class Narrower(Protocol):
+    """A family whose plans can be asked for some of their categories alone."""
+
+    def narrow(self, plan: PromptPlan, category_ids: Collection[int]) -> PromptPlan:
+        """The plan for these categories and the negatives, in the order of `plan`: equal sets have equal prompts.
+
+        Args:
+            category_ids: at least one that is not negative; all of them in `plan`.
+        """
 
 
 def find_problems(family: Family | None, planner: Planner, vocabulary: Vocabulary, prompts: PromptsConfig) -> list[str]:

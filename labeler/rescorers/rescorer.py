@@ -89,6 +89,14 @@ class Rescorer:
         """How many images are worth putting together."""
         return _IMAGES_ON_GPU if self.device.type == "cuda" else 1
 
+    def passes_of(self, prepared: Any) -> int:
+        """Forward passes of an image: they are counted as one, however many crops it has."""
+        return self.passes
+
+    def room_for(self, prepared: Any) -> int:
+        """How many images are worth putting together."""
+        return self.images_per_forward
+
     def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
         """Not for images without boxes."""
         raise TypeError("a rescorer needs the image's boxes: call prepare_boxes")

@@ -112,8 +112,9 @@ def compare_runs(
     """
     vocabularies = runs[0].vocabulary(), runs[1].vocabulary()
     to_first, left_out = match_categories(vocabularies, partial=partial)
-    selects = selector(thresholds[0], {id_: id_ for id_ in to_first.values()}), selector(thresholds[1], to_first)
-    join = Join((_side(runs[0], selects[0], partial), _side(runs[1], selects[1], partial)))
+    ids = {id_: id_ for id_ in to_first.values()}, to_first
+    selects = selector(thresholds[0], ids[0]), selector(thresholds[1], ids[1])
+    join = Join((_side(runs[0], selects[0], ids[0], partial), _side(runs[1], selects[1], ids[1], partial)))
     comparison, sample = _tally(join, sorted(set(to_first.values())), seed, max_images)
     if not comparison.images:
         raise Refused(
@@ -137,11 +138,11 @@ def compare_runs(
     return comparison
 
 
-def _side(run: Run, select: Select, partial: bool) -> RunSide:
+def _side(run: Run, select: Select, ids: Mapping[int, int], partial: bool) -> RunSide:
     snapshot = read_snapshot(run)
     if not partial:
         snapshot.require_complete("compare what there is with --partial")
-    return RunSide(snapshot, select)
+    return RunSide(snapshot, select, ids)
 
 
 def match_categories(
@@ -190,6 +191,7 @@ class _Tally:
         self.drawn = Reservoir(len(ids) * len(_SHOWN_KINDS), _EACH, 4)
         self.images = self.identical = 0
         self.failed = [0, 0]
+        self.not_asked = [0, 0]  # boxes of each side whose names the other was not asked for in their images
 
     def add(self, pair: Pair) -> None:
         first, second = pair.detections
@@ -197,6 +199,10 @@ class _Tally:
             self.failed[0] += first is None
             self.failed[1] += second is None
             return
+        kept = _asked_of(first, pair.asked[1]), _asked_of(second, pair.asked[0])
+        self.not_asked[0] += len(first) - len(kept[0])
+        self.not_asked[1] += len(second) - len(kept[1])
+        first, second = kept
         differences = compare_boxes(first, second)
         self.images += 1
         self.identical += all(one.kind == "same" for one in differences)
@@ -234,6 +240,7 @@ def _tally(join: Join, ids: Sequence[int], seed: int, max_images: int) -> tuple[
         "rows": join.rows,
         "alone": join.alone,
         "failed": tally.failed,
+        "not_asked": tally.not_asked,
         "repeated": join.repeated,
         "without_digest": join.without_digest,
     }
@@ -241,6 +248,11 @@ def _tally(join: Join, ids: Sequence[int], seed: int, max_images: int) -> tuple[
     return Comparison(tally.images, tally.identical, tally.counts(), renamings, facts), _pick(
         tally.drawn, max_images, seed
     )
+
+
+def _asked_of(detections: Detections, asked: Sequence[int] | None) -> Detections:
+    """Those that the other side was asked for: of others it says nothing."""
+    return detections if asked is None else detections[np.isin(detections.category_ids, asked)]
 
 
 def _pick(drawn: Reservoir, max_images: int, seed: int) -> _Shown:
@@ -260,8 +272,9 @@ def _images(join: Join, selects: tuple[Select, Select], sample: _Shown, room_byt
     prefixes, reader = snapshot.prefixes, ImageReader(snapshot)
     pictures = thumbnails(reader, [row for row, _ in sides[0]], max_pixels=MAX_PIXELS)
     found: list[str] = []
-    for (row, mine), (_, theirs), picture in zip(*sides, pictures, strict=False):
-        first, second = selects[0](mine), selects[1](theirs)
+    for (row, mine), (other, theirs), picture in zip(*sides, pictures, strict=False):
+        asked = [side.asked(each.get("asked")) for side, each in zip(join.sides, (row, other), strict=True)]
+        first, second = _asked_of(selects[0](mine), asked[1]), _asked_of(selects[1](theirs), asked[0])
         described = {
             "name": prefixes[row["shard_id"]] + row["image_key"],
             "key": f"{row['shard_id']}/{row['index']}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,16 +27,33 @@ _SPILLED = pa.schema(
         pa.field("row", pa.int64()),
         pa.field("labeled", pa.bool_()),
         pa.field("detections", DETECTIONS),
+        pa.field("asked", pa.list_(pa.int32())),
     ]
 )
 
 
 @dataclass(frozen=True)
 class RunSide:
-    """One of the two runs, and which of its detections take part."""
+    """One of the two runs, and which of its detections take part.
+
+    Attributes:
+        ids: of its categories -> in `asked` of pairs.
+    """
 
     snapshot: Snapshot
     select: Callable[[Detections], Detections]
+    ids: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is read of its rows."""
+        return ("digest", "status", BOXES, *(("asked",) if "asked" in self.snapshot.run.columns else ()))
+
+    def asked(self, ids: Sequence[int] | None) -> list[int] | None:
+        """The names that an image was asked for, of those that take part; None for all."""
+        if ids is None or "asked" not in self.snapshot.run.columns:  # a column of that name may be the user's
+            return None
+        return [self.ids[id_] for id_ in ids if id_ in self.ids]
 
     def label_bytes(self) -> int:
         folders = [storage.join(folder, layout.LABELS_FOLDER) for folder, _ in self.snapshot.progress.folders]
@@ -53,10 +70,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Pair:
-    """One image in both runs; the detections of a side that could not label it are None."""
+    """One image in both runs; the detections of a side that could not label it are None.
+
+    Attributes:
+        asked: the ids that each side was asked for in it; None for all.
+    """
 
     places: tuple[Place, Place]
     detections: tuple[Detections | None, Detections | None]
+    asked: tuple[list[int] | None, list[int] | None] = (None, None)
+
+
+_Loaded = tuple[Place, Detections | None, list[int] | None]
 
 
 @dataclass
@@ -96,9 +121,8 @@ class Join:
                 for part in range(parts)
             ]
             waiting: list[pa.Table] = []
-            columns = ("digest", "status", BOXES)
-            for unit, table in side.snapshot.units(columns):
-                waiting.append(_spilled(table, len(self.units[which]), side.select))
+            for unit, table in side.snapshot.units(side.columns):
+                waiting.append(_spilled(table, len(self.units[which]), side))
                 self.units[which].append(unit)
                 self.rows[which] += table.num_rows
                 if sum(map(len, waiting)) >= _FLUSH_ROWS:
@@ -122,25 +146,26 @@ class Join:
 
     def _meet(self, folder: Path, part: int) -> Iterator[Pair]:
         first, second = (self._load(folder, which, part) for which in (0, 1))
-        for digest, (place, detections) in first.items():
+        for digest, (place, detections, asked) in first.items():
             if digest in second:
-                other_place, others = second.pop(digest)
-                yield Pair((place, other_place), (detections, others))
+                other_place, others, other_asked = second.pop(digest)
+                yield Pair((place, other_place), (detections, others), (asked, other_asked))
             else:
                 self.alone[0] += 1
         self.alone[1] += len(second)
 
-    def _load(self, folder: Path, which: int, part: int) -> dict[str, tuple[Place, Detections | None]]:
+    def _load(self, folder: Path, which: int, part: int) -> dict[str, _Loaded]:
         path = _part_file(folder, which, part)
         with pa.ipc.open_stream(str(path)) as reader:
             table = reader.read_all()
         path.unlink()
-        found: dict[str, tuple[Place, Detections | None]] = {}
+        found: dict[str, _Loaded] = {}
         rows = table.drop_columns(["detections"]).to_pylist()
         for row, detections in zip(rows, DetectionsColumn(table).per_row(masks=False), strict=True):
             if row["digest"] in found:
                 self.repeated[which] += 1
-            found.setdefault(row["digest"], (Place(row["unit"], row["row"]), detections if row["labeled"] else None))
+            labeled = detections if row["labeled"] else None
+            found.setdefault(row["digest"], (Place(row["unit"], row["row"]), labeled, row["asked"]))
         return found
 
 
@@ -148,14 +173,16 @@ def _part_file(folder: Path, which: int, part: int) -> Path:
     return folder / f"{which}-{part:03d}.arrow"
 
 
-def _spilled(table: pa.Table, unit: int, select: Callable[[Detections], Detections]) -> pa.Table:
+def _spilled(table: pa.Table, unit: int, side: RunSide) -> pa.Table:
     """A unit's rows with only the detections that take part: the others are most of a run."""
-    chosen = [select(detections) for detections in DetectionsColumn(table).per_row(masks=False)]
+    asked = table["asked"].to_pylist() if "asked" in table.schema.names else [None] * len(table)
+    chosen = [side.select(detections) for detections in DetectionsColumn(table).per_row(masks=False)]
     columns = [
         table["digest"],
         pa.array(np.full(len(chosen), unit), pa.int64()),
         pa.array(np.arange(len(chosen)), pa.int64()),
         pa.array([status in LABELED for status in table["status"].to_pylist()]),
         to_column(chosen),
+        pa.array(map(side.asked, asked), pa.list_(pa.int32())),
     ]
     return pa.Table.from_arrays(columns, schema=_SPILLED)

@@ -12,9 +12,11 @@ from labeler.labels.chosen_score import DETECTORS, FUSED, SCORE, ChosenScore, Fu
 from labeler.labels.thresholds import Thresholds, read_thresholds
 from labeler.runs import Run
 
-# Runs without tiles, or that were not fused, have none of these, so a file that lacks them was fitted on such a run.
+# Runs without tiles or names per image, and those that were not fused, have none of these, so a file that lacks them was
+# fitted on such a run.
 _OF_TILES = ("detect.tile", "detect.tile_overlap", "detect.tile_min_side", "tiling_version")
 _OF_FUSION = ("fused.with", "fused.method", "fused.iou", "fused.scores")
+_OF_NAMES = ("prompts.from", "prompts.from_score")
 
 # Another value of any of these gives the same object another score. Floor, cap and limits only decide what is stored.
 _FIELDS = (
@@ -25,6 +27,7 @@ _FIELDS = (
     "model.options",
     "tokenizer",
     "prompts",
+    *_OF_NAMES,
     "vocabulary",
     "image_size",
     "resize_kernel",
@@ -81,7 +84,7 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str, scor
             f"use them with --score {theirs}, or fit others with `labeler calibrate --score {score.name}`"
         )
     ours = run.manifest.fingerprint_fields | _about(run, score)
-    some_have = (*_OF_TILES, *_OF_FUSION) if "model" in section else ()
+    some_have = (*_OF_TILES, *_OF_FUSION, *_OF_NAMES) if "model" in section else ()
     differing = [
         f"{name}: the file has {section.get(name)}, the run {ours.get(name)}"
         for name in (*_FIELDS, *_SECOND_FIELDS, FUSED_BY)

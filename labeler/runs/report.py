@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from labeler import storage
-from labeler.labels.records import STATUSES
+from labeler.labels.records import ALL_NAMES, STATUSES
 from labeler.labels.revised import CUT
 from labeler.runs.erasure.excluded import read_excluded
 from labeler.runs.manifest import Run
@@ -135,7 +135,7 @@ def _of_the_plan(snapshot: Snapshot) -> Progress:
 def _most_frequent(errors: Counter[str]) -> dict[str, int]:
     """The same ones in the same order, wherever their sums came from; one that is about good rows is among them."""
     ordered = sorted(errors.items(), key=lambda each: (-each[1], each[0]))
-    return dict(each for place, each in enumerate(ordered) if place < _MOST_ERRORS or each[0] == CUT)
+    return dict(each for place, each in enumerate(ordered) if place < _MOST_ERRORS or each[0] in (CUT, ALL_NAMES))
 
 
 def _check_indices(totals: Totals, progress: Progress) -> list[str]:

@@ -62,6 +62,7 @@ class Item:
         kept: the sidecars or columns asked for, by the names they were asked for.
         found: what another run found in it; it is not detected again.
         removed: somebody asked to have the image forgotten: only its place is left.
+        asked: ids of the categories that are looked for in it, ascending; None for all.
     """
 
     key: str
@@ -74,6 +75,7 @@ class Item:
     kept: Mapping[str, str | None] = field(default_factory=dict)
     removed: bool = False
     found: Detections | None = None
+    asked: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int | None = 
     labeler = labeler_here(job)
     start_s, device = time.perf_counter() - start, labeler.description.get("device", "cpu")
     wanted = images or (_ON_CPU if device == "cpu" else min(_ON_GPU, config.unit.images))
-    items = [item for _, item in sample_items(config, plan, images=wanted)]
+    items = list(job.with_names([item for _, item in sample_items(config, plan, images=wanted)]))
     warm_up(labeler, items)
     rows, seconds, work = _timed_parts(labeler, items, job)
     good = [row for row in rows if row.status in LABELED]

@@ -30,7 +30,7 @@ def preview(job: Job, *, sample: int, threshold: float) -> Preview:
     chosen = sample_items(config, plan_input(config), images=sample)
     names = {category.id: category.name for category in job.vocabulary.categories}
     tiles, statuses, detections = [], Counter[str](), 0
-    for shard_id, item in chosen:
+    for (shard_id, _), item in zip(chosen, job.with_names([item for _, item in chosen]), strict=True):
         (row,), _ = labeler.label(shard_id, [item])
         statuses[row.status] += 1
         detections += len(row.detections.above(threshold))

@@ -101,7 +101,7 @@ def profile_sample(job: Job, plan: Sequence[PlannedShard], *, images: int, trace
     clock, roof = seconds_on(detector.device), reached_rate(detector)
     ranges, start = Ranges(clock), clock()
     with ranges.part(READ):
-        items = [item for _, item in first_items(job.config, plan, images=images)]
+        items = list(job.with_names([item for _, item in first_items(job.config, plan, images=images)]))
     read_s = clock() - start
     _, pipelined_s = label_warm(labeler, items, job)
     start = clock()

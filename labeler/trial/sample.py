@@ -102,6 +102,13 @@ def wanted_items(
     return chosen
 
 
+def some_items(config: Config, plan: Sequence[PlannedShard], *, shards: int, each: int) -> list[Item]:
+    """The first `each` images of up to `shards` shards, spread over the plan; what is excluded is left out."""
+    excluded = _excluded(config)
+    chosen = spread_over(plan, shards)
+    return [item for planned in chosen for item in _first_items(config, planned, excluded, each)]
+
+
 def require_images(config: Config, plan: Sequence[PlannedShard]) -> None:
     """Refuse an input that seems to hold no image, by reading through at most LOOKED_AT of its shards.
 
@@ -158,7 +165,7 @@ def read_shard(config: Config, shard: Shard, *, max_images: int, skip: Skip) -> 
         max_images=max_images,
         max_bytes=unit.max_bytes,
         max_image_bytes=unit.max_image_bytes,
-        keep=config.input.keep,
+        keep=config.read_keep,
         image_column=config.input.image_column,
         skip=skip,
     )

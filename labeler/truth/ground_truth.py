@@ -76,24 +76,32 @@ class GroundTruth:
         """(categories,) number of objects, crowds and ignored ones included."""
         return np.bincount(self.category, minlength=len(self.categories))
 
-    def only(self, images: npt.NDArray[np.bool_], categories: npt.NDArray[np.bool_]) -> GroundTruth:
-        """The part about some images and categories; both are masks over positions."""
-        kept = images[self.image] & categories[self.category]
-        new_image = np.cumsum(images, dtype=np.int32) - 1
-        new_category = np.cumsum(categories, dtype=np.int32) - 1
-        part = replace(
+    def only_objects(self, kept: npt.NDArray[np.bool_]) -> GroundTruth:
+        """The same images and categories with some of their objects."""
+        return replace(
             self,
-            image_ids=self.image_ids[images],
-            file_names=tuple(name for name, keep in zip(self.file_names, images, strict=True) if keep),
-            sizes=self.sizes[images],
-            categories=tuple(c for c, keep in zip(self.categories, categories, strict=True) if keep),
-            image=new_image[self.image[kept]],
-            category=new_category[self.category[kept]],
+            image=self.image[kept],
+            category=self.category[kept],
             boxes_xywh=self.boxes_xywh[kept],
             areas=self.areas[kept],
             crowd=self.crowd[kept],
             ignore=self.ignore[kept],
             masks=None if self.masks is None else self.masks[kept],
+        )
+
+    def only(self, images: npt.NDArray[np.bool_], categories: npt.NDArray[np.bool_]) -> GroundTruth:
+        """The part about some images and categories; both are masks over positions."""
+        kept = self.only_objects(images[self.image] & categories[self.category])
+        new_image = np.cumsum(images, dtype=np.int32) - 1
+        new_category = np.cumsum(categories, dtype=np.int32) - 1
+        part = replace(
+            kept,
+            image_ids=self.image_ids[images],
+            file_names=tuple(name for name, keep in zip(self.file_names, images, strict=True) if keep),
+            sizes=self.sizes[images],
+            categories=tuple(c for c, keep in zip(self.categories, categories, strict=True) if keep),
+            image=new_image[kept.image],
+            category=new_category[kept.category],
         )
         if self.federated is None:
             return part

@@ -24,14 +24,19 @@ from labeler.prompts.grounding_dino import Prompts
 
 @dataclass(frozen=True)
 class ChunkText:
-    """Prompt chunks after the text encoder, and which of their tokens are which phrase: `phrase_table`'s rows."""
+    """Prompt chunks after the text encoder, and which of their tokens are which phrase: `phrase_table`'s rows.
+
+    Attributes:
+        phrases: of the largest chunk of their plan.
+    """
 
     features: TextFeatures
     table: Tensor
+    phrases: int
 
     def take(self, index: Tensor) -> ChunkText:
         """The chunks at these indices, repeats allowed."""
-        return ChunkText(self.features.take(index), self.table.index_select(0, index))
+        return ChunkText(self.features.take(index), self.table.index_select(0, index), self.phrases)
 
 
 class ChunkNetwork:
@@ -59,7 +64,6 @@ class ChunkNetwork:
         if too_long:
             raise Refused(f"prompt chunk {too_long[0]} is longer than the {longest} tokens {setup.name} reads")
         self.forward, self._prompts, self._setup = SplitForward(model, half=setup.half), plan, setup
-        self._phrases = max(map(len, plan.phrase_categories))
 
     @property
     def half(self) -> torch.dtype | None:
@@ -94,13 +98,16 @@ class ChunkNetwork:
         return self.forward.last_kept
 
     def encode_text(self) -> ChunkText:
+        return self.encode_names(self._prompts)
+
+    def encode_names(self, plan: PromptPlan) -> ChunkText:
+        """As of `NarrowNetwork`."""
+        assert isinstance(plan, Prompts)
         features = self.forward.encode_text(
-            [chunk.input_ids for chunk in self._prompts.chunks],
-            whole=self._prompts.whole,
-            least=self._prompts.padding.tokens,
+            [chunk.input_ids for chunk in plan.chunks], whole=plan.whole, least=plan.padding.tokens
         )
-        width = features.token_mask.shape[1]
-        return ChunkText(features, phrase_table(self._prompts, width, self.device, score=self._setup.score))
+        table = phrase_table(plan, features.token_mask.shape[1], self.device, score=self._setup.score)
+        return ChunkText(features, table, max(map(len, plan.phrase_categories)))
 
     def start(self, text: ChunkText) -> str:
         """Takes the fast engine where it comes out equal. Refused where it was asked for, and does not run here."""
@@ -119,7 +126,7 @@ class ChunkNetwork:
         return self._score(logits, boxes, text)
 
     def _score(self, logits: Tensor, boxes: Tensor, text: ChunkText) -> Scored:
-        return score_phrases(logits, boxes, text.features.token_mask, text.table, self._phrases)
+        return score_phrases(logits, boxes, text.features.token_mask, text.table, text.phrases)
 
     @contextmanager
     def instrumented(self, ranges: Ranges) -> Iterator[None]:

@@ -57,7 +57,15 @@ class OwlNetwork(ModelNetwork):
         embedded = [self._embed(prompts[at : at + _TEXTS]) for at in range(0, len(prompts), _TEXTS)]
         words = iter(mean_of_templates(torch.cat(embedded), len(self.plan.templates)) if prompts else ())
         crops = (phrase.crop for phrase in self.plan.phrases)
-        return Queries((torch.stack([next(words) if crop is None else self._look_at(crop) for crop in crops])[None],))
+        self._queries = torch.stack([next(words) if crop is None else self._look_at(crop) for crop in crops])
+        return Queries((self._queries[None],))
+
+    def encode_names(self, plan: PromptPlan) -> Queries:
+        """As of `NarrowNetwork`: no phrase is encoded again."""
+        assert isinstance(plan, OwlPlan)
+        places = {phrase: place for place, phrase in enumerate(self.plan.phrases)}
+        chosen = torch.tensor([places[phrase] for phrase in plan.phrases], device=self.device)
+        return Queries((self._queries.index_select(0, chosen)[None],))
 
     def _embed(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """(prompts, dim) unit embeddings, float32. What fills a prompt lies behind its end, which sees none of it."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from labeler.detectors.network import ModelNetwork, Rows, Scored
+from labeler.prompts import PromptPlan
 from labeler.prompts.sam3.plan import PhrasePasses
 
 _PHRASES_AT_ONCE = 64  # in the text encoder: some 200 MB of activations in float32
@@ -58,7 +59,14 @@ class Sam3Network(ModelNetwork):
             with self.autocast():
                 found = self.model.get_text_features(input_ids=ids[part], attention_mask=mask[part])
             features.append(found.pooler_output.float())
-        return Rows((torch.cat(features), mask.bool()))
+        self._phrases = Rows((torch.cat(features), mask.bool()))
+        return self._phrases
+
+    def encode_names(self, plan: PromptPlan) -> Rows:
+        """As of `NarrowNetwork`: no phrase is encoded again."""
+        assert isinstance(plan, PhrasePasses)
+        places = {phrase: place for place, phrase in enumerate(self.plan.phrases)}
+        return self._phrases.take(torch.tensor([places[phrase] for phrase in plan.phrases], device=self.device))
 
     def encode_image(self, pixels: Tensor) -> Rows:
         """The one level of the backbone's features that boxes are found on, and its positions."""

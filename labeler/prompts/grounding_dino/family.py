@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from labeler.config import ModelConfig, PromptsConfig
 from labeler.prompts.family import PlanReport, PromptPlan, Revision
 from labeler.prompts.grounding_dino.chunks import NAME, Prompts, check, pack
+from labeler.prompts.grounding_dino.narrowed import narrow
 from labeler.prompts.grounding_dino.revision import revise
 from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.prompts.image_rule import ImageRule, edges_of, rule_from
@@ -75,6 +76,11 @@ class GroundingDinoFamily:
 
     def planner(self, folder: Path, model: ModelConfig) -> ChunkPlanner:
         return ChunkPlanner(Tokenizer.load(folder))
+
+    def narrow(self, plan: PromptPlan, category_ids: Collection[int]) -> Prompts:
+        """As of `Narrower`: their phrases, packed again."""
+        assert isinstance(plan, Prompts)
+        return narrow(plan, category_ids)
 
     def plan_from_json(self, data: Mapping[str, Any]) -> Prompts:
         return Prompts.from_json(data)

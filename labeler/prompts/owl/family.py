@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,7 @@ from labeler.config import ModelConfig
 from labeler.errors import Refused
 from labeler.prompts import clip_tokenizer
 from labeler.prompts.clip_tokenizer import ClipTokenizer
-from labeler.prompts.family import CROPS
+from labeler.prompts.family import CROPS, PromptPlan
 from labeler.prompts.image_rule import GAUSSIAN, ImageRule, rule_from
 from labeler.prompts.owl.plan import OwlPlan
 from labeler.prompts.owl.planner import OwlPlanner
@@ -69,6 +69,12 @@ class OwlFamily:
         if not isinstance(longest, int) or longest < 3:
             raise Refused(f"checkpoint {folder.name}: max_position_embeddings in its config.json is {longest!r}")
         return OwlPlanner(self.name, ClipTokenizer.load(folder), longest)
+
+    def narrow(self, plan: PromptPlan, category_ids: Collection[int]) -> OwlPlan:
+        """As of `Narrower`: the phrases of these categories and of the negatives. It is one pass as before."""
+        assert isinstance(plan, OwlPlan)
+        wanted = plan.negative_ids.union(category_ids)
+        return replace(plan, phrases=tuple(phrase for phrase in plan.phrases if phrase.category_id in wanted))
 
     def plan_from_json(self, data: Mapping[str, Any]) -> OwlPlan:
         return OwlPlan.from_json(data)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from labeler.config import ModelConfig, PromptsConfig
 from labeler.errors import Refused
 from labeler.prompts import clip_tokenizer
 from labeler.prompts.clip_tokenizer import ClipTokenizer
-from labeler.prompts.family import PlanReport
+from labeler.prompts.family import PlanReport, PromptPlan
 from labeler.prompts.image_rule import ImageRule, rule_from
 from labeler.prompts.sam3.plan import NAME, TOKENS, PhrasePasses, TokenizedPhrase
 from labeler.vocabulary import Category, Vocabulary, refuse
@@ -86,6 +86,12 @@ class Sam3Family:
 
     def planner(self, folder: Path, model: ModelConfig) -> PhrasePlanner:
         return PhrasePlanner(ClipTokenizer.load(folder))
+
+    def narrow(self, plan: PromptPlan, category_ids: Collection[int]) -> PhrasePasses:
+        """As of `Narrower`: the passes of these categories."""
+        assert isinstance(plan, PhrasePasses)
+        wanted = frozenset(category_ids)
+        return replace(plan, phrases=tuple(phrase for phrase in plan.phrases if phrase.category_id in wanted))
 
     def plan_from_json(self, data: Mapping[str, Any]) -> PhrasePasses:
         return PhrasePasses.from_json(data)

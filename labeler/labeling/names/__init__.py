@@ -1,0 +1,1 @@
+"""Names per image: which categories each image is asked for, by another run, a sidecar or a column."""
