@@ -23,7 +23,7 @@ from labeler.images.tiling import Tiling
 from labeler.labeling.batching import BYTES_WAITING, ShapePool, bytes_of, images_together
 from labeler.labeling.detector import Detector
 from labeler.labeling.forwards import Forwards
-from labeler.labeling.tiled import TiledImage, one_ahead
+from labeler.labeling.tiled import TiledImage, cut, one_ahead
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
@@ -302,10 +302,8 @@ class UnitLabeler:
     def _view(self, opened: _Opened, image: images.Image, tiled: TiledImage, number: int) -> _Ready:
         assert self.detector is not None, "only what is detected on is tiled"
         view = tiled.views[number]
-        pixels = image.pixels[view.top : view.top + view.height, view.left : view.left + view.width]
-        if pixels.shape != image.pixels.shape:
-            pixels = pixels.copy()  # of its own, or a tile would keep the whole image in memory
-        return _Ready(opened.row, self.detector.prepare_view(pixels, view), opened.for_masks, tiled, number)
+        prepared = self.detector.prepare_view(cut(image.pixels, view), view)
+        return _Ready(opened.row, prepared, opened.for_masks, tiled, number)
 
     def _decode(
         self, shard_id: str, item: Item, keep: Sequence[str], reserve: Callable[[int], None]
