@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
 
 from labeler import storage
 from labeler.config import Config
@@ -10,9 +13,10 @@ from labeler.labeling.recipe import labeler_recipe
 from labeler.labeling.resolve import Job, plan_input, resolve_job
 from labeler.labeling.revision import RevisionJob
 from labeler.labels.records import LABELED
+from labeler.pipeline import derive
 from labeler.pipeline.derive import open_derived
 from labeler.pipeline.redo import Redo
-from labeler.pipeline.session import finish, new_run
+from labeler.pipeline.session import Outcome, finish, new_run
 from labeler.pipeline.source import ReadSettings, ShardWork, units_of
 from labeler.pipeline.worker import WorkerSettings, commit, label_items, todo_of
 from labeler.prompts import PromptPlan
@@ -43,6 +47,18 @@ def revise_here(parent: Run, revision: RevisionJob, *, units: int | None = None)
     run = opened.run or create_run(uri, new_run(job, parent=parent, whole=True))
     folders = tuple(folder for folder, _ in opened.below.progress.folders)
     return work(run, job, redo=Redo(folders, redone, change=revision.change), units=units)
+
+
+def retry_here(parent: Run, statuses: Sequence[str], output: str, *overrides: str) -> Run:
+    """As `pipeline.derive.retry`, with the work done in this process."""
+
+    def carry_out_here(job: Job, run: Run | None, left: Any, *, create: Any, redo: Redo, **options: Any) -> Outcome:
+        return finish(read_snapshot(work(create(), job, redo=redo)))
+
+    with patch.object(derive, "carry_out", carry_out_here):
+        outcome = derive.retry(parent, statuses, output, overrides=overrides)
+    assert outcome is not None
+    return outcome.run
 
 
 def work(run: Run, job: Job, *, redo: Redo | None = None, units: int | None = None) -> Run:

@@ -32,7 +32,7 @@ from tests import closed_sets
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.label_runs import write_run
-from tests.labeled_here import extend_here, label_here, revise_here
+from tests.labeled_here import extend_here, label_here, retry_here, revise_here
 
 
 def config_of(
@@ -131,6 +131,25 @@ def test_a_chain_of_three_revisions_equals_fresh_runs_and_is_resumed_extended_ex
     assert str(tmp_path / "three/exports/coco.json") in capsys.readouterr().out
     for run in (root, *runs.values()):
         assert [row["index"] for row in rows_of(run) if row["status"] == "removed"] == [1]
+
+
+def test_a_revised_run_is_retried_with_all_chunks_of_its_plan(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "in").mkdir()
+    members = {f"{n}.png": image_bytes(n, width=400 if n == 1 else 40) for n in range(3)}
+    (tmp_path / "in/00000.tar").write_bytes(tar_bytes(members))
+    config = config_of(tmp_path, "out", checkpoint)
+    small = config.detect.model_copy(update={"max_pixels": 9000})
+    parent = label_here(config.model_copy(update={"detect": small}))
+    revision = revision_of(tmp_path, parent, "revised", [*NAMES[1:], "red cat"])
+    revised = revise_here(parent, revision)
+    before = rows_of(revised)
+    assert [row["status"] for row in before] == ["labeled", "too_large", "labeled"]
+    again = retry_here(revised, ["too_large"], str(tmp_path / "again"), "detect.max_pixels=100000")
+    found = rows_of(again)
+    assert (found[0], found[2]) == (before[0], before[2])
+    assert {d["chunk"] for d in found[1]["detections"]} == set(range(revised.prompts().passes))
+    fresh = config_of(tmp_path, "fresh", checkpoint, names=[*NAMES[1:], "red cat"])
+    assert found == rows_of(label_here(fresh, plan=revised.prompts()))
 
 
 def test_the_dry_run_says_what_both_ways_cost_and_writes_nothing(

@@ -13,11 +13,13 @@ from PIL import Image
 
 from labeler.cli import main
 from labeler.config import make_config
+from labeler.evaluation.phrases import PhraseJudge
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
 from labeler.training import shapes
 from labeler.trial import phrases as trial_of
 from labeler.trial.phrases import PhraseTrial, try_phrases
+from labeler.truth.ground_truth import read_ground_truth
 from labeler.vocabulary import Vocabulary
 from tests import closed_sets
 from tests.owl_model import owl_checkpoint
@@ -228,3 +230,52 @@ def test_failed_images_count_without_boxes_and_two_images_of_one_name_are_refuse
     monkeypatch.setattr(trial_of, "_label", doubled)
     message = refusal(capsys, *command("coco", scenes, "--sample", "3", "vocabulary=[red circle]"))
     assert "could be a/000000.jpg or b/000000.jpg" in message
+
+
+def choice(*found_by: str, proposed: int = 0, objects: int = 40, least: int = 10) -> tuple[list[int], bool]:
+    """The phrases chosen for the category of cats, and whether enough were seen.
+
+    Args:
+        found_by: of each phrase, where it finds something: "even" and "odd" images' cats, "all" cats, "dog"s.
+        proposed: how many of the last phrases are proposals.
+        objects: images, with a cat and a dog each.
+    """
+    boxes = {"cat": [10, 10, 30, 30], "dog": [60, 10, 20, 20]}
+    truth = read_ground_truth(
+        {
+            "images": [{"id": n, "file_name": f"{n}.jpg", "height": 100, "width": 100} for n in range(objects)],
+            "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+            "annotations": [
+                {"id": 2 * n + category, "image_id": n, "category_id": category, "bbox": box, "area": 400}
+                for n in range(objects)
+                for category, box in enumerate(boxes.values(), 1)
+            ],
+        }
+    )
+    images = {"even": lambda n: n % 2 == 0, "odd": lambda n: n % 2, "all": lambda n: True, "dog": lambda n: True}
+    found = {}
+    for n in range(objects):
+        mine = [(number, what) for number, what in enumerate(found_by) if images[what](n)]
+        places = [boxes["dog" if what == "dog" else "cat"] for _, what in mine]
+        corners = [[x, y, x + width, y + height] for x, y, width, height in places]
+        found[n] = Detections.of(corners, [0.9 - 0.01 * number for number, _ in mine], [number for number, _ in mine])
+    judge = PhraseJudge(truth, found, phrases=len(found_by), nms_iou=0.7)
+    own = len(found_by) - proposed
+    candidates = [
+        trial_of.Candidate(1, str(number), proposed_by=None if number < own else "lvis_v1")
+        for number in range(len(found_by))
+    ]
+    vocabulary = Vocabulary.load([{"name": "cat", "phrases": [str(number) for number in range(own)]}])
+    ((trial,), _) = trial_of._judge(judge, vocabulary, candidates, {1: 0}, least)
+    return [int(candidate.text) for candidate in trial.chosen], trial.enough
+
+
+def test_phrases_are_chosen_where_they_surely_add_something() -> None:
+    assert choice("even", "odd") == ([0, 1], True)
+    assert choice("dog", "even", "odd") == ([1, 2], True), "a phrase for other objects is left out"
+    assert choice("all", "even") == ([0], True), "what another finds already costs tokens for nothing"
+    assert choice("even", "even", proposed=1) == ([0], True), "a proposal that is as good is not taken"
+    assert choice("even", "all", proposed=1) == ([1], True), "one that is surely better is"
+    assert choice("even", "odd", "dog", proposed=2) == ([0, 1], True)
+    assert choice("dog", "all", objects=9) == ([0, 1], False), "too few objects"
+    assert choice("dog", "dog") == ([0, 1], True), "none finds any"

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 
 from labeler.evaluation.phrases import Best, Figures
-from labeler.trial.candidates import Candidate
 from labeler.trial.phrases import MOST_BOXES, CategoryTrial, PhraseTrial
 from labeler.vocabulary import Category, Vocabulary
 from labeler.vocabulary.reading import show
@@ -72,10 +71,9 @@ def _category(each: CategoryTrial) -> Iterator[str]:
         )
         for tried in each.tried
     ]
-    own = _own(each)
-    if len(own) > 1:
+    if len(each.own) > 1:
         rows.append((" ", "[its phrases together]", each.together))
-    if set(each.chosen) != own and len(each.chosen) > 1:
+    if each.changed and len(each.chosen) > 1:
         rows.append((" ", "[chosen together]", each.chosen_together))
     width = max(len(text) for _, text, _ in rows)
     objects = each.together.objects
@@ -108,12 +106,8 @@ def _where(figures: Figures) -> str:
 
 
 def _choice(trial: PhraseTrial) -> Iterator[str]:
-    changed = sum(set(each.chosen) != _own(each) for each in trial.categories)
+    changed = sum(each.changed for each in trial.categories)
     yield f"chosen (*)  {changed:,} categories get other phrases, {len(trial.vocabulary) - changed:,} keep theirs"
-
-
-def _own(each: CategoryTrial) -> set[Candidate]:
-    return {tried.candidate for tried in each.tried if tried.candidate.proposed_by is None}
 
 
 def to_yaml(trial: PhraseTrial) -> bytes:

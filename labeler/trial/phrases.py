@@ -59,6 +59,16 @@ class CategoryTrial:
     chosen_together: Figures
     enough: bool
 
+    @property
+    def own(self) -> set[Candidate]:
+        """The phrases that the vocabulary has for it."""
+        return {each.candidate for each in self.tried if each.candidate.proposed_by is None}
+
+    @property
+    def changed(self) -> bool:
+        """Whether other phrases are chosen."""
+        return set(self.chosen) != self.own
+
 
 @dataclass(frozen=True)
 class PhraseTrial:
@@ -88,8 +98,8 @@ class PhraseTrial:
     left_out: tuple[Candidate, ...]
 
     def chosen_vocabulary(self) -> Vocabulary:
-        """The vocabulary with the chosen phrases; categories that were not judged keep theirs."""
-        chosen = {each.category.id: each.chosen for each in self.categories}
+        """The vocabulary with the chosen phrases; categories that keep theirs stay as they are written."""
+        chosen = {each.category.id: each.chosen for each in self.categories if each.changed}
         return replace(
             self.vocabulary,
             categories=tuple(
