@@ -7,17 +7,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from labeler import Detector
 from labeler.cli import main
 from labeler.config import make_config
 from labeler.errors import Refused
+from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import resolve_job
 from labeler.labeling.revision import resolve_revision, revised_config
 from labeler.runs import Run, read_snapshot
 from labeler.runs.fitted_on import fitted_on, require_fitted_on
+from labeler.shards import Item
 from labeler.trial.preview import preview
 from tests.detector_parts import photo
 from tests.label_runs import write_run
@@ -151,6 +155,21 @@ def test_the_dry_run_says_which_images_are_tiled_and_the_passes(
         "         1 of 3 sampled images have more than detect.max_tiles=4 tiles: they get the status too_large" in many
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_detector_in_a_program_looks_at_tiles_as_a_run_does(source: Path, tmp_path: Path, checkpoint: Path) -> None:
+    values = values_of(tmp_path, checkpoint, **TILES)
+    files = sorted(source.iterdir())
+    items = [Item(file.name, n, "u", None, None, file.read_bytes()) for n, file in enumerate(files)]
+    rows, _ = labeler_here(resolve_job(make_config(values))).label("000000", items)
+    options = {"detect": {**values["detect"], "max_tiles": 6}, "prompts": values["prompts"]}
+    detector = Detector.load(checkpoint, values["vocabulary"], device="cpu", threads=1, **options)
+    for found, row in zip(detector.detect(files), rows, strict=True):
+        assert len(found) > 0
+        np.testing.assert_array_equal(found.boxes, row.detections.boxes)
+        np.testing.assert_array_equal(found.scores, row.detections.scores)
+    with pytest.raises(Refused, match=r"image 1: too large: 200 x 200 is 25 tiles of 64 pixels, the limit is 6"):
+        detector.detect([np.zeros((50, 50, 3), np.uint8), np.zeros((200, 200, 3), np.uint8)])
 
 
 @pytest.mark.slow  # several labelings of the sample, and the roof

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from labeler import images
 from labeler.config import make_config
 from labeler.errors import Refused
+from labeler.images.tiling import Tiling
 from labeler.labels.detections import Detections
 from labeler.vocabulary import Vocabulary
 
@@ -29,8 +30,8 @@ class Detector:
         vocabulary: the categories that it looks for; `category_ids` of detections are theirs.
     """
 
-    def __init__(self, loaded: Loaded, vocabulary: Vocabulary) -> None:
-        self._loaded, self.vocabulary = loaded, vocabulary
+    def __init__(self, loaded: Loaded, vocabulary: Vocabulary, tiling: Tiling | None = None) -> None:
+        self._loaded, self.vocabulary, self._tiling = loaded, vocabulary, tiling
 
     @staticmethod
     def load(
@@ -65,7 +66,7 @@ class Detector:
         place = {"device": device, **sections.get("model", {}), "name": str(model)}
         values = {**sections, "model": place, "vocabulary": names, "input": _UNUSED, "output": _UNUSED}
         job = resolve_job(make_config(values, where="the detector's options"))
-        return Detector(detector_recipe(job, threads=threads)(), job.vocabulary)
+        return Detector(detector_recipe(job, threads=threads)(), job.vocabulary, job.config.detect.tiling)
 
     @property
     def description(self) -> dict[str, str]:
@@ -85,9 +86,10 @@ class Detector:
         Raises:
             LabelerError: an image cannot be read or decoded, or the detector finds NaN or infinity in one.
         """
-        prepared = [self._loaded.prepare(_pixels(picture)) for picture in pictures]
+        from labeler.labeling.tiled import detect_in_views
+
         found: list[Detections] = []
-        for place, each in enumerate(self._loaded.detect_prepared(prepared)):
+        for place, each in enumerate(detect_in_views(self._loaded, [_pixels(p) for p in pictures], self._tiling)):
             if not isinstance(each, Detections):
                 raise Refused(f"image {place}: {each}")
             found.append(each)

@@ -29,6 +29,11 @@ def images_together(per_forward: int) -> int:
     return min(_MOST_BATCH, per_forward * -(-_LEAST_BATCH // per_forward))
 
 
+def group_of(prepared: Any) -> Any:
+    """Equal for images that can go to the detector together; a detector of the user's own may only have shapes."""
+    return getattr(prepared, "group", getattr(prepared, "shape", None))
+
+
 def bytes_of(*prepared: Any) -> int:
     """Of the pixels of what detectors and segmenters have made of an image; 0 for what is not known."""
     return sum(getattr(getattr(each, "pixels", each), "nbytes", 0) for each in prepared)

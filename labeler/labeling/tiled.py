@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from labeler.images.tiling import View
+import numpy as np
+import numpy.typing as npt
+
+from labeler.images.tiling import Tiling, View
+from labeler.labeling.detector import Detector
 from labeler.labels.detections import Detections
 
 Step = TypeVar("Step")
@@ -27,7 +31,7 @@ class TiledImage:
         self._found[number] = result
         return len(self._found) == len(self.views)
 
-    def result(self, merge: Callable[[Sequence[Detections]], Detections]) -> Any:
+    def result(self, merge: Callable[[Sequence[Detections]], Detections]) -> Detections | str:
         """The image's detections, or why it has none: a view without a result may hide what nothing else shows.
 
         Args:
@@ -37,6 +41,37 @@ class TiledImage:
             if not isinstance(self._found[number], Detections):
                 return f"{self._found[number]}, in the view of {view}"
         return merge([self._found[number] for number in range(len(self.views))])
+
+
+def cut(pixels: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8]:
+    """(height, width, 3) of a view of an image; a copy of a tile, which would keep the whole image in memory."""
+    part = pixels[view.top : view.top + view.height, view.left : view.left + view.width]
+    return part if part.shape == pixels.shape else part.copy()
+
+
+def detect_in_views(
+    detector: Detector, pictures: Sequence[npt.NDArray[np.uint8]], tiling: Tiling | None
+) -> list[Detections | str]:
+    """What a detector finds in (h, w, 3) uint8 RGB images, in tiles where they are tiled; or why one has no result."""
+    prepared: list[Any] = []
+    places: list[tuple[str, TiledImage | None, slice]] = []
+    for pixels in pictures:
+        problem = tiling.problem(*pixels.shape[:2]) if tiling else ""
+        views = tiling.views(*pixels.shape[:2]) if tiling and not problem else ()
+        first = len(prepared)
+        if not problem:
+            prepared += [detector.prepare_view(cut(pixels, view), view) for view in views] or [detector.prepare(pixels)]
+        places.append((problem, TiledImage(views) if views else None, slice(first, len(prepared))))
+    results = detector.detect_prepared(prepared)
+    return [problem or _result(detector, tiled, results[place]) for problem, tiled, place in places]
+
+
+def _result(detector: Detector, tiled: TiledImage | None, results: Sequence[Any]) -> Detections | str:
+    if tiled is None:
+        return results[0] if isinstance(results[0], Detections) else str(results[0])
+    for number, each in enumerate(results):
+        tiled.add(number, each)
+    return tiled.result(detector.merge_views)
 
 
 def one_ahead(images: Iterable[tuple[int, Sequence[Step]]], *, most_bytes: int) -> Iterator[Step]:

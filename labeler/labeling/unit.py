@@ -20,10 +20,10 @@ from labeler import images
 from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.digests import digest_of
 from labeler.images.tiling import Tiling
-from labeler.labeling.batching import BYTES_WAITING, ShapePool, bytes_of, images_together
+from labeler.labeling.batching import BYTES_WAITING, ShapePool, bytes_of, group_of, images_together
 from labeler.labeling.detector import Detector, prepare_whole
 from labeler.labeling.forwards import Forwards
-from labeler.labeling.tiled import TiledImage, one_ahead
+from labeler.labeling.tiled import TiledImage, cut, one_ahead
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
@@ -196,7 +196,7 @@ class UnitLabeler:
                     if isinstance(outcome, Row):
                         rows.append(outcome)
                         continue
-                    for batch in pool.add(outcome, _group_of(outcome.prepared), outcome.size):
+                    for batch in pool.add(outcome, group_of(outcome.prepared), outcome.size):
                         rows += self._rows(forwards.begin(batch), work, drawing)
             for batch in pool.rest():
                 rows += self._rows(forwards.begin(batch), work, drawing)
@@ -303,10 +303,7 @@ class UnitLabeler:
     def _view(self, opened: _Opened, image: images.Image, tiled: TiledImage, number: int) -> _Ready:
         assert self.detector is not None, "only what is detected on is tiled"
         view = tiled.views[number]
-        pixels = image.pixels[view.top : view.top + view.height, view.left : view.left + view.width]
-        if pixels.shape != image.pixels.shape:
-            pixels = pixels.copy()  # of its own, or a tile would keep the whole image in memory
-        prepared = _asked(self.detector.prepare_view(pixels, view), opened.item)
+        prepared = _asked(self.detector.prepare_view(cut(image.pixels, view), view), opened.item)
         return _Ready(opened.row, prepared, opened.for_masks, tiled, number)
 
     def _decode(
@@ -371,11 +368,6 @@ class UnitLabeler:
 def _asked(prepared: Any, item: Item) -> Any:
     """What was prepared, with the names that the image is asked for."""
     return prepared if item.asked is None else replace(prepared, asked=item.asked)
-
-
-def _group_of(prepared: Any) -> Any:
-    """Equal for images that can go to the detector together; a detector of the user's own may only have shapes."""
-    return getattr(prepared, "group", getattr(prepared, "shape", None))
 
 
 def _drawn(drawing: deque[Future[tuple[Row, float]]], waiting: int, work: UnitWork) -> list[Row]:

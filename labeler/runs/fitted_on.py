@@ -12,7 +12,7 @@ from labeler.labels.chosen_score import DETECTORS, FUSED, SCORE, ChosenScore, Fu
 from labeler.labels.thresholds import Thresholds, read_thresholds
 from labeler.runs import Run
 
-# Runs without tiles or names per image, and those that were not fused, have none of these, so a file that lacks them was
+# Runs without tiles or names per image, and those that were not fused, have none of these: a file that lacks them was
 # fitted on such a run.
 _OF_TILES = ("detect.tile", "detect.tile_overlap", "detect.tile_min_side", "tiling_version")
 _OF_FUSION = ("fused.with", "fused.method", "fused.iou", "fused.scores")
