@@ -12,10 +12,13 @@ from labeler import __version__
 from labeler.commands import (
     calibrate,
     compare,
+    correct,
     estimate,
     evaluate,
     export,
     forget,
+    fuse,
+    import_labels,
     label,
     mask,
     models,
@@ -36,7 +39,7 @@ from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.terminal import JsonConsole, json_log, safe, safe_output
 
-_ROWS = (label, submit, estimate, preview, status, retry, revise, mask)
+_ROWS = (label, submit, estimate, preview, status, retry, revise, correct, mask, fuse, import_labels)
 _OF_RUNS = (report, compare, export, sample, evaluate, calibrate, forget)
 VERBS = (*_ROWS, *_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
@@ -46,6 +49,9 @@ _STARTING = (
     "mask",
     "retry",
     "revise",
+    "correct",
+    "fuse",
+    "import",
     "train",
     "reproduce",
 )  # verbs that leave something behind to go on with

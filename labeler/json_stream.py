@@ -29,9 +29,11 @@ class JsonStream:
 
     Args:
         begun: the document's first bytes, where they were taken from the stream before.
+        max_element_bytes: a longer value is not read into memory, and refused as NotPlainJson; None for any length.
     """
 
-    def __init__(self, stream: Readable, begun: bytes = b"") -> None:
+    def __init__(self, stream: Readable, begun: bytes = b"", *, max_element_bytes: int | None = None) -> None:
+        self._longest = max_element_bytes
         self._stream, self._begun = stream, begun
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self._text, self._at = "", 0
@@ -121,6 +123,8 @@ class JsonStream:
         """Leave what was read, and read as much as is left once more; False at the end of the stream."""
         if self._ended:
             return False
+        if self._longest is not None and len(self._text) - self._at > self._longest:
+            raise self._wrong(f"a value of more than {self._longest >> 20} MiB")
         data, self._begun = self._begun or self._stream.read(max(_PIECE, len(self._text) - self._at)), b""
         self._lines += self._text.count("\n", 0, self._at)
         self._characters += self._at

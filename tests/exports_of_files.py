@@ -23,6 +23,9 @@ def run_over_pictures(folder: Path, found: Sequence[Detections], *, names: Seque
     limits = {"max_images": 100, "max_bytes": 1 << 20, "max_image_bytes": 1 << 20}
     (unit,) = (work for work in read_units(shard, keep=(), **limits) if isinstance(work, Unit))
     rows = UnitLabeler(RedFinder(), decode_threads=1, images_per_batch=4).label(shard.shard_id, unit.items, ())[0]
-    chosen = [replace(row, detections=boxes) for row, boxes in zip(rows, found, strict=True)]
+    chosen = [
+        replace(row, detections=boxes, status="labeled" if len(boxes) else "empty")
+        for row, boxes in zip(rows, found, strict=True)
+    ]
     categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
     return write_run(folder / "run", {(0, 0): chosen}, shards=[shard], categories=categories)

@@ -48,7 +48,13 @@ def write_run(
     plan = [PlannedShard(shard, None) for shard in shards]
     vocabulary = Vocabulary.load(categories)
     prompts = Prompts((), vocabulary.negative_ids, 256)
-    config = {"model": {"name": "tiny"}, "input": {"keep": list(keep)}, "detect": DETECT}
+    config = {
+        "model": {"name": "tiny"},
+        "input": {"uri": [shard.uri for shard in shards], "keep": list(keep)},
+        "output": {"uri": str(folder)},
+        "vocabulary": [dict(category) for category in categories],
+        "detect": DETECT,
+    }
     found = {"model": "m1", "prompts": prompts.fingerprint, "vocabulary": vocabulary.fingerprint} | dict(fields or {})
     found |= schema_fields(columns) if columns else {}
     create_run(str(folder), NewRun(found, config, {}, vocabulary, prompts, plan))

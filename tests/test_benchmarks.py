@@ -21,6 +21,7 @@ from benchmarks import (
     decoding,
     export_scale,
     feeding,
+    fuse,
     masks,
     merging,
     owl_crops,
@@ -376,6 +377,18 @@ def test_decoding_measures_both_decoders_on_pictures_that_they_decode_alike(
     assert all(len(values) == 2 and min(values) > 0 for values in took.values())
     assert written["decoders"].startswith("simplejpeg ")
     assert "all, torch, draft, simplejpeg" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_fuse_compares_every_way_with_each_run_alone(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _, truth = noisy_run(tmp_path / name, {3: 1.0, 8: 0.5}, images=40)
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    found = fuse.compare([tmp_path / "a", tmp_path / "b"], tmp_path / "gt.json", tmp_path / "gt.json")
+    assert len(found) == 2 + len(fuse.WAYS)
+    assert found["fused, nms, raw scores"] == found["a"] == found["b"], "a run fused with its equal"
+    stored = json.loads((RESULTS / "fuse.json").read_text())["found"]
+    assert found.keys() - {"a", "b"} == stored.keys() - {"shapes", "owl"}
 
 
 def test_objects_are_found_by_size_once_each_and_by_their_own_name() -> None:

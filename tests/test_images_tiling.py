@@ -17,7 +17,7 @@ from labeler.labels.in_views import in_image
 from tests.inputs import image_bytes
 
 RNG = np.random.default_rng(0)
-SIZES = [(int(h), int(w)) for h, w in np.exp(RNG.uniform(0, np.log(4000), (3000, 2)))]
+SIZES = [(int(h), int(w)) for h, w in np.exp(RNG.uniform(0, np.log(4000), (2000, 2)))]
 NEAR_A_TILE = [(h, w) for h in range(95, 103) for w in (*range(95, 103), 181, 182, 183)]
 
 

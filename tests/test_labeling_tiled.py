@@ -255,33 +255,34 @@ def test_a_box_that_is_cut_suppresses_nothing_and_takes_no_place_under_the_cap(c
 
 def test_tiles_of_several_images_share_forwards_and_rows_are_those_of_tiles_alone(configured: Configured) -> None:
     config = configured("grounding-dino", tile=TILE, tile_overlap=OVERLAP, pairs_per_batch=8)
-    items = [item(n, pixels) for n, pixels in enumerate(drawn(LARGE, SMALL, LARGE, WIDE))]
+    items = [item(n, pixels) for n, pixels in enumerate(drawn(WIDE, SMALL, WIDE))]
     items[1:1] = [Item("x.png", 9, "u", None, None, b"no image"), Item("y.png", 8, "u", None, None, None, "gone")]
-    alone, one_each = labeler_of(config, images_per_batch=1).label("000000", items)
-    labelers = [labeler_of(config, images_per_batch=4, decode_threads=threads) for threads in (0, 3)]
-    detector = labelers[0].detector
+    one_by_one = labeler_of(config, images_per_batch=1)
+    detector = one_by_one.detector
     assert detector is not None
     assert detector.images_per_forward == 4
+    alone, one_each = one_by_one.label("000000", items)
+    again_made = {"make_detector": lambda: detector, "images_per_batch": 4}
+    labelers = [labeler_of(config, decode_threads=threads, **again_made) for threads in (0, 3)]
     shared, *again = [each.label("000000", items) for each in labelers]
-    views = 2 * 10 + 1 + 4
+    views = 2 * 4 + 1
     assert (one_each.forwards, one_each.filled) == (views, views)
-    # 18 tiles in 5 forwards, 3 thin tiles, 2 full views, 1 other, the small image
-    assert (shared[1].forwards, shared[1].filled, shared[1].passes) == (9, views, 2 * views)
+    # 6 tiles of both images in 2 forwards, their 2 full views in 1, the small image
+    assert (shared[1].forwards, shared[1].filled, shared[1].passes) == (4, views, 2 * views)
     for got, expected in zip(shared[0], alone, strict=True):
         assert replace(got, detections=expected.detections) == expected
         assert_same(got.detections, expected.detections)
     for rows, work in again:  # whatever the number of threads
         assert rows_to_table(rows) == rows_to_table(shared[0])
-        assert work.forwards == 9
+        assert work.forwards == 4
 
 
 def test_a_tile_that_overflows_in_half_precision_is_done_in_float32_and_one_that_fails_fails_its_image(
     configured: Configured,
 ) -> None:
-    (pixels,) = drawn(LARGE)
+    pixels, bright = drawn(WIDE, WIDE)
     pixels = pixels.copy()
-    pixels[18:28, 28:38] = 0  # where a tile in the middle begins
-    bright = drawn(LARGE, LARGE)[1]
+    pixels[:20, 23:43] = 0  # where the tile in the middle begins
     config = configured("grounding-dino", tile=TILE, tile_overlap=OVERLAP)
     half = config.model_copy(update={"model": config.model.model_copy(update={"dtype": "bfloat16"})})
     labeler, alone = labeler_of(half), labeler_of(without_merging(half))
@@ -294,16 +295,16 @@ def test_a_tile_that_overflows_in_half_precision_is_done_in_float32_and_one_that
     poison(labeler.detector)
     rows, _ = labeler.label("000000", [item(0, pixels), item(1, bright)])
     assert [row.status for row in rows] == ["detect_error", "labeled"]
-    assert rows[0].error == ("the model's scores or boxes are not finite, in the view of 64 x 64 pixels at (28, 18)")
+    assert rows[0].error == ("the model's scores or boxes are not finite, in the view of 64 x 40 pixels at (23, 0)")
 
 
 def test_memory_that_runs_out_halves_the_batch_of_tiles(
     configured: Configured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configured("grounding-dino", tile=TILE, tile_overlap=OVERLAP, pairs_per_batch=8)
-    items = [item(n, pixels) for n, pixels in enumerate(drawn(LARGE, WIDE))]
-    expected, _ = labeler_of(config, images_per_batch=1).label("000000", items)
+    items = [item(n, pixels) for n, pixels in enumerate(drawn(WIDE, WIDE))]
     labeler = labeler_of(config, images_per_batch=4)
+    expected, _ = labeler.label("000000", items)
     assert isinstance(labeler.detector, BatchedDetector)
     forward: Any = labeler.detector.network.forward
     detect = forward.detect

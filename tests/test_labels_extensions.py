@@ -34,6 +34,7 @@ from tests.label_runs import row, write_run
 
 MORE = {
     "score2": np.array([0.5, np.nan], np.float32),
+    "unscored": np.array([1, 0], np.int8),
     "agreement": np.array([0, 3], np.int16),
     "source": np.array(["moved", None], np.object_),
     "model_score": np.array([0.25, np.nan], np.float32),

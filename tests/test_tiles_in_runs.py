@@ -166,6 +166,7 @@ def test_a_profile_counts_the_passes_of_tiles(
     assert ms_pass == pytest.approx(ms_image / (2 * VIEWS / 3), abs=0.06)
 
 
+@pytest.mark.slow  # three runs and a preview
 def test_a_run_with_tiles_is_previewed_and_revised_to_the_rows_of_a_fresh_run(
     source: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from labeler import storage
 from labeler.calibration.evidence import MarkEvidence, TruthEvidence
 from labeler.calibration.fit import Calibration, fit
 from labeler.calibration.marks import Marks, collect_marks
@@ -25,11 +26,28 @@ def calibrate_by_annotations(
     Raises:
         Refused: other images or categories, or nothing to calibrate by.
     """
+    _require_scores(snapshot)
     evaluation = evaluate_run(snapshot, annotations, by_name=by_name, partial=partial, masks=False)
     _require_evidence(evaluation)
     assert evaluation.aligned is not None
     evidence = TruthEvidence(evaluation.scores[0], evaluation.aligned.category_of)
     return fit(evidence, target, floor=evaluation.floor)
+
+
+def _require_scores(snapshot: Snapshot) -> None:
+    """Refused where scores do not rank boxes: of corrected runs, and of imported boxes that have none."""
+    run = snapshot.run
+    if "unscored" in run.columns:
+        raise Refused(
+            f"run {storage.redact(run.uri)} was imported with boxes that have no score, so no threshold can be fitted; "
+            "import labels that all have one"
+        )
+    if "review" in run.columns and run.parent is not None:
+        raise Refused(
+            f"run {storage.redact(run.uri)} is corrected: reviewed boxes have a score of 1, and wrong ones are gone; "
+            f"fit thresholds on what was corrected: labeler calibrate {storage.redact(run.parent.uri)} "
+            f"--annotations {storage.redact(run.uri)} ...; they are for exports of both"
+        )
 
 
 def _require_evidence(evaluation: Evaluation) -> None:
@@ -54,6 +72,7 @@ def calibrate_by_marks(snapshot: Snapshot, marks: Marks, target: Target) -> Cali
     """
     if target.measure != "precision":
         raise Refused("marks say how many boxes are right, not how many objects were missed: ask for a precision")
+    _require_scores(snapshot)
     found = collect_marks(snapshot, marks)
     evidence = MarkEvidence(found.by_category, found.boxes)
     return fit(evidence, target, floor=float(snapshot.run.manifest.config["detect"].get("score_floor", 0.0)))

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from labeler.evaluation.average_precision import SCORE_THRESHOLDS, Score, at_least
+from labeler.evaluation.average_precision import SCORE_THRESHOLDS, Score, at_least, threshold_below
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,6 +42,9 @@ class Evidence(Protocol):
     def curve(self, category_ids: Sequence[int]) -> Curve:
         """Of these categories' detections together."""
 
+    def by_score(self) -> tuple[Floats, Floats]:
+        """(right, judged), each (t,): all categories' detections with a score from each threshold up to the next."""
+
 
 class TruthEvidence:
     """Every detection of the annotated images was judged by matching it at IoU 0.5, as `evaluate` does."""
@@ -60,6 +63,18 @@ class TruthEvidence:
         precision = np.divide(true, judged, out=np.full(len(true), np.nan), where=judged > 0)
         objects = int(self._score.objects[positions].sum())
         return Curve(precision, judged, int(judged.max(initial=0)), true, objects)
+
+    def by_score(self) -> tuple[Floats, Floats]:
+        positions = [self._position_of[id_] for id_ in self.category_ids]
+        true = self._score.true_positives[positions].sum(0).astype(np.float64)
+        judged = true + self._score.false_positives[positions].sum(0)
+        return _between(true), _between(judged)
+
+
+def _between(at_least: Floats) -> Floats:
+    """(..., t) counts of scores from each threshold up to the next, of counts of scores from each threshold up."""
+    between: Floats = at_least - np.append(at_least[..., 1:], np.zeros((*at_least.shape[:-1], 1)), axis=-1)
+    return between
 
 
 _TENTHS = np.floor(SCORE_THRESHOLDS * 10 + 1e-9).astype(int)  # (t,) 0..9
@@ -98,6 +113,25 @@ class MarkEvidence:
         estimates = [_estimate(counts, place) for place in range(len(SCORE_THRESHOLDS))]
         precision, support = np.array(estimates, np.float64).T
         return Curve(precision, support, sum(len(self._marks[id_]) for id_ in known))
+
+    def by_score(self) -> tuple[Floats, Floats]:
+        """A mark counts as many boxes as the run has per mark of its category and tenth; together they count as marks.
+
+        Without that, a rare category's marks, or those of high scores, would speak for boxes that are not theirs.
+        """
+        right, judged = np.zeros((2, len(SCORE_THRESHOLDS)))
+        marks = 0
+        for id_, rows in self._marks.items():
+            stored = _between(self._boxes.get(id_, np.zeros(len(SCORE_THRESHOLDS), np.int64)).astype(np.float64))
+            place = threshold_below(rows[:, 0].astype(np.float32))
+            rows, place = rows[place >= 0], place[place >= 0]
+            boxes = np.bincount(_TENTHS, stored, 10)[_TENTHS[place]]
+            weight = boxes / np.bincount(_TENTHS[place], minlength=10)[_TENTHS[place]]
+            np.add.at(right, place, weight * rows[:, 1])
+            np.add.at(judged, place, weight)
+            marks += len(rows)
+        share = marks / judged.sum() if judged.any() else 1.0
+        return right * share, judged * share
 
 
 def _estimate(counts: Floats, place: int) -> tuple[float, float]:

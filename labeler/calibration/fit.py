@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from labeler.calibration.evidence import Curve, Evidence
+from labeler.calibration.scale import ScoreScale, fit_scale
 from labeler.calibration.target import Target
 from labeler.evaluation.average_precision import SCORE_THRESHOLDS
 from labeler.evaluation.intervals import one_sided, two_sided, wilson
@@ -56,12 +57,14 @@ class Calibration:
     Attributes:
         fallback: for rare categories, and those nothing is known of.
         fallback_of: whose detections it was fitted on.
+        scale: how often a box with some score is right, all categories together.
     """
 
     target: Target
     choices: tuple[Choice, ...]
     fallback: Choice
     fallback_of: Literal["rare categories", "all categories"]
+    scale: ScoreScale
 
     @property
     def keeps_nothing(self) -> bool:
@@ -98,7 +101,7 @@ def fit(evidence: Evidence, target: Target, *, floor: float) -> Calibration:
             choices.append(_left_out(id_, "unreachable", curve, short[id_]))
         else:
             choices.append(_choice(id_, "fitted", own, curve))
-    return Calibration(target, tuple(choices), fallback, of)
+    return Calibration(target, tuple(choices), fallback, of, fit_scale(*evidence.by_score()))
 
 
 def _fallback(

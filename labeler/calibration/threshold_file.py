@@ -11,6 +11,7 @@ import yaml
 
 from labeler import plain_yaml
 from labeler.calibration.fit import Calibration, Choice, Interval
+from labeler.calibration.scale import KEY
 from labeler.digests import digest_of
 from labeler.labels.thresholds import KEYS, NEVER, as_written
 from labeler.runs import Run
@@ -40,6 +41,7 @@ def to_yaml(calibration: Calibration, run: Run, *, source: str) -> bytes:
             "source": source,
             "fallback": {"fitted_on": calibration.fallback_of, **_numbers(calibration.fallback)},
             "categories": {by_id[_id(c)].name: _numbers(c) for c in calibration.choices},
+            KEY: calibration.scale.to_dict(),
         },
     }
     text: str = yaml.safe_dump({key: document[key] for key in KEYS}, sort_keys=False, allow_unicode=True, width=120)

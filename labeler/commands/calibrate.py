@@ -14,7 +14,9 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("calibrate", help="fit a score threshold per category, from truth or marks")
     parser.add_argument("run_uri", metavar="RUN", help="the run folder")
     evidence = parser.add_mutually_exclusive_group(required=True)
-    evidence.add_argument("--annotations", metavar="URI", help="ground truth of some of its images, COCO or LVIS json")
+    evidence.add_argument(
+        "--annotations", metavar="URI", help="truth of some of its images: COCO or LVIS json, or a corrected run"
+    )
     evidence.add_argument("--marks", metavar="URI", help="boxes marked right or wrong (JSON, from a report)")
     parser.add_argument("--target", required=True, metavar="precision=P", help="precision=0.9, or recall=0.5")
     parser.add_argument("--confidence", type=float, default=0.9, help="how sure to reach it (default 0.9)")

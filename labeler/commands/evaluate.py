@@ -25,7 +25,7 @@ _OF_TRUTH = {
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("evaluate", help="COCO and LVIS AP, precision, recall and F1 against ground truth")
     parser.add_argument("run_uri", metavar="RUN", help="the run folder, or a COCO results list (.json)")
-    parser.add_argument("--annotations", metavar="URI", help="ground truth, COCO or LVIS json")
+    parser.add_argument("--annotations", metavar="URI", help="COCO or LVIS json, or a corrected run")
     parser.add_argument("--sample", metavar="FILE", help="instead: a sample by `labeler sample`, with --marks of it")
     parser.add_argument(
         "--marks", action="append", metavar="FILE", help="boxes of the sample, marked right or wrong; repeatable"

@@ -89,6 +89,18 @@ COMMANDS = {
         "Add masks to the stored boxes in a derived run, without the detector. RUN itself is not changed.",
         ("labeler mask RUN masks.model=facebook/sam2.1-hiera-small",),
     ),
+    "fuse": About(
+        LABEL,
+        "fuse the boxes of several detectors into one run",
+        "Fuse the boxes of complete runs over the same images into a derived run of the first. No image is read.",
+        ("labeler fuse RUN_A RUN_B --raw-scores",),
+    ),
+    "import": About(
+        LABEL,
+        "make a run of predictions or labels that were made elsewhere",
+        "Make a run of COCO, YOLO, Label Studio or Parquet labels, so that all other commands take them.",
+        ("labeler import labels.json --images s3://bucket/images/ --from coco",),
+    ),
     "report": About(
         REVIEW,
         "write one HTML page: sample boxes, histograms, threshold sliders",
@@ -100,6 +112,12 @@ COMMANDS = {
         "choose which boxes to review next",
         "Draw boxes for review: by a design that gives an estimate of the precision, or where errors are likely.",
         ("labeler sample RUN --for review --n 300",),
+    ),
+    "correct": About(
+        REVIEW,
+        "take corrections from an annotation tool into a run",
+        "Read corrected labels back into a derived run that says of each box what a person did with it.",
+        ("labeler correct RUN tasks.json --from label-studio --dry-run",),
     ),
     "evaluate": About(
         REVIEW,

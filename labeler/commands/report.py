@@ -12,7 +12,9 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("report", help="one HTML file: counts, galleries, thresholds to choose, boxes to mark")
     parser.add_argument("run_uri", metavar="RUN", help="the run folder")
     parser.add_argument("--output", metavar="URI", help="file to write (default RUN/report.html)")
-    parser.add_argument("--annotations", metavar="URI", help="ground truth, COCO or LVIS json: curves and errors too")
+    parser.add_argument(
+        "--annotations", metavar="URI", help="truth: COCO or LVIS json, or a corrected run: curves and errors, too"
+    )
     parser.add_argument("--categories-by-name", action="store_true", help="match them by name, whatever the ids")
     parser.add_argument("--threshold", type=float, default=0.3, help="where the sliders start (default 0.3)")
     parser.add_argument("--thresholds", metavar="FILE", help="the same from a YAML file, a threshold per category")

@@ -230,6 +230,12 @@ def at_least(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return len(ordered) - np.searchsorted(ordered, SCORE_THRESHOLDS.astype(scores.dtype), side="left")
 
 
+def threshold_below(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """(n,) position in SCORE_THRESHOLDS of the highest that each score reaches, compared as `at_least`; -1 for none."""
+    places: npt.NDArray[np.int64] = np.searchsorted(SCORE_THRESHOLDS.astype(scores.dtype), scores, side="right") - 1
+    return places
+
+
 def mean_precision(true: npt.NDArray[np.bool_], false: npt.NDArray[np.bool_], objects: int) -> float:
     """AP of one ranked list: precision, made falling from the right, read at the 101 recall thresholds.
 

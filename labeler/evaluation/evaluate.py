@@ -25,8 +25,11 @@ from labeler.labels.thresholds import NOTHING_KEPT, Thresholds
 from labeler.runs import Run, Snapshot, UnitKey, read_snapshot, require_run
 from labeler.runs.fitted_on import thresholds_for
 from labeler.truth.alignment import ImageMatch, Positions, match_categories, match_images
-from labeler.truth.ground_truth import Annotations, GroundTruth, read_ground_truth
+from labeler.truth.ground_truth import Annotations, GroundTruth
 from labeler.truth.matching import Kind
+from labeler.truth.reviewed_run import read_truth
+
+UNSCORED = "the run has boxes without a score: they rank first, together, and pass every threshold"
 
 
 def evaluate_run(
@@ -50,7 +53,8 @@ def evaluate_run(
 
     Args:
         of: the run folder, or what was read of it.
-        annotations: COCO or LVIS json: a path, a URL, or its parsed content.
+        annotations: COCO or LVIS json: a path, a URL, or its parsed content; or the folder of a corrected run, whose
+            completely reviewed images are the truth.
         groups: named groups of categories, see `read_groups`; LVIS's rare, common and frequent come by themselves.
         rules: "auto" is LVIS where images carry `neg_category_ids`, else COCO.
         fixed_ap: refuse the run when Fixed AP cannot be measured on it; else that is only said.
@@ -99,6 +103,7 @@ def evaluate_run(
     protocol = protocol_of(run, whole, part.truth, images, categories)
     protocol["images"] |= {"at_cap": at_cap, "run_complete": snapshot.is_complete}
     protocol["notes"] = collector.notes() + ([] if limits.keep_any else [NOTHING_KEPT])
+    protocol["notes"] += [UNSCORED] if "unscored" in run.columns else []
     protocol["thresholds"] = None if thresholds is None else storage.redact(thresholds)
     protocol["suppress_iou"] = suppress_iou
     kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)
@@ -120,10 +125,10 @@ def _read_truth(annotations: Annotations, run: Run, masks: bool | None) -> tuple
         raise Refused("the detections of the run have no masks; label with a `masks` section to evaluate them")
     if masks is None and has_masks:
         try:
-            return read_ground_truth(annotations, masks=True), True
+            return read_truth(annotations, masks=True), True
         except Refused:  # annotations of boxes alone; whatever else is wrong with them is said below
-            return read_ground_truth(annotations), False
-    return read_ground_truth(annotations, masks=bool(masks)), bool(masks)
+            return read_truth(annotations), False
+    return read_truth(annotations, masks=bool(masks)), bool(masks)
 
 
 def _require_all_images(run: Run, truth: GroundTruth, images: ImageMatch, *, partial: bool) -> None:
@@ -176,7 +181,7 @@ def _to_table(
     every = column.detections
     image = np.repeat(image_of_row, column.lengths)
     place = np.minimum(np.searchsorted(ids, every.category_ids), len(ids) - 1)
-    above = (image >= 0) & (every.scores >= thresholds.limits(every.category_ids))
+    above = (image >= 0) & thresholds.keeps(every)
     kept = above & (ids[place] == every.category_ids)
     survives = above if suppress_iou is None else above.copy()
     if suppress_iou is not None:  # by boxes of categories that are not annotated, too

@@ -215,12 +215,12 @@ def annotation_lines(image: ChosenImage, before: int, numbers: Mapping[int, int]
     segmentations = _segmentations(detections, '"segmentation": [], ' if box_ids else "")
     if detections.masks is not None:
         areas = [box if mask is None else mask.area for box, mask in zip(areas, detections.masks, strict=True)]
-    scores = np.round(detections.scores.astype(np.float64), 6).tolist()
+    scores = ["" if score is None else f', "score": {score}' for score in detections.known_scores()]
     names = [f', "labeler_box": "{id_}"' for id_ in image.box_ids] if box_ids else [""] * len(detections)
     rows = zip(boxes, areas, scores, detections.category_ids.tolist(), segmentations, names, strict=True)
     return [  # by hand: half of json.dumps' time, and there are millions; all of them are finite numbers
         f'{{"id": {number}, "image_id": {image.image_id}, "category_id": {numbers[category_id]}, "bbox": {box}, '
-        f'"area": {size}, {mask}"iscrowd": 0, "score": {score}{name}}}'
+        f'"area": {size}, {mask}"iscrowd": 0{score}{name}}}'
         for number, (box, size, score, category_id, mask, name) in enumerate(rows, before + 1)
     ]
 
@@ -234,7 +234,7 @@ def crowd_lines(image: ChosenImage, before: int, numbers: Mapping[int, int], *, 
     clipped = clip_to_image(found.boxes, height=row["height"], width=row["width"])
     names = image.ids_of(image.ignored)
     boxes = np.round(xyxy_to_xywh(found.boxes).astype(np.float64), 2).tolist()
-    scores = np.round(found.scores.astype(np.float64), 6).tolist()
+    scores = found.known_scores()
     rows = zip(clipped.tolist(), boxes, scores, found.category_ids.tolist(), names, strict=True)
     for (left, top, right, bottom), box, score, category_id, name in rows:
         if right <= left or bottom <= top:

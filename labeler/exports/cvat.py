@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from labeler.digests import readable_json
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.pixels import Pixels
@@ -20,6 +18,7 @@ from labeler.exports.xml_text import attribute, content
 from labeler.vocabulary import Category
 
 _SCORE, _BOX = "score", "labeler_box"  # attributes of each box
+_RUN = "labeler_run"  # the default of an attribute that no box sets: so a task says whose boxes it has
 _ATTRIBUTES: tuple[dict[str, Any], ...] = (
     {"name": _SCORE, "mutable": False, "input_type": "number", "default_value": "0", "values": ["0", "100", "1"]},
     {"name": _BOX, "mutable": False, "input_type": "text", "default_value": "", "values": [""]},
@@ -100,7 +99,7 @@ class CvatPart(Part):
 
     def _boxes(self, image: ChosenImage) -> Iterable[str]:
         found = image.detections
-        percents = np.round(found.scores.astype(np.float64) * 100).astype(int).tolist()
+        percents = ["" if score is None else round(score * 100) for score in found.known_scores(None)]
         corners = clipped_boxes(image).tolist()
         for box_id, category, percent, (left, top, right, bottom), drawn in zip(
             image.box_ids, found.category_ids.tolist(), percents, corners, _designs(image), strict=True
@@ -135,7 +134,10 @@ class CvatPart(Part):
 
 
 def _attributes(frame: Frame) -> list[dict[str, Any]]:
-    return [*_ATTRIBUTES, *([] if frame.selection.sample is None else [_DRAWN])]
+    """Return the attributes of each label: of its boxes, how they were drawn for a sample, and whose they are."""
+    run_id = frame.run.manifest.run_id
+    whose = {"name": _RUN, "mutable": False, "input_type": "text", "default_value": run_id, "values": [run_id]}
+    return [*_ATTRIBUTES, *([] if frame.selection.sample is None else [_DRAWN]), whose]
 
 
 def _designs(image: ChosenImage) -> list[str]:
@@ -149,14 +151,14 @@ def _designs(image: ChosenImage) -> list[str]:
 
 def _meta(categories: Iterable[Category], attributes_of_boxes: Iterable[Mapping[str, Any]]) -> str:
     """Return the task's labels as annotations.xml names them."""
-    attributes = "".join(
+    shown = "".join(
         f"<attribute><name>{each['name']}</name><mutable>{each['mutable']}</mutable>"
         f"<input_type>{each['input_type']}</input_type><default_value>{each['default_value']}</default_value>"
         f"<values>{values}</values></attribute>"
         for each, values in ((each, "\n".join(each["values"])) for each in attributes_of_boxes)
     )
     labels = "\n".join(
-        f"<label><name>{content(category.name)}</name><type>rectangle</type><attributes>{attributes}</attributes></label>"
+        f"<label><name>{content(category.name)}</name><type>rectangle</type><attributes>{shown}</attributes></label>"
         for category in categories
     )
     return f"<meta><task><labels>\n{labels}\n</labels></task></meta>\n"

@@ -88,7 +88,7 @@ class HuggingFacePart(ParquetPart):
         objects = {
             "bbox": xyxy_to_xywh(found.boxes).tolist(),
             "category": [self._class_of[id_] for id_ in found.category_ids.tolist()],
-            "score": found.scores.tolist(),
+            "score": found.known_scores(None),
             "area": area(found.boxes).tolist(),
         }
         values: dict[str, Any] = {name: row[name] for name in ("width", "height", "digest", *self._keep)}

@@ -91,7 +91,7 @@ class LabelStudioPart(Part):
 
     def _prediction(self, image: ChosenImage) -> dict[str, Any]:
         found = image.detections
-        lowest = round(float(found.scores.min()), 6) if len(found) else 0.0
+        lowest = min((score for score in found.known_scores() if score is not None), default=0.0)
         version = self._frame.run.manifest.run_id[:8]
         return {"model_version": version, "score": lowest, "result": list(self._regions(image))}
 
@@ -100,12 +100,12 @@ class LabelStudioPart(Part):
         percents, places = _percents(image), image.places.tolist()
         # Label Studio shows `meta` beside a region: of a sample's tasks, which boxes to judge.
         drawn = {} if image.sampled is None else {box.box: _judge_this(box) for box in image.sampled.boxes}
-        scores = np.round(found.scores.astype(np.float64), 6).tolist()
         for place, (box_id, category, score) in enumerate(
-            zip(image.box_ids, found.category_ids.tolist(), scores, strict=True)
+            zip(image.box_ids, found.category_ids.tolist(), found.known_scores(), strict=True)
         ):
             name, region = self._names[category], box_id.replace("/", "-")
-            about = {"to_name": _IMAGE, **size, "image_rotation": 0, "score": score} | drawn.get(places[place], {})
+            about = {"to_name": _IMAGE, **size, "image_rotation": 0} | ({} if score is None else {"score": score})
+            about |= drawn.get(places[place], {})
             value = percents[place] | {"rotation": 0, "rectanglelabels": [name]}
             yield {"id": region, "from_name": _BOXES, "type": "rectanglelabels", **about, "value": value}
             if (mask := found.mask_of(place)) is not None:

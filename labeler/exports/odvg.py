@@ -58,7 +58,7 @@ class OdvgPart(Part):
         file_name = image.file_name if pixels is None else self._uploads.put_image(image, pixels)
         found = image.detections
         boxes = np.round(found.boxes.astype(np.float64), 2).tolist()
-        scores = np.round(found.scores.astype(np.float64), 6).tolist()
+        scores = found.known_scores()
         instances = [
             {"bbox": box, "label": self._class_of[id_], "category": self._names[id_], "score": score}
             for box, id_, score in zip(boxes, found.category_ids.tolist(), scores, strict=True)

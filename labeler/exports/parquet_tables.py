@@ -119,7 +119,7 @@ class TablesPart(ParquetPart):
         ids = found.category_ids.tolist()
         boxes: dict[str, list[Any]] = {name: [value] * count for name, value in key.items()}
         boxes |= {"category_id": ids, "category": [self._names[id_] for id_ in ids]}
-        boxes |= {"label": [self._class_of[id_] for id_ in ids], "score": found.scores.tolist()}
+        boxes |= {"label": [self._class_of[id_] for id_ in ids], "score": found.known_scores(None)}
         boxes |= {side: found.boxes[:, place].tolist() for place, side in enumerate(SIDES)}
         masks = [found.mask_of(row) for row in range(count)]
         boxes |= {"mask": [None if mask is None else mask_value(mask) for mask in masks]}

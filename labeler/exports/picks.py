@@ -65,7 +65,7 @@ def pick(images: Iterable[ChosenImage], rows: Callable[[], int], selection: Sele
     - `images_per_category`: an image stays if it is among the first so many of any of its categories, in the order of
       its key, which is as good as random. A rare category keeps all its images. Boxes are never dropped for balance,
       because an object without its box teaches the detector that there is none; so a frequent category may end with
-      more, from images that are there for a rare one.
+      more, from images that are there for a rare one. Images with a box that a person has reviewed all stay.
 
     Args:
         rows: says how many rows were looked at, once the images are.
@@ -104,6 +104,7 @@ class _Found:
     hashes: array[int] = field(default_factory=lambda: array("q"))
     has_hash: array[int] = field(default_factory=lambda: array("b"))
     heaps: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    reviewed: array[int] = field(default_factory=lambda: array("q"))  # places
 
     def add(self, image: ChosenImage, group_by: str | None) -> None:
         row, place = image.row, image.image_id - 1
@@ -112,6 +113,8 @@ class _Found:
         self.keys.append(key)
         self.hashes.append(row["phash"] or 0)
         self.has_hash.append(row["phash"] is not None)
+        if image.detections.reviewed.any():
+            self.reviewed.append(place)
         if self.cap is not None:
             for category in set(image.detections.category_ids.tolist()) or {_BACKGROUND}:
                 heap = self.heaps.setdefault(category, [])
@@ -121,7 +124,7 @@ class _Found:
     def balanced(self) -> npt.NDArray[np.int64]:
         """The places that stay; one may be there for several categories."""
         parts = [np.fromiter((-place for _, place in heap), np.int64, len(heap)) for heap in self.heaps.values()]
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+        return np.concatenate([*parts, np.frombuffer(self.reviewed, np.int64)])
 
 
 def _keys(image: ChosenImage, group_by: str | None) -> tuple[int, int]:

@@ -20,12 +20,14 @@ IMAGES_PER_TASKS = 1_000  # of a file of tasks: tools are slow with more
 def identity(image: ChosenImage, frame: Frame) -> dict[str, Any]:
     """Return by what a corrected file finds its image again, whatever a tool makes of the file name.
 
+    `labeler_shown` lists the boxes that go out: one that does not come back was removed by a person, any other not.
     Of a crop also which part of the image it is, and with a sample how its boxes were drawn.
     """
     found: dict[str, Any] = {
         "labeler_run": frame.run.manifest.run_id,
         "labeler_row": image.row_id,
         "labeler_digest": image.row["digest"] or "",
+        "labeler_shown": " ".join(map(str, sorted(image.places.tolist()))),
     }
     if image.crop is not None:
         found["labeler_crop"] = image.crop.to_json()

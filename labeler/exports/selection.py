@@ -33,6 +33,9 @@ _MANY = 256  # boxes; of more, overlaps are not computed all at once
 class Selection:
     """What is asked for; the steps are taken in this order.
 
+    A box that a person has reviewed leaves only with its image (`where`) or its category (`categories`): none of the
+    other conditions is about it. With such a box an image has enough boxes, and is not left out for uncertain ones.
+
     Attributes:
         where: SQL on the row's columns; None takes all.
         thresholds: a box needs at least its category's score.
@@ -183,7 +186,7 @@ class Chooser:
         plain = table.drop_columns(["detections"]).to_pylist()
         chosen = []
         for place, row, (boxes, uncertain) in zip(range(len(plain)), plain, self._boxes(every), strict=True):
-            if good[place] and self._has_enough(len(boxes[0])) and not self._is_left_out(uncertain):
+            if good[place] and self._is_wanted(boxes[0], uncertain):
                 file_name = self._prefixes[row["shard_id"]] + row["image_key"]
                 image = ChosenImage(first_image_id + place, row, file_name, *boxes)
                 chosen.append((place, self._as_sampled(self._with_uncertain(image, uncertain))))
@@ -202,9 +205,10 @@ class Chooser:
         """Places of an image's boxes that are selected."""
         return next(self._boxes([detections]))[0][2]
 
-    def _has_enough(self, boxes: int) -> bool:
-        most = self.selection.max_boxes
-        return boxes >= self.selection.min_boxes and (most is None or boxes <= most)
+    def _is_wanted(self, kept: Detections, uncertain: Places | None) -> bool:
+        most, boxes = self.selection.max_boxes, len(kept)
+        has_enough = boxes >= self.selection.min_boxes and (most is None or boxes <= most)
+        return (has_enough and not self._is_left_out(uncertain)) or bool(kept.reviewed.any())
 
     def _is_left_out(self, uncertain: Places | None) -> bool:
         asked = self.selection.uncertain
@@ -225,7 +229,7 @@ class Chooser:
         """
         together = Detections.concat(every)
         limits = self.selection.thresholds.limits(together.category_ids)
-        above = together.scores >= limits
+        above = (together.scores >= limits) | together.reviewed
         asked = self.selection.uncertain
         between = None if asked is None else asked.between(together.scores, limits)
         start = 0
@@ -257,13 +261,14 @@ class Chooser:
         wanted = np.ones(len(kept), np.bool_)
         if asked.score_below is not None:
             wanted &= kept.scores < np.float32(asked.score_below)
-        if asked.categories is not None:
-            wanted &= np.isin(kept.category_ids, list(asked.categories))
         if asked.min_side:
             wanted &= (kept.boxes[:, 2:] - kept.boxes[:, :2]).min(1) >= asked.min_side
         if asked.min_area or asked.max_area is not None:
             sizes = area(kept.boxes)
             wanted &= (sizes >= asked.min_area) & (sizes < (np.inf if asked.max_area is None else asked.max_area))
+        wanted |= kept.reviewed
+        if asked.categories is not None:
+            wanted &= np.isin(kept.category_ids, list(asked.categories))
         return wanted
 
 

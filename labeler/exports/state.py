@@ -19,7 +19,7 @@ from labeler.exports.totals import Totals
 from labeler.labels.thresholds import as_written
 from labeler.runs import Progress, Snapshot, UnitKey, layout
 
-EXPORT_VERSION = 3  # raise when the same request would write other files
+EXPORT_VERSION = 4  # raise when the same request would write other files
 FOLDER = ".labeler"
 _MANIFEST = f"{FOLDER}/export.json"
 _MANIFEST_BEFORE = "export.json"  # of versions 1 and 2

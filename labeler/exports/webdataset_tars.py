@@ -112,7 +112,7 @@ class WebDatasetPart(Part):
             row["width"],
             row["height"],
             np.round(found.boxes.astype(np.float64), 2).tolist(),
-            np.round(found.scores.astype(np.float64), 6).tolist(),
+            found.known_scores(),
             ids,
             [self._names[id_] for id_ in ids],
         )

@@ -65,7 +65,7 @@ class XAnyLabelingPart(Part):
         found = image.detections
         corners = np.round(clipped_boxes(image), 2)
         clockwise = corners[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).tolist()
-        scores = np.round(found.scores.astype(np.float64), 6).tolist()
+        scores = found.known_scores()
         rest: dict[str, Any] = {"group_id": None, "difficult": False, "flags": {}, "attributes": {}}
         return [
             {"label": self._names[category], "score": score, "points": points, "shape_type": "rectangle"}

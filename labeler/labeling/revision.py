@@ -147,6 +147,7 @@ def _require_model(run: Run, config: Config, now: Mapping[str, Any]) -> None:
 
 
 def _require_revisable(run: Run, recorded: Mapping[str, Any]) -> None:
+    run.require_detector("revise")
     run.require_reader()
     shown = storage.redact(run.uri)
     if "family" in recorded:

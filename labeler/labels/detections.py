@@ -88,6 +88,14 @@ class Detections:
         mask: Mask | None = None if self.masks is None else self.masks[row]
         return mask
 
+    @property
+    def reviewed(self) -> npt.NDArray[np.bool_]:
+        """(n,) which a person has checked or drawn: no threshold, limit or suppression is about these."""
+        source = self.more.get("source")
+        if source is None:
+            return np.zeros(len(self), np.bool_)
+        return np.array([each is not None for each in source], np.bool_)
+
     def __len__(self) -> int:
         return len(self.scores)
 
@@ -97,6 +105,16 @@ class Detections:
         more = {name: values[index] for name, values in self.more.items()}
         plain = (self.boxes[index], self.scores[index], self.category_ids[index], self.chunks[index])
         return Detections(*plain, masks, more)
+
+    @property
+    def unscored(self) -> npt.NDArray[np.bool_]:
+        """(n,) which of them have no score: theirs is 1, so that every threshold keeps them."""
+        return np.asarray(self.more.get("unscored", np.zeros(len(self))) != 0, np.bool_)
+
+    def known_scores(self, digits: int | None = 6) -> list[float | None]:
+        """The scores that there are, rounded to this many digits; None where there is none. For exports."""
+        scores = self.scores if digits is None else np.round(self.scores.astype(np.float64), digits)
+        return [None if lacks else score for score, lacks in zip(scores.tolist(), self.unscored, strict=True)]
 
     def order(self) -> npt.NDArray[np.intp]:
         """(n,) places by falling score; ties by category id, then by box: the order never depends on the batch."""

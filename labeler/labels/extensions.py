@@ -31,6 +31,9 @@ OF_DETECTIONS = {
     "score2": pa.float32(),
     # How many of the runs that were fused have found the object, 1 or more. Null: the box was not fused.
     "agreement": pa.int16(),
+    # 1 where whoever made the label gave no score. `score` is 1 then, so that every threshold keeps the box; exports
+    # write no score. Null: it has a score.
+    "unscored": pa.int8(),
     # Who the box is from. Null: the model, and nobody has checked it. "accepted": the model, and a person agrees.
     # "moved", "renamed", "moved+renamed": a person changed its sides, its category, or both. "added": a person drew it.
     "source": pa.string(),

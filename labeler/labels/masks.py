@@ -52,6 +52,12 @@ class Mask:
         """In pixels."""
         return int(pycocotools.mask.area(self.rle))
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """Corners xyxy of the box around it, in pixels; None for a mask without a pixel."""
+        x, y, width, height = (float(side) for side in pycocotools.mask.toBbox(self.rle))
+        return (x, y, x + width, y + height) if width and height else None
+
     def decode(self) -> npt.NDArray[np.uint8]:
         """(height, width), 1 inside."""
         pixels: npt.NDArray[np.uint8] = pycocotools.mask.decode(self.rle)

@@ -87,7 +87,16 @@ def suppress_across_categories(detections: Detections, *, iou_above: float) -> D
 
 
 def survive_across_categories(detections: Detections, *, iou_above: float) -> npt.NDArray[np.bool_]:
-    """(n,) which of them `suppress_across_categories` leaves, in the order they came."""
+    """(n,) which of them `suppress_across_categories` leaves, in the order they came.
+
+    Boxes that a person has reviewed all stay, and suppress others.
+    """
+    checked = detections.reviewed
+    if checked.any():
+        rest = np.flatnonzero(~checked)
+        rest = rest[~(iou(detections.boxes[rest], detections.boxes[checked]) > iou_above).any(1)]
+        checked[rest] = survive_across_categories(detections[rest], iou_above=iou_above)
+        return checked
     order = detections.order()
     stays = np.empty(len(order), np.bool_)
     stays[order] = _greedy(detections.boxes[order], np.zeros(len(order), np.int32), iou_above)

@@ -35,8 +35,10 @@ STATUSES = (
     "detect_error",  # non-finite scores, or labeling it raises
     "quarantined",  # it kills the process
     "removed",  # reserved for deletion requests
+    "unlisted",  # of an imported run: its file does not say anything of the image, so that it may hold anything
 )
 
+UNLISTED = "unlisted"
 LABELED = ("labeled", "empty")  # rows of images that a detector has seen
 
 LABELS = pa.schema(

@@ -24,7 +24,7 @@ NOTHING_KEPT = "the thresholds keep no box: every category is at `never` or 1"
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Keep a detection when its score is at least its category's threshold.
+    """Keep a detection if its score is at least its category's threshold, or a person has reviewed it.
 
     Attributes:
         fitted_on: the fingerprint fields of the run they were fitted on; empty for a file written by hand.
@@ -45,8 +45,13 @@ class Thresholds:
         wanted = [self.by_category.get(int(id_), self.default) for id_ in known]
         return np.asarray(wanted, np.float32)[place]
 
+    def keeps(self, detections: Detections) -> npt.NDArray[np.bool_]:
+        """(n,) which are kept; all that a person has reviewed, also of a category that is left out."""
+        above: npt.NDArray[np.bool_] = detections.scores >= self.limits(detections.category_ids)
+        return above | detections.reviewed
+
     def apply(self, detections: Detections) -> Detections:
-        return detections[detections.scores >= self.limits(detections.category_ids)]
+        return detections[self.keeps(detections)]
 
 
 def as_written(threshold: float) -> float | str:

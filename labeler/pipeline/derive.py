@@ -14,7 +14,7 @@ from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import masks_fields
 from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_masks, s3_rules
 from labeler.labels.extensions import in_order, schema_fields
-from labeler.labels.records import STATUSES
+from labeler.labels.records import LABELED, STATUSES, UNLISTED
 from labeler.labels.revised import Change
 from labeler.pipeline.redo import Redo
 from labeler.pipeline.session import Outcome, carry_out, new_run, refusals
@@ -125,7 +125,7 @@ def config_of(run: Run, output: str, overrides: Sequence[str]) -> Config:
     return config_of_run(values, overrides, where=f"the config of run {storage.redact(run.uri)}")
 
 
-RETRIED = tuple(status for status in STATUSES if status not in ("labeled", "empty", "removed"))
+RETRIED = tuple(status for status in STATUSES if status not in (*LABELED, "removed", UNLISTED))
 _RETRY_MAY_DIFFER = ("detect.max_pixels",)  # fields of the fingerprint that change no row which succeeded
 
 
@@ -153,6 +153,7 @@ def retry(
     unknown = sorted(set(statuses) - set(RETRIED))
     if unknown:
         raise Refused(f"status {unknown[0]!r} cannot be retried; known here: {', '.join(RETRIED)}")
+    parent.require_detector("retry")
     parent.require_reader()
     job = resolve_job(config_of(parent, output, overrides), parent.vocabulary(), parent.lineage, parent.prompts())
     recorded = parent.manifest.fingerprint_fields

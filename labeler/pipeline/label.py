@@ -68,6 +68,8 @@ def _label(
     output = storage.absolute_uri(config.output.uri)
     with refusals():
         run = open_run(output)
+        if run is not None:
+            run.require_detector("label --extend" if extend else "label")
         startup.step("listing the input" if run is None or extend else "reading the plan and what is committed")
         if run is not None and config.unit.max_images is None:
             job = job.as_planned(run.manifest.fingerprint_fields)

@@ -127,9 +127,9 @@ function showSettings() {
   vocabulary.firstElementChild.textContent = `Vocabulary: ${count(categories.length)} ${categories.length === 1 ? 'category' : 'categories'}${negatives ? `, ${count(negatives)} negative` : ''}`;
   fillWhenOpened(vocabulary, () => {
     const words = (category) => (category.phrases ? el('span', { class: 'quiet' }, ` asked as ${category.phrases.join(' / ')}`) : null);
-    const names = categories.map((category) => el('li', { value: category.id }, category.name, words(category)));
+    const names = categories.map((category) => el('li', {}, el('span', { class: 'quiet' }, `${category.id} `), category.name, words(category)));
     const without = negatives ? [el('p', { class: 'quiet' }, `Negative, never stored: ${data.negatives.join(', ')}.`)] : [];
-    vocabulary.lastElementChild.replaceChildren(...without, el('ol', { class: 'names' }, ...names));
+    vocabulary.lastElementChild.replaceChildren(...without, el('ul', { class: 'names plain' }, ...names));
   });
 }
 
@@ -233,5 +233,5 @@ function showNever() {
   const never = categories.filter((category) => category.stored === 0), place = byId('never');
   if (!never.length) { place.remove(); return; }
   place.firstElementChild.textContent = `${count(never.length)} ${never.length === 1 ? 'category was' : 'categories were'} never found`;
-  fillWhenOpened(place, () => place.lastElementChild.replaceChildren(...never.map((category) => el('li', {}, category.name))));
+  fillWhenOpened(place, () => place.querySelector('ul').replaceChildren(...never.map((category) => el('li', {}, category.name))));
 }

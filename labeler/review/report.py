@@ -26,7 +26,7 @@ from labeler.truth.ground_truth import Annotations
 
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
 _SETTING_CHARACTERS = 240
-_SCRIPTS = ("page.js", "pictures.js", "viewer.js", "report.js", "gallery.js", "truth.js", "start.js")
+_SCRIPTS = ("page.js", "pictures.js", "viewer.js", "report.js", "gallery.js", "truth.js", "reviews.js", "start.js")
 _WHERE_NOTHING_IS_KEPT = 0.3  # where all are left out every object would be a miss, and nothing could be suspicious
 
 
@@ -202,6 +202,7 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
         "reasons": survey.reasons,
         "timeline": timeline(survey.timeline),
         "work": survey.work.summary(),
+        "reviews": survey.reviews.describe(run),
         "settings": run_settings(config),
         "negatives": [category.name for category in run.vocabulary().categories if category.negative],
         "thresholds": {

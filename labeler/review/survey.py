@@ -17,6 +17,7 @@ from labeler.labels.records import BOXES, STATUSES
 from labeler.labels.thresholds import Thresholds
 from labeler.labels.unit_work import UnitWork
 from labeler.review.reservoir import Ints, Reservoir
+from labeler.review.reviews import Reviews
 from labeler.runs import Progress, Run, Snapshot, UnitKey, layout
 from labeler.runs.timeline import committed_at
 from labeler.vocabulary import Category
@@ -51,6 +52,7 @@ class Survey:
             (n, 3) unit number, row, box.
         suspicious: the same by position in SUSPICIONS; where no single box is meant, box is -1.
         units: the unit numbers above -> units.
+        reviews: what people said of images and boxes.
     """
 
     categories: tuple[Category, ...]
@@ -63,6 +65,7 @@ class Survey:
     drawn: tuple[Ints, Ints]
     suspicious: tuple[Ints, Ints]
     units: tuple[UnitKey, ...]
+    reviews: Reviews
 
 
 def survey_run(snapshot: Snapshot, *, thresholds: Thresholds, each: int = 12, seed: int = 0) -> Survey:
@@ -75,7 +78,8 @@ def survey_run(snapshot: Snapshot, *, thresholds: Thresholds, each: int = 12, se
     surveyor = _Surveyor(snapshot.run, thresholds, each, seed)
     listed: dict[UnitKey, float] | None = None
     units: list[UnitKey] = []
-    for unit, table in snapshot.units(_COLUMNS):
+    columns = (*_COLUMNS, *(name for name in snapshot.run.columns if name == "review"))
+    for unit, table in snapshot.units(columns):
         surveyor.add(len(units), unit, table)
         units.append(unit)
         if (moment := committed_at(table.schema.metadata)) is None:
@@ -131,11 +135,13 @@ class _Surveyor:
         self._at_cap = 0
         self.timeline: list[tuple[float, int]] = []
         self._work = UnitWork()
+        self._reviews = Reviews()
 
     def add(self, number: int, unit: UnitKey, table: pa.Table) -> None:
         self._count_statuses(table)
         self._work.add(UnitWork.from_metadata(table.schema.metadata))
         column = DetectionsColumn(table)
+        self._reviews.add(table, column.detections)
         lengths = column.lengths
         rng = np.random.default_rng([self._seed, int(unit[0]), unit[1]])
         boxes = self._boxes(table, column)
@@ -206,4 +212,5 @@ class _Surveyor:
             drawn=self._drawn.result(),
             suspicious=self._suspicious.result(),
             units=units,
+            reviews=self._reviews,
         )

@@ -11,8 +11,9 @@ from labeler.errors import Refused
 from labeler.labels.thresholds import Thresholds, read_thresholds
 from labeler.runs import Run
 
-# Runs without tiles have none of these, so a file that lacks them was fitted on such a run.
+# Runs without tiles, or that were not fused, have none of these, so a file that lacks them was fitted on such a run.
 _OF_TILES = ("detect.tile", "detect.tile_overlap", "detect.tile_min_side", "tiling_version")
+_OF_FUSION = ("fused.with", "fused.method", "fused.iou", "fused.scores")
 
 # Another value of any of these gives the same object another score. Floor, cap and limits only decide what is stored.
 _FIELDS = (
@@ -30,15 +31,22 @@ _FIELDS = (
     "detect.score",
     "detect.assignment",
     "detect.nms_iou",
+    "imported",
     *_OF_TILES,
+    *_OF_FUSION,
 )
 
 
 def fitted_on(run: Run) -> dict[str, Any]:
     """The `fitted_on` section of a threshold file: which model, prompts and vocabulary, by digest, and the run's id."""
-    fields = run.manifest.fingerprint_fields
     named = {"run": run.manifest.run_id, "model_name": run.manifest.config["model"]["name"]}
-    return named | {name: fields[name] for name in _FIELDS if name in fields}
+    return named | score_fields(run)
+
+
+def score_fields(run: Run) -> dict[str, Any]:
+    """The fingerprint fields of a run that decide what its scores mean."""
+    fields = run.manifest.fingerprint_fields
+    return {name: fields[name] for name in _FIELDS if name in fields}
 
 
 def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str) -> None:
@@ -48,10 +56,12 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str) -> N
     A file without the section was written by hand, and is taken.
     """
     ours = run.manifest.fingerprint_fields
+    some_have = (*_OF_TILES, *_OF_FUSION) if "model" in section else ()
+    compared = [name for name in _FIELDS if name in section or name in some_have]
     differing = [
         f"{name}: the file has {section.get(name)}, the run {ours.get(name)}"
-        for name in _FIELDS
-        if (name in section or ("model" in section and name in _OF_TILES)) and section.get(name) != ours.get(name)
+        for name in compared
+        if section.get(name) != ours.get(name)
     ]
     if differing:
         names = ", ".join(line.partition(":")[0] for line in differing)

@@ -13,6 +13,7 @@ REPORT = "report.json"
 EVALUATION = "evaluation.json"  # these five where commands write unless they are told otherwise
 THRESHOLDS = "thresholds.yaml"
 PAGE = "report.html"
+CORRECTIONS = "corrections.json"  # of a corrected run: what its reviewers did, counted
 SAMPLE = "sample.json"
 EXPORTS_FOLDER = "exports"
 SELECTION = "selection.parquet"

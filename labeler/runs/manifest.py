@@ -171,6 +171,26 @@ class Run:
                 "label, retry, mask or extend it use the labeler that started it, or label into a new output"
             )
 
+    def require_detector(self, verb: str) -> None:
+        """Refuse to label images of a run whose boxes are not of one detector of labeler's.
+
+        Args:
+            verb: what would have been done, for the message.
+
+        Raises:
+            Refused: if the run was imported or fused.
+        """
+        if "imported" in self.manifest.fingerprint_fields:
+            raise Refused(
+                f"run {storage.redact(self.uri)} was imported, so no detector gives its rows and {verb} cannot add "
+                "any; label the images with a model, or import the file again"
+            )
+        if "fused.runs" in self.manifest.fingerprint_fields:
+            raise Refused(
+                f"run {storage.redact(self.uri)} was fused from several runs, so no detector gives its rows: "
+                f"{verb} the runs that it was made from, and fuse them again"
+            )
+
     @property
     def outgrown(self) -> str:
         """What decides this run's rows and is done otherwise by now, so that no rows are added to it; "" if nothing."""

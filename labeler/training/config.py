@@ -65,9 +65,16 @@ class DataConfig(Section):
     images: str | None = None  # a folder of images or of WebDataset tars, or one tar
     run: str | None = None  # a run's folder: its labels are the truth
     score_threshold: float = Field(0.3, ge=0, le=1)  # of a run's labels
+    reviewed_weight: int = Field(1, ge=1, le=1000)  # how often a completely reviewed image of a run is there
     exclude: tuple[str, ...] = ()  # names of categories that are neither boxes nor asked for: to be held out
     flip: float = Field(0.0, ge=0, le=1)  # how often an image is mirrored
     bucket_px: int = Field(1, gt=0)  # sides are rounded to multiples of it, so that photographs share shapes
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a weight of 1, so that a training that an earlier version began goes on."""
+        values: dict[str, Any] = dump(self)
+        return values if self.reviewed_weight != 1 else {k: v for k, v in values.items() if k != "reviewed_weight"}
 
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:

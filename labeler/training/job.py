@@ -166,7 +166,11 @@ def _read_truth(job: TrainingJob) -> _Truth:
     if data.run is not None:
         source = f"data.run {storage.redact(data.run)}"
         records, vocabulary = read_run(
-            data.run, score_threshold=data.score_threshold, vocabulary=given, partial=job.partial
+            data.run,
+            score_threshold=data.score_threshold,
+            vocabulary=given,
+            partial=job.partial,
+            reviewed_weight=data.reviewed_weight,
         )
     else:
         source = f"annotations {storage.redact(str(data.annotations))}"

@@ -22,13 +22,19 @@ log = logging.getLogger(__name__)
 
 
 def read_run(
-    run_uri: str, *, score_threshold: float, vocabulary: Vocabulary | None = None, partial: bool = False
+    run_uri: str,
+    *,
+    score_threshold: float,
+    vocabulary: Vocabulary | None = None,
+    partial: bool = False,
+    reviewed_weight: int = 1,
 ) -> tuple[list[Record], Vocabulary]:
     """Return the labeled and empty images of a run with their detections of at least the threshold, and what they are.
 
     Args:
         vocabulary: what to train instead of the run's own, matched by name: the records have its ids.
         partial: leave out detections of categories that it lacks, and log which these are.
+        reviewed_weight: how often an image that a person reviewed completely is among the records.
 
     Raises:
         Refused: if it is not a run, nothing is labeled yet, its images are inside Parquet files, or it has detections
@@ -39,7 +45,7 @@ def read_run(
     if run is None:
         raise Refused(f"data.run: {shown} holds no run (no run.json); give the output folder of `labeler label`")
     run.s3_rules().apply()
-    records = _read_records(run, score_threshold, shown)
+    records = _read_records(run, score_threshold, shown, reviewed_weight)
     if not records:
         raise Refused(f"data.run: {shown} has no labeled image; label it first")
     own = run.vocabulary()
@@ -64,7 +70,7 @@ def _renumbered(
     return [record.renumbered(new_ids) for record in records]
 
 
-def _read_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
+def _read_records(run: Run, score_threshold: float, shown: str, reviewed_weight: int) -> list[Record]:
     snapshot = read_snapshot(run)
     formats: Mapping[str, str] = {planned.shard_id: planned.shard.format for planned in snapshot.plan}
     if "parquet" in formats.values():
@@ -72,7 +78,7 @@ def _read_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
             f"data.run: {shown} labeled images inside Parquet files; only tars and image files can be read back"
         )
     records = []
-    for table in snapshot.tables(_COLUMNS):
+    for table in snapshot.tables((*_COLUMNS, *(name for name in run.columns if name == "review"))):
         rows = table.drop_columns(["detections"]).to_pylist()
         for row, found in zip(rows, DetectionsColumn(table).per_row(masks=False), strict=True):
             if row["status"] not in LABELED:
@@ -81,5 +87,6 @@ def _read_records(run: Run, score_threshold: float, shown: str) -> list[Record]:
             whole = formats[row["shard_id"]] == "images"
             location = Location(row["uri"]) if whole else Location(row["uri"], row["offset"], row["length"])
             ids = kept.category_ids.astype(np.int64)
-            records.append(Record(row["image_key"], location, row["width"], row["height"], kept.boxes, ids))
+            record = Record(row["image_key"], location, row["width"], row["height"], kept.boxes, ids)
+            records += [record] * (reviewed_weight if row.get("review") == "complete" else 1)
     return records

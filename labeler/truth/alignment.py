@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from labeler.errors import Refused, did_you_mean, first_lines
 from labeler.file_names import NameIndex, last_part
-from labeler.labels.records import LABELED
+from labeler.labels.records import LABELED, UNLISTED
 from labeler.runs import Snapshot, UnitKey
 from labeler.truth.category_names import one_name, same_name
 from labeler.truth.ground_truth import MAX_PROBLEMS, GroundTruth
@@ -183,6 +183,8 @@ def match_images(snapshot: Snapshot, truth: GroundTruth) -> ImageMatch:
         for row in table.to_pylist():
             name = prefixes[row["shard_id"]] + row["image_key"]
             image, closeness = names.find(name)
+            if row["status"] == UNLISTED:  # it is as if the run did not have the image
+                image = -1
             if image >= 0:
                 claims.take(image, total, name, row["status"], closeness)
                 if claims.row[image] == total:

@@ -120,17 +120,17 @@ def read_ground_truth(annotations: Annotations, *, masks: bool = False) -> Groun
         StorageError: it cannot be read.
     """
     if isinstance(annotations, Mapping):
-        return parse_ground_truth(_elements(annotations.items()), source="annotations", masks=masks)
+        return parse_ground_truth(elements_of(annotations.items()), source="annotations", masks=masks)
     uri = str(annotations)
     shown = storage.redact(uri)
     try:
         with storage.open_stream(uri) as stream:
-            return parse_ground_truth(_elements(JsonStream(stream).members()), source=shown, masks=masks)
+            return parse_ground_truth(elements_of(JsonStream(stream).members()), source=shown, masks=masks)
     except NotPlainJson as error:
         raise Refused(f"annotations {shown} are no JSON object: {error}; give a COCO or LVIS json") from None
 
 
-def _elements(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+def elements_of(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """(key, element) for each element of lists, (key, value) for other members."""
     for key, value in members:
         if isinstance(value, list | tuple | Iterator):
@@ -144,6 +144,11 @@ def parse_ground_truth(members: Iterable[tuple[str, Any]], *, source: str, masks
     columns = Columns(masks)
     for key, element in members:
         columns.add(key, element)
+    return truth_of(columns, source)
+
+
+def truth_of(columns: Columns, source: str) -> GroundTruth:
+    """Ground truth from all of a file's entries. Raises Refused with everything that is wrong."""
     problems = columns.problems
     if not problems and not columns.images:
         problems.append("no images in it")

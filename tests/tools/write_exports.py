@@ -8,6 +8,7 @@ from pathlib import Path
 
 from labeler.cli import main
 from labeler.labels.detections import Detections
+from labeler.runs import Run
 from tests.exports_of_files import run_over_pictures
 from tests.mask_parts import Filling
 from tests.red_boxes import red_run
@@ -31,7 +32,11 @@ EXPORTS: dict[str, list[str]] = {
 
 
 def write(folder: Path) -> None:
-    """red: pictures turned by EXIF, boxes with masks; odd: odd names, an empty image, boxes across the border."""
+    """Write all exports.
+
+    red: pictures turned by EXIF, boxes with masks; odd: odd names, an empty image, boxes across the border; sample:
+    tasks of a sample of red; crops: odd in crops of two boxes at most.
+    """
     for name in ("red", "odd"):
         (folder / name).mkdir(parents=True)
     runs = {
@@ -44,6 +49,19 @@ def write(folder: Path) -> None:
         categories = [category.name for category in run.vocabulary().categories]
         counts = {"images": {"red": 18, "odd": 3}[name], "boxes": {"red": 36, "odd": 5}[name], "names": categories}
         (folder / name / "expected.json").write_text(json.dumps(counts))
+    file = folder / "sample.json"
+    asked = ["--strategy", "estimate", "--threshold", "0", "--suppress", "off", "--output", str(file)]
+    assert main(["sample", runs["red"].uri, *asked]) == 0
+    write_tasks(folder, "sample", runs["red"], 18, ["--sample", str(file)])
+    write_tasks(folder, "crops", runs["odd"], 4, ["--suppress", "off", "--boxes-per-task", "2"])
+
+
+def write_tasks(folder: Path, name: str, run: Run, tasks: int, options: list[str]) -> None:
+    """Write tasks that are not one per image, and what they should hold; boxes are those of the whole run."""
+    out = folder / name / "label-studio"
+    assert main(["export", run.uri, "--to", "label-studio", "--output", str(out), *options]) == 0
+    expected = json.loads((Path(run.uri).parent / "expected.json").read_text())
+    (folder / name / "expected.json").write_text(json.dumps(expected | {"images": tasks}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,256 @@
+"""CVAT for images 1.1, read back: its XML, and which of its images are reviewed, which the XML does not say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from xml.parsers import expat
+
+from labeler import plain_json, storage
+from labeler.corrections.reviewed import COMPLETE, Boxes, Intake, RowKey, box_place
+from labeler.corrections.shapes import turned
+from labeler.corrections.who_reviewed import Reviewers
+from labeler.errors import Refused
+from labeler.truth.columns import is_id
+
+REVIEWED_TAG = "reviewed"
+_SHAPES = frozenset(("polygon", "polyline", "points", "ellipse", "mask", "cuboid", "skeleton"))
+_PIECE = 1 << 20
+_LONGEST_TEXT = 1 << 20  # characters of one element
+_DEEPEST = 64
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Which frames of which tasks belong to jobs that are completed.
+
+    Attributes:
+        ranges: (task id or None for any, first frame, last frame).
+    """
+
+    ranges: tuple[tuple[int | None, int, int], ...]
+
+    def has(self, task: int | None, frame: int) -> bool:
+        return any(
+            first <= frame <= last and (wanted is None or task is None or wanted == task)
+            for wanted, first, last in self.ranges
+        )
+
+
+def read_jobs(uri: str) -> Jobs:
+    """Read a list of CVAT's jobs, as its SDK and its REST interface give them. Raises Refused."""
+    shown = storage.redact(uri)
+    try:
+        values = plain_json.parse(storage.read_bytes(uri))
+    except ValueError as error:
+        raise Refused(f"--jobs {shown} are not JSON: {error}") from None
+    jobs = values.get("results") if isinstance(values, Mapping) else values
+    if not isinstance(jobs, list) or not jobs or not all(_is_job(job) for job in jobs):
+        raise Refused(
+            f"--jobs {shown} must be a list of jobs with start_frame, stop_frame and state; docs/corrections.md has "
+            "the ten lines that write it"
+        )
+    done = [job for job in jobs if job["state"] == "completed"]
+    tasks = {job.get("task_id") for job in jobs}
+    return Jobs(
+        tuple((job.get("task_id") if len(tasks) > 1 else None, job["start_frame"], job["stop_frame"]) for job in done)
+    )
+
+
+def _is_job(job: Any) -> bool:
+    return (
+        isinstance(job, Mapping)
+        and is_id(job.get("start_frame"))
+        and is_id(job.get("stop_frame"))
+        and isinstance(job.get("state"), str)
+        and (job.get("task_id") is None or is_id(job["task_id"]))
+    )
+
+
+def read_cvat(uri: str, intake: Intake, jobs: Jobs | None, reviewers: Reviewers) -> None:
+    """Read an annotations.xml into `intake`; memory holds one image of it.
+
+    Raises:
+        Refused: not such a file, one of another run, or nothing says which of its images are reviewed.
+    """
+    reader = _Reader(intake, jobs, reviewers)
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = reader.refuse_doctype  # with it go entities, and what they can grow to
+    parser.StartElementHandler = reader.start
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.text
+    parser.buffer_text = True
+    try:
+        with storage.open_stream(uri) as stream:
+            while data := stream.read(_PIECE):
+                parser.Parse(data, False)
+            parser.Parse(b"", True)
+    except expat.ExpatError as error:
+        raise _not_cvat(intake.source, f"not XML ({error})") from None
+    except UnicodeDecodeError as error:
+        raise _not_cvat(intake.source, f"not XML ({error.reason})") from None
+    reader.finish()
+
+
+def _not_cvat(source: str, why: str) -> Refused:
+    return Refused(f"corrections {source} are {why}; give the annotations.xml that CVAT exports as CVAT for images 1.1")
+
+
+@dataclass
+class _Image:
+    """An image while it is read."""
+
+    name: str
+    frame: int | None
+    task: int | None
+    size: tuple[int, int] | None
+    where: str
+    shapes: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)  # tag, attributes, own ones
+    tags: set[str] = field(default_factory=set)
+
+
+class _Reader:
+    """Takes the elements of the document one by one."""
+
+    def __init__(self, intake: Intake, jobs: Jobs | None, reviewers: Reviewers) -> None:
+        self._intake, self._jobs, self._reviewers = intake, jobs, reviewers
+        self._path: list[str] = []
+        self._image: _Image | None = None
+        self._text: list[str] = []
+        self._length = 0
+        self._attribute = ""  # of a label of the task
+        self._images = self._tagged = 0
+
+    def refuse_doctype(self, *_: Any) -> None:
+        raise _not_cvat(self._intake.source, "XML with a document type, which may hold entities")
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if not self._path and tag != "annotations":
+            raise _not_cvat(self._intake.source, f"not CVAT's annotations (the document is <{tag[:40]}>)")
+        if len(self._path) >= _DEEPEST:
+            raise _not_cvat(self._intake.source, f"nested more than {_DEEPEST} levels deep")
+        self._path.append(tag)
+        self._text, self._length = [], 0
+        if tag == "track" and len(self._path) == 2:
+            raise _not_cvat(self._intake.source, "tracks of a video")
+        if tag == "image" and len(self._path) == 2:
+            self._image = self._begin(attributes)
+        elif self._image is not None and len(self._path) == 3:
+            if tag == "tag":
+                self._image.tags.add(attributes.get("label", ""))
+            else:
+                self._image.shapes.append((tag, attributes, {}))
+        elif self._image is not None and tag == "attribute" and len(self._path) == 4:
+            self._attribute = attributes.get("name", "")
+
+    def text(self, text: str) -> None:
+        self._length += len(text)
+        if self._length > _LONGEST_TEXT:
+            raise _not_cvat(self._intake.source, "XML with a text of more than a million characters")
+        self._text.append(text)
+
+    def end(self, tag: str) -> None:
+        depth, text = len(self._path), "".join(self._text).strip()
+        self._text, self._length = [], 0
+        self._path.pop()
+        if self._image is not None and depth == 4 and tag == "attribute" and self._image.shapes:
+            self._image.shapes[-1][2][self._attribute] = text
+        elif self._image is not None and depth == 2:
+            self._take(self._image)
+            self._image = None
+        elif self._image is None and self._path[-1:] == ["attribute"]:  # of a label, in the head
+            if tag == "name":
+                self._attribute = text
+            elif tag == "default_value" and self._attribute == "labeler_run":
+                self._intake.require_run(text)
+
+    def _begin(self, attributes: Mapping[str, str]) -> _Image:
+        self._images += 1
+        name = attributes.get("name", "")
+        sides = [_whole(attributes.get(side)) for side in ("height", "width")]
+        size = (sides[0], sides[1]) if sides[0] and sides[1] else None
+        frame, task = _whole(attributes.get("id")), _whole(attributes.get("task_id"))
+        return _Image(name, frame, task, size, f"image {attributes.get('id', '?')[:20]} ({name[:80]})")
+
+    def _take(self, image: _Image) -> None:
+        self._tagged += REVIEWED_TAG in image.tags
+        if not self._is_reviewed(image):
+            self._intake.unreviewed += 1
+            return
+        boxes, row = Boxes(), _row_of(image)
+        for tag, attributes, own in image.shapes:
+            corners = self._corners(tag, attributes, image.where)
+            if corners is not None:
+                boxes.add(corners, attributes.get("label", ""), box_place(own.get("labeler_box"), row)[1])
+        self._intake.images.append(
+            boxes.image(where=image.where, name=image.name, row=row, digest="", state=COMPLETE, size=image.size)
+        )
+
+    def _is_reviewed(self, image: _Image) -> bool:
+        if REVIEWED_TAG in image.tags or self._reviewers.has(image.name):
+            return True
+        return self._jobs is not None and image.frame is not None and self._jobs.has(image.task, image.frame)
+
+    def _corners(self, tag: str, attributes: Mapping[str, str], where: str) -> list[float] | None:
+        if tag not in ("box", *_SHAPES):
+            self._intake.problems.append(f"{where}: <{tag[:40]}> is not a shape; draw rectangles")
+            return None
+        try:
+            if tag == "box":
+                x1, y1, x2, y2 = (_number(attributes[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
+                degrees = _number(attributes.get("rotation", "0"))
+                if degrees % 360:
+                    return self._intake.upright(turned((x1, y1, x2, y2), degrees), where, "a rotated box")
+                return [x1, y1, x2, y2]
+            points = _AROUND.get(tag, _points)(attributes)
+        except (KeyError, ValueError):
+            self._intake.problems.append(f"{where}: a {tag} whose corners are not numbers")
+            return None
+        return self._intake.upright(points, where, f"a {tag}")
+
+    def finish(self) -> None:
+        told = self._jobs is not None or self._reviewers.tells or self._tagged
+        if self._images and not told:
+            raise Refused(
+                f"corrections {self._intake.source}: CVAT's XML does not say which images were reviewed; add --jobs "
+                f"jobs.json (docs/corrections.md), tag images `{REVIEWED_TAG}`, or say --reviewed all|FILE"
+            )
+
+
+def _points(attributes: Mapping[str, str]) -> list[list[float]]:
+    points = [[_number(value) for value in pair.split(",")] for pair in attributes["points"].split(";")]
+    if any(len(point) != 2 for point in points):
+        raise ValueError
+    return points
+
+
+def _ellipse(attributes: Mapping[str, str]) -> list[list[float]]:
+    x, y, across, down = (_number(attributes[name]) for name in ("cx", "cy", "rx", "ry"))
+    return [[x - across, y - down], [x + across, y + down]]
+
+
+def _mask(attributes: Mapping[str, str]) -> list[list[float]]:
+    left, top, width, height = (_number(attributes[name]) for name in ("left", "top", "width", "height"))
+    return [[left, top], [left + width, top + height]]
+
+
+_AROUND: dict[str, Callable[[Mapping[str, str]], list[list[float]]]] = {"ellipse": _ellipse, "mask": _mask}
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value) or abs(value) > 1e9:
+        raise ValueError
+    return value
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() and len(text) < 10 else None
+
+
+def _row_of(image: _Image) -> RowKey | None:
+    """Return the row that most of its boxes name; a pasted box may name another."""
+    rows = [row for _, _, own in image.shapes if (row := box_place(own.get("labeler_box"), None)[0])]
+    return max(rows, key=rows.count) if rows else None
