@@ -89,6 +89,16 @@ COMMANDS = {
         "Add masks to the stored boxes in a derived run, without the detector. RUN itself is not changed.",
         ("labeler mask RUN masks.model=facebook/sam2.1-hiera-small",),
     ),
+    "correct": About(
+        REVIEW,
+        "read labels that people corrected back into a derived run",
+        "Read what people changed in Label Studio, CVAT, X-AnyLabeling, COCO or marks into a derived run. RUN is not changed.",
+        (
+            "labeler correct RUN project.json --from label-studio --dry-run",
+            "labeler correct RUN annotations.xml --from cvat --jobs jobs.json",
+            "labeler correct NEW_RUN --from-run RUN-corrected",
+        ),
+    ),
     "report": About(
         REVIEW,
         "write one HTML page: sample boxes, histograms, threshold sliders",
