@@ -92,7 +92,7 @@ COMMANDS = {
     "correct": About(
         REVIEW,
         "read labels that people corrected back into a derived run",
-        "Read what people changed in their tools, or marked in a report, into a derived run. RUN itself is not changed.",
+        "Read what people changed in their tools, or marked in a report, into a derived run. RUN stays as it is.",
         (
             "labeler correct RUN project.json --from label-studio --dry-run",
             "labeler correct RUN annotations.xml --from cvat --jobs jobs.json",
