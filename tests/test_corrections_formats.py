@@ -13,6 +13,7 @@ import pytest
 
 from labeler.cli import main
 from labeler.corrections.shapes import box_of, turned
+from labeler.labels.detections import Detections
 from labeler.runs import Run
 from tests.correction_parts import (
     BOXES,
@@ -26,6 +27,7 @@ from tests.correction_parts import (
     reviewed_tasks,
     rows,
     sources,
+    tasks_of,
 )
 
 
@@ -333,3 +335,35 @@ def test_what_cannot_be_taken_over_is_refused_and_changes_nothing(
     assert says in said, said
     assert said.startswith("labeler: ")
     assert len(said) < 5_000
+
+
+# ---- crowded images, which go out as crops
+
+CROWD = [[x, y, x + 6, y + 7] for x in (2, 24, 60, 84) for y in (3, 30, 50)]
+CROWDED = [Detections.of(CROWD, np.linspace(0.9, 0.3, len(CROWD)), [1, 2, 3] * 4), BOXES[1]]
+
+
+@pytest.mark.parametrize("form", ["label-studio", "x-anylabeling"])
+def test_crops_come_back_as_one_image_if_all_were_reviewed(tmp_path: Path, form: str) -> None:
+    run = made_run(tmp_path, CROWDED)
+    out = export(run, form, "--boxes-per-task", "4")
+    if form == "label-studio":
+        count = len(tasks_of(out))
+        path = reviewed_tasks(out)
+    else:
+        path = checked(out)
+        count = len(list(out.glob("images/**/*.json")))
+    assert count > 4
+    corrected = correct(run, str(path), "--from", form)
+    for before, after in zip(rows(run), rows(corrected), strict=True):
+        assert np.array_equal(after.detections.boxes, before.detections.boxes)
+        assert np.array_equal(after.detections.category_ids, before.detections.category_ids)
+        assert set(after.detections.more["source"]) == {"accepted"}
+        assert after.review == "complete"
+
+
+def test_an_image_with_a_crop_that_nobody_reviewed_is_not_reviewed(tmp_path: Path) -> None:
+    run = made_run(tmp_path, CROWDED)
+    out = export(run, "label-studio", "--boxes-per-task", "4")
+    corrected = correct(run, str(reviewed_tasks(out, only=range(1, len(tasks_of(out))))), "--from", "label-studio")
+    assert [row.review for row in rows(corrected)] == [None, "complete"]

@@ -28,8 +28,8 @@ class About:
 COMMANDS = {
     "vocabulary": About(
         LABEL,
-        "list, show, check or try vocabularies",
-        "List, show or check vocabularies, or try which phrases find their objects.",
+        "list, show, check, try or make vocabularies",
+        "List, show or check vocabularies, try which phrases find their objects, or make one of captions.",
         (
             "labeler vocabulary check names.txt --model IDEA-Research/grounding-dino-tiny",
             "labeler vocabulary try names.txt --annotations gt.json --images s3://bucket/shards model.name=FOLDER",
@@ -121,9 +121,13 @@ COMMANDS = {
     ),
     "correct": About(
         REVIEW,
-        "take corrections from an annotation tool into a run",
-        "Read corrected labels back into a derived run that says of each box what a person did with it.",
-        ("labeler correct RUN tasks.json --from label-studio --dry-run",),
+        "read labels that people corrected back into a derived run",
+        "Read what people changed in their tools, or marked in a report, into a derived run. RUN stays as it is.",
+        (
+            "labeler correct RUN project.json --from label-studio --dry-run",
+            "labeler correct RUN annotations.xml --from cvat --jobs jobs.json",
+            "labeler correct NEW_RUN --from-run RUN-corrected",
+        ),
     ),
     "evaluate": About(
         REVIEW,

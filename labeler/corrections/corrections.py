@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from labeler import storage
 from labeler.corrections.coco import read_coco
+from labeler.corrections.crops import put_together
 from labeler.corrections.cvat import Jobs, read_cvat, read_jobs
 from labeler.corrections.label_studio import Choice, read_label_studio
 from labeler.corrections.marks import read_as_corrections
@@ -95,6 +96,7 @@ def read_corrections(snapshot: Snapshot, uris: Sequence[str], options: Options) 
     reviewers, jobs = read_reviewers(options.reviewed), read_jobs(options.jobs) if options.jobs else None
     _read(files, intake, options, reviewers, jobs, snapshot)
     intake.refuse()
+    put_together(intake)
     known = _known_labels(snapshot, intake)
     found = find_rows(snapshot, intake)
     decisions, tally = _decide(snapshot, intake, found, known)

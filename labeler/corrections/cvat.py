@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from labeler.truth.columns import is_id
 
 REVIEWED_TAG = "reviewed"
 _SHAPES = frozenset(("polygon", "polyline", "points", "ellipse", "mask", "cuboid", "skeleton"))
+_CROP = re.compile(r"-crop-\d{2,}\.\w+$")  # the end of the name of a part of a crowded image
 _PIECE = 1 << 20
 _LONGEST_TEXT = 1 << 20  # characters of one element
 _DEEPEST = 64
@@ -178,6 +180,12 @@ class _Reader:
         self._tagged += REVIEWED_TAG in image.tags
         if not self._is_reviewed(image):
             self._intake.unreviewed += 1
+            return
+        if _CROP.search(image.name):
+            self._intake.problems.append(
+                f"{image.where}: a crop; CVAT's file does not say of which part: export again without crops, or to "
+                "label-studio or x-anylabeling"
+            )
             return
         boxes, row = Boxes(), _row_of(image)
         for tag, attributes, own in image.shapes:

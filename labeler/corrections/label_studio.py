@@ -111,6 +111,7 @@ def _read_task(task: Any, where: str, intake: Intake, choice: Choice) -> None:
             state=COMPLETE,
             size=reader.size,
             shown=shown_places(data.get("labeler_shown")),
+            crop=intake.crop(data.get("labeler_crop"), where),
         )
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.errors import Refused, first_lines
+from labeler.exports.crowded import Crop
 from labeler.labels.masks import Mask
 
 COMPLETE, BOXES = "complete", "boxes"  # as the column `review` has it
@@ -43,6 +44,7 @@ class Reviewed:
         masks: (n,) the mask that came back with each box; None if none did.
         shown: places of the boxes that the reviewer was shown; None if the file does not say.
         removed: with BOXES: places of boxes that are wrong. All others without a box here are as they were.
+        crop: the part of the image that this is; None for a whole image.
     """
 
     where: str
@@ -57,6 +59,7 @@ class Reviewed:
     masks: tuple[Mask | None, ...] | None = None
     shown: frozenset[int] | None = None
     removed: frozenset[int] = frozenset()
+    crop: Crop | None = None
 
 
 @dataclass
@@ -97,6 +100,16 @@ class Intake:
                 "exported; its reviews come to another run with --from-run"
             )
         self.names_run = True
+
+    def crop(self, value: Any, where: str) -> Crop | None:
+        """Return the crop that `labeler_crop` says; None for a whole image, or where the problem was noted."""
+        if value is None:
+            return None
+        try:
+            return Crop.of_json(value)
+        except ValueError as error:
+            self.problems.append(f"{where}: {error}")
+            return None
 
     def upright(self, corners: Any, where: str, what: str) -> list[float] | None:
         """Return the envelope of (k, 2) corners that are not an upright box, or note the problem."""

@@ -86,6 +86,7 @@ def _read(document: Mapping[str, Any], where: str, intake: Intake) -> bool:
             state=COMPLETE,
             size=(int(sides[0] or 0), int(sides[1] or 0)) if all(is_id(side) for side in sides) else None,
             shown=shown_places(document.get("labeler_shown")),
+            crop=intake.crop(document.get("labeler_crop"), where),
         )
     )
     return True

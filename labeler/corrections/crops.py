@@ -1,0 +1,59 @@
+"""Crops of crowded images, put together again before they are matched with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from labeler.corrections.reviewed import NEW, Intake, Reviewed, RowKey
+from labeler.exports.crowded import CorrectedCrop, Crop, MergedImage, merge_crops
+
+
+def put_together(intake: Intake) -> None:
+    """Replace the crops of each image by one image; one whose crops were not all reviewed counts as not reviewed.
+
+    Raises:
+        Refused: crops that are not of one image, or that do not say of which.
+    """
+    whole = [image for image in intake.images if image.crop is None]
+    crops: dict[RowKey, list[tuple[Crop, Reviewed]]] = {}
+    for image in intake.images:
+        if image.crop is not None and image.row is not None:
+            crops.setdefault(image.row, []).append((image.crop, image))
+        elif image.crop is not None:
+            intake.problems.append(f"{image.where}: a crop without `labeler_row` does not say of which image it is")
+    for parts in crops.values():
+        try:
+            merged = merge_crops([_corrected(crop, image) for crop, image in parts])
+        except ValueError as error:
+            intake.problems.append(f"{parts[0][1].where}: {error}")
+            continue
+        if merged.missing:
+            intake.unreviewed += 1
+        else:
+            whole.append(_image([image for _, image in parts], merged))
+    intake.images = whole
+    intake.refuse()
+
+
+def _corrected(crop: Crop, image: Reviewed) -> CorrectedCrop:
+    places = image.places.tolist()
+    ids = [None if place == NEW or place in places[:at] else str(place) for at, place in enumerate(places)]
+    return CorrectedCrop(crop, image.boxes, ids)
+
+
+def _image(parts: Sequence[Reviewed], merged: MergedImage) -> Reviewed:
+    """One image of its parts; of masks, which are of parts, nothing is taken over."""
+    shown = [part.shown for part in parts]
+    return replace(
+        parts[0],
+        size=None,
+        boxes=merged.boxes,
+        labels=tuple(parts[part].labels[box] for part, box in merged.sources),
+        places=np.array([NEW if id_ is None else int(id_) for id_ in merged.ids], np.int64),
+        masks=None,
+        shown=None if None in shown else frozenset().union(*(places for places in shown if places is not None)),
+        crop=None,
+    )
