@@ -95,6 +95,15 @@ def reviewed_tasks(
     return path
 
 
+def move(region: dict[str, Any], by: float = 4.0) -> None:
+    region["value"]["x"] = region["value"]["x"] + by
+    region["origin"] = "prediction-changed"
+
+
+def rename(region: dict[str, Any], name: str) -> None:
+    region["value"]["rectanglelabels"] = [name]
+
+
 # ---- CVAT
 
 

@@ -13,7 +13,18 @@ import pytest
 from labeler.exports.label_studio_masks import decode, encode
 from labeler.labels.masks import Mask
 from labeler.runs import Run
-from tests.correction_parts import BOXES, correct, export, made_run, reviewed_tasks, rows, sources, tasks_of
+from tests.correction_parts import (
+    BOXES,
+    correct,
+    export,
+    made_run,
+    move,
+    rename,
+    reviewed_tasks,
+    rows,
+    sources,
+    tasks_of,
+)
 from tests.correction_parts import submitted as submitted_of
 from tests.mask_parts import Filling
 from tests.red_boxes import red_run
@@ -32,15 +43,6 @@ def test_what_comes_back_unedited_is_the_run_to_the_bit_and_all_accepted(tmp_pat
         assert (after.review, after.status) == ("complete", before.status)
     assert corrected.parent is not None
     assert corrected.parent.manifest.run_id == run.manifest.run_id
-
-
-def move(region: dict[str, Any], by: float = 4.0) -> None:
-    region["value"]["x"] = region["value"]["x"] + by
-    region["origin"] = "prediction-changed"
-
-
-def rename(region: dict[str, Any], name: str) -> None:
-    region["value"]["rectanglelabels"] = [name]
 
 
 def edit(number: int, annotation: dict[str, Any]) -> None:

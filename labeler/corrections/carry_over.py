@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,7 +59,8 @@ def carry_over(snapshot: Snapshot, reviewed: Run) -> Corrections:
     that a reviewer removed are removed again only from completely reviewed images.
 
     Raises:
-        Refused: nobody reviewed an image of it, none of them is in the newer run, or their categories are not.
+        Refused: nobody reviewed an image of it, none of them is in the newer run, or their categories are not; or the
+            newer run has reviews itself, or copies of an image have reviews that differ.
     """
     earlier = read_snapshot(reviewed)
     earlier.require_complete("carry its reviews over once it is")
@@ -68,7 +69,7 @@ def carry_over(snapshot: Snapshot, reviewed: Run) -> Corrections:
         raise Refused(
             f"run {storage.redact(reviewed.uri)} has no reviewed image; give a run that `labeler correct` made"
         )
-    ids, has_all = _categories(snapshot.run, reviewed, images)
+    ids, has_all = _categories(snapshot.run, reviewed, [row for copies in images.values() for _, row in copies])
     tally, size = Tally(), 0
     decisions: dict[RowKey, Carried] = {}
     seen: set[str | None] = set()
@@ -77,8 +78,14 @@ def carry_over(snapshot: Snapshot, reviewed: Run) -> Corrections:
         table = table.filter(pc.is_in(table["status"], pa.array(LABELED)))
         size += len(table)
         for row in table_to_rows(table.filter(pc.is_in(table["digest"], digests)), snapshot.run.keep):
+            if row.review is not None:
+                raise Refused(
+                    f"run {snapshot.run.manifest.run_id} has reviews of its own (such as {row.shard_id}/{row.index}), "
+                    "which those of another run would replace; give the run that was corrected, without its reviews"
+                )
             seen.add(row.digest)
-            carried = _carried(images[str(row.digest)], row, ids, has_all=has_all)
+            name = snapshot.prefixes[row.shard_id] + row.image_key
+            carried = _carried(_own(images[str(row.digest)], name), row, ids, has_all=has_all)
             decisions[row.shard_id, row.index] = carried
             tally.add(carried.decision, row.detections)
     if not decisions:
@@ -92,25 +99,49 @@ def carry_over(snapshot: Snapshot, reviewed: Run) -> Corrections:
     )
 
 
-def _reviewed_rows(snapshot: Snapshot) -> dict[str, Row]:
-    """The reviewed images by digest; of copies one that is reviewed completely, if there is one."""
-    found: dict[str, Row] = {}
+def _own(copies: list[tuple[str, Row]], name: str) -> Row:
+    """Return the review of an image among those of its copies: that of its own name, or the one that all have."""
+    named = [row for theirs, row in copies if theirs == name]
+    if len(named) == 1:
+        return named[0]
+    first = copies[0][1]
+    if all(_say_the_same(first, row) for _, row in copies[1:]):
+        return first
+    raise Refused(
+        f"image {name} could take {len(copies)} different reviews, of copies of it "
+        f"({', '.join(theirs for theirs, _ in copies[:3])}); none of them has its name: review it in this run"
+    )
+
+
+def _say_the_same(one: Row, other: Row) -> bool:
+    mine, theirs = (row.detections[row.detections.reviewed] for row in (one, other))
+    return (
+        one.review == other.review
+        and len(mine) == len(theirs)
+        and np.array_equal(mine.boxes, theirs.boxes)
+        and np.array_equal(mine.category_ids, theirs.category_ids)
+    )
+
+
+def _reviewed_rows(snapshot: Snapshot) -> dict[str, list[tuple[str, Row]]]:
+    """(name, row) of the reviewed images by digest: copies of an image may have other reviews."""
+    found: dict[str, list[tuple[str, Row]]] = {}
     for table in snapshot.tables():
         if "review" not in table.schema.names:
             continue
         for row in table_to_rows(table.filter(pc.is_valid(table["review"])), snapshot.run.keep):
-            if row.digest and (row.digest not in found or row.review == COMPLETE):
-                found[row.digest] = row
+            if row.digest:
+                found.setdefault(row.digest, []).append((snapshot.prefixes[row.shard_id] + row.image_key, row))
     return found
 
 
-def _categories(run: Run, reviewed: Run, images: Mapping[str, Row]) -> tuple[dict[int, int], bool]:
+def _categories(run: Run, reviewed: Run, images: Sequence[Row]) -> tuple[dict[int, int], bool]:
     """(category id of the reviewed run -> of this one, whether the reviewed run has all of this run's)."""
     ours = [category for category in run.vocabulary().categories if not category.negative]
     theirs = [category for category in reviewed.vocabulary().categories if not category.negative]
     alike = same_name(theirs, ours)
     ids = {their.id: our.id for their, our in zip(theirs, alike, strict=True) if our is not None}
-    used = {int(id_) for row in images.values() for id_ in row.detections[row.detections.reviewed].category_ids}
+    used = {int(id_) for row in images for id_ in row.detections[row.detections.reviewed].category_ids}
     if lacking := [category.name for category in theirs if category.id in used - ids.keys()]:
         raise Refused(
             f"run {run.manifest.run_id} lacks {len(lacking):,} categories of reviewed boxes "

@@ -12,7 +12,6 @@ from labeler.corrections.reviewed import (
     MAX_ELEMENT_BYTES,
     Boxes,
     Intake,
-    box_place,
     row_key,
 )
 from labeler.corrections.who_reviewed import Reviewers
@@ -59,7 +58,7 @@ def read_coco(uri: str, intake: Intake, reviewers: Reviewers) -> None:
     for image_id, image in document.images.items():
         row = row_key(image.get("labeler_row"))
         shown_row = f"{row[0]}/{row[1]}" if row else None
-        if flags[image_id] is not True and not reviewers.has(str(image.get("file_name")), shown_row):
+        if not reviewers.has(str(image.get("file_name")), shown_row) and flags[image_id] is not True:
             intake.unreviewed += 1
             continue
         _review(image, image_id, document, intake)
@@ -102,20 +101,18 @@ def _take_box(document: _Document, entry: Mapping[str, Any], where: str, intake:
 
 
 def _review(image: Mapping[str, Any], image_id: int, document: _Document, intake: Intake) -> None:
-    boxes, row, where = Boxes(), row_key(image.get("labeler_row")), f"image {image_id} ({image['file_name'][:80]})"
+    boxes, where = Boxes(row_key(image.get("labeler_row"))), f"image {image_id} ({image['file_name'][:80]})"
     mine = document.boxes.get(image_id, [])
-    row = row or next((key for _, _, _, own in mine if (key := box_place(own, None)[0])), None)
     for place, (x, y, width, height), category, own in mine:
         if category not in document.names:
             intake.problems.append(f"{place}: category_id {category} is not a category of the file")
             continue
-        boxes.add([x, y, x + width, y + height], document.names[category], box_place(own, row)[1])
+        boxes.add([x, y, x + width, y + height], document.names[category], own)
     sides = [image.get(name) for name in ("height", "width")]
     intake.images.append(
         boxes.image(
             where=where,
             name=image["file_name"],
-            row=row,
             digest=image["digest"] if isinstance(image.get("digest"), str) else "",
             state=COMPLETE,
             size=(int(sides[0] or 0), int(sides[1] or 0)) if all(is_id(side) and side for side in sides) else None,

@@ -23,6 +23,7 @@ from labeler.corrections.who_reviewed import Reviewers, read_reviewers
 from labeler.corrections.x_anylabeling import label_files, read_x_anylabeling
 from labeler.digests import canonical_json, digest_of, new_digest
 from labeler.errors import Refused, did_you_mean
+from labeler.labels.boxes import clip_to_image
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import BOXES as WITHOUT_MASKS
@@ -95,6 +96,7 @@ def read_corrections(snapshot: Snapshot, uris: Sequence[str], options: Options) 
     intake = Intake(shown, snapshot.run.manifest.run_id, options.envelopes)
     reviewers, jobs = read_reviewers(options.reviewed), read_jobs(options.jobs) if options.jobs else None
     _read(files, intake, options, reviewers, jobs, snapshot)
+    intake.problems += reviewers.problems()
     intake.refuse()
     put_together(intake)
     known = _known_labels(snapshot, intake)
@@ -156,7 +158,8 @@ def _decide(
     decisions: dict[RowKey, Decision] = {}
     problems: list[str] = []
     named = near = 0
-    for image, row, earlier in _with_detections(snapshot, wanted):
+    for read, row, earlier in _with_detections(snapshot, wanted):
+        image = read.of_row(row.key)
         if wrong := _wrong_boxes(image, row.size, earlier, clipped=intake.envelopes):
             problems += wrong
             continue
@@ -192,15 +195,17 @@ def _with_detections(
 def _wrong_boxes(image: Reviewed, size: tuple[int, int], earlier: Detections, *, clipped: bool) -> list[str]:
     """What is wrong with the boxes of an image; of envelopes that are `clipped` only what has nothing inside.
 
-    A box that is as the run has it is not wrong: the run's boxes may reach out of the image, too.
+    A box that is as the run has it, or as it was exported, is not wrong: the run's boxes may reach out of the image,
+    too, and those that lie outside have no area within it.
     """
     if image.state == BOXES:
         return []
     height, width = size
     limit = np.array([width, height, width, height])
+    ours = np.concatenate([earlier.boxes, clip_to_image(earlier.boxes, height=height, width=width)])
     problems = []
     for number, (box, label) in enumerate(zip(image.boxes, image.labels, strict=True)):
-        if (np.abs(earlier.boxes - box) < SAME_PX).all(1).any():
+        if (np.abs(ours - box) < SAME_PX).all(1).any():
             continue
         inside = np.clip(box, 0, limit)
         corners = ", ".join(f"{side:.1f}" for side in box)

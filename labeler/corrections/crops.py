@@ -14,13 +14,21 @@ from labeler.exports.crowded import CorrectedCrop, Crop, MergedImage, merge_crop
 def put_together(intake: Intake) -> None:
     """Replace the crops of each image by one image; one whose crops were not all reviewed counts as not reviewed.
 
+    Crops of a sample are of single boxes: their image never counts as complete, and crops without such a box never
+    went out.
+
     Raises:
         Refused: crops that are not of one image, or that do not say of which.
     """
     whole = [image for image in intake.images if image.crop is None]
     crops: dict[RowKey, list[tuple[Crop, Reviewed]]] = {}
     for image in intake.images:
-        if image.crop is not None and image.row is not None:
+        if image.crop is not None and image.size not in (None, (image.crop.height, image.crop.width)):
+            intake.problems.append(
+                f"{image.where}: the crop is {image.crop.width} x {image.crop.height} in the export and has another "
+                "size in the file; correct the copies that were exported"
+            )
+        elif image.crop is not None and image.row is not None:
             crops.setdefault(image.row, []).append((image.crop, image))
         elif image.crop is not None:
             intake.problems.append(f"{image.where}: a crop without `labeler_row` does not say of which image it is")
@@ -30,7 +38,7 @@ def put_together(intake: Intake) -> None:
         except ValueError as error:
             intake.problems.append(f"{parts[0][1].where}: {error}")
             continue
-        if merged.missing:
+        if merged.missing and any(image.asked is None for _, image in parts):
             intake.unreviewed += 1
         else:
             whole.append(_image([image for _, image in parts], merged))
@@ -46,7 +54,7 @@ def _corrected(crop: Crop, image: Reviewed) -> CorrectedCrop:
 
 def _image(parts: Sequence[Reviewed], merged: MergedImage) -> Reviewed:
     """One image of its parts; of masks, which are of parts, nothing is taken over."""
-    shown = [part.shown for part in parts]
+    shown, asked = [part.shown for part in parts], [part.asked for part in parts if part.asked is not None]
     return replace(
         parts[0],
         size=None,
@@ -55,5 +63,7 @@ def _image(parts: Sequence[Reviewed], merged: MergedImage) -> Reviewed:
         places=np.array([NEW if id_ is None else int(id_) for id_ in merged.ids], np.int64),
         masks=None,
         shown=None if None in shown else frozenset().union(*(places for places in shown if places is not None)),
+        asked=frozenset().union(*asked) if asked else None,
         crop=None,
+        owners=(),
     )

@@ -10,7 +10,7 @@ from typing import Any
 from xml.parsers import expat
 
 from labeler import plain_json, storage
-from labeler.corrections.reviewed import COMPLETE, Boxes, Intake, RowKey, box_place
+from labeler.corrections.reviewed import COMPLETE, Boxes, Intake
 from labeler.corrections.shapes import turned
 from labeler.corrections.who_reviewed import Reviewers
 from labeler.errors import Refused
@@ -19,6 +19,7 @@ from labeler.truth.columns import is_id
 REVIEWED_TAG = "reviewed"
 _SHAPES = frozenset(("polygon", "polyline", "points", "ellipse", "mask", "cuboid", "skeleton"))
 _CROP = re.compile(r"-crop-\d{2,}\.\w+$")  # the end of the name of a part of a crowded image
+_DESIGN = "labeler_design"  # attribute of the labels of a sample
 _PIECE = 1 << 20
 _LONGEST_TEXT = 1 << 20  # characters of one element
 _DEEPEST = 64
@@ -165,8 +166,17 @@ class _Reader:
         elif self._image is None and self._path[-1:] == ["attribute"]:  # of a label, in the head
             if tag == "name":
                 self._attribute = text
+                self._require_no_sample(text)
             elif tag == "default_value" and self._attribute == "labeler_run":
                 self._intake.require_run(text)
+
+    def _require_no_sample(self, attribute: str) -> None:
+        if attribute == _DESIGN:
+            raise Refused(
+                f"corrections {self._intake.source} are tasks of a sample, and CVAT's file does not say which boxes "
+                "were asked about once they are deleted; export the sample to label-studio or x-anylabeling, or mark "
+                "its boxes"
+            )
 
     def _begin(self, attributes: Mapping[str, str]) -> _Image:
         self._images += 1
@@ -187,17 +197,17 @@ class _Reader:
                 "label-studio or x-anylabeling"
             )
             return
-        boxes, row = Boxes(), _row_of(image)
+        boxes = Boxes(None)  # the file name says which row it is: pasted boxes keep the id of another image's box
         for tag, attributes, own in image.shapes:
             corners = self._corners(tag, attributes, image.where)
             if corners is not None:
-                boxes.add(corners, attributes.get("label", ""), box_place(own.get("labeler_box"), row)[1])
+                boxes.add(corners, attributes.get("label", ""), own.get("labeler_box"))
         self._intake.images.append(
-            boxes.image(where=image.where, name=image.name, row=row, digest="", state=COMPLETE, size=image.size)
+            boxes.image(where=image.where, name=image.name, digest="", state=COMPLETE, size=image.size)
         )
 
     def _is_reviewed(self, image: _Image) -> bool:
-        if REVIEWED_TAG in image.tags or self._reviewers.has(image.name):
+        if self._reviewers.has(image.name) or REVIEWED_TAG in image.tags:
             return True
         return self._jobs is not None and image.frame is not None and self._jobs.has(image.task, image.frame)
 
@@ -256,9 +266,3 @@ def _number(text: str) -> float:
 
 def _whole(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() and len(text) < 10 else None
-
-
-def _row_of(image: _Image) -> RowKey | None:
-    """Return the row that most of its boxes name; a pasted box may name another."""
-    rows = [row for _, _, own in image.shapes if (row := box_place(own.get("labeler_box"), None)[0])]
-    return max(rows, key=rows.count) if rows else None

@@ -19,7 +19,6 @@ from labeler.corrections.reviewed import (
     Intake,
     RowKey,
     are_numbers,
-    box_place,
     row_key,
     shown_places,
 )
@@ -106,11 +105,11 @@ def _read_task(task: Any, where: str, intake: Intake, choice: Choice) -> None:
         boxes.image(
             where=where,
             name=_name(data.get("image")),
-            row=row,
             digest=data["labeler_digest"] if isinstance(data.get("labeler_digest"), str) else "",
             state=COMPLETE,
             size=reader.size,
             shown=shown_places(data.get("labeler_shown")),
+            asked=intake.asked(data.get("labeler_boxes"), where),
             crop=intake.crop(data.get("labeler_crop"), where),
         )
     )
@@ -166,12 +165,12 @@ class _Regions:
 
     def __init__(self, intake: Intake, where: str, row: RowKey | None) -> None:
         self._intake, self._where, self._row = intake, where, row
-        self._boxes: dict[str, tuple[list[float], str]] = {}
-        self._masks: dict[str, tuple[Mask, str]] = {}
+        self._boxes: list[tuple[str, list[float], str]] = []  # id without the editor's ending ("" without one)
+        self._masks: list[tuple[str, Mask, str]] = []  # with the id of the box that it belongs to
         self.size: tuple[int, int] | None = None
 
     def add(self, region: Mapping[str, Any]) -> None:
-        kind, value, id_ = region.get("type"), region.get("value"), str(region.get("id"))
+        kind, value, id_ = region.get("type"), region.get("value"), str(region.get("id", ""))
         if kind in _WITHOUT_SHAPE:
             return
         where = f"{self._where}, region {id_[:40]}"
@@ -193,9 +192,9 @@ class _Regions:
         base = id_.partition("#")[0]
         if kind == "brushlabels":
             if (mask := self._mask(value, where)) is not None:
-                self._masks[base.removesuffix(_MASK_END)] = mask, names[0]
+                self._masks.append((base.removesuffix(_MASK_END), mask, names[0]))
         elif (corners := self._corners(kind, value, where)) is not None:
-            self._boxes[base if base not in self._boxes else id_] = corners, names[0]
+            self._boxes.append((base, corners, names[0]))
 
     def _corners(self, kind: str, value: Mapping[str, Any], where: str) -> list[float] | None:
         """Return xyxy in pixels; None where the problem was noted."""
@@ -244,13 +243,14 @@ class _Regions:
 
     def boxes(self) -> Boxes:
         """Return all boxes; a mask without one is a box around it."""
-        found = Boxes()
-        for id_, (corners, label) in self._boxes.items():
-            mask = self._masks.pop(id_, (None, ""))[0]
-            found.add(corners, label, box_place(id_.partition("#")[0], self._row)[1], mask)
-        for id_, (alone, label) in self._masks.items():
+        found, left = Boxes(self._row), list(self._masks)
+        for id_, corners, label in self._boxes:
+            mine = next((one for one in left if id_ and one[0] == id_), None)
+            left = [one for one in left if one is not mine]
+            found.add(corners, label, id_, mine[1] if mine else None)
+        for id_, alone, label in left:
             if (around := alone.bounds) is None:
                 self._intake.problems.append(f"{self._where}, region {id_[:40]}: an empty mask; remove or draw it")
             else:
-                found.add(list(around), label, box_place(id_, self._row)[1], alone)
+                found.add(list(around), label, id_, alone)
         return found

@@ -81,7 +81,8 @@ class Decision:
         unmoved = ~(self.moved | added)
         scores = base.more.get("model_score", absent("model_score", count))
         more = {name: np.where(added, absent(name, count), values) for name, values in base.more.items()}
-        more["model_score"] = np.where(added, np.float32(np.nan), np.where(np.isnan(scores), base.scores, scores))
+        known = base.reviewed if len(earlier) else added  # its score is that of a review before
+        more["model_score"] = np.where(added, np.float32(np.nan), np.where(known, scores, base.scores))
         more["source"] = np.array(self.sources(earlier), np.object_)
         found = Detections(
             np.where(unmoved[:, None], base.boxes, self.boxes),
@@ -94,13 +95,18 @@ class Decision:
         return found[np.lexsort((ours, -np.nan_to_num(more["model_score"]), added))]
 
     def _masks(self, base: Detections, unmoved: Flags) -> npt.NDArray[np.object_] | None:
-        """(k,) the box's own mask unless it moved, or the one that came back if a person changed it."""
+        """(k,) the box's own mask unless it moved away, or the one that came back if a person changed it.
+
+        A mask whose box was deleted in the tool is a box around it: moved, and the mask fits it.
+        """
         masks = np.full(len(unmoved), None, np.object_)
         for place, unchanged in enumerate(unmoved.tolist()):
             own = base.mask_of(place)
             theirs = None if self.masks is None else self.masks[place]
             is_own = theirs is None or (own is not None and theirs.counts == own.counts)
-            masks[place] = (own if unchanged else None) if is_own else theirs
+            around = None if theirs is None else theirs.bounds
+            fits = around is not None and np.allclose(around, self.boxes[place], atol=SAME_PX)
+            masks[place] = (own if unchanged or fits else None) if is_own else theirs
         return masks if any(mask is not None for mask in masks) else None
 
 
@@ -129,9 +135,13 @@ def decide(image: Reviewed, ids: npt.NDArray[np.int32], earlier: Detections, siz
         removed = np.array(sorted(image.removed), np.int64)
         return Decision(BOXES, places, earlier.boxes[places], ids, nothing, nothing, None, removed, 0)
     ours = clip_to_image(earlier.boxes, height=height, width=width)
-    overlaps = iou(theirs, ours)
+    same_sides = (np.abs(theirs[:, None] - ours[None]) < SAME_PX).all(2)
+    overlaps = np.maximum(iou(theirs, ours), np.where(same_sides, SAME_IOU, 0))  # of boxes without an area
     places = _by_id(image.places, overlaps)
     candidates = _candidates(image, earlier, places)
+    asked = np.zeros(len(earlier), np.bool_)
+    asked[[place for place in image.asked or () if place < len(earlier)]] = True
+    candidates |= asked
     _by_overlap(places, candidates, overlaps, ids[:, None] == earlier.category_ids, earlier.scores)
     matched = places != NEW
     safe = np.where(matched, places, 0)
@@ -141,8 +151,27 @@ def decide(image: Reviewed, ids: npt.NDArray[np.int32], earlier: Detections, siz
         renamed = matched & (ids != earlier.category_ids[safe])
     gone = np.ones(len(earlier), np.bool_)
     gone[places[matched]] = False
+    if image.asked is not None:
+        removed = np.flatnonzero(gone & (asked if image.shown is None else candidates))
+        judged = moved | renamed | ~matched
+        judged[matched] |= asked[places[matched]]
+        return _some(Decision(BOXES, places, theirs, ids, moved, renamed, image.masks, removed, 0), judged)
     removed = np.flatnonzero(gone & candidates)
     return Decision(COMPLETE, places, theirs, ids, moved, renamed, image.masks, removed, int(gone.sum()) - len(removed))
+
+
+def _some(decision: Decision, judged: Flags) -> Decision:
+    """The decision about these boxes alone; the row keeps its others as they were."""
+    masks = decision.masks
+    return replace(
+        decision,
+        places=decision.places[judged],
+        boxes=decision.boxes[judged],
+        category_ids=decision.category_ids[judged],
+        moved=decision.moved[judged],
+        renamed=decision.renamed[judged],
+        masks=None if masks is None else tuple(masks[at] for at in np.flatnonzero(judged)),
+    )
 
 
 def _by_id(claimed: Places, overlaps: npt.NDArray[np.float64]) -> Places:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,11 @@ class Reviewed:
         places: (n,) of each box among the row's detections, NEW without an id.
         masks: (n,) the mask that came back with each box; None if none did.
         shown: places of the boxes that the reviewer was shown; None if the file does not say.
+        asked: places of the boxes that a sample asked about; None for a whole image. All others count only if they were
+            changed.
         removed: with BOXES: places of boxes that are wrong. All others without a box here are as they were.
         crop: the part of the image that this is; None for a whole image.
+        owners: (n,) the row that each box's id names, None without an id; empty if all are of the image's own row.
     """
 
     where: str
@@ -58,8 +61,17 @@ class Reviewed:
     places: npt.NDArray[np.int64]
     masks: tuple[Mask | None, ...] | None = None
     shown: frozenset[int] | None = None
+    asked: frozenset[int] | None = None
     removed: frozenset[int] = frozenset()
     crop: Crop | None = None
+    owners: tuple[RowKey | None, ...] = ()
+
+    def of_row(self, key: RowKey) -> Reviewed:
+        """Return the image as one of this row: boxes with an id of another row, which were pasted, lose it."""
+        if not self.owners:
+            return self
+        pasted = [owner is not None and owner != key for owner in self.owners]
+        return replace(self, places=np.where(pasted, NEW, self.places))
 
 
 @dataclass
@@ -111,6 +123,17 @@ class Intake:
             self.problems.append(f"{where}: {error}")
             return None
 
+    def asked(self, value: Any, where: str) -> frozenset[int] | None:
+        """Return the places of a sample's boxes that `labeler_boxes` lists; None for a whole image, or a problem."""
+        if value is None:
+            return None
+        ids = [each.get("box") for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+        places = [box_place(id_, None)[1] for id_ in ids]
+        if not isinstance(value, list) or len(places) != len(value) or NEW in places:
+            self.problems.append(f"{where}: `labeler_boxes` must list boxes of the sample, as the export wrote them")
+            return None
+        return frozenset(places)
+
     def upright(self, corners: Any, where: str, what: str) -> list[float] | None:
         """Return the envelope of (k, 2) corners that are not an upright box, or note the problem."""
         if not self.envelopes:
@@ -131,13 +154,18 @@ def refused(source: str, problems: Sequence[str]) -> Refused:
 class Boxes:
     """The boxes of one image while they are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, row: RowKey | None) -> None:
+        self._row = row
+        self._owners: list[RowKey | None] = []
         self._corners: list[list[float]] = []
         self._labels: list[str] = []
         self._places: list[int] = []
         self._masks: list[Mask | None] = []
 
-    def add(self, corners: list[float], label: str, place: int, mask: Mask | None = None) -> None:
+    def add(self, corners: list[float], label: str, own: Any, mask: Mask | None = None) -> None:
+        """Add a box; `own` is what the file has as its id, of the run or not."""
+        owner, place = box_place(own, self._row)
+        self._owners.append(None if place == NEW else owner)
         self._corners.append(corners)
         self._labels.append(label)
         self._places.append(place)
@@ -148,6 +176,8 @@ class Boxes:
         return Reviewed(
             boxes=np.array(self._corners, np.float64).reshape(-1, 4),
             labels=tuple(self._labels),
+            row=self._row,
+            owners=tuple(self._owners),
             places=np.array(self._places, np.int64),
             masks=tuple(self._masks) if any(mask is not None for mask in self._masks) else None,
             **about,

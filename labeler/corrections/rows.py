@@ -15,7 +15,7 @@ from labeler.runs import Snapshot, UnitKey
 _COLUMNS = ("image_key", "shard_id", "index", "digest", "status", "width", "height")
 _HASH = re.compile(r"^[0-9a-f]{8}-(?=.)")  # that Label Studio puts before the name of an uploaded file
 _EXPORTED = re.compile(r"(?:^|/)(\d{6,18})[/-](\d{6,18})\.\w{1,5}$")  # how exports name their copies
-_BY_ID, _BY_DIGEST, _BY_NAME, _BY_LAST_PART, _BY_COPY = 4, 3, 2, 1, 0
+_BY_ID, _BY_DIGEST, _BY_NAME, _BY_BOX_IDS, _BY_PART = 4, 3, 2, 1, 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class _Claims:
     def __init__(self, images: Sequence[Reviewed]) -> None:
         self._rank = [-1] * len(images)
         self._rows: list[list[Found]] = [[] for _ in images]
+        self._owners = [frozenset(image.owners) for image in images]  # choose among rows that the name could be
         self._by_row: dict[RowKey, list[int]] = {}
         self._by_digest: dict[str, list[int]] = {}
         self._by_copy: dict[RowKey, list[int]] = {}
@@ -93,12 +94,13 @@ class _Claims:
             (_BY_ID, self._by_row.get(key, ())),
             (_BY_DIGEST, self._by_digest.get(str(digest), ())),
             (_BY_NAME, self._named(self._whole.find(name))),
-            (_BY_LAST_PART, self._named(self._last.find(last_part(name)))),
-            (_BY_COPY, self._by_copy.get(key, ())),
+            (_BY_PART, self._named(self._last.find(last_part(name)))),
+            (_BY_PART, self._by_copy.get(key, ())),
         )
         for rank, positions in kinds:
             for position in positions:
-                wanted.setdefault(position, rank)
+                named = rank == _BY_PART and key in self._owners[position]
+                wanted.setdefault(position, _BY_BOX_IDS if named else rank)
         if not wanted:
             return
         size = int(str(row["height"] or 0)), int(str(row["width"] or 0))

@@ -28,6 +28,8 @@ def box_of(points: Any) -> list[float] | None:
     if len(corners) not in (2, 4):
         return None
     on_border = (np.abs(corners - low) <= _UPRIGHT) | (np.abs(corners - high) <= _UPRIGHT)
-    if not on_border.all() or (len(corners) == 4 and len(np.unique(corners > (low + high) / 2, axis=0)) != 4):
+    if not on_border.all() or (
+        len(corners) == 4 and (high > low).all() and len(np.unique(corners > (low + high) / 2, axis=0)) != 4
+    ):
         return None
     return [*low.tolist(), *high.tolist()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from labeler import storage
 from labeler.corrections.reviewed import row_key
@@ -21,10 +21,12 @@ class Reviewers:
         everything: all images of the corrected file.
         names: of these images, in any spelling: whole names, last parts, or ids of rows.
         tells: whether the option was given.
+        seen: those of the names that an image of the file has.
     """
 
     everything: bool = False
     names: frozenset[str] = frozenset()
+    seen: set[str] = field(default_factory=set, compare=False)
 
     @property
     def tells(self) -> bool:
@@ -33,7 +35,16 @@ class Reviewers:
     def has(self, name: str, row: str | None = None) -> bool:
         if self.everything or not self.names:
             return self.everything
-        return bool(self.names & {comparable(name), comparable(last_part(name)), _same_row(row or "")})
+        mine = self.names & {comparable(name), comparable(last_part(name)), _same_row(row or "")}
+        self.seen.update(mine)
+        return bool(mine)
+
+    def problems(self) -> list[str]:
+        """Return a line per name that no image of the file has."""
+        return [
+            f"--reviewed names {name[:80]}, which is not an image of the file"
+            for name in sorted(self.names - self.seen)
+        ]
 
 
 def read_reviewers(option: str | None) -> Reviewers:

@@ -12,7 +12,6 @@ from labeler.corrections.reviewed import (
     Boxes,
     Intake,
     are_numbers,
-    box_place,
     row_key,
     shown_places,
 )
@@ -72,27 +71,27 @@ def _read(document: Mapping[str, Any], where: str, intake: Intake) -> bool:
         intake.skipped += said == "failed"
         intake.unreviewed += said != "failed"
         return said is not None
-    row, boxes = row_key(document.get("labeler_row")), Boxes()
+    boxes = Boxes(row_key(document.get("labeler_row")))
     for number, shape in enumerate(document["shapes"]):
-        _add(shape, f"{where}, shape {number}", intake, boxes, row)
+        _add(shape, f"{where}, shape {number}", intake, boxes)
     sides = [document.get(name) for name in ("imageHeight", "imageWidth")]
     name, digest = document.get("imagePath"), document.get("labeler_digest")
     intake.images.append(
         boxes.image(
             where=where,
             name=name if isinstance(name, str) else "",
-            row=row,
             digest=digest if isinstance(digest, str) else "",
             state=COMPLETE,
             size=(int(sides[0] or 0), int(sides[1] or 0)) if all(is_id(side) for side in sides) else None,
             shown=shown_places(document.get("labeler_shown")),
+            asked=intake.asked(document.get("labeler_boxes"), where),
             crop=intake.crop(document.get("labeler_crop"), where),
         )
     )
     return True
 
 
-def _add(shape: Any, where: str, intake: Intake, boxes: Boxes, row: Any) -> None:
+def _add(shape: Any, where: str, intake: Intake, boxes: Boxes) -> None:
     points, label = (shape.get("points"), shape.get("label")) if isinstance(shape, Mapping) else (None, None)
     if not isinstance(points, list) or not points or not all(are_numbers(point, 2) for point in points):
         intake.problems.append(f"{where}: needs `points`, pairs of numbers")
@@ -106,4 +105,4 @@ def _add(shape: Any, where: str, intake: Intake, boxes: Boxes, row: Any) -> None
         rotated = kind in ("rectangle", "rotation")
         corners = intake.upright(points, where, "a rotated box" if rotated else f"a {str(kind)[:40]}")
     if corners is not None:
-        boxes.add(corners, label, box_place(shape.get("description"), row)[1])
+        boxes.add(corners, label, shape.get("description"))

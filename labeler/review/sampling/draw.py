@@ -18,13 +18,23 @@ from labeler.exports.state import commits
 from labeler.review.reservoir import Ints
 from labeler.review.sampling.allocation import spread_of
 from labeler.review.sampling.disagreement import Other, disagreeing
-from labeler.review.sampling.strategies import STRATA, ByScore, Chooser, Draw, Margin, Rare, Suspicious, cell_of
+from labeler.review.sampling.strategies import (
+    ByScore,
+    Chooser,
+    Draw,
+    Margin,
+    Rare,
+    Suspicious,
+    cell_of,
+    strata_for,
+)
 from labeler.review.sampling.unit_boxes import HASH, PLACE, ROW, UNIT, UnitBoxes, unit_boxes
 from labeler.runs import Snapshot, UnitKey
 
 BAND = 0.1
 _SHARES: dict[Strategy, float] = {"estimate": 0.3, "margin": 0.4, "rare": 0.2, "suspicious": 0.1}  # of a mixed sample
 _NEAR_BITS = 3  # images whose perceptual hashes differ in no more are copies to a reviewer
+_OTHER_BOXES = "the run has other boxes than when the sample to continue was drawn; draw a new sample"
 DRAWN_BY_CHANCE = ("estimate", "random")
 
 Entry = tuple[int, int, int]  # unit number, row, place
@@ -123,7 +133,7 @@ class _Drawing:
         self._units: list[UnitKey] = []
         self._first_ids: list[int] = []  # of each unit's first image
         self._images = 0
-        self._by_score = ByScore(request.boxes, 1 if request.strategy == "random" else STRATA)
+        self._by_score = ByScore(request.boxes, 1 if request.strategy == "random" else strata_for(self._by_chance))
         self._choosers = self._make_choosers()
 
     def _make_choosers(self) -> Mapping[Strategy, Chooser]:
@@ -165,8 +175,7 @@ class _Drawing:
     def sample(self) -> Sample:
         asked, taken, strata = self._asked, _Taken(), tuple[Stratum, ...]()
         if asked.strategy in (*DRAWN_BY_CHANCE, "mixed"):
-            share = _SHARES["estimate"] if asked.strategy == "mixed" else 1.0
-            draw = self._draw(max(1, round(share * asked.boxes)))
+            draw = self._draw(self._by_chance)
             taken.draw(draw, "random" if asked.strategy == "random" else "estimate")
             strata = tuple(
                 Stratum(lowest_score=low, boxes=size, drawn=drawn)
@@ -189,19 +198,27 @@ class _Drawing:
             images=self._images_of(taken),
         )
 
+    @property
+    def _by_chance(self) -> int:
+        """How many boxes are drawn with a known probability, if any are."""
+        share = _SHARES["estimate"] if self._asked.strategy == "mixed" else 1.0
+        return max(1, round(share * self._asked.boxes))
+
     def _draw(self, boxes: int) -> Draw:
         pilot = self._asked.pilot
         if pilot is None:
             return self._by_score.draw(boxes)
+        before = pilot.before
+        if before is not None and not self._by_score.cut_as([one.boxes for one in before.strata]):
+            raise Refused(_OTHER_BOXES)
         cut, strata = self._by_score.stratum_of_cell, len(self._by_score.sizes)
         place = cut[cell_of(pilot.scores)]
         judged = np.bincount(place, minlength=strata)
         spread = spread_of(np.bincount(place, pilot.right, minlength=strata), judged)
-        if pilot.before is None:
+        if before is None:
             return self._by_score.draw(boxes, spread)
-        before = pilot.before
-        if before.population != self._population() or [one.boxes for one in before.strata] != [*self._by_score.sizes]:
-            raise Refused("the run has other boxes than when the sample to continue was drawn; draw a new sample")
+        if before.population != self._population():
+            raise Refused(_OTHER_BOXES)
         return self._by_score.draw(boxes, spread, np.array([one.drawn for one in before.strata]))
 
     def _population(self) -> Population:

@@ -111,6 +111,11 @@ def estimate_verdicts(sample: Sample, verdicts: npt.NDArray[np.float64], elsewhe
             f"this sample was chosen by {sample.strategy}, so the share of its right boxes says nothing about the run; "
             "estimate from one that was drawn by --strategy estimate, random or mixed"
         )
+    if undrawn := [number for number, stratum in enumerate(sample.strata) if not stratum.drawn]:
+        raise Refused(
+            f"this sample has no box of stratum {', '.join(map(str, undrawn))}, so it says nothing about the run; draw "
+            "a new one"
+        )
     boxes = [box for _, box in sample.boxes]
     by_chance = np.array([box.inclusion is not None for box in boxes], np.bool_)
     drawn = [box for box in boxes if box.inclusion is not None]

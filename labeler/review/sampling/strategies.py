@@ -142,6 +142,11 @@ class Draw:
     lowest: npt.NDArray[np.float64]
 
 
+def strata_for(boxes: int) -> int:
+    """Return into how many strata to cut the run for a draw: each gets LEAST boxes, as far as it has them."""
+    return min(STRATA, max(1, boxes // LEAST))
+
+
 class ByScore:
     """Keeps the boxes of least rank of each small interval of scores: a uniform sample of any strata made of those.
 
@@ -165,6 +170,14 @@ class ByScore:
     @property
     def boxes(self) -> int:
         return int(self._histogram.sum())
+
+    def cut_as(self, sizes: list[int]) -> bool:
+        """Cut into strata of these sizes, as an earlier draw did; return whether that is possible."""
+        for strata in range(1, STRATA + 1):
+            self._strata = strata
+            if self.sizes.tolist() == sizes:
+                return True
+        return False
 
     @property
     def stratum_of_cell(self) -> Ints:
