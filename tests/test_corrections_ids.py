@@ -13,8 +13,8 @@ import pytest
 
 from labeler.cli import main
 from labeler.labels.detections import Detections
-from labeler.labels.masks import Mask
 from labeler.runs import require_run
+from labeler.segmenters.sam import Segmented
 from tests.correction_parts import (
     checked,
     correct,
@@ -26,7 +26,7 @@ from tests.correction_parts import (
     sources,
     tasks_of,
 )
-from tests.mask_parts import Filling
+from tests.mask_parts import Filling, filled
 from tests.red_boxes import red_run
 
 
@@ -70,12 +70,13 @@ def test_a_pasted_region_of_a_task_without_its_row_is_added(tmp_path: Path) -> N
     path = reviewed_tasks(export(run, "label-studio"), only=[0, 3])
     tasks = json.loads(path.read_text())
     region = copy.deepcopy(tasks[0]["annotations"][0]["result"][0])
-    tasks[3]["annotations"][0]["result"].append(region)
+    region["value"] |= {"x": 1.0, "y": 1.0, "width": 10.0, "height": 10.0}
+    tasks[3]["annotations"][0]["result"] = [region]  # its own box was removed
     for task in tasks:
         del task["data"]["labeler_row"]
     path.write_text(json.dumps(tasks))
     found = sources(correct(run, str(path), "--from", "label-studio"))
-    assert found[3] == ("complete", ["accepted", "added"])
+    assert found[3] == ("complete", ["added"])
 
 
 def test_regions_without_an_id_are_each_a_box(tmp_path: Path) -> None:
@@ -125,27 +126,27 @@ def test_an_added_box_has_no_score_of_the_model_after_another_review_either(tmp_
     assert np.array_equal(scores, np.float32([0.7, np.nan]), equal_nan=True)
 
 
+class Narrow(Filling):
+    """Masks that are narrower than their boxes by more than a tool rounds."""
+
+    def draw(self, sketch: Any) -> Any:
+        (height, width), found = sketch
+        inner = found.boxes + np.array([2, 2, -2, -2])
+        return Segmented(found.with_masks([filled(box, height, width) for box in inner]))
+
+
 def test_a_mask_whose_box_was_deleted_is_a_moved_box_with_that_mask(tmp_path: Path) -> None:
-    run = red_run(tmp_path, shards=1, images=1, segmenter=Filling())
-    small: list[Mask] = []
+    run = red_run(tmp_path, shards=1, images=1, segmenter=Narrow())
 
     def delete_box(number: int, annotation: dict[str, Any]) -> None:
-        from labeler.exports.label_studio_masks import decode, encode
-
-        box, mask = annotation["result"][:2]
-        pixels = decode(mask["value"]["rle"], box["original_height"], box["original_width"]).decode()
-        ys, xs = np.nonzero(pixels)
-        pixels[: ys.min() + 2, :] = 0
-        pixels[:, : xs.min() + 2] = 0
-        small.append(Mask.of_window(pixels.astype(bool).T, 0, 0, height=pixels.shape[0], width=pixels.shape[1]))
-        mask["value"]["rle"] = encode(small[0])
-        annotation["result"].remove(box)
+        annotation["result"] = [region for region in annotation["result"][:2] if region["type"] == "brushlabels"]
 
     corrected = correct(run, str(reviewed_tasks(export(run, "label-studio"), delete_box)), "--from", "label-studio")
-    (row,) = rows(corrected)
-    assert row.detections.more["source"][0] == "moved"
+    (row,), (before,) = rows(corrected), rows(run)
+    assert list(row.detections.more["source"]) == ["moved"]
     mask = row.detections.mask_of(0)
     assert mask is not None
+    assert mask == before.detections.mask_of(0)
     assert row.detections.boxes[0].tolist() == list(mask.bounds or ())
 
 

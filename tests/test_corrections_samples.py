@@ -174,3 +174,21 @@ def test_copies_that_were_reviewed_otherwise_and_have_other_names_are_refused(
     assert main(["correct", newer.uri, "--from-run", corrected.uri, "--output", str(tmp_path / "carried")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "could take 2 different reviews" in line
+
+
+# ---- as ground truth of another run
+
+
+def test_reviews_are_not_the_truth_of_other_images_of_the_same_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corrected = reviewed_twins(tmp_path)
+    box = Detections.of([[10, 10, 50, 50]], [0.9], [3])
+    rows_of = [labeled_row(at, box, image_key=name) for at, name in enumerate(("a.jpg", "b.jpg"))]
+    other = write_run(tmp_path / "other", {(0, 0): rows_of})
+    capsys.readouterr()
+    assert main(["evaluate", other.uri, "--annotations", corrected.uri]) == 2
+    said = capsys.readouterr().err
+    assert "2 images of annotations" in said
+    assert "have other bytes than those of run" in said
+    assert main(["evaluate", twins(tmp_path / "same", "a.jpg", "b.jpg").uri, "--annotations", corrected.uri]) == 0

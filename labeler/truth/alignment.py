@@ -17,7 +17,7 @@ from labeler.truth.category_names import one_name, same_name
 from labeler.truth.ground_truth import MAX_PROBLEMS, GroundTruth
 from labeler.vocabulary import Category, Vocabulary
 
-_COLUMNS = ("image_key", "shard_id", "status", "width", "height")
+_COLUMNS = ("image_key", "shard_id", "digest", "status", "width", "height")
 Positions = npt.NDArray[np.int32]
 
 
@@ -170,13 +170,15 @@ def match_images(snapshot: Snapshot, truth: GroundTruth) -> ImageMatch:
     Reads no detections.
 
     Raises:
-        Refused: no image matches, or two images of the run could be the same one of the ground truth.
+        Refused: no image matches, two images of the run could be the same one of the ground truth, or images of one
+            name have other digests.
     """
     prefixes = snapshot.prefixes
     names = TruthNames(truth)
     claims = _Claims(len(truth.file_names))
     starts: dict[UnitKey, int] = {}
     sizes: dict[int, tuple[int | None, int | None]] = {}
+    others_bytes: dict[int, bool] = {}
     total = 0
     for unit, table in snapshot.units(_COLUMNS):
         starts[unit] = total
@@ -189,6 +191,8 @@ def match_images(snapshot: Snapshot, truth: GroundTruth) -> ImageMatch:
                 claims.take(image, total, name, row["status"], closeness)
                 if claims.row[image] == total:
                     sizes[image] = (row["height"], row["width"])
+                    known = truth.digests[image] if truth.digests else ""
+                    others_bytes[image] = bool(known and row["digest"]) and known != row["digest"]
             total += 1
     names.refuse_unclear()
     if not (claims.row >= 0).any():
@@ -202,6 +206,7 @@ def match_images(snapshot: Snapshot, truth: GroundTruth) -> ImageMatch:
             "write `file_name` as `labeler export --to coco` does",
             [f"{truth.file_names[image]}: also {name}" for image, name in doubled],
         )
+    _require_same_bytes(snapshot, truth, [image for image, differs in others_bytes.items() if differs])
     return ImageMatch(
         rows=_rows_by_unit(starts, total, claims.row),
         present=claims.row >= 0,
@@ -209,6 +214,16 @@ def match_images(snapshot: Snapshot, truth: GroundTruth) -> ImageMatch:
         others=total - int(np.count_nonzero(claims.row >= 0)),
         resized=tuple(truth.file_names[image] for image, size in sizes.items() if _differs(size, truth.sizes[image])),
     )
+
+
+def _require_same_bytes(snapshot: Snapshot, truth: GroundTruth, others: list[int]) -> None:
+    if others:
+        raise Refused(
+            f"{len(others):,} images of annotations {truth.source} have other bytes than those of run "
+            f"{snapshot.run.manifest.run_id} with the same names, so they are other images; give the reviews of this "
+            "run's images",
+            [truth.file_names[image] for image in others[:MAX_PROBLEMS]],
+        )
 
 
 def require_distinct_names(truth: GroundTruth) -> None:

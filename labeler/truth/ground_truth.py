@@ -52,6 +52,7 @@ class GroundTruth:
         crowd, ignore: (objects,) bool, `iscrowd` and LVIS's `ignore`.
         masks: (objects,) RLE objects {size, counts}, or None when they were not read.
         federated: None for data sets where everything is marked.
+        digests: of each image's bytes, "" where not known; empty if the source has none.
     """
 
     source: str
@@ -67,6 +68,7 @@ class GroundTruth:
     ignore: npt.NDArray[np.bool_]
     masks: npt.NDArray[np.object_] | None
     federated: Federated | None
+    digests: tuple[str, ...] = ()
 
     def keys(self, image: npt.ArrayLike, category: npt.ArrayLike) -> Keys:
         """One int64 for each (image, category) pair of positions; rising with image, then category."""
@@ -98,6 +100,7 @@ class GroundTruth:
             kept,
             image_ids=self.image_ids[images],
             file_names=tuple(name for name, keep in zip(self.file_names, images, strict=True) if keep),
+            digests=tuple(digest for digest, keep in zip(self.digests, images, strict=False) if keep),
             sizes=self.sizes[images],
             categories=tuple(c for c, keep in zip(self.categories, categories, strict=True) if keep),
             image=new_image[kept.image],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from labeler.labels.records import LABELED
 from labeler.runs import Run, open_run, read_snapshot
 from labeler.truth.ground_truth import Annotations, GroundTruth, read_ground_truth
 
-_COLUMNS = ("image_key", "shard_id", "width", "height", "status", "review", "detections")
+_COLUMNS = ("image_key", "shard_id", "digest", "width", "height", "status", "review", "detections")
 _COMPLETE = "complete"
 
 
@@ -51,6 +52,7 @@ def read_reviewed(run: Run, *, masks: bool = False) -> GroundTruth:
     run.s3_rules().apply()
     names: list[str] = []
     sizes: list[tuple[int, int]] = []
+    digests: list[str] = []
     found: list[Detections] = []
     partly = 0
     for table in snapshot.tables():  # a unit file may lack the column `review`
@@ -62,11 +64,12 @@ def read_reviewed(run: Run, *, masks: bool = False) -> GroundTruth:
         rows = table.drop_columns(["detections"]).to_pylist()
         names += [snapshot.prefixes[row["shard_id"]] + row["image_key"] for row in rows]
         sizes += [(row["height"], row["width"]) for row in rows]
+        digests += [row["digest"] or "" for row in rows]
         found += DetectionsColumn(table).per_row(masks=masks)
     if not names:
         single = f"; of {partly:,} images single boxes were, which say nothing of missed objects" if partly else ""
         raise Refused(f"annotations {shown}: no image of the run was reviewed completely{single}; {advice}")
-    return _assembled(run, names, sizes, found, masks=masks)
+    return replace(_assembled(run, names, sizes, found, masks=masks), digests=tuple(digests))
 
 
 def _assembled(
