@@ -43,7 +43,7 @@ def assert_equal(row: Row, expected: Row) -> None:
         assert np.array_equal(getattr(found, name), getattr(wanted, name)), name
 
 
-@pytest.mark.parametrize("images_per_batch", [None, 4])
+@pytest.mark.parametrize("images_per_batch", [pytest.param(None, marks=pytest.mark.slow), 4])
 def test_a_tiled_image_has_the_rows_of_a_tiled_run_of_its_names(config: Config, images_per_batch: int | None) -> None:
     sets = ((1, 3), (2, 4), (1, 3), None)
     sizes = (LARGE, LARGE, SMALL, WIDE)

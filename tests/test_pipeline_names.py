@@ -16,13 +16,17 @@ from rich.console import Console
 
 from labeler.config import Config
 from labeler.labeling.recipe import detector_recipe
-from labeler.labeling.resolve import resolve_job
+from labeler.labeling.resolve import plan_input, resolve_job
 from labeler.labels.records import ALL_NAMES
+from labeler.pipeline.cluster import Workers
 from labeler.pipeline.display import JobProgress
 from labeler.pipeline.label import label
-from labeler.pipeline.session import Caller
+from labeler.pipeline.session import Caller, _read_settings, _worker_settings, new_run
 from labeler.pipeline.shared import Shared
+from labeler.pipeline.suspects import Suspect, label_suspects
 from labeler.runs import Run, open_run, read_snapshot
+from labeler.runs.create import create_run
+from labeler.runs.erasure.excluded import read_excluded
 from labeler.runs.report import build_report
 from tests.deadly_images import DeadlyRecipe
 from tests.inputs import image_bytes, tar_bytes, write_tars
@@ -33,7 +37,7 @@ from tests.test_labeling_tiled import item
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 IMAGES = 24  # of the first shard
-KILLS, RAISES, BROKEN, UNKNOWN = IMAGES, IMAGES + 1, IMAGES + 2, IMAGES + 3  # rows of the second
+KILLS, RAISES, BROKEN, KNOWN, UNKNOWN = range(IMAGES, IMAGES + 5)  # rows of the second
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,9 @@ class Cascade:
     checkpoint: Path
     expected: list[dict[str, Any]]
 
-    def config(self, output: str) -> Config:
+    def config(self, output: str, **more: Any) -> Config:
         prompts = {"from": self.cheap.uri, "from_score": self.score}
-        return config_of(self.folder, output, self.checkpoint, prompts=prompts, ray={"cpus_per_worker": 1})
+        return config_of(self.folder, output, self.checkpoint, prompts=prompts, ray={"cpus_per_worker": 1}, **more)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +66,12 @@ def cascade(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Casca
         "a.png": item(0, np.zeros((30, 40, 3), np.uint8)).data or b"",
         "b.png": item(1, np.full((30, 40, 3), 255, np.uint8)).data or b"",
         "c.png": b"no image",
+        "d.png": image_bytes(76),
     }
     (folder / "in/00001.tar").write_bytes(tar_bytes(odd))
     small = {"image_size": {"shortest_edge": 64, "longest_edge": 96}}
     cheap = label_here(config_of(folder, "cheap", checkpoint, detect=small))
-    (folder / "in/00001.tar").write_bytes(tar_bytes(odd | {"d.png": image_bytes(77)}))
+    (folder / "in/00001.tar").write_bytes(tar_bytes(odd | {"e.png": image_bytes(77)}))
     cascade = Cascade(folder, cheap, middle_score(rows_of(cheap)), checkpoint, [])
     here = label_here(cascade.config("here"))
     cascade.expected.extend(rows_of(here))
@@ -142,19 +147,27 @@ def test_a_job_that_is_stopped_goes_on_to_the_rows_of_this_process(cascade: Casc
         assert report.statuses == by_rows.statuses
 
 
-@pytest.mark.slow  # several starts of the model
+@pytest.mark.slow  # six starts of the model
 def test_images_that_kill_and_raise_are_found_in_isolation_which_asks_the_others_for_their_names(
     cascade: Cascade,
 ) -> None:
-    assert cascade.expected[KILLS]["asked"], "it is detected on"
-    assert cascade.expected[RAISES]["asked"], "it is detected on"
-    config = cascade.config("deadly")
-    recipe = DeadlyRecipe(**vars(detector_recipe(resolve_job(config), threads=1)))
-    rows = rows_of(label_on_ray(config, make_detector=recipe))
-    killed, raised = rows[KILLS], rows[RAISES]
-    assert (killed["status"], killed["asked"]) == ("quarantined", cascade.expected[KILLS]["asked"])
-    asked = cascade.expected[RAISES]["asked"]
+    config = cascade.config("deadly", unit={"max_images": 8})
+    job, workers = resolve_job(config), Workers(1, 0, 1)
+    run = create_run(config.output.uri, new_run(job, plan=plan_input(config)))
+    recipe = DeadlyRecipe(**vars(detector_recipe(job, threads=1)))
+    settings = _worker_settings(run, job, workers, recipe)
+    read = _read_settings(run, config, read_excluded(run))
+    suspect = Suspect(read_snapshot(run).plan[1], 0)
+    (receipt,) = label_suspects([suspect], read, settings, workers)
+    assert receipt.error is None
+    assert receipt.counts == {"quarantined": 1, "detect_error": 1, "decode_error": 1, "labeled": 2}
+
+    rows, expected = rows_of(run), cascade.expected[IMAGES:]
+    killed, raised, *others = rows
+    asked = expected[1]["asked"]
+    assert asked, "it is detected on"
+    assert (killed["status"], killed["asked"]) == ("quarantined", expected[0]["asked"])
     assert (raised["status"], raised["asked"]) == ("detect_error", asked)
     assert raised["error"] == f"RuntimeError: cannot look for {tuple(asked)}"
-    for place, (row, expected) in enumerate(zip(rows, cascade.expected, strict=True)):
-        assert place in (KILLS, RAISES) or row == expected
+    assert others == expected[2:]
+    assert expected[KNOWN - IMAGES]["asked"], "and not all"
