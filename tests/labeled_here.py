@@ -52,14 +52,22 @@ def revise_here(parent: Run, revision: RevisionJob, *, units: int | None = None)
 
 def retry_here(parent: Run, statuses: Sequence[str], output: str, *overrides: str) -> Run:
     """As `pipeline.derive.retry`, with the work done in this process."""
-
-    def carry_out_here(job: Job, run: Run | None, left: Any, *, create: Any, redo: Redo, **options: Any) -> Outcome:
-        return finish(read_snapshot(work(create(), job, redo=redo)))
-
-    with patch.object(derive, "carry_out", carry_out_here):
+    with patch.object(derive, "carry_out", _carry_out_here):
         outcome = derive.retry(parent, statuses, output, overrides=overrides)
     assert outcome is not None
     return outcome.run
+
+
+def mask_here(parent: Run, output: str, *overrides: str) -> Run:
+    """As `pipeline.derive.mask`, with the work done in this process."""
+    with patch.object(derive, "carry_out", _carry_out_here):
+        outcome = derive.mask(parent, output, overrides=overrides)
+    assert outcome is not None
+    return outcome.run
+
+
+def _carry_out_here(job: Job, run: Run | None, left: Any, *, create: Any, redo: Redo, **options: Any) -> Outcome:
+    return finish(read_snapshot(work(create(), job, redo=redo)))
 
 
 def rescore_here(parent: Run, output: str, *overrides: str, units: int | None = None) -> Run:

@@ -198,7 +198,14 @@ def test_a_forward_neither_waits_for_the_device_nor_reads_the_host(tmp_path, mon
     network = ChunkNetwork(model, prompts, Setup("tiny", checkpoint.rule, None, score=score))
     network.forward = forward
     scorer = Scorer(prompts, forward.device, assignment=assignment, candidates=20)
-    passes = Passes(network, ChunkText(text, table), scorer, checkpoint.rule, passes=3, pairs_per_batch=4)
+    passes = Passes(
+        network,
+        ChunkText(text, table, max(map(len, prompts.phrase_categories))),
+        scorer,
+        checkpoint.rule,
+        passes=3,
+        pairs_per_batch=4,
+    )
     pixels = torch.empty(2, 128, 160, 3, dtype=torch.uint8, device="meta")
     with torch.inference_mode():
         passes(pixels)  # what is kept for a shape is made now

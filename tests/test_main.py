@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labeler.cli import VERBS
+from labeler.commands.help import COMMANDS
 from tests import exit_codes
 from tests.label_runs import row, write_run
 
@@ -124,7 +124,7 @@ def test_module_and_job_end_with_the_code_of_the_command(words: Sequence[str], c
 
 def test_every_entry_ends_its_process_in_the_same_way() -> None:
     assert 'labeler = "labeler.__main__:run"' in (ROOT / "pyproject.toml").read_text()
-    for verb in (module.__name__.rsplit(".", 1)[1] for module in VERBS):
+    for verb in COMMANDS:
         assert re.search(rf'^    run\("{verb}"\)$', (ROOT / "jobs" / f"{verb}.py").read_text(), re.MULTILINE)
 
 

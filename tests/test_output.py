@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from labeler.cli import VERBS
+from labeler.commands.help import COMMANDS
 from tests.exit_codes import environment
 from tests.label_runs import row, write_run
 
-NAMES = [module.__name__.rsplit(".", 1)[1] for module in VERBS]
+NAMES = list(COMMANDS)
 TRUTH = """{"images": [{"id": 1, "file_name": "part-0.tar/0.jpg", "width": 640, "height": 480}],
 "annotations": [], "categories": [{"id": 3, "name": "cat"}]}"""
 COMMANDS = [

@@ -11,6 +11,7 @@ from labeler.labels.unit_work import UnitWork
 from labeler.review import comparison
 from labeler.review.report import pick_images
 from labeler.review.reservoir import Reservoir, in_turns, interleave
+from labeler.review.reviews import Reviews
 from labeler.review.survey import BANDS, SUSPICIONS, Survey
 from labeler.review.truth import Truth
 
@@ -26,7 +27,7 @@ def entries(groups: int, first_row: int, each: int = 2) -> tuple[np.ndarray, np.
 
 def survey() -> Survey:
     drawn, suspicious = entries(CATEGORIES * len(BANDS), 0), entries(len(SUSPICIONS), 10**6, 12)
-    return Survey((), {}, [], np.zeros((0, 100), np.int64), 0, [], UnitWork(), drawn, suspicious, UNITS)
+    return Survey((), {}, [], np.zeros((0, 100), np.int64), 0, [], UnitWork(), drawn, suspicious, UNITS, Reviews())
 
 
 def truth() -> Truth:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,16 +95,11 @@ def evaluate_run(
     images = match_images(snapshot, whole)
     _require_all_images(run, whole, images, partial=partial)
     part = Aligned.of(whole, images, categories)
-    unasked = find_not_asked(snapshot, part)
-    about_asked = None if unasked is None else describe_not_asked(part, unasked, missed=not_asked_missed)
-    if unasked is not None and not not_asked_missed:
-        part = replace(part, truth=part.truth.only_objects(~unasked))
+    part, about_asked = _judged(snapshot, part, missed=not_asked_missed)
     collector = Collector(part.truth, chosen, fixed=chosen is LVIS and not why_not, masks=with_masks)
     kept = Collector(part.truth, chosen, fixed=False, masks=with_masks)
-    if thresholds is None:
-        suppress_iou = None
-    cap = int(run.manifest.config["detect"]["max_detections"])
-    at_cap = 0
+    suppress_iou = None if thresholds is None else suppress_iou
+    cap, at_cap = int(run.manifest.config["detect"]["max_detections"]), 0
     detections = read_detections(
         snapshot, part.rows, part.category_of, limits, suppress_iou=suppress_iou, masks=with_masks
     )
@@ -114,14 +110,8 @@ def evaluate_run(
         at_cap += int(np.count_nonzero(lengths == cap)) if cap else 0
     protocol = protocol_of(run, whole, part.truth, images, categories)
     protocol["images"] |= {"at_cap": at_cap, "run_complete": snapshot.is_complete}
-    protocol["notes"] = collector.notes() + ([] if limits.keep_any else [NOTHING_KEPT])
-    protocol["notes"] += [UNSCORED] if "unscored" in run.columns else []
-    protocol["thresholds"] = None if thresholds is None else storage.redact(thresholds)
-    protocol["suppress_iou"] = suppress_iou
-    if not snapshot.score.is_detectors:
-        protocol["score"] = snapshot.score.name
-    if about_asked is not None:
-        protocol["not_asked"] = about_asked
+    protocol["notes"] = collector.notes() + _notes_on_boxes(run, limits)
+    protocol |= _about_boxes(snapshot, thresholds, suppress_iou) | about_asked
     kinds: tuple[Kind, ...] = ("bbox", "segm") if with_masks else ("bbox",)
     return Evaluation(
         protocol,
@@ -132,6 +122,29 @@ def evaluate_run(
         kept.scores(kinds) if suppress_iou is not None else (),
         part,
     )
+
+
+def _judged(snapshot: Snapshot, part: Aligned, *, missed: bool) -> tuple[Aligned, dict[str, Any]]:
+    """The objects that are judged, and the protocol's field about names that were not asked for, if there is one.
+
+    Args:
+        missed: objects of such names count as missed; else they are left out.
+    """
+    unasked = find_not_asked(snapshot, part)
+    if unasked is None:
+        return part, {}
+    about = {"not_asked": describe_not_asked(part, unasked, missed=missed)}
+    return part if missed else replace(part, truth=part.truth.only_objects(~unasked)), about
+
+
+def _notes_on_boxes(run: Run, limits: Thresholds) -> list[str]:
+    return ([] if limits.keep_any else [NOTHING_KEPT]) + ([UNSCORED] if "unscored" in run.columns else [])
+
+
+def _about_boxes(snapshot: Snapshot, thresholds: str | None, suppress_iou: float | None) -> dict[str, Any]:
+    """The protocol's fields about which boxes count, and with which score."""
+    fields = {"thresholds": None if thresholds is None else storage.redact(thresholds), "suppress_iou": suppress_iou}
+    return fields if snapshot.score.is_detectors else {**fields, "score": snapshot.score.name}
 
 
 def _read_truth(annotations: Annotations, run: Run, masks: bool | None) -> tuple[GroundTruth, bool]:

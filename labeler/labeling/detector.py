@@ -93,7 +93,6 @@ def prepare_whole(detector: Detector | None, image: Image, found: Detections | N
     """
     if detector is None:
         return found
-    if found is not None:
-        assert isinstance(detector, BoxScorer), "nothing is detected where boxes are known"
+    if found is not None and isinstance(detector, BoxScorer):
         return detector.prepare_boxes(image.pixels, found)
     return detector.prepare(image.pixels, *(() if image.full_size is None else (image.full_size,)))

@@ -16,7 +16,8 @@ from labeler.images import MAX_PIXELS, choose_fast_jpeg
 from labeler.images.tiling import Tiling
 from labeler.labeling.detector import Detector
 from labeler.labeling.resolve import Job, model_uri, s3_rules
-from labeler.labeling.unit import Segmenter, UnitLabeler
+from labeler.labeling.segmenter import Segmenter
+from labeler.labeling.unit import UnitLabeler
 from labeler.labeling.watchdog import Watchdog
 from labeler.machine import decode_bytes, worker_threads
 from labeler.prompts import Family, ModuleFamily, PromptPlan, UserModule, register

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from labeler import images
 from labeler.byte_budget import DECODE_BYTES, ByteBudget
@@ -23,34 +23,13 @@ from labeler.images.tiling import Tiling
 from labeler.labeling.batching import BYTES_WAITING, ShapePool, bytes_of, group_of, images_together
 from labeler.labeling.detector import Detector, prepare_whole
 from labeler.labeling.forwards import Forwards
+from labeler.labeling.segmenter import Segmenter
 from labeler.labeling.tiled import TiledImage, cut, one_ahead
 from labeler.labeling.watchdog import Watchdog
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
 from labeler.labels.unit_work import UnitWork
 from labeler.shards import Item
-
-
-class Segmenter(Protocol):
-    """What makes masks for an image's boxes."""
-
-    @property
-    def description(self) -> dict[str, str]:
-        """What is really used; goes into each unit's file metadata beside the detector's."""
-
-    def prepare(self, image_rgb: Any) -> Any:
-        """Resize one (h, w, 3) uint8 upright RGB image for the model; thread-safe, on the CPU."""
-
-    @property
-    def memory_halvings(self) -> int:
-        """How often a batch was halved so far because the GPU's memory ran out."""
-
-    def sketch(self, image: Any, detections: Detections) -> Any:
-        """The model's part of the work, for one prepared image."""
-
-    def draw(self, sketch: Any) -> Any:
-        """The rest: an object with `detections`, and how many masks were `lost`; thread-safe, on the CPU."""
-
 
 _UNITS_AT_ONCE = 4  # of a worker's at most: together they hold no more decoded images than it may decode at once
 MASKS_LOST = "some masks came out not finite; their boxes have none"

@@ -24,6 +24,7 @@ from PIL import Image
 from ray import cloudpickle
 
 from labeler.errors import LabelerError
+from labeler.labeling.detector import BoxScorer
 from labeler.labeling.unit import UnitLabeler, undetected_row
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
@@ -308,12 +309,13 @@ def _label_plain_image(labeler: UnitLabeler) -> None:
     png = io.BytesIO()
     Image.new("RGB", (64, 64), (128, 128, 128)).save(png, "PNG")  # detectors enlarge it to what every image has
     box = Detections.of([[16, 16, 48, 48]], [0.5], [1])
-    item = Item("plain.png", 0, "", None, None, png.getvalue(), found=box)
+    item = Item("plain.png", 0, "", None, None, png.getvalue())
     labelers = [labeler]
     if labeler.detector is not None and labeler.segmenter is not None:  # it may find nothing to make a mask for
         labelers.append(labeler.in_turn(detect=False))
     for each in labelers:
-        ((row,), _) = label_items(each, "", [item], ())
+        takes_boxes = each.detector is None or isinstance(each.detector, BoxScorer)
+        ((row,), _) = label_items(each, "", [replace(item, found=box) if takes_boxes else item], ())
         if row.status not in ("labeled", "empty"):
             raise Unlabeled(f"a plain image comes out as {row.status}: {row.error}")
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from labeler import storage
 from labeler.errors import LabelerError
-from labeler.labels.records import Row, table_to_rows
+from labeler.labels.records import ALL_NAMES, Row, table_to_rows
 from labeler.labels.rescored import split_off_scores, with_second_scores
 from labeler.labels.revised import CUT, Change
 from labeler.runs import layout, read_unit_file
@@ -44,9 +44,9 @@ class Todo:
 
 
 def _with_masks(row: Row, earlier: Row) -> Row:
-    """The earlier row with masks; a mark that boxes may be missing stays, and what is said of masks follows it."""
+    """The earlier row with masks; marks about its boxes stay, and what is said of masks follows them."""
     before, scores = split_off_scores(earlier.error)
-    marks = [CUT] if before.startswith(CUT) else []
+    marks = [mark for mark in (CUT, ALL_NAMES) if mark in before]
     if row.status == "labeled":
         return replace(earlier, detections=row.detections, error=_joined(*marks, row.error, scores))
     return replace(earlier, error=_joined(*marks, f"no masks: {row.error or row.status}", scores))

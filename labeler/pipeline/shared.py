@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Generic, TypeVar
 
 import ray
 
 T = TypeVar("T")
 _loaded: dict[str, Any] = {}  # of this process; only the value that was asked for last
+_loading = threading.Lock()  # a worker labels several units at once, and loads a value for all of them
 
 
 class Shared(Generic[T]):
@@ -23,9 +25,10 @@ class Shared(Generic[T]):
     def load(self) -> T:
         """Return the value; the first call in a process waits for it."""
         key = self._ref.hex()
-        if key not in _loaded:
-            value = ray.get(self._ref)
-            _loaded.clear()
-            _loaded[key] = value
-        found: T = _loaded[key]
+        with _loading:
+            if key not in _loaded:
+                value = ray.get(self._ref)
+                _loaded.clear()
+                _loaded[key] = value
+            found: T = _loaded[key]
         return found
