@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from labeler.cli import main
@@ -24,12 +26,13 @@ from tests.correction_parts import (
     reviewed_tasks,
     rows,
     sources,
+    tasks_of,
 )
 from tests.label_runs import row as labeled_row
 from tests.label_runs import write_run
 
 
-def handed_out(run: Run, form: str, *asked: tuple[int, int]) -> Path:
+def handed_out(run: Run, form: str, *asked: tuple[int, int], options: Sequence[str] = ()) -> Path:
     """The tasks of a sample of these (image, box)."""
     sample = Path(run.uri) / "sample.json"
     if not sample.exists():
@@ -45,7 +48,7 @@ def handed_out(run: Run, form: str, *asked: tuple[int, int]) -> Path:
             box["inclusion"] = len(asked) / stratum["boxes"]
     chosen, out = Path(run.uri).parent / f"{form}.json", Path(run.uri).parent / f"out-{form}"
     chosen.write_text(json.dumps(values))
-    assert main(["export", run.uri, "--to", form, "--sample", str(chosen), "--output", str(out)]) == 0
+    assert main(["export", run.uri, "--to", form, "--sample", str(chosen), "--output", str(out), *options]) == 0
     return out
 
 
@@ -85,6 +88,20 @@ def test_what_a_reviewer_changed_beside_the_boxes_of_a_sample_counts_and_nothing
 
     path = reviewed_tasks(handed_out(run, "label-studio", (0, 1)), change)
     assert sources(correct(run, str(path), "--from", "label-studio"))[0] == ("boxes", ["moved", "renamed", None])
+
+
+def test_crops_of_a_sample_are_a_review_of_its_boxes_though_others_never_went_out(tmp_path: Path) -> None:
+    crowd = [[x, y, x + 6, y + 7] for x in (2, 24, 60, 84) for y in (3, 30, 50)]
+    scores = np.linspace(0.9, 0.4, 12)
+    run = made_run(tmp_path, [Detections.of(crowd, scores, [1] * 12)])
+    out = handed_out(run, "label-studio", (0, 0), (0, 11), options=("--boxes-per-task", "4"))
+    tasks = tasks_of(out)
+    assert len(tasks) < tasks[0]["data"]["labeler_crop"]["count"]
+    (row,) = rows(correct(run, str(reviewed_tasks(out)), "--from", "label-studio"))
+    assert row.review == "boxes"
+    assert list(row.detections.more["source"]) == ["accepted"] * 2 + [None] * 10
+    assert row.detections.boxes[:2].tolist() == [crowd[0], crowd[11]]
+    assert sorted(row.detections.boxes.tolist()) == sorted(crowd)
 
 
 def test_tasks_of_a_sample_from_cvat_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
