@@ -374,10 +374,14 @@ def test_annotations_of_people_go_before_predictions_and_skipped_tasks_say_nothi
     people = [
         {"annotations": [{"result": [region(40)]}], "predictions": [{"result": [region(0, score=0.5)]}]},
         {"annotations": [{"result": [], "was_cancelled": False}]},
-        {"annotations": [{"result": [region(0)], "was_cancelled": True}]},
+        {"annotations": [{"result": [region(0)], "was_cancelled": True}], "predictions": [{"result": [region(0)]}]},
         {"annotations": [], "predictions": [{"result": [region(0, score=0.5), {"type": "choices", "value": {}}]}]},
     ]
-    listed = [{"data": {"image": f"/data/upload/3/0123abcd-{n}.png"}, **one} for n, one in enumerate(people)]
+    note = {"caption": "A cat. On a mat.", "page": "https://host/page.html"}
+    listed = [
+        {"data": {**note, "picture" if n else "image": f"/data/upload/3/0123abcd-{n}.png"}, **one}
+        for n, one in enumerate(people)
+    ]
     (tmp_path / "tasks.json").write_text(json.dumps(listed))
     command = ["import", str(tmp_path / "tasks.json"), "--images", str(tmp_path / "in"), "--from", "label-studio"]
     assert main(command) == 0
@@ -390,6 +394,38 @@ def test_annotations_of_people_go_before_predictions_and_skipped_tasks_say_nothi
     (tmp_path / "tasks.json").write_text(json.dumps(listed))
     assert main([*command, "--output", str(tmp_path / "run2")]) == 2
     assert "2 people have annotated '0.png'" in capsys.readouterr().err
+
+
+def test_crops_are_put_together_or_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jpg").write_bytes(image_bytes(0, width=400, height=300, format="JPEG"))
+    notes = [
+        {"id": n, "image_id": 0, "category_id": 1, "bbox": [20.0 * (n % 18), 25.0 * (n // 18), 12, 12], "score": 0.5}
+        for n in range(60)
+    ]
+    values = {"images": [{"id": 0, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "coco.json").write_text(json.dumps({**values, "annotations": notes}))
+    base = ["--images", str(tmp_path / "in"), "--from"]
+    assert main(["import", str(tmp_path / "coco.json"), *base, "coco", "--output", str(tmp_path / "run")]) == 0
+    assert main(["export", str(tmp_path / "run"), "--to", "label-studio", "--threshold", "0", "--boxes-per-task", "25",
+                 "--output", str(tmp_path / "out")]) == 0  # fmt: skip
+    file = tmp_path / "out/tasks-00000.json"
+    again = ["import", str(file), *base, "label-studio", "--output"]
+    assert main([*again, str(tmp_path / "merged")]) == 0
+    (one,) = rows_of(tmp_path / "merged")
+    (before,) = rows_of(tmp_path / "run")
+
+    def corners(row: dict[str, Any]) -> list[list[float]]:
+        return sorted([box[side] for side in ("y_min", "x_min", "y_max", "x_max")] for box in row["detections"])
+
+    np.testing.assert_allclose(corners(one), corners(before), atol=0.01)
+    tasks = json.loads(file.read_text())
+    assert len(tasks) > 1
+    file.write_text(json.dumps(tasks[1:]))
+    capsys.readouterr()
+    assert main([*again, str(tmp_path / "part")]) == 2
+    assert f"was cut into {len(tasks)} crops, and 1 of them" in capsys.readouterr().err
+    assert not (tmp_path / "part").exists()
 
 
 @pytest.mark.slow
