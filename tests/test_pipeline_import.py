@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import labeler
 from labeler.cli import main
 from labeler.digests import digest_of
 from labeler.labels.detections import Detections
@@ -521,6 +522,15 @@ def test_tables_with_values_of_other_kinds_are_refused_in_a_line(
         pq.write_table(pa.table(columns), tmp_path / "t" / name / "0.parquet")
     import_small(tmp_path, tmp_path / "t", "parquet", expect=2)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_box_without_a_score_has_none_in_python(tmp_path: Path) -> None:
+    small_input(tmp_path, "a.jpg")
+    notes = [{"bbox": [1, 2, 30, 40]}, {"bbox": [9, 9, 30, 40], "score": 0.5}]
+    import_small(tmp_path, write_coco(tmp_path, {"file_name": "a.jpg"}, *notes), "coco")
+    run = labeler.open_run(tmp_path / "run")
+    assert run.boxes()["score"].to_pylist() == [None, 0.5]
+    np.testing.assert_array_equal(run.to_torch()[0][1]["scores"].numpy(), [np.nan, 0.5])
 
 
 @pytest.mark.slow
