@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -267,6 +268,63 @@ def test_forgetting_in_either_run_reaches_or_names_the_fusion(
     assert f"not changed, make it anew: {tmp_path / 'fused'}" in capsys.readouterr().out
     assert main(["forget", str(tmp_path / "a"), "--keys", str(tmp_path / "names")]) == 0
     assert rows_of(tmp_path / "fused")[0]["status"] == "removed"
+
+
+def test_forgetting_names_fusions_of_a_fusion_and_fusions_in_a_folder_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_runs(tmp_path)
+    for name in "cd":
+        write_run(tmp_path / name, in_units(FIRST), fields={"model": name})
+
+    def fuse_to(output: str, *runs: str) -> int:
+        given = [str(tmp_path / run) for run in runs]
+        return main(["fuse", *given, "--raw-scores", "--output", str(tmp_path / output)])
+
+    assert fuse_to("ab", "a", "b") == 0
+    assert fuse_to("c-ab", "c", "ab") == 0
+    assert fuse_to("ab-d", "ab", "d") == 0
+    assert fuse_to("b/sub", "c", "b") == 0
+    (tmp_path / "names").write_text("part-0.tar/0.jpg\n")
+    capsys.readouterr()
+    assert main(["forget", str(tmp_path / "b"), "--keys", str(tmp_path / "names")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    for name in ("ab", "c-ab", "ab-d", "b/sub"):
+        assert f"not changed, make it anew: {tmp_path / name}" in [line.strip() for line in printed]
+
+
+def test_a_refused_fusion_leaves_no_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two_runs(tmp_path)
+    write_run(tmp_path / "fused", in_units(FIRST), fields={"model": "c"})
+    assert fuse(tmp_path) == 2
+    (tmp_path / "names").write_text("part-0.tar/0.jpg\n")
+    capsys.readouterr()
+    assert main(["forget", str(tmp_path / "b"), "--keys", str(tmp_path / "names")]) == 0
+    assert str(tmp_path / "fused") not in capsys.readouterr().out
+
+
+def test_of_two_copies_the_labeled_one_counts(tmp_path: Path) -> None:
+    alike = "a" * 32
+    write_run(tmp_path / "a", {(0, 0): [row(0, boxes((LEFT, 0.5, CAT)), digest=alike)]}, fields={"model": "a"})
+    failed, labeled = row(0, status="detect_error", digest=alike), row(1, boxes((LEFT, 0.7, CAT)), digest=alike)
+    write_run(tmp_path / "b", {(0, 0): [failed], (0, 1): [labeled]}, fields={"model": "b"})
+    assert fuse(tmp_path) == 0
+    (one,) = rows_of(tmp_path / "fused")
+    assert (list(map(short, one["detections"])), one["error"]) == ([(CAT, 0.6, 10, 2)], None)
+
+
+def test_another_run_that_has_grown_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two_runs(tmp_path, SECOND[:4])
+    assert fuse(tmp_path) == 0
+    assert fuse(tmp_path) == 0
+    before = json.loads((tmp_path / "b/run.json").read_text())["run_id"]
+    shutil.rmtree(tmp_path / "b")
+    write_run(tmp_path / "b", in_units(SECOND), fields={"model": "b"})
+    manifest = json.loads((tmp_path / "b/run.json").read_text())
+    (tmp_path / "b/run.json").write_text(json.dumps({**manifest, "run_id": before}))
+    capsys.readouterr()
+    assert fuse(tmp_path) == 2
+    assert f"run {tmp_path / 'b'} has other units than when the fusion in" in capsys.readouterr().err
 
 
 def test_a_fused_run_is_neither_retried_nor_revised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,8 +175,9 @@ class LabeledRun:
     def boxes(self, *, threshold: float = 0.0) -> pa.Table:
         """Return all boxes as one flat table, a row per box. Holds them in memory, without masks.
 
-        Columns: image_key, shard_id, index, uri, category_id (int32), category, score (float32), and x_min, y_min,
-        x_max, y_max (float32, pixels of the image with EXIF orientation applied).
+        Columns: image_key, shard_id, index, uri, category_id (int32), category, score (float32; null for a box without
+        a score, which passes every threshold), and x_min, y_min, x_max, y_max (float32, pixels of the image with EXIF
+        orientation applied).
 
         Args:
             threshold: boxes with at least this score.
@@ -245,5 +246,6 @@ def _flat(table: pa.Table, names: Mapping[int, str], threshold: float) -> pa.Tab
     of_image = table.drop_columns(["detections"]).take(pa.array(column.rows[kept]))
     ids, scores, boxes = found.category_ids[kept], found.scores[kept], found.boxes[kept]
     category = [names[int(id_)] for id_ in ids]
-    return pa.table([*of_image.columns, pa.array(ids), pa.array(category, pa.string()), pa.array(scores),
+    return pa.table([*of_image.columns, pa.array(ids), pa.array(category, pa.string()),
+                     pa.array(scores, mask=found.unscored[kept]),
                      *(pa.array(side) for side in np.ascontiguousarray(boxes.T))], schema=_BOXES)  # fmt: skip

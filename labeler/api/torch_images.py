@@ -27,7 +27,8 @@ class LabeledImages(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
     """A map-style torch Dataset: item i is the i-th image that was labeled, with its boxes.
 
     An item is `(image, target)`: the image as (3, height, width) uint8 RGB with EXIF orientation applied, and a dict
-    with `boxes` (n, 4) float32, xyxy in pixels; `labels` (n,) int64, positions in `categories`; `scores` (n,) float32.
+    with `boxes` (n, 4) float32, xyxy in pixels; `labels` (n,) int64, positions in `categories`; `scores` (n,) float32,
+    NaN for a box without a score, which passes every threshold.
     Images without a box at the threshold are items, too, with n = 0.
 
     The boxes and addresses of all images are held in memory, about 150 bytes an image and 28 a box; each image is read
@@ -66,7 +67,9 @@ class LabeledImages(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
         self._addresses = pa.concat_tables(addresses).combine_chunks() if addresses else None
         self._ends = np.cumsum(np.concatenate(lengths))
         self._boxes = np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)])
-        self._scores = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)])
+        self._scores = np.concatenate(
+            [np.zeros(0, np.float32), *(np.where(part.unscored, np.float32(np.nan), part.scores) for part in parts)]
+        )
         ids = np.concatenate([np.zeros(0, np.int32), *(part.category_ids for part in parts)])
         self._labels = np.array([label_of[int(id_)] for id_ in ids], np.int64)
 

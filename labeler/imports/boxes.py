@@ -16,7 +16,7 @@ from labeler.labels.masks import Mask
 from labeler.labels.records import Row
 from labeler.truth.rles import to_rles
 
-_ROUNDING = 0.02  # pixels that a box may leave its image by: files round sides to two decimals
+_ROUNDING = 0.02  # pixels that a box may leave its image by and not count as cut: files round sides to two decimals
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Counts:
         unread: images with labels that could not be read.
         clipped, outside: boxes that left their image in part, and wholly; the latter are left out.
         unscored: boxes without a score.
+        rotated: EXIF-rotated images with boxes in pixels whose size the file does not give.
     """
 
     unmatched: list[str] = field(default_factory=list)
@@ -37,6 +38,7 @@ class Counts:
     clipped: int = 0
     outside: int = 0
     unscored: int = 0
+    rotated: int = 0
 
     def lines(self, labels: Labels) -> list[str]:
         """For people; nothing about what did not happen."""
@@ -48,6 +50,7 @@ class Counts:
             (self.clipped, "boxes were cut at the border of their image"),
             (self.outside, "boxes outside of their image were left out"),
             (self.unscored, "boxes have no score: they pass every threshold"),
+            (self.rotated, "EXIF-rotated images have no size in the file: check that boxes are of the upright image"),
             *((count, f"{what} were left out: a run cannot hold them") for what, count in labels.left_out.items()),
         ]
         return [f"{count:,} {what}" for count, what in said if count]
@@ -77,6 +80,8 @@ class Boxes:
         rows = self._order[self._bounds[image] : self._bounds[image + 1]]
         scores = self._labels.scores[rows]
         rows = rows[np.argsort(-np.nan_to_num(scores, nan=1.0), kind="stable")]
+        without_size = not self._labels.relative and not self._labels.truth.sizes[image].all()
+        self.counts.rotated += int(without_size and len(rows) > 0 and (row.orientation or 1) != 1)
         boxes, stays = self._clipped(rows, row.width, row.height)
         rows, boxes = rows[stays], boxes[stays]
         scores = self._labels.scores[rows]
@@ -97,11 +102,13 @@ class Boxes:
             boxes *= [width, height, width, height]
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
         clipped = clip_to_image(corners, height=height, width=width)
-        stays = np.asarray((clipped[:, 2:] > clipped[:, :2]).all(1) | (boxes[:, 2:] == 0).any(1), np.bool_)
-        leaves = (np.abs(clipped - corners) > _ROUNDING).any(1)
+        moved = np.abs(clipped - corners) > _ROUNDING
+        flat = (boxes[:, 2:] == 0) & ~moved[:, :2]  # sides without extent that are in the image
+        stays = np.asarray(((clipped[:, 2:] > clipped[:, :2]) | flat).all(1), np.bool_)
+        leaves = moved.any(1)
         self.counts.outside += int((~stays).sum())
         self.counts.clipped += int((stays & leaves).sum())
-        return np.where(leaves[:, None], clipped, corners).astype(np.float32), stays
+        return clipped.astype(np.float32), stays
 
     def _with_masks(self, found: Detections, rows: npt.NDArray[np.int64]) -> Detections:
         masks = [self._masks.get(row) for row in rows.tolist()]

@@ -23,8 +23,8 @@ class Labels:
     """What a file says of its images.
 
     Attributes:
-        truth: images, categories and boxes; without crowds.
-        categories: in the file's order.
+        truth: images, categories and boxes; without crowds and boxes to ignore.
+        categories: in the file's order; none where it has neither categories nor boxes.
         scores: (boxes,) float64, NaN where the file gives none.
         segmentations: box -> its mask, as polygons or an RLE.
         digests: of each image, the digest of its bytes, where the file has it.
@@ -76,13 +76,21 @@ class Entries(Columns):
 
     def labels(self, source: str, digest: str, **options: bool) -> Labels:
         """All of it. Raises Refused with everything that is wrong."""
+        categories = tuple(self.categories)
+        if not categories and not self.image_ids:  # nobody has drawn a box; a vocabulary may say what was looked for
+            self.categories.append(Category(1, "object", ()))
         truth = truth_of(self, source)
-        kept = ~truth.crowd
-        left_out = self.left_out + Counter({"crowd regions": int(truth.crowd.sum())})
+        kept = ~truth.crowd & ~truth.ignore
+        left_out = self.left_out + Counter(
+            {
+                "crowd regions": int(truth.crowd.sum()),
+                "boxes with `ignore`": int((truth.ignore & ~truth.crowd).sum()),
+            }
+        )
         place = np.cumsum(kept) - 1
         return Labels(
             _without(truth, kept),
-            tuple(self.categories),
+            categories,
             np.frombuffer(self.scores, np.float64)[kept],
             {int(place[row]): mask for row, mask in self.given_masks.items() if kept[row]},
             [self.digests.get(int(id_)) for id_ in truth.image_ids],

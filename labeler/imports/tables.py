@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from labeler.imports.digesting import digest_of_files
 from labeler.imports.labels import Entries, Labels
 from labeler.labels.detections_column import SIDES
 from labeler.parquet_bytes import open_parquet
+from labeler.truth.columns import is_id, is_number, short
 
 _IMAGES = ("image_id", "file_name")
 _BOXES = ("image_id", "category_id", "category", *SIDES)
@@ -35,11 +36,18 @@ def read_tables(uri: str) -> Labels:
         entries.add("images", {**row, "id": row["image_id"]})
     for row in _rows(uri, "boxes", _BOXES, ("score", "mask"), digests):
         left, top, right, bottom = (row[side] for side in SIDES)
-        named = categories.setdefault(row["category_id"], row["category"])
-        if named != row["category"]:
+        known = is_id(row["category_id"]) and isinstance(row["category"], str)
+        named = categories.setdefault(row["category_id"], row["category"]) if known else None
+        if not known:
+            entries.problems.append(f"a box has category {short(row['category_id'])}, {short(row['category'])}; "
+                                    "needs a whole number and a name")  # fmt: skip
+        elif named != row["category"]:
             entries.problems.append(f"category {row['category_id']} is {named!a} and {row['category']!a}")
-        box = [left, top, right - left, bottom - top] if None not in (left, top, right, bottom) else None
+        box = [left, top, right - left, bottom - top] if all(map(is_number, (left, top, right, bottom))) else None
         mask = row.get("mask")
+        if mask and not (isinstance(mask, Mapping) and {"size", "counts"} <= mask.keys()):
+            entries.problems.append(f"a box has mask {short(mask)}; needs `size` and `counts`")
+            mask = None
         about = {"bbox": box, "segmentation": {"size": mask["size"], "counts": mask["counts"]} if mask else None}
         entries.add("annotations", {**row, **about})
     for id_, name in sorted(categories.items()):

@@ -79,8 +79,14 @@ def _label_files(folder: str, values: Mapping[str, Any], split: str, shown: str)
         base = str(values.get("path") or ".")
         root = folder if base == "." else base if "://" in base or base.startswith("/") else storage.join(folder, base)
         before, _, below = images.rpartition("images")
-        labels = storage.join(root, f"{before.removeprefix('./')}labels{below}")
-        for info in sorted(storage.list_objects(labels), key=lambda info: info.uri):
+        place = f"{before.removeprefix('./')}labels{below}"
+        labels, files = storage.join(root, place), []
+        if place.startswith("../"):  # beside the folder of data.yaml, or in it, as Roboflow means it
+            place = place.removeprefix("../")
+            labels = storage.join(storage.parent(root), place)
+            files = list(storage.list_objects(labels))
+            labels = labels if files else storage.join(root, place)
+        for info in sorted(files or storage.list_objects(labels), key=lambda info: info.uri):
             if info.uri.endswith(".txt"):
                 yield f"{below.strip('/')}/{info.uri[len(labels) :].strip('/')}"[:-4].lstrip("/"), info.uri
 

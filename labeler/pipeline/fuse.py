@@ -127,15 +127,19 @@ def fuse(job: FusionJob) -> tuple[Outcome, list[str]]:
     output = job.job.config.output.uri
     with tempfile.TemporaryDirectory(prefix="labeler-fuse-") as folder:
         with refusals():
+            _require_unchanged(output, job)
             done = _done(output)
             pending = [unit for unit in first.snapshot.unit_keys() if unit not in done]
             partners = [
                 open_partner(first.snapshot, each.snapshot, pending, Path(folder), masks=job.fusion.method == "nms")
                 for each in others
             ]
+
+        def note() -> None:
             for each in others:  # before the first row: `forget` in any of them is to name the fusion
                 note_made(each.run, output)
-        outcome = rewrite(first.run, job.job, _Fused(job, partners))
+
+        outcome = rewrite(first.run, job.job, _Fused(job, partners), before_rows=note)
     return outcome, [
         f"not fused   {each.alone:,} images of run {storage.redact(each.run.uri)} that the first run does not have"
         for each in partners
@@ -160,6 +164,31 @@ def _done(output: str) -> set[UnitKey]:
         return set()
     own = read_snapshot(run).progress.folders[0][1]
     return {(shard_id, unit) for shard_id, units in own.items() for unit in units}
+
+
+def _require_unchanged(output: str, job: FusionJob) -> None:
+    """Raises Refused, naming the run, if another one has grown or changed since the fusion in `output` was made."""
+    run = open_run(output)
+    recorded, now = run.manifest.fingerprint_fields if run else {}, job.job.fields
+    if recorded.get("fused.runs") != now["fused.runs"]:
+        return
+    for source, was, is_ in zip(job.sources, recorded.get("fused.units", ()), now["fused.units"], strict=False):
+        if was != is_:
+            raise Refused(
+                f"run {storage.redact(source.run.uri)} has other units than when the fusion in "
+                f"{storage.redact(output)} was started; fuse again with another --output"
+            )
+
+
+def _units_of(snapshot: Snapshot) -> str:
+    """A digest of which units a run has committed, in which of its folders."""
+    folders = [
+        [number, shard_id, sorted(units)]
+        for number, (_, shards) in enumerate(snapshot.progress.folders)
+        for shard_id, units in sorted(shards.items())
+        if units
+    ]
+    return digest_of(canonical_json(folders))
 
 
 def _require_runs(runs: Sequence[Run]) -> None:
@@ -238,6 +267,8 @@ def _fields(sources: Sequence[Source], fusion: Fusion, masks: Mapping[str, Any])
         "columns": ["agreement"],
         "fused.runs": [source.run.manifest.run_id for source in sources],
         "fused.with": [digest_of(canonical_json(score_fields(source.run))) for source in sources],
+        # Rows of the others are read by what they have; the first is the parent, whose new units are simply added.
+        "fused.units": [None, *(_units_of(source.snapshot) for source in sources[1:])],
         "fused.method": fusion.method,
         "fused.iou": fusion.iou,
         "fused.scores": None if scales[0] is None else scales,

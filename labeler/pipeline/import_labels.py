@@ -19,7 +19,7 @@ from labeler import images, storage
 from labeler.config import Config
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused, first_lines
-from labeler.file_names import NameIndex, last_part
+from labeler.file_names import NameIndex, comparable, last_part
 from labeler.imports.boxes import Boxes, Counts
 from labeler.imports.labels import Labels
 from labeler.labeling.resolve import Job, plan_input, s3_rules
@@ -93,6 +93,8 @@ def _categories(labels: Labels, vocabulary: Vocabulary | None) -> tuple[Vocabula
     """(the run's categories, the id of each category of the file; None for one without boxes that has none)."""
     truth = labels.truth
     if vocabulary is None:
+        if not labels.categories:
+            raise Refused(f"annotations {truth.source}: no categories in it; give --vocabulary")
         plain = [_plain(category) for category in labels.categories]
         return Vocabulary.load(plain), [category.id for category in truth.categories]
     ours = [category for category in vocabulary.categories if not category.negative]
@@ -244,23 +246,29 @@ def _single(run: Run) -> bool:
 def _named(snapshot: Snapshot, labels: Labels) -> Labels:
     """Labels whose images have the file names of the run where their digests are there, or names without extension."""
     names, digests = list(labels.truth.file_names), labels.digests
-    by_digest: dict[str, str] = {}
+    by_digest: dict[str, list[str]] = {}
     wanted = {digest for digest in digests if digest is not None}
     known: list[str] = []
     for unit, table in snapshot.units(("image_key", "digest")):
         for key, digest in zip(table["image_key"].to_pylist(), table["digest"].to_pylist(), strict=True):
             name = snapshot.prefixes[unit[0]] + key
             if digest in wanted:
-                by_digest.setdefault(digest, name)
+                by_digest.setdefault(digest, []).append(name)
             if labels.stems:
                 known.append(name)
     taken = Counter(digests)  # two entries for one image's bytes keep their names
     for place, digest in enumerate(digests):
         if digest is not None and digest in by_digest and taken[digest] == 1:
-            names[place] = by_digest[digest]
+            names[place] = _meant(names[place], by_digest[digest], stems=labels.stems)
     if labels.stems:
         names = _with_extensions(names, known)
     return replace(labels, truth=replace(labels.truth, file_names=tuple(names)))
+
+
+def _meant(name: str, twins: Sequence[str], *, stems: bool) -> str:
+    """The image of this name among those with its bytes, else the first of them."""
+    wanted = comparable(name)
+    return next((twin for twin in twins if comparable(_stem(twin) if stems else twin) == wanted), twins[0])
 
 
 def _with_extensions(names: Sequence[str], known: Sequence[str]) -> list[str]:

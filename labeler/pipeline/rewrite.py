@@ -31,7 +31,7 @@ _WRITES = 16
 _ORIGIN = ("model_", "segmenter_", "version_", "engine", "dtype", "device", "pairs", "memory", "cuda_graphs", "jpeg_")
 
 
-def rewrite(parent: Run, job: Job, new_rows: NewRows) -> Outcome:
+def rewrite(parent: Run, job: Job, new_rows: NewRows, *, before_rows: Callable[[], None] = lambda: None) -> Outcome:
     """Make the derived run with these rows, or go on where that stopped.
 
     Images that no detector has seen keep their rows; of those that `input.exclude` lists by now, their places stay.
@@ -39,6 +39,7 @@ def rewrite(parent: Run, job: Job, new_rows: NewRows) -> Outcome:
     Args:
         job: its output is the derived run; its fingerprint comes to name the parent, too. With `columns` in its fields
             the rows have these optional columns beside the parent's.
+        before_rows: called when all is checked and the run is there, before its first row.
 
     Raises:
         Refused: the run is incomplete, or the output holds something else.
@@ -52,6 +53,7 @@ def rewrite(parent: Run, job: Job, new_rows: NewRows) -> Outcome:
             storage.check_put_if_absent(output.uri, single_writer=output.single_writer)
             run = create_run(output.uri, new_run(job, parent=parent, whole=True), single_writer=output.single_writer)
         write_excluded(run, excluded)
+        before_rows()
         write = _Unit(run, opened.below, new_rows, read_excluded(run), job)
     left = [(id_, unit) for id_, units in read_snapshot(run).progress.pending.items() for unit in sorted(units)]
     with ThreadPoolExecutor(_WRITES) as pool:

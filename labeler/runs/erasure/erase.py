@@ -141,7 +141,7 @@ def _remove(family: _Family, images: _Images, unknown: list[str]) -> Forgotten:
         outcome.runs.append(one.uri)
         report = build_report(Snapshot(one, plan, read_progress(one, len(plan))))
         storage.put(one.path(layout.REPORT), readable_json(report.to_dict()))
-        outcome.untouched += _made_from(one)
+    outcome.untouched = _all_made(family.members)
     return outcome
 
 
@@ -262,6 +262,33 @@ def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, liste
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     storage.put(uri, table_to_parquet(complete_table(rows, run.keep, table.filter(pc.invert(left))), metadata))
     return True
+
+
+def _all_made(members: Sequence[Run]) -> list[str]:
+    """What was made from these runs outside of them, and from the runs among that: a fusion may be fused again."""
+    seen, waiting = {one.uri.rstrip("/") for one in members}, list(members)
+    found: list[str] = []
+    while waiting:
+        for uri in _made_from(waiting.pop(0)):
+            if uri.rstrip("/") in seen:
+                continue
+            seen.add(uri.rstrip("/"))
+            found.append(uri)
+            for one in _runs_at(uri):
+                if one.uri.rstrip("/") not in seen:
+                    seen.add(one.uri.rstrip("/"))
+                    found.append(one.uri)
+                waiting.append(one)
+    return found
+
+
+def _runs_at(uri: str) -> list[Run]:
+    """The run at this address and all that derive from it; none if it is something else, or cannot be opened."""
+    try:
+        run = open_run(uri)
+        return [] if run is None else list(_with_derived(run, {}))
+    except (Refused, StorageError):
+        return []
 
 
 def _made_from(run: Run) -> list[str]:

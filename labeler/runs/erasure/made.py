@@ -13,17 +13,25 @@ log = logging.getLogger(__name__)
 
 
 def note_made(run: Run, uri: str) -> None:
-    """Note a file or folder that is about to be made from the run; what lies in the run's folder needs no note.
+    """Note a file or folder that is about to be made from the run; exports and pages in its own folder need no note.
 
     A run that cannot be written to may still be exported; that is then said in the log.
     """
-    if uri.startswith(run.uri.rstrip("/") + "/"):
+    below = run.uri.rstrip("/") + "/"
+    if uri.startswith(below) and _is_found(uri[len(below) :]):
         return
     try:
         noted = storage.redact(uri).encode()
         storage.put(run.path(layout.made_file(digest_of(noted))), noted)
     except storage.StorageError as error:
         log.warning("labeler forget will not name %s: %s", storage.redact(uri), error)
+
+
+def _is_found(place: str) -> bool:
+    """Whether `forget` lists a place in the run's folder without a note."""
+    return place.startswith(layout.EXPORTS_FOLDER + "/") or (
+        "/" not in place and place.endswith((".html", layout.SAMPLE))
+    )
 
 
 def read_made(run: Run) -> list[str]:

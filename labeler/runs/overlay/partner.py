@@ -318,9 +318,12 @@ class _Spilled:
 
 
 def _row_of(table: pa.Table, rows: Iterable[int], place: Place) -> int | None:
-    """The first of these rows that is of the image: their keys were cut, and equal images may come twice."""
+    """The row of the image: keys were cut, so that others may be here. Of equal images, the first that was labeled."""
+    failed = None
     for row in rows:
-        index, digest, uri = (table[name][row].as_py() for name in ("index", "digest", "uri"))
+        index, digest, uri, status = (table[name][row].as_py() for name in ("index", "digest", "uri", "status"))
         if _same(place, Place(index, digest, uri)):
-            return row
-    return None
+            if status in LABELED:
+                return row
+            failed = row if failed is None else failed
+    return failed
