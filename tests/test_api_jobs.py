@@ -7,8 +7,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import labeler
@@ -142,3 +144,25 @@ def test_what_is_no_config_at_all_is_refused(tmp_path: Path) -> None:
         labeler.label(3)  # type: ignore[arg-type]
     with pytest.raises(labeler.Refused, match=r"none\.yaml"):
         labeler.label(tmp_path / "none.yaml")
+
+
+def test_overrides_work_on_every_kind_of_config(tmp_path: Path, checkpoint: Path) -> None:
+    values = {
+        "input": (tmp_path / "a", "b"),
+        "output": tmp_path / "out",
+        "vocabulary": ("cat", "dog"),
+        "model": MappingProxyType({"name": checkpoint}),
+    }
+    plain = labeler.as_config(values)
+    assert plain.input_uris == (str(tmp_path / "a"), "b")
+    for config in (values, plain):
+        changed = labeler.as_config(config, ["input.limit=3", "vocabulary.name=coco", "model.device=cpu"])
+        assert (changed.input.limit, changed.input_uris) == (3, plain.input_uris)
+        assert changed.vocabulary == {"name": "coco"}
+        assert (changed.model.name, changed.model.device) == (str(checkpoint), "cpu")
+
+
+def test_an_image_without_pixels_is_refused(checkpoint: Path) -> None:
+    detector = labeler.Detector.load(checkpoint, NAMES, threads=1)
+    with pytest.raises(labeler.Refused, match="got uint8"):
+        detector.detect([np.zeros((0, 5, 3), np.uint8)])

@@ -17,6 +17,7 @@ import labeler
 from labeler.config import make_config
 from labeler.runs import open_run, read_snapshot
 from labeler.runs.erasure.erase import forget
+from labeler.runs.erasure.excluded import Excluded, write_excluded
 from tests.conftest import NAMES
 from tests.inputs import write_tars
 from tests.labeled_here import label_here
@@ -169,3 +170,24 @@ def test_the_run_is_as_it_was_listed_until_it_is_refreshed(tmp_path: Path, check
     assert run.snapshot is run.snapshot
     before = run.snapshot
     assert run.refresh().snapshot is not before
+
+
+def test_an_image_that_is_listed_to_be_forgotten_shows_only_its_place(tmp_path: Path, checkpoint: Path) -> None:
+    shards = write_tars(tmp_path / "in", shards=1, images=3)
+    values = {**values_of(shards, tmp_path / "run", checkpoint), "detect": {"score_floor": 0.0}}
+    run = labeler.open_run(label_here(make_config(values)).uri)
+    key = next(run.rows()).image_key
+    before = run.boxes()["image_key"].to_pylist()
+    assert key in before
+    write_excluded(run.run, Excluded.of([f"00000.tar/{key}"]))  # labeled meanwhile, and not erased yet
+    (row,) = run.rows(status="removed")
+    assert (row.image_key, row.digest, row.width, len(row.detections)) == (key, None, None, 0)
+    assert run.boxes()["image_key"].to_pylist() == [other for other in before if other != key]
+    assert run.to_arrow(["image_key", "digest"])["digest"].null_count == 1
+    assert len(run.to_torch()) == 2
+
+
+def test_a_column_twice_is_refused_and_no_column_is_none(uri: str) -> None:
+    with pytest.raises(labeler.Refused, match="twice"):
+        labeler.open_run(uri).to_arrow(["status", "status"])
+    assert labeler.open_run(uri).to_arrow([]).column_names == []

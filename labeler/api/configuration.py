@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeAlias
 
+from pydantic import BaseModel
+
 from labeler.config import Config, load_config, make_config
 from labeler.errors import Refused
 
@@ -23,9 +25,20 @@ def as_config(config: ConfigLike, overrides: Sequence[str] = ()) -> Config:
         Refused: a key is unknown or a value is wrong (all problems at once), or the file cannot be read.
     """
     if isinstance(config, Config):
-        return make_config(config.model_dump(exclude_unset=True), overrides) if overrides else config
+        return make_config(_plain(config), overrides) if overrides else config
     if isinstance(config, Mapping):
-        return make_config(dict(config), overrides, where="the config")
+        return make_config(_plain(config), overrides, where="the config")
     if isinstance(config, str | PathLike):
         return load_config(str(config), overrides)
     raise Refused(f"a config is a Config, the path of a YAML file or a mapping, got {type(config).__name__}")
+
+
+def _plain(value: Any) -> Any:
+    """Values as a YAML file gives them: dicts, lists and text in the place of mappings, tuples, paths and sections."""
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(exclude_unset=True))
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, PathLike) else value

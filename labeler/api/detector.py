@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler import images
-from labeler.config import make_config
+from labeler.api.configuration import as_config
 from labeler.errors import Refused
 from labeler.images.tiling import Tiling
 from labeler.labels.detections import Detections
@@ -65,7 +65,7 @@ class Detector:
         names = str(vocabulary) if isinstance(vocabulary, str | PathLike) else vocabulary
         place = {"device": device, **sections.get("model", {}), "name": str(model)}
         values = {**sections, "model": place, "vocabulary": names, "input": _UNUSED, "output": _UNUSED}
-        job = resolve_job(make_config(values, where="the detector's options"))
+        job = resolve_job(as_config(values))
         return Detector(detector_recipe(job, threads=threads)(), job.vocabulary, job.config.detect.tiling)
 
     @property
@@ -100,7 +100,7 @@ def _pixels(picture: ImageLike) -> npt.NDArray[np.uint8]:
     from labeler import storage
 
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise Refused(f"an image is (h, w, 3) uint8 RGB, got {picture.dtype} {picture.shape}")
         return picture
     data = picture if isinstance(picture, bytes) else storage.read_bytes(str(picture))

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from labeler import storage
 from labeler.errors import Refused
 from labeler.labels.detections_column import DetectionsColumn
-from labeler.labels.records import Row, schema, table_to_rows, widened
+from labeler.labels.records import Row, complete_table, places_of, schema, table_to_rows, widened
 from labeler.runs import Run, Snapshot, read_snapshot, require_run
 from labeler.runs.erasure.excluded import Excluded, read_excluded
 from labeler.runs.report import Report, build_report
@@ -44,15 +44,18 @@ class ShownRows:
     @property
     def read(self) -> list[str] | None:
         """The columns to read of a unit file; None for all."""
-        if self.columns is None or self.optional:  # a file may lack optional columns
+        if self.columns is None or self.optional or len(self.excluded):  # a file may lack optional columns
             return None
         return list(dict.fromkeys([*self.columns, *_NEEDED]))
 
     def of(self, table: pa.Table, prefix: str) -> pa.Table:
         """The rows of one unit file; `prefix` is what file names of its shard have before their key."""
         whole = widened(table, self.keep, self.optional) if self.optional else table
-        hidden = self.excluded.hide(whole, prefix)
-        return hidden if self.columns is None else hidden.select(self.columns)
+        listed = pa.array(self.excluded.of_rows(whole, prefix), pa.bool_()) if len(self.excluded) else None
+        if listed is not None and pc.any(listed).as_py():  # labeled after somebody asked to forget them
+            places, others = places_of(whole.filter(listed)), whole.filter(pc.invert(listed))
+            whole = complete_table(places, self.keep, others, self.optional)
+        return whole if self.columns is None else whole.select(self.columns)
 
 
 def open_run(uri: str | PathLike[str]) -> LabeledRun:
@@ -143,6 +146,8 @@ class LabeledRun:
         if columns is None:
             return None
         known = schema(self.run.keep, self.run.columns).names
+        if len(set(columns)) < len(columns):
+            raise Refused(f"columns {', '.join(columns)}: one of them is there twice")
         if unknown := [name for name in columns if name not in known]:
             raise Refused(f"run {storage.redact(self.uri)} has no column {unknown[0]!r}; it has {', '.join(known)}")
         return list(columns)
@@ -167,7 +172,8 @@ class LabeledRun:
             columns: as of `tables`.
         """
         whole = schema(self.run.keep, self.run.columns)
-        wanted = self._checked(columns) or whole.names
+        chosen = self._checked(columns)
+        wanted = whole.names if chosen is None else chosen
         tables = list(self.tables(wanted))
         empty = whole.empty_table().select(wanted)
         return pa.concat_tables([empty, *tables], promote_options="permissive").combine_chunks()

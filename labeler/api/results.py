@@ -169,6 +169,7 @@ def calibrate(
     marks: str | PathLike[str] | None = None,
     confidence: float = 0.9,
     min_judged: int = 30,
+    score: Literal["score", "score2", "fused"] = "score",
     by_name: bool = False,
     partial: bool = False,
     output: str | PathLike[str] | None = None,
@@ -182,6 +183,7 @@ def calibrate(
         marks: boxes marked right or wrong, JSON from a report. One of the two is needed.
         confidence: how certain the target must be, 0.5 to 1.
         min_judged: categories with fewer evaluated boxes share a fallback threshold.
+        score: of a rescored run: the detector's score, the second model's, or one that is fitted to both first.
         by_name, partial: as of `evaluate`.
         output: the YAML file to write, which is replaced; None writes nothing.
 
@@ -191,7 +193,8 @@ def calibrate(
     Raises:
         Refused: neither or both of annotations and marks, or as `evaluate`.
     """
-    from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
+    from labeler.calibration import parse_target
+    from labeler.calibration.by_score import calibrate_by_score
     from labeler.calibration.marks import read_marks
     from labeler.calibration.threshold_file import to_yaml
 
@@ -201,13 +204,18 @@ def calibrate(
     opened = _opened(run)
     if not partial:
         opened.snapshot.require_complete("calibrate on what there is with partial=True")
-    if marks is not None:
-        found = calibrate_by_marks(opened.snapshot, read_marks(str(marks)), wanted)
-    else:
-        found = calibrate_by_annotations(opened.snapshot, str(annotations), wanted, by_name=by_name, partial=partial)
+    found, chosen, _ = calibrate_by_score(
+        opened.snapshot,
+        wanted,
+        score,
+        annotations=None if annotations is None else str(annotations),
+        marks=None if marks is None else read_marks(str(marks)),
+        by_name=by_name,
+        partial=partial,
+    )
     if output is not None:
         source = storage.redact(str(annotations if marks is None else marks))
-        storage.put(str(output), to_yaml(found, opened.run, source=source))
+        storage.put(str(output), to_yaml(found, opened.run, source=source, score=chosen))
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, require_replaceable, require_snapshot, written
@@ -33,11 +32,10 @@ def add(verbs: Verbs) -> None:
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
-    from labeler.calibration import calibrate_by_annotations, calibrate_by_marks, parse_target
-    from labeler.calibration.fusion import boxes_of_marks, boxes_of_truth, describe_fusion, fit_fusion
+    from labeler.calibration import parse_target
+    from labeler.calibration.by_score import calibrate_by_score
     from labeler.calibration.marks import read_marks
     from labeler.calibration.threshold_file import describe, describe_unedited, to_yaml
-    from labeler.labels.chosen_score import FUSED, ChosenScore
     from labeler.runs import layout
     from labeler.runs.fitted_on import require_second_scores
 
@@ -47,18 +45,15 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     output = arguments.output or run.path(layout.THRESHOLDS)
     replaced = require_replaceable(output, describe_unedited, _REPLACEABLE, force=arguments.force)
     require_second_scores(run, arguments.score)
-    marks = read_marks(arguments.marks) if arguments.marks else None
-    about = {"by_name": arguments.categories_by_name, "partial": arguments.partial}
-    score, lines = ChosenScore(arguments.score), []
-    if arguments.score == FUSED:
-        boxes = boxes_of_marks(snapshot, marks) if marks else boxes_of_truth(snapshot, arguments.annotations, **about)
-        score = ChosenScore(FUSED, fit_fusion(boxes))
-        lines = [describe_fusion(score, len(boxes.right))]
-    snapshot = replace(snapshot, score=score)
-    if marks:
-        calibration = calibrate_by_marks(snapshot, marks, target)
-    else:
-        calibration = calibrate_by_annotations(snapshot, arguments.annotations, target, **about)
+    calibration, score, lines = calibrate_by_score(
+        snapshot,
+        target,
+        arguments.score,
+        annotations=arguments.annotations,
+        marks=read_marks(arguments.marks) if arguments.marks else None,
+        by_name=arguments.categories_by_name,
+        partial=arguments.partial,
+    )
     source = storage.redact(arguments.annotations or arguments.marks)
     storage.put(output, to_yaml(calibration, run, source=source, score=score))
     table = describe(calibration, run, all_rows=arguments.all)
