@@ -533,6 +533,17 @@ def test_a_box_without_a_score_has_none_in_python(tmp_path: Path) -> None:
     np.testing.assert_array_equal(run.to_torch()[0][1]["scores"].numpy(), [np.nan, 0.5])
 
 
+def test_boxes_without_a_score_are_not_sampled_by_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_input(tmp_path, "a.jpg")
+    notes = [{"bbox": [1, 2, 30, 40]}, {"bbox": [9, 9, 30, 40], "score": 0.5}]
+    import_small(tmp_path, write_coco(tmp_path, {"file_name": "a.jpg"}, *notes), "coco")
+    command = ["sample", str(tmp_path / "run"), "--for", "review", "--n", "2", "--strategy"]
+    for strategy in ("estimate", "margin", "mixed"):
+        assert main([*command, strategy]) == 2
+        assert f"--strategy {strategy} goes by scores" in capsys.readouterr().err
+    assert main([*command, "random"]) == 0
+
+
 @pytest.mark.slow
 def test_an_imported_run_is_looked_at_compared_and_forgotten_like_any(original: Path, tmp_path: Path) -> None:
     run = import_document(original, tmp_path, document(original), "--vocabulary", str(original / "names.json"))

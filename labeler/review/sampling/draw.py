@@ -108,6 +108,9 @@ class _Taken:
         return False
 
 
+_BY_SCORE = ("estimate", "margin", "mixed")  # strategies
+
+
 def draw_sample(snapshot: Snapshot, request: Request) -> Sample:
     """Draw.
 
@@ -115,10 +118,16 @@ def draw_sample(snapshot: Snapshot, request: Request) -> Sample:
     not grow with the run but by some 100 bytes a unit: candidates are kept in reservoirs.
 
     Raises:
-        Refused: no box to draw from, or the sample to continue is of other boxes.
+        Refused: no box to draw from, boxes without a score for a strategy that goes by it, or the sample to continue is
+            of other boxes.
     """
     if not 1 <= request.boxes <= MOST_BOXES:
         raise Refused(f"--n is a number of boxes from 1 to {MOST_BOXES:,}, got {request.boxes:,}")
+    if "unscored" in snapshot.run.columns and request.strategy in _BY_SCORE:
+        raise Refused(
+            f"--strategy {request.strategy} goes by scores, and run {snapshot.run.manifest.run_id} was imported with "
+            "boxes that have none; take random, rare, suspicious or disagree"
+        )
     drawing = _Drawing(Source(snapshot), request)
     drawing.read()
     return drawing.sample()
