@@ -38,6 +38,7 @@ def test_every_name_exists() -> None:
         assert hasattr(run, name), name
 
 
+@pytest.mark.slow
 def test_the_programs_of_the_page_run(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -53,6 +54,7 @@ def test_the_programs_of_the_page_run(
     run_program(detector, model | {'"coco"': str(list(NAMES))})
 
 
+@pytest.mark.slow
 def test_a_task_of_a_dag_may_be_repeated(tmp_path: Path, checkpoint: Path) -> None:
     config = {
         "input": str(write_tars(tmp_path / "in", shards=1, images=3)),

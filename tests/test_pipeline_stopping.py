@@ -92,6 +92,7 @@ def test_a_job_that_is_stopped_while_ray_starts_leaves_nothing(tmp_path: Path, c
     stopped(tmp_path, checkpoint, "starting", [signal.SIGTERM])
 
 
+@pytest.mark.slow
 def test_a_job_that_is_stopped_twice_while_it_labels_leaves_nothing(tmp_path: Path, checkpoint: Path) -> None:
     stopped(tmp_path, checkpoint, "labeling", [signal.SIGINT, signal.SIGINT])
 

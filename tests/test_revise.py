@@ -70,6 +70,7 @@ def command(folder: Path, run: str, names: list[str], *more: str) -> list[str]:
     return ["revise", str(folder / run), *target, *more]
 
 
+@pytest.mark.slow
 def test_a_chain_of_three_revisions_equals_fresh_runs_and_is_resumed_extended_exported_and_forgotten_from(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
