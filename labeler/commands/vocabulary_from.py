@@ -17,8 +17,8 @@ def add(actions: argparse._SubParsersAction[Any]) -> None:
         "--field", required=True, metavar="NAME", help="sidecar (txt, json.tags) or column that has the text"
     )
     parser.add_argument("--vocabulary", metavar="NAME", help="count which of its categories are named, and what is not")
-    parser.add_argument("--least", type=int, default=1, metavar="N", help="only phrases of at least so many images")
-    parser.add_argument("--limit", type=int, metavar="N", help="read only the first so many images")
+    parser.add_argument("--least", type=int, default=1, metavar="N", help="only phrases that at least N images have")
+    parser.add_argument("--limit", type=int, metavar="N", help="read only the first N images")
     parser.add_argument("--image-column", metavar="NAME", help="of Parquet files")
     parser.add_argument("--output", metavar="FILE", help="vocabulary to write (.txt)")
     parser.set_defaults(run=_from)
