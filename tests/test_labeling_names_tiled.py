@@ -13,7 +13,7 @@ from labeler.labeling.recipe import DetectorRecipe, labeler_recipe
 from labeler.labeling.resolve import resolve_job
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.records import Row
-from tests.test_labeling_tiled import LARGE, NAMES, OVERLAP, SMALL, TILE, WIDE, config_for, drawn, item, labeler_of
+from tests.tiled_parts import LARGE, NAMES, OVERLAP, SMALL, TILE, WIDE, config_for, drawn, item, labeler_of
 
 CATEGORIES = NAMES["grounding-dino"]
 VIEWS = {LARGE: 10, WIDE: 4, SMALL: 1}

@@ -32,7 +32,7 @@ from tests.deadly_images import DeadlyRecipe
 from tests.inputs import image_bytes, tar_bytes, write_tars
 from tests.labeled_here import label_here
 from tests.test_labeling_names import config_of, middle_score, rows_of
-from tests.test_labeling_tiled import item
+from tests.tiled_parts import item
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -20,7 +20,7 @@ from tests.inputs import tar_bytes
 from tests.labeled_here import label_here
 from tests.own_detectors import write_module, write_weights
 from tests.processes import with_environment
-from tests.test_labeling_tiled import FINDS_CORNERS, item
+from tests.tiled_parts import FINDS_CORNERS, item
 from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parent.parent
