@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 
 TOOLS := .venv-tools
 
-.PHONY: install demo test test-fast test-slow test-lowest test-package test-tools chaos fuzz gpu check fix lock check-lock check-deploy clean
+.PHONY: install demo test test-fast test-slow test-lowest test-package test-tools chaos fuzz gpu check fix lock check-lock check-deploy reference docs clean
 
 install: $(READY)
 
@@ -119,6 +119,10 @@ check-lock: $(UV)
 # prints it of a cluster with KubeRay.
 check-deploy: $(READY)
 	$(BIN)/python -m tests.crd --crd "$(CRD)" deploy/kuberay-rayjob.yaml
+
+# The pages of docs/reference that are made of the source: the config's keys, the commands, the Python API.
+reference: $(READY)
+	$(BIN)/python -m tests.docs_pages
 
 clean:
 	rm -rf demo .pytest_cache .mypy_cache .ruff_cache
