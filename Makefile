@@ -10,6 +10,8 @@ RESOLVE := env -u UV_FIND_LINKS $(UV) pip compile -q --universal --python-versio
 export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
+# Bytecode is kept: every process of a test or of Ray would compile all that it imports otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 
 TOOLS := .venv-tools
 DOCS_BIN := .venv-docs/bin
