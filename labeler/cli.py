@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from labeler import __version__
 from labeler.commands import (
@@ -38,7 +39,9 @@ from labeler.commands.arguments import Verbs
 from labeler.commands.parser import TopParser, add_commands, describe, unrecognized
 from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
-from labeler.terminal import JsonConsole, json_log, safe, safe_output
+
+if TYPE_CHECKING:
+    from labeler.terminal import JsonConsole
 
 _ROWS = (label, submit, estimate, preview, status, retry, revise, correct, mask, rescore, fuse, import_labels)
 _OF_RUNS = (report, compare, export, sample, evaluate, calibrate, forget)
@@ -72,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from labeler.terminal import json_log, safe_output
+
     with json_log() if getattr(arguments, "log_format", "text") == "json" else nullcontext() as console:
         say = complain if console is None else partial(_complain_in_json, console)
         try:
@@ -94,6 +99,8 @@ def _complain_in_json(console: JsonConsole, *lines: str) -> None:
 
 def _shown(message: str) -> str:
     """A message as one line of a terminal."""
+    from labeler.terminal import safe
+
     return safe(message.replace("\n", "\\n").replace("\t", "\\t"))
 
 
