@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,16 @@ def test_nothing_asked_for_is_the_help_and_exit_code_2(capsys: pytest.CaptureFix
         ("evaluate RUN --annotation-file x --annotations y", "unrecognized arguments: --annotation-file x"),
         ("status", "required: RUN;"),
         ("label", "required: CONFIG;"),
+        ("label detect.score_floor=0.1 --extend", "CONFIG is missing: 'detect.score_floor=0.1' is an override"),
+        ("label c.yaml --detect.score_floor=0.1", "--detect.score_floor=0.1; did you mean detect.score_floor=0.1?"),
+        ("label c.yaml --extend --ray.read-tasks 4", "--ray.read-tasks 4; did you mean ray.read_tasks=4?"),
+        ("label c.yaml --output=s3://b/run", "did you mean output=s3://b/run?"),
+        ("label c.yaml --extendd", "--extendd; did you mean --extend?"),
+        ("label c.yaml other.yaml", "unrecognized arguments: other.yaml;"),
+        ("label c.yaml --extend -- other.yaml", "unrecognized arguments: other.yaml;"),
+        ("status RUN x=1", "unrecognized arguments: x=1;"),
+        ("vocabulary check c.yaml --modle m", "labeler vocabulary check: unrecognized arguments: --modle m; did you"),
+        ("xyzzy", "unknown command 'xyzzy' (choose from label, submit,"),
         ("export RUN --to coco --threshold high", "argument --threshold: invalid float value: 'high'"),
     ],
 )
@@ -68,3 +80,34 @@ def test_a_mistake_is_one_line(line: str, said: str, capsys: pytest.CaptureFixtu
     assert err.count("\n") == 1
     assert err.startswith("labeler")
     assert "--help`" in err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "label c.yaml detect.score_floor=0.1 --extend ray.workers=2",
+        "label detect.score_floor=0.1 c.yaml --extend ray.workers=2",
+        "label --extend detect.score_floor=0.1 ray.workers=2 c.yaml",
+        "label c.yaml --extend -- detect.score_floor=0.1 ray.workers=2",
+        "label -- c.yaml detect.score_floor=0.1 ray.workers=2",
+    ],
+)
+def test_overrides_stand_anywhere(line: str) -> None:
+    arguments = _parse(shlex.split(line))
+    assert (arguments.config, arguments.overrides) == ("c.yaml", ["detect.score_floor=0.1", "ray.workers=2"])
+
+
+def test_a_run_whose_folder_reads_as_an_override_is_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _parse(["retry", "date=1/run", "--status", "too_large", "ray.workers=1"]).run_uri == "date=1/run"
+    (tmp_path / "day=1").mkdir()
+    assert _parse(["retry", "day=1", "ray.workers=1", "--status", "too_large"]).run_uri == "day=1"
+
+
+@pytest.mark.parametrize("option", ["--log-format=json", "--log-format json"])
+def test_a_mistake_is_json_in_a_log_of_json(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(f"label c.yaml --exted {option}"))
+    said = json.loads(capsys.readouterr().err)
+    assert (ended.value.code, said["level"]) == (2, "error")
+    assert "--exted; did you mean --extend?" in said["message"]
