@@ -40,6 +40,7 @@ from labeler.commands.arguments import Verbs
 from labeler.commands.parser import TopParser, UsageError, add_commands, describe, sort_overrides
 from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
+from labeler.storage import printable, redact
 
 if TYPE_CHECKING:
     from labeler.terminal import JsonConsole
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain_of_usage(message: str, words: Sequence[str]) -> None:
     """As the words ask for it, which were not parsed."""
+    message = printable(redact(message))
     if not _JSON.search(" ".join(words)):
         complain(message)
         return

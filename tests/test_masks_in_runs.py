@@ -260,7 +260,7 @@ def test_a_wrong_segmenter_is_one_line_and_exit_code_2(
     cases = {
         f"masks.model={checkpoint}": "is of type mm-grounding-dino",
         f"masks.model={tmp_path / 'empty'}": "has no config.json",
-        f"masks.model={tmp_path / 'none'}": "no checkpoint folder",
+        f"masks.model={tmp_path / 'none'}": "does not exist on this machine",
         "masks.threshold=0.5": "masks.model is missing",
         "masks.treshold=0.5": "did you mean threshold?",
         f"model.name={tiny_sam('sam')}": "is a SamModel, of no known family of detectors; known are grounding-dino (",

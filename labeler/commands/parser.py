@@ -76,8 +76,7 @@ def sort_overrides(arguments: argparse.Namespace, left: list[str], command: argp
         return
     arguments.overrides = [*arguments.overrides, *rest]
     _swap_first(arguments, command)
-    strange = [word for word in arguments.overrides if "=" not in word]
-    if strange:
+    if strange := [word for word in rest if "=" not in word and word in arguments.overrides]:
         command.error(unrecognized(strange, command))
 
 
@@ -106,6 +105,8 @@ def unrecognized(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
     if takes_overrides and first.startswith("--") and ("." in key or (key in _PLAIN_KEYS and not near)):
         value = value if equals else "".join(words[1:2]) or "VALUE"
         near = f"; did you mean {key}={value}? (keys of the configuration have no dashes)"
+    elif takes_overrides and not first.startswith("-"):
+        near = "; an override looks like section.key=value"
     return f"unrecognized arguments: {' '.join(words)}{near}"
 
 

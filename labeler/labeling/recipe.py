@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labeler import storage
-from labeler.checkpoints import Checkpoint, DetectorCheckpoint, resolve
+from labeler.checkpoints import Checkpoint, DetectorCheckpoint, model_uri, resolve
 from labeler.config import DetectConfig, ModelConfig
 from labeler.digests import as_stored
 from labeler.errors import Refused
 from labeler.images import MAX_PIXELS, choose_fast_jpeg
 from labeler.images.tiling import Tiling
 from labeler.labeling.detector import Detector
-from labeler.labeling.resolve import Job, model_uri, s3_rules
+from labeler.labeling.resolve import Job, s3_rules
 from labeler.labeling.segmenter import Segmenter
 from labeler.labeling.unit import UnitLabeler
 from labeler.labeling.watchdog import Watchdog

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from labeler import storage
 from labeler.config import Config, config_of_run
-from labeler.errors import Refused
+from labeler.errors import Refused, did_you_mean
 from labeler.labeling.detector import Detector
 from labeler.labeling.fingerprint import masks_fields, rescore_fields
 from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_masks, resolve_rescorer, s3_rules
@@ -169,7 +169,8 @@ def retry(
     """
     unknown = sorted(set(statuses) - set(RETRIED))
     if unknown:
-        raise Refused(f"status {unknown[0]!r} cannot be retried; known here: {', '.join(RETRIED)}")
+        near = did_you_mean(unknown[0], RETRIED)
+        raise Refused(f"status {unknown[0]!r} cannot be retried{near}; known here: {', '.join(RETRIED)}")
     parent.require_detector("retry")
     parent.require_reader()
     if "rescore" in parent.manifest.fingerprint_fields:
