@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ from labeler.commands import (
     vocabulary,
 )
 from labeler.commands.arguments import Verbs
-from labeler.commands.parser import TopParser, UsageError, add_commands, describe, sort_overrides
+from labeler.commands.parser import TopParser, UsageError, add_commands, complete, describe, sort_overrides
 from labeler.errors import LabelerError, StorageError
 from labeler.output import after_output, complain, is_of_output
 from labeler.storage import printable, redact
@@ -49,6 +50,7 @@ _ROWS = (label, submit, estimate, preview, status, retry, revise, correct, mask,
 _OF_RUNS = (report, compare, export, sample, evaluate, calibrate, forget)
 VERBS = (*_ROWS, *_OF_RUNS, train, vocabulary, models, reproduce)
 REFUSED = 2
+_COMPLETING = "_ARGCOMPLETE"  # set by the shell function of argcomplete when Tab is pressed
 _JSON = re.compile(r"--log-format[ =]json\b")
 _STARTING = (
     "label",
@@ -131,6 +133,8 @@ def _exit_code(error: LabelerError, verb: str) -> int:
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     """Parsed arguments; key=value overrides may stand anywhere. Raises UsageError."""
     parser, verbs = _parser()
+    if _COMPLETING in os.environ:
+        complete(parser)
     if not words:
         print(parser.format_help(), end="")
         raise SystemExit(REFUSED)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from labeler.cli import VERBS, _parse, _parser, main
 from labeler.commands import help as texts
 
+ROOT = Path(__file__).parent.parent
 COMMANDS = list(_parser()[1].choices)
 
 
@@ -112,3 +116,40 @@ def test_a_mistake_is_json_in_a_log_of_json(option: str, capsys: pytest.CaptureF
     said = json.loads(capsys.readouterr().err)
     assert (ended.value.code, said["level"]) == (2, "error")
     assert "--exted; did you mean --extend?" in said["message"]
+
+
+PRESS_TAB = """
+complete_line() {
+    COMP_LINE="$1"; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9; COMP_KEY=9; COMPREPLY=()
+    _python_argcomplete labeler "${COMP_LINE##* }" ""
+    echo "${COMPREPLY[*]}"
+}
+"""
+
+
+def test_tab_completes_commands_options_choices_and_formats_in_bash(tmp_path: Path) -> None:
+    argcomplete = pytest.importorskip("argcomplete", reason="the development group has argcomplete")
+    command = tmp_path / "bin" / "labeler"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m labeler "$@"\n')
+    command.chmod(0o755)
+    asked = {
+        "labeler re": "retry revise rescore report reproduce",
+        "labeler vocabulary c": "check ",
+        "labeler export RUN --thr": "--threshold --thresholds",
+        "labeler export RUN --to c": "coco cvat",
+        "labeler label c.yaml --log-format ": "text json",
+    }
+    lines = [f"complete_line '{line}'" for line in asked]
+    script = "\n".join([argcomplete.shellcode(["labeler"], shell="bash"), PRESS_TAB, *lines])
+    environment = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert dict(zip(asked, done.stdout.splitlines(), strict=True)) == asked
+
+
+def test_without_the_extra_tab_completes_nothing_and_a_command_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "argcomplete", None)  # as if it were not installed
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    assert "Label millions of images" in help_of(capsys)

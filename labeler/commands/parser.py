@@ -127,3 +127,15 @@ def describe(verbs: Any) -> None:
         about = texts.COMMANDS[name]
         parser.description, parser.epilog = about.text, texts.examples_of(name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer the shell's question for words that may follow, and end the process; without argcomplete do nothing.
+
+    `eval "$(register-python-argcomplete labeler)"` makes a shell ask.
+    """
+    try:
+        import argcomplete
+    except ModuleNotFoundError:  # the extra `completion`
+        return
+    argcomplete.autocomplete(parser)
