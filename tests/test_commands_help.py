@@ -142,7 +142,11 @@ def test_tab_completes_commands_options_choices_and_formats_in_bash(tmp_path: Pa
     }
     lines = [f"complete_line '{line}'" for line in asked]
     script = "\n".join([argcomplete.shellcode(["labeler"], shell="bash"), PRESS_TAB, *lines])
-    environment = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, env=environment, check=True)
     assert dict(zip(asked, done.stdout.splitlines(), strict=True)) == asked
 

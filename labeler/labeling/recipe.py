@@ -135,8 +135,11 @@ class SegmenterRecipe:
 
     def __call__(self) -> Segmenter:
         from labeler.segmenters import Sam
+        from labeler.segmenters.start_check import check_segmenter
 
-        return Sam(self.find(), **self.options)
+        segmenter, phrases = Sam(self.find(), **self.options), self.options.get("phrases")
+        check_segmenter(segmenter, phrases.phrases[0].category_id if phrases else 1)
+        return segmenter
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,11 @@ class RescorerRecipe:
 
     def __call__(self) -> UnitDetector:
         from labeler.rescorers import Rescorer
+        from labeler.segmenters.start_check import check_rescorer
 
-        return Rescorer(self.find(), self.texts, threads=self.threads, **self.options)
+        rescorer = Rescorer(self.find(), self.texts, threads=self.threads, **self.options)
+        check_rescorer(rescorer, self.texts.category_ids[0])
+        return rescorer
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,13 @@ class LabelerRecipe:
         for make in (self.make_segmenter, self.make_detector):
             if isinstance(make, DetectorRecipe | ModuleRecipe | RescorerRecipe | SegmenterRecipe):
                 make.find()
+
+    @property
+    def of_boxes(self) -> LabelerRecipe | None:
+        """Only the model that looks at boxes: the segmenter, or the rescorer; None where there is none."""
+        if self.make_segmenter is not None:
+            return replace(self, make_detector=None)
+        return self if isinstance(self.make_detector, RescorerRecipe) else None
 
     def __call__(self, watchdog: Watchdog | None = None) -> UnitLabeler:
         segmenter = self.make_segmenter() if self.make_segmenter else None
