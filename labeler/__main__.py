@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`labeler` and `python -m labeler`: the process of a command, and how it ends.
 
 A command is done while threads of Arrow may still hold the last reference to bytes that Python owns. If one of them

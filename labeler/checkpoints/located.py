@@ -54,12 +54,19 @@ def locate(name: str | Path, *, revision: str | None = None, weights: bool = Tru
         _refuse_special_files(local, shown)
         return Located(local, shown, None)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        where = "" if local.is_absolute() else f" (that is {storage.redact(str(local.absolute()))})"
         raise Refused(
-            f"no checkpoint folder {shown}; give a folder, a hub name (org/name) or a URL (s3://bucket/folder)"
+            f"{section}: checkpoint folder {shown}{where} does not exist on this machine; give a folder that is "
+            "here, a Hugging Face Hub ID (org/name) or a URI (s3://bucket/folder)"
         )
     folder = fetch_from_hub(name, revision, weights, section)
     commit = folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else revision
     return Located(folder, name, commit)
+
+
+def model_uri(name: str) -> str:
+    """A checkpoint's name as every node and every working directory understands it: a local folder absolute."""
+    return storage.absolute_uri(name) if Path(name).exists() else name
 
 
 def _refuse_special_files(folder: Path, shown: str) -> None:

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from labeler import __version__, storage
-from labeler.checkpoints import Checkpoint, DetectorCheckpoint
+from labeler.checkpoints import Checkpoint, DetectorCheckpoint, model_uri
 from labeler.config import OF_TILES, ROWS, Config, DetectConfig, RescoreConfig, marked
 from labeler.labels.extensions import schema_fields
 from labeler.labels.records import DECODING_VERSION
@@ -136,6 +136,11 @@ def public_config(config: Config) -> dict[str, Any]:
     values["input"]["uri"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.input_uris]
     if config.inventory_uris:
         values["input"]["inventory"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.inventory_uris]
+    # Commands on the run find them from other working directories, too.
+    values["input"]["exclude"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.input.exclude]
+    for section, key in (("model", "name"), ("masks", "model"), ("rescore", "model")):
+        if values.get(section) and values[section][key]:
+            values[section][key] = storage.redact(model_uri(getattr(getattr(config, section), key)))
     values["output"]["uri"] = storage.redact(storage.absolute_uri(config.output.uri))
     values["prompts"] = {
         name: value for name, value in values["prompts"].items() if value is not None or name not in _NAMES

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labeler import storage
-from labeler.checkpoints import Checkpoint, DetectorCheckpoint, resolve
+from labeler.checkpoints import Checkpoint, DetectorCheckpoint, model_uri, resolve
 from labeler.config import DetectConfig, ModelConfig
 from labeler.digests import as_stored
 from labeler.errors import Refused
 from labeler.images import MAX_PIXELS, choose_fast_jpeg
 from labeler.images.tiling import Tiling
 from labeler.labeling.detector import UnitDetector
-from labeler.labeling.resolve import Job, model_uri, s3_rules
+from labeler.labeling.resolve import Job, s3_rules
 from labeler.labeling.segmenter import Segmenter
 from labeler.labeling.unit import UnitLabeler
 from labeler.labeling.watchdog import Watchdog
@@ -135,8 +135,11 @@ class SegmenterRecipe:
 
     def __call__(self) -> Segmenter:
         from labeler.segmenters import Sam
+        from labeler.segmenters.start_check import check_segmenter
 
-        return Sam(self.find(), **self.options)
+        segmenter, phrases = Sam(self.find(), **self.options), self.options.get("phrases")
+        check_segmenter(segmenter, phrases.phrases[0].category_id if phrases else 1)
+        return segmenter
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,11 @@ class RescorerRecipe:
 
     def __call__(self) -> UnitDetector:
         from labeler.rescorers import Rescorer
+        from labeler.segmenters.start_check import check_rescorer
 
-        return Rescorer(self.find(), self.texts, threads=self.threads, **self.options)
+        rescorer = Rescorer(self.find(), self.texts, threads=self.threads, **self.options)
+        check_rescorer(rescorer, self.texts.category_ids[0])
+        return rescorer
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,13 @@ class LabelerRecipe:
         for make in (self.make_segmenter, self.make_detector):
             if isinstance(make, DetectorRecipe | ModuleRecipe | RescorerRecipe | SegmenterRecipe):
                 make.find()
+
+    @property
+    def of_boxes(self) -> LabelerRecipe | None:
+        """Only the model that looks at boxes: the segmenter, or the rescorer; None where there is none."""
+        if self.make_segmenter is not None:
+            return replace(self, make_detector=None)
+        return self if isinstance(self.make_detector, RescorerRecipe) else None
 
     def __call__(self, watchdog: Watchdog | None = None) -> UnitLabeler:
         segmenter = self.make_segmenter() if self.make_segmenter else None

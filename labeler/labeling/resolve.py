@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labeler import storage
-from labeler.checkpoints import DetectorCheckpoint, resolve
+from labeler.checkpoints import DetectorCheckpoint, model_uri, resolve
 from labeler.checkpoints.library import check_transformers
 from labeler.config import MOST_PAIRS, OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
@@ -197,11 +197,6 @@ def _warn_of(doubts: Sequence[str]) -> None:
         log.warning("vocabulary: %s", storage.printable(doubt))
     if len(doubts) > _SHOWN_DOUBTS:
         log.warning("and %d more; `labeler vocabulary check` shows all", len(doubts) - _SHOWN_DOUBTS)
-
-
-def model_uri(name: str) -> str:
-    """A checkpoint's name as every node understands it: a local folder absolute, all else as it is."""
-    return storage.absolute_uri(name) if Path(name).exists() else name
 
 
 def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:

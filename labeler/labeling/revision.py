@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from labeler import storage
-from labeler.checkpoints import resolve
+from labeler.checkpoints import model_uri, resolve
 from labeler.config import Config, config_of_run
 from labeler.errors import Refused
 from labeler.labeling.fingerprint import family_fields
-from labeler.labeling.resolve import Job, job_of, model_uri, resolve_names, s3_rules
+from labeler.labeling.resolve import Job, job_of, resolve_names, s3_rules
 from labeler.labels.extensions import schema_fields
 from labeler.labels.revised import Change
 from labeler.prompts import PromptPlan, Reviser, Revision
 from labeler.runs import Run
 from labeler.vocabulary import Vocabulary
 
-_MAY_DIFFER = ("ray.", "model.device=", "model.dtype=", "detect.stall_timeout_s=", "output.")
+_MAY_DIFFER = ("ray.", "model.name=", "model.device=", "model.dtype=", "detect.stall_timeout_s=", "output.")
 _DIFFERS = ("vocabulary", "prompts")  # fields of the fingerprint that a revision is about
 
 

@@ -27,7 +27,7 @@ from labeler.pipeline.connection import connect, starts_ray
 from labeler.pipeline.display import Display, JobProgress
 from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.metrics import Metrics
-from labeler.pipeline.preflight import Checks, preflight, preflight_module, readable_uri
+from labeler.pipeline.preflight import Checks, preflight, preflight_module, preflight_of_boxes, readable_uri
 from labeler.pipeline.ray_news import only_reasons
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
@@ -144,6 +144,10 @@ def carry_out(
                 holds_worker=lambda node: workers.place.allows(node) and cluster.has_room(workers, [node["Resources"]]),
                 reads=workers.read_place.allows,
             )
+            recipe = labeler_recipe(job, make_detector=make_detector).of_boxes if run is None else None
+            if recipe is not None:
+                startup.step("trying the model for boxes on one picture")
+                preflight_of_boxes(recipe, workers, patience)
             run = create()
             add_context(console, run=run.manifest.run_id)
             write_excluded(run, excluded)

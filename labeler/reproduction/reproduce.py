@@ -10,14 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from labeler import storage
-from labeler.checkpoints import DetectorCheckpoint, resolve
+from labeler.checkpoints import DetectorCheckpoint, model_uri, resolve
 from labeler.config import Config, make_config
 from labeler.digests import readable_json
 from labeler.errors import Refused
 from labeler.evaluation.evaluate import evaluate_run
 from labeler.evaluation.evaluation import Evaluation
 from labeler.labeling.fingerprint import package_versions
-from labeler.labeling.resolve import model_uri
 from labeler.pipeline.label import label
 from labeler.pipeline.session import refusals
 from labeler.prompts.families import DEFAULT

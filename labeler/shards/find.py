@@ -16,12 +16,14 @@ from labeler.shards.find_streamed import others_of, stream
 from labeler.shards.listing import Listed, common_folder, list_all, path_below, repeated, shown_uris
 from labeler.shards.look_inside import images_among, with_images
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of, name_shards
+from labeler.shards.nothing import describe_nothing
 from labeler.shards.reading import count_images, count_tar_images
 from labeler.shards.units import Format, Member, Shard
 
 log = logging.getLogger(__name__)
 IMAGES_PER_GROUP = 2048
 _SHARDS = ("webdataset", "parquet")
+_ANY = "a tar, Parquet or image file"
 _NOUNS = {"webdataset": "tars", "parquet": "Parquet files", "images": "image files"}
 
 
@@ -72,6 +74,8 @@ def find_shards(
         planned = frozenset(known)
         found = _unique(listed, planned)
         nameless = _images_without_names(found, format, planned)
+        if not found:
+            raise Refused(describe_nothing(uris, listed, found, _ANY))
         kind = _choose_format(found, format, uris, nameless)
         of_kind = _of_kind(found, kind, format, uris, nameless)
         chosen = [each for each in of_kind if each.info.uri not in planned]
@@ -159,8 +163,7 @@ def _choose_format(
         counts = ", ".join(f"{count} {_NOUNS[kind]}" for kind, count in sorted(kinds.items()))
         raise Refused(f"{shown} mixes {counts}; set input.format to one of {', '.join(sorted(kinds))}")
     if not kinds:
-        what = f"{len(found)} files, but none of them a" if found else "no"
-        raise Refused(f"{shown} has {what} tar, Parquet or image file; check the address, or set input.format")
+        raise Refused(describe_nothing(uris, found, found, _ANY))
     return next(iter(kinds))
 
 

@@ -58,6 +58,7 @@ __all__ = [
     "join",
     "list_objects",
     "list_split",
+    "local_path",
     "on_trouble",
     "open_regular",
     "open_stream",

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from labeler.checkpoints import resolve
+from labeler.checkpoints import model_uri, resolve
 from labeler.config import Config
 from labeler.errors import Refused, did_you_mean
 from labeler.evaluation.phrases import Figures, Group, PhraseJudge
 from labeler.labeling.recipe import labeler_here
-from labeler.labeling.resolve import Job, Names, job_of, model_uri, plan_input, resolve_names, s3_rules
+from labeler.labeling.resolve import Job, Names, job_of, plan_input, resolve_names, s3_rules
 from labeler.labels.records import LABELED, Row
 from labeler.prompts import ModuleFamily, UserModule
 from labeler.prompts.family import Owner
