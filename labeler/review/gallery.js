@@ -85,7 +85,7 @@ const pictured = new Map(); // category id -> its boxes in this file's images
 for (const image of data.images) {
   for (const box of image.boxes) {
     if (!pictured.has(box[1])) pictured.set(box[1], []);
-    pictured.get(box[1]).push({ image, box, chance: image.drawn.includes(box[0]) });
+    pictured.get(box[1]).push({ image, box, chance: image.by_chance.includes(box[0]) });
   }
 }
 const byStored = [...fired].sort((a, b) => b.stored - a.stored);

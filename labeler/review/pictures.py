@@ -50,13 +50,15 @@ class Pick:
 
     Attributes:
         unit, row: where its row lies.
-        boxes: places of the boxes it was drawn for.
+        boxes: places of the boxes it was taken for.
+        by_chance: those of them that were drawn at random among the boxes of their category and band of score.
         reasons: the kinds of suspicion, "" never among them.
     """
 
     unit: UnitKey
     row: int
     boxes: set[int] = field(default_factory=set)
+    by_chance: set[int] = field(default_factory=set)
     reasons: set[str] = field(default_factory=set)
 
 

@@ -23,7 +23,7 @@ const shown = (threshold) => (threshold === Infinity ? 'never' : score(threshold
 
 const start = () => ({ all: fromPlain(data.thresholds.default), own: new Map(Object.entries(data.thresholds.categories).map(([id, t]) => [Number(id), fromPlain(t)])) });
 let thresholds = start();
-const marks = new Map(); // "image key|place of the box" -> {image, box, category_id, score, right}
+const marks = new Map(); // "image key|place of the box" -> {image, box, category_id, score, right, drawn}
 const memory = {
   thresholds: `labeler.thresholds.${data.run.id}.${JSON.stringify(data.thresholds)}`,
   marks: `labeler.marks.${data.run.id}`,
@@ -66,7 +66,7 @@ function mark(image, box, right) {
   const place = `${image.key}|${box[0]}`;
   const before = marks.get(place);
   if (right === null || (before && before.right === right)) marks.delete(place);
-  else marks.set(place, { image: image.key, box: box[0], category_id: box[1], score: box[2], right });
+  else marks.set(place, { image: image.key, box: box[0], category_id: box[1], score: box[2], right, drawn: image.by_chance.includes(box[0]) });
   remember();
   showMarks();
 }
