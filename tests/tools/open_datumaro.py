@@ -59,7 +59,6 @@ def open_tags(found: datumaro.Dataset, name: str) -> None:
 
 if __name__ == "__main__":
     for export in sorted(path.parent for path in Path(sys.argv[1]).glob("*/expected.json")):
-        for name in FORMATS:
-            if (export / name).exists():
-                open_export(export, name)
-                print(f"datumaro {datumaro.__version__} opens {export.name}/{name}")
+        for name in FORMATS if (export / "voc").exists() else ["cvat/task-00000"]:
+            open_export(export, name)
+            print(f"datumaro {datumaro.__version__} opens {export.name}/{name}")
