@@ -24,7 +24,7 @@ _ONLY_FOR = {
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("correct", help="corrected labels back into a derived run; docs/corrections.md")
+    parser = verbs.add_parser("correct", help="corrected labels back into a derived run; docs/guides/corrections.md")
     parser.add_argument("run_uri", metavar="RUN", help="the run that was exported, complete")
     parser.add_argument("files", nargs="*", metavar="FILE", help="what the tool exports (x-anylabeling: a folder)")
     parser.add_argument("--from", dest="form", choices=_FORMATS, help="the tool's format")

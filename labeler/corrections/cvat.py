@@ -54,8 +54,8 @@ def read_jobs(uri: str) -> Jobs:
     jobs = values.get("results") if isinstance(values, Mapping) else values
     if not isinstance(jobs, list) or not jobs or not all(_is_job(job) for job in jobs):
         raise Refused(
-            f"--jobs {shown} must be a list of jobs with start_frame, stop_frame and state; docs/corrections.md has "
-            "the ten lines that write it"
+            f"--jobs {shown} must be a list of jobs with start_frame, stop_frame and state; docs/guides/corrections.md "
+            "has the ten lines that write it"
         )
     done = [job for job in jobs if job["state"] == "completed"]
     tasks = {job.get("task_id") for job in jobs}
@@ -263,7 +263,7 @@ class _Reader:
         if self._images and not told:
             raise Refused(
                 f"corrections {self._intake.source}: CVAT's XML does not say which images were reviewed; add --jobs "
-                f"jobs.json (docs/corrections.md), tag images `{REVIEWED_TAG}`, or say --reviewed all|FILE"
+                f"jobs.json (docs/guides/corrections.md), tag images `{REVIEWED_TAG}`, or say --reviewed all|FILE"
             )
 
 
