@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from labeler import storage
 from labeler.calibration.designs import drawn_by_sample, population_of
 from labeler.calibration.evidence import MarkEvidence, TruthEvidence
@@ -88,4 +90,4 @@ def calibrate_by_marks(snapshot: Snapshot, marks: Marks, target: Target, sample:
     asked = sample.population.to_thresholds()
     lowest = {id_: asked.by_category.get(id_, asked.default) for id_ in found.by_category}
     evidence = MarkEvidence(found.by_category, population_of(snapshot, sample), lowest)
-    return fit(evidence, target, floor=float(floor))
+    return replace(fit(evidence, target, floor=float(floor)), suppressed=sample.population.suppress is not None)
