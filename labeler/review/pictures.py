@@ -174,12 +174,15 @@ def describe_boxes(detections: Sequence[Mapping[str, Any]], always: Collection[i
     """The boxes of a row for the page.
 
     `boxes`: [place in the row, category id, score, x_min, y_min, x_max, y_max], scores as exact as they are stored;
-    `masks`: one small RLE or null for each box, left out when there is none at all; `stored`: how many the row has.
+    `masks`: one small RLE or null for each box, left out when there is none at all; `stored`: how many the row has;
+    `unscored`: places of those without a score, left out when all have one.
     """
     chosen = [i for i in range(len(detections)) if i < MAX_BOXES or i in always]
     boxes = [[i, detections[i]["category_id"], shortest(detections[i]["score"]), *_corners(detections[i])]
              for i in chosen]  # fmt: skip
     found: dict[str, Any] = {"boxes": boxes, "stored": len(detections)}
+    if unscored := [i for i in chosen if detections[i].get("unscored")]:
+        found["unscored"] = unscored
     masks = [_small_mask(detections[i].get("mask")) for i in chosen]
     return found | ({"masks": masks} if any(masks) else {})
 

@@ -203,6 +203,7 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
         "threshold_keys": KEYS,
         "floor": floor if snapshot.score.is_detectors else 0.0,
         "bands": list(BANDS),
+        "unscored": survey.unscored,
         "statuses": [[status, count] for status, count in survey.statuses.items()],
         "reasons": survey.reasons,
         "timeline": timeline(survey.timeline),
