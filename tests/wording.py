@@ -36,7 +36,7 @@ PHRASES = {
         "not a",
     ),
     "nor": ("nor", r"\bnor\b", "a new sentence, or 'and not'"),
-    "go on": ("on", r"\b(?:go|goes|going|gone|went) on\b", "continue, resume"),
+    "go on": ("on", r"\b(?:go|goes|going|went) on\b", "continue, resume"),
     "so many": ("so", r"\bso (?:many|much|long|few|often)\b", "that many, N, for that long"),
     "anew": ("anew", r"\banew\b", "again; re-read, rewrite, relabel, refit"),
     "pass over": ("over", r"\bpass(?:es|ed|ing)? over\b", "skip"),
@@ -95,7 +95,7 @@ PHRASES = {
     "picture": ("picture", r"\bpictures?\b", "image"),
     "drawn": ("drawn", r"\bdrawn (?:scenes?|images?|pictures?|shapes?|data)\b", "synthetic"),
     "kept column": ("kept", r"\bkept columns?\b", "column carried over by input.keep"),
-    "a file each": ("each", rf"\b(?:a|an|one) \w+(?: (?!{OF})\w+)?(?<!\sfor)(?<!\sof) each\b", "one file per image"),
+    "a file each": ("each", rf"\ban? \w+(?: (?!{OF})\w+)? each\b", "one file per image"),
     "work a plan": ("plan", r"\bworks? (?:a|the) plan\b", "process a plan"),
     "what of": ("what", r"(?:^|[.:;] )what of\b", "a noun"),
 }
