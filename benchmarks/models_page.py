@@ -1,4 +1,4 @@
-"""Write the table of models into docs/models.md: `python -m benchmarks.models_page`."""
+"""Write the table of models into docs/guides/models.md: `python -m benchmarks.models_page`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from labeler.catalog.listing import listed, markdown, replace_section
 
-PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+PAGE = Path(__file__).parent.parent / "docs" / "guides" / "models.md"
 
 
 def main() -> None:

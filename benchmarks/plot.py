@@ -1,4 +1,4 @@
-"""Draw docs/speed.png: seconds an image of the ways in `benchmarks.forward`, from all of its result files.
+"""Draw docs/images/speed.png: seconds an image of the ways in `benchmarks.forward`, from all of its result files.
 
     python -m benchmarks.plot
 
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=here / "results", help="folder with forward-*.json")
-    parser.add_argument("--output", type=Path, default=here.parent / "docs" / "speed.png")
+    parser.add_argument("--output", type=Path, default=here.parent / "docs" / "images" / "speed.png")
     arguments = parser.parse_args(argv)
     files = sorted(arguments.results.glob("forward-*.json"))
     if not files:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A run on a Slurm cluster: Ray on each node of the allocation, the driver on the first (docs/cluster.md).
+# A run on a Slurm cluster: Ray on each node of the allocation, the driver on the first (docs/guides/cluster.md).
 #
 #   sbatch deploy/slurm.sh mine.yaml detect.score_floor=0.1
 #

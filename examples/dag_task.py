@@ -1,4 +1,4 @@
-"""Labeling as one task of a DAG: a plain function that a scheduler calls, and may call again (docs/python.md)."""
+"""One task of a DAG: a plain function that a scheduler calls, and may call again (docs/guides/python.md)."""
 
 from __future__ import annotations
 

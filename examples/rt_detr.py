@@ -1,4 +1,4 @@
-"""A detector of your own: RT-DETR by transformers, for `model.family: examples.rt_detr` (docs/own_detector.md)."""
+"""Your own detector: RT-DETR by transformers, for `model.family: examples.rt_detr` (docs/guides/own-detector.md)."""
 
 from __future__ import annotations
 

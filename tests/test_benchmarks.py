@@ -235,10 +235,10 @@ def test_the_plot_takes_all_results_of_the_forward_and_is_small(tmp_path: Path) 
     }
     assert all(point.low_s <= point.median_s <= point.high_s for point in points)
     assert [point.way for point in points if point.extrapolated] == ["a"] * 3
-    assert plot.main(["--results", str(tmp_path), "--output", str(tmp_path / "docs" / "speed.png")]) == 0
-    picture = Image.open(tmp_path / "docs" / "speed.png")
+    assert plot.main(["--results", str(tmp_path), "--output", str(tmp_path / "docs" / "images" / "speed.png")]) == 0
+    picture = Image.open(tmp_path / "docs" / "images" / "speed.png")
     assert picture.width > 2 * picture.height
-    assert (tmp_path / "docs" / "speed.png").stat().st_size < 60_000
+    assert (tmp_path / "docs" / "images" / "speed.png").stat().st_size < 60_000
 
 
 def test_a_worker_that_starts_late_costs_the_others_nothing() -> None:

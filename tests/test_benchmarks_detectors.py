@@ -70,7 +70,7 @@ def test_floors_and_crops_are_measured_on_a_checkpoint(tmp_path: Path, monkeypat
 
 
 def test_the_documents_say_what_was_measured_of_the_small_detectors() -> None:
-    text = " ".join((RESULTS.parent.parent / "docs" / "models.md").read_text().split())
+    text = " ".join((RESULTS.parent.parent / "docs" / "guides" / "models.md").read_text().split())
     for name in ("closed-set-shapes", "owl-shapes"):
         found = json.loads((RESULTS / f"{name}.json").read_text())["evaluation"]["scores"][0]
         command = f"`python -m benchmarks.{name.replace('-', '_')}`"

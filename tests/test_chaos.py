@@ -1,6 +1,6 @@
 """Chaos: a job on a cluster of several nodes, killed in every way that a spot machine knows. `make chaos` runs it.
 
-Each test prints a line with what it did and found; docs/guarantees.md shows those lines.
+Each test prints a line with what it did and found; docs/explanation/guarantees.md shows those lines.
 """
 
 from __future__ import annotations

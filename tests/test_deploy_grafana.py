@@ -73,7 +73,7 @@ def test_every_exported_metric_is_shown_and_panels_do_not_overlap() -> None:
 
 
 def test_the_documentation_lists_every_metric_with_its_labels() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "observe.md").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "guides" / "observe.md").read_text()
     listed = {
         name: tuple(re.findall(r"`(\w+)`", labels))
         for name, labels in re.findall(r"^\| `(\w+)` \|([^|]*)\|", page, re.M)

@@ -1,4 +1,4 @@
-"""deploy/kuberay-rayjob.yaml: what KubeRay's schema takes, strictly, and a cluster as docs/cluster.md describes it."""
+"""deploy/kuberay-rayjob.yaml: KubeRay's schema takes it strictly; a cluster as docs/guides/cluster.md describes it."""
 
 from __future__ import annotations
 

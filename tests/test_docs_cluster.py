@@ -1,4 +1,4 @@
-"""docs/cluster.md: its commands parse, its files are there, and the lines that it explains are those that users see."""
+"""docs/guides/cluster.md: its commands parse, its files exist, and it explains the lines that users see."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from labeler.cli import _parse
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "cluster.md").read_text()
+PAGE = (ROOT / "docs" / "guides" / "cluster.md").read_text()
 SHELL = [
     line for block in re.findall(r"^```\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()
 ]
@@ -65,6 +65,8 @@ def test_every_file_and_heading_that_it_points_to_is_there() -> None:
         re.sub(r"[^a-z ]", "", line[3:].lower()).replace(" ", "-") for line in PAGE.splitlines() if line[:3] == "## "
     }
     for target in re.findall(r"\]\(([^)]+)\)", PAGE):
-        assert target[1:] in headings if target.startswith("#") else (ROOT / "docs" / target).exists(), target
+        assert target[1:] in headings if target.startswith("#") else (ROOT / "docs" / "guides" / target).exists(), (
+            target
+        )
     for path in re.findall(r"\bdeploy/[\w.-]+\w", " ".join(SHELL)):
         assert (ROOT / path).is_file(), path

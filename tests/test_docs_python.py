@@ -1,4 +1,4 @@
-"""docs/python.md and the examples of the Python API: what they name exists, and what they run works."""
+"""docs/guides/python.md and the examples of the Python API: what they name exists, and what they run works."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import NAMES
 from tests.inputs import image_bytes, write_tars
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "python.md").read_text()
+PAGE = (ROOT / "docs" / "guides" / "python.md").read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -52,6 +52,7 @@ def test_every_extra_is_explained_where_one_installs() -> None:
 
 
 def test_links_between_the_files_lead_somewhere() -> None:
-    for name in ("SECURITY.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "docs/releasing.md", "docs/python.md"):
+    pages = ("docs/contributing/releasing.md", "docs/guides/python.md")
+    for name in ("SECURITY.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", *pages):
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
             assert target.startswith("https://") or ((ROOT / name).parent / target).exists(), f"{name}: {target}"

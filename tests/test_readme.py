@@ -70,6 +70,6 @@ def test_every_file_that_is_linked_exists() -> None:
 def test_every_test_that_the_documents_name_exists() -> None:
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
     files = {path.name for path in (ROOT / "tests").glob("*.py")}
-    for document in sorted((ROOT / "docs").glob("*.md")):
+    for document in sorted((ROOT / "docs").rglob("*.md")):
         for name in re.findall(r"`(?:tests/)?(test_\w+(?:\.py)?)`", document.read_text()):
             assert name in files if name.endswith(".py") else f"def {name}(" in tests, f"{document.name}: {name}"

@@ -64,7 +64,7 @@ def export(
         to: the format: "coco", "lvis", "yolo", "odvg", "webdataset", "parquet", "hf", "label-studio", "cvat",
             "x-anylabeling" or "voc".
         output: the file or folder to write; below the run's exports/ by default.
-        options: which boxes and images, and how they are written; see docs/exports.md.
+        options: which boxes and images, and how they are written; see docs/guides/export.md.
 
     Returns:
         Where it is (`uri`) and what is in it (`totals`).

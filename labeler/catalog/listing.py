@@ -1,4 +1,4 @@
-"""The catalog as people read it: lines of a terminal, and the generated part of docs/models.md."""
+"""The catalog as people read it: lines of a terminal, and the generated part of docs/guides/models.md."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def lines(shown: Sequence[ListedModel]) -> list[str]:
             family = one.family
             found.append(f"{family}: {one.prompts}; detect.score_floor is {one.score_floor} unless set")
         found += [f"  {line}" for line in _lines_of(one)]
-    return [*found, "", "? was not read at its source. A detector of your own: model.family (docs/own_detector.md)"]
+    own = "A detector of your own: model.family (docs/guides/own-detector.md)"
+    return [*found, "", f"? was not read at its source. {own}"]
 
 
 def _lines_of(one: ListedModel) -> list[str]:
@@ -72,7 +73,7 @@ def _reproduced(entry: KnownModel, figure: Figure) -> str:
 
 
 def markdown(shown: Sequence[ListedModel]) -> str:
-    """Return the section "Models" of docs/models.md, with the marks around it."""
+    """Return the section "Models" of docs/guides/models.md, with the marks around it."""
     head = [
         "checkpoint",
         "family, class",

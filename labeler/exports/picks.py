@@ -1,6 +1,6 @@
 """What only all rows together decide: splits with near copies on one side, and a balanced number per category.
 
-One more pass over the run, before the export's own; it holds 45 to 225 bytes an image (docs/exports.md).
+One more pass over the run, before the export's own; it holds 45 to 225 bytes an image (docs/guides/export.md).
 """
 
 from __future__ import annotations

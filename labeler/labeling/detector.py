@@ -13,7 +13,7 @@ from labeler.labels.detections import Detections
 Begun = Iterator[tuple[Sequence[int], Callable[[], Sequence[Any]]]]
 
 
-class Detector(Protocol):
+class UnitDetector(Protocol):
     """The interface of detectors. A subclass only defines how one batch is processed."""
 
     @property
@@ -88,7 +88,7 @@ class BoxScorer(Protocol):
         """Make one (h, w, 3) uint8 upright RGB image ready, and its detections; thread-safe, on the CPU."""
 
 
-def prepare_whole(detector: Detector | None, image: Image, found: Detections | None) -> Any:
+def prepare_whole(detector: UnitDetector | None, image: Image, found: Detections | None) -> Any:
     """Make an image ready for a detector, in one piece.
 
     Args:

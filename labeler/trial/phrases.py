@@ -119,7 +119,7 @@ def try_phrases(
 ) -> PhraseTrial:
     """Label a sample of the annotated images once for all phrases, without Ray, and judge each of them.
 
-    Nothing is written. What is measured, and what is not, is in docs/words.md.
+    Nothing is written. What is measured, and what is not, is in docs/guides/choose-words.md.
 
     Args:
         images: how many, at most.

@@ -182,7 +182,7 @@ def _feeding(profile: Profile) -> str:
     owner = "worker" if profile.description.get("device") == "cpu" else "GPU"
     return (
         f"decode-bound: {math.ceil(profile.decode_cores)} cores a {owner} are needed, {threads}; "
-        "give ray.cpus_per_worker, or see detect.resize and detect.jpeg_draft in docs/speed.md"
+        "give ray.cpus_per_worker, or see detect.resize and detect.jpeg_draft in docs/explanation/speed.md"
     )
 
 
