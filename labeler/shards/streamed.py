@@ -161,9 +161,7 @@ def _twice(hashes: array[int]) -> frozenset[int]:
 def _new_ones(
     files: pa.Table, twice: frozenset[int], seen: set[str], known: Collection[str], found: StreamedFiles
 ) -> pa.Table:
-    """Return the files that are not known and were not seen before; what may be listed twice is known from the first pass
-    alone.
-    """
+    """Return the files that are not known and were not seen before; the first pass finds what may be listed twice."""
     uris = files["uri"].to_pylist()
     hashes = list(map(hash, uris))
     if not twice:
