@@ -127,7 +127,7 @@ NOT_THERE = "there is no such module on node"
         ("", "it has no VERSION and no Detector"),
         ("VERSION = 1\n", "it has no Detector"),
         (PLAIN.replace("= 3", "= '3'"), "its VERSION is '3'"),
-        (PLAIN.replace("def detect", "def find"), "its Detector is no class with `detect`"),
+        (PLAIN.replace("def detect", "def find"), "its Detector is not a class with `detect`"),
         (PLAIN.replace('("part",)', '"part"'), "its OPTIONS are not names: 'part'"),
         ("import nothing_of_this_name\n", "cannot be imported on node "),
         ("raise ValueError('no licence\\nand more')\n", "ValueError: no licence\n"),

@@ -187,7 +187,7 @@ def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_written(
         (CLIP, "rescore.templates=['a photo']"): "give one or more texts with {} once in each",
         (CLIP, "rescore.templates=[]"): "give one or more texts with {} once in each",
         (CLIP, "rescore.margin=-1"): "rescore.margin",
-        (CLIP, "rescore.revision=main"): "rescore.revision is for hub names only",
+        (CLIP, "rescore.revision=main"): "rescore.revision is for Hub IDs only",
         (CLIP, "detect.score_floor=0.5"): "decides nothing about second scores",
         (CLIP, "masks.model=x"): "decides nothing about second scores",
         (
