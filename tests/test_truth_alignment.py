@@ -179,7 +179,7 @@ def test_two_images_of_one_name_are_refused(run_uri: str, truth: dict[str, Any])
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, truth: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match="is no run"):
+    with pytest.raises(Refused, match="is not a labeler run"):
         evaluate_run(str(tmp_path), truth)
 
 

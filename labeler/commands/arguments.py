@@ -1,4 +1,4 @@
-"""What several verbs take: a configuration, a run, and a file to write, with what that may replace."""
+"""What several commands take: a configuration, a run, and a file to write, with what that may replace."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def is_config(path: str) -> bool:
 
 
 def add_log_format(parser: argparse.ArgumentParser) -> None:
-    """--log-format, of the verbs that run a job; the command line applies it."""
+    """--log-format, of the commands that run a job; the command line applies it."""
     parser.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="messages as text or one JSON object a line"
     )

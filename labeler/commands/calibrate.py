@@ -13,11 +13,11 @@ _REPLACEABLE = "a file as `labeler calibrate` wrote it: it was edited, or made o
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("calibrate", help="fit a score threshold per category, from truth or marks")
+    parser = verbs.add_parser("calibrate", help="fit a score threshold per category, from ground truth or marks")
     parser.add_argument("run_uri", metavar="RUN", help="the run folder")
     evidence = parser.add_mutually_exclusive_group(required=True)
     evidence.add_argument(
-        "--annotations", metavar="URI", help="truth of some of its images: COCO or LVIS json, or a corrected run"
+        "--annotations", metavar="URI", help="ground truth of some of its images: COCO or LVIS json, or a corrected run"
     )
     evidence.add_argument(
         "--marks",
@@ -29,7 +29,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--target", required=True, metavar="precision=P", help="precision=0.9, or recall=0.5")
     add_score(parser, fusion=False)
     parser.add_argument("--confidence", type=float, default=0.9, help="how sure to reach it (default 0.9)")
-    parser.add_argument("--min-judged", type=int, default=30, help="rare below so many judged boxes (default 30)")
+    parser.add_argument("--min-judged", type=int, default=30, help="rare below that many judged boxes (default 30)")
     parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
     parser.add_argument("--partial", action="store_true", help="take an incomplete run, and what both sides have")
     parser.add_argument("--all", action="store_true", help="print every category, not the worst and most judged alone")

@@ -52,7 +52,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--fixed-ap", action="store_true", help="refuse a run unfit for LVIS's Fixed AP")
     parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
     parser.add_argument(
-        "--partial", action="store_true", help="an unfinished run; leave out images and categories it has not"
+        "--partial", action="store_true", help="accept an incomplete run; ignore images and categories it lacks"
     )
     parser.add_argument(
         "--not-asked",
@@ -106,7 +106,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         )
     lines = evaluation.lines()
     if target:
-        storage.put(target, evaluation.to_json())  # first: the reader of our output may go away (`| head`)
+        storage.put(target, evaluation.to_json())  # first: the reader of the output may go away (`| head`)
         lines += ["", written(target, replaced)]
     print("\n".join(lines))
     return 0

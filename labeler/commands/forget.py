@@ -44,12 +44,12 @@ def _forget(arguments: argparse.Namespace) -> int:
             return _dry_run(*count_named(run, names))
         outcome = forget(run, names, future=arguments.future)
     runs = f" in {len(outcome.runs):,} runs" if len(outcome.runs) > 1 else ""
-    print(f"forgotten: {outcome.images:,} images; {outcome.units:,} unit files written anew{runs}")
+    print(f"removed: {outcome.images:,} images; {outcome.units:,} unit files rewritten{runs}")
     if outcome.unknown:
         print(f"not in the run: {len(outcome.unknown):,} names, kept out of what is labeled from now on:")
         _print_some(outcome.unknown)
     for uri in outcome.untouched:
-        print(f"not changed, make it anew: {storage.redact(uri)}")
+        print(f"may still show removed images, re-create it: {storage.redact(uri)}")
     for uri, why in outcome.unreached.items():
         print(f"not reached, forget in it where it lies now: derived run {storage.redact(f'{uri} ({why})')}")
     print("not reached: the images themselves, their keys in the rows and in groups/, older versions that the bucket")

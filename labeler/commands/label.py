@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("label", help="label every image of the input, or go on where a run stopped")
+    parser = verbs.add_parser("label", help="label every image of the input, or resume an interrupted run")
     add_config(parser)
     add_run_options(parser)
     instead = parser.add_mutually_exclusive_group()
@@ -79,7 +79,7 @@ def _require_own_options(arguments: argparse.Namespace) -> None:
         raise Refused("--trace belongs to --profile")
     limits = (arguments.stop_after_hours, arguments.max_cost)
     if any(limit is not None for limit in limits) and (arguments.dry_run or arguments.profile):
-        raise Refused("--stop-after-hours and --max-cost limit a run: leave out --dry-run and --profile")
+        raise Refused("--stop-after-hours and --max-cost limit a run: omit --dry-run and --profile")
 
 
 def describe(outcome: Outcome) -> list[str]:

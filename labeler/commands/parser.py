@@ -17,7 +17,7 @@ _NOT_A_CHOICE = re.compile(
 _OF_WORDS = {"COMMAND": "command", "ACTION": "action"}  # metavar -> what its words are
 _OVERRIDES = ", key=value"  # which argparse counts among what is required
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=.*", re.DOTALL)
-_PLAIN_KEYS = ("input", "output", "vocabulary")  # keys of a config that are no section
+_PLAIN_KEYS = ("input", "output", "vocabulary")  # keys of a config that are not section
 
 
 class UsageError(Refused):
@@ -66,7 +66,7 @@ def sort_overrides(arguments: argparse.Namespace, left: list[str], command: argp
         left: words that argparse did not take.
 
     Raises:
-        UsageError: if one of them is no override.
+        UsageError: if one of them is not an override.
     """
     rest = [word for word in left if word != "--"]
     dashed = next((number for number, word in enumerate(rest) if word.startswith("-")), None)
@@ -121,7 +121,7 @@ def describe(verbs: Any) -> None:
     """Give each command its sentence and its examples.
 
     Args:
-        verbs: what `add_subparsers` returned.
+        commands: what `add_subparsers` returned.
     """
     for name, parser in verbs.choices.items():
         about = texts.COMMANDS[name]

@@ -14,7 +14,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--images", type=int, default=50, metavar="N", help="how many images (default 50)")
     parser.add_argument("--threshold", type=float, default=0.3, help="draw boxes with at least this score")
     parser.add_argument("--png", default="preview.png", metavar="FILE", help="where to write (default preview.png)")
-    parser.add_argument("--force", action="store_true", help="replace a file that is not a picture by labeler")
+    parser.add_argument("--force", action="store_true", help='replace a file that "labeler preview" did not write')
     parser.set_defaults(run=_preview)
 
 
@@ -29,7 +29,7 @@ def _preview(arguments: argparse.Namespace) -> int:
         replaced = require_replaceable(
             arguments.png,
             describe_sheet,
-            "a picture by `labeler preview`",
+            "an image by `labeler preview`",
             force=arguments.force,
             option="--png",
             max_bytes=signature.HEAD_BYTES,

@@ -1,4 +1,4 @@
-"""`labeler retry`: label the images once more that a run could not, as a derived run."""
+"""`labeler retry`: relabel the images that a run could not label, as a derived run."""
 
 from __future__ import annotations
 

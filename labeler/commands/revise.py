@@ -73,6 +73,6 @@ def _named(outcome: Outcome) -> list[str]:
         return []
     uri = storage.redact(outcome.run.uri)
     return [
-        f"incomplete  {count:,} images: {CUT}; their rows say so in `error`: "
+        f"incomplete  {count:,} images: {CUT}; `error` of their rows has this text: "
         f"labeler export {uri} --to coco --where \"error = '{CUT}'\""
     ]

@@ -80,7 +80,9 @@ class DetectConfig(Section):
         if self.tile is None and changed:
             raise ValueError(f"{', '.join(changed)}: only for runs with tiles; set detect.tile, or leave it out")
         if self.tile and self.tile_min_side is not None and self.tile_min_side < self.tile:
-            raise ValueError(f"tile_min_side {self.tile_min_side} is less than tile {self.tile}: one tile is no gain")
+            raise ValueError(
+                f"tile_min_side {self.tile_min_side} is less than tile {self.tile}: one tile is not a gain"
+            )
         return self
 
     @property

@@ -32,7 +32,7 @@ from labeler.labels.unit_work import UnitWork
 from labeler.shards import Item
 
 _UNITS_AT_ONCE = 4  # of a worker's at most: together they hold no more decoded images than it may decode at once
-MASKS_LOST = "some masks came out NaN or infinite; their boxes have none"
+MASKS_LOST = "some masks contained NaN or infinity and were dropped"
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def read_excluded(run: Run) -> Excluded:
     for info in storage.list_objects(run.root.path(layout.EXCLUDED_FOLDER)):
         data = storage.read_bytes(info.uri)
         if not _LIST.fullmatch(data):
-            raise Refused(f"{storage.redact(info.uri)} is no list that labeler forget wrote; restore it")
+            raise Refused(f"{storage.redact(info.uri)} is not a list that labeler forget wrote; restore it")
         found |= Excluded(np.unique(np.frombuffer(bytes.fromhex(data.decode()), _DIGEST)))
     return found
 
@@ -162,7 +162,7 @@ def load_excluded(uris: Iterable[str]) -> Excluded:
     """What runs, and files of names, exclude.
 
     Raises:
-        Refused: a URI is neither a run nor a file.
+        Refused: a URI is not a run or a file.
     """
     found = Excluded()
     for uri in uris:
