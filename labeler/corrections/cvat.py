@@ -10,7 +10,7 @@ from typing import Any
 from xml.parsers import expat
 
 from labeler import plain_json, storage
-from labeler.corrections.reviewed import COMPLETE, Boxes, Intake
+from labeler.corrections.reviewed import COMPLETE, Intake, ReviewedBoxes
 from labeler.corrections.shapes import turned
 from labeler.corrections.who_reviewed import Reviewers
 from labeler.errors import Refused
@@ -78,7 +78,7 @@ def read_cvat(uri: str, intake: Intake, jobs: Jobs | None, reviewers: Reviewers)
     Raises:
         Refused: not such a file, one of another run, or nothing says which of its images are reviewed.
     """
-    reader = _Reader(intake, jobs, reviewers)
+    reader = _ElementReader(intake, jobs, reviewers)
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = reader.refuse_doctype  # with it go entities, and what they can grow to
     parser.StartElementHandler = reader.start
@@ -102,7 +102,7 @@ def _not_cvat(source: str, why: str) -> Refused:
 
 
 @dataclass
-class _Image:
+class _GrowingImage:
     """An image while it is read."""
 
     name: str
@@ -114,13 +114,13 @@ class _Image:
     tags: set[str] = field(default_factory=set)
 
 
-class _Reader:
+class _ElementReader:
     """Takes the elements of the document one by one."""
 
     def __init__(self, intake: Intake, jobs: Jobs | None, reviewers: Reviewers) -> None:
         self._intake, self._jobs, self._reviewers = intake, jobs, reviewers
         self._path: list[str] = []
-        self._image: _Image | None = None
+        self._image: _GrowingImage | None = None
         self._text: list[str] = []
         self._length = 0
         self._attribute = ""  # of a label of the task
@@ -178,15 +178,15 @@ class _Reader:
                 "its boxes"
             )
 
-    def _begin(self, attributes: Mapping[str, str]) -> _Image:
+    def _begin(self, attributes: Mapping[str, str]) -> _GrowingImage:
         self._images += 1
         name = attributes.get("name", "")
         sides = [_whole(attributes.get(side)) for side in ("height", "width")]
         size = (sides[0], sides[1]) if sides[0] and sides[1] else None
         frame, task = _whole(attributes.get("id")), _whole(attributes.get("task_id"))
-        return _Image(name, frame, task, size, f"image {attributes.get('id', '?')[:20]} ({name[:80]})")
+        return _GrowingImage(name, frame, task, size, f"image {attributes.get('id', '?')[:20]} ({name[:80]})")
 
-    def _take(self, image: _Image) -> None:
+    def _take(self, image: _GrowingImage) -> None:
         self._tagged += REVIEWED_TAG in image.tags
         if not self._is_reviewed(image):
             self._intake.unreviewed += 1
@@ -197,7 +197,9 @@ class _Reader:
                 "label-studio or x-anylabeling"
             )
             return
-        boxes = Boxes(None)  # the file name says which row it is: pasted boxes keep the id of another image's box
+        boxes = ReviewedBoxes(
+            None
+        )  # the file name says which row it is: pasted boxes keep the id of another image's box
         for tag, attributes, own in image.shapes:
             corners = self._corners(tag, attributes, image.where)
             if corners is not None:
@@ -206,7 +208,7 @@ class _Reader:
             boxes.image(where=image.where, name=image.name, digest="", state=COMPLETE, size=image.size)
         )
 
-    def _is_reviewed(self, image: _Image) -> bool:
+    def _is_reviewed(self, image: _GrowingImage) -> bool:
         if self._reviewers.has(image.name) or REVIEWED_TAG in image.tags:
             return True
         return self._jobs is not None and image.frame is not None and self._jobs.has(image.task, image.frame)

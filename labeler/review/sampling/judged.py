@@ -15,7 +15,7 @@ from labeler.digests import readable_json
 from labeler.errors import Refused, first_lines
 from labeler.exports.sampled import Sample
 from labeler.review.sampling.draw import Pilot
-from labeler.review.sampling.estimator import Estimate, estimate_part, estimate_precision
+from labeler.review.sampling.estimator import ShareEstimate, estimate_part, estimate_precision
 from labeler.truth.ground_truth import MAX_PROBLEMS
 from labeler.vocabulary import Vocabulary
 
@@ -37,8 +37,8 @@ class SampleEstimate:
     """
 
     sample: Sample
-    precision: Estimate
-    categories: dict[int, Estimate]
+    precision: ShareEstimate
+    categories: dict[int, ShareEstimate]
     too_few: int
     drawn: int
     chosen: int
@@ -195,10 +195,10 @@ def _by_place(run_id: str, marks: Sequence[Marks]) -> dict[tuple[str, int], Mark
     return {(mark.image, mark.box): mark for one in marks for mark in one.marks}
 
 
-def _plain(one: Estimate) -> dict[str, Any]:
+def _plain(one: ShareEstimate) -> dict[str, Any]:
     worth = None if np.isinf(one.worth) else round(one.worth, 2)
     return {"value": one.value, "low": one.low, "high": one.high, "judged": one.judged, "worth": worth}
 
 
-def _shown(one: Estimate) -> str:
+def _shown(one: ShareEstimate) -> str:
     return f"{one.value:.3f} ({one.low:.3f}-{one.high:.3f})"
