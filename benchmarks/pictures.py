@@ -1,7 +1,7 @@
-"""Pictures of the HTML pages, of a run made for them: `python -m benchmarks.pictures OUTPUT`.
+"""Screenshots of the HTML pages, of a run made for them: `python -m benchmarks.pictures OUTPUT`.
 
 Draws scenes of shapes, labels them with the shipped checkpoint (in this process, without Ray), writes `labeler report`
-with the truth and `labeler compare` with a labeling of smaller images, opens both pages from disk in a
+with the ground truth and `labeler compare` with a labeling of smaller images, opens both pages from disk in a
 headless Chromium at two window sizes, moves the slider, and downloads thresholds.yaml. The counts that the page shows
 are compared with the run's Parquet, and what was downloaded goes through `labeler export`.
 """
@@ -28,6 +28,7 @@ from labeler.config import make_config
 from labeler.errors import LabelerError
 from labeler.training import shapes
 
+MODULE = "benchmarks.pictures"
 SEED = 2718  # no training or validation scene has it
 WINDOWS = {"wide": (1280, 800), "narrow": (420, 860)}
 SECTIONS = ("overview", "categories", "gallery", "truth")
@@ -45,7 +46,7 @@ const near = [...document.images].filter((one) => {
   return bottom > 0 && top < innerHeight;
 });
 return near.every((one) => one.complete && one.naturalWidth);
-"""  # pictures below the window are loaded when they come near
+"""  # images below the window are loaded when they come near
 
 
 def make_runs(folder: Path, *, images: int, threads: int) -> None:
@@ -88,7 +89,7 @@ def kept_boxes(browser: Any) -> int:
 
 
 def use_report(browser: Any, folder: Path) -> None:
-    """Open it, move the slider, take its pictures, download, and hold all of that against the run."""
+    """Open it, move the slider, take screenshots, download, and check all of that against the run."""
     browser.get((folder / "report.html").as_uri())
     for threshold in (0.1, 0.8, THRESHOLD):
         slide(browser, "#threshold", threshold)
@@ -119,9 +120,9 @@ def take_pictures(browser: Any, folder: Path, page: str, sections: Sequence[str]
 
 
 def small_png(png: bytes) -> bytes:
-    """The picture with a palette of 256 colours.
+    """Return the screenshot with a palette of 256 colors.
 
-    Pillow's default drops rare colours: a yellow heart came out pink. By coverage alone, pale blue did.
+    Pillow's default drops rare colors: a yellow heart became pink. With coverage alone, pale blue did.
     """
     buffer = io.BytesIO()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
@@ -132,7 +133,7 @@ def small_png(png: bytes) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="an empty or new folder")
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -146,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             browser.get((folder / "compare.html").as_uri())
             take_pictures(browser, folder, "compare", ("gallery",))
     except (LabelerError, NoChromium) as error:
-        print(f"pictures: {error}", file=sys.stderr)
+        print(f"{MODULE}: {error}", file=sys.stderr)
         return 2
     return 0
 
