@@ -40,7 +40,7 @@ def run(body: str, timeout: float | None) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_who_moves_or_rests_is_left_alone(body: str) -> None:
-    """The limit is so long that a busy machine does not take it for a move that never comes."""
+    """The limit is long enough that a busy machine does not look like a stall."""
     ended = run(body, timeout=4.5)
     assert (ended.returncode, ended.stdout) == (0, "survived\n"), ended.stderr
 
