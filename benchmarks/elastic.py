@@ -37,7 +37,7 @@ from rich.console import Console
 
 from benchmarks.machine import machine
 from labeler.config import make_config
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labels.detections import Detections
 from labeler.pipeline.label import label
 from labeler.runs import open_run, read_snapshot
@@ -51,7 +51,7 @@ _PATIENCE_S = 900.0
 
 
 @dataclass(frozen=True)
-class Paced(Detector):
+class Paced(UnitDetector):
     """Takes its time for each image, finds nothing, and notes when and on which node each was detected."""
 
     seconds: float

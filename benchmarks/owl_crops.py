@@ -26,7 +26,7 @@ from labeler.training.shapes.data_set import encode
 from labeler.training.shapes.scenes import draw_scene
 from labeler.training.validation import ValidationSet, measure
 from labeler.vocabulary import Vocabulary
-from labeler.vocabulary.crops import Crop
+from labeler.vocabulary.crops import ObjectCrop
 
 FLOORS = (0.0, 0.01, 0.02, 0.05)
 NEVER_SEEN = ("cyan circle", "brown cross")
@@ -37,13 +37,13 @@ CROP_SEED = 4711
 MARGINS = (0.0, 1.0)
 
 
-def crop_of(name: str, margin: float) -> Crop:
+def crop_of(name: str, margin: float) -> ObjectCrop:
     """An object of a scene of its own, cut out."""
     scene = draw_scene(CROP_SEED, 0, sizes=[(SIZE, SIZE)], combinations=shapes.select([name]), max_objects=1)
     low, high = np.split(scene.boxes_xyxy[0], 2)
     around = margin * (high - low)
     (left, top), (right, bottom) = np.clip([low - around, high + around], 0, SIZE).round().astype(int)
-    return Crop(name, encode(replace(scene, image=scene.image[top:bottom, left:right]), "png"))
+    return ObjectCrop(name, encode(replace(scene, image=scene.image[top:bottom, left:right]), "png"))
 
 
 def by_crops(vocabulary: Vocabulary, margin: float) -> Vocabulary:

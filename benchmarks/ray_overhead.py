@@ -33,7 +33,7 @@ from rich.console import Console
 from benchmarks.machine import machine
 from benchmarks.worker_clocks import BEGUN, WORKER, clocks, read_commits
 from labeler.config import make_config
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labels.detections import Detections
 from labeler.pipeline.label import label
 from labeler.training.shapes import write_data_set
@@ -47,7 +47,7 @@ COLUMNS = {
 CHECKPOINT = "models/shapes"
 
 
-class Sleeper(Detector):
+class Sleeper(UnitDetector):
     """Finds nothing, and takes its time; says which worker it is, and when it began."""
 
     def __init__(self, seconds_per_image: float) -> None:

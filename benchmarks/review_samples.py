@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import machine
-from labeler.exports.export import Source
+from labeler.exports.export import ExportedRun
 from labeler.exports.sampled import Sample
 from labeler.exports.selection import Selection
 from labeler.labels.detections import Detections
@@ -33,8 +33,18 @@ from labeler.review.differences import compare_boxes
 from labeler.review.sampling.allocation import spread_of
 from labeler.review.sampling.disagreement import Other
 from labeler.review.sampling.draw import Request, draw_sample
-from labeler.review.sampling.estimator import Estimate, estimate_precision
-from labeler.review.sampling.strategies import CELLS, STRATA, ByScore, Chooser, Draw, Margin, Rare, Suspicious, cell_of
+from labeler.review.sampling.estimator import ShareEstimate, estimate_precision
+from labeler.review.sampling.strategies import (
+    CELLS,
+    STRATA,
+    ByScore,
+    Draw,
+    Margin,
+    Rare,
+    Strategist,
+    Suspicious,
+    cell_of,
+)
 from labeler.review.sampling.unit_boxes import RANK, RANKS, ROW, WIDTH, UnitBoxes, unit_boxes
 from labeler.runs import Run, read_snapshot, require_run
 from labeler.truth.category_names import same_name
@@ -102,7 +112,7 @@ def judge(run: Run, truth: GroundTruth, threshold: float) -> tuple[Judged, dict[
     objects: dict[str, list[int]] = defaultdict(list)
     for number, image in enumerate(truth.image.tolist()):
         objects[truth.file_names[image]].append(number)
-    source = Source(read_snapshot(run))
+    source = ExportedRun(read_snapshot(run))
     chooser = source.chooser(Selection(thresholds=Thresholds(threshold), suppress_iou=0.5, min_side=1.0))
     parts, right, by_box = [], [], {}
     for number, (unit, choice) in enumerate(source.choices(chooser, masks=False)):
@@ -132,7 +142,7 @@ def _images(parts: Sequence[UnitBoxes]) -> npt.NDArray[np.int64]:
 def simulate(population: Judged, reviews: int, *, seed: int = 0) -> dict[str, Any]:
     """Review the population again and again, in three ways; how often 95% intervals hold the truth, and their width."""
     rng, truth = np.random.default_rng(seed), float(population.right.mean())
-    found: dict[str, list[Estimate]] = {"random": [], "proportional": [], "pilot, then Neyman": []}
+    found: dict[str, list[ShareEstimate]] = {"random": [], "proportional": [], "pilot, then Neyman": []}
     for _ in range(reviews):
         boxes = population.shuffled(rng)
         plain, strata = ByScore(BOXES, 1), ByScore(BOXES, STRATA)
@@ -155,12 +165,12 @@ def simulate(population: Judged, reviews: int, *, seed: int = 0) -> dict[str, An
     }
 
 
-def _estimate(population: Judged, draw: Draw) -> Estimate:
+def _estimate(population: Judged, draw: Draw) -> ShareEstimate:
     inclusion = (draw.drawn / draw.sizes)[draw.stratum]
     return estimate_precision(draw.stratum, inclusion, population.right[draw.entries[:, ROW]])
 
 
-def _summary(estimates: Sequence[Estimate], truth: float, random: float) -> dict[str, float]:
+def _summary(estimates: Sequence[ShareEstimate], truth: float, random: float) -> dict[str, float]:
     half = float(np.mean([one.half_width for one in estimates]))
     values = np.array([one.value for one in estimates])
     return {
@@ -177,7 +187,7 @@ def errors_per_box(population: Judged, category_ids: Sequence[int], reviews: int
     rng, shares = np.random.default_rng(1), defaultdict(list)
     for seed in range(reviews):
         boxes = population.shuffled(rng)
-        choosers: dict[str, Chooser] = {
+        choosers: dict[str, Strategist] = {
             "margin": Margin(BOXES, 0.1),
             "rare": Rare(BOXES, category_ids),
             "suspicious": Suspicious(BOXES, seed),

@@ -11,7 +11,7 @@ import numpy as np
 from labeler.exports.coco_files import CocoFormat
 from labeler.exports.export import export_run
 from labeler.exports.selection import Selection
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.labels.detections import Detections
 from labeler.labels.extensions import schema_fields
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
@@ -129,7 +129,7 @@ def only_images(truth: Mapping[str, Any], wanted: Any) -> dict[str, Any]:
 
 def export_coco(
     snapshot: Snapshot, target: str, *, thresholds: Thresholds | None = None, suppress_iou: float | None = None
-) -> Totals:
+) -> ExportTotals:
     """The whole run as one COCO file."""
     selection = Selection(thresholds=thresholds or Thresholds(), suppress_iou=suppress_iou)
     return export_run(snapshot, selection, CocoFormat(), target, single_file=True).totals

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row
@@ -59,7 +59,7 @@ def red_share(pixels: npt.NDArray[np.uint8], box_xyxy: Sequence[float]) -> float
     return float((np.abs(inside - RED).max(-1) < 60).mean()) if inside.size else 0.0
 
 
-class RedFinder(Detector):
+class RedFinder(UnitDetector):
     """Detects the red rectangle for what it is, and a blue one in the same place with less confidence."""
 
     description = {"engine": "red", "dtype": "uint8", "device": "cpu"}  # noqa: RUF012

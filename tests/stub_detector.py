@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labels.detections import Detections
 
 
@@ -49,7 +49,7 @@ class MakeStub:
 
 
 @dataclass
-class StubDetector(Detector):
+class StubDetector(UnitDetector):
     """Finds one box of category 1 in every image, with a score taken from the pixels."""
 
     mischief: MakeStub = field(default_factory=MakeStub)

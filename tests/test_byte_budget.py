@@ -15,7 +15,7 @@ from PIL import Image as pillow
 
 from labeler import images
 from labeler.byte_budget import ByteBudget
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labeling.unit import UnitLabeler
 from labeler.labels.detections import Detections
 from labeler.shards import Item
@@ -110,7 +110,7 @@ ENCODINGS: dict[str, Callable[[], bytes]] = {
 }
 
 
-class Small(Detector):
+class Small(UnitDetector):
     """A detector that keeps nothing of an image."""
 
     @property

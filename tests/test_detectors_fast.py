@@ -10,7 +10,7 @@ import transformers
 
 from labeler.detectors.grounding_dino.fast import FastForward, why_unsupported
 from labeler.detectors.grounding_dino.fast.deformable import Deformable
-from labeler.detectors.grounding_dino.fast.fusion import Fusion
+from labeler.detectors.grounding_dino.fast.fusion import FusionLayer
 from labeler.detectors.grounding_dino.fast.kernels import PLAIN, Features, LayerNorm
 from labeler.detectors.grounding_dino.fast.layers import Attention, FeedForward, Linear
 from labeler.detectors.grounding_dino.fast.sampling import Grid, sample
@@ -40,7 +40,7 @@ def width(detector) -> int:
 
 def fused(layer, vision, text, padding):
     """Both streams after our fusion of the same layer."""
-    fusion = Fusion.of(layer, FLOAT32)
+    fusion = FusionLayer.of(layer, FLOAT32)
     vision = fusion.norm_vision(vision)
     seen, read = fusion(vision, text, padding, PLAIN)
     return vision + seen, read
@@ -78,7 +78,9 @@ def test_fusion_in_half_precision_of_tokens_that_look_everywhere(detector):
     """Their sum over the positions, before it is divided, is beyond what a half can hold."""
     layer = detector.model.encoder.layers[0].fusion_layer
     vision, text = torch.full((1, 30_000, width(detector)), 3.0), torch.zeros(1, 2, width(detector))
-    exact, half = (Fusion.of(layer, dtype)(vision.to(dtype), text, None, PLAIN)[1] for dtype in (FLOAT32, torch.half))
+    exact, half = (
+        FusionLayer.of(layer, dtype)(vision.to(dtype), text, None, PLAIN)[1] for dtype in (FLOAT32, torch.half)
+    )
     assert half.isfinite().all()
     torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0.02)
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from labeler.cli import main
 from labeler.digests import digest_of
-from labeler.exports.crowded import CorrectedCrop, Crop, cut_into_crops, merge_crops
+from labeler.exports.crowded import CorrectedCrop, TaskCrop, cut_into_crops, merge_crops
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.masks import Mask
@@ -33,7 +33,7 @@ def shelf(seed: int, count: int, *, width: int = WIDTH, height: int = HEIGHT) ->
     return np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
 
 
-def in_crop(crop: Crop, boxes: np.ndarray) -> np.ndarray:
+def in_crop(crop: TaskCrop, boxes: np.ndarray) -> np.ndarray:
     left, top = crop.window[:2]
     return np.asarray(boxes - np.array([left, top] * 2, np.float32))
 
@@ -57,7 +57,7 @@ def test_each_box_is_in_one_crop_whole_and_cores_tile_the_image(count: int, most
         covered[y0:y1, x0:x1] += 1
         assert left <= x0
         assert y1 <= bottom
-        assert Crop.of_json(json.loads(json.dumps(crop.to_json()))) == crop
+        assert TaskCrop.of_json(json.loads(json.dumps(crop.to_json()))) == crop
     assert (covered == 1).all()
     if count <= most:
         assert crops[0][0].window == (0, 0, WIDTH, HEIGHT)
@@ -95,8 +95,8 @@ def test_crops_merge_back_to_the_bit(seed: int) -> None:
     assert partial.missing == [int(order[-1])]
 
 
-def two_crops() -> tuple[Crop, Crop]:
-    return Crop(0, 2, (0, 0, 70, 100), (0, 0, 50, 100)), Crop(1, 2, (30, 0, 100, 100), (50, 0, 100, 100))
+def two_crops() -> tuple[TaskCrop, TaskCrop]:
+    return TaskCrop(0, 2, (0, 0, 70, 100), (0, 0, 50, 100)), TaskCrop(1, 2, (30, 0, 100, 100), (50, 0, 100, 100))
 
 
 def boxes_of(*boxes: list[float]) -> np.ndarray:
@@ -137,7 +137,7 @@ def test_crops_that_do_not_fit_together_are_refused() -> None:
     for wrong, message in (
         ([], "without a crop"),
         ([CorrectedCrop(one, empty, []), CorrectedCrop(one, empty, [])], "crop 0 of an image came back twice"),
-        ([CorrectedCrop(one, empty, []), CorrectedCrop(Crop(1, 3, *BOX), empty, [])], "different images"),
+        ([CorrectedCrop(one, empty, []), CorrectedCrop(TaskCrop(1, 3, *BOX), empty, [])], "different images"),
         ([CorrectedCrop(one, boxes_of([0, 0, 1, 1]), ["3"]), CorrectedCrop(other, boxes_of([0, 0, 1, 1]), ["3"])],
          "box 3 came back twice"),
         ([CorrectedCrop(one, empty, ["3"])], "0 boxes and 1 ids"),
@@ -160,7 +160,7 @@ GOOD = {"number": 0, "count": 2, "window": [0, 0, 9, 9], "core": [0, 0, 5, 9]}
 )  # fmt: skip
 def test_what_is_not_a_crop_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"crop|whole numbers|left, top"):
-        Crop.of_json(wrong)
+        TaskCrop.of_json(wrong)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_label_studio_tasks_of_crops_merge_back_to_the_bit(crowded: Run, tmp_pat
     with Image.open(next((Path(crowded.uri).parent / "in").glob("*.jpg"))) as image:
         whole = np.asarray(image)
     for task in crops:
-        crop = Crop.of_json(task["data"]["labeler_crop"])
+        crop = TaskCrop.of_json(task["data"]["labeler_crop"])
         with Image.open(tmp_path / "out" / task["data"]["image"].partition("?d=out/")[2]) as image:
             assert image.size == (crop.width, crop.height)
             pixels = np.asarray(image).astype(int)
@@ -254,7 +254,7 @@ def test_masks_move_with_their_boxes(crowded: Run, tmp_path: Path) -> None:
     export(crowded, tmp_path / "out", "label-studio", "--boxes-per-task", "10")
     tasks = json.loads((tmp_path / "out" / "tasks-00000.json").read_text())
     task = next(task for task in tasks if task["data"].get("labeler_crop", {}).get("number") == 2)
-    crop = Crop.of_json(task["data"]["labeler_crop"])
+    crop = TaskCrop.of_json(task["data"]["labeler_crop"])
     left, top, right, bottom = crop.window
     expected = stored(crowded)
     masks = [region for region in task["predictions"][0]["result"] if region["type"] == "brushlabels"]
@@ -276,7 +276,7 @@ def test_other_tools_get_crops_where_asked(crowded: Run, tmp_path: Path, to: str
     if to == "cvat":
         for image in ElementTree.parse(tmp_path / "out" / "task-00000" / "annotations.xml").iter("image"):
             text = image.findtext("tag[@label='labeler_task']/attribute[@name='labeler_crop']")
-            left, top = Crop.of_json(json.loads(text)).window[:2] if text else (0, 0)
+            left, top = TaskCrop.of_json(json.loads(text)).window[:2] if text else (0, 0)
             assert (text is not None) == ("-crop-" in str(image.get("name")))
             assert (tmp_path / "out" / "task-00000" / "images" / str(image.get("name"))).exists()
             for box in image.iter("box"):
@@ -288,7 +288,7 @@ def test_other_tools_get_crops_where_asked(crowded: Run, tmp_path: Path, to: str
             values = json.loads(path.read_text())
             assert (path.parent / values["imagePath"]).exists()
             about = values.get("labeler_crop")
-            left, top = Crop.of_json(about).window[:2] if about else (0, 0)
+            left, top = TaskCrop.of_json(about).window[:2] if about else (0, 0)
             for shape in values["shapes"]:
                 sides = np.array(shape["points"])[[0, 2]].reshape(-1)
                 found.setdefault(shape["description"], []).append(sides + np.tile([left, top], 2))

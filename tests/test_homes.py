@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import Function
+from tests.house import Function, numbers
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "labeler"
@@ -67,6 +67,11 @@ def test_storage_knows_no_run() -> None:
 def test_each_module_says_in_its_first_line_what_it_is_for() -> None:
     for path in PACKAGE.rglob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    count, _, names = numbers(PACKAGE)["class names that stand twice"].partition(":")
+    assert count == "0", names
 
 
 def test_no_function_is_longer_than_the_longest_has_ever_been() -> None:

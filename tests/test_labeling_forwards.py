@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labeling.forwards import Forwards
 
 
@@ -16,7 +16,7 @@ class Image:
     prepared: int
 
 
-class Device(Detector):
+class Device(UnitDetector):
     """Does two images a forward, and notes when it is given work and when it is waited for."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ def test_one_forward_is_under_way_while_the_one_before_is_waited_for_also_across
 
 
 def test_a_detector_that_cannot_begin_is_asked_for_all_at_once() -> None:
-    class Plain(Detector):
+    class Plain(UnitDetector):
         def detect_prepared(self, prepared: Sequence[int]) -> list[int]:
             return [-number for number in prepared]
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from labeler.labels.chosen_score import DETECTORS, ChosenScore, Fusion, logit
+from labeler.labels.chosen_score import DETECTORS, ChosenScore, ScoreFusion, logit
 from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import rows_to_table, table_to_rows
 from tests.label_runs import row
 
-FUSION = Fusion(0.5, 1.0, 2.0)
+FUSION = ScoreFusion(0.5, 1.0, 2.0)
 PLAIN = Detections.of([[0, 0, 9, 9], [1, 1, 5, 5], [2, 2, 8, 8]], [0.9, 0.5, 0.25], [3, 8, 3])
 FOUND = replace(PLAIN, more={"score2": np.array([0.75, np.nan, 0.0], np.float32)})
 
@@ -61,8 +61,8 @@ def test_a_table_read_with_another_score_differs_in_nothing_else(choice: ChosenS
 
 
 def test_a_fusion_comes_back_from_a_file_or_is_refused() -> None:
-    assert Fusion.from_dict(FUSION.to_dict()) == FUSION
+    assert ScoreFusion.from_dict(FUSION.to_dict()) == FUSION
     for bad in (None, {}, {"intercept": 1, "score": 2}, {**FUSION.to_dict(), "score": "x"},
                 {**FUSION.to_dict(), "score2": float("nan")}, {**FUSION.to_dict(), "score2": True}):  # fmt: skip
         with pytest.raises(ValueError, match="a fusion has"):
-            Fusion.from_dict(bad)
+            ScoreFusion.from_dict(bad)

@@ -10,7 +10,7 @@ import pytest
 
 from labeler.labels.boxes import iou
 from labeler.labels.detections import Detections
-from labeler.labels.fusion import Fusion, Method
+from labeler.labels.fusion import BoxFusion, Method
 from labeler.labels.masks import Mask
 from labeler.labels.merge import nms
 
@@ -62,7 +62,7 @@ def _mean_box(cluster: list[tuple[float, int, np.ndarray, int]]) -> np.ndarray:
 
 def fuse(images: Sequence[Sequence[Detections]], method: Method = "wbf", threshold: float = 0.55) -> list[Detections]:
     asked = [np.full(sum(map(len, runs)), len(runs)) for runs in images]
-    return Fusion(method, threshold).apply(images, asked)
+    return BoxFusion(method, threshold).apply(images, asked)
 
 
 def as_tuples(found: Detections) -> Fused:
@@ -124,7 +124,7 @@ def test_two_boxes_of_one_run_are_no_agreement() -> None:
 
 def test_runs_that_did_not_look_for_a_category_do_not_count() -> None:
     box = Detections.of([[0, 0, 10, 10]], [0.8], [1])
-    (found,) = Fusion("wbf", 0.55).apply([[box, Detections.empty()]], [np.array([1])])
+    (found,) = BoxFusion("wbf", 0.55).apply([[box, Detections.empty()]], [np.array([1])])
     assert found.scores.tolist() == pytest.approx([0.8])
 
 
@@ -150,6 +150,6 @@ def test_a_box_with_score_0_keeps_its_place() -> None:
 
 def test_the_best_of_an_image_are_kept() -> None:
     apart = Detections.of([[40 * i, 0, 40 * i + 10, 10] for i in range(5)], [0.1, 0.5, 0.3, 0.9, 0.7], [1] * 5)
-    (found,) = Fusion("wbf", 0.55, max_detections=2).apply([[apart]], [np.ones(5, int)])
+    (found,) = BoxFusion("wbf", 0.55, max_detections=2).apply([[apart]], [np.ones(5, int)])
     assert found.scores.tolist() == pytest.approx([0.9, 0.7])
     assert replace(found, more={}).boxes[:, 0].tolist() == [120, 160]

@@ -12,7 +12,7 @@ from labeler.config import RayConfig
 from labeler.errors import Refused
 from labeler.machine import decode_bytes
 from labeler.pipeline.cluster import Workers, limit_waiting, require_capacity, size_workers
-from labeler.pipeline.nodes import Place, threads_on
+from labeler.pipeline.nodes import Placement, threads_on
 
 BIG = {"CPU": 16.0, "GPU": 2.0}
 
@@ -59,15 +59,15 @@ def test_a_workers_threads_are_its_share_of_its_own_node(
 
 def test_a_place_is_a_kind_of_gpu_and_labels_by_rays_rules() -> None:
     node = {"Resources": {"GPU": 1.0, "accelerator_type:L4": 1.0}, "Labels": {"market": "spot", "zone": "a"}}
-    assert Place().allows(node)
-    assert Place("L4").allows(node)
-    assert not Place("H100").allows(node)
+    assert Placement().allows(node)
+    assert Placement("L4").allows(node)
+    assert not Placement("H100").allows(node)
     for allowed in ("spot", "!reserved", "in(spot, reserved)", "!in(reserved,other)"):
-        assert Place("L4", (("market", allowed),)).allows(node), allowed
+        assert Placement("L4", (("market", allowed),)).allows(node), allowed
     for refused in ("reserved", "!spot", "in(reserved, other)", "!in(spot, other)"):
-        assert not Place(labels=(("zone", "a"), ("market", refused))).allows(node), refused
-    assert not Place(labels=(("absent", "x"),)).allows(node)
-    assert Place(labels=(("absent", "!x"),)).allows(node)
+        assert not Placement(labels=(("zone", "a"), ("market", refused))).allows(node), refused
+    assert not Placement(labels=(("absent", "x"),)).allows(node)
+    assert Placement(labels=(("absent", "!x"),)).allows(node)
     config = RayConfig(accelerator_type="L4", label_selector={"a": "b"}, read_label_selector={"c": "!d"})
     workers = size_workers(config, [BIG])
     assert workers.options == {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from labeler.config import PromptsConfig
 from labeler.detectors.grounding_dino.wordpiece import write_wordpiece
 from labeler.errors import Refused
-from labeler.prompts.grounding_dino import Phrase, Prompts, check, pack, positive_map
+from labeler.prompts.grounding_dino import ChunkPhrase, Prompts, check, pack, positive_map
 from labeler.prompts.grounding_dino.family import ChunkPlanner
 from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.prompts.text import describe
@@ -80,7 +80,7 @@ def test_a_caption_is_assembled_by_token_ids(tokenizer: Tokenizer) -> None:
     words = [tokenizer.word_ids(w) for w in ("cat", "traffic light", "bow (weapon)")]
     assert [len(w) for w in words] == [1, 2, 4]
     assert chunk.input_ids == (101, *words[0], 1012, *words[1], 1012, *words[2], 1012, 102)
-    assert chunk.phrases[1] == Phrase(2, "traffic light", (3, 4))
+    assert chunk.phrases[1] == ChunkPhrase(2, "traffic light", (3, 4))
     assert prompts.tokens_per_chunk == (12,)
 
 

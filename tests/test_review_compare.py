@@ -16,7 +16,7 @@ from labeler.cli import main
 from labeler.labels.detections import Detections
 from labeler.labels.thresholds import Thresholds
 from labeler.review import join
-from labeler.review.comparison import Comparison, Counts, compare_runs
+from labeler.review.comparison import ChangeCounts, Comparison, compare_runs
 from labeler.review.differences import compare_boxes
 from labeler.runs import Run
 from tests.browser import chromium, eventually, set_window
@@ -40,7 +40,7 @@ def test_no_boxes_have_no_differences() -> None:
     assert compare_boxes(NONE, NONE) == []
     assert [one.kind for one in compare_boxes(FIRST, NONE)] == ["lost"] * 4
     assert [one.kind for one in compare_boxes(NONE, FIRST)] == ["added"] * 4
-    assert Counts().agreement is None
+    assert ChangeCounts().agreement is None
 
 
 def test_each_box_is_the_same_moved_renamed_lost_or_added() -> None:

@@ -16,7 +16,7 @@ from labeler.cli import main
 from labeler.errors import Incomplete, StorageError
 from labeler.training import job
 from labeler.training.config import make_training_job
-from labeler.training.examples import Example, Source
+from labeler.training.examples import Example, ExampleSource
 from labeler.training.outputs import Outputs
 
 WIDE, TALL = (100, 50), (50, 100)
@@ -75,7 +75,7 @@ class _Failing:
 
     stored_images = 9
 
-    def __init__(self, source: Source, at: int) -> None:
+    def __init__(self, source: ExampleSource, at: int) -> None:
         self._source, self._at = source, at
 
     def batch(self, step: int, size: int, part: slice) -> list[Example]:

@@ -13,7 +13,7 @@ from labeler.config import Config, make_config
 from labeler.labeling.resolve import plan_input
 from labeler.pipeline.site import site_of
 from labeler.trial.counting import Count, count_images
-from labeler.trial.estimate import _END_S, Estimate, Site, Timing, estimate, format_seconds
+from labeler.trial.estimate import _END_S, RunEstimate, Site, Timing, estimate, format_seconds
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes
 
@@ -71,7 +71,7 @@ def test_the_upper_end_is_at_most_twice_the_lower(tmp_path: Path, spread: float)
     assert found.low_s < found.high_s <= 2 * found.low_s + 1e-9
 
 
-def middle(found: Estimate) -> float:
+def middle(found: RunEstimate) -> float:
     return (found.low_s + found.high_s) / 2 - found.start_s - _END_S
 
 

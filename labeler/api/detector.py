@@ -17,7 +17,7 @@ from labeler.labels.detections import Detections
 from labeler.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from labeler.labeling.detector import Detector as Loaded
+    from labeler.labeling.detector import UnitDetector as Loaded
 
 ImageLike: TypeAlias = "npt.NDArray[np.uint8] | bytes | str | PathLike[str]"
 _UNUSED = "unused"  # a detector reads no input and writes no output

@@ -1,12 +1,12 @@
 """Thresholds fitted to ground truth or to marked boxes, so that what is exported has the precision asked for."""
 
 from labeler.calibration.calibrate import calibrate_by_annotations, calibrate_by_marks
-from labeler.calibration.fit import Calibration, Choice
+from labeler.calibration.fit import Calibration, FittedThreshold
 from labeler.calibration.target import Target, parse_target
 
 __all__ = [
     "Calibration",
-    "Choice",
+    "FittedThreshold",
     "Target",
     "calibrate_by_annotations",
     "calibrate_by_marks",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from labeler.calibration.marks import Mark, Marks, count_boxes
 from labeler.errors import Refused, first_lines
-from labeler.exports.export import Source
+from labeler.exports.export import ExportedRun
 from labeler.exports.sampled import SMALLEST_SIDE, Sample
 from labeler.exports.selection import Selection
 from labeler.labels.detections import Detections
@@ -83,7 +83,7 @@ def population_of(snapshot: Snapshot, sample: Sample) -> dict[int, npt.NDArray[n
         Refused: the run has other boxes than when the sample was drawn.
     """
     asked = sample.population
-    source = Source(snapshot)
+    source = ExportedRun(snapshot)
     chooser = source.chooser(
         Selection(thresholds=asked.to_thresholds(), suppress_iou=asked.suppress, min_side=SMALLEST_SIDE)
     )

@@ -29,7 +29,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FittedThreshold:
     """One category's threshold (or, without id, the fallback's), and what was seen above it.
 
     Attributes:
@@ -62,8 +62,8 @@ class Calibration:
     """
 
     target: Target
-    choices: tuple[Choice, ...]
-    fallback: Choice
+    choices: tuple[FittedThreshold, ...]
+    fallback: FittedThreshold
     fallback_of: Literal["rare categories", "all categories"]
     scale: ScoreScale
     suppressed: bool = False
@@ -108,7 +108,7 @@ def fit(evidence: Evidence, target: Target, *, floor: float) -> Calibration:
 
 def _fallback(
     evidence: Evidence, rare: Mapping[int, Curve], target: Target, floor: float
-) -> tuple[Choice, Literal["rare categories", "all categories"]]:
+) -> tuple[FittedThreshold, Literal["rare categories", "all categories"]]:
     likely = [id_ for id_, curve in rare.items() if not _is_refuted(curve, target, floor)]
     for some in (list(rare), likely):
         together = evidence.curve(some)
@@ -152,17 +152,17 @@ def _threshold(curve: Curve, target: Target, floor: float) -> float | None:
     return float(SCORE_THRESHOLDS[good[-1]]) if len(good) else None
 
 
-def _left_out(id_: int | None, status: Status, curve: Curve, shortfall: Shortfall | None) -> Choice:
-    return Choice(id_, status, NEVER, curve.judged, None, None, shortfall)
+def _left_out(id_: int | None, status: Status, curve: Curve, shortfall: Shortfall | None) -> FittedThreshold:
+    return FittedThreshold(id_, status, NEVER, curve.judged, None, None, shortfall)
 
 
-def _choice(id_: int | None, status: Status, threshold: float, curve: Curve) -> Choice:
+def _choice(id_: int | None, status: Status, threshold: float, curve: Curve) -> FittedThreshold:
     place = int(np.abs(SCORE_THRESHOLDS - threshold).argmin())
     recall = None
     if curve.hits is not None and curve.objects:
         recall = _interval(float(curve.hits[place]) / curve.objects, curve.objects)
     precision = _interval(float(curve.precision[place]), float(curve.support[place]))
-    return Choice(id_, status, round(threshold, 2), curve.judged, precision, recall)
+    return FittedThreshold(id_, status, round(threshold, 2), curve.judged, precision, recall)
 
 
 def _interval(value: float, count: float) -> Interval | None:

@@ -13,7 +13,7 @@ from labeler.evaluation import evaluate_run
 from labeler.evaluation.average_precision import judge
 from labeler.evaluation.detection_table import DetectionTable
 from labeler.evaluation.evaluate import read_detections
-from labeler.labels.chosen_score import DETECTORS, SCORE2, ChosenScore, Fusion, logit
+from labeler.labels.chosen_score import DETECTORS, SCORE2, ChosenScore, ScoreFusion, logit
 from labeler.labels.thresholds import Thresholds
 from labeler.runs import Snapshot
 from labeler.truth.ground_truth import Annotations
@@ -74,7 +74,7 @@ def boxes_of_marks(snapshot: Snapshot, marks: Marks) -> JudgedBoxes:
     return JudgedBoxes(first[known, 0], second[known, 0], first[known, 1] > 0)
 
 
-def fit_fusion(boxes: JudgedBoxes) -> Fusion:
+def fit_fusion(boxes: JudgedBoxes) -> ScoreFusion:
     """The weights of the two scores' logits that make the verdicts most likely, less half of their squares.
 
     By Newton's method; the optimum is the only one. The intercept is not penalized.
@@ -103,7 +103,7 @@ def fit_fusion(boxes: JudgedBoxes) -> Fusion:
         weights = weights + size * step
         if abs(size * step).max() < _CLOSE:
             break
-    return Fusion(*(round(float(weight), 6) for weight in weights))
+    return ScoreFusion(*(round(float(weight), 6) for weight in weights))
 
 
 def likelihood(features: Floats, verdicts: Floats, weights: Floats) -> float:

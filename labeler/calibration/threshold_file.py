@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from labeler import plain_yaml
-from labeler.calibration.fit import Calibration, Choice, Interval
+from labeler.calibration.fit import Calibration, FittedThreshold, Interval
 from labeler.calibration.scale import KEY
 from labeler.digests import digest_of
 from labeler.labels.chosen_score import DETECTORS, ChosenScore
@@ -66,13 +66,13 @@ def describe_unedited(data: bytes) -> str | None:
     return f"the file for {measure}={value:g} from {source}"
 
 
-def _id(choice: Choice) -> int:
+def _id(choice: FittedThreshold) -> int:
     if choice.category_id is None:
         raise ValueError("the fallback is of no category")
     return choice.category_id
 
 
-def _numbers(choice: Choice) -> dict[str, Any]:
+def _numbers(choice: FittedThreshold) -> dict[str, Any]:
     values: dict[str, Any] = {
         "status": choice.status,
         "threshold": as_written(choice.threshold),
@@ -117,7 +117,7 @@ def describe(calibration: Calibration, run: Run, *, all_rows: bool = False) -> l
     return [line.rstrip() for line in lines]
 
 
-def _chosen(choices: Sequence[Choice]) -> Sequence[int]:
+def _chosen(choices: Sequence[FittedThreshold]) -> Sequence[int]:
     """Places of the rows of a short table, rising: all if they are few, else the worst and the most judged ones."""
     if len(choices) <= _ROWS:
         return range(len(choices))
@@ -129,7 +129,7 @@ def _chosen(choices: Sequence[Choice]) -> Sequence[int]:
     return sorted(worst + rest)
 
 
-def _total(choices: Sequence[Choice], hidden: int) -> str:
+def _total(choices: Sequence[FittedThreshold], hidden: int) -> str:
     counts = Counter(choice.status for choice in choices)
     kinds = {
         "with a threshold of their own": counts["fitted"],
@@ -142,7 +142,7 @@ def _total(choices: Sequence[Choice], hidden: int) -> str:
     return f"{len(choices):,} categories, {judged:,} boxes judged: {parts}{not_shown}"
 
 
-def _advice(calibration: Calibration, by_name: Mapping[str, Choice]) -> list[str]:
+def _advice(calibration: Calibration, by_name: Mapping[str, FittedThreshold]) -> list[str]:
     """Return what to do about a calibration that leaves everything out: the best there is, and what to judge next."""
     target = calibration.target
     lines = [
@@ -168,12 +168,12 @@ def _advice(calibration: Calibration, by_name: Mapping[str, Choice]) -> list[str
     return lines
 
 
-def _row(choice: Choice) -> str:
+def _row(choice: FittedThreshold) -> str:
     threshold = "    never" if choice.threshold >= NEVER else f"{choice.threshold:9.2f}"
     return f"{threshold}  {choice.judged:>6,}  {_text(choice.precision):22}  {_text(choice.recall):22}"
 
 
-def _why(choice: Choice, min_judged: int) -> str:
+def _why(choice: FittedThreshold, min_judged: int) -> str:
     best = choice.shortfall
     reached = "" if best is None else f" (best {best.value:.3f} from {best.threshold:.2f})"
     if choice.status == "rare":

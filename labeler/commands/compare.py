@@ -10,7 +10,7 @@ from labeler import signature, storage
 from labeler.commands.arguments import Verbs, require_replaceable, require_replaceable_page, require_run
 
 if TYPE_CHECKING:
-    from labeler.review.comparison import Comparison, Counts
+    from labeler.review.comparison import ChangeCounts, Comparison
     from labeler.vocabulary import Vocabulary
 
 _LINES = 15
@@ -95,7 +95,7 @@ def _lines(found: Comparison, vocabulary: Vocabulary) -> list[str]:
     return [*facts, head, *(_line(*row) for row in rows[: _LINES + 1]), *more]
 
 
-def _line(name: str, counts: Counts) -> str:
+def _line(name: str, counts: ChangeCounts) -> str:
     shown = "".join(c if c.isprintable() else " " for c in name)[:23]
     agreement = "-" if counts.agreement is None else f"{counts.agreement:.3f}"
     numbers = (counts.moved, counts.renamed, counts.lost, counts.added)

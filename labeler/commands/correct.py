@@ -75,13 +75,13 @@ def _correct(arguments: argparse.Namespace) -> int:
 
 def _read(arguments: argparse.Namespace, snapshot: Snapshot) -> Corrections:
     from labeler.corrections.corrections import Options, read_corrections
-    from labeler.corrections.label_studio import Choice
+    from labeler.corrections.label_studio import AnnotationChoice
 
     if arguments.from_run:
         from labeler.corrections.carry_over import carry_over
 
         return carry_over(snapshot, require_run(arguments.from_run))
-    choice = Choice(arguments.annotator, arguments.several == "newest")
+    choice = AnnotationChoice(arguments.annotator, arguments.several == "newest")
     options = Options(arguments.form, arguments.reviewed, arguments.jobs, choice, arguments.envelopes)
     return read_corrections(snapshot, arguments.files, options)
 

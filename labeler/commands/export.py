@@ -16,7 +16,7 @@ from labeler.errors import Refused, StorageError
 if TYPE_CHECKING:
     from labeler.exports.export import ExportSummary
     from labeler.exports.selection import Selection
-    from labeler.exports.totals import Totals
+    from labeler.exports.totals import ExportTotals
 
 
 def add(verbs: Verbs) -> None:
@@ -95,7 +95,7 @@ def _target(asked: str | None, default: str) -> str:
     return asked
 
 
-def _warning(selection: Selection, totals: Totals) -> str | None:
+def _warning(selection: Selection, totals: ExportTotals) -> str | None:
     """Return what cannot be meant: no image or box at all, or a split that has none of one of them."""
     if not any(totals.images.values()):
         return "no image is selected, the export is empty"

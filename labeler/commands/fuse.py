@@ -33,7 +33,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _fuse(arguments: argparse.Namespace) -> int:
-    from labeler.labels.fusion import Fusion
+    from labeler.labels.fusion import BoxFusion
     from labeler.pipeline.fuse import fuse, lines_of, resolve_fusion
 
     if not 0 < arguments.iou < 1:
@@ -41,7 +41,7 @@ def _fuse(arguments: argparse.Namespace) -> int:
     runs = [require_run(uri) for uri in arguments.run_uris]
     output = storage.absolute_uri(arguments.output or f"{runs[0].uri.rstrip('/')}-fused")
     calibrations = None if arguments.raw_scores else arguments.calibration or ()
-    job = resolve_fusion(runs, Fusion(arguments.method, arguments.iou), output, calibrations=calibrations)
+    job = resolve_fusion(runs, BoxFusion(arguments.method, arguments.iou), output, calibrations=calibrations)
     outcome, alone = fuse(job)
     print_result([*job.lines, *alone, *lines_of(outcome), *describe(outcome)])
     return 0

@@ -10,8 +10,8 @@ from labeler import storage
 from labeler.corrections.reviewed import (
     COMPLETE,
     MAX_ELEMENT_BYTES,
-    Boxes,
     Intake,
+    ReviewedBoxes,
     row_key,
 )
 from labeler.corrections.who_reviewed import Reviewers
@@ -22,7 +22,7 @@ from labeler.truth.columns import is_box, is_id, short
 
 
 @dataclass
-class _Document:
+class _ReviewedDocument:
     """What of the file is held: its images and boxes, without what only others read."""
 
     images: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ def read_coco(uri: str, intake: Intake, reviewers: Reviewers) -> None:
     Raises:
         Refused: not such a file, one of another run, or nothing says which of its images are reviewed.
     """
-    document = _Document()
+    document = _ReviewedDocument()
     try:
         with storage.open_stream(uri) as stream:
             for key, value in JsonStream(stream, max_element_bytes=MAX_ELEMENT_BYTES).members():
@@ -64,7 +64,7 @@ def read_coco(uri: str, intake: Intake, reviewers: Reviewers) -> None:
         _review(image, image_id, document, intake)
 
 
-def _take(document: _Document, key: str, value: Any, intake: Intake) -> None:
+def _take(document: _ReviewedDocument, key: str, value: Any, intake: Intake) -> None:
     if key == "info" and isinstance(value, Mapping) and "labeler" in str(value.get("description")):
         intake.require_run(value.get("run_id"))
     if key not in ("images", "annotations", "categories") or not isinstance(value, Iterator):
@@ -85,7 +85,7 @@ def _take(document: _Document, key: str, value: Any, intake: Intake) -> None:
             document.names[entry["id"]] = entry["name"]
 
 
-def _take_box(document: _Document, entry: Mapping[str, Any], where: str, intake: Intake) -> None:
+def _take_box(document: _ReviewedDocument, entry: Mapping[str, Any], where: str, intake: Intake) -> None:
     image, category, box = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
     if not is_id(image) or not is_id(category) or not is_box(box):
         intake.problems.append(f"{where}: needs `image_id`, `category_id` and `bbox` [x, y, width, height]")
@@ -100,8 +100,8 @@ def _take_box(document: _Document, entry: Mapping[str, Any], where: str, intake:
     document.boxes.setdefault(image, []).append((where, box, category, own))
 
 
-def _review(image: Mapping[str, Any], image_id: int, document: _Document, intake: Intake) -> None:
-    boxes, where = Boxes(row_key(image.get("labeler_row"))), f"image {image_id} ({image['file_name'][:80]})"
+def _review(image: Mapping[str, Any], image_id: int, document: _ReviewedDocument, intake: Intake) -> None:
+    boxes, where = ReviewedBoxes(row_key(image.get("labeler_row"))), f"image {image_id} ({image['file_name'][:80]})"
     mine = document.boxes.get(image_id, [])
     for place, (x, y, width, height), category, own in mine:
         if category not in document.names:

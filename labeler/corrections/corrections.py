@@ -13,11 +13,11 @@ from labeler import storage
 from labeler.corrections.coco import read_coco
 from labeler.corrections.crops import put_together
 from labeler.corrections.cvat import Jobs, read_cvat, read_jobs
-from labeler.corrections.label_studio import Choice, read_label_studio
+from labeler.corrections.label_studio import AnnotationChoice, read_label_studio
 from labeler.corrections.marks import read_as_corrections
 from labeler.corrections.matching import SAME_PX, Decision, agreement, decide
 from labeler.corrections.reviewed import BOXES, Intake, Reviewed, RowKey, refused
-from labeler.corrections.rows import Found, find_rows
+from labeler.corrections.rows import ReviewedRow, find_rows
 from labeler.corrections.tally import Tally
 from labeler.corrections.who_reviewed import Reviewers, read_reviewers
 from labeler.corrections.x_anylabeling import label_files, read_x_anylabeling
@@ -54,7 +54,7 @@ class Options:
     form: str
     reviewed: str | None = None
     jobs: str | None = None
-    choice: Choice = field(default_factory=Choice)
+    choice: AnnotationChoice = field(default_factory=AnnotationChoice)
     envelopes: bool = False
 
 
@@ -150,7 +150,7 @@ def _known_labels(snapshot: Snapshot, intake: Intake) -> dict[str, int]:
 
 
 def _decide(
-    snapshot: Snapshot, intake: Intake, found: Sequence[Found | None], known: Mapping[str, int]
+    snapshot: Snapshot, intake: Intake, found: Sequence[ReviewedRow | None], known: Mapping[str, int]
 ) -> tuple[dict[RowKey, Decision], Tally]:
     wanted = {row.key: (image, row) for image, row in zip(intake.images, found, strict=True) if row is not None}
     tally = Tally(enveloped=intake.enveloped)
@@ -180,8 +180,8 @@ def _decide(
 
 
 def _with_detections(
-    snapshot: Snapshot, wanted: Mapping[RowKey, tuple[Reviewed, Found]]
-) -> Iterable[tuple[Reviewed, Found, Detections]]:
+    snapshot: Snapshot, wanted: Mapping[RowKey, tuple[Reviewed, ReviewedRow]]
+) -> Iterable[tuple[Reviewed, ReviewedRow, Detections]]:
     """Each image with its row's detections, in the order of the run."""
     units = {row.unit for _, row in wanted.values()}
     columns = ("shard_id", "index", WITHOUT_MASKS)
@@ -229,7 +229,7 @@ def _fields(files: Sequence[str], options: Options, jobs: Jobs | None, reviewers
         said["jobs"] = digest_of(canonical_json([list(each) for each in jobs.ranges]))
     if reviewers.tells:
         said["reviewed"] = "all" if reviewers.everything else digest_of(canonical_json(sorted(reviewers.names)))
-    if options.choice != Choice():
+    if options.choice != AnnotationChoice():
         said["annotations"] = {"annotator": options.choice.annotator, "newest": options.choice.newest}
     if options.envelopes:
         said["envelopes"] = True

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from labeler.corrections.reviewed import NEW, Intake, Reviewed, RowKey
-from labeler.exports.crowded import CorrectedCrop, Crop, MergedImage, merge_crops
+from labeler.exports.crowded import CorrectedCrop, MergedImage, TaskCrop, merge_crops
 
 
 def put_together(intake: Intake) -> None:
@@ -21,7 +21,7 @@ def put_together(intake: Intake) -> None:
         Refused: crops that are not of one image, or that do not say of which.
     """
     whole = [image for image in intake.images if image.crop is None]
-    crops: dict[RowKey, list[tuple[Crop, Reviewed]]] = {}
+    crops: dict[RowKey, list[tuple[TaskCrop, Reviewed]]] = {}
     for image in intake.images:
         if image.crop is not None and image.size not in (None, (image.crop.height, image.crop.width)):
             intake.problems.append(
@@ -46,7 +46,7 @@ def put_together(intake: Intake) -> None:
     intake.refuse()
 
 
-def _corrected(crop: Crop, image: Reviewed) -> CorrectedCrop:
+def _corrected(crop: TaskCrop, image: Reviewed) -> CorrectedCrop:
     places = image.places.tolist()
     ids = [None if place == NEW or place in places[:at] else str(place) for at, place in enumerate(places)]
     return CorrectedCrop(crop, image.boxes, ids)

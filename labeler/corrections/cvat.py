@@ -10,11 +10,11 @@ from typing import Any
 from xml.parsers import expat
 
 from labeler import plain_json, storage
-from labeler.corrections.reviewed import COMPLETE, Boxes, Intake, row_key, shown_places
+from labeler.corrections.reviewed import COMPLETE, Intake, ReviewedBoxes, row_key, shown_places
 from labeler.corrections.shapes import turned
 from labeler.corrections.who_reviewed import Reviewers
 from labeler.errors import Refused
-from labeler.exports.crowded import Crop
+from labeler.exports.crowded import TaskCrop
 from labeler.exports.cvat import ASKED, CROP, ROW, SHOWN, TASK
 from labeler.truth.columns import is_id
 
@@ -80,7 +80,7 @@ def read_cvat(uri: str, intake: Intake, jobs: Jobs | None, reviewers: Reviewers)
     Raises:
         Refused: not such a file, one of another run, or nothing says which of its images are reviewed.
     """
-    reader = _Reader(intake, jobs, reviewers)
+    reader = _ElementReader(intake, jobs, reviewers)
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = reader.refuse_doctype  # with it go entities, and what they can grow to
     parser.StartElementHandler = reader.start
@@ -104,7 +104,7 @@ def _not_cvat(source: str, why: str) -> Refused:
 
 
 @dataclass
-class _Image:
+class _GrowingImage:
     """An image while it is read."""
 
     name: str
@@ -117,13 +117,13 @@ class _Image:
     about: dict[str, str] | None = None  # attributes of the tag that the export gave it
 
 
-class _Reader:
+class _ElementReader:
     """Takes the elements of the document one by one."""
 
     def __init__(self, intake: Intake, jobs: Jobs | None, reviewers: Reviewers) -> None:
         self._intake, self._jobs, self._reviewers = intake, jobs, reviewers
         self._path: list[str] = []
-        self._image: _Image | None = None
+        self._image: _GrowingImage | None = None
         self._text: list[str] = []
         self._length = 0
         self._attribute = ""  # of a label of the task
@@ -178,15 +178,15 @@ class _Reader:
             elif tag == "default_value" and self._attribute == "labeler_run":
                 self._intake.require_run(text)
 
-    def _begin(self, attributes: Mapping[str, str]) -> _Image:
+    def _begin(self, attributes: Mapping[str, str]) -> _GrowingImage:
         self._images += 1
         name = attributes.get("name", "")
         sides = [_whole(attributes.get(side)) for side in ("height", "width")]
         size = (sides[0], sides[1]) if sides[0] and sides[1] else None
         frame, task = _whole(attributes.get("id")), _whole(attributes.get("task_id"))
-        return _Image(name, frame, task, size, f"image {attributes.get('id', '?')[:20]} ({name[:80]})")
+        return _GrowingImage(name, frame, task, size, f"image {attributes.get('id', '?')[:20]} ({name[:80]})")
 
-    def _take(self, image: _Image) -> None:
+    def _take(self, image: _GrowingImage) -> None:
         self._tagged += REVIEWED_TAG in image.tags
         if not self._is_reviewed(image):
             self._intake.unreviewed += 1
@@ -196,7 +196,7 @@ class _Reader:
             self._intake.problems.append(f"{image.where}: {problem}")
             return
         # Without a tag the file name says which row it is: pasted boxes keep the id of another image's box.
-        boxes = Boxes(row_key(about.get(ROW)))
+        boxes = ReviewedBoxes(row_key(about.get(ROW)))
         for tag, attributes, ids in image.shapes:
             corners = self._corners(tag, attributes, image.where)
             if corners is not None:
@@ -214,7 +214,7 @@ class _Reader:
             )
         )
 
-    def _lost(self, image: _Image, own: re.Match[str] | None) -> str | None:
+    def _lost(self, image: _GrowingImage, own: re.Match[str] | None) -> str | None:
         """What is wrong with the tag that a crop, or an image of a sample, went out with; None if nothing is."""
         about = image.about or {}
         again = f"give the image its tag `{TASK}` again, as the task's annotations.xml has it"
@@ -227,7 +227,7 @@ class _Reader:
             return f"its tag `{TASK}` is that of image {about[ROW][:40]}; {again}"
         return None
 
-    def _crop(self, text: str | None, where: str) -> Crop | None:
+    def _crop(self, text: str | None, where: str) -> TaskCrop | None:
         if not text:
             return None
         try:
@@ -236,7 +236,7 @@ class _Reader:
             self._intake.problems.append(f"{where}: `{CROP}` of its tag is not JSON")
             return None
 
-    def _is_reviewed(self, image: _Image) -> bool:
+    def _is_reviewed(self, image: _GrowingImage) -> bool:
         if self._reviewers.has(image.name) or REVIEWED_TAG in image.tags:
             return True
         return self._jobs is not None and image.frame is not None and self._jobs.has(image.task, image.frame)

@@ -15,8 +15,8 @@ from labeler import storage
 from labeler.corrections.reviewed import (
     COMPLETE,
     MAX_ELEMENT_BYTES,
-    Boxes,
     Intake,
+    ReviewedBoxes,
     RowKey,
     are_numbers,
     row_key,
@@ -39,7 +39,7 @@ _SIDES = ("x", "y", "width", "height")
 
 
 @dataclass(frozen=True)
-class Choice:
+class AnnotationChoice:
     """Which of several people's annotations of one task counts.
 
     Attributes:
@@ -51,7 +51,7 @@ class Choice:
     newest: bool = False
 
 
-def read_label_studio(uri: str, intake: Intake, choice: Choice) -> None:
+def read_label_studio(uri: str, intake: Intake, choice: AnnotationChoice) -> None:
     """Read a file of tasks into `intake`. Memory holds one task, and what came of the reviewed ones.
 
     Raises:
@@ -75,7 +75,7 @@ def _not_tasks(source: str, why: str) -> Refused:
     )
 
 
-def _read_task(task: Any, where: str, intake: Intake, choice: Choice) -> None:
+def _read_task(task: Any, where: str, intake: Intake, choice: AnnotationChoice) -> None:
     if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping):
         raise _not_tasks(intake.source, f"not tasks ({where} has no `data`)")
     data, annotations = task["data"], task.get("annotations") or []
@@ -115,7 +115,9 @@ def _read_task(task: Any, where: str, intake: Intake, choice: Choice) -> None:
     )
 
 
-def _choose(live: list[Mapping[str, Any]], where: str, intake: Intake, choice: Choice) -> Mapping[str, Any] | None:
+def _choose(
+    live: list[Mapping[str, Any]], where: str, intake: Intake, choice: AnnotationChoice
+) -> Mapping[str, Any] | None:
     """Return the annotation that counts; None if nobody's does, or the problem was noted."""
     if choice.annotator is not None:
         live = [each for each in live if _annotator(each) == choice.annotator]
@@ -241,9 +243,9 @@ class _Regions:
             self._intake.problems.append(f"{where}: its mask cannot be read ({error}); draw it again")
             return None
 
-    def boxes(self) -> Boxes:
+    def boxes(self) -> ReviewedBoxes:
         """Return all boxes; a mask without one is a box around it."""
-        found, left = Boxes(self._row), list(self._masks)
+        found, left = ReviewedBoxes(self._row), list(self._masks)
         for id_, corners, label in self._boxes:
             mine = next((one for one in left if id_ and one[0] == id_), None)
             left = [one for one in left if one is not mine]

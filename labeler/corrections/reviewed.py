@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.errors import Refused, first_lines
-from labeler.exports.crowded import Crop
+from labeler.exports.crowded import TaskCrop
 from labeler.labels.masks import Mask
 
 COMPLETE, BOXES = "complete", "boxes"  # as the column `review` has it
@@ -63,7 +63,7 @@ class Reviewed:
     shown: frozenset[int] | None = None
     asked: frozenset[int] | None = None
     removed: frozenset[int] = frozenset()
-    crop: Crop | None = None
+    crop: TaskCrop | None = None
     owners: tuple[RowKey | None, ...] = ()
 
     def of_row(self, key: RowKey) -> Reviewed:
@@ -113,12 +113,12 @@ class Intake:
             )
         self.names_run = True
 
-    def crop(self, value: Any, where: str) -> Crop | None:
+    def crop(self, value: Any, where: str) -> TaskCrop | None:
         """Return the crop that `labeler_crop` says; None for a whole image, or where the problem was noted."""
         if value is None:
             return None
         try:
-            return Crop.of_json(value)
+            return TaskCrop.of_json(value)
         except ValueError as error:
             self.problems.append(f"{where}: {error}")
             return None
@@ -151,7 +151,7 @@ def refused(source: str, problems: Sequence[str]) -> Refused:
     return Refused(f"corrections {source}: {len(problems):,} problems", first_lines(problems, _MAX_PROBLEMS))
 
 
-class Boxes:
+class ReviewedBoxes:
     """The boxes of one image while they are read."""
 
     def __init__(self, row: RowKey | None) -> None:

@@ -19,7 +19,7 @@ _BY_ID, _BY_DIGEST, _BY_NAME, _BY_BOX_IDS, _BY_PART = 4, 3, 2, 1, 0
 
 
 @dataclass(frozen=True)
-class Found:
+class ReviewedRow:
     """The row of a reviewed image.
 
     Attributes:
@@ -33,7 +33,7 @@ class Found:
     size: tuple[int, int]
 
 
-def find_rows(snapshot: Snapshot, intake: Intake) -> list[Found | None]:
+def find_rows(snapshot: Snapshot, intake: Intake) -> list[ReviewedRow | None]:
     """Return the row of each of the file's images; None for one that the run has removed since.
 
     Reads names, digests and sizes of the whole run, as a stream.
@@ -42,7 +42,7 @@ def find_rows(snapshot: Snapshot, intake: Intake) -> list[Found | None]:
         Refused: images that are not in the run, that could be several of its rows, or that it has not labeled; two
             images of the file that are one row; an image of another size or with other bytes.
     """
-    images, claims = intake.images, _Claims(intake.images)
+    images, claims = intake.images, _ReviewClaims(intake.images)
     for unit, table in snapshot.units(_COLUMNS):
         for row in table.to_pylist():
             claims.offer(snapshot.prefixes[row["shard_id"]], unit, row)
@@ -58,12 +58,12 @@ def find_rows(snapshot: Snapshot, intake: Intake) -> list[Found | None]:
     return [rows[0] if rows[0].status in LABELED else None for rows in found]
 
 
-class _Claims:
+class _ReviewClaims:
     """The rows that each image of the file could be, of the surest kind only."""
 
     def __init__(self, images: Sequence[Reviewed]) -> None:
         self._rank = [-1] * len(images)
-        self._rows: list[list[Found]] = [[] for _ in images]
+        self._rows: list[list[ReviewedRow]] = [[] for _ in images]
         self._owners = [frozenset(image.owners) for image in images]  # choose among rows that the name could be
         self._by_row: dict[RowKey, list[int]] = {}
         self._by_digest: dict[str, list[int]] = {}
@@ -104,7 +104,7 @@ class _Claims:
         if not wanted:
             return
         size = int(str(row["height"] or 0)), int(str(row["width"] or 0))
-        found = Found(unit, key, str(digest or ""), str(row["status"]), size)
+        found = ReviewedRow(unit, key, str(digest or ""), str(row["status"]), size)
         for position, rank in wanted.items():
             if rank > self._rank[position]:
                 self._rank[position], self._rows[position] = rank, []
@@ -114,7 +114,7 @@ class _Claims:
     def _named(self, places: Iterable[int]) -> list[int]:
         return [self._positions[place] for place in places]
 
-    def best(self, position: int) -> list[Found]:
+    def best(self, position: int) -> list[ReviewedRow]:
         return self._rows[position]
 
 
@@ -127,7 +127,7 @@ def _spellings(name: str) -> list[str]:
     return [name] if plain == last else [name, name[: len(name) - len(last)] + plain]
 
 
-def _problems(images: Sequence[Reviewed], found: Sequence[list[Found]]) -> Iterable[str]:
+def _problems(images: Sequence[Reviewed], found: Sequence[list[ReviewedRow]]) -> Iterable[str]:
     taken: dict[RowKey, Reviewed] = {}
     for image, rows in zip(images, found, strict=True):
         if not rows:

@@ -9,8 +9,8 @@ from labeler import plain_json, storage
 from labeler.corrections.reviewed import (
     COMPLETE,
     MAX_ELEMENT_BYTES,
-    Boxes,
     Intake,
+    ReviewedBoxes,
     are_numbers,
     row_key,
     shown_places,
@@ -71,7 +71,7 @@ def _read(document: Mapping[str, Any], where: str, intake: Intake) -> bool:
         intake.skipped += said == "failed"
         intake.unreviewed += said != "failed"
         return said is not None
-    boxes = Boxes(row_key(document.get("labeler_row")))
+    boxes = ReviewedBoxes(row_key(document.get("labeler_row")))
     for number, shape in enumerate(document["shapes"]):
         _add(shape, f"{where}, shape {number}", intake, boxes)
     sides = [document.get(name) for name in ("imageHeight", "imageWidth")]
@@ -91,7 +91,7 @@ def _read(document: Mapping[str, Any], where: str, intake: Intake) -> bool:
     return True
 
 
-def _add(shape: Any, where: str, intake: Intake, boxes: Boxes) -> None:
+def _add(shape: Any, where: str, intake: Intake, boxes: ReviewedBoxes) -> None:
     points, label = (shape.get("points"), shape.get("label")) if isinstance(shape, Mapping) else (None, None)
     if not isinstance(points, list) or not points or not all(are_numbers(point, 2) for point in points):
         intake.problems.append(f"{where}: needs `points`, pairs of numbers")

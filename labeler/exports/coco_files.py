@@ -19,7 +19,7 @@ from labeler.exports.formats import Format, Frame, Part, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import key_of
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.labels.boxes import area, clip_to_image, xyxy_to_xywh
 from labeler.labels.detections import Detections
 from labeler.labels.masks import Mask
@@ -69,7 +69,7 @@ class CocoFormat(Format):
     def has_ignored(self) -> bool:
         return not self.lvis
 
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> CocoPart:
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> CocoPart:
         return CocoPart(self, frame, number, start.annotations, folder)
 
 
@@ -79,7 +79,7 @@ class CocoPart(Part):
     def __init__(self, settings: CocoFormat, frame: Frame, number: int, annotations: int, folder: Path) -> None:
         super().__init__(frame, number, most_images=settings.images_per_part)
         self._settings, self._annotations = settings, annotations
-        self._documents = {split: _Document(folder, split) for split in frame.splits}
+        self._documents = {split: _GrowingDocument(folder, split) for split in frame.splits}
         cap = frame.run.manifest.config["detect"].get("max_detections") or 0
         self._federated = _Federated(frame.categories, settings.negatives, int(cap)) if settings.lvis else None
         self._numbers = layouts.numbers(frame.categories, settings.category_ids)
@@ -131,7 +131,7 @@ class CocoPart(Part):
         }
         return info | ({"policy": _LVIS_POLICY} if self._settings.lvis else {})
 
-    def _categories(self, document: _Document) -> list[dict[str, Any]]:
+    def _categories(self, document: _GrowingDocument) -> list[dict[str, Any]]:
         return [
             {"id": self._numbers[c.id], "name": c.name, "supercategory": c.supercategory or ""}
             | (_lvis_category(c, document.images[c.id], document.boxes[c.id]) if self._settings.lvis else {})
@@ -158,7 +158,7 @@ def describe_written(start: bytes) -> str | None:
     return f"the export of run {found[1].decode()}" if found else None
 
 
-class _Document:
+class _GrowingDocument:
     """One JSON file in the making."""
 
     def __init__(self, folder: Path, split: str) -> None:

@@ -25,7 +25,7 @@ _KEYS = ("number", "count", "window", "core")
 
 
 @dataclass(frozen=True)
-class Crop:
+class TaskCrop:
     """One crop of an image.
 
     Attributes:
@@ -57,7 +57,7 @@ class Crop:
         return {"number": self.number, "count": self.count, "window": [*self.window], "core": [*self.core]}
 
     @staticmethod
-    def of_json(value: object) -> Crop:
+    def of_json(value: object) -> TaskCrop:
         """Read `labeler_crop` of a task. Raises ValueError if it is not such a value."""
         if not isinstance(value, Mapping) or sorted(value) != sorted(_KEYS):
             raise ValueError(f"labeler_crop has {', '.join(_KEYS)}; got {str(value)[:80]}")
@@ -66,12 +66,12 @@ class Crop:
         inside = window[0] <= core[0] and window[1] <= core[1] and core[2] <= window[2] and core[3] <= window[3]
         if type(number) is not int or type(count) is not int or not 0 <= number < count or not inside:
             raise ValueError(f"labeler_crop is not a crop: {str(value)[:80]}")
-        return Crop(number, count, window, core)
+        return TaskCrop(number, count, window, core)
 
 
 def cut_into_crops(
     boxes_xyxy: npt.ArrayLike, *, width: int, height: int, most: int
-) -> list[tuple[Crop, npt.NDArray[np.intp]]]:
+) -> list[tuple[TaskCrop, npt.NDArray[np.intp]]]:
     """Cut an image so that each crop has at most `most` boxes; each box is in exactly one, and lies in it whole.
 
     The image is halved at the median of its boxes' centers, across its longer side, then each half, and so on. A crop
@@ -87,7 +87,7 @@ def cut_into_crops(
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     cores = _cores(centers, np.arange(len(boxes)), (0, 0, width, height), most)
     return [
-        (Crop(number, len(cores), _window(boxes[places], core, width, height, whole=len(cores) == 1), core), places)
+        (TaskCrop(number, len(cores), _window(boxes[places], core, width, height, whole=len(cores) == 1), core), places)
         for number, (core, places) in enumerate(cores)
     ]
 
@@ -144,7 +144,7 @@ class CorrectedCrop:
         ids: (n,) each box's own id as it was handed out, or None for a box that a person drew.
     """
 
-    crop: Crop
+    crop: TaskCrop
     boxes: Floats
     ids: Sequence[str | None]
 
@@ -227,7 +227,7 @@ def _shifted(corrected: CorrectedCrop) -> Floats:
     return moved
 
 
-def _require_one_image(crops: Sequence[Crop]) -> None:
+def _require_one_image(crops: Sequence[TaskCrop]) -> None:
     if not crops:
         raise ValueError("an image without a crop cannot be merged")
     if len({crop.count for crop in crops}) > 1:

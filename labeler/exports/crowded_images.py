@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from labeler.exports.crowded import Crop, cut_into_crops
+from labeler.exports.crowded import TaskCrop, cut_into_crops
 from labeler.exports.encoded import encode_image
 from labeler.exports.pixels import Pixels, decoded
 from labeler.exports.selection import ChosenImage
@@ -40,7 +40,7 @@ def handed_out(
             yield one, Pixels(encode_image(_pixels_of(whole, crop), pixels.extension), pixels.extension)
 
 
-def _cropped(image: ChosenImage, found: Detections, crop: Crop, places: npt.NDArray[np.intp]) -> ChosenImage:
+def _cropped(image: ChosenImage, found: Detections, crop: TaskCrop, places: npt.NDArray[np.intp]) -> ChosenImage:
     """The image as if it had only these boxes, at their places in the crop."""
     mine = found[places]
     left, top = crop.window[:2]
@@ -59,19 +59,19 @@ def _cropped(image: ChosenImage, found: Detections, crop: Crop, places: npt.NDAr
     )
 
 
-def _with_masks_of(found: Detections, crop: Crop) -> Detections:
+def _with_masks_of(found: Detections, crop: TaskCrop) -> Detections:
     if found.masks is None:
         return found
     return found.with_masks([None if mask is None else _mask_in(mask, crop) for mask in found.masks])
 
 
-def _mask_in(mask: Mask, crop: Crop) -> Mask:
+def _mask_in(mask: Mask, crop: TaskCrop) -> Mask:
     left, top, right, bottom = crop.window
     window = mask.decode()[top:bottom, left:right].astype(np.bool_).T
     return Mask.of_window(window, 0, 0, height=crop.height, width=crop.width, quality=mask.quality)
 
 
-def _pixels_of(whole: npt.NDArray[np.uint8], crop: Crop) -> npt.NDArray[np.uint8]:
+def _pixels_of(whole: npt.NDArray[np.uint8], crop: TaskCrop) -> npt.NDArray[np.uint8]:
     """The crop's pixels, its margin at half brightness: what is there belongs to another crop."""
     left, top, right, bottom = crop.window
     shown: npt.NDArray[np.uint8] = whole[top:bottom, left:right] // 2

@@ -14,7 +14,7 @@ from labeler.exports.pixels import Pixels
 from labeler.exports.reviewed import IMAGES_PER_TASKS, clipped_boxes, labels_shown
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import ALL
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.exports.xml_text import attribute, content
 from labeler.vocabulary import Category
 
@@ -66,10 +66,10 @@ class CvatFormat(Format):
     def most_boxes(self) -> int | None:
         return self.boxes_per_task
 
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> CvatPart:
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> CvatPart:
         return CvatPart(frame, number, folder, self.images_per_part, has_tags=_has_tags(frame, self.boxes_per_task))
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+    def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         labels = [
             {"name": category.name, "type": "rectangle", "attributes": _attributes(frame)}
             for category in labels_shown(frame, totals, self.labels)

@@ -11,7 +11,7 @@ from labeler import __version__, storage
 from labeler.exports.formats import Frame
 from labeler.exports.selection import Selection
 from labeler.exports.splits import ALL
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.labels.thresholds import NEVER, as_written
 
 NAME = "README.md"
@@ -40,7 +40,7 @@ from datasets import load_dataset
 
 def data_card(
     frame: Frame,
-    totals: Totals,
+    totals: ExportTotals,
     configs: Mapping[str, Mapping[str, str]],
     *,
     features: Sequence[Mapping[str, Any]] | None = None,
@@ -84,7 +84,7 @@ def _shown(split: str, others: Mapping[str, str]) -> str:
     return "train" if split == ALL else split
 
 
-def _provenance(frame: Frame, totals: Totals) -> dict[str, str]:
+def _provenance(frame: Frame, totals: ExportTotals) -> dict[str, str]:
     manifest, asked = frame.run.manifest, frame.selection
     digests = manifest.fingerprint_fields
     splits = ", ".join(f"{name} {count:,}" for name, count in totals.images.items() if name != ALL)

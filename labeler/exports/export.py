@@ -20,8 +20,8 @@ from labeler.exports.crowded_images import handed_out
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.picks import Picks, needs_picks, pick, require_group_column, split_of
 from labeler.exports.pixels import PixelReader, Pixels
-from labeler.exports.selection import Chooser, ChosenImage, Selection, UnitChoice
-from labeler.exports.totals import Totals
+from labeler.exports.selection import ChosenImage, Selection, Selector, UnitChoice
+from labeler.exports.totals import ExportTotals
 from labeler.runs import Snapshot, UnitKey
 from labeler.runs.erasure.excluded import Excluded, read_excluded
 from labeler.runs.erasure.made import note_made
@@ -39,20 +39,20 @@ class ExportSummary:
     """
 
     uri: str
-    totals: Totals
+    totals: ExportTotals
     picks: Picks | None
     parts: int
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportedRun:
     """The run that is exported, as far as it is committed."""
 
     snapshot: Snapshot
 
-    def chooser(self, selection: Selection) -> Chooser:
+    def chooser(self, selection: Selection) -> Selector:
         run = self.snapshot.run
-        return Chooser(selection, self.snapshot.prefixes, run.keep, run.columns)
+        return Selector(selection, self.snapshot.prefixes, run.keep, run.columns)
 
     @cached_property
     def committed(self) -> frozenset[UnitKey]:
@@ -63,7 +63,7 @@ class Source:
         return read_excluded(self.snapshot.run)
 
     def choices(
-        self, chooser: Chooser, *, masks: bool, units_done: int = 0, rows_done: int = 0
+        self, chooser: Selector, *, masks: bool, units_done: int = 0, rows_done: int = 0
     ) -> Iterator[tuple[UnitKey, UnitChoice]]:
         """Unit after unit, judged, its boxes with their `masks` or without; those that are done are not read."""
         sample, keys = chooser.selection.sample, self.snapshot.unit_keys()
@@ -101,7 +101,7 @@ def export_run(
     """
     run = snapshot.run
     run.s3_rules(target).apply()
-    source = Source(snapshot)
+    source = ExportedRun(snapshot)
     require_group_column(selection, run.keep)
     if clash := sorted(format_.reserved & set(run.keep)):
         raise Refused(f"--to {format_.name} has a column {clash[0]!r} of its own, and the run kept one of that name")
@@ -119,14 +119,14 @@ def export_run(
         next(source.choices(chooser, masks=False), None)
     if selection.sample is not None:  # boxes that are not those that were drawn, too
         selection.sample.require_rows(sum(choice.rows for _, choice in source.choices(chooser, masks=False)))
-    totals, number = (Totals(), 0) if single_file else state.begin(target, asked)
+    totals, number = (ExportTotals(), 0) if single_file else state.begin(target, asked)
     # Not before: what was refused is none of the run's, and nothing is written.
     note_made(run, storage.absolute_uri(target))
     remove_leftovers(target)
     writer = _Writer(frame, format_, totals, number, single_file=single_file)
     try:
         picks = _pick(source, selection) if needs_picks(selection) else None
-        with closing(_Taken(source, chooser, selection, picks, format_)) as taken:
+        with closing(_TakenImages(source, chooser, selection, picks, format_)) as taken:
             writer.write(taken.units(totals))
         if not single_file:
             state.finish(target, asked, totals, writer.number)
@@ -135,7 +135,7 @@ def export_run(
     return ExportSummary(target, totals, picks, writer.number)
 
 
-def _pick(source: Source, selection: Selection) -> Picks:
+def _pick(source: ExportedRun, selection: Selection) -> Picks:
     rows = 0
 
     def chosen() -> Iterator[ChosenImage]:
@@ -147,11 +147,11 @@ def _pick(source: Source, selection: Selection) -> Picks:
     return pick(chosen(), lambda: rows, selection)
 
 
-class _Taken:
+class _TakenImages:
     """The images that are taken, unit by unit, with their pixels where the format needs them."""
 
     def __init__(
-        self, source: Source, chooser: Chooser, selection: Selection, picks: Picks | None, format_: Format
+        self, source: ExportedRun, chooser: Selector, selection: Selection, picks: Picks | None, format_: Format
     ) -> None:
         self._source, self._chooser, self._selection, self._picks = source, chooser, selection, picks
         self._masks = format_.needs_masks
@@ -161,7 +161,7 @@ class _Taken:
         if self._reader is not None:
             self._reader.close()
 
-    def units(self, done: Totals) -> Iterator[Ready]:
+    def units(self, done: ExportTotals) -> Iterator[Ready]:
         choices = self._source.choices(self._chooser, masks=self._masks, units_done=done.units, rows_done=done.rows)
         picked = ((unit[1], self._with_splits(choice), choice) for unit, choice in choices)
         if self._reader is None:
@@ -186,7 +186,7 @@ class _Taken:
 class _Writer:
     """Writes units into parts, and notes each finished part."""
 
-    def __init__(self, frame: Frame, format_: Format, totals: Totals, number: int, *, single_file: bool) -> None:
+    def __init__(self, frame: Frame, format_: Format, totals: ExportTotals, number: int, *, single_file: bool) -> None:
         self._frame, self._format, self._totals, self._single_file = frame, format_, totals, single_file
         self.number = number
         self._part: tuple[Part, Path] | None = None

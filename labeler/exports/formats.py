@@ -14,7 +14,7 @@ from labeler import storage
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage, Selection
 from labeler.exports.splits import ALL
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.runs import Run
 from labeler.vocabulary import Category
 
@@ -117,9 +117,9 @@ class Format(ABC):
         return None
 
     @abstractmethod
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> Part: ...
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> Part: ...
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+    def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         """Small files that are written last: path -> content."""
         return {}
 

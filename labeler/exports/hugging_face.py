@@ -23,7 +23,7 @@ from labeler.exports.rolling_parquet import (
     with_features,
 )
 from labeler.exports.selection import ChosenImage
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.labels.boxes import area, xyxy_to_xywh
 
 _GROUP_ROWS = 1_000
@@ -57,10 +57,10 @@ class HuggingFaceFormat(Format):
     reserved = frozenset(ROWS.names)
     needs_pixels = True
 
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> HuggingFacePart:
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> HuggingFacePart:
         return HuggingFacePart(self, frame, number, folder)
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+    def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         files = data_card.patterns(frame, totals.images, "data/{}-*.parquet")
         return {data_card.NAME: data_card.data_card(frame, totals, {"default": files})}
 

@@ -18,7 +18,7 @@ from labeler.exports.pixels import Pixels
 from labeler.exports.reviewed import IMAGES_PER_TASKS, clipped_boxes, identity, labels_shown
 from labeler.exports.sampled import DrawnBox
 from labeler.exports.selection import ChosenImage
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.exports.xml_text import attribute
 from labeler.vocabulary import Category
 
@@ -58,10 +58,10 @@ class LabelStudioFormat(Format):
     def most_boxes(self) -> int | None:
         return self.boxes_per_task
 
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> LabelStudioPart:
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> LabelStudioPart:
         return LabelStudioPart(self, frame, number, folder)
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+    def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         shown = labels_shown(frame, totals, self.labels)
         return {"labels.xml": labeling_config(shown, masks=frame.has_masks).encode()}
 

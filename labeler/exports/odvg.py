@@ -13,7 +13,7 @@ from labeler.digests import readable_json
 from labeler.exports.formats import Format, Frame, Part, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 
 
 def describe_written(start: bytes) -> str | None:
@@ -38,10 +38,10 @@ class OdvgFormat(Format):
     def needs_pixels(self) -> bool:
         return self.copy_images
 
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> OdvgPart:
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> OdvgPart:
         return OdvgPart(self, frame, number, folder)
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+    def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         label_map = {str(place): category.name for place, category in enumerate(frame.categories)}
         return {"label_map.json": readable_json(label_map)}
 

@@ -22,7 +22,7 @@ from labeler.exports.rolling_parquet import (
     with_features,
 )
 from labeler.exports.selection import ChosenImage
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.labels.chosen_score import FUSED
 from labeler.labels.detections_column import MASK, SIDES, mask_value
 from labeler.labels.extensions import absent, to_arrow
@@ -85,10 +85,10 @@ class TablesFormat(Format):
     def needs_pixels(self) -> bool:
         return self.copy_images
 
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> TablesPart:
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> TablesPart:
         return TablesPart(self, frame, number, folder)
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+    def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         tables = {
             "images": data_card.patterns(frame, totals.images, "images/{}-*.parquet"),
             "boxes": data_card.patterns(frame, totals.boxes, "boxes/{}-*.parquet"),

@@ -12,7 +12,7 @@ from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import ALL
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.exports.xml_text import content
 from labeler.labels.boxes import clip_to_image
 from labeler.labels.detections import Detections
@@ -42,10 +42,10 @@ class VocFormat(Format):
         reason = "cannot be in labelmap.txt, where ':' ends a name and '#' begins a comment"
         return f"the category {bad[0]!r}{rest} {reason}"
 
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> VocPart:
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> VocPart:
         return VocPart(frame, number, folder)
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+    def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         """labelmap.txt as CVAT and datumaro read it: a name a line, without a color, parts or actions."""
         names = "".join(f"{category.name}:::\n" for category in frame.categories)
         return {"labelmap.txt": f"# label:color_rgb:parts:actions\n{names}".encode()}

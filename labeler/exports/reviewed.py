@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from labeler.exports.formats import Frame
 from labeler.exports.selection import ChosenImage
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.labels.boxes import clip_to_image
 from labeler.vocabulary import Category
 
@@ -41,6 +41,6 @@ def clipped_boxes(image: ChosenImage) -> npt.NDArray[np.float64]:
     return clip_to_image(image.detections.boxes, height=row["height"], width=row["width"]).astype(np.float64)
 
 
-def labels_shown(frame: Frame, totals: Totals, labels: str) -> list[Category]:
+def labels_shown(frame: Frame, totals: ExportTotals, labels: str) -> list[Category]:
     """Return the categories that a tool offers: all of the export's, or those with a box in it."""
     return [c for c in frame.categories if labels == ALL_LABELS or totals.category_boxes.get(c.id)]

@@ -27,11 +27,11 @@ Strategy = Literal["estimate", "margin", "disagree", "rare", "suspicious", "rand
 STRATEGIES: tuple[Strategy, ...] = ("estimate", "margin", "disagree", "rare", "suspicious", "random", "mixed")
 
 
-class _Part(BaseModel):
+class _SampledPart(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class DrawnBox(_Part):
+class DrawnBox(_SampledPart):
     """One box of the run.
 
     Attributes:
@@ -59,7 +59,7 @@ class DrawnBox(_Part):
         return ", ".join([self.design, *(f"{name} {value}" for name, value in known if value is not None)])
 
 
-class SampledImage(_Part):
+class SampledImage(_SampledPart):
     """One image with drawn boxes.
 
     Attributes:
@@ -80,7 +80,7 @@ class SampledImage(_Part):
         return f"{self.shard_id}/{self.index:06d}"
 
 
-class Stratum(_Part):
+class Stratum(_SampledPart):
     """Boxes of the run from this score up to the next stratum's, and how many of them were drawn."""
 
     lowest_score: float
@@ -88,7 +88,7 @@ class Stratum(_Part):
     drawn: int = Field(ge=0)
 
 
-class Population(_Part):
+class Population(_SampledPart):
     """Which boxes of the run the sample is about: those that an export with these settings keeps.
 
     Attributes:
@@ -115,7 +115,7 @@ class Population(_Part):
         return {"threshold": as_written(thresholds.default), "thresholds": by_id}
 
 
-class Sample(_Part):
+class Sample(_SampledPart):
     """The whole file.
 
     Attributes:

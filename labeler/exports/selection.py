@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labeler.exports.crowded import Crop
+from labeler.exports.crowded import TaskCrop
 from labeler.exports.sampled import HandedOut, SampledImage
 from labeler.exports.splits import ALL, Splits
 from labeler.exports.uncertain import BLANK, CROWD, LEAVE_OUT, Uncertain
@@ -102,7 +102,7 @@ class ChosenImage:
     blanked: Detections | None = None
     detector_scores: npt.NDArray[np.float32] | None = None
     sampled: SampledImage | None = None
-    crop: Crop | None = None
+    crop: TaskCrop | None = None
 
     @property
     def row_id(self) -> str:
@@ -143,7 +143,7 @@ class UnitChoice:
     rows: int
 
 
-class Chooser:
+class Selector:
     """Applies a selection to one unit after the other, but for what needs all of them (`picks.py`)."""
 
     def __init__(

@@ -15,7 +15,7 @@ from labeler.digests import as_stored, canonical_json, digest_of, readable_json
 from labeler.errors import Refused
 from labeler.exports.formats import Format
 from labeler.exports.selection import Selection
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.labels.thresholds import as_written
 from labeler.runs import Progress, Snapshot, UnitKey, layout
 
@@ -80,7 +80,7 @@ def _sizes(units: Sequence[UnitKey], progress: Progress) -> list[int | None]:
     return [sizes.get(progress.unit_uri(*unit)) for unit in units]
 
 
-def begin(target: str, asked: dict[str, Any]) -> tuple[Totals, int]:
+def begin(target: str, asked: dict[str, Any]) -> tuple[ExportTotals, int]:
     """Take or continue the folder; returns (totals so far, number of the next part).
 
     Of two exports that begin at once, one writes the manifest and the other finds it: it is refused, or, if it asks for
@@ -93,10 +93,10 @@ def begin(target: str, asked: dict[str, Any]) -> tuple[Totals, int]:
     if storage.head(manifest) is None:
         _require_empty(target)
         if _is_first(manifest, _manifest(asked, complete=False)):
-            return Totals(), 0
+            return ExportTotals(), 0
     _require_same(target, manifest, asked)
     parts = sorted(info.uri for info in storage.list_objects(storage.join(target, _PARTS)))
-    return (Totals.from_json(storage.read_bytes(parts[-1])), len(parts)) if parts else (Totals(), 0)
+    return (ExportTotals.from_json(storage.read_bytes(parts[-1])), len(parts)) if parts else (ExportTotals(), 0)
 
 
 def _require_empty(target: str) -> None:
@@ -137,12 +137,12 @@ def _require_same(target: str, manifest: str, asked: dict[str, Any]) -> None:
         )
 
 
-def note_part(target: str, number: int, totals: Totals) -> None:
+def note_part(target: str, number: int, totals: ExportTotals) -> None:
     """The part and all before it are wholly written."""
     storage.put(storage.join(target, _PARTS, f"{number:05d}.json"), totals.to_json())
 
 
-def finish(target: str, asked: dict[str, Any], totals: Totals, parts: int) -> None:
+def finish(target: str, asked: dict[str, Any], totals: ExportTotals, parts: int) -> None:
     """Everything is written."""
     storage.put(storage.join(target, _MANIFEST), _manifest(asked, complete=True, parts=parts, totals=totals.to_dict()))
 

@@ -14,7 +14,7 @@ from labeler.exports.selection import ChosenImage, UnitChoice
 
 
 @dataclass
-class Totals:
+class ExportTotals:
     """Counts from the beginning of the export; written beside each finished part, and read when it goes on.
 
     Attributes:
@@ -67,10 +67,10 @@ class Totals:
         return json.dumps(self.to_dict()).encode()
 
     @staticmethod
-    def from_json(data: bytes) -> Totals:
+    def from_json(data: bytes) -> ExportTotals:
         values: dict[str, Any] = plain_json.parse(data)
         for name, value in values.items():
             if isinstance(value, dict):
                 by_id = name.startswith("category_")
                 values[name] = Counter({int(key) if by_id else key: count for key, count in value.items()})
-        return Totals(**values)
+        return ExportTotals(**values)

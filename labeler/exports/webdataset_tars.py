@@ -17,7 +17,7 @@ from labeler.exports import data_card
 from labeler.exports.formats import Format, Frame, Part, part_name
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 
 IMAGES_PER_PART, BYTES_PER_PART = 10_000, 1 << 30
 _LABELS = (
@@ -41,10 +41,10 @@ class WebDatasetFormat(Format):
     needs_pixels = True
     needs_masks = True
 
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> WebDatasetPart:
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> WebDatasetPart:
         return WebDatasetPart(self, frame, number, folder)
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+    def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         names = [{"id": category.id, "name": category.name} for category in frame.categories]
         kinds = sorted(totals.extensions)
         card = data_card.data_card(

@@ -15,7 +15,7 @@ from labeler.exports.pixels import Pixels
 from labeler.exports.reviewed import clipped_boxes, identity
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import ALL
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 
 VERSION = "4.2.1"  # of X-AnyLabeling, whose files these are like
 IMAGES_PER_PART = 2_000  # how much is done again after a crash; parts are not seen in the result
@@ -35,10 +35,10 @@ class XAnyLabelingFormat(Format):
     def most_boxes(self) -> int | None:
         return self.boxes_per_task
 
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> XAnyLabelingPart:
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> XAnyLabelingPart:
         return XAnyLabelingPart(frame, number, most_images=self.images_per_part)
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+    def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         return {"classes.txt": "".join(f"{category.name}\n" for category in frame.categories).encode()}
 
 

@@ -13,7 +13,7 @@ import yaml
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.pixels import Pixels
 from labeler.exports.selection import ChosenImage
-from labeler.exports.totals import Totals
+from labeler.exports.totals import ExportTotals
 from labeler.labels.detections import Detections
 
 IMAGES_PER_PART = 2_000  # how much is done again after a crash; parts are not seen in the result
@@ -33,10 +33,10 @@ class YoloFormat(Format):
     name = "yolo"
     needs_pixels = True
 
-    def open_part(self, frame: Frame, number: int, start: Totals, folder: Path) -> YoloPart:
+    def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> YoloPart:
         return YoloPart(frame, number, folder, self.images_per_part)
 
-    def end_files(self, frame: Frame, totals: Totals, parts: int) -> Mapping[str, bytes]:
+    def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         """data.yaml has no `path`: ultralytics then takes the folder it lies in, wherever that is moved."""
         document = {split: f"images/{split}" for split in frame.splits}
         names = {

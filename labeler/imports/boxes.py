@@ -20,7 +20,7 @@ _ROUNDING = 0.02  # pixels that a box may leave its image by and not count as cu
 
 
 @dataclass
-class Counts:
+class ImportCounts:
     """What was done with the boxes and images of a file.
 
     Attributes:
@@ -56,7 +56,7 @@ class Counts:
         return [f"{count:,} {what}" for count, what in said if count]
 
 
-class Boxes:
+class ImportedBoxes:
     """The boxes of each image of a file.
 
     Args:
@@ -67,7 +67,9 @@ class Boxes:
         Refused: a mask is not one of its image.
     """
 
-    def __init__(self, labels: Labels, ids: Sequence[int | None], sizes: npt.NDArray[np.int32], counts: Counts) -> None:
+    def __init__(
+        self, labels: Labels, ids: Sequence[int | None], sizes: npt.NDArray[np.int32], counts: ImportCounts
+    ) -> None:
         self._labels, self._ids, self.counts = labels, ids, counts
         self._masks = _masks(labels, sizes)
         self._order = np.argsort(labels.truth.image, kind="stable")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from labeler import storage
 from labeler.errors import Refused
 from labeler.imports.digesting import digest_of_files, open_json
-from labeler.imports.labels import Entries, Labels
+from labeler.imports.labels import ImportedLabels, Labels
 from labeler.truth.ground_truth import elements_of
 
 _OBJECT = "give a COCO json; results are read with --from coco-results, tasks of Label Studio with --from label-studio"
@@ -19,7 +19,7 @@ def read_coco(uri: str) -> Labels:
         StorageError: it cannot be read.
     """
     shown = storage.redact(uri)
-    entries = Entries()
+    entries = ImportedLabels()
     digest = _add(uri, entries, ("images", "categories", "annotations"))
     return entries.labels(shown, digest)
 
@@ -38,7 +38,7 @@ def read_results(uri: str, annotations: str | None) -> Labels:
         raise Refused(
             f"results {shown} name images and categories by id alone; give --annotations, the COCO file with these ids"
         )
-    entries = Entries()
+    entries = ImportedLabels()
     digest = _add(annotations, entries, ("images", "categories"))
     advice = "give a list of results; a COCO object is read with --from coco"
     with open_json(uri, is_list=True, advice=advice) as (document, digesting):
@@ -47,7 +47,7 @@ def read_results(uri: str, annotations: str | None) -> Labels:
     return entries.labels(shown, digest_of_files([("results", digesting.digest), ("annotations", digest)]))
 
 
-def _add(uri: str, entries: Entries, keys: tuple[str, ...]) -> str:
+def _add(uri: str, entries: ImportedLabels, keys: tuple[str, ...]) -> str:
     """Take these lists of a file; its digest."""
     with open_json(uri, is_list=False, advice=_OBJECT) as (document, digesting):
         for key, element in elements_of(document.members()):

@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from labeler import storage
-from labeler.exports.crowded import CorrectedCrop, Crop, merge_crops
+from labeler.exports.crowded import CorrectedCrop, TaskCrop, merge_crops
 from labeler.imports.digesting import open_json
-from labeler.imports.labels import Entries, Labels, add_named
+from labeler.imports.labels import ImportedLabels, Labels, add_named
 from labeler.shards.names import IMAGE_EXTENSIONS
 from labeler.truth.columns import is_number, short
 
@@ -52,9 +52,9 @@ class _Region:
 
 class _Tasks:
     def __init__(self) -> None:
-        self._entries = Entries()
+        self._entries = ImportedLabels()
         self._ids: dict[str, int] = {}
-        self._crops: dict[str, list[tuple[Crop, str, list[_Region]]]] = {}
+        self._crops: dict[str, list[tuple[TaskCrop, str, list[_Region]]]] = {}
         self._of_crops: dict[str, tuple[str, Any]] = {}  # name and digest of each image that came as crops
 
     def add(self, task: Any, place: str) -> None:
@@ -84,7 +84,7 @@ class _Tasks:
             self._add_whole(name, data.get("labeler_digest"), regions)
             return
         try:
-            crop = Crop.of_json(data["labeler_crop"])
+            crop = TaskCrop.of_json(data["labeler_crop"])
         except ValueError as error:
             self._entries.problems.append(f"{place}: {error}")
             return
@@ -118,7 +118,7 @@ class _Tasks:
             return _Region(names[0], numbers, region.get("score"), id_ if id_ in handed_out else None)
         return None
 
-    def _merge(self, image: str, parts: Sequence[tuple[Crop, str, list[_Region]]]) -> None:
+    def _merge(self, image: str, parts: Sequence[tuple[TaskCrop, str, list[_Region]]]) -> None:
         """Add an image of its crops; note a problem where one of them is missing."""
         name, digest = self._of_crops[image]
         try:
@@ -140,7 +140,7 @@ class _Tasks:
         regions = [parts[part][2][place] for part, place in merged.sources]
         self._add_whole(name, digest, [replace(one, sides=four) for one, four in zip(regions, sides, strict=True)])
 
-    def finish(self) -> Entries:
+    def finish(self) -> ImportedLabels:
         for image, parts in self._crops.items():
             self._merge(image, parts)
         add_named(self._entries, list(self._ids))
@@ -161,7 +161,7 @@ def _handed_out(data: Mapping[str, Any]) -> set[str]:
     return {f"{row.replace('/', '-')}-{place}" for place in shown.split()}
 
 
-def _corrected(crop: Crop, regions: Sequence[_Region]) -> CorrectedCrop:
+def _corrected(crop: TaskCrop, regions: Sequence[_Region]) -> CorrectedCrop:
     parts = np.array([region.sides for region in regions], np.float64).reshape(-1, 4)
     corners = np.concatenate([parts[:, :2], parts[:, :2] + parts[:, 2:]], 1)
     ids = [region.id_ for region in regions]  # a copy of a box has the id of the first; it counts as drawn

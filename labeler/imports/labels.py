@@ -46,7 +46,7 @@ class Labels:
 
 
 @dataclass
-class Entries(Columns):
+class ImportedLabels(Columns):
     """Collects images, categories and boxes with scores, in COCO's words, and every problem found on the way."""
 
     masks: bool = False
@@ -106,7 +106,7 @@ def _without(truth: GroundTruth, kept: npt.NDArray[np.bool_]) -> GroundTruth:
     return replace(truth, federated=None, **{name: getattr(truth, name)[kept] for name in arrays})
 
 
-def add_named(entries: Entries, names: Sequence[str], ids: Sequence[int] | None = None) -> None:
+def add_named(entries: ImportedLabels, names: Sequence[str], ids: Sequence[int] | None = None) -> None:
     """Add categories by name; ids count from 1 unless they are given."""
     numbers = range(1, len(names) + 1) if ids is None else ids
     entries.categories += [Category(id_, name, ()) for id_, name in zip(numbers, names, strict=True)]

@@ -12,7 +12,7 @@ from labeler import storage
 from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.imports.digesting import digest_of_files
-from labeler.imports.labels import Entries, Labels
+from labeler.imports.labels import ImportedLabels, Labels
 from labeler.labels.detections_column import SIDES
 from labeler.parquet_bytes import open_parquet
 from labeler.truth.columns import is_id, is_number, short
@@ -29,7 +29,7 @@ def read_tables(uri: str) -> Labels:
         Refused: there are no such tables, or a column is missing.
         StorageError: a file cannot be read.
     """
-    shown, entries = storage.redact(uri), Entries()
+    shown, entries = storage.redact(uri), ImportedLabels()
     digests: list[tuple[str, str]] = []
     categories: dict[int, str] = {}
     for row in _rows(uri, "images", _IMAGES, ("digest", "width", "height"), digests):

@@ -11,7 +11,7 @@ from labeler.ahead import Fetch, in_order
 from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.imports.digesting import digest_of_files
-from labeler.imports.labels import Entries, Labels, add_named
+from labeler.imports.labels import ImportedLabels, Labels, add_named
 from labeler.plain_json import parse
 
 _SPLITS = ("train", "val", "test")
@@ -37,7 +37,7 @@ def read_yolo(uri: str) -> Labels:
     except (storage.StorageError, UnicodeDecodeError, plain_yaml.NotPlainYaml) as error:
         raise Refused(f"{shown} is not a YOLO data.yaml: {error}") from None
     names, ids = _names(values, shown)
-    entries = Entries()
+    entries = ImportedLabels()
     add_named(entries, names, ids)
     sources = _sources(folder)
     digests = [(_DATA, digest_of(data))]
@@ -107,7 +107,7 @@ def _sources(folder: str) -> dict[str, tuple[str, str | None]]:
     return found
 
 
-def _add_lines(entries: Entries, image: int, text: bytes, ids: Sequence[int], shown: str) -> None:
+def _add_lines(entries: ImportedLabels, image: int, text: bytes, ids: Sequence[int], shown: str) -> None:
     for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
         if not line.split():
             continue

@@ -13,7 +13,7 @@ from labeler.labels.detections import Detections
 Begun = Iterator[tuple[Sequence[int], Callable[[], Sequence[Any]]]]
 
 
-class Detector(Protocol):
+class UnitDetector(Protocol):
     """What finds objects in images. A class that derives from this has only to say how one batch is detected on."""
 
     @property
@@ -84,7 +84,7 @@ class BoxScorer(Protocol):
         """Make one (h, w, 3) uint8 upright RGB image ready, and its detections; thread-safe, on the CPU."""
 
 
-def prepare_whole(detector: Detector | None, image: Image, found: Detections | None) -> Any:
+def prepare_whole(detector: UnitDetector | None, image: Image, found: Detections | None) -> Any:
     """Make an image ready for a detector, in one piece.
 
     Args:

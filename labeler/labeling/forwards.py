@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-from labeler.labeling.detector import Begun, Detector
+from labeler.labeling.detector import Begun, UnitDetector
 from labeler.labels.unit_work import UnitWork
 
 
@@ -37,7 +37,7 @@ class Forwards:
 
     def __init__(
         self,
-        detector: Detector | None,
+        detector: UnitDetector | None,
         detector_lock: threading.Lock,
         on_first: Callable[[], None] | None = None,
         *,

@@ -14,7 +14,7 @@ from labeler.digests import as_stored
 from labeler.errors import Refused
 from labeler.images import MAX_PIXELS, choose_fast_jpeg
 from labeler.images.tiling import Tiling
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labeling.resolve import Job, model_uri, s3_rules
 from labeler.labeling.segmenter import Segmenter
 from labeler.labeling.unit import UnitLabeler
@@ -106,7 +106,7 @@ class ModuleRecipe:
         self.s3.apply()
         return _of_digest(resolve(self.name, revision=self.revision, module=self.module), self.digest)
 
-    def __call__(self) -> Detector:
+    def __call__(self) -> UnitDetector:
         # Imports torch and transformers: only where a model is loaded.
         from labeler.detectors.batched import BatchedDetector
         from labeler.detectors.user_detector import UserDetector
@@ -156,7 +156,7 @@ class RescorerRecipe:
         self.s3.apply()
         return _of_digest(resolve_rescorer(self.model, revision=self.revision), self.digest)
 
-    def __call__(self) -> Detector:
+    def __call__(self) -> UnitDetector:
         from labeler.rescorers import Rescorer
 
         return Rescorer(self.find(), self.texts, threads=self.threads, **self.options)
@@ -174,7 +174,7 @@ class LabelerRecipe:
         tiling: as of `UnitLabeler`.
     """
 
-    make_detector: Callable[[], Detector] | None
+    make_detector: Callable[[], UnitDetector] | None
     make_segmenter: Callable[[], Segmenter] | None = None
     decode_threads: int = 1
     images_per_batch: int | None = None
@@ -282,7 +282,7 @@ def rescorer_recipe(job: Job, *, threads: int | None = None) -> RescorerRecipe |
 
 
 def labeler_recipe(
-    job: Job, *, threads: int = 1, make_detector: Callable[[], Detector] | None = None, masks: bool = True
+    job: Job, *, threads: int = 1, make_detector: Callable[[], UnitDetector] | None = None, masks: bool = True
 ) -> LabelerRecipe:
     """How to make what labels the job's units in a process with `threads` CPU threads.
 

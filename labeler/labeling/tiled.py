@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.images.tiling import Tiling, View
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labels.detections import Detections
 
 Step = TypeVar("Step")
@@ -50,7 +50,7 @@ def cut(pixels: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8]:
 
 
 def detect_in_views(
-    detector: Detector, pictures: Sequence[npt.NDArray[np.uint8]], tiling: Tiling | None
+    detector: UnitDetector, pictures: Sequence[npt.NDArray[np.uint8]], tiling: Tiling | None
 ) -> list[Detections | str]:
     """What a detector finds in (h, w, 3) uint8 RGB images, in tiles where they are tiled; or why one has no result."""
     prepared: list[Any] = []
@@ -66,7 +66,7 @@ def detect_in_views(
     return [problem or _result(detector, tiled, results[place]) for problem, tiled, place in places]
 
 
-def _result(detector: Detector, tiled: TiledImage | None, results: Sequence[Any]) -> Detections | str:
+def _result(detector: UnitDetector, tiled: TiledImage | None, results: Sequence[Any]) -> Detections | str:
     if tiled is None:
         return results[0] if isinstance(results[0], Detections) else str(results[0])
     for number, each in enumerate(results):

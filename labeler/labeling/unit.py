@@ -21,7 +21,7 @@ from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.digests import digest_of
 from labeler.images.tiling import Tiling
 from labeler.labeling.batching import BYTES_WAITING, ShapePool, bytes_of, group_of, images_together
-from labeler.labeling.detector import Detector, prepare_whole
+from labeler.labeling.detector import UnitDetector, prepare_whole
 from labeler.labeling.forwards import Forwards
 from labeler.labeling.segmenter import Segmenter
 from labeler.labeling.tiled import TiledImage, cut, one_ahead
@@ -71,7 +71,7 @@ class _InTurn(Executor):
         return future
 
 
-def _images_per_batch(detector: Detector | None) -> int:
+def _images_per_batch(detector: UnitDetector | None) -> int:
     """By the device that the detector ended up on: on a CPU one, on a GPU whole forwards.
 
     One where no two share a forward: then waiting for images of the same shape gains nothing.
@@ -99,7 +99,7 @@ class UnitLabeler:
 
     def __init__(
         self,
-        detector: Detector | None,
+        detector: UnitDetector | None,
         *,
         decode_threads: int,
         images_per_batch: int | None = None,
@@ -142,7 +142,7 @@ class UnitLabeler:
             tiling=self._tiling,
         )
 
-    def _least_shape_of(self, detector: Detector) -> images.LeastShape | None:
+    def _least_shape_of(self, detector: UnitDetector) -> images.LeastShape | None:
         """The detector's, but that tiles are cut from all pixels of an image."""
         least, tiling = detector.least_shape, self._tiling
         if least is None or tiling is None:

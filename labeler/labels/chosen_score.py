@@ -26,7 +26,7 @@ def logit(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Fusion:
+class ScoreFusion:
     """fused = sigmoid(intercept + score * logit(score) + score2 * logit(score2))."""
 
     intercept: float
@@ -44,7 +44,7 @@ class Fusion:
         return asdict(self)
 
     @staticmethod
-    def from_dict(values: Any) -> Fusion:
+    def from_dict(values: Any) -> ScoreFusion:
         """The inverse of `to_dict`. Raises ValueError if it is something else."""
         names = ("intercept", "score", "score2")
         if not isinstance(values, Mapping) or set(values) != set(names):
@@ -52,7 +52,7 @@ class Fusion:
         numbers = [values[name] for name in names]
         if not all(isinstance(n, int | float) and not isinstance(n, bool) and np.isfinite(n) for n in numbers):
             raise ValueError(f"a fusion has three numbers, got {numbers}")
-        return Fusion(*map(float, numbers))
+        return ScoreFusion(*map(float, numbers))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ChosenScore:
     """
 
     name: str = SCORE
-    fusion: Fusion | None = None
+    fusion: ScoreFusion | None = None
     missing: float = 0.0
 
     @property

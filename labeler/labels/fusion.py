@@ -20,7 +20,7 @@ _LEAST_WEIGHT = 1e-9  # of a box with score 0: a box that is alone keeps its pla
 
 
 @dataclass(frozen=True)
-class Fusion:
+class BoxFusion:
     """How boxes are fused; boxes of different categories never are.
 
     Attributes:

@@ -22,7 +22,7 @@ from labeler.pipeline.cluster import (
     require_capacity,
     size_workers,
 )
-from labeler.pipeline.nodes import Place, alive_nodes, launches_nodes
+from labeler.pipeline.nodes import Placement, alive_nodes, launches_nodes
 
 _LOOK_S = 5.0  # how often the nodes are looked at while labeling
 _SILENT_S = 3.0  # a wait this short is not worth a line
@@ -89,7 +89,7 @@ def await_workers(config: RayConfig, *, started_here: bool, gpus: bool, patience
     Raises:
         Refused: if no worker ever fits, or none did in time.
     """
-    place = Place.of(config)
+    place = Placement.of(config)
     if started_here:
         nodes = alive_nodes(place)
         workers = size_workers(config, nodes)
@@ -121,7 +121,7 @@ def _nothing() -> None:
     """Run where a worker would fit; a task that waits is also what an autoscaler adds nodes for."""
 
 
-def require_readers(place: Place) -> None:
+def require_readers(place: Placement) -> None:
     """Refused when reading may run on no node of the cluster, and nothing adds nodes to it."""
     if not alive_nodes(place) and not launches_nodes():
         raise Refused(

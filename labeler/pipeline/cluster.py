@@ -12,7 +12,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from labeler.config import RayConfig
 from labeler.errors import Refused
-from labeler.pipeline.nodes import ANYWHERE, Place
+from labeler.pipeline.nodes import ANYWHERE, Placement
 
 _SLOWEST_UNIT_S = 86_400.0
 MAX_START_DEATHS = 4  # in a row over all nodes, none starting well between; each costs the time to load a model
@@ -35,8 +35,8 @@ class Workers:
     cpus: float
     most: int | None = None
     threads: int | None = None
-    place: Place = ANYWHERE
-    read_place: Place = ANYWHERE
+    place: Placement = ANYWHERE
+    read_place: Placement = ANYWHERE
 
     @property
     def readers(self) -> int:
@@ -106,7 +106,7 @@ def size_workers(config: RayConfig, nodes: Sequence[Mapping[str, float]], *, may
     # Without GPUs nothing but their number keeps workers from taking all CPUs of a large node, a model each.
     most = min(bounds) if bounds else None if may_grow and gpus else count
     threads = max(1, math.floor(config.cpus_per_worker)) if config.cpus_per_worker else None
-    return Workers(count, gpus, cpus, most, threads, Place.of(config), Place.of_readers(config))
+    return Workers(count, gpus, cpus, most, threads, Placement.of(config), Placement.of_readers(config))
 
 
 def workers_on(node: Mapping[str, float], gpus: float, cpus: float) -> int:

@@ -13,7 +13,7 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config, config_of_run
 from labeler.errors import Refused
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labeling.fingerprint import masks_fields, rescore_fields
 from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_masks, resolve_rescorer, s3_rules
 from labeler.labels.extensions import in_order, schema_fields
@@ -75,7 +75,7 @@ def derive(
     *,
     keep_detections: bool = False,
     change: Change | None = None,
-    make_detector: Callable[[], Detector] | None = None,
+    make_detector: Callable[[], UnitDetector] | None = None,
     console: Console | None = None,
 ) -> Outcome | None:
     """Make the rows with one of `statuses` anew; all others of their units are taken over. Goes on where it stopped.
@@ -144,7 +144,7 @@ def retry(
     output: str,
     *,
     overrides: Sequence[str] = (),
-    make_detector: Callable[[], Detector] | None = None,
+    make_detector: Callable[[], UnitDetector] | None = None,
     console: Console | None = None,
 ) -> Outcome | None:
     """Label the images of a complete run that have one of `statuses` again, as the run did, into a derived run.

@@ -17,7 +17,7 @@ from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused, first_lines
 from labeler.labeling.resolve import Job, s3_rules
 from labeler.labels.detections import Detections
-from labeler.labels.fusion import Fusion
+from labeler.labels.fusion import BoxFusion
 from labeler.labels.records import Row
 from labeler.pipeline.derive import config_of
 from labeler.pipeline.rewrite import rewrite
@@ -25,7 +25,7 @@ from labeler.pipeline.session import Outcome, refusals
 from labeler.runs import Run, Snapshot, UnitKey, layout, open_run, read_snapshot
 from labeler.runs.erasure.made import note_made
 from labeler.runs.fitted_on import score_fields
-from labeler.runs.overlay.partner import Found, Partner, Place, open_partner
+from labeler.runs.overlay.partner import ImageIdentity, Partner, PartnerRow, open_partner
 from labeler.truth.category_names import same_name
 from labeler.vocabulary import Category
 
@@ -37,7 +37,7 @@ _OF_OTHERS = ("score2", "unscored", "review", "source", "model_score")  # column
 
 
 @dataclass(frozen=True)
-class Source:
+class FusedRun:
     """One of the runs.
 
     Attributes:
@@ -68,13 +68,13 @@ class FusionJob:
     """A fusion with all that it needs found and checked."""
 
     job: Job
-    fusion: Fusion
-    sources: tuple[Source, ...]
+    fusion: BoxFusion
+    sources: tuple[FusedRun, ...]
     lines: tuple[str, ...]  # about its choices, for people
 
 
 def resolve_fusion(
-    runs: Sequence[Run], fusion: Fusion, output: str, *, calibrations: Sequence[str] | None
+    runs: Sequence[Run], fusion: BoxFusion, output: str, *, calibrations: Sequence[str] | None
 ) -> FusionJob:
     """Check that runs can be fused.
 
@@ -95,7 +95,7 @@ def resolve_fusion(
                 raise Refused(f"run {shown} has {len(snapshot.left)} unfinished shards; finish it first")
         scales = _scales(runs, calibrations)
         ids = [_category_ids(runs[0], run) for run in runs]
-    sources = tuple(map(Source, snapshots, scales, ids, [True, *[False] * (len(runs) - 1)]))
+    sources = tuple(map(FusedRun, snapshots, scales, ids, [True, *[False] * (len(runs) - 1)]))
     masks, lines = _masks_fields(runs, fusion)
     config = config_of(runs[0], output, ())
     s3_rules(config, tuple(folder for run in runs for folder in run.lineage)).apply()
@@ -238,7 +238,7 @@ def _positive(run: Run) -> list[Category]:
     return [category for category in run.vocabulary().categories if not category.negative]
 
 
-def _masks_fields(runs: Sequence[Run], fusion: Fusion) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _masks_fields(runs: Sequence[Run], fusion: BoxFusion) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(the fingerprint's fields about masks, what to say of them)."""
     each = [
         {name: value for name, value in run.manifest.fingerprint_fields.items() if name.split(".")[0] == "masks"}
@@ -256,7 +256,7 @@ def _masks_fields(runs: Sequence[Run], fusion: Fusion) -> tuple[dict[str, Any], 
     return each[0], ()
 
 
-def _fields(sources: Sequence[Source], fusion: Fusion, masks: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(sources: Sequence[FusedRun], fusion: BoxFusion, masks: Mapping[str, Any]) -> dict[str, Any]:
     """The fingerprint's fields. `open_derived` adds what a derived run has in any case."""
     recorded = sources[0].run.manifest.fingerprint_fields
     scales = [source.scale and digest_of(canonical_json(list(source.scale.to_dict().items()))) for source in sources]
@@ -284,8 +284,8 @@ class _Fused:
     partners: Sequence[Partner]
 
     def __call__(self, unit: UnitKey, rows: Sequence[Row]) -> list[Row]:
-        places = [Place(row.index, row.digest, row.uri) for row in rows]
-        ours = [Found(row.status, row.detections, row.asked) for row in rows]
+        places = [ImageIdentity(row.index, row.digest, row.uri) for row in rows]
+        ours = [PartnerRow(row.status, row.detections, row.asked) for row in rows]
         images = list(zip(ours, *(each.find(unit, places) for each in self.partners), strict=True))
         seen = [self._of_image(found) for found in images]
         detections = self.job.fusion.apply([each[0] for each in seen], [each[1] for each in seen])
@@ -300,7 +300,7 @@ class _Fused:
             for row, found, image in zip(rows, detections, images, strict=True)
         ]
 
-    def _of_image(self, image: Sequence[Found | None]) -> tuple[list[Detections], npt.NDArray[np.int64]]:
+    def _of_image(self, image: Sequence[PartnerRow | None]) -> tuple[list[Detections], npt.NDArray[np.int64]]:
         """(detections of the runs that labeled it, (n,) how many of these looked for the category of each)."""
         labeled = [
             (source, found, found.detections)
@@ -311,7 +311,7 @@ class _Fused:
         ids = np.concatenate([run.category_ids for run in runs])
         return runs, sum((_looked_for(source, found, ids) for source, found, _ in labeled), np.zeros(len(ids), int))
 
-    def _without(self, image: Sequence[Found | None]) -> list[str]:
+    def _without(self, image: Sequence[PartnerRow | None]) -> list[str]:
         return [
             f"{WITHOUT}{source.run.manifest.run_id}: {'not in it' if found is None else found.status}"
             for source, found in zip(self.job.sources, image, strict=True)
@@ -319,14 +319,14 @@ class _Fused:
         ]
 
 
-def _looked_for(source: Source, found: Found, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+def _looked_for(source: FusedRun, found: PartnerRow, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """(n,) 1 where a run looked for a category of the first run in an image."""
     names = source.category_ids
     asked = names.values() if found.asked is None else (names[id_] for id_ in found.asked if id_ in names)
     return np.isin(ids, list(asked)).astype(np.int64)
 
 
-def _union(asked: Sequence[int], sources: Sequence[Source], image: Sequence[Found | None]) -> list[int]:
+def _union(asked: Sequence[int], sources: Sequence[FusedRun], image: Sequence[PartnerRow | None]) -> list[int]:
     """The categories of the first run that any run has looked for in an image, where the first was `asked` for some."""
     ids = set(asked)
     for source, found in zip(sources, image, strict=True):

@@ -20,7 +20,7 @@ from labeler.config import Config
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused, first_lines
 from labeler.file_names import NameIndex, comparable, last_part
-from labeler.imports.boxes import Boxes, Counts
+from labeler.imports.boxes import ImportCounts, ImportedBoxes
 from labeler.imports.labels import Labels
 from labeler.labeling.resolve import Job, plan_input, s3_rules
 from labeler.labeling.unit import undetected_row
@@ -59,7 +59,7 @@ def import_labels(labels: Labels, config: Config, vocabulary: Vocabulary | None)
         Refused: no image or category meets, an image has another size in the file, or the output holds something else.
         StorageError: an image or row cannot be read or written.
     """
-    output, counts = config.output.uri, Counts()
+    output, counts = config.output.uri, ImportCounts()
     with refusals():
         s3_rules(config).apply()
         vocabulary, ids = _categories(labels, vocabulary)
@@ -182,7 +182,9 @@ def _row(shard_id: str, item: Item) -> Row:
     return replace(row, status="empty", phash=images.phash(image.pixels))
 
 
-def _writer(snapshot: Snapshot, labels: Labels, ids: Sequence[int | None], counts: Counts) -> Callable[[Run], None]:
+def _writer(
+    snapshot: Snapshot, labels: Labels, ids: Sequence[int | None], counts: ImportCounts
+) -> Callable[[Run], None]:
     """Match images, and return what writes the rows."""
     labels = _named(snapshot, labels)
     truth = labels.truth
@@ -194,7 +196,7 @@ def _writer(snapshot: Snapshot, labels: Labels, ids: Sequence[int | None], count
             first_lines(list(match.resized), MAX_PROBLEMS),
         )
     counts.unmatched = [name for name, there in zip(truth.file_names, match.present, strict=True) if not there]
-    boxes = Boxes(labels, ids, _sizes(snapshot, match, len(truth.image_ids)), counts)
+    boxes = ImportedBoxes(labels, ids, _sizes(snapshot, match, len(truth.image_ids)), counts)
 
     def write(run: Run) -> None:
         for unit, table in snapshot.units():
@@ -222,7 +224,7 @@ def _sizes(snapshot: Snapshot, match: ImageMatch, count: int) -> npt.NDArray[np.
     return sizes
 
 
-def _labeled(row: Row, place: int, boxes: Boxes) -> Row:
+def _labeled(row: Row, place: int, boxes: ImportedBoxes) -> Row:
     if row.status != "empty":
         boxes.counts.unread += place >= 0
         return row

@@ -11,7 +11,7 @@ from rich.console import Console
 from labeler import storage
 from labeler.config import Config
 from labeler.errors import Refused
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labeling.fingerprint import public_config
 from labeler.labeling.names.of_run import NamesOfRun
 from labeler.labeling.resolve import Job, plan_input, resolve_job
@@ -32,7 +32,7 @@ def label(
     config: Config,
     *,
     extend: bool = False,
-    make_detector: Callable[[], Detector] | None = None,
+    make_detector: Callable[[], UnitDetector] | None = None,
     console: Console | None = None,
     budget: Budget = UNLIMITED,
     caller: Caller = COMMAND_LINE,
@@ -62,7 +62,7 @@ def _label(
     console: Console,
     *,
     extend: bool,
-    make_detector: Callable[[], Detector] | None,
+    make_detector: Callable[[], UnitDetector] | None,
     budget: Budget,
     caller: Caller,
 ) -> Outcome:

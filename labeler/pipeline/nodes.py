@@ -23,7 +23,7 @@ _CONDITION = re.compile(r"(!?)(?:in\((.*)\)|(.*))")
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """The nodes that a worker may run on.
 
     Attributes:
@@ -35,14 +35,14 @@ class Place:
     labels: tuple[tuple[str, str], ...] = ()
 
     @staticmethod
-    def of(config: RayConfig) -> Place:
+    def of(config: RayConfig) -> Placement:
         """Where a worker may run."""
-        return Place(config.accelerator_type, tuple(config.label_selector.items()))
+        return Placement(config.accelerator_type, tuple(config.label_selector.items()))
 
     @staticmethod
-    def of_readers(config: RayConfig) -> Place:
+    def of_readers(config: RayConfig) -> Placement:
         """Where the tasks that read for the workers may run."""
-        return Place(labels=tuple(config.read_label_selector.items()))
+        return Placement(labels=tuple(config.read_label_selector.items()))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Place:
         return kind + (f" where {labels}" if labels else "")
 
 
-ANYWHERE = Place()
+ANYWHERE = Placement()
 
 
 def _meets(value: str | None, condition: str) -> bool:
@@ -75,7 +75,7 @@ def _meets(value: str | None, condition: str) -> bool:
     return (value in wanted) != bool(negated)
 
 
-def alive_nodes(place: Place = ANYWHERE) -> list[dict[str, float]]:
+def alive_nodes(place: Placement = ANYWHERE) -> list[dict[str, float]]:
     """Resources of the nodes that may be used, of the cluster as it is now."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and place.allows(node)]
 

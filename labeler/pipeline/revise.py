@@ -9,7 +9,7 @@ from functools import partial
 from rich.console import Console
 
 from labeler import storage
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labeling.revision import RevisionJob
 from labeler.labels.detections import Detections
 from labeler.labels.records import LABELED, Row
@@ -27,7 +27,7 @@ def revise(
     parent: Run,
     revision: RevisionJob,
     *,
-    make_detector: Callable[[], Detector] | None = None,
+    make_detector: Callable[[], UnitDetector] | None = None,
     console: Console | None = None,
 ) -> Outcome:
     """Make the derived run of a changed vocabulary, or go on where that stopped.

@@ -14,7 +14,7 @@ from labeler import storage
 from labeler.config import Config
 from labeler.digests import readable_json
 from labeler.errors import Incomplete, InputChanged, Refused, StorageError
-from labeler.labeling.detector import Detector
+from labeler.labeling.detector import UnitDetector
 from labeler.labeling.fingerprint import package_versions, public_config
 from labeler.labeling.names.per_image import NamesPerImage
 from labeler.labeling.recipe import labeler_recipe
@@ -93,7 +93,7 @@ def carry_out(
     *,
     before: Snapshot | None = None,
     create: Callable[[], Run],
-    make_detector: Callable[[], Detector] | None,
+    make_detector: Callable[[], UnitDetector] | None,
     console: Console,
     startup: Startup,
     redo: Redo | None = None,
@@ -198,7 +198,11 @@ def refusals() -> Iterator[None]:
 
 
 def _workers(
-    job: Job, started_here: bool, make_detector: Callable[[], Detector] | None, patience: CapacityWait, console: Console
+    job: Job,
+    started_here: bool,
+    make_detector: Callable[[], UnitDetector] | None,
+    patience: CapacityWait,
+    console: Console,
 ) -> cluster.Workers:
     """The workers for the cluster, once there is room for one, and GPUs that are reserved can be used."""
     device, settings = job.config.model.device, job.config.ray
@@ -213,7 +217,7 @@ def _workers(
     return workers
 
 
-def _needs_cuda(job: Job, workers: cluster.Workers, make_detector: Callable[[], Detector] | None) -> bool:
+def _needs_cuda(job: Job, workers: cluster.Workers, make_detector: Callable[[], UnitDetector] | None) -> bool:
     """Whether a worker has a GPU reserved for a model that runs on it by CUDA, as far as we choose its device."""
     ours = make_detector is None or job.segmenter is not None
     return bool(workers.gpus) and ours and job.config.model.device.startswith(("auto", "cuda"))
@@ -296,7 +300,7 @@ def _worker_settings(
     run: Run,
     job: Job,
     workers: cluster.Workers,
-    make_detector: Callable[[], Detector] | None,
+    make_detector: Callable[[], UnitDetector] | None,
     redo: Redo | None = None,
 ) -> WorkerSettings:
     config = job.config

@@ -11,7 +11,7 @@ from labeler.config import Config, RayConfig
 from labeler.machine import available_cpus
 from labeler.pipeline.cluster import size_workers
 from labeler.pipeline.connection import connect, starts_ray
-from labeler.pipeline.nodes import Place, alive_nodes
+from labeler.pipeline.nodes import Placement, alive_nodes
 from labeler.terminal import message_console
 from labeler.trial.estimate import Site
 
@@ -35,7 +35,7 @@ def site_of(config: Config, *, on_gpu: bool) -> Site:
         nodes = [{"CPU": float(max(1, math.floor(available_cpus()))), **({"GPU": float(_gpus())} if on_gpu else {})}]
     else:
         connect(settings.address, message_console())
-        nodes = alive_nodes(Place.of(settings))
+        nodes = alive_nodes(Placement.of(settings))
         if settings.gpus_per_worker is None:  # as the job will be: it waits for GPUs, and never labels on CPUs instead
             settings = settings.model_copy(update={"gpus_per_worker": 1.0})
         note = _note(settings, nodes, on_gpu=on_gpu)

@@ -109,7 +109,7 @@ class UnitSource(Datasource):  # type: ignore[misc]  # ray is untyped
     ) -> list[ReadTask]:
         return [
             ReadTask(
-                _Reader(work, self._settings, self._ledger),
+                _ShardReader(work, self._settings, self._ledger),
                 BlockMetadata(num_rows=None, size_bytes=work.planned.shard.size, input_files=None, exec_stats=None),
                 schema=WORK,
             )
@@ -118,7 +118,7 @@ class UnitSource(Datasource):  # type: ignore[misc]  # ray is untyped
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _ShardReader:
     work: ShardWork
     settings: ReadSettings
     ledger: Any

@@ -20,7 +20,7 @@ BACKGROUND = ("background",)
 
 
 @dataclass(frozen=True)
-class Phrase:
+class EncodedPhrase:
     """A phrase and what the text encoder reads of it.
 
     Attributes:
@@ -46,7 +46,7 @@ class Texts:
     """
 
     category_ids: tuple[int, ...]
-    phrases: tuple[Phrase, ...]
+    phrases: tuple[EncodedPhrase, ...]
     pad_id: int
     length: int | None
     pads_left: bool = False
@@ -110,7 +110,7 @@ class _Speller:
         tokenizer = clip or siglip
         assert tokenizer is not None
         self._ids_of = tokenizer.ids
-        self.phrases: list[Phrase] = []
+        self.phrases: list[EncodedPhrase] = []
         self.problems: list[str] = []
 
     def add_vocabulary(self, vocabulary: Vocabulary, templates: Sequence[str]) -> list[int]:
@@ -132,7 +132,7 @@ class _Speller:
         prompts = tuple(tuple(self._ids_of(template.replace("{}", text))) for template in templates)
         if problem := self._problem(prompts):
             self.problems.append(f"{where}{show(text)} {problem}")
-        self.phrases.append(Phrase(category, text, prompts))
+        self.phrases.append(EncodedPhrase(category, text, prompts))
 
     def _problem(self, prompts: tuple[tuple[int, ...], ...]) -> str | None:
         longest, most = max(map(len, prompts)), self._checkpoint.max_tokens

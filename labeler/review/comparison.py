@@ -19,7 +19,7 @@ from labeler.labels.thresholds import Thresholds, as_written
 from labeler.review import page
 from labeler.review.differences import KINDS, PAIR_IOU, SAME_IOU, Difference, compare_boxes
 from labeler.review.image_bytes import ImageReader
-from labeler.review.join import Join, Pair, Place, RunSide
+from labeler.review.join import Join, Pair, RowPlace, RunSide
 from labeler.review.pictures import read_rows, shortest, thumbnails
 from labeler.review.reservoir import Reservoir, in_turns
 from labeler.runs import Run, read_snapshot
@@ -28,7 +28,7 @@ from labeler.truth.ground_truth import MAX_PROBLEMS
 from labeler.vocabulary import Vocabulary
 
 Select = Callable[[Detections], Detections]
-_Shown = list[tuple[Place, Place]]  # images to show: where they lie on both sides, most wanted first
+_Shown = list[tuple[RowPlace, RowPlace]]  # images to show: where they lie on both sides, most wanted first
 _SHOWN_KINDS = ("moved", "renamed", "lost", "added")
 _EACH = 6  # images drawn of a category and kind
 _MAX_BYTES = 19_000_000
@@ -36,7 +36,7 @@ _RENAMINGS = 100
 
 
 @dataclass(frozen=True)
-class Counts:
+class ChangeCounts:
     """What became of a category's boxes from the first run to the second.
 
     Attributes:
@@ -74,14 +74,14 @@ class Comparison:
 
     images: int
     identical: int
-    categories: Mapping[int, Counts]
+    categories: Mapping[int, ChangeCounts]
     renamings: tuple[tuple[int, int, int], ...]
     facts: dict[str, Any]
 
     @property
-    def total(self) -> Counts:
-        names = Counts.__dataclass_fields__
-        return Counts(**{name: sum(getattr(one, name) for one in self.categories.values()) for name in names})
+    def total(self) -> ChangeCounts:
+        names = ChangeCounts.__dataclass_fields__
+        return ChangeCounts(**{name: sum(getattr(one, name) for one in self.categories.values()) for name in names})
 
 
 def numbers_uri(target_uri: str) -> str:
@@ -184,7 +184,7 @@ class _Tally:
 
     def __init__(self, ids: Sequence[int], seed: int) -> None:
         self._place = {id_: place for place, id_ in enumerate(ids)}
-        self._column = {name: place for place, name in enumerate(Counts.__dataclass_fields__)}
+        self._column = {name: place for place, name in enumerate(ChangeCounts.__dataclass_fields__)}
         self._counts = np.zeros((len(ids), len(self._column)), np.int64)
         self._rng = np.random.default_rng(seed)
         self.renamings: Counter[tuple[int, int]] = Counter()
@@ -228,8 +228,8 @@ class _Tally:
         if before is not None and after is not None and kind == "renamed":
             self.renamings[before, after] += 1
 
-    def counts(self) -> dict[int, Counts]:
-        return {id_: Counts(*self._counts[place].tolist()) for id_, place in self._place.items()}
+    def counts(self) -> dict[int, ChangeCounts]:
+        return {id_: ChangeCounts(*self._counts[place].tolist()) for id_, place in self._place.items()}
 
 
 def _tally(join: Join, ids: Sequence[int], seed: int, max_images: int) -> tuple[Comparison, _Shown]:
@@ -262,7 +262,7 @@ def _pick(drawn: Reservoir, max_images: int, seed: int) -> _Shown:
     for group, entry in zip(groups.tolist(), entries.tolist(), strict=True):
         queues.setdefault((group % len(_SHOWN_KINDS), group // len(_SHOWN_KINDS)), []).append(tuple(entry))
     wanted = dict.fromkeys(in_turns(queues, seed=seed))
-    return [(Place(a, b), Place(c, d)) for a, b, c, d in list(wanted)[:max_images]]
+    return [(RowPlace(a, b), RowPlace(c, d)) for a, b, c, d in list(wanted)[:max_images]]
 
 
 def _images(join: Join, selects: tuple[Select, Select], sample: _Shown, room_bytes: int) -> list[str]:
@@ -319,7 +319,7 @@ def _describe_difference(one: Difference, first: Detections, second: Detections)
 def _describe(
     runs: tuple[Run, Run], thresholds: tuple[Thresholds, Thresholds], comparison: Comparison, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    def plain(counts: Counts) -> dict[str, Any]:
+    def plain(counts: ChangeCounts) -> dict[str, Any]:
         agreement = counts.agreement
         return {**vars(counts), "agreement": None if agreement is None else round(agreement, 6)}
 

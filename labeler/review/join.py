@@ -61,7 +61,7 @@ class RunSide:
 
 
 @dataclass(frozen=True)
-class Place:
+class RowPlace:
     """Where a row lies."""
 
     unit: int  # place in `Join.units`
@@ -76,12 +76,12 @@ class Pair:
         asked: the ids that each side was asked for in it; None for all.
     """
 
-    places: tuple[Place, Place]
+    places: tuple[RowPlace, RowPlace]
     detections: tuple[Detections | None, Detections | None]
     asked: tuple[list[int] | None, list[int] | None] = (None, None)
 
 
-_Loaded = tuple[Place, Detections | None, list[int] | None]
+_Loaded = tuple[RowPlace, Detections | None, list[int] | None]
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Join:
             if row["digest"] in found:
                 self.repeated[which] += 1
             labeled = detections if row["labeled"] else None
-            found.setdefault(row["digest"], (Place(row["unit"], row["row"]), labeled, row["asked"]))
+            found.setdefault(row["digest"], (RowPlace(row["unit"], row["row"]), labeled, row["asked"]))
         return found
 
 

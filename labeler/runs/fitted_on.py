@@ -8,7 +8,7 @@ from typing import Any
 
 from labeler import storage
 from labeler.errors import Refused
-from labeler.labels.chosen_score import DETECTORS, FUSED, SCORE, ChosenScore, Fusion
+from labeler.labels.chosen_score import DETECTORS, FUSED, SCORE, ChosenScore, ScoreFusion
 from labeler.labels.thresholds import Thresholds, read_thresholds
 from labeler.runs import Run
 
@@ -141,7 +141,7 @@ def fused_score(run: Run, uri: str | Path) -> ChosenScore:
     if FUSED_BY not in section:
         raise Refused(f"--score fused: thresholds {shown} have no fusion; {advice}")
     try:
-        found = ChosenScore(FUSED, Fusion.from_dict(section[FUSED_BY]))
+        found = ChosenScore(FUSED, ScoreFusion.from_dict(section[FUSED_BY]))
     except ValueError as error:
         raise Refused(f"thresholds {shown}: fitted_on.{FUSED_BY} is damaged: {error}; {advice}") from None
     require_fitted_on(section, run, source=shown, score=found)

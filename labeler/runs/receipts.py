@@ -30,7 +30,7 @@ from labeler.runs import layout
 from labeler.runs.erasure.excluded import Excluded
 from labeler.runs.manifest import Run
 from labeler.runs.progress import Progress
-from labeler.runs.sums import SUMS, Totals
+from labeler.runs.sums import SUMS, RunSums
 
 log = logging.getLogger(__name__)
 UNITS_PER_FILE = 2048
@@ -84,7 +84,7 @@ class ReceiptLog:
         self._number += 1
 
 
-def take_receipts(run: Run, progress: Progress, excluded: Excluded, totals: Totals) -> Progress:
+def take_receipts(run: Run, progress: Progress, excluded: Excluded, totals: RunSums) -> Progress:
     """Add to `totals` the units whose receipts count; return the progress that has only the other units.
 
     A file that is damaged, or of a later version, is passed over.

@@ -17,7 +17,7 @@ from labeler.runs.progress import Progress
 from labeler.runs.receipts import take_receipts
 from labeler.runs.rows import PREFETCH_FILES
 from labeler.runs.snapshot import Snapshot
-from labeler.runs.sums import Totals
+from labeler.runs.sums import RunSums
 from labeler.runs.sums_of_units import sum_units
 from labeler.runs.timeline import timeline
 from labeler.shards import skipped
@@ -81,7 +81,7 @@ def build_report(snapshot: Snapshot, *, receipts: bool = True) -> Report:
         StorageError: if a unit file that is read is damaged, or cannot be read.
     """
     run, plan, progress = snapshot.run, snapshot.plan, snapshot.progress
-    totals, excluded = Totals(), read_excluded(run)
+    totals, excluded = RunSums(), read_excluded(run)
     mine = _of_the_plan(snapshot)
     left = take_receipts(run, mine, excluded, totals) if receipts else mine
     for count in sum_units(replace(snapshot, progress=left), excluded):
@@ -138,7 +138,7 @@ def _most_frequent(errors: Counter[str]) -> dict[str, int]:
     return dict(each for place, each in enumerate(ordered) if place < _MOST_ERRORS or each[0] in (CUT, ALL_NAMES))
 
 
-def _check_indices(totals: Totals, progress: Progress) -> list[str]:
+def _check_indices(totals: RunSums, progress: Progress) -> list[str]:
     """Units come in order: in a finished shard each must begin exactly where the one before ended."""
     problems = []
     for shard_id, extents in sorted(totals.extents.items()):

@@ -81,7 +81,7 @@ def sums_of(table: pa.Table, cap: int) -> UnitSums:
 
 
 @dataclass
-class Totals:
+class RunSums:
     """Sums over many units.
 
     Attributes:

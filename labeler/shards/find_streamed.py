@@ -14,7 +14,7 @@ from labeler.shards.listing import Listed, common_folder, shown_uris
 from labeler.shards.look_inside import images_among
 from labeler.shards.names import kind_of
 from labeler.shards.patterns import has_braces, is_glob
-from labeler.shards.streamed import Found, NotPlain, plan_files, tables_of
+from labeler.shards.streamed import NotPlain, StreamedFiles, plan_files, tables_of
 from labeler.shards.units import Format
 
 MANY_FILES = 10_000_000  # image files beyond which tars are recommended
@@ -28,7 +28,7 @@ def stream(
     limit: int | None,
     images_per_group: int,
     known: Collection[str],
-) -> Found | None:
+) -> StreamedFiles | None:
     """What an inventory lists, or a folder of nothing but image files on S3; None for any other input.
 
     A local folder is listed whole: links may lead to a file by several paths.
@@ -78,7 +78,7 @@ def _is_s3_folder(uri: str) -> bool:
     return info is None or not info.size
 
 
-def _refuse_strange(found: Found, uris: Sequence[str], inventory: Sequence[str], format: Format | None) -> None:
+def _refuse_strange(found: StreamedFiles, uris: Sequence[str], inventory: Sequence[str], format: Format | None) -> None:
     """Refused for an inventory without anything of this input, and for one that mixes kinds."""
     if found.images and found.others and format is None:
         raise Refused(
@@ -94,7 +94,7 @@ def _refuse_strange(found: Found, uris: Sequence[str], inventory: Sequence[str],
         raise Refused(f"inventory {storage.redact(inventory[0])} lists no image below {shown_uris(uris)}{hint}")
 
 
-def others_of(found: Found, uris: Sequence[str]) -> tuple[list[Listed], list[str]]:
+def others_of(found: StreamedFiles, uris: Sequence[str]) -> tuple[list[Listed], list[str]]:
     """The tars and Parquet files of an inventory, as a listing has them."""
     roots = {info.uri: next(uri for uri in uris if info.uri.startswith(uri.rstrip("/") + "/")) for info in found.others}
     return [Listed(info, roots[info.uri].rstrip("/"), False) for info in found.others], list(uris)

@@ -27,7 +27,7 @@ _UNJUDGED, _IMAGE, _NO_IMAGE = range(3)
 
 
 @dataclass
-class Found:
+class StreamedFiles:
     """What a stream of files held.
 
     Attributes:
@@ -67,7 +67,7 @@ def plan_files(
     nameless_too: bool = False,
     known: Collection[str] = (),
     plain: bool = False,
-) -> Found:
+) -> StreamedFiles:
     """The image files of a stream in groups, in its order, each once.
 
     Args:
@@ -82,8 +82,8 @@ def plan_files(
         NotPlain: with `plain`, at the first tar or Parquet file.
     """
 
-    def plan(twice: frozenset[int]) -> Found:
-        found, seen = Found(), set[str]()
+    def plan(twice: frozenset[int]) -> StreamedFiles:
+        found, seen = StreamedFiles(), set[str]()
 
         def images() -> Iterator[pa.Table]:
             for table in read():
@@ -105,7 +105,7 @@ class NotPlain(Exception):
     """The files are of several kinds."""
 
 
-def _images(table: pa.Table, roots: Sequence[str], nameless_too: bool, found: Found) -> pa.Table:
+def _images(table: pa.Table, roots: Sequence[str], nameless_too: bool, found: StreamedFiles) -> pa.Table:
     """The image files among them; the others are counted."""
     kinds = np.zeros(table.num_rows, np.int8)
     for folder in roots:
@@ -121,7 +121,7 @@ def _images(table: pa.Table, roots: Sequence[str], nameless_too: bool, found: Fo
     return table if bool((kinds == _IMAGE).all()) else table.filter(pa.array(kinds == _IMAGE))
 
 
-def _judge(table: pa.Table, row: int, name: str, nameless_too: bool, found: Found) -> int:
+def _judge(table: pa.Table, row: int, name: str, nameless_too: bool, found: StreamedFiles) -> int:
     uri = table["uri"][row].as_py()
     if is_hidden(name):
         found.beside[skipped.HIDDEN] += 1
@@ -156,7 +156,9 @@ def _twice(hashes: array[int]) -> frozenset[int]:
     return frozenset(found)
 
 
-def _new_ones(files: pa.Table, twice: frozenset[int], seen: set[str], known: Collection[str], found: Found) -> pa.Table:
+def _new_ones(
+    files: pa.Table, twice: frozenset[int], seen: set[str], known: Collection[str], found: StreamedFiles
+) -> pa.Table:
     """Those that are neither known nor were seen before; what may stand twice is known from the first pass alone."""
     uris = files["uri"].to_pylist()
     hashes = list(map(hash, uris))

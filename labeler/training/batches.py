@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from labeler.prompts.grounding_dino import PromptChunk
-from labeler.training.examples import Example, NoneReadable, Source
+from labeler.training.examples import Example, ExampleSource, NoneReadable
 from labeler.training.losses import Targets
 from labeler.training.prompting import PromptSampler
 
@@ -47,7 +47,7 @@ class Batches(Dataset["Batch | Dropped"]):
 
     def __init__(
         self,
-        source: Source,
+        source: ExampleSource,
         sampler: PromptSampler,
         *,
         batch_size: int,

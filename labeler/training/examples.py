@@ -46,7 +46,7 @@ class NoneReadable(Exception):
         self.names = tuple(names)
 
 
-class Source(Protocol):
+class ExampleSource(Protocol):
     """Endless batches of examples of one shape: batch `step` is the same whenever it is asked for."""
 
     @property

@@ -25,7 +25,7 @@ from labeler.training.annotations import read_coco
 from labeler.training.batches import Batches
 from labeler.training.categories import NONE, match_by_name
 from labeler.training.config import TrainingJob
-from labeler.training.examples import ShapesSource, Source
+from labeler.training.examples import ExampleSource, ShapesSource
 from labeler.training.loop import Report, Trainer, WorkerPlace, train
 from labeler.training.models import start_checkpoint
 from labeler.training.outputs import Outputs
@@ -48,7 +48,7 @@ class PreparedTraining:
 
     start: DetectorCheckpoint
     preprocessing: Preprocessing
-    source: Source
+    source: ExampleSource
     sampler: PromptSampler
     validation: ValidationSet | None
     truth: str
@@ -217,7 +217,7 @@ def _require_words(vocabulary: Vocabulary) -> None:
         raise refuse(vocabulary.name, problems)
 
 
-def _source(job: TrainingJob, truth: _Truth, preprocessing: Preprocessing) -> Source:
+def _source(job: TrainingJob, truth: _Truth, preprocessing: Preprocessing) -> ExampleSource:
     shapes = job.data.shapes
     if truth.records is not None or shapes is None:
         return StoredSource(truth.records or [], preprocessing, seed=job.train.seed, bucket_px=job.data.bucket_px)

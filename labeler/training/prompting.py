@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from labeler.errors import Refused
-from labeler.prompts.grounding_dino import Phrase, PromptChunk, check
+from labeler.prompts.grounding_dino import ChunkPhrase, PromptChunk, check
 from labeler.prompts.grounding_dino.tokenizer import CLS_ID, PERIOD_ID, SEP_ID, Tokenizer
 from labeler.vocabulary import Vocabulary, refuse
 
@@ -89,7 +89,7 @@ class PromptSampler:
         input_ids, found = [CLS_ID], []
         for place in rng.permutation(len(spelled)):
             category_id, text, ids = spelled[place]
-            found.append(Phrase(category_id, text, tuple(range(len(input_ids), len(input_ids) + len(ids)))))
+            found.append(ChunkPhrase(category_id, text, tuple(range(len(input_ids), len(input_ids) + len(ids)))))
             input_ids += [*ids, PERIOD_ID]
         caption = " ".join(f"{phrase.text.lower()} ." for phrase in found)
         return PromptChunk(0, caption, (*input_ids, SEP_ID), tuple(found))

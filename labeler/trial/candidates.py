@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from labeler.config import PromptsConfig
 from labeler.prompts import Planner
 from labeler.vocabulary import Category, Vocabulary
-from labeler.vocabulary.crops import Crop
+from labeler.vocabulary.crops import ObjectCrop
 from labeler.vocabulary.reading import clean_phrase, phrase_key
 
 PROPOSERS = ("lvis_v1", "objects365_v1")  # the built-in vocabularies that have synonyms
@@ -28,7 +28,7 @@ class Candidate:
 
     category_id: int
     text: str
-    crop: Crop | None = None
+    crop: ObjectCrop | None = None
     proposed_by: str | None = None
 
 

@@ -139,7 +139,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunEstimate:
     """What a run takes.
 
     Attributes:
@@ -154,7 +154,7 @@ class Estimate:
     worker_hours: float
 
 
-def estimate(config: Config, timing: Timing, count: Count, site: Site) -> Estimate:
+def estimate(config: Config, timing: Timing, count: Count, site: Site) -> RunEstimate:
     """Extrapolate a sample to all images: start-up, then units one round after the other on all workers."""
     ray_s = _RAY_START_S if site.starts_ray else _RAY_JOIN_S
     start_s = _COMMAND_S + ray_s + _CHECKS_S + _WORKER_S + timing.start_s
@@ -165,7 +165,7 @@ def estimate(config: Config, timing: Timing, count: Count, site: Site) -> Estima
     labeling_s = max(count.images / busy, math.ceil(units / busy) * each if units < 3 * busy else 0) * per_image
     middle = start_s + labeling_s + _END_S
     spread = min(_MOST_SPREAD, _LEAST_SPREAD + 2 * timing.spread)
-    return Estimate(middle * (1 - spread), middle * (1 + spread), start_s, count.images * per_image / 3600)
+    return RunEstimate(middle * (1 - spread), middle * (1 + spread), start_s, count.images * per_image / 3600)
 
 
 def label_warm(labeler: UnitLabeler, items: Sequence[Item], job: Job) -> tuple[list[Row], float]:

@@ -101,7 +101,7 @@ class ImageMatch:
 
 
 @dataclass
-class _Claims:
+class _RowClaims:
     """The best row so far for each image of the ground truth.
 
     A row with the very file name is better than one with another spelling of it, and that is better than one with the
@@ -175,7 +175,7 @@ def match_images(snapshot: Snapshot, truth: GroundTruth) -> ImageMatch:
     """
     prefixes = snapshot.prefixes
     names = TruthNames(truth)
-    claims = _Claims(len(truth.file_names))
+    claims = _RowClaims(len(truth.file_names))
     starts: dict[UnitKey, int] = {}
     sizes: dict[int, tuple[int | None, int | None]] = {}
     others_bytes: dict[int, bool] = {}

@@ -53,7 +53,7 @@ class Matches:
 
 
 @dataclass(frozen=True)
-class _Image:
+class _Overlaps:
     """An image's objects, and those of its detections that overlap any of them enough."""
 
     objects: slice
@@ -78,15 +78,15 @@ def match(objects: Side, detections: Side) -> Matches:
     return Matches(np.concatenate(rows), np.concatenate(matched, 2), np.concatenate(to_ignored, 2))
 
 
-def _parts(objects: Side, detections: Side) -> Iterator[list[_Image]]:
+def _parts(objects: Side, detections: Side) -> Iterator[list[_Overlaps]]:
     """The images with detections that can match, so many at a time that their overlaps fit into memory."""
-    part: list[_Image] = []
+    part: list[_Overlaps] = []
     held = 0
     for here, there in _shared_images(objects, detections):
         overlaps = overlap(detections.regions[there], objects.regions[here], objects.crowd[here].astype(np.uint8))
         candidates = np.flatnonzero(overlaps.max(1) >= IOU_THRESHOLDS[0])
         if len(candidates):
-            part.append(_Image(here, there.start + candidates, overlaps[candidates]))
+            part.append(_Overlaps(here, there.start + candidates, overlaps[candidates]))
             held += part[-1].overlaps.size
         if held >= _HELD:
             yield part
@@ -95,7 +95,7 @@ def _parts(objects: Side, detections: Side) -> Iterator[list[_Image]]:
         yield part
 
 
-def _match_by_area(images: list[_Image], ignored: Flags, crowd: Flags) -> tuple[Flags, Flags]:
+def _match_by_area(images: list[_Overlaps], ignored: Flags, crowd: Flags) -> tuple[Flags, Flags]:
     """(matched, to_ignored) of all candidates, each (areas, thresholds, candidates).
 
     The area only decides which objects do not count. Where that is none of an image's, or all, the matching is one and
@@ -120,7 +120,7 @@ def _match_by_area(images: list[_Image], ignored: Flags, crowd: Flags) -> tuple[
     return matched[:, columns].swapaxes(0, 1), to_ignored[:, columns].swapaxes(0, 1) & counts_not[:, None]
 
 
-def _solve(tasks: list[tuple[_Image, Flags]], crowd: Flags) -> tuple[npt.NDArray[np.int64], Flags, Flags]:
+def _solve(tasks: list[tuple[_Overlaps, Flags]], crowd: Flags) -> tuple[npt.NDArray[np.int64], Flags, Flags]:
     """Match images, each with a choice of the objects to ignore.
 
     Returns:

@@ -19,7 +19,7 @@ _KEYS = ("image", "data")
 
 
 @dataclass(frozen=True)
-class Crop:
+class ObjectCrop:
     """A picture of one object, cut out so that the object fills it.
 
     Attributes:
@@ -40,7 +40,7 @@ class Crop:
         return {"image": self.name, "data": base64.b64encode(self.data).decode()}
 
 
-def crops_of(values: Iterable[Any], me: str, problems: list[str]) -> tuple[Crop, ...]:
+def crops_of(values: Iterable[Any], me: str, problems: list[str]) -> tuple[ObjectCrop, ...]:
     """The crops of a category's `phrases`, {image: path} each, or {image, data} with the bytes in base64.
 
     Args:
@@ -53,13 +53,13 @@ def crops_of(values: Iterable[Any], me: str, problems: list[str]) -> tuple[Crop,
             problems.append(f"{me}: a phrase is text, or {{image: path or URL}} for a crop")
             continue
         try:
-            crops.append(Crop(name.strip(), base64.b64decode(data, validate=True)))
+            crops.append(ObjectCrop(name.strip(), base64.b64decode(data, validate=True)))
         except (binascii.Error, ValueError):
             problems.append(f"{me}: the data of image {_shown(name)} is not base64")
     return tuple(crops)
 
 
-def read_crop(crop: Crop, base: str) -> tuple[Crop, str | None]:
+def read_crop(crop: ObjectCrop, base: str) -> tuple[ObjectCrop, str | None]:
     """(the crop with its bytes, what is wrong with it if anything is).
 
     Args:
@@ -74,7 +74,7 @@ def read_crop(crop: Crop, base: str) -> tuple[Crop, str | None]:
         return crop, f"image {_shown(crop.name)} is not an image that can be read: {error}"
     except (LabelerError, OSError, ValueError) as error:
         return crop, f"image {_shown(crop.name)}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
-    return Crop(crop.name, data), None
+    return ObjectCrop(crop.name, data), None
 
 
 def fingerprinted(phrases: Iterable[Any]) -> list[Any]:

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused, StorageError, did_you_mean, first_lines
 from labeler.vocabulary import reading as files
-from labeler.vocabulary.crops import Crop, fingerprinted, read_crop
-from labeler.vocabulary.reading import Entries, Entry, phrase_key, show
+from labeler.vocabulary.crops import ObjectCrop, fingerprinted, read_crop
+from labeler.vocabulary.reading import Entry, VocabularyEntries, phrase_key, show
 
 BUILT_IN = {"coco": 80, "lvis_v1": 1203, "objects365_v1": 365}  # name -> number of categories
 FROM_MODEL = "from_model"  # the labels of a checkpoint, which has to be there for that
@@ -47,7 +47,7 @@ class Category:
     negative: bool = False
     frequency: str | None = None
     supercategory: str | None = None
-    crops: tuple[Crop, ...] = ()
+    crops: tuple[ObjectCrop, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _open_mapping(spec: Mapping[str, Any], synonyms: bool) -> tuple[Any, str | N
     return (name, None, wanted, spec.get("negative")) if inner is None else (inner, name, wanted, spec.get("negative"))
 
 
-def _read(spec: Any) -> tuple[str, Entries]:
+def _read(spec: Any) -> tuple[str, VocabularyEntries]:
     """(what to call the source, its entries)."""
     if isinstance(spec, Path):
         return _read_file(str(spec))
@@ -172,15 +172,15 @@ def _read(spec: Any) -> tuple[str, Entries]:
     raise Refused(f"vocabulary: expected a name, a path or a list of categories, got {type(spec).__name__}")
 
 
-def _read_built_in(name: str) -> tuple[str, Entries]:
+def _read_built_in(name: str) -> tuple[str, VocabularyEntries]:
     data = json.loads((resources.files("labeler.vocabulary") / "builtin" / f"{name}.json").read_bytes())
-    found = Entries(name)
+    found = VocabularyEntries(name)
     for item in data["categories"]:
         files.add_item(found, item, "", annotations=True)
     return name, found
 
 
-def _read_file(spec: str) -> tuple[str, Entries]:
+def _read_file(spec: str) -> tuple[str, VocabularyEntries]:
     from labeler import storage
 
     remote = "://" in spec
@@ -201,7 +201,7 @@ def _read_file(spec: str) -> tuple[str, Entries]:
     return shown, found
 
 
-def _read_crops(found: Entries, base: str) -> None:
+def _read_crops(found: VocabularyEntries, base: str) -> None:
     """The bytes of every crop, those of a relative path from `base`; what cannot be had is a problem of its entry."""
     for position, entry in enumerate(found.entries):
         read = [read_crop(crop, base) for crop in entry.crops]
@@ -228,7 +228,7 @@ def refuse(source: str, problems: Sequence[str]) -> Refused:
     return Refused(f"vocabulary {source}: {len(problems)} problems", first_lines(problems, _MAX_PROBLEMS))
 
 
-def _build(found: Entries, name: str, source: str, synonyms: bool, also: Check | None = None) -> Vocabulary:
+def _build(found: VocabularyEntries, name: str, source: str, synonyms: bool, also: Check | None = None) -> Vocabulary:
     """Number, check and freeze the entries. Raises Refused with every problem."""
     problems = list(found.problems)
     entries = _number(found.entries, problems)

@@ -15,7 +15,7 @@ import yaml
 from labeler import plain_json, plain_yaml
 from labeler.errors import Refused, did_you_mean
 from labeler.json_stream import JsonStream, Readable
-from labeler.vocabulary.crops import Crop, crops_of
+from labeler.vocabulary.crops import ObjectCrop, crops_of
 from labeler.vocabulary.data_yaml import is_data_yaml, items_of
 from labeler.vocabulary.hints import find_in_line, find_invisible, find_roots
 
@@ -48,11 +48,11 @@ class Entry:
     synonyms: tuple[str, ...] = ()
     frequency: str | None = None
     supercategory: str | None = None
-    crops: tuple[Crop, ...] = ()
+    crops: tuple[ObjectCrop, ...] = ()
 
 
 @dataclass
-class Entries:
+class VocabularyEntries:
     """The entries of one source, and every problem and doubt found on the way."""
 
     name: str | None = None
@@ -71,7 +71,7 @@ def phrase_key(phrase: str) -> str:
     return phrase.casefold()
 
 
-def read_file(stream: Readable, suffix: str, source: str) -> Entries:
+def read_file(stream: Readable, suffix: str, source: str) -> VocabularyEntries:
     """Entries of a file's content by its suffix; a large .json, as annotations are, is streamed.
 
     Raises:
@@ -91,9 +91,9 @@ def read_file(stream: Readable, suffix: str, source: str) -> Entries:
     return read_document(document, lines, source)
 
 
-def read_lines(text: str) -> Entries:
+def read_lines(text: str) -> VocabularyEntries:
     """A category a line, synonyms after " / ", a `#` at the start or between spaces begins a comment."""
-    found = Entries()
+    found = VocabularyEntries()
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: it also splits at control characters
         content = re.split(r"(?:^|\s)#(?:\s|$)|^\s*#", line.rstrip("\r"), maxsplit=1)[0].strip()
         if content:
@@ -101,7 +101,7 @@ def read_lines(text: str) -> Entries:
     return found
 
 
-def read_document(document: Any, lines: Sequence[int] | None, source: str) -> Entries:
+def read_document(document: Any, lines: Sequence[int] | None, source: str) -> VocabularyEntries:
     """Entries of a parsed .yaml or .json: a list, or a mapping with `categories` (a vocabulary or annotations).
 
     Args:
@@ -109,16 +109,16 @@ def read_document(document: Any, lines: Sequence[int] | None, source: str) -> En
         source: for messages.
     """
     if isinstance(document, Mapping) and is_data_yaml(document):
-        annotations, found = False, Entries()
+        annotations, found = False, VocabularyEntries()
         items: Any = items_of(document, found.problems)
     elif isinstance(document, Mapping):
         if "categories" not in document:
             raise Refused(f"{source}: no `categories` in it; a vocabulary is a list, or a mapping with `categories`")
         annotations = bool(ANNOTATION_KEYS & document.keys())
-        found = Entries() if annotations else _read_header(document)
+        found = VocabularyEntries() if annotations else _read_header(document)
         items = document["categories"]
     else:
-        annotations, found, items = False, Entries(), document
+        annotations, found, items = False, VocabularyEntries(), document
     if not isinstance(items, Sequence) or isinstance(items, str | bytes):
         raise Refused(f"{source}: categories must be a list, got {_kind(items)}")
     roots = find_roots(items, document.get("annotations") or ()) if annotations else set()
@@ -135,7 +135,7 @@ def read_document(document: Any, lines: Sequence[int] | None, source: str) -> En
     return found
 
 
-def add_negatives(found: Entries, phrases: Any) -> None:
+def add_negatives(found: VocabularyEntries, phrases: Any) -> None:
     """Append phrases that compete and are dropped at the end; they are numbered after the largest id."""
     if phrases is None:
         return
@@ -149,8 +149,8 @@ def add_negatives(found: Entries, phrases: Any) -> None:
         add_item(found, item, f"negative entry {position + 1}")
 
 
-def _read_header(document: Mapping[str, Any]) -> Entries:
-    found = Entries()
+def _read_header(document: Mapping[str, Any]) -> VocabularyEntries:
+    found = VocabularyEntries()
     check_keys(document, FILE_KEYS, "top level", found.problems)
     name = document.get("name")
     if name is not None and not isinstance(name, str):
@@ -160,7 +160,7 @@ def _read_header(document: Mapping[str, Any]) -> Entries:
     return found
 
 
-def add_item(found: Entries, item: Any, place: str, *, annotations: bool = False) -> None:
+def add_item(found: VocabularyEntries, item: Any, place: str, *, annotations: bool = False) -> None:
     """Add one item to `found`, or its problems. Annotation files carry many keys of their own: those are ignored."""
     if len(found.entries) + len(found.problems) >= MAX_ENTRIES:
         raise Refused(f"{place}: more than {MAX_ENTRIES} categories or problems: this is no vocabulary")

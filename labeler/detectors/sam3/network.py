@@ -19,7 +19,7 @@ _PHRASES_AT_ONCE = 64  # in the text encoder: some 200 MB of activations in floa
 
 
 @dataclass(frozen=True)
-class Found:
+class PhraseOutputs:
     """What a phrase finds in an image; a row of every tensor for each pair of them.
 
     Attributes:
@@ -78,7 +78,7 @@ class Sam3Network(ModelNetwork):
         found = self.find(image, text)
         return Scored.of(found.scores[..., None], found.boxes)
 
-    def find(self, image: Rows, text: Rows) -> Found:
+    def find(self, image: Rows, text: Rows) -> PhraseOutputs:
         """What pairs of an image and a phrase hold, with what their masks can be drawn from."""
         (features, positions), (words, mask) = image.tensors, text.tensors
         with self.autocast():
@@ -98,7 +98,7 @@ class Sam3Network(ModelNetwork):
             decoder_hidden_states=queries[None], text_features=words, text_mask=mask
         )
         scores = logits[0, ..., 0].sigmoid() * decoded.presence_logits[-1].float().sigmoid()
-        return Found(boxes, scores, queries, encoded.last_hidden_state)
+        return PhraseOutputs(boxes, scores, queries, encoded.last_hidden_state)
 
     def _boxes(self, queries: Tensor, start: Tensor) -> Tensor:
         """(pairs, queries, 4) corners in parts of the input: the last layer's offsets to what it started from."""

@@ -46,7 +46,7 @@ class FoundNames:
             category_ids: of that run -> of the job; others are left out.
             score: from which on a detection counts.
         """
-        parts = [_Part.of(table, category_ids, score) for table in tables]
+        parts = [_UnitNames.of(table, category_ids, score) for table in tables]
         images = np.arange(sum(part.images for part in parts))
         # Digests first: of equal keys the first is taken.
         keys = [key for part in parts for key in part.digests] + [key for part in parts for key in part.homes]
@@ -88,7 +88,7 @@ def home_of(uri: str, index: int) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _UnitNames:
     """The same of one unit: keys and counts of its labeled images, and their names."""
 
     digests: list[bytes]
@@ -102,7 +102,7 @@ class _Part:
         return len(self.counts)
 
     @staticmethod
-    def of(table: pa.Table, category_ids: Mapping[int, int], score: float) -> _Part:
+    def of(table: pa.Table, category_ids: Mapping[int, int], score: float) -> _UnitNames:
         column = DetectionsColumn(table)
         labeled = np.array([status in LABELED for status in table["status"].to_pylist()], np.bool_)
         rows = np.repeat(np.arange(len(labeled)), column.lengths)
@@ -112,7 +112,7 @@ class _Part:
         pairs = np.unique(np.array([rows[kept].tolist(), ours], np.int64), axis=1)  # by row, then by id; each once
         places = np.flatnonzero(labeled).tolist()
         digests, uris, indices = (table[name].to_pylist() for name in ("digest", "uri", "index"))
-        return _Part(
+        return _UnitNames(
             [bytes.fromhex(digests[place]) for place in places],
             [home_of(uris[place], indices[place]) for place in places],
             np.bincount(pairs[0], minlength=len(labeled))[labeled].tolist(),

@@ -1,6 +1,6 @@
 """Grounding DINO's prompts: phrases tokenized and packed into chunks, with each phrase's token positions."""
 
-from labeler.prompts.grounding_dino.chunk import Phrase, PromptChunk
+from labeler.prompts.grounding_dino.chunk import ChunkPhrase, PromptChunk
 from labeler.prompts.grounding_dino.chunks import (
     MAX_TOKENS,
     Prompts,
@@ -11,7 +11,7 @@ from labeler.prompts.grounding_dino.chunks import (
 
 __all__ = [
     "MAX_TOKENS",
-    "Phrase",
+    "ChunkPhrase",
     "PromptChunk",
     "Prompts",
     "check",

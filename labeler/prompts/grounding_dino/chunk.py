@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Phrase:
+class ChunkPhrase:
     """A phrase inside a chunk; `positions` are those of its word tokens in the chunk's input_ids, contiguous."""
 
     category_id: int
@@ -21,7 +21,7 @@ class PromptChunk:
     index: int
     caption: str
     input_ids: tuple[int, ...]
-    phrases: tuple[Phrase, ...]
+    phrases: tuple[ChunkPhrase, ...]
 
 
 @dataclass(frozen=True)

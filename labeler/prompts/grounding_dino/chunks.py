@@ -13,7 +13,7 @@ import numpy.typing as npt
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused
 from labeler.prompts.family import Cost, PlanReport
-from labeler.prompts.grounding_dino.chunk import NO_PADDING, Padding, Phrase, PromptChunk
+from labeler.prompts.grounding_dino.chunk import NO_PADDING, ChunkPhrase, Padding, PromptChunk
 from labeler.prompts.grounding_dino.tokenizer import CLS_ID, PERIOD_ID, QUESTION_ID, SEP_ID, Tokenizer
 from labeler.vocabulary import Category, Vocabulary, refuse
 from labeler.vocabulary.reading import show
@@ -353,7 +353,7 @@ def assemble(index: int, members: Sequence[Spelled]) -> PromptChunk:
     ids, phrases = [CLS_ID], []
     for member in members:
         positions = tuple(range(len(ids), len(ids) + len(member.ids)))
-        phrases.append(Phrase(member.category.id, member.text, positions))
+        phrases.append(ChunkPhrase(member.category.id, member.text, positions))
         ids += [*member.ids, PERIOD_ID]
     caption = " ".join(f"{member.text.lower()} ." for member in members)
     return PromptChunk(index, caption, (*ids, SEP_ID), tuple(phrases))
@@ -362,7 +362,7 @@ def assemble(index: int, members: Sequence[Spelled]) -> PromptChunk:
 def _chunk_from_json(index: int, data: Mapping[str, Any]) -> PromptChunk:
     ids = tuple(map(int, data["input_ids"]))
     phrases = tuple(
-        Phrase(int(p["category_id"]), str(p["text"]), tuple(map(int, p["positions"]))) for p in data["phrases"]
+        ChunkPhrase(int(p["category_id"]), str(p["text"]), tuple(map(int, p["positions"]))) for p in data["phrases"]
     )
     if len(ids) < MIN_TOKENS or ids[0] != CLS_ID or ids[-2:] != (PERIOD_ID, SEP_ID):
         raise ValueError(f"chunk {index} does not read [CLS] ... . [SEP]")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeler.errors import Refused
-from labeler.exports.export import Source
-from labeler.exports.selection import Chooser, unsuppressed
+from labeler.exports.export import ExportedRun
+from labeler.exports.selection import Selector, unsuppressed
 from labeler.labels.detections import Detections
 from labeler.labels.thresholds import Thresholds
 from labeler.review.comparison import match_categories, selector
@@ -35,7 +35,9 @@ class Other:
     suppress_iou: float | None
 
 
-def disagreeing(source: Source, choosing: Chooser, other: Other, most: int, seed: int) -> tuple[Ints, list[str | None]]:
+def disagreeing(
+    source: ExportedRun, choosing: Selector, other: Other, most: int, seed: int
+) -> tuple[Ints, list[str | None]]:
     """Return ((n, WIDTH) entries, reasons) of at most `most` boxes of the run, at random.
 
     Boxes of categories that the other run does not have are left out: it was not asked for them.
@@ -89,11 +91,11 @@ def _entries(pair: Pair, common: set[int], kinds: list[str], rng: np.random.Gene
     return np.array(rows, np.int64).reshape(-1, WIDTH + 1)
 
 
-def _stored_places(source: Source, choosing: Chooser, entries: Ints, units: list[UnitKey]) -> Ints:
+def _stored_places(source: ExportedRun, choosing: Selector, entries: Ints, units: list[UnitKey]) -> Ints:
     """(n,) each box's place among its row's stored boxes; -1 for rows that were removed since."""
     stored = np.full(len(entries), -1, np.int64)
     wanted = {units[number]: number for number in np.unique(entries[:, UNIT]).tolist()}
-    for unit, choice in Source(source.snapshot.only(wanted)).choices(choosing, masks=False):
+    for unit, choice in ExportedRun(source.snapshot.only(wanted)).choices(choosing, masks=False):
         images = dict(choice.chosen)
         for at in np.flatnonzero(entries[:, UNIT] == wanted[unit]).tolist():
             image = images.get(int(entries[at, ROW]))

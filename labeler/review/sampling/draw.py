@@ -11,7 +11,7 @@ import numpy.typing as npt
 from labeler import storage
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused
-from labeler.exports.export import Source
+from labeler.exports.export import ExportedRun
 from labeler.exports.sampled import MOST_BOXES, DrawnBox, Population, Sample, SampledImage, Strategy, Stratum
 from labeler.exports.selection import ChosenImage, Selection
 from labeler.exports.state import commits
@@ -20,10 +20,10 @@ from labeler.review.sampling.allocation import spread_of
 from labeler.review.sampling.disagreement import Other, disagreeing
 from labeler.review.sampling.strategies import (
     ByScore,
-    Chooser,
     Draw,
     Margin,
     Rare,
+    Strategist,
     Suspicious,
     cell_of,
     strata_for,
@@ -75,7 +75,7 @@ class Request:
 
 
 @dataclass
-class _Taken:
+class _TakenBoxes:
     """Boxes that are in the sample so far."""
 
     designs: dict[Entry, tuple[Strategy, int | None, float | None, str | None]] = field(default_factory=dict)
@@ -128,7 +128,7 @@ def draw_sample(snapshot: Snapshot, request: Request) -> Sample:
             f"--strategy {request.strategy} goes by scores, and run {snapshot.run.manifest.run_id} was imported with "
             "boxes that have none; take random, rare, suspicious or disagree"
         )
-    drawing = _Drawing(Source(snapshot), request)
+    drawing = _Drawing(ExportedRun(snapshot), request)
     drawing.read()
     return drawing.sample()
 
@@ -136,7 +136,7 @@ def draw_sample(snapshot: Snapshot, request: Request) -> Sample:
 class _Drawing:
     """One draw: `read`, then `sample`."""
 
-    def __init__(self, source: Source, request: Request) -> None:
+    def __init__(self, source: ExportedRun, request: Request) -> None:
         self._source, self._asked = source, request
         self._choosing = source.chooser(request.selection)
         self._units: list[UnitKey] = []
@@ -145,12 +145,12 @@ class _Drawing:
         self._by_score = ByScore(request.boxes, 1 if request.strategy == "random" else strata_for(self._by_chance))
         self._choosers = self._make_choosers()
 
-    def _make_choosers(self) -> Mapping[Strategy, Chooser]:
+    def _make_choosers(self) -> Mapping[Strategy, Strategist]:
         asked, run = self._asked, self._source.snapshot.run
         most = 2 * asked.boxes  # candidates: some are near copies, or drawn already
         ids = [category.id for category in run.vocabulary().categories if not category.negative]
         wanted = _SHARES if asked.strategy == "mixed" else {asked.strategy: 1.0}
-        made: dict[Strategy, Chooser] = {}
+        made: dict[Strategy, Strategist] = {}
         if "margin" in wanted:
             made["margin"] = Margin(most, asked.band)
         if "rare" in wanted:
@@ -182,7 +182,7 @@ class _Drawing:
             chooser.add(boxes)
 
     def sample(self) -> Sample:
-        asked, taken, strata = self._asked, _Taken(), tuple[Stratum, ...]()
+        asked, taken, strata = self._asked, _TakenBoxes(), tuple[Stratum, ...]()
         if asked.strategy in (*DRAWN_BY_CHANCE, "mixed"):
             draw = self._draw(self._by_chance)
             taken.draw(draw, "random" if asked.strategy == "random" else "estimate")
@@ -240,7 +240,7 @@ class _Drawing:
             units=digest_of(canonical_json(commits(self._source.snapshot))),
         )
 
-    def _images_of(self, taken: _Taken) -> tuple[SampledImage, ...]:
+    def _images_of(self, taken: _TakenBoxes) -> tuple[SampledImage, ...]:
         """The drawn images by row, read once more."""
         before = self._asked.pilot.before if self._asked.pilot else None
         pilot = set() if before is None else {(one.shard_id, one.index, box.box) for one, box in before.boxes}
@@ -250,7 +250,7 @@ class _Drawing:
         numbers = {unit: number for number, unit in enumerate(self._units)}
         snapshot = self._source.snapshot
         found = []
-        for unit, choice in Source(snapshot.only(by_row)).choices(self._choosing, masks=False):
+        for unit, choice in ExportedRun(snapshot.only(by_row)).choices(self._choosing, masks=False):
             images, first = dict(choice.chosen), self._first_ids[numbers[unit]]
             for row, places in by_row[unit].items():
                 image = images[row]

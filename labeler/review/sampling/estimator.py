@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ShareEstimate:
     """A share with its 95% interval.
 
     Attributes:
@@ -34,7 +34,7 @@ class Estimate:
         return (self.high - self.low) / 2
 
 
-def estimate_precision(stratum: npt.ArrayLike, inclusion: npt.ArrayLike, right: npt.ArrayLike) -> Estimate:
+def estimate_precision(stratum: npt.ArrayLike, inclusion: npt.ArrayLike, right: npt.ArrayLike) -> ShareEstimate:
     """Estimate the share of right boxes among all boxes of the strata (Horvitz-Thompson, stratified).
 
     The unit is the box: within a stratum every box was drawn with the same probability, whatever its image. So boxes of
@@ -67,12 +67,12 @@ def estimate_precision(stratum: npt.ArrayLike, inclusion: npt.ArrayLike, right: 
     variance = float((weights**2 * smooth * (1 - smooth) / judged * unseen).sum())
     overall = float((weights * smooth).sum())
     worth = overall * (1 - overall) / variance if variance > 0 else np.inf
-    return Estimate(value, *_interval(value, worth), int(judged.sum()), worth)
+    return ShareEstimate(value, *_interval(value, worth), int(judged.sum()), worth)
 
 
 def estimate_part(
     stratum: npt.ArrayLike, inclusion: npt.ArrayLike, right: npt.ArrayLike, part: npt.ArrayLike
-) -> Estimate | None:
+) -> ShareEstimate | None:
     """Estimate the share of right boxes among those of a part of the run, such as a category; None if none is judged.
 
     A ratio of two Horvitz-Thompson totals. Its interval is Wilson's at Kish's effective sample size, which does not use
@@ -92,7 +92,7 @@ def estimate_part(
     weights = 1 / (chance * answered[place])[mine]
     value = float((weights * verdict[mine]).sum() / weights.sum())
     worth = float(weights.sum() ** 2 / (weights**2).sum())
-    return Estimate(value, *_interval(value, worth), int(mine.sum()), worth)
+    return ShareEstimate(value, *_interval(value, worth), int(mine.sum()), worth)
 
 
 def smoothed_shares(hits: npt.ArrayLike, judged: npt.ArrayLike) -> Floats:

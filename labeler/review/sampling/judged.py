@@ -16,7 +16,7 @@ from labeler.digests import readable_json
 from labeler.errors import Refused
 from labeler.exports.sampled import Sample
 from labeler.review.sampling.draw import Pilot
-from labeler.review.sampling.estimator import Estimate, estimate_part, estimate_precision
+from labeler.review.sampling.estimator import ShareEstimate, estimate_part, estimate_precision
 from labeler.vocabulary import Vocabulary
 
 ENOUGH = 30  # judged boxes of a category, below which it has no estimate of its own
@@ -36,8 +36,8 @@ class SampleEstimate:
     """
 
     sample: Sample
-    precision: Estimate
-    categories: dict[int, Estimate]
+    precision: ShareEstimate
+    categories: dict[int, ShareEstimate]
     too_few: int
     drawn: int
     chosen: int
@@ -87,7 +87,7 @@ def describe_estimate(data: bytes) -> str | None:
 
 
 def estimate_sample(sample: Sample, marks: Sequence[Marks]) -> SampleEstimate:
-    """Estimate the precision of the population from marks, by the boxes that were drawn with a known probability.
+    """ShareEstimate the precision of the population from marks, by the boxes that were drawn with a known probability.
 
     Raises:
         Refused: no box of the sample was drawn so, too little of it is marked, or the marks are of other boxes.
@@ -96,7 +96,7 @@ def estimate_sample(sample: Sample, marks: Sequence[Marks]) -> SampleEstimate:
 
 
 def estimate_verdicts(sample: Sample, verdicts: npt.NDArray[np.float64], elsewhere: int = 0) -> SampleEstimate:
-    """Estimate the precision of the population from verdicts, wherever they come from.
+    """ShareEstimate the precision of the population from verdicts, wherever they come from.
 
     Args:
         verdicts: (n,) 1 for right, 0 for wrong, NaN for not judged, of each box in `sample.boxes`.
@@ -148,10 +148,10 @@ def pilot_of(run_id: str, marks: Sequence[Marks], before: Sample | None = None) 
     return Pilot(scores[known], verdicts[known], before)
 
 
-def _plain(one: Estimate) -> dict[str, Any]:
+def _plain(one: ShareEstimate) -> dict[str, Any]:
     worth = None if np.isinf(one.worth) else round(one.worth, 2)
     return {"value": one.value, "low": one.low, "high": one.high, "judged": one.judged, "worth": worth}
 
 
-def _shown(one: Estimate) -> str:
+def _shown(one: ShareEstimate) -> str:
     return f"{one.value:.3f} ({one.low:.3f}-{one.high:.3f})"

@@ -26,7 +26,7 @@ _WHOLE = 0.95  # part of the image
 _MOST_PAIRS = 2_000  # boxes of an image, above which none is looked for in another
 
 
-class Chooser(ABC):
+class Strategist(ABC):
     """Takes a run's boxes unit by unit; most promising first at the end."""
 
     @abstractmethod
@@ -37,7 +37,7 @@ class Chooser(ABC):
         """((n, WIDTH) entries, the best first, each one's reason)."""
 
 
-class Margin(Chooser):
+class Margin(Strategist):
     """Boxes whose score is within `band` above their threshold, at random; then the next above."""
 
     def __init__(self, most: int, band: float) -> None:
@@ -53,7 +53,7 @@ class Margin(Chooser):
         return entries, [None] * len(entries)
 
 
-class Rare(Chooser):
+class Rare(Strategist):
     """Boxes of the categories that the run has fewest boxes of: some of each, from the rarest on, then more of each."""
 
     def __init__(self, most: int, category_ids: npt.ArrayLike) -> None:
@@ -76,7 +76,7 @@ class Rare(Chooser):
         return entries[order], [None] * len(entries)
 
 
-class Suspicious(Chooser):
+class Suspicious(Strategist):
     """Boxes of a kind that is often wrong, one of each kind in turn, at random within it."""
 
     def __init__(self, most: int, seed: int) -> None:

@@ -43,7 +43,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageIdentity:
     """What is known of an image of the first run: enough to find it in another."""
 
     index: int
@@ -52,7 +52,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Found:
+class PartnerRow:
     """The row that another run has of an image.
 
     Attributes:
@@ -78,7 +78,7 @@ class Partner:
     _rows: _SamePlan | _Spilled
     alone: int | None = None
 
-    def find(self, unit: UnitKey, places: Sequence[Place]) -> list[Found | None]:
+    def find(self, unit: UnitKey, places: Sequence[ImageIdentity]) -> list[PartnerRow | None]:
         """Its rows of these images of a unit of the first run; None where it does not have one. Safe in threads."""
         return self._rows.find(unit, places)
 
@@ -114,12 +114,12 @@ def _equal_plans(first: Snapshot, other: Snapshot) -> bool:
     return first.plan == other.plan and first.progress.units == other.progress.units
 
 
-def _founds(table: pa.Table, *, masks: bool) -> list[Found]:
+def _founds(table: pa.Table, *, masks: bool) -> list[PartnerRow]:
     statuses = table["status"].to_pylist()
     asked = table["asked"].to_pylist() if "asked" in table.schema.names else [None] * len(table)
     rows = DetectionsColumn(table).per_row(masks=masks)
     return [
-        Found(status, row if status in LABELED else None, ids)
+        PartnerRow(status, row if status in LABELED else None, ids)
         for status, row, ids in zip(statuses, rows, asked, strict=True)
     ]
 
@@ -130,18 +130,18 @@ class _SamePlan:
     columns: tuple[str, ...] | None
     masks: bool
 
-    def find(self, unit: UnitKey, places: Sequence[Place]) -> list[Found | None]:
+    def find(self, unit: UnitKey, places: Sequence[ImageIdentity]) -> list[PartnerRow | None]:
         table = read_unit_file(self.other.progress.unit_uri(*unit), self.columns)
         founds = _founds(table, masks=self.masks)
         theirs = zip(*(table[name].to_pylist() for name in ("index", "digest", "uri")), founds, strict=True)
-        by_index = {index: (Place(index, digest, uri), found) for index, digest, uri, found in theirs}
+        by_index = {index: (ImageIdentity(index, digest, uri), found) for index, digest, uri, found in theirs}
         return [
             by_index[place.index][1] if place.index in by_index and _same(place, by_index[place.index][0]) else None
             for place in places
         ]
 
 
-def _same(ours: Place, theirs: Place) -> bool:
+def _same(ours: ImageIdentity, theirs: ImageIdentity) -> bool:
     if ours.digest is not None and theirs.digest is not None:
         return ours.digest == theirs.digest
     return (ours.uri, ours.index) == (theirs.uri, theirs.index)
@@ -287,7 +287,7 @@ class _Spilled:
         self._spill, self._lock = spill, threading.Lock()
         self._held: OrderedDict[int, tuple[dict[int, list[int]], pa.Table]] = OrderedDict()
 
-    def find(self, unit: UnitKey, places: Sequence[Place]) -> list[Found | None]:
+    def find(self, unit: UnitKey, places: Sequence[ImageIdentity]) -> list[PartnerRow | None]:
         start, first_index = self._spill.starts[unit]
         rows, table = self._part(self._spill.parts[unit])
         chosen = [_row_of(table, rows.get(start + place.index - first_index, ()), place) for place in places]
@@ -317,12 +317,12 @@ class _Spilled:
         return rows, table
 
 
-def _row_of(table: pa.Table, rows: Iterable[int], place: Place) -> int | None:
+def _row_of(table: pa.Table, rows: Iterable[int], place: ImageIdentity) -> int | None:
     """The row of the image: keys were cut, so that others may be here. Of equal images, the first that was labeled."""
     failed = None
     for row in rows:
         index, digest, uri, status = (table[name][row].as_py() for name in ("index", "digest", "uri", "status"))
-        if _same(place, Place(index, digest, uri)):
+        if _same(place, ImageIdentity(index, digest, uri)):
             if status in LABELED:
                 return row
             failed = row if failed is None else failed

@@ -16,7 +16,7 @@ from torch.nn import functional
 from labeler.detectors.cuda import to_device
 from labeler.detectors.grounding_dino.fast.backbone import Backbone
 from labeler.detectors.grounding_dino.fast.deformable import Deformable
-from labeler.detectors.grounding_dino.fast.fusion import Fusion
+from labeler.detectors.grounding_dino.fast.fusion import FusionLayer
 from labeler.detectors.grounding_dino.fast.kernels import Features, Kernels, LayerNorm, kernels_for
 from labeler.detectors.grounding_dino.fast.layers import Attention, FeedForward
 from labeler.detectors.grounding_dino.fast.sampling import Grid, LevelShapes
@@ -27,7 +27,7 @@ _SHAPES = 256  # of images, whose levels are kept: 200 photographs of everyday h
 
 @dataclass(frozen=True)
 class _EncoderLayer:
-    fusion: Fusion
+    fusion: FusionLayer
     text_attention: Attention
     text_norm: LayerNorm
     text_feed: FeedForward
@@ -39,7 +39,7 @@ class _EncoderLayer:
     def of(layer: Any, dtype: torch.dtype) -> _EncoderLayer:
         text, vision = layer.text_enhancer_layer, layer.deformable_layer
         return _EncoderLayer(
-            Fusion.of(layer.fusion_layer, dtype),
+            FusionLayer.of(layer.fusion_layer, dtype),
             Attention.of(text.self_attn, dtype),
             LayerNorm.of(text.layer_norm_before),
             FeedForward.of(text, text.activation, text.layer_norm_after, dtype),

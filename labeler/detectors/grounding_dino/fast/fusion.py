@@ -26,7 +26,7 @@ _PART = 2.0**-5  # exact in every dtype
 
 
 @dataclass(frozen=True)
-class Fusion:
+class FusionLayer:
     """One fusion layer; h heads, model width d."""
 
     norm_vision: LayerNorm
@@ -41,7 +41,7 @@ class Fusion:
     text_bias: Tensor  # (d,)
 
     @staticmethod
-    def of(layer: Any, dtype: torch.dtype) -> Fusion:
+    def of(layer: Any, dtype: torch.dtype) -> FusionLayer:
         """Over a transformers fusion layer; the products are made in float64, once."""
         attn, heads = layer.attn, layer.attn.num_heads
 
@@ -58,7 +58,7 @@ class Fusion:
         to_text = out_by_head(attn.out_text_proj.weight)
         values_bias = unflatten(attn.values_vision_proj.bias.detach().double(), 0, (heads, -1))
         text_bias = torch.einsum("hw,hwd->d", values_bias, to_text) + attn.out_text_proj.bias.double()
-        return Fusion(
+        return FusionLayer(
             LayerNorm.of(layer.layer_norm_vision),
             LayerNorm.of(layer.layer_norm_text),
             Linear.of(attn.text_proj, dtype),
