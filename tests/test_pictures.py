@@ -1,4 +1,4 @@
-"""The run that benchmarks make without Ray is a run like any other, and pictures of pages keep their colors."""
+"""The run that benchmarks make without Ray is a run like any other, and screenshots of pages keep their colors."""
 
 from __future__ import annotations
 
