@@ -31,7 +31,7 @@ Ready = tuple[list[tuple[ChosenImage, Pixels | None]], UnitChoice]
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What an export wrote.
+    """Summary of what an export wrote.
 
     Attributes:
         picks: None if the images did not have to be read twice.
@@ -230,7 +230,7 @@ class _Writer:
         self._part = None
 
     def _place(self, relative: str) -> str:
-        """Where a file goes; beside the one file, named after it, where there is only one."""
+        """Return where a file goes; beside the one file, named after it, where there is only one."""
         if not self._single_file:
             return storage.join(self._frame.target, relative)
         stem = storage.basename(self._frame.target).rpartition(".")[0]
@@ -258,7 +258,9 @@ def _prefix(target: str) -> str:
 
 
 def _is_own_folder(folder: Path) -> bool:
-    """Whether it is a folder, not a link, and of this user: others write to the system's temporary folder, too."""
+    """Return whether it is a folder, not a link, and of this user: others write to the system's
+    temporary folder, too.
+    """
     with suppress(OSError):
         return folder.lstat().st_uid == os.geteuid() and folder.is_dir() and not folder.is_symlink()
     return False
