@@ -19,6 +19,7 @@ from small_disk import small_disk
 from labeler.checkpoints import resolve
 from labeler.errors import Refused
 from tests.exit_codes import environment
+from tests.log_lines import without_steps
 
 ADVICE = "set LABELER_CACHE to a folder that can be written and locked"
 
@@ -42,7 +43,7 @@ def run_as_nobody_known(argv: list[str], **more: str) -> subprocess.CompletedPro
 
 def the_line(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = without_steps(done.stderr)
     assert line.startswith("labeler: ")
     return line
 
@@ -64,7 +65,7 @@ def test_a_user_without_a_home_is_told_what_to_set(bucket: str) -> None:
     [
         (["status", "~/run"], "~/run: this user has no home folder (HOME is not set); write the path in full"),
         (["vocabulary", "check", "coco", "--model", "~/model"], "~/model: this user has no home folder"),
-        (["status", "~nobody-of-that-name/run"], "it has no run.json"),
+        (["status", "~nobody-of-that-name/run"], "no run.json found"),
     ],
 )
 def test_a_path_from_a_home_that_is_not_known_is_one_line(argv: list[str], expected: str) -> None:

@@ -158,7 +158,7 @@ def test_a_run_of_a_newer_labeler_is_refused_in_one_line(
         assert main([command[0], f"{frozen}/run", *command[1:]]) == 2
         said = capsys.readouterr().err
         assert len(said.splitlines()) == 1
-        assert re.search(rf"was begun by labeler 9\.0, and this one cannot read it \({why}\)", said)
+        assert re.search(rf"was started by labeler 9\.0, and this one cannot read it \({why}\)", said)
 
 
 def test_rows_that_a_newer_labeler_decides_otherwise_are_read_but_not_added_to(

@@ -203,7 +203,7 @@ def test_what_cannot_be_revised_is_refused_in_one_line(
     capsys.readouterr()  # what transformers prints of the checkpoint that it wrote
     for words, why in (
         (command(tmp_path, "out", NAMES), "the vocabulary is that of run"),
-        (command(tmp_path, "out", other, f"model.name={closed}"), "would change more than the vocabulary"),
+        (command(tmp_path, "out", other, f"model.name={closed}"), "was labeled with another model than"),
         (command(tmp_path, "out", other, "detect.nms_iou=0.9"), "would change more than the vocabulary"),
         (command(tmp_path, "out", ["red bus"]), "keeps no category of the run"),
         (command(tmp_path, "masks", other), "has masks"),
@@ -241,8 +241,8 @@ def test_masks_leave_the_mark_of_images_that_may_lack_boxes() -> None:
     assert todo.settle([replace(fresh, error="2 masks are lost")]) == [
         replace(earlier, error=f"{CUT}; 2 masks are lost")
     ]
-    dead = replace(fresh, status="quarantined", error="it ended the process")
-    marked = replace(earlier, error=f"{CUT}; no masks: it ended the process")
+    dead = replace(fresh, status="quarantined", error="crashed its process")
+    marked = replace(earlier, error=f"{CUT}; no masks: crashed its process")
     assert todo.settle([dead]) == [marked]
     assert Todo(todo.unit, None, {4: marked}).settle([fresh]) == [earlier], "masks made another time"
 

@@ -69,12 +69,12 @@ def test_a_preview_replaces_a_preview_and_nothing_else(
     picture.write_bytes(photograph)
     words = ["preview", str(config), "--images", "1", "--png", str(picture)]
     line = refusal(capsys, *words, "model.name=/nowhere/model")  # the file is looked at before the model
-    assert "photograph.png is there and is not a picture by `labeler preview`; choose another --png" in line
+    assert "photograph.png is there and is not an image by `labeler preview`; choose another --png" in line
     assert picture.read_bytes() == photograph
     assert main([*words, "--force"]) == 0
     assert f"replaces: {len(photograph):,} bytes" in capsys.readouterr().out
     assert main(words) == 0, "its own picture it may replace"
-    assert "replaces: an earlier picture" in capsys.readouterr().out
+    assert "replaces: an earlier image" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_other_bytes_are_not_a_picture_of_labeler(start: bytes) -> None:
 def test_a_large_picture_is_known_by_its_first_bytes() -> None:
     sheet = draw_contact_sheet([Tile(None, problem=str(number)) for number in range(60)])
     assert len(sheet) > 2 * signature.HEAD_BYTES
-    assert describe_sheet(sheet[: signature.HEAD_BYTES]) == "an earlier picture"
+    assert describe_sheet(sheet[: signature.HEAD_BYTES]) == "an earlier image"

@@ -26,7 +26,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--output", metavar="URI", help="HTML file to write, and .json beside it (default in B)")
     parser.add_argument("--images", type=int, default=300, metavar="N", help="images to show, at most (default 300)")
     parser.add_argument(
-        "--partial", action="store_true", help="incomplete runs too; leave out categories that only one run has"
+        "--partial", action="store_true", help="incomplete runs too; omit categories that only one run has"
     )
     parser.add_argument("--force", action="store_true", help="replace files that are not a comparison by labeler")
     parser.set_defaults(run=_compare)
@@ -89,7 +89,7 @@ def _lines(found: Comparison, vocabulary: Vocabulary) -> list[str]:
     facts = [f"{found.images:,} images compared, {found.identical:,} of them identical"]
     if any(not_asked := found.facts["not_asked"]):
         facts.append(
-            f"left out: {not_asked[0]:,} boxes of A and {not_asked[1]:,} of B with names that the other run was not "
+            f"excluded: {not_asked[0]:,} boxes of A and {not_asked[1]:,} of B with names that the other run was not "
             "asked for in their images"
         )
     return [*facts, head, *(_line(*row) for row in rows[: _LINES + 1]), *more]

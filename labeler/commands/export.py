@@ -88,7 +88,7 @@ def _target(asked: str | None, default: str) -> str:
         if not asked.rpartition("://")[2].strip("/ "):
             raise StorageError("it names no file or folder")
         if asked.encode("utf-8", "replace").decode() != asked:
-            raise StorageError("it is no UTF-8 text")
+            raise StorageError("it is not a UTF-8 text")
         storage.head(asked)
     except StorageError as error:
         raise Refused(f"--output {storage.redact(asked)!r} cannot be used: {error}") from error
@@ -123,11 +123,11 @@ def _describe(summary: ExportSummary) -> list[str]:
         lines.append(f"not selected: {totals.not_selected:,} images")
     if totals.left_out:
         reasons = ", ".join(f"{status} {count:,}" for status, count in sorted(totals.left_out.items()))
-        lines.append(f"left out, because they could not be labeled: {reasons}")
+        lines.append(f"excluded, because they could not be labeled: {reasons}")
     picks = summary.picks
     if picks is not None and picks.groups:
         lines.append(
-            f"kept in one split: {picks.grouped:,} images in {picks.groups:,} groups (near copies, or --group-by), "
+            f"kept in one split: {picks.grouped:,} images in {picks.groups:,} groups (near-duplicates, or --group-by), "
             f"the largest of {picks.largest:,}"
         )
     return lines

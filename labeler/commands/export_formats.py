@@ -112,7 +112,7 @@ def _require_own_options(arguments: argparse.Namespace) -> None:
     if arguments.negatives < 0:
         raise Refused(f"--negatives must be 0 or more, got {arguments.negatives}")
     if limit is not None and _is_laid_out(arguments):
-        raise Refused(f"--layout {arguments.layout} has one file a split: leave out --images-per-shard")
+        raise Refused(f"--layout {arguments.layout} has one file a split: omit --images-per-shard")
     for name, formats in _ONLY_FOR.items():
         if getattr(arguments, name) is not None and to not in formats:
             raise Refused(f"--{name.replace('_', '-')} is for --to {' and '.join(formats)}; {to} does not have it")

@@ -50,7 +50,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         help="background (default), regions to ignore (coco, voc), painted over in copies, or no image with one",
     )
     images = parser.add_argument_group("which images")
-    images.add_argument("--boxes", metavar="MIN..MAX", help="with so many boxes left, e.g. 1.. to drop empty ones")
+    images.add_argument("--boxes", metavar="MIN..MAX", help="with that many boxes left, e.g. 1.. to drop empty ones")
     images.add_argument(
         "--where", metavar="SQL", help='on a row\'s columns, e.g. "width >= 640 and len(detections) > 2"'
     )
@@ -58,10 +58,14 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         "--images-per-category", type=int, metavar="N", help="of frequent categories no more images than needed"
     )
     images.add_argument("--split", metavar="NAME=SHARE,...", help="e.g. train=0.9,val=0.1, by digest")
-    images.add_argument("--group-by", metavar="COLUMN", help="a kept column whose equal values stay in one split")
+    images.add_argument(
+        "--group-by",
+        metavar="COLUMN",
+        help="column of input.keep, shard_id or digest: equal values stay in one split",
+    )
     images.add_argument(
         "--near-copies", default=str(NEAR_COPY_BITS), metavar="BITS",
-        help="images whose perceptual hashes differ in at most so many bits stay in one split (default 3; off)",
+        help="images whose perceptual hashes differ in at most that many bits stay in one split (default 3; off)",
     )  # fmt: skip
 
 
@@ -115,7 +119,7 @@ def _of_sample(arguments: argparse.Namespace, run: Run) -> Selection:
     changed = [name for name, default in vars(parser.parse_args([])).items() if getattr(arguments, name) != default]
     if changed:
         option = f"--{changed[0].replace('_', '-')}"
-        raise Refused(f"--sample says which boxes and images: leave out {option}")
+        raise Refused(f"--sample says which boxes and images: omit {option}")
     sample = read_sample(arguments.sample, run)
     if not sample.images:
         raise Refused(f"sample {storage.redact(arguments.sample)} has no box")
@@ -135,9 +139,7 @@ def _uncertain(arguments: argparse.Namespace, thresholds: Thresholds) -> Uncerta
     text, treatment = arguments.uncertain, arguments.uncertain_as
     if text is None:
         if treatment is not None:
-            raise Refused(
-                "--uncertain-as says what becomes of uncertain boxes: say which they are, e.g. --uncertain 0.1.."
-            )
+            raise Refused("--uncertain-as needs --uncertain, the scores of uncertain boxes, e.g. --uncertain 0.1..")
         return None
     low, high = _bounds(text, "--uncertain")
     if low is None or high is not None or low > 1:
@@ -185,7 +187,7 @@ def _categories(wanted: list[str] | None, vocabulary: Vocabulary) -> frozenset[i
 
 
 def _bounds(text: str | None, option: str, *, whole: bool = False) -> tuple[float | None, float | None]:
-    """`MIN..MAX`, either end left out; `whole` numbers only where asked."""
+    """`MIN..MAX`, either end may be missing; `whole` numbers only where asked."""
     if text is None:
         return None, None
     try:
@@ -219,5 +221,5 @@ def _near_copies(text: str) -> int:
     if text == "off":
         return -1
     if text not in map(str, range(MAX_BITS + 1)):
-        raise Refused(f"--near-copies is a number of bits from 0 to {MAX_BITS}, or off; got {text!r}")
+        raise Refused(f"--near-duplicates is a number of bits from 0 to {MAX_BITS}, or off; got {text!r}")
     return int(text)

@@ -18,8 +18,9 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--keys",
         metavar="FILE",
-        help="an image a line: key, file name as in exports, or digest; without it, what the "
-        "run's own list of removed images has is removed wherever it was labeled since",
+        help="images to remove, one per line: file name as in exports, key or digest; or a list in .json or .yaml, or "
+        ".csv with the column file_name, image_key or digest (default: images on the run's own list that were labeled "
+        "since)",
     )
     parser.add_argument("--dry-run", action="store_true", help="count what would be removed; change nothing")
     parser.add_argument(
@@ -30,7 +31,7 @@ def add(verbs: Verbs) -> None:
 
 def _forget(arguments: argparse.Namespace) -> int:
     from labeler.runs.erasure.erase import count_named, forget, forget_listed
-    from labeler.runs.erasure.excluded import read_names
+    from labeler.runs.erasure.name_files import read_names
 
     run = require_run(arguments.run_uri)
     if arguments.keys is None:
@@ -43,12 +44,12 @@ def _forget(arguments: argparse.Namespace) -> int:
             return _dry_run(*count_named(run, names))
         outcome = forget(run, names, future=arguments.future)
     runs = f" in {len(outcome.runs):,} runs" if len(outcome.runs) > 1 else ""
-    print(f"forgotten: {outcome.images:,} images; {outcome.units:,} unit files written anew{runs}")
+    print(f"removed: {outcome.images:,} images; {outcome.units:,} unit files rewritten{runs}")
     if outcome.unknown:
         print(f"not in the run: {len(outcome.unknown):,} names, kept out of what is labeled from now on:")
         _print_some(outcome.unknown)
     for uri in outcome.untouched:
-        print(f"not changed, make it anew: {storage.redact(uri)}")
+        print(f"may still show removed images, re-create it: {storage.redact(uri)}")
     for uri, why in outcome.unreached.items():
         print(f"not reached, forget in it where it lies now: derived run {storage.redact(f'{uri} ({why})')}")
     print("not reached: the images themselves, their keys in the rows and in groups/, older versions that the bucket")

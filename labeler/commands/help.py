@@ -13,7 +13,7 @@ class About:
     """One command.
 
     Attributes:
-        line: what it does, for the list of commands: a verb phrase without a period.
+        line: what it does, for the list of commands: an imperative phrase without a period.
         text: the same in one or two sentences, for its own help.
         examples: command lines that parse.
     """

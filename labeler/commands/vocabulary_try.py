@@ -55,7 +55,7 @@ def _try(arguments: argparse.Namespace) -> int:
     )
     lines = list(describe(trial))
     if target is not None:
-        storage.put(target, to_yaml(trial))  # first: the reader of our output may go away (`| head`)
+        storage.put(target, to_yaml(trial))  # first: the reader of the output may go away (`| head`)
         lines.append(written(target, replaced))
     print("\n".join(lines))
     return 0

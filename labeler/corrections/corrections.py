@@ -66,7 +66,7 @@ class Applied(Protocol):
 
 @dataclass(frozen=True)
 class Corrections:
-    """What becomes of the rows of a run.
+    """Changes to the rows of a run.
 
     Attributes:
         fields: of the fingerprint of the corrected run.
@@ -88,7 +88,7 @@ def read_corrections(snapshot: Snapshot, uris: Sequence[str], options: Options) 
     Memory holds the reviewed images and their boxes, some 100 bytes a box and 2 KB an image.
 
     Raises:
-        Refused: the files are not of this format or run, or hold what cannot be taken over: all of it at once.
+        Refused: the files are not of this format or run, or hold what cannot be applied: all of it at once.
         StorageError: a file cannot be read.
     """
     files = _files(uris, options)

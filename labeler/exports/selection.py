@@ -35,7 +35,7 @@ class Selection:
     """What is asked for; the steps are taken in this order.
 
     A box that a person has reviewed leaves only with its image (`where`) or its category (`categories`): none of the
-    other conditions is about it. With such a box an image has enough boxes, and is not left out for uncertain ones.
+    other conditions is about it. With such a box an image has enough boxes, and is not excluded for uncertain ones.
 
     Attributes:
         where: SQL on the row's columns; None takes all.
@@ -115,7 +115,7 @@ class ChosenImage:
 
     @property
     def stem(self) -> str:
-        """The same as one file name without a dot, where all images lie in one folder or tar."""
+        """The same as one file name without a dot, where all images are in one folder or tar."""
         return self.file_id.replace("/", "-")
 
     @property
@@ -283,7 +283,7 @@ class Selector:
 def unsuppressed(detections: Detections, iou_above: float) -> Places:
     """Places of those that stay where boxes suppress each other across categories, best first.
 
-    Done at once where no two boxes overlap so much: nearly every image.
+    Done at once where no two boxes overlap that much: nearly every image.
     """
     order = detections.order()
     if len(detections) < 2:

@@ -36,7 +36,7 @@ def exif_orientation(exif: bytes) -> int:
 def orientation_is_plain(exif: bytes) -> bool:
     """Return whether every reader of this EXIF block finds the orientation that `exif_orientation` finds.
 
-    Readers differ about broken blocks, about a tag that stands there twice, and about one of another type or count.
+    Readers differ about broken blocks, about a tag that is there twice, and about one of another type or count.
     """
     block = exif.removeprefix(b"Exif\0\0")
     try:

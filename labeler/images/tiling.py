@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_EDGE = 0.01  # of a tile's side: a box that ends this near to an inner edge may be of an object that goes on beyond it
+# of a tile's side: a box that ends this near to an inner edge may be of an object that continues beyond it
+_EDGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Tiling:
 
     Attributes:
         side: of a tile, in pixels of the upright image; a side of the image that is shorter has tiles as long as it is.
-        overlap: of neighbours at least, as a part of `side`, 0 to 0.9.
+        overlap: of neighbors at least, as a part of `side`, 0 to 0.9.
         min_side: images with a longer side than this are tiled; at least `side`.
         most: tiles of an image; those that need more are too large.
     """

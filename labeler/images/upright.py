@@ -108,7 +108,7 @@ def _full_ranges(source: pillow.Image) -> tuple[float, ...]:
 
 
 def _strip_rgb(strip: pillow.Image, low: float, high: float) -> npt.NDArray[np.uint8]:
-    """(rows, width, 3) or, for grey to be spread over the channels, (rows, width, 1)."""
+    """(rows, width, 3) or, for gray to be spread over the channels, (rows, width, 1)."""
     mode = strip.mode
     if mode.startswith("I;16"):
         return np.asarray(np.asarray(strip) >> 8, np.uint8)[..., None]
@@ -118,9 +118,9 @@ def _strip_rgb(strip: pillow.Image, low: float, high: float) -> npt.NDArray[np.u
             return np.asarray(values // 256, np.uint8)[..., None]
         scaled = (values - low) / (high - low if high > low else 1.0) * 255.0
         return np.asarray(np.rint(scaled), np.uint8)[..., None]
-    if mode in ("RGBa", "La"):  # premultiplied: the colour has to be divided out before alpha can go
+    if mode in ("RGBa", "La"):  # premultiplied: the color has to be divided out before alpha can go
         strip = strip.convert({"RGBa": "RGBA", "La": "LA"}[mode])
     if mode != "RGB":
-        strip.info.pop("transparency", None)  # else Pillow looks for a colour to stand for "transparent"
+        strip.info.pop("transparency", None)  # else Pillow looks for a color to stand for "transparent"
         strip = strip.convert("RGB")
     return np.asarray(strip)

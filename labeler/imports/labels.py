@@ -24,7 +24,7 @@ class Labels:
 
     Attributes:
         truth: images, categories and boxes; without crowds and boxes to ignore.
-        categories: in the file's order; none where it has neither categories nor boxes.
+        categories: in the file's order; none if it has no categories and no boxes.
         scores: (boxes,) float64, NaN where the file gives none.
         segmentations: box -> its mask, as polygons or an RLE.
         digests: of each image, the digest of its bytes, where the file has it.

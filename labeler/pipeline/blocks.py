@@ -80,7 +80,7 @@ def reading_of(block: pa.Table) -> UnitWork:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of one piece of work; `error` is set when it is not committed."""
+    """Result of one piece of work; `error` is set when it is not committed."""
 
     kind: Literal["unit", "end", "error"]
     shard_id: str

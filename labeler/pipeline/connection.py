@@ -123,7 +123,7 @@ def _start(target: RayTarget, console: Console, log_to_driver: bool) -> None:
 def on_loopback() -> Iterator[None]:
     """While inside, a Ray that is started here listens on 127.0.0.1 alone, as Ray itself does on other systems.
 
-    Its node would listen on all interfaces otherwise, and whoever reaches a port can run code.
+    Its node would listen on all interfaces otherwise, and anyone who reaches a port can run code.
     """
     from ray._private import ray_constants
 

@@ -27,7 +27,7 @@ class MemoryLimits:
 
     Attributes:
         node_share: share of the memory that all together may use.
-        own_share: share of the memory that one process may hold beyond that: a neighbour's memory is not its fault.
+        own_share: share of the memory that one process may hold beyond that: a neighbor's memory is not its fault.
         root: the folder with `proc` and `sys`.
     """
 

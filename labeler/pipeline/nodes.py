@@ -96,12 +96,12 @@ def drains_here() -> bool:
     """In a worker: whether its node is about to be taken away, as far as Ray was told (`ray drain-node`)."""
     try:
         return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
-    except Exception:  # Ray's control process does not answer just now, which is no reason to give a unit up
+    except Exception:  # Ray's control process does not answer, which is not a reason to give a unit up
         return False
 
 
 def threads_here(gpus: float, cpus: float) -> int:
-    """In a worker: the CPU threads that its node has for it, for decoding and (without a GPU) for the forward.
+    """In a worker: the CPU threads that its node has for it, for decoding and (without a GPU) for the forward pass.
 
     They are the node's own cores but one, by the worker's share of the node's GPUs, or by how many such workers the
     node holds.

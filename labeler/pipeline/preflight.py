@@ -1,4 +1,4 @@
-"""Prove on the nodes that will work, before anything is written, that input, output, packages and weights are there."""
+"""Check on the nodes that will work, before anything is written, that input, output, packages and weights are there."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import package_versions
 from labeler.labeling.recipe import LabelerRecipe
 from labeler.pipeline.capacity import CapacityWait
+from labeler.pipeline.cluster import Workers
+from labeler.pipeline.nodes import threads_here
 from labeler.prompts import UserModule
 from labeler.runs.plan import PlannedShard, with_members
 from labeler.shards.neighbors import LOOKED_AT
@@ -47,8 +49,8 @@ def readable_uri(work: Sequence[PlannedShard], plan_uri: str) -> str | None:
         first = uri if not tried else first
         tried, images = tried + 1, images and of_images
     if tried == LOOKED_AT or not images:
-        others = f", nor are {tried - 1} others that were planned" if tried > 1 else ""
-        raise Refused(f"input {storage.redact(first)} is not there{others}")
+        missing = f"and {tried - 1} other planned objects are missing" if tried > 1 else "is missing"
+        raise Refused(f"input {storage.redact(first)} {missing}")
     return None
 
 
@@ -167,7 +169,7 @@ class _Answer:
 
 
 def _answer(probe: Any, patience: CapacityWait) -> _Answer | None:
-    """None where the node was lost just now, and was still on the list."""
+    """Return the node's answer; None if the node was lost while it was still on the list."""
     try:
         answer: _Answer = patience.wait(probe, "a process of each kind of node to try storage from")
         return answer
@@ -204,6 +206,32 @@ def preflight_module(module: UserModule, patience: CapacityWait) -> None:
         raise Refused(f"model.family {module.name} cannot be imported on a worker: {error}") from None
     if problem is not None:
         raise Refused(problem)
+
+
+def preflight_of_boxes(recipe: LabelerRecipe, workers: Workers, patience: CapacityWait) -> None:
+    """Load the model that looks at boxes where a worker will, and try it on one image, before anything is written.
+
+    Args:
+        recipe: with that model alone.
+        workers: whose place the try takes.
+        patience: for a node that is slow to answer.
+
+    Raises:
+        Refused: in one line, why it does not run there.
+    """
+    probe = ray.remote(_probe_model).options(max_retries=2, **workers.options).remote(recipe, workers)
+    problem = patience.wait(probe, f"a worker of {workers.each} to try the model for boxes on")
+    if problem is not None:
+        raise Refused(problem)
+
+
+def _probe_model(recipe: LabelerRecipe, workers: Workers) -> str | None:
+    """On a worker: one line about what is wrong, or None."""
+    try:
+        recipe.with_threads(workers.threads or threads_here(workers.gpus, workers.cpus))()
+    except LabelerError as error:
+        return str(error)
+    return None
 
 
 def _probe_module(module: UserModule) -> str | None:
@@ -257,8 +285,8 @@ def _probe(checks: Checks, version: str, mark: str | None) -> _Answer:
         problem = f"labeler {__version__} is installed {here}, and this is labeler {version}"
         return _Answer(node, f"{problem}; send it along by `labeler submit` or --working-dir, or install it there")
     if mark is not None and not os.path.exists(mark):
-        problem = f"output {checks.output} is another disk {here}"
-        return _Answer(node, f"{problem}; use object storage, or a file system all nodes share")
+        problem = f"output {checks.output} is not shared: node {node} sees a different disk"
+        return _Answer(node, f"{problem}; use object storage or a shared file system")
     try:
         if checks.input is not None and storage.head(checks.input) is None:
             shown = storage.redact(checks.input)

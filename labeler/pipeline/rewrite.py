@@ -22,7 +22,7 @@ from labeler.runs.create import create_run
 from labeler.runs.erasure.excluded import Excluded, load_excluded, read_excluded, write_excluded
 from labeler.runs.timeline import stamp
 
-# What becomes of the rows of a unit whose images a detector has seen: as many rows, in their order. Called in threads.
+# Makes the new rows of a unit whose images a detector has seen: as many rows, in their order. Called in threads.
 NewRows: TypeAlias = Callable[[UnitKey, Sequence[Row]], Sequence[Row]]
 
 _REDONE = tuple(sorted(LABELED))
@@ -32,7 +32,7 @@ _ORIGIN = ("model_", "segmenter_", "version_", "engine", "dtype", "device", "pai
 
 
 def rewrite(parent: Run, job: Job, new_rows: NewRows, *, before_rows: Callable[[], None] = lambda: None) -> Outcome:
-    """Make the derived run with these rows, or go on where that stopped.
+    """Make the derived run with these rows, or continue where that stopped.
 
     Images that no detector has seen keep their rows; of those that `input.exclude` lists by now, their places stay.
 

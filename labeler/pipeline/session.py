@@ -27,7 +27,7 @@ from labeler.pipeline.connection import connect, starts_ray
 from labeler.pipeline.display import Display, JobProgress
 from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.metrics import Metrics
-from labeler.pipeline.preflight import Checks, preflight, preflight_module, readable_uri
+from labeler.pipeline.preflight import Checks, preflight, preflight_module, preflight_of_boxes, readable_uri
 from labeler.pipeline.ray_news import only_reasons
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
@@ -144,6 +144,10 @@ def carry_out(
                 holds_worker=lambda node: workers.place.allows(node) and cluster.has_room(workers, [node["Resources"]]),
                 reads=workers.read_place.allows,
             )
+            recipe = labeler_recipe(job, make_detector=make_detector).of_boxes if run is None else None
+            if recipe is not None:
+                startup.step("trying the model for boxes on one image")
+                preflight_of_boxes(recipe, workers, patience)
             run = create()
             add_context(console, run=run.manifest.run_id)
             write_excluded(run, excluded)
@@ -172,7 +176,7 @@ def warn_of_versions(run: Run, name: str, console: Console) -> None:
 
 
 def new_run(job: Job, **more: Any) -> NewRun:
-    """What a run of this job is begun with; `more` are further fields of NewRun."""
+    """What a run of this job is started with; `more` are further fields of NewRun."""
     return NewRun(job.fields, public_config(job.config), package_versions(), job.vocabulary, job.plan, **more)
 
 
@@ -188,7 +192,7 @@ def _cluster(job: Job, console: Console, signals: Stopping) -> Iterator[bool]:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Until the first unit is labeled, storage that fails is a refusal: nothing was started that could go on."""
+    """Until the first unit is labeled, storage that fails is a refusal: nothing was started that could continue."""
     try:
         yield
     except InputChanged:
@@ -218,7 +222,7 @@ def _workers(
 
 
 def _needs_cuda(job: Job, workers: cluster.Workers, make_detector: Callable[[], UnitDetector] | None) -> bool:
-    """Whether a worker has a GPU reserved for a model that runs on it by CUDA, as far as we choose its device."""
+    """Whether a worker has a GPU reserved for a model that runs on it by CUDA, as far as labeler chooses its device."""
     ours = make_detector is None or job.segmenter is not None
     return bool(workers.gpus) and ours and job.config.model.device.startswith(("auto", "cuda"))
 
@@ -235,7 +239,7 @@ def _work(
 ) -> Progress:
     config, run, plan, progress = job.config, snapshot.run, snapshot.plan, snapshot.progress
     images_per_shard, done = _images(run, plan, progress, console)
-    console.print(f"{len(snapshot.left):,} of {len(plan):,} shards to do on {workers}", markup=False)
+    console.print(f"labeling {len(snapshot.left):,} of {len(plan):,} shards on {workers}", markup=False)
     metrics, excluded = Metrics(run.manifest.run_id), read_excluded(run)
     startup.step("loading the model", now=True)
     with (
@@ -269,7 +273,7 @@ def _work(
 
 @contextmanager
 def keeping_receipts(run: Run, excluded: Excluded) -> Iterator[Callable[[Receipt], None]]:
-    """Keep what the job writes for its report; what a derived run reports lies in several folders and is read."""
+    """Keep what the job writes for its report; what a derived run reports is in several folders and is read."""
     receipts = ReceiptLog(run, excluded)
 
     def keep(receipt: Receipt) -> None:

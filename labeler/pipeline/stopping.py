@@ -42,11 +42,11 @@ class Stopping:
         self.received += 1
         if self.received == 1:
             self.name = self._reason or ("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
-            raise KeyboardInterrupt  # no exception of ours: code on the way may well catch `Exception`
+            raise KeyboardInterrupt  # not an exception of labeler: code on the way may well catch `Exception`
         if self.received >= _FORCED:
             _say("labeler: forced to end; processes of Ray may be left")
             os._exit(Incomplete.exit_code)
-        _say("labeler: stopping; once more ends this process at once")
+        _say("labeler: stopping; again ends this process at once")
 
 
 @contextmanager
@@ -73,11 +73,11 @@ def stopping(*, signals: bool = True) -> Iterator[Stopping]:
     try:
         yield state
     except KeyboardInterrupt:
-        state.received = max(1, state.received)  # raised by the handler that was there before ours
+        state.received = max(1, state.received)  # raised by the handler that was there before
         if ours:
             with suppress(Exception):
                 ray.shutdown()
-        raise Incomplete(f"stopped by {state.name}; run the same command again to go on") from None
+        raise Incomplete(f"stopped by {state.name}; run the same command again to continue") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

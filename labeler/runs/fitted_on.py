@@ -93,8 +93,8 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str, scor
     if differing:
         names = ", ".join(line.partition(":")[0] for line in differing)
         raise Refused(
-            f"thresholds {source} were fitted on another {names} than run {run.manifest.run_id} has: its scores mean "
-            "something else; fit them anew with `labeler calibrate` on this run",
+            f"thresholds {source} were fitted on another {names} than run {run.manifest.run_id} has, so scores are not "
+            "comparable; refit with `labeler calibrate` on this run",
             differing,
         )
 

@@ -20,15 +20,15 @@ Units = Mapping[str, frozenset[int]]  # shard id -> numbers of units
 
 @dataclass(frozen=True)
 class Progress:
-    """The commits of a run as listed; of a derived run, laid over those of the run it derives from.
+    """The committed units of a run, as listed on storage. A derived run's commits overlay its parent's.
 
     Attributes:
         units: what is committed.
         ends: shard id -> (units, images) of its end marker.
         folders: run folders and what lies there; of a unit that several have, the first one's counts.
-        pending: units that a derived run has yet to make anew; always empty otherwise. Of a run that writes every unit
+        pending: units that a derived run has yet to make again; always empty otherwise. Of a run that writes every unit
             itself they are not among `units`.
-        sizes: shard id -> unit -> bytes of its file, of what lies in the run's own folder.
+        sizes: shard id -> unit -> bytes of its file, of what is in the run's own folder.
         marker_uris: of the end markers that are not empty: they count what their shards hold beside images.
     """
 
@@ -58,7 +58,7 @@ class Progress:
         return sum(len(units) for units in self.folders[0][1].values()) + len(self.ends)
 
     def has(self, shard_id: str, unit: int) -> bool:
-        """The unit needs no more work."""
+        """Return whether the unit is committed and not pending."""
         return unit in self.units.get(shard_id, NOTHING) and unit not in self.pending.get(shard_id, NOTHING)
 
     def unit_uri(self, shard_id: str, unit: int) -> str:

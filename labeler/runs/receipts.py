@@ -34,7 +34,7 @@ from labeler.runs.sums import SUMS, RunSums
 
 log = logging.getLogger(__name__)
 UNITS_PER_FILE = 2048
-SECONDS_PER_FILE = 60.0  # a driver that is killed leaves about so much for the report to read
+SECONDS_PER_FILE = 60.0  # a driver that is killed leaves about that much for the report to read
 _EXCLUDED = b"excluded"  # metadata: digest of the list under which the units were labeled
 _SCHEMA = pa.schema(
     [
@@ -87,7 +87,7 @@ class ReceiptLog:
 def take_receipts(run: Run, progress: Progress, excluded: Excluded, totals: RunSums) -> Progress:
     """Add to `totals` the units whose receipts count; return the progress that has only the other units.
 
-    A file that is damaged, or of a later version, is passed over.
+    A file that is damaged, or of a later version, is skipped.
     """
     files = [info.uri for info in storage.list_objects(run.path(layout.RECEIPTS_FOLDER))]
     if not files or run.parent is not None:

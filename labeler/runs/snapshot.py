@@ -45,7 +45,7 @@ class Snapshot:
         if self.left:
             raise Refused(
                 f"run {storage.redact(self.run.uri)} is incomplete ({len(self.left)} of {len(self.plan)} shards "
-                f"unfinished); finish it with the label command, or {or_else}"
+                f"unfinished); resume it with the label command, or {or_else}"
             )
 
     @cached_property

@@ -75,7 +75,7 @@ def sum_units(snapshot: Snapshot, excluded: Excluded, *, processes: int | None =
 
 
 def _worth(units: int) -> int:
-    """Processes that so much work is worth, as far as the CPUs and the memory that nobody uses go."""
+    """Processes that that much work is worth, as far as the CPUs and the memory that nobody uses go."""
     if units < WORTH_PROCESSES:
         return 1
     free = min((total - used for used, total in memory_in_use()), default=0)
