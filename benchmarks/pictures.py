@@ -29,6 +29,7 @@ from labeler.config import make_config
 from labeler.errors import LabelerError
 from labeler.training import shapes
 
+MODULE = "benchmarks.pictures"
 SEED = 2718  # no training or validation scene has it
 WINDOWS = {"wide": (1280, 800), "narrow": (420, 860)}
 GALLERY = (1100, 640)  # of a wide window: in true colors a larger one full of images has more than 300 kB
@@ -138,7 +139,7 @@ def true_colors(png: bytes) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="an empty or new folder")
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

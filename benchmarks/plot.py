@@ -32,7 +32,7 @@ DOTS_PER_INCH = 100
 
 @dataclass(frozen=True)
 class Point:
-    """One way with so many chunks, in one file."""
+    """One way with a number of chunks, in one file."""
 
     panel: str
     chunks: int
@@ -66,7 +66,7 @@ def _points(result: dict[str, Any]) -> Iterable[Point]:
 
 
 def draw(points: list[Point], target: Path) -> None:
-    """Write the picture, a few ten kilobytes."""
+    """Write the image, some tens of kilobytes."""
     panels: dict[str, list[Point]] = defaultdict(list)
     for point in points:
         panels[point.panel].append(point)

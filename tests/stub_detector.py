@@ -22,7 +22,7 @@ class MakeStub:
 
     Attributes:
         seconds: how long each image takes.
-        die_on_width: kills its process on images of this width (poison).
+        die_on_width: kills its process on images of this width.
         die_once: path of a flag file; the first call anywhere kills its process.
         die_rate: share of calls that kill the process, whatever the images.
         hang_on_width: never comes back from images of this width.

@@ -29,7 +29,7 @@ from tests.label_runs import noisy_run
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
 
-@pytest.mark.slow  # half a minute each
+@pytest.mark.slow  # half a minute per detector
 @pytest.mark.parametrize("trained", [closed_set_shapes, owl_shapes])
 def test_a_small_detector_is_trained_labels_and_is_judged(
     trained: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""The number of pairs per forward, found by trial."""
+"""The number of pairs per forward pass, auto-tuned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.detector_parts import assert_same, photo
 
 
 def device(*, overhead: float, memory: int, slows_at: int = 10**9):
-    """A device on which a pair takes a second, a forward some more, and which runs out of memory."""
+    """A device on which a pair takes a second, a forward pass takes longer, and memory runs out."""
 
     def seconds_of(pairs: int) -> float:
         if pairs > memory:
@@ -92,7 +92,7 @@ def test_a_batch_is_never_larger_than_what_kernels_take(checkpoint) -> None:
 
 
 def test_large_images_go_in_fewer_pairs(checkpoint, monkeypatch) -> None:
-    """More positions in one forward than 32-bit indices of its widest layer reach are never tried."""
+    """One forward pass never has more positions than 32-bit indices of its widest layer reach."""
     detector = GroundingDino(checkpoint, ["cat", "dog"], device="cpu", threads=1, pairs_per_batch=4)
     batch = [detector.prepare(photo(seed)) for seed in range(4)]
     expected, rows = detector.detect_prepared(batch), []

@@ -282,7 +282,7 @@ def test_both_engines_are_timed_on_the_pictures_that_they_will_see(folder):
 
 
 def test_a_model_that_differs_from_itself_as_much_is_not_given_up(folder, monkeypatch):
-    """Where one rounding of the features changes detections, transformers' own forward would be no more exact."""
+    """If one rounding of the features changes detections, the transformers forward pass is not more exact."""
     detector = load(folder)
     with torch.inference_mode():
         forward, text = detector.network.forward, _text_of(detector)

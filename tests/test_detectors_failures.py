@@ -52,7 +52,7 @@ def test_an_image_that_overflows_in_half_precision_is_done_in_float32(mm_folder)
 
 
 def test_memory_that_runs_out_in_float32_costs_one_image(mm_folder, monkeypatch):
-    """Once more in float32 goes one pair at a time; the number that fits was found in half precision."""
+    """The retry in float32 takes one pair at a time; the number that fits was found in half precision."""
     prompts = three_chunks(mm_folder)
     exact = GroundingDino(mm_folder, prompts, threads=1).detect([black(1)])[0]
     detector = GroundingDino(mm_folder, prompts, threads=1, dtype="bfloat16", engine="fast", pairs_per_batch=12)
@@ -108,7 +108,7 @@ def logged():
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    """Make a detector run out of memory above so many pairs in a forward."""
+    """Make a detector run out of memory above that many pairs per forward pass."""
 
     def limit(detector, pairs):
         forward = detector.network.forward.detect

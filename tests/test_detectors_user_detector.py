@@ -55,7 +55,7 @@ def detector(own: Own, *, own_options: tuple[str, ...] = (), model: Any = None, 
 
 
 def of(result: Any, **detect: Any) -> Detections | DetectError:
-    """What is made of a result, for an image of 20 x 10; the drawn picture at the start has nothing."""
+    """The row of a result, for an image of 20 x 10; the synthetic image at the start has no object."""
     made = detector(Own(lambda image: result if image.shape[1] == 20 else NOTHING), **detect)
     (found,) = made.detect_prepared([made.prepare(np.zeros((10, 20, 3), np.uint8))])
     return found
@@ -66,7 +66,7 @@ def test_it_is_made_of_a_folder_categories_a_device_and_its_options() -> None:
     made = detector(own, own_options=("a", "dtype"), model={"options": {"a": 1}, "dtype": "bfloat16"})
     assert own.made == ("weights", [7, 9, 1], "cpu", {"a": 1, "dtype": "bfloat16"})
     assert made.description == {"engine": "mine.detector 2", "device": "cpu", "dtype": "bfloat16"}
-    assert own.calls == [1]  # the drawn picture
+    assert own.calls == [1]  # the synthetic image
 
 
 def test_boxes_are_clipped_cut_at_the_floor_merged_and_capped_and_negatives_left_out() -> None:

@@ -99,7 +99,7 @@ def test_tiles_of_several_images_share_forwards_and_rows_are_those_of_tiles_alon
     shared, *again = [each.label("000000", items) for each in labelers]
     views = 2 * 4 + 1
     assert (one_each.forwards, one_each.filled) == (views, views)
-    # 6 tiles of both images in 2 forwards, their 2 full views in 1, the small image
+    # 6 tiles of both images in 2 forward passes, their 2 full views in 1, the small image
     assert (shared[1].forwards, shared[1].filled, shared[1].passes) == (4, views, 2 * views)
     for got, expected in zip(shared[0], alone, strict=True):
         assert replace(got, detections=expected.detections) == expected

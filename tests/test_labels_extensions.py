@@ -125,7 +125,7 @@ def test_a_column_that_the_user_keeps_may_have_the_name_of_an_optional_one_that_
 
 
 def mixed_run(folder: Path) -> None:
-    """The first unit has the columns of the run; the second is as one that was taken over from a plain run."""
+    """The first unit has the columns of the run; the second is like one copied unchanged from a plain run."""
     write_run(folder, {(0, 0): [checked(0), row(1, two())], (0, 1): [row(2, two(0.9))]}, columns=("review", "source"))
     taken = rows_to_table([row(2, two(0.9))])
     (folder / layout.unit_file("000000", 1)).write_bytes(table_to_parquet(taken, {}))

@@ -1,4 +1,4 @@
-"""`labeler import`: what goes out comes back the same, in each format, and what cannot come in is said."""
+"""`labeler import`: exports come back the same, in each format, and the rest is reported."""
 
 from __future__ import annotations
 

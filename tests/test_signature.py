@@ -1,4 +1,4 @@
-"""Pages and pictures: labeler knows its own again and replaces them; any other file stays without `--force`."""
+"""Pages and images: labeler recognizes its own and replaces them; any other file stays without `--force`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_preview_replaces_a_preview_and_nothing_else(
     assert picture.read_bytes() == photograph
     assert main([*words, "--force"]) == 0
     assert f"replaces: {len(photograph):,} bytes" in capsys.readouterr().out
-    assert main(words) == 0, "its own picture it may replace"
+    assert main(words) == 0, "it may replace its own image"
     assert "replaces: an earlier image" in capsys.readouterr().out
 
 

@@ -75,7 +75,7 @@ def submitted(config: Path, address: str, *words: str) -> subprocess.CompletedPr
 
 @dataclass(frozen=True)
 class Running:
-    """The command, while it goes on; what it prints is in files."""
+    """The running command; its output is in files."""
 
     process: subprocess.Popen[bytes]
     folder: Path

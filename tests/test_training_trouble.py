@@ -1,4 +1,4 @@
-"""Training that goes wrong: it says so, stops when it is too much, and what was good before stays."""
+"""Training that goes wrong: it is reported, stops after too much, and keeps earlier good checkpoints."""
 
 from __future__ import annotations
 

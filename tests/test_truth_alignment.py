@@ -1,4 +1,4 @@
-"""Images and categories of the annotations meet the run's, or it is said which do not."""
+"""Images and categories of the annotations are matched with the run's, and the others are reported."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def _kernels(found: Mapping[str, Any], gpu: str) -> Mapping[str, Any]:
 
 
 def _image(found: Mapping[str, Any], gpu: str) -> Mapping[str, Any]:
-    image: Mapping[str, Any] = found[f"image backbone, ours, {gpu}"]
+    image: Mapping[str, Any] = found[f"image backbone, the fast engine, {gpu}"]
     return image
 
 

@@ -162,5 +162,10 @@ def _require_revisable(run: Run, recorded: Mapping[str, Any]) -> None:
             f"run {shown} has masks, which new boxes would lack: revise the run that they were made for, then "
             "`labeler mask` the result"
         )
+    if "review" in run.columns:
+        raise Refused(
+            f"run {shown} is corrected, and a revision would lose its reviews: give `labeler revise` the run before "
+            f"the corrections, and carry them over with labeler correct NEW_RUN --from-run {shown}"
+        )
     if run.columns:
         raise Refused(f"run {shown} has the columns {', '.join(run.columns)}, which a revision cannot carry over")

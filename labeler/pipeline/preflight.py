@@ -26,6 +26,7 @@ from labeler.prompts import UserModule
 from labeler.runs.plan import PlannedShard, with_members
 from labeler.shards.neighbors import LOOKED_AT
 
+_LOADING_S = 60.0  # of a model: within this time a try is not called waiting for room
 _NODE_ID = "ray.io/node-id"  # the label that each node has to itself
 
 
@@ -220,7 +221,8 @@ def preflight_of_boxes(recipe: LabelerRecipe, workers: Workers, patience: Capaci
         Refused: in one line, why it does not run there.
     """
     probe = ray.remote(_probe_model).options(max_retries=2, **workers.options).remote(recipe, workers)
-    problem = patience.wait(probe, f"a worker of {workers.each} to try the model for boxes on")
+    what = f"a worker of {workers.each} to try the model for boxes on"
+    problem = patience.wait(probe, what, quiet_s=_LOADING_S)
     if problem is not None:
         raise Refused(problem)
 
