@@ -226,7 +226,7 @@ def test_groups_are_lists_of_names_or_ids(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a", "must be a mapping"), ("seen: thing", "must be a mapping"), ("a: [", "no YAML"), ("", "must")],
+    [("- a", "must be a mapping"), ("seen: thing", "must be a mapping"), ("a: [", "not valid YAML"), ("", "must")],
 )
 def test_bad_groups_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "groups.yaml"
