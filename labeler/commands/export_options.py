@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labeler.runs import Run
     from labeler.vocabulary import Vocabulary
 
-SUPPRESS_IOU = 0.5  # on by default: one object should carry one category (docs/guides/train.md has the table)
+SUPPRESS_IOU = 0.5  # on by default: one object should carry one category (docs/explanation/prompts-and-chunks.md)
 NEAR_COPY_BITS = 3
 SAMPLE_FORMATS = ("label-studio", "cvat", "x-anylabeling")
 YOLO_SPLIT = "train=0.95,val=0.05"  # ultralytics takes no data.yaml without both
