@@ -82,7 +82,7 @@ def export(
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises Refused where the command line would print its usage and exit."""
+    """A parser that raises Refused instead of printing its usage and exiting."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "add_help": False, "allow_abbrev": False})

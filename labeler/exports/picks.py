@@ -23,11 +23,13 @@ _BACKGROUND = -1  # "category" of images without boxes: they are balanced like a
 
 @dataclass(frozen=True)
 class Picks:
-    """Attributes:
-    split: (rows of the run,) int8 position of each row's split, -1 where it is not selected.
-    groups: how many groups of near-duplicates have more than one image.
-    grouped: how many images are in those.
-    largest: images of the largest.
+    """Rows that an export selected, and the split of each.
+
+    Attributes:
+        split: (rows of the run,) int8 position of each row's split, -1 where it is not selected.
+        groups: how many groups of near-duplicates have more than one image.
+        grouped: how many images are in those.
+        largest: images of the largest.
     """
 
     split: npt.NDArray[np.int8]

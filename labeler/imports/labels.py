@@ -47,7 +47,7 @@ class Labels:
 
 @dataclass
 class ImportedLabels(Columns):
-    """Collects images, categories and boxes with scores, in COCO's words, and every problem found on the way."""
+    """A collector of images, categories and boxes with scores, in COCO's terms, and of every problem found."""
 
     masks: bool = False
     scores: array[float] = field(default_factory=lambda: array("d"))

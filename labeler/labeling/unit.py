@@ -82,7 +82,7 @@ def _images_per_batch(detector: UnitDetector | None) -> int:
 
 
 class UnitLabeler:
-    """Owns a detector, its decode threads, and the lock that lets one forward pass run at a time.
+    """A labeler of units: a detector, its decode threads, and the lock that lets one forward pass run at a time.
 
     Args:
         detector: None if every image comes with what another run found in it; a `BoxScorer` scores that again.

@@ -46,7 +46,7 @@ class Stopping:
         if self.received >= _FORCED:
             _say("labeler: forced to end; processes of Ray may be left")
             os._exit(Incomplete.exit_code)
-        _say("labeler: stopping; again ends this process at once")
+        _say("labeler: stopping; a second signal ends this process at once")
 
 
 @contextmanager
