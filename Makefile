@@ -10,10 +10,13 @@ RESOLVE := env -u UV_FIND_LINKS $(UV) pip compile -q --universal --python-versio
 export OMP_NUM_THREADS ?= 1
 export RAY_AUTH_MODE ?= disabled
 export TOKENIZERS_PARALLELISM := false
+# Bytecode is kept: every process of a test or of Ray would compile all that it imports otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 
 TOOLS := .venv-tools
+DOCS_BIN := .venv-docs/bin
 
-.PHONY: install demo test test-fast test-slow test-lowest test-package test-tools chaos fuzz gpu check fix lock check-lock check-deploy clean
+.PHONY: install demo test test-fast test-slow test-lowest test-package test-tools chaos fuzz gpu check fix lock check-lock check-deploy reference docs clean
 
 install: $(READY)
 
@@ -120,5 +123,21 @@ check-lock: $(UV)
 check-deploy: $(READY)
 	$(BIN)/python -m tests.crd --crd "$(CRD)" deploy/kuberay-rayjob.yaml
 
+# The pages of docs/reference that are made of the source: the config's keys, the commands, the Python API.
+reference: $(READY)
+	$(BIN)/python -m tests.docs_pages
+
+# The docs site, into .docs/site: read it with `python3 -m http.server -d .docs/site`. A link or an anchor that leads
+# nowhere is an error. Its packages have an environment of their own: labeler's need not be installed.
+docs: .venv-docs/.ready
+	$(DOCS_BIN)/python -m tests.docs_site .docs/pages
+	$(DOCS_BIN)/zensical build --strict --clean
+
+.venv-docs/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	$(DOCS_BIN)/python -m pip install -q --upgrade pip==26.3
+	$(DOCS_BIN)/python -m pip install -q --group docs
+	touch $@
+
 clean:
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo .docs .pytest_cache .mypy_cache .ruff_cache

@@ -87,7 +87,7 @@ class StubDetector(UnitDetector):
             with open(mischief.log, "ab", buffering=0) as log:
                 log.write(b"1\n")
         if width == mischief.fail_on_width:
-            return "scores are not finite"
+            return "scores are NaN or infinite"
         score = 0.1 + 0.8 * float(np.asarray(pixels, np.float64).mean()) / 255
         return Detections.of([[0, 0, width / 2, height / 2]], [score], [1])
 

@@ -36,7 +36,7 @@ def marks_of(run: Run, right: Any, *, every: int = 1) -> dict[str, Any]:
             for box in range(0, len(detections), every):
                 id_, score = int(detections.category_ids[box]), round(float(detections.scores[box]), 6)
                 found = {"image": image, "box": box, "category_id": id_, "score": score}
-                marks.append({**found, "right": bool(right(shown["index"], box, score))})
+                marks.append({**found, "right": bool(right(shown["index"], box, score)), "drawn": True})
     return {"run": run.manifest.run_id, "marks": marks}
 
 

@@ -87,7 +87,7 @@ def test_a_run_of_a_model_of_its_own_vocabulary_is_checked_resumed_retried_and_e
 
     poisoned = Poisoned(detector_recipe(resolve_job(config), threads=1))
     assert run_label(config, make_detector=poisoned) == {"detect_error": SCENES}  # never "empty"
-    assert {row["error"] for row in rows_of(output)} == {"the model's scores or boxes are not finite"}
+    assert {row["error"] for row in rows_of(output)} == {"the model's scores or boxes are NaN or infinite"}
     assert main(["retry", str(output), "--status", "detect_error", "--output", str(derived)]) == 0
     assert sum(bool(row["detections"]) for row in rows_of(derived)) >= 40
     assert main(["status", str(derived)]) == 0

@@ -201,7 +201,7 @@ def test_scores_that_are_not_finite_are_an_error_of_their_image(folder: Path) ->
     assert isinstance(found, DetectError)
     items = [Item("a.png", 0, "mem://a.png", None, None, image_bytes(0, width=80, height=60))]
     (row,), _ = UnitLabeler(made, decode_threads=1).label("shard", items)
-    assert (row.status, row.error) == ("detect_error", "the model's scores or boxes are not finite")
+    assert (row.status, row.error) == ("detect_error", "the model's scores or boxes are NaN or infinite")
 
 
 def test_an_image_with_fewer_places_than_candidates_is_an_error_of_its_own(tmp_path: Path) -> None:

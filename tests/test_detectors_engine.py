@@ -70,7 +70,7 @@ def test_an_engine_that_computes_something_else_is_not_used(folder, monkeypatch,
 
     monkeypatch.setattr(engine, "FastForward", Wrong)
     detector = load(folder)
-    assert "runs on transformers' own forward, which is slower" in warnings[0]
+    assert "runs on transformers' own forward pass, which is slower" in warnings[0]
     assert detector.description["engine"] == "transformers"
     assert "the fast engine had 0.0%" in detector.description["engine_check"]
     image = draw_scene(1, 0).image

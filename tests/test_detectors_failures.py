@@ -133,9 +133,9 @@ def test_memory_running_out_halves_the_batch_and_goes_on(mm_folder, logged, litt
         assert_same(found, expected)
     assert detector.pairs_per_batch == 2
     assert [message.split(": ")[1] for message in logged] == [
-        f"{pairs} (image, chunk) pairs in a forward from now on" for pairs in (4, 2)
+        f"{pairs} (image, chunk) pairs in a forward pass from now on" for pairs in (4, 2)
     ]
-    assert detector.description["memory"] == "ran out: 2 (image, chunk) pairs in a forward from now on"
+    assert detector.description["memory"] == "ran out: 2 (image, chunk) pairs in a forward pass from now on"
     assert "memory" not in exact.description
 
 

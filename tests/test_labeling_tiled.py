@@ -127,7 +127,9 @@ def test_a_tile_that_overflows_in_half_precision_is_done_in_float32_and_one_that
     poison(labeler.detector)
     rows, _ = labeler.label("000000", [item(0, pixels), item(1, bright)])
     assert [row.status for row in rows] == ["detect_error", "labeled"]
-    assert rows[0].error == ("the model's scores or boxes are not finite, in the view of 64 x 40 pixels at (23, 0)")
+    assert rows[0].error == (
+        "the model's scores or boxes are NaN or infinite, in the view of 64 x 40 pixels at (23, 0)"
+    )
 
 
 def test_memory_that_runs_out_halves_the_batch_of_tiles(

@@ -120,7 +120,7 @@ def test_a_column_that_the_user_keeps_may_have_the_name_of_an_optional_one_that_
     table = complete_table([mine], ("review",), rows_to_table([replace(mine, index=1)], ("review",)))
     assert table.schema.equals(schema(("review",)))
     assert [found.kept for found in table_to_rows(table, ("review",))] == [{"review": "five stars"}] * 2
-    with pytest.raises(ValueError, match="'review' has the name of a labels column"):
+    with pytest.raises(ValueError, match="'review' is the name of a labels column"):
         schema(("review",), ("review",))
 
 

@@ -127,7 +127,7 @@ NOT_THERE = "there is no such module on node"
         ("", "it has no VERSION and no Detector"),
         ("VERSION = 1\n", "it has no Detector"),
         (PLAIN.replace("= 3", "= '3'"), "its VERSION is '3'"),
-        (PLAIN.replace("def detect", "def find"), "its Detector is no class with `detect`"),
+        (PLAIN.replace("def detect", "def find"), "its Detector is not a class with `detect`"),
         (PLAIN.replace('("part",)', '"part"'), "its OPTIONS are not names: 'part'"),
         ("import nothing_of_this_name\n", "cannot be imported on node "),
         ("raise ValueError('no permission\\nand more')\n", "ValueError: no permission\n"),
@@ -163,7 +163,7 @@ def test_a_module_that_is_no_detector_is_refused_in_a_line_before_anything_start
         ("detect.pairs_per_batch=3", "detect.pairs_per_batch: checkpoint "),
         ("model.dtype=float16", "model.dtype: checkpoint "),
         ("detect.image_size={shortest_edge: 64, longest_edge: 96}", "image_size cannot be chosen"),
-        ("model.name=/no/such/folder", "no checkpoint folder /no/such/folder"),
+        ("model.name=/no/such/folder", "checkpoint folder /no/such/folder does not exist"),
     ],
 )
 def test_what_it_does_not_have_is_refused_by_name(override: str, message: str, module: str, tmp_path: Path) -> None:

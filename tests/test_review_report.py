@@ -89,6 +89,7 @@ def test_every_box_of_a_shown_image_is_the_rows(tmp_path: Path) -> None:
             assert (id_, np.float32(score)) == (stored["category_id"], np.float32(stored["score"]))
             assert corners == pytest.approx([stored[s] for s in ("x_min", "y_min", "x_max", "y_max")], abs=0.06)
         assert set(image["drawn"]) <= {box[0] for box in image["boxes"]}
+        assert set(image["by_chance"]) <= set(image["drawn"])
 
 
 def test_a_score_compares_in_decimal_as_it_does_in_float32() -> None:

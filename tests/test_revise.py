@@ -203,7 +203,7 @@ def test_what_cannot_be_revised_is_refused_in_one_line(
     capsys.readouterr()  # what transformers prints of the checkpoint that it wrote
     for words, why in (
         (command(tmp_path, "out", NAMES), "the vocabulary is that of run"),
-        (command(tmp_path, "out", other, f"model.name={closed}"), "would change more than the vocabulary"),
+        (command(tmp_path, "out", other, f"model.name={closed}"), "was labeled with another model than"),
         (command(tmp_path, "out", other, "detect.nms_iou=0.9"), "would change more than the vocabulary"),
         (command(tmp_path, "out", ["red bus"]), "keeps no category of the run"),
         (command(tmp_path, "masks", other), "has masks"),

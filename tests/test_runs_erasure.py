@@ -311,7 +311,11 @@ def test_a_run_that_cannot_be_written_to_is_exported_all_the_same(
 def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
-    for name, message in (("empty.txt", "has no line"), ("bytes.txt", "no UTF-8 text"), ("none.txt", "cannot be read")):
+    for name, message in (
+        ("empty.txt", "names no image"),
+        ("bytes.txt", "no UTF-8 text"),
+        ("none.txt", "cannot be read"),
+    ):
         assert main(["forget", run.uri, "--keys", str(tmp_path / name)]) == 2
         assert message in capsys.readouterr().err
     Path(run.path("excluded")).mkdir()

@@ -161,7 +161,7 @@ def test_two_processes_take_the_steps_that_one_takes(tmp_path: Path) -> None:
         ({"data": {"shapes": {"combinations": "sene"}}}, "no combinations called 'sene'"),
         ({"model": {"new": {"size": {"wings": 2}}}}, "wings"),
         ({"model": {"new": {"size": TINY, "config": {"wings": 2}}}}, "has no wings"),
-        ({"model": {"name": "/no/such/folder"}}, "no checkpoint folder"),
+        ({"model": {"name": "/no/such/folder"}}, "does not exist on this machine"),
     ],
 )
 def test_a_wrong_job_is_refused_in_one_line(
