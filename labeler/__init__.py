@@ -1,6 +1,6 @@
 """labeler: distributed batch labeling of image shards with an open-vocabulary detector.
 
-`import labeler` loads neither ray nor torch; the names below are fetched from their modules on first use.
+`import labeler` does not load ray or torch; the names below are fetched from their modules on first use.
 """
 
 from __future__ import annotations

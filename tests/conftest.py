@@ -96,7 +96,7 @@ def local_ray() -> Iterator[None]:
 
 @pytest.fixture
 def run_uri(tmp_path: Path) -> str:
-    """A run whose truth is its own boxes, see `evaluation_runs`."""
+    """A run whose ground truth is its own boxes, see `evaluation_runs`."""
     from tests.evaluation_runs import UNITS, write_run
 
     return write_run(tmp_path / "run", UNITS)

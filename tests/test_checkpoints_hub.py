@@ -107,7 +107,7 @@ def test_a_hub_name_is_fetched_without_pickled_weights_and_problems_are_one_line
         (folder / name).write_text(name)
     digest = resolve(folder).digest
     assert good == f"{COMMIT} {digest} {files}"
-    assert "accept them" in gated
+    assert "accept its terms" in gated
     assert "does not exist on the Hugging Face Hub" in unknown
     assert "no such revision" in revision
     assert limited.startswith("checkpoint org/limited ")

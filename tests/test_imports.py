@@ -1,4 +1,4 @@
-"""The architecture, checked: imports go downward only, heavy packages live in their rooms."""
+"""The architecture, checked: imports go downward only, heavy libraries are imported in few packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks through a run: labeling, configuration, fingerprint, pictures."""
+"""Masks through a run: labeling, config, fingerprint, images."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_trouble_with_storage_is_printed_once_in_ten_minutes(monkeypatch: pytest
     monkeypatch.setattr("labeler.pipeline.display.time.monotonic", lambda: now)
     file = io.StringIO()
     shown = Display(done=0, images_per_shard={}, console=Console(file=file))
-    for now in (100.0, 101.0, 650.0, 750.0):  # noqa: B007  # read by the clock
+    for now in (100.0, 101.0, 650.0, 750.0):  # noqa: B007  # read by `now`
         shown.trouble("expired")
     assert file.getvalue().splitlines() == ["storage is tried again: expired"] * 2
 

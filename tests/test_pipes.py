@@ -25,7 +25,7 @@ from tests.log_lines import without_steps
 ROOT = Path(__file__).parent.parent
 TRUTH = """{"images": [{"id": 1, "file_name": "part-0.tar/0", "width": 640, "height": 480}],
 "annotations": [], "categories": [{"id": 3, "name": "cat"}]}"""
-LIMIT_S = 300  # a command that waits for a pipe waits for ever; a slow machine does not
+LIMIT_S = 300  # a command that waits for a pipe waits forever; a slow machine does not
 
 
 @pytest.fixture(scope="module")

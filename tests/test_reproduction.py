@@ -148,7 +148,7 @@ def test_the_shipped_checkpoint_is_reproduced_and_another_figure_is_not(
     assert main([*words, "--annotations", data.annotations, "--images", "2"]) == 0
     out = capsys.readouterr().out
     assert "\nverdict     reproduced\n" in out
-    assert "of the 200 best of transformers' own forward in 2 images" in out
+    assert "of the 200 best of transformers' own forward pass in 2 images" in out
     text = (tmp_path / "run" / FILE).read_text()
     said = json.loads(text)
     assert str(tmp_path) not in text

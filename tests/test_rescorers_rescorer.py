@@ -49,7 +49,7 @@ def test_a_second_score_is_that_of_the_model_s_own_forward_on_the_crop(kind: str
     expected = scores.numpy()[np.arange(5), FOUND.category_ids - 1]
     found = rescorer_of(kind).rescore(image, FOUND)
     np.testing.assert_allclose(second(found), expected, atol=1e-5)
-    assert expected.std() > 0.01, "the drawn model tells boxes apart"
+    assert expected.std() > 0.01, "the random model distinguishes boxes"
     for name in ("boxes", "scores", "category_ids", "chunks"):
         assert getattr(found, name) is getattr(FOUND, name), "the detector's boxes and scores stay"
 

@@ -75,7 +75,7 @@ def submitted(config: Path, address: str, *words: str) -> subprocess.CompletedPr
 
 @dataclass(frozen=True)
 class Running:
-    """The command, while it goes on; what it prints is in files."""
+    """The running command; its output is in files."""
 
     process: subprocess.Popen[bytes]
     folder: Path
@@ -162,7 +162,7 @@ def test_a_job_is_taken_up_again_left_alone_and_stopped(address: str, config: Pa
         assert follower.end() == 1
     name = f"{run_name(str(output))}-1"
     assert follower.said[0].startswith(f"job {name} works on this run already")
-    assert follower.said[1].startswith(f"labeler: job {name} goes on without this command")
+    assert follower.said[1].startswith(f"labeler: job {name} continues without this command")
     assert statuses(address, output) == ["RUNNING"]
     with submitting(config, address, *for_gpu) as follower:
         wait_until(lambda: "waiting until" in follower.printed)

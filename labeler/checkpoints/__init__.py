@@ -1,4 +1,4 @@
-"""Find a checkpoint: a hub name, a local folder or an object-storage URL becomes a checked local folder."""
+"""Find a checkpoint: a Hub ID, a local folder or an object-storage URL becomes a checked local folder."""
 
 from labeler.checkpoints.contents import Checkpoint, digest_of, image_processor_config, model_config
 from labeler.checkpoints.detector import DetectorCheckpoint, resolve

@@ -13,7 +13,7 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
 def fetch_from_hub(name: str, revision: str | None, weights: bool, section: str) -> Path:
-    """The folder of the files in the hub's cache. Refused in one line that may name the config's `section`."""
+    """Return the folder of the files in the hub's cache. Refused in one line that may name the config's `section`."""
     from huggingface_hub import errors, snapshot_download
 
     patterns = [*_METADATA, *(_WEIGHTS if weights else ())]
@@ -21,7 +21,7 @@ def fetch_from_hub(name: str, revision: str | None, weights: bool, section: str)
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except errors.GatedRepoError:
-        problem = "asks for its terms to be accepted: accept them on its page, then set HF_TOKEN"
+        problem = "is gated: accept its terms on its Hub page, then set HF_TOKEN"
     except errors.RevisionNotFoundError:
         problem = f"has no such revision: check {section}.revision"
     except errors.RepositoryNotFoundError:

@@ -41,17 +41,17 @@ def find_shards(
     counts: Counter[str] | None = None,
     inventory: Sequence[str] = (),
 ) -> list[Shard]:
-    """The shards of an input, sorted by URI, numbered from `first_id`.
+    """Return the shards of an input, sorted by URI, numbered from `first_id`.
 
     Args:
         uri: a folder (with all below it), a glob, a brace pattern, one file, or a list of those. What is there under
             exactly its name is taken; `[{]` and `[[]` are a brace and a bracket of a name. Names that start
-            with "." are left out, with "_" too unless they are image files; what is named in full is always taken.
+            with "." are excluded, with "_" too unless they are image files; what is named in full is always taken.
         format: None decides by the names, which must be of one kind.
-        limit: only the first so many images in the order of the shards, 1 or more.
+        limit: only the first that many images in the order of the shards, 1 or more.
         images_per_group: image files in one shard.
-        skip_without_images: go on without Parquet files that have no image column.
-        known: URIs of shards, or of image files, that an earlier plan has: they are left out.
+        skip_without_images: continue without Parquet files that have no image column.
+        known: URIs of shards, or of image files, that an earlier plan has: they are excluded.
         taken: names of shards that an earlier plan has.
         counts: gets, by extension, the number of files that are not part of the input (`shards.skipped`).
         inventory: tables of what is there (`shards.inventory`), read in the place of a listing; image files keep its
@@ -109,7 +109,7 @@ def _warn_of_unreadable(unreadable: Mapping[str, str]) -> None:
 
 
 def _unique(found: Iterable[Listed], planned: Collection[str]) -> list[Listed]:
-    """Sorted by URI; an object that several patterns name, or links lead to in several ways, stands once."""
+    """Return sorted by URI; an object that several patterns name, or links lead to in several ways, stands once."""
     by_uri: dict[str, Listed] = {}
     for each in found:
         before = by_uri.setdefault(each.info.uri, each)
@@ -122,7 +122,9 @@ def _unique(found: Iterable[Listed], planned: Collection[str]) -> list[Listed]:
 
 
 def _images_without_names(found: Sequence[Listed], format: Format | None, planned: Collection[str]) -> set[str]:
-    """URIs of image files whose names do not say so: those planned before, and those that begin like one."""
+    """Return the URIs of image files without an image extension: those planned before, and those
+    that begin like one.
+    """
     if format not in (None, "images") or (format is None and any(kind_of(e.info.uri) in _SHARDS for e in found)):
         return set()
     without = [each.info for each in found if not has_extension(each.info.uri)]
@@ -133,7 +135,7 @@ def _images_without_names(found: Sequence[Listed], format: Format | None, planne
 def _count_others(
     listed: Iterable[Listed], found: Iterable[Listed], of_kind: Iterable[Listed], unreadable: int, counts: Counter[str]
 ) -> None:
-    """Count what lies beside the input's own files."""
+    """Count what is beside the input's own files."""
     ours = {each.info.uri for each in of_kind}
     hidden = {each.info.uri for each in listed if not each.is_named and is_hidden(each.relative)}
     for each in found:
@@ -170,7 +172,7 @@ def _choose_format(
 def _of_kind(
     found: Sequence[Listed], kind: Format, format: Format | None, uris: Sequence[str], nameless: Collection[str]
 ) -> list[Listed]:
-    """Files of the kind by name or content, and those named in full when the user chose the format."""
+    """Return files of the kind by name or content, and those named in full when the user chose the format."""
     chosen = [
         each
         for each in found
@@ -193,7 +195,7 @@ def _refuse_unprintable(found: Iterable[Listed]) -> None:
 
 
 def _groups(found: Sequence[Listed], images_per_group: int, root: str, known: Collection[str]) -> list[Shard]:
-    """Groups of image files; keys are relative to the folder that all of the input lies in.
+    """Return groups of image files; keys are relative to the folder that all of the input is in.
 
     Args:
         found: those to label: of a grown input only the new ones, whose keys must not be those of earlier ones.
@@ -213,13 +215,15 @@ def _groups(found: Sequence[Listed], images_per_group: int, root: str, known: Co
 
 
 def _unsigned(uri: str, paths: Mapping[str, int]) -> str:
-    """A web address without its query, which may be a signature, unless only that tells it from another."""
+    """Return a web address without its query, which may be a signature, unless only that tells it from another."""
     path = storage.path_of(uri)
     return path if paths[path] == 1 else uri
 
 
 def _checked_up_to(shards: Sequence[Shard], limit: int, check: Callable[[Sequence[Shard]], list[Shard]]) -> list[Shard]:
-    """Those of the first Parquet files that have images, as far as `limit` images need: a footer is a request."""
+    """Return those of the first Parquet files that have images, as far as `limit` images need: a
+    footer is a request.
+    """
     chosen: list[Shard] = []
     images = 0
     for start in range(0, len(shards), IN_FLIGHT):
@@ -232,7 +236,7 @@ def _checked_up_to(shards: Sequence[Shard], limit: int, check: Callable[[Sequenc
 
 
 def _first_images(shards: Iterable[Shard], limit: int) -> Iterator[Shard]:
-    """The shards that hold the first `limit` images; the last one is told where to stop."""
+    """Yield the shards that hold the first `limit` images; the last one is told where to stop."""
     left = limit
     for shard in shards:
         if shard.members is not None and len(shard.members) > left:
