@@ -33,7 +33,8 @@ def is_config(path: str) -> bool:
     if Path(path).suffix not in (".yaml", ".yml") or not Path(path).is_file():
         return False
     try:
-        return "vocabulary" in read_yaml(Path(path))
+        values = read_yaml(Path(path))
+        return "vocabulary" in values or {"input", "output"} <= values.keys()
     except Refused:  # whatever it is: reading it as a vocabulary says what is wrong
         return False
 
