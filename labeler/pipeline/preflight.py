@@ -210,7 +210,7 @@ def preflight_module(module: UserModule, patience: CapacityWait) -> None:
 
 
 def preflight_of_boxes(recipe: LabelerRecipe, workers: Workers, patience: CapacityWait) -> None:
-    """Load the model that looks at boxes where a worker will, and try it on one picture, before anything is written.
+    """Load the model that looks at boxes where a worker will, and try it on one image, before anything is written.
 
     Args:
         recipe: with that model alone.

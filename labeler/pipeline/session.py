@@ -147,7 +147,7 @@ def carry_out(
             )
             recipe = labeler_recipe(job, make_detector=make_detector).of_boxes if run is None else None
             if recipe is not None:
-                startup.step("trying the model for boxes on one picture")
+                startup.step("trying the model for boxes on one image")
                 preflight_of_boxes(recipe, workers, patience)
             run = create()
             add_context(console, run=run.manifest.run_id)
