@@ -138,7 +138,7 @@ def cvat_back(
 
 
 def jobs_file(folder: Path, *states: str, images: int = 1) -> Path:
-    """A job for each state, of so many images."""
+    """A job per state, of that many images."""
     jobs = [
         {"id": n + 7, "task_id": 3, "start_frame": n * images, "stop_frame": (n + 1) * images - 1, "state": state,
          "stage": "annotation"}

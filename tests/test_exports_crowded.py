@@ -345,7 +345,7 @@ def test_a_bad_number_of_boxes_is_a_line(
 
 def test_boxes_of_two_crops_are_one_object_from_an_overlap_of_half_on() -> None:
     one, other = two_crops()
-    drawn = CorrectedCrop(one, boxes_of([45, 0, 65, 10]), [None])  # its center lies in the other's core
+    drawn = CorrectedCrop(one, boxes_of([45, 0, 65, 10]), [None])  # its center is in the other's core
     for height, count in ((5.0, 1), (4.9, 2)):
         handed = CorrectedCrop(other, boxes_of([15, 0, 35, height]), ["1"])
         assert len(merge_crops([drawn, handed]).boxes) == count

@@ -49,7 +49,7 @@ class Opened:
         slide(self.browser, selector, value)
 
     def expect(self, count: int) -> None:
-        """The page comes to say that so many boxes are kept."""
+        """Wait until the page shows that many kept boxes."""
         eventually(lambda: self.kept() == count)
 
     def download(self, button: str, name: str) -> Path:

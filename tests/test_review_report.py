@@ -136,7 +136,7 @@ def test_row_groups_are_read_once_whatever_images_are_shown(tmp_path: Path, monk
         shown = report(run, tmp_path / "r.html", max_images=images)["images"]
         return storage.traffic().bytes_read - before, [int(image["key"].partition("/")[2]) for image in shown]
 
-    footer = 1 << 16  # Arrow reads so much of a file's end
+    footer = 1 << 16  # Arrow reads that many bytes of a file's end
     everything, shown = read_for(24)
     assert len(shown) > 15
     assert shown != sorted(shown), "picks are in no order"

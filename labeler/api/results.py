@@ -100,7 +100,7 @@ def _export_parser() -> argparse.ArgumentParser:
 
 
 def _as_arguments(options: Mapping[str, Any]) -> list[str]:
-    """Options by name as the command line has them."""
+    """Return options by name as the command line has them."""
     found = []
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"

@@ -15,7 +15,7 @@ FOUND_BY_ITSELF = ("coco", "roboflow", "cvat/task-00000")  # what is VOC may be 
 
 
 def open_export(out: Path, place: str) -> None:
-    """All images, boxes and names are there; in red pictures the pixels under each box are red."""
+    """All images, boxes and names are there; in red images the pixels under each box are red."""
     expected = json.loads((out / "expected.json").read_text())
     if place in FOUND_BY_ITSELF:
         assert datumaro.Dataset.detect(str(out / place)) == FORMATS[place]

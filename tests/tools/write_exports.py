@@ -34,7 +34,7 @@ EXPORTS: dict[str, list[str]] = {
 def write(folder: Path) -> None:
     """Write all exports.
 
-    red: pictures turned by EXIF, boxes with masks; odd: odd names, an empty image, boxes across the border; sample:
+    red: EXIF-rotated images, boxes with masks; odd: odd names, an empty image, boxes across the border; sample:
     tasks of a sample of red; crops: odd in crops of two boxes at most.
     """
     for name in ("red", "odd"):
