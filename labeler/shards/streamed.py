@@ -27,7 +27,7 @@ _UNJUDGED, _IMAGE, _NO_IMAGE = range(3)
 
 @dataclass
 class StreamedFiles:
-    """What a stream of files held.
+    """Contents of a stream of files.
 
     Attributes:
         groups: of its image files.
@@ -47,7 +47,7 @@ class StreamedFiles:
 
 
 def tables_of(listed: Iterable[ObjectInfo]) -> Iterator[pa.Table]:
-    """Objects of a listing as tables of FILES."""
+    """Yield objects of a listing as tables of FILES."""
     objects = iter(listed)
     while some := list(islice(objects, _AT_ONCE)):
         columns = [[each.uri for each in some], [each.size for each in some], [each.etag for each in some]]
@@ -65,14 +65,14 @@ def plan_files(
     known: Collection[str] = (),
     plain: bool = False,
 ) -> StreamedFiles:
-    """The image files of a stream in groups, in its order, each once.
+    """Return the image files of a stream in groups, in its order, each once.
 
     Args:
-        read: begins the stream, tables of FILES; called a second time where a file stands in it twice.
-        roots: folders; what lies below none of them is not part of the input.
+        read: begins the stream, tables of FILES; called a second time where a file is in it twice.
+        roots: folders; what is below none of them is not part of the input.
         root: that keys are relative to.
         nameless_too: files without an extension are images, too.
-        known: addresses of an earlier plan, which are left out.
+        known: addresses of an earlier plan, which are excluded.
         plain: nothing but image files is wanted.
 
     Raises:
@@ -105,7 +105,7 @@ class NotPlain(Exception):
 
 
 def _images(table: pa.Table, roots: Sequence[str], nameless_too: bool, found: StreamedFiles) -> pa.Table:
-    """The image files among them; the others are counted."""
+    """Return the image files among them; the others are counted."""
     kinds = np.zeros(table.num_rows, np.int8)
     for folder in roots:
         prefix = folder if folder.endswith("/") else folder + "/"
