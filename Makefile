@@ -1,4 +1,4 @@
-# Everything a fresh machine needs: `make demo` runs the main job, `make test` passes the tests.
+# Setup of a fresh machine: `make demo` runs the main job, `make test` runs the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,8 +14,9 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONDONTWRITEBYTECODE :=
 
 TOOLS := .venv-tools
+DOCS_BIN := .venv-docs/bin
 
-.PHONY: install demo test test-fast test-slow test-lowest test-package test-tools chaos fuzz gpu check fix lock check-lock check-deploy clean
+.PHONY: install demo test test-fast test-slow test-lowest test-package test-tools chaos fuzz gpu check fix lock check-lock check-deploy reference docs clean
 
 install: $(READY)
 
@@ -39,8 +40,8 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not chaos" -n 2 --dist worksteal
 
-# Those of files that start no Ray, open no Chromium and neither load torch nor run a GPU kernel (tests/needs.py reads
-# that off their text), for a look between two edits. Ray has no folder here: a file that starts one all the same fails.
+# The tests of files that need no Ray, Chromium, torch or GPU kernel (tests/needs.py reads that from their text), for a
+# check between two edits. Ray has no folder here, so a file that starts one fails.
 test-fast: export RAY_TMPDIR := /proc/none
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not chaos and not ray and not browser and not torch and not triton" -n 2 --dist worksteal
@@ -48,18 +49,18 @@ test-fast: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-# The same with the oldest versions that pyproject.toml admits, in an environment of its own.
+# The same with the oldest versions that pyproject.toml allows, in a separate environment.
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install -q --upgrade pip==26.3
 	.venv-lowest/bin/python -m pip install -q -c requirements.lowest -e . --group dev
 	.venv-lowest/bin/python -m pytest -m "not slow and not chaos" -n 2 --dist worksteal
 
-# Wheel and sdist as a stranger gets them: built, looked into, installed outside the repository, and used there.
+# Wheel and sdist as users get them: built, inspected, installed outside the repository, and used there.
 test-package: $(UV)
 	$(BIN)/python -m tests.package --uv $(abspath $(UV))
 
-# Exports are opened by the packages of the tools that they are for, each in an environment of its own.
+# Open exports with the packages of their tools, each in a separate environment.
 test-tools: $(READY)
 	rm -rf $(TOOLS)/exports
 	$(PYTHON) -m venv $(TOOLS)/label-studio
@@ -75,15 +76,15 @@ test-tools: $(READY)
 	$(TOOLS)/datumaro/bin/python tests/tools/open_datumaro.py $(TOOLS)/exports
 	LOGURU_LEVEL=WARNING $(TOOLS)/labelme/bin/python tests/tools/open_labelme.py $(TOOLS)/exports
 
-# A job on a cluster of several nodes, killed in every way; each test prints a line with what it found.
+# A job on a cluster of several nodes, killed in every way; each test prints a line with its result.
 chaos: $(READY)
 	$(BIN)/python -m pytest -m chaos -s tests/test_chaos.py tests/test_chaos_elastic.py
 
-# Ten minutes of made-up and damaged bytes against all that reads strangers' files.
+# Feed generated and damaged bytes to every reader of untrusted files for ten minutes.
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes 10
 
-# What only a GPU can show, in twelve minutes at most: correctness, then speed. OUT=FOLDER for the results (gpu_out);
+# Checks that need a GPU, in twelve minutes at most: correctness, then speed. OUT=FOLDER for the results (gpu_out);
 # SMALL=1 runs all parts at a small size on a CPU. Without an environment: python3 -m benchmarks.gpu --output FOLDER
 gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu --output $(or $(OUT),gpu_out) $(if $(SMALL),--small)
@@ -100,14 +101,14 @@ fix: $(READY)
 $(UV): $(READY)
 	$(BIN)/python -m pip install -q uv==0.13.9
 
-# Resolved for the public index, every platform and Python: what is installed here does not matter, nor do local wheels.
-# Versions stay as they are where they can; `make lock UPGRADE=--upgrade` raises all, UPGRADE="-P NAME" one.
+# Resolved for the public index, every platform and Python, independent of installed packages and local wheels.
+# Versions stay as they are if possible; `make lock UPGRADE=--upgrade` raises all, UPGRADE="-P NAME" one.
 lock: $(UV)
 	$(RESOLVE) --all-extras --group dev --no-annotate $(UPGRADE) \
 	  --custom-compile-command "make lock  (uv pip compile --universal; torch is held in pyproject.toml)" \
 	  pyproject.toml -o requirements.lock
 
-# Does the lock fit pyproject.toml, does a stranger's pip accept it, and has each of its lines a wheel on every platform?
+# Check that the lock fits pyproject.toml, that pip accepts it, and that each line has a wheel on every platform.
 check-lock: $(UV)
 	cp requirements.lock $(VENV)/requirements.lock
 	$(RESOLVE) --all-extras --group dev --no-annotate --no-header pyproject.toml -o $(VENV)/requirements.lock
@@ -117,10 +118,26 @@ check-lock: $(UV)
 	$(RESOLVE) --no-deps --format pylock.toml requirements.lock -o $(VENV)/pylock.toml
 	$(BIN)/python -m tests.lock_wheels $(VENV)/pylock.toml
 
-# Does KubeRay take deploy/kuberay-rayjob.yaml? CRD is the schema of RayJob, as `kubectl get crd rayjobs.ray.io -o yaml`
-# prints it of a cluster with KubeRay.
+# Check deploy/kuberay-rayjob.yaml against KubeRay's schema. CRD is the output of `kubectl get crd rayjobs.ray.io -o yaml`
+# on a cluster with KubeRay.
 check-deploy: $(READY)
 	$(BIN)/python -m tests.crd --crd "$(CRD)" deploy/kuberay-rayjob.yaml
 
+# The pages of docs/reference that are made of the source: the config's keys, the commands, the Python API.
+reference: $(READY)
+	$(BIN)/python -m tests.docs_pages
+
+# The docs site, into .docs/site: read it with `python3 -m http.server -d .docs/site`. A link or an anchor that leads
+# nowhere is an error. Its packages have an environment of their own: labeler's need not be installed.
+docs: .venv-docs/.ready
+	$(DOCS_BIN)/python -m tests.docs_site .docs/pages
+	$(DOCS_BIN)/zensical build --strict --clean
+
+.venv-docs/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	$(DOCS_BIN)/python -m pip install -q --upgrade pip==26.3
+	$(DOCS_BIN)/python -m pip install -q --group docs
+	touch $@
+
 clean:
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo .docs .pytest_cache .mypy_cache .ruff_cache

@@ -1,9 +1,9 @@
-"""How full are forwards? Images are never padded, so only images of one resized shape share one.
+"""How full are forward passes? Images are never padded, so only images of one resized shape share one.
 
     python -m benchmarks.batching annotations.json --output benchmarks/results/batching.json
 
-Takes the sizes of the images of COCO or LVIS annotation files, draws units of them, and counts the forwards of one
-prompt chunk: in the order the images come in, and as labeling puts them together. Counting needs neither images nor a
+Takes the sizes of the images of COCO or LVIS annotation files, draws units of them, and counts the forward passes of
+one prompt chunk: in input order, and in the order of labeling. Counting needs no images and no
 model.
 """
 
@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     images = [image for file in arguments.annotations for image in json.loads(file.read_text())["images"]]
     shapes = [resized_shape(image["height"], image["width"], *arguments.edges) for image in images]
-    print(f"{len(shapes)} images of {len(set(shapes))} shapes; images a forward, of units of {arguments.unit}")
+    print(f"{len(shapes)} images of {len(set(shapes))} shapes; images per forward pass, of units of {arguments.unit}")
     rng, rows = random.Random(0), []
     units = [rng.choices(shapes, k=arguments.unit) for _ in range(arguments.units)]
     for batch in arguments.batches:

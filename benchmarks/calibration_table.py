@@ -34,7 +34,7 @@ WAYS = {"a category": 30, "all together": sys.maxsize}  # judged boxes below whi
 
 @dataclass(frozen=True)
 class Reached:
-    """What came of one target.
+    """Result of one target.
 
     Attributes:
         way: what has a threshold of its own.
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run, truth = require_run(asked.run_uri), json.loads(storage.read_bytes(asked.annotations))
         parts = halves(truth, asked.split)
-        print(f"{'a threshold for':16} asked  reached  recall   boxes  categories that reach it, left out")
+        print(f"{'a threshold for':16} asked  reached  recall   boxes  categories that reach it, excluded")
         for way in WAYS:
             for text in asked.targets.split(","):
                 row = measure(run, parts, float(text), way=way, confidence=asked.confidence, partial=asked.partial)
@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--targets", default="0.6,0.7,0.8,0.9,0.95")
     parser.add_argument("--confidence", type=float, default=0.9)
     parser.add_argument("--split", type=int, default=0, help="a number that parts the images otherwise")
-    parser.add_argument("--partial", action="store_true", help="categories without objects in one half are left out")
+    parser.add_argument("--partial", action="store_true", help="skip categories without objects in one half")
     parser.add_argument("--output", type=Path, help="JSON to write")
     return parser
 

@@ -56,7 +56,7 @@ class Looked:
 
 
 def scenes(seed: int, count: int, names: Sequence[str] | None) -> ValidationSet:
-    """Drawn scenes of all shapes, or of some names at the size that the small OWL takes."""
+    """Write synthetic scenes of all shapes, or of some names at the size that the small OWL takes."""
     chosen = shapes.ALL if names is None else shapes.select(names)
     sizes = {} if names is None else {"sizes": [(small_shapes.SIZE, small_shapes.SIZE)]}
     drawn = [draw_scene(seed, index, combinations=chosen, **sizes) for index in range(count)]

@@ -1,4 +1,4 @@
-"""A headless Chromium to open the HTML pages in: for pictures of them, and for their tests."""
+"""A headless Chromium that opens the HTML pages, for screenshots and for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a closed set find what is there? A small RT-DETR learns drawn shapes, and `labeler label` is evaluated.
+"""Does a closed set find the objects? A small RT-DETR learns synthetic shapes, and `labeler label` is evaluated.
 
     python -m benchmarks.closed_set_shapes --minutes 20 --out /tmp/closed-set
 
@@ -24,7 +24,7 @@ LR = 6e-4
 
 
 def make_model() -> Any:
-    """RT-DETR with 50 queries and random weights; normalisation of the backbone learns, too."""
+    """Return an RT-DETR with 50 queries and random weights; the backbone's normalization is trained, too."""
     backbone = transformers.RTDetrResNetConfig(
         embedding_size=24,
         hidden_sizes=[24, 48, 96, 128],

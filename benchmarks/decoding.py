@@ -2,8 +2,8 @@
 
     python -m benchmarks.decoding --output benchmarks/results/decoding.json
 
-Both decoders in turns, on one thread, in every round; first each picture is compared to the bit. CPU time of the
-thread, so that other programs cost little. The pictures are those of `benchmarks.feeding`: as heavy as a camera's.
+Both decoders alternate, on one thread, in every round; first each image is compared to the bit. CPU time of the
+thread, so that other programs cost little. The images are those of `benchmarks.feeding`: as heavy as a camera's.
 """
 
 from __future__ import annotations

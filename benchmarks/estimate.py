@@ -94,7 +94,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def write_job(case: Case, folder: Path) -> Path:
-    """Drawn shapes in the format of the case, and a config; names beyond the eight shapes are filler."""
+    """Write synthetic shapes in the format of the case, and a config; names beyond the eight shapes are filler."""
     import io
 
     import pyarrow as pa

@@ -47,13 +47,13 @@ class Stored:
 
 
 def write_run(
-    folder: Path, *, images: int, boxes: int, vocabulary: Any, seed: int = 0, pictures: Sequence[Stored] = ()
+    folder: Path, *, images: int, boxes: int, vocabulary: Any, seed: int = 0, stored: Sequence[Stored] = ()
 ) -> Run:
     """A complete run with about `boxes` stored boxes an image; scores are mostly low, as a detector's are.
 
     Args:
         vocabulary: what `Vocabulary.load` takes.
-        pictures: images of 640 x 640 pixels that the rows share in turn; without them no row's image is there.
+        stored: images of 640 x 640 pixels that the rows share round-robin; without them no row has an image.
     """
     words = Vocabulary.load(vocabulary)
     ids = np.array([category.id for category in words.categories])
@@ -74,8 +74,8 @@ def write_run(
         for unit in range(first, last):
             size = min(UNIT_IMAGES, images - unit * UNIT_IMAGES)
             rows = list(_rows(rng, shard, unit * UNIT_IMAGES - start, size, boxes, ids, frequency))
-            if pictures:
-                rows = [replace(row, **vars(pictures[(start + row.index) % len(pictures)])) for row in rows]
+            if stored:
+                rows = [replace(row, **vars(stored[(start + row.index) % len(stored)])) for row in rows]
             target = storage.join(str(folder), layout.unit_file(shard.shard_id, unit - first))
             storage.put(target, table_to_parquet(rows_to_table(rows), {}))
         here = min(images, last * UNIT_IMAGES) - start
@@ -121,7 +121,7 @@ Taken = dict[str, int | float | str]
 
 
 def measure(folder: Path, images: int, arguments: argparse.Namespace, say: Callable[[Taken], None]) -> None:
-    """Write a run of that many images, export it, read the exports; a row each."""
+    """Write a run of that many images, export it, read the exports; one row per step."""
     run_folder = folder / f"run-{images}"
     start = time.perf_counter()
     write_run(run_folder, images=images, boxes=arguments.boxes, vocabulary=arguments.vocabulary)
@@ -131,7 +131,7 @@ def measure(folder: Path, images: int, arguments: argparse.Namespace, say: Calla
     exports = {
         "coco, one file": [*plain, "--to", "coco", "--output", str(folder / "coco.json")],
         "coco, 10 shards": [*plain, "--to", "coco", "--output", str(folder / "coco"), "--images-per-shard", str(shard)],
-        "coco, split, near copies": [
+        "coco, split, near-duplicates": [
             *plain, "--to", "coco", "--output", str(folder / "split"), "--split", "train=0.9,val=0.1",
         ],
         "parquet tables": [*plain, "--to", "parquet", "--output", str(folder / "tables")],

@@ -2,7 +2,7 @@
 
     python -m benchmarks.feeding --output benchmarks/results/feeding.json
 
-Milliseconds an image, the ways in turns in every round. The JPEGs are made on the spot, of noise over gradients, so
+Milliseconds per image, the ways alternate in every round. The JPEGs are made on the spot, of noise over gradients, so
 that they are as heavy as a camera's; `--photos` takes a folder of real ones instead. The detector's size is 800 x 1333.
 The last column is how many times as much two threads do as one: 2 where nothing holds them up.
 """
@@ -104,7 +104,7 @@ def two_threads(data: bytes) -> dict[str, float]:
                     way()
 
             alone, both = float("inf"), float("inf")
-            for _ in range(3):  # the best of three, in turns
+            for _ in range(3):  # the best of three, alternating
                 start = time.perf_counter()
                 pool.submit(some).result()
                 middle = time.perf_counter()
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=2, help="of each size")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--photos", type=Path, help="a folder of JPEGs to take instead")
-    parser.add_argument("--no-threads", action="store_true", help="leave out the last column")
+    parser.add_argument("--no-threads", action="store_true", help="skip the last column")
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)

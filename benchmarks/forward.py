@@ -1,4 +1,4 @@
-"""How fast is a large vocabulary? Ways to run the same weights, side by side, in turns, on the device there is.
+"""How fast is a large vocabulary? Ways to run the same weights, side by side, alternating, on the available device.
 
     python -m benchmarks.forward --bert-vocabulary vocab.txt --output benchmarks/results/forward.json
 
@@ -9,7 +9,7 @@ c  transformers' model, full chunks, in batches; in half precision and compiled 
 d  labeler
 e  labeler with CUDA graphs, on a GPU
 Images are random and of one size; weights are random, at full size, unless --model names a checkpoint. a, b and b'
-compute in float32; c, d and e in half precision on a GPU. A share of the roof is of what one large product reaches on
+compute in float32; c, d and e in half precision on a GPU. A share of the peak is of the rate of one large product on
 this device in the way's own precision.
 """
 
@@ -60,7 +60,7 @@ class Way:
 
 
 class Stock:
-    """Run transformers' own forward, which encodes the image for each pass, or with `encoded_once` once."""
+    """Run the transformers forward pass, which encodes the image in each pass, or with `encoded_once` once."""
 
     def __init__(self, model: Any, device: torch.device, half: torch.dtype | None, preprocess: Any) -> None:
         self.model, self.device, self.half, self.preprocess = model, device, half, preprocess
@@ -70,7 +70,7 @@ class Stock:
         pairs = [(image, chunk) for image in range(len(images)) for chunk in chunks]
         for start in range(0, len(pairs), together):
             part = pairs[start : start + together]
-            # In half precision one length for all: the compiled model is compiled anew for each other one.
+            # In half precision one length for all: the compiled model is recompiled for each other one.
             longest = max(len(chunk.input_ids) for _, chunk in (pairs if self.half else part))
             ids = torch.zeros((len(part), longest), dtype=torch.long)
             for row, (_, chunk) in enumerate(part):
@@ -90,7 +90,7 @@ class Stock:
 
 @contextmanager
 def encoded_once(model: Any) -> Iterator[None]:
-    """Let backbone and neck compute for their first input only, and repeat that result, for passes over one image."""
+    """Let backbone and neck compute for their first input only, and repeat that result for all passes on one image."""
     parts = [model.model.backbone, *model.model.input_proj_vision]
     try:
         for part in parts:
@@ -113,7 +113,7 @@ def _first_result(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def prefix(names: Sequence[str], tokenizer: Tokenizer, chunks: int) -> list[str]:
-    """As many of the names as fill so many chunks."""
+    """Return as many names as fill that many chunks."""
     low, high = 1, len(names)
     while low < high:
         middle = (low + high + 1) // 2
@@ -151,7 +151,7 @@ def ways(
     Args:
         size: (shortest, longest) edge of the images.
         only: letters of ways, such as "bb'd".
-        pairs: (image, chunk) pairs in one forward of d; None for what a trial finds.
+        pairs: (image, chunk) pairs in one forward pass of d; None: auto-tuned.
         images: given to a way at once.
         names_per_chunk: of b and b'.
     """
@@ -176,7 +176,7 @@ def ways(
 
     exact = Stock(stock.exact, device, None, preprocess)
     careful = Stock(stock.careful, device, stock.half, preprocess)
-    # All batches of one size: each other one is compiled anew.
+    # All batches of one size: each other one is recompiled.
     together = max(size for size in range(1, 9) if len(full) * images % size == 0) if stock.half else 1
     found = {
         "a": Way(len(names), len(single), lambda images: exact.run(images, single, 1)),
@@ -191,7 +191,7 @@ def ways(
         ),
         "d": Way(len(full), len(full), partial(label, ours), half=True),
     }
-    print(f"   d: {ours.description}, {ours.pairs_per_batch} pairs in a forward")
+    print(f"   d: {ours.description}, {ours.pairs_per_batch} pairs per forward pass")
     if device.type == "cuda" and "e" in only:
         options["pairs_per_batch"] = ours.pairs_per_batch
         replaying = GroundingDino(folder, vocabulary, **options | {"cuda_graphs": True})
@@ -266,7 +266,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1, help="given to a way at once")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="abb'cde", help="which ways")
-    parser.add_argument("--pairs", type=int, help="(image, chunk) pairs in one forward of d")
+    parser.add_argument("--pairs", type=int, help="(image, chunk) pairs in one forward pass of d")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--cpu-seconds",
@@ -294,8 +294,8 @@ def main() -> None:
         "matmul_flops_float32": roofs[False],
     }
     print(f"{result['machine']}\nimages of {width} x {height}")
-    print(f"one large product reaches {roofs[False] / 1e9:.0f} GF/s in float32, the roof of a, b and b'; ", end="")
-    print(f"{roofs[True] / 1e9:.0f} in {str(half or torch.float32).removeprefix('torch.')}, the roof of the others")
+    print(f"one large product reaches {roofs[False] / 1e9:.0f} GF/s in float32, the peak of a, b and b'; ", end="")
+    print(f"{roofs[True] / 1e9:.0f} in {str(half or torch.float32).removeprefix('torch.')}, the peak of the others")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.model or Path(temporary)
         names = [category.name for category in Vocabulary.load("lvis_v1").categories]

@@ -1,4 +1,4 @@
-"""Two detectors fused against each alone, on drawn scenes that neither has seen.
+"""Two detectors fused against each alone, on synthetic scenes that are new to both.
 
     python -m benchmarks.fuse --other /tmp/owl/checkpoint --out /tmp/fuse --output benchmarks/results/fuse.json
 

@@ -1,10 +1,10 @@
 """What masks cost: labeling with and without them, the parts of a segmenter, and masks at the size of a photograph.
 
     python -m benchmarks.masks --output benchmarks/results/masks.json
-    python -m benchmarks.masks --full sam sam2    # also segmenters of the usual size (random weights), one image each
+    python -m benchmarks.masks --full sam sam2    # also full-size segmenters (random weights), one image per segmenter
 
-Beside the time by the clock stands what was taken of the processors, which others on the same machine disturb less.
-Random weights: the times are those of trained ones but for the shapes of the masks, the masks mean nothing.
+Beside the wall-clock time is the CPU time, which other programs on the machine disturb less.
+Random weights: the times are those of trained ones except for the shapes of the masks; the masks mean nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does an OWL find what is there? A small OWLv2 learns drawn shapes by their names, and `labeler label` is evaluated.
+"""Does an OWL find the objects? A small OWLv2 learns synthetic shapes by their names, and `labeler label` is evaluated.
 
     python -m benchmarks.owl_shapes --minutes 60 --out /tmp/owl
 
@@ -128,12 +128,16 @@ def loss_of(found: tuple[Tensor, Tensor, Tensor], targets: Targets) -> Tensor:
 
 
 class Journal:
-    """The checkpoint and the log of a training, written every few minutes: it can be looked at while it goes on."""
+    """The checkpoint and the log of a training, written every few minutes, so you can look at it during training."""
 
     def __init__(self, model: Any, out: Path) -> None:
-        """Args: model: whose tokenizer's files lie in `out/checkpoint` already."""
+        """Start a log of a training.
+
+        Args:
+            model: its tokenizer's files are already in `out/checkpoint`.
+        """
         self._model, self._out = model, out
-        self._data = drawn_set(VALIDATION_SEED, VALIDATION_SCENES)  # neither learned from nor judged on
+        self._data = drawn_set(VALIDATION_SEED, VALIDATION_SCENES)  # not for training, not for the final evaluation
         self._saved = self._begun = time.perf_counter()
 
     def keep(self, step: int, loss: float, *, last: bool = False) -> None:
@@ -157,7 +161,7 @@ class Journal:
 
 
 def drawn_set(seed: int, scenes: int, names: Sequence[str] = NAMES) -> ValidationSet:
-    """Scenes with their truth."""
+    """Write scenes with their ground truth."""
     chosen = shapes.select(names)
     drawn = [draw_scene(seed, i, sizes=[(SIZE, SIZE)], combinations=chosen) for i in range(scenes)]
     images = tuple(ValidationImage(s.image, s.boxes_xyxy, s.category_ids.astype(np.int64)) for s in drawn)

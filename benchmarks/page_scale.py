@@ -90,7 +90,7 @@ def measure(folder: Path, categories: int, images: int, arguments: argparse.Name
     run = folder / f"run-{categories}"
     if not run.exists():  # one that was kept is measured again
         pictures = write_pictures(folder / "pictures.tar", arguments.pictures)
-        write_run(run, images=images, boxes=arguments.boxes, vocabulary=names(categories), pictures=pictures)
+        write_run(run, images=images, boxes=arguments.boxes, vocabulary=names(categories), stored=pictures)
     seconds, cpu, peak = in_child("-m", "labeler", "report", str(run), "--force")
     page = run / "report.html"
     about = {
@@ -141,7 +141,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page_scale", description=__doc__)
     parser.add_argument("folder", type=Path, help="an empty folder with room: about 2.5 KB an image")
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--categories", type=int, nargs="+", default=[80, 10_000], help="one run each")
+    parser.add_argument("--categories", type=int, nargs="+", default=[80, 10_000], help="one run per number")
     parser.add_argument("--boxes", type=int, default=30, help="stored boxes an image (default 30)")
     parser.add_argument("--pictures", type=int, default=600, help="images that the rows share (default 600)")
     parser.add_argument("--rounds", type=int, default=5, help="times that a page is opened (default 5)")

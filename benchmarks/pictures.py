@@ -1,9 +1,10 @@
-"""Pictures of the HTML pages, of a run made for them: `python -m benchmarks.pictures OUTPUT`.
+"""Screenshots of the HTML pages, of a run made for them: `python -m benchmarks.pictures OUTPUT`.
 
-Draws scenes of shapes, labels them with the shipped checkpoint (in this process, without Ray), writes `labeler report`
-with the truth and `labeler compare` with a labeling of smaller images, opens both pages from disk in a
-headless Chromium at two window sizes, moves the slider, and downloads thresholds.yaml. The counts that the page shows
-are compared with the run's Parquet, and what was downloaded goes through `labeler export`.
+Draws scenes of shapes and labels them with the shipped checkpoint, in this process and without Ray. Draws `labeler
+preview` of ten scenes as preview.jpg (as a PNG it has a megabyte). Writes `labeler report` with ground truth, and
+`labeler compare` with a labeling of smaller images. Opens both pages from disk in a headless Chromium at two window
+sizes, moves the slider, and downloads thresholds.yaml. Compares the page's counts with the run's Parquet, and exports
+with the downloaded thresholds.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from labeler.config import make_config
 from labeler.errors import LabelerError
 from labeler.training import shapes
 
+MODULE = "benchmarks.pictures"
 SEED = 2718  # no training or validation scene has it
 WINDOWS = {"wide": (1280, 800), "narrow": (420, 860)}
+GALLERY = (1100, 640)  # of a wide window: in true colors a larger one full of images has more than 300 kB
 SECTIONS = ("overview", "categories", "gallery", "truth")
 THRESHOLD = 0.35  # where the slider goes
 SHOWN = "orange ring"  # in the gallery
@@ -60,6 +63,16 @@ def make_runs(folder: Path, *, images: int, threads: int) -> None:
     for name, size in sizes.items():
         config = make_config(values | {"output": str(folder / name), "detect": {"image_size": size}})
         label_here(config, threads=threads)
+
+
+def draw_preview(folder: Path) -> None:
+    """preview.jpg, what `labeler preview` draws of the same scenes."""
+    drawn, picture = folder / "preview.png", folder / "preview.jpg"
+    config = f"input: {folder}/data/shards\noutput: {folder}/previewed\nvocabulary: {folder}/data/vocabulary.txt\n"
+    (folder / "preview.yaml").write_text(config + "model: {name: models/shapes}\n")
+    run_command("preview", str(folder / "preview.yaml"), "--images", "10", "--threshold", "0.3", "--png", str(drawn))
+    Image.open(drawn).convert("RGB").save(picture, quality=80, subsampling=0, optimize=True, progressive=True)
+    print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")
 
 
 def write_pages(folder: Path) -> None:
@@ -109,30 +122,24 @@ def use_report(browser: Any, folder: Path) -> None:
 def take_pictures(browser: Any, folder: Path, page: str, sections: Sequence[str]) -> None:
     """A PNG of each section in each window."""
     for window, (width, height) in WINDOWS.items():
-        set_window(browser, width, height)
         for section in sections:
+            set_window(browser, *(GALLERY if (section, window) == ("gallery", "wide") else (width, height)))
             browser.execute_script(f"document.getElementById('{section}').scrollIntoView({{behavior: 'instant'}})")
             eventually(lambda: browser.execute_script(ALL_DRAWN))
             target = folder / f"{page}-{section}-{window}.png"
-            target.write_bytes(small_png(browser.get_screenshot_as_png()))
+            target.write_bytes(true_colors(browser.get_screenshot_as_png()))
             print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
 
 
-def small_png(png: bytes) -> bytes:
-    """The picture with a palette of 256 colours.
-
-    Pillow's default drops rare colours: a yellow heart came out pink. By coverage alone, pale blue did.
-    """
+def true_colors(png: bytes) -> bytes:
+    """The same pixels as RGB, packed as well as PNG can. A palette of 256 colors once made a yellow heart pink."""
     buffer = io.BytesIO()
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
-    by_coverage = Image.Quantize.MAXCOVERAGE
-    palette = picture.quantize(256, method=by_coverage, kmeans=1, dither=Image.Dither.NONE)
-    palette.save(buffer, "PNG", optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="an empty or new folder")
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -141,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with chromium(folder) as browser:  # first: without one there is nothing to label for
             make_runs(folder, images=asked.images, threads=asked.threads)
+            draw_preview(folder)
             write_pages(folder)
             use_report(browser, folder)
             browser.get((folder / "compare.html").as_uri())

@@ -1,4 +1,4 @@
-"""Draw docs/images/speed.png: seconds an image of the ways in `benchmarks.forward`, from all of its result files.
+"""Draw docs/images/speed.png: seconds per image of the ways in `benchmarks.forward`, from all of its result files.
 
     python -m benchmarks.plot
 
@@ -22,8 +22,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 WAYS = {
-    "a": ("one pass a name", "#999999"),
-    "b": ("40 names a chunk", "#d08030"),
+    "a": ("one pass per name", "#999999"),
+    "b": ("40 names per chunk", "#d08030"),
     "c": ("full chunks", "#4477aa"),
     "d": ("labeler", "#228833"),
 }
@@ -32,7 +32,7 @@ DOTS_PER_INCH = 100
 
 @dataclass(frozen=True)
 class Point:
-    """One way with so many chunks, in one file."""
+    """One way with a number of chunks, in one file."""
 
     panel: str
     chunks: int
@@ -66,7 +66,7 @@ def _points(result: dict[str, Any]) -> Iterable[Point]:
 
 
 def draw(points: list[Point], target: Path) -> None:
-    """Write the picture, a few ten kilobytes."""
+    """Write the image, some tens of kilobytes."""
     panels: dict[str, list[Point]] = defaultdict(list)
     for point in points:
         panels[point.panel].append(point)
@@ -94,7 +94,7 @@ def _panel(axis: Any, title: str, points: list[Point]) -> None:
     axis.set_yscale("log")
     axis.set_xlim(-0.5, len(columns) - 0.5)
     axis.set_xticks(range(len(columns)), [_column(chunks, names[chunks]) for chunks in columns])
-    axis.set_ylabel("seconds an image")
+    axis.set_ylabel("seconds per image")
     axis.set_title(title, fontsize=10)
     axis.grid(axis="y", alpha=0.3)
     handles, labels = axis.get_legend_handles_labels()

@@ -2,11 +2,11 @@
 
     python -m benchmarks.predict --output benchmarks/results/predict.json
 
-The forward runs on torch's "meta" device, which has shapes and no data. Every operation that would be a kernel there is
-counted with what it reads, writes and multiplies: as long as nothing stays in the cache from kernel to kernel, it takes
-no less than the larger of bytes over bandwidth and operations over rate. The sum is such a floor for what runs one
-kernel after the other, not a prediction of the time: it leaves out launches, gathers that miss the cache, and products
-that do not reach the rate.
+The forward pass runs on torch's "meta" device, which has shapes and no data. Every operation that would be a kernel is
+counted with its reads, writes and products. As long as nothing stays in the cache from kernel to kernel, it takes at
+least the larger of bytes over bandwidth and operations over rate. The sum is such a lower bound for kernels that run
+one after the other, not a prediction of the time. It ignores launches, gathers that miss the cache, and products below
+the peak rate.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ GPUS = {"H100": Gpu(798e12, 3.0e12), "H200": Gpu(788e12, 4.3e12)}
 
 
 class Counted(TorchDispatchMode):
-    """Counts kernels, operations and bytes by the part of the forward that is open.
+    """Count kernels, operations and bytes by the open part of the forward pass.
 
     Attributes:
         rows: one for each kernel: (part, name, operations, bytes, whether the products are halves).
@@ -101,9 +101,9 @@ class Counted(TorchDispatchMode):
 
 
 def _operations(function: Any, args: Any, kwargs: Any, out: Any) -> float:
-    if function.overloadpacket is torch.ops.aten._addmm_activation:  # which torch's own table leaves out
+    if function.overloadpacket is torch.ops.aten._addmm_activation:  # missing in torch's own table
         return 2.0 * out.numel() * args[1].shape[1]
-    if function.overloadpacket is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:  # nor does it know this
+    if function.overloadpacket is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:  # also missing there
         return 4.0 * args[0].numel() * args[1].shape[-2]
     count = flop_registry.get(function.overloadpacket)
     return float(count(*args, **kwargs, out_val=out)) if count else 0.0
@@ -184,7 +184,7 @@ def as_on_a_gpu(counted: Counted) -> Iterator[None]:
 
 @contextmanager
 def attention_as_one(counted: Counted) -> Iterator[None]:
-    """It would be taken apart on "meta" and on a CPU; a GPU does it in one kernel, behind casts of a float32 mask."""
+    """Count attention as one kernel, as on a GPU, behind casts of a float32 mask; "meta" would decompose it."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Tensor:
         if attn_mask is not None and attn_mask.dtype == torch.float32:
@@ -218,7 +218,7 @@ def inputs(pairs: int, height: int, width: int, tokens: int) -> tuple[ImageFeatu
 
 
 def count(pairs: int, height: int, width: int, tokens: int, *, fused: bool) -> list[Row]:
-    """The kernels of one forward of so many pairs, with halves as on a GPU."""
+    """Count the kernels of one forward pass of that many pairs, in half precision as on a GPU."""
     with torch.device("meta"):
         model = transformers.GroundingDinoForObjectDetection(transformers.GroundingDinoConfig()).eval().to("meta")
     counted = Counted()
@@ -291,7 +291,7 @@ def floor_of(rows: list[Row], gpu: Gpu, pairs: int) -> dict[str, Any]:
 
 
 def launches(images: int, height: int, width: int, tokens: int) -> dict[str, Any]:
-    """Of a forward that some images of one shape share, at one chunk, and of each image's part of it."""
+    """Count a forward pass that some images of one shape share, at one chunk, and each image's part of it."""
     backbone = len(count_backbone(height, width, FastForward, images))
     pairs = len(count(images, height, width, tokens, fused=True))
     return {"backbone": backbone, "pairs": pairs, "an image": round((backbone + pairs) / images, 1)}
@@ -299,14 +299,14 @@ def launches(images: int, height: int, width: int, tokens: int) -> dict[str, Any
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=1, help="in one forward")
+    parser.add_argument("--pairs", type=int, default=1, help="in one forward pass")
     parser.add_argument("--edges", type=int, nargs=2, default=(800, 1066), help="height and width")
     parser.add_argument("--tokens", type=int, default=256, help="of a chunk")
-    parser.add_argument("--images", type=int, nargs="*", default=(1, 2, 4, 8), help="in one forward at one chunk")
+    parser.add_argument("--images", type=int, nargs="*", default=(1, 2, 4, 8), help="in one forward pass at one chunk")
     parser.add_argument("--output", type=Path, help="JSON to write")
     asked = parser.parse_args()
     result: dict[str, Any] = {"machine": machine(), "gpus": {name: asdict(gpu) for name, gpu in GPUS.items()}}
-    for name, forward_of in (("transformers' own", SplitForward), ("ours", FastForward)):
+    for name, forward_of in (("transformers' own", SplitForward), ("the fast engine", FastForward)):
         backbone = count_backbone(*asked.edges, forward_of)
         for gpu in GPUS:
             found = result[f"image backbone, {name}, {gpu}"] = floor_of(backbone, GPUS[gpu], 1)
@@ -323,12 +323,12 @@ def main() -> None:
             parts = ", ".join(f"{part} {value:.2f}" for part, value in found["parts"].items())
             print(
                 f"{gpu}, {name}: at least {found['ms_a_pair']:.2f} ms a pair ({found['ms_of_products_alone']:.2f} for "
-                f"products alone), {found['gigabytes_a_pair']:.1f} GB, {found['kernels']} kernels a forward"
+                f"products alone), {found['gigabytes_a_pair']:.1f} GB, {found['kernels']} kernels per forward pass"
             )
             print(f"    {parts}")
     for images in asked.images:
         found = result[f"launches at one chunk, {images} images"] = launches(images, *asked.edges, asked.tokens)
-        print(f"{images} images in a forward, one chunk: {', '.join(f'{n} {what}' for what, n in found.items())}")
+        print(f"{images} images in a forward pass, one chunk: {', '.join(f'{n} {what}' for what, n in found.items())}")
     if asked.output:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -3,7 +3,7 @@
     python -m benchmarks.ray_overhead --nodes 1 2 4
 
 Workers start one after the other, and all nodes share this machine, so that its few cores do the work of many. That is
-told apart from what the pipeline costs (see `worker_clocks`):
+separated from the cost of the pipeline (see `worker_clocks`):
 
 by worker   units x 1 s, by the time from a worker's first unit to its last commit
 steady      commits a second while all workers are at work, by one a second and worker
@@ -68,7 +68,7 @@ class Sleeper(UnitDetector):
 
 
 def run(folder: Path, nodes: int, units_per_node: int) -> dict[str, Any]:
-    """One run on so many nodes."""
+    """Measure one run on that many nodes."""
     units = nodes * units_per_node
     data = write_data_set(str(folder / "data"), images=units * IMAGES_PER_UNIT, images_per_shard=5 * IMAGES_PER_UNIT)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0, "include_dashboard": False})

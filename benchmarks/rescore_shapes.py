@@ -1,4 +1,4 @@
-"""What is a second opinion worth? A tiny CLIP learns crops of drawn shapes, and rescores what models/shapes found.
+"""What is a second opinion worth? A tiny CLIP learns crops of synthetic shapes and rescores boxes of models/shapes.
 
     python -m benchmarks.rescore_shapes --minutes 8 --out /tmp/rescore --output benchmarks/results/rescore-shapes.json
 
@@ -137,7 +137,7 @@ def train(model: Any, texts: Texts, rule: CropRule, scenes: int, minutes: float)
 
 
 def labeled(out: Path, name: str, scenes: int, seed: int, checkpoint: Path) -> Run:
-    """Drawn scenes, labeled by models/shapes and rescored."""
+    """Label synthetic scenes with models/shapes and rescore them."""
     data = shapes.write_data_set(str(out / name), images=scenes, seed=seed)
     values = {
         "input": list(data.shards),

@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--units", type=int, nargs="+", default=[40_000], help="sizes of the run, one after the other")
     parser.add_argument("--list-s", type=float, default=0.05, help="seconds a page of a listing takes (default 0.05)")
     parser.add_argument("--code", type=Path, default=ROOT, help="a checkout to measure (default: this one)")
-    parser.add_argument("--limit-s", type=float, default=900.0, help="give up after so long")
+    parser.add_argument("--limit-s", type=float, default=900.0, help="give up after this time")
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     rows = [measure(units, arguments) for units in arguments.units]

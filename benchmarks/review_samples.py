@@ -6,7 +6,7 @@
 
 A box is right if it and an object of its category overlap by 0.5 or more, one to one. A review judges 300 boxes: drawn
 at random, in strata in proportion, or in strata after a pilot of 100 of the 300 (`sample --continue`). The strata,
-draws and intervals are those of `labeler sample` and `labeler evaluate --sample`; only the reading of rows is left out.
+draws and intervals are those of `labeler sample` and `labeler evaluate --sample`; only the reading of rows is skipped.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _images(parts: Sequence[UnitBoxes]) -> npt.NDArray[np.int64]:
 
 
 def simulate(population: Judged, reviews: int, *, seed: int = 0) -> dict[str, Any]:
-    """Review the population again and again, in three ways; how often 95% intervals hold the truth, and their width."""
+    """Review the population repeatedly, in three ways; return how often 95% intervals hold, and their width."""
     rng, truth = np.random.default_rng(seed), float(population.right.mean())
     found: dict[str, list[ShareEstimate]] = {"random": [], "proportional": [], "pilot, then Neyman": []}
     for _ in range(reviews):

@@ -2,7 +2,7 @@
 
     python -m benchmarks.revise --images 500
 
-Drawn scenes, the shapes checkpoint and its 80 names in chunks of 64 tokens. Of the names one is removed, one gets other
+Synthetic scenes, the shapes checkpoint and its 80 names in chunks of 64 tokens. One name is removed, one gets other
 words and one is added. A run of the new names has as many passes as that of the old ones, so the run itself is what the
 revision is held against. Both start a Ray of their own; `detecting` is what their worker was busy with the model.
 """

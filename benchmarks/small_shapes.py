@@ -1,4 +1,4 @@
-"""What the small detectors of drawn shapes share: eight names, their scenes, a schedule by the clock, and the judging.
+"""Shared by the small detectors of synthetic shapes: eight names, scenes, a wall-clock schedule, and the evaluation.
 
 Held-out scenes are labeled with `labeler label` and judged with `labeler evaluate`, as any other images are.
 """

@@ -1,9 +1,10 @@
-"""A student trained on a teacher's labels, side by side with it: drawn scenes, one CPU core, some minutes.
+"""A student trained on a teacher's labels, side by side with it: synthetic scenes, one CPU core, some minutes.
 
     python -m benchmarks.student_shapes FOLDER --output benchmarks/results/student-shapes.json
 
-`models/shapes` labels drawn scenes of eight names, `labeler export` writes them for trainers, examples/train_student
-trains an RT-DETR of 1.4 million parameters on them from random weights, and both label scenes that are new to them.
+`models/shapes` labels synthetic scenes of eight names, `labeler export` writes them for trainers.
+examples/train_student trains an RT-DETR of 1.4 million parameters on them from random weights, and both label scenes
+that are new to them.
 True boxes are used to judge only. Needs accelerate (examples/train_student/requirements.txt).
 """
 

@@ -1,10 +1,10 @@
-"""What do tiles find, and what do they cost? Large drawn scenes with shapes of all sizes, labeled with and without.
+"""What do tiles find, and what do they cost? Large synthetic scenes with shapes of all sizes, labeled with and without.
 
     python -m benchmarks.tiling --scenes 8 --output result.json
 
-Scenes of SIDE x SIDE pixels, a third each with many small, many medium and a few large shapes, go through the code that
-labels the units of a run, with `models/shapes`, which takes images at 128 pixels. "cut boxes kept" has the tiles of the
-way before it, but merges every box that an inner edge cuts, too.
+Scenes of SIDE x SIDE pixels, in equal parts with many small, many medium and a few large shapes, go through the code
+that labels the units of a run, with `models/shapes`, which takes images at 128 pixels. "cut boxes kept" has the tiles
+of the way before it, but merges every box that an inner edge cuts, too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from labeler.vocabulary import Category, Vocabulary
 SIDE, SEED = 1600, 4711
 # (radii in parts of the side, most objects): shapes across 64 to 85, 96 to 256 and 320 to 960 pixels
 KINDS = (((0.02, 0.04), 60), ((0.03, 0.12), 30), ((0.1, 0.3), 5))
-EDGES = (0, 100, 200, 400, math.inf)  # of the sizes that are told apart: the root of a box's area, in pixels
+EDGES = (0, 100, 200, 400, math.inf)  # limits of the sizes: the root of a box's area, in pixels
 EVERYTHING = (-math.inf, -math.inf, math.inf, math.inf)
 
 
@@ -72,7 +72,7 @@ WAYS = (
 
 
 def draw(scenes: int) -> ValidationSet:
-    """This many scenes of each kind, and their truth."""
+    """Return this many scenes of each kind, and their ground truth."""
     chosen = shapes.select(NAMES)
     drawn = [
         draw_scene(SEED + kind, i, sizes=[(SIDE, SIDE)], combinations=chosen, radii=radii, max_objects=most)

@@ -1,4 +1,4 @@
-"""Where the CPU time of a forward goes: each operation against what a product and a copy reach on this machine.
+"""Where the CPU time of a forward pass goes: each operation against the rates of a product and a copy here.
 
     python -m benchmarks.traffic --output benchmarks/results/traffic-cpu.json
 

@@ -1,6 +1,6 @@
-"""What each worker of a run took, apart from when it started: from the run's own unit files, without Ray.
+"""Time of each worker of a run, excluding its late start: from the run's unit files, without Ray.
 
-Workers start one after the other, above all where many simulated nodes share few cores. That is no cost of the
+Workers start one after the other, above all if many simulated nodes share few cores. That is not a cost of the
 pipeline: it does not grow with the work. So each worker has its own clock, and what all of them do together counts
 only while all of them are there.
 """
@@ -25,12 +25,12 @@ class Commit:
 
     Attributes:
         worker: which one labeled it.
-        begun: when that worker began its first unit, seconds since the epoch.
+        started: when that worker started its first unit, seconds since the epoch.
         at: when this unit was committed.
     """
 
     worker: str
-    begun: float
+    started: float
     at: float
 
 
@@ -67,8 +67,8 @@ def read_commits(run: Path) -> list[Commit]:
     commits = []
     for file in (run / "labels").glob("*/*.parquet"):
         metadata = parquet.read_schema(file).metadata
-        worker, begun = metadata[WORKER.encode()].decode(), float(metadata[BEGUN.encode()])
-        commits.append(Commit(worker, begun, file.stat().st_mtime))
+        worker, started = metadata[WORKER.encode()].decode(), float(metadata[BEGUN.encode()])
+        commits.append(Commit(worker, started, file.stat().st_mtime))
     return commits
 
 
@@ -82,16 +82,16 @@ def clocks(commits: Iterable[Commit], *, unit_s: float) -> Clocks:
     by_worker: dict[str, list[Commit]] = defaultdict(list)
     for commit in sorted(commits, key=lambda commit: commit.at):
         by_worker[commit.worker].append(commit)
-    begun = [mine[0].begun for mine in by_worker.values()]
+    started = [mine[0].started for mine in by_worker.values()]
     last = [mine[-1].at for mine in by_worker.values()]
-    taken = [end - start for start, end in zip(begun, last, strict=True)]
+    taken = [end - start for start, end in zip(started, last, strict=True)]
     ideal = [len(mine) * unit_s for mine in by_worker.values()]
     shares = [best / real for best, real in zip(ideal, taken, strict=True)]
     units = sum(map(len, by_worker.values()))
     steady_s, steady = _steady(list(by_worker.values()), unit_s)
     return Clocks(
         *(len(by_worker), units, sum(ideal) / sum(taken), min(shares), max(shares)),
-        *(max(begun) - min(begun), max(last) - min(last), steady_s, steady),
+        *(max(started) - min(started), max(last) - min(last), steady_s, steady),
     )
 
 

@@ -3,7 +3,7 @@
 #
 #   sbatch deploy/slurm.sh mine.yaml detect.score_floor=0.1
 #
-# Input, output and weights must be where all nodes see them. Change what is marked CHANGE.
+# Input, output and weights must be visible to all nodes. Edit the lines marked CHANGE.
 #SBATCH --job-name=labeler
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -16,7 +16,7 @@
 #SBATCH --output=labeler-%j.log
 set -euo pipefail
 
-environment="${LABELER_ENV:-.venv}" # CHANGE: the one with requirements.lock, on a disk that all nodes see
+environment="${LABELER_ENV:-.venv}" # CHANGE: installed from requirements.lock, on a disk that all nodes see
 requeues="${LABELER_REQUEUES:-3}"
 if [ $# -lt 1 ]; then
   echo "usage: sbatch deploy/slurm.sh CONFIG [key=value ...]" >&2
@@ -28,20 +28,20 @@ export PATH
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${hosts%%$'\n'*}
 port=$((20000 + SLURM_JOB_ID % 20000)) # two jobs may share a node
-export RAY_TMPDIR="${TMPDIR:-/tmp}/r$SLURM_JOB_ID" # a short path on a disk of the node's own: sockets lie there
+export RAY_TMPDIR="${TMPDIR:-/tmp}/r$SLURM_JOB_ID" # a short path on the node's own disk: Ray puts sockets there
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
 export OMP_NUM_THREADS=1
 
-# On every node: start Ray; on the first also label, then stop Ray. It hands over no address, hence ray.address=auto.
+# On every node: start Ray; on the first also label, then stop Ray. It passes no address, hence ray.address=auto.
 code=0
 srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 bash -c 'mkdir -p "$RAY_TMPDIR" && exec "$@"' each \
   ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats -- \
   bash -c 'touch "$RAY_TMPDIR/began" && exec python -m labeler label "$@" ray.address=auto' labeler "$@" || code=$?
 
-# symmetric-run ends with 0 where Ray itself does not start.
+# symmetric-run exits with 0 if Ray itself does not start.
 if [ "$code" = 0 ] && [ ! -e "$RAY_TMPDIR/began" ]; then code=1; fi
-# 2 is refused: the log says why, and another try would be refused, too. After all else the same command goes on.
+# Exit code 2: the job was rejected for the reason in the log, and a retry would be rejected too. Otherwise, requeue to resume.
 if [ "$code" != 0 ] && [ "$code" != 2 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "$requeues" ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 def label_task(config: Mapping[str, Any], *, threshold: float = 0.4) -> dict[str, Any]:
     """Label the input, export COCO beside the labels, and return what the next task needs.
 
-    A second call with the same config resumes the run, so a scheduler's retry loses nothing. No retry helps against
-    labeler.Refused: let the task fail at once for it.
+    A second call with the same config resumes the run, so a scheduler's retry loses nothing. Retries do not help
+    after labeler.Refused: let the task fail at once.
     """
     run = labeler.label(config, on_progress=lambda now: log.info("%s of %s images", now.images, now.total))
     exported = labeler.export(run, "coco", threshold=threshold)

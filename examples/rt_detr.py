@@ -11,8 +11,8 @@ from transformers import RTDetrForObjectDetection
 
 from labeler.vocabulary import Category
 
-VERSION = 1  # raise it when equal weights would give other boxes
-OPTIONS = ("side",)  # what the config may say below model.options
+VERSION = 1  # increase it when a change gives other boxes for equal weights
+OPTIONS = ("side",)  # keys that model.options accepts
 
 
 class Detector:
@@ -30,7 +30,7 @@ class Detector:
 
     @torch.inference_mode()
     def detect(self, images: list[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """(boxes xyxy in pixels, scores, category ids) of each image."""
+        """Return (boxes xyxy in pixels, scores, category IDs) per image."""
         pixels = torch.stack([self.resized(image) for image in images]).to(self.device)
         out = self.model(pixel_values=pixels)
         scores, best = out.logits.sigmoid()[..., self.columns.to(self.device)].max(-1)  # one category for each box
@@ -43,6 +43,6 @@ class Detector:
         ]
 
     def resized(self, image: np.ndarray) -> torch.Tensor:
-        """(3, side, side) from 0 to 1, as the checkpoint's own processor makes it."""
+        """Return (3, side, side) values from 0 to 1, like the checkpoint's own processor."""
         square = Image.fromarray(image).resize((self.side, self.side), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255

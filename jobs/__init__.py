@@ -1,1 +1,1 @@
-"""One thin file per verb, for `ray job submit`."""
+"""One thin file per command, for `ray job submit`."""

@@ -29,7 +29,7 @@ def main() -> int:
             kind=arguments.kind,
             size=arguments.size,
             seed=arguments.seed,
-            redraw=True,  # every parameter: fresh initialisation would see no difference between images
+            redraw=True,  # every parameter: fresh initialization would see no difference between images
         )
     except LabelerError as error:
         print(f"make_checkpoint: {error}", file=sys.stderr)

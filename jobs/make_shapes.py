@@ -11,7 +11,7 @@ from labeler.training import shapes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes shards, annotations.json and vocabulary.txt; returns the exit code (0, or 2 with one line on stderr)."""
+    """Write shards, annotations.json and vocabulary.txt; returns the exit code (0, or 2 with one line on stderr)."""
     asked = _parser().parse_args(arguments)
     try:
         written = shapes.write_data_set(

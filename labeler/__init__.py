@@ -1,6 +1,6 @@
 """labeler: distributed batch labeling of image shards with an open-vocabulary detector.
 
-`import labeler` loads neither ray nor torch; the names below are fetched from their modules on first use.
+`import labeler` does not load ray or torch; the names below are fetched from their modules on first use.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from labeler.api.configuration import as_config

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`labeler` and `python -m labeler`: the process of a command, and how it ends.
 
 A command is done while threads of Arrow may still hold the last reference to bytes that Python owns. If one of them
@@ -13,7 +14,7 @@ import sys
 from typing import NoReturn
 
 _OLDEST_PYTHON = (3, 11)  # as pyproject.toml says
-_REFUSED = 2  # as `cli.REFUSED`, before anything of ours is imported
+_REFUSED = 2  # as `cli.REFUSED`, before another module of labeler is imported
 
 
 def run(*words: str) -> NoReturn:
@@ -39,7 +40,7 @@ def run(*words: str) -> NoReturn:
 
 
 def _require_python() -> None:
-    """End with a line where this Python is too old to read our files: on a cluster it is not the user's own."""
+    """End with one line if this Python is too old for labeler's syntax: on a cluster the user did not choose it."""
     if sys.version_info < _OLDEST_PYTHON:
         needed, here = (".".join(map(str, version[:2])) for version in (_OLDEST_PYTHON, sys.version_info))
         sys.stderr.write(f"labeler: labeler needs Python {needed} or newer, {sys.executable} is Python {here}\n")
@@ -54,7 +55,7 @@ def _leave(ended: list[int]) -> None:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
-    except OSError:  # nobody takes the output: Python's own end says so, with its own exit code
+    except OSError:  # nobody takes the output: Python reports that at its end, with its own exit code
         return
     os._exit(ended[0])
 

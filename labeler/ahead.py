@@ -26,7 +26,7 @@ def in_order(
     ahead_bytes: int = AHEAD_BYTES,
     held: Callable[[R], int] = lambda result: 0,
 ) -> Iterator[R]:
-    """The jobs' results in the order of the jobs; results that need no job pass through in their place.
+    """Yield the jobs' results in the order of the jobs; results that need no job pass through in their place.
 
     Args:
         held: bytes that wait in memory with a result that needs no job.

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# For decoding: eight photographs of 12 megapixels take 0.9 GB as JPEG and 1.6 GB as WebP, so few images ever wait.
+# For decoding: eight photographs of 12 megapixels take 0.9 GB as JPEG and 1.6 GB as WebP, that few images ever wait.
 DECODE_BYTES = 2 << 30
 MAX_PIXELS = 178_956_970  # of an image, where Pillow calls it a bomb: 1.5 GB while decoding, 3 GB as WebP
 

@@ -19,7 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(root: type[Model], values: Mapping[str, Any], overrides: Sequence[str], *, where: str) -> Model:
-    """Plain values plus overrides as a config of type `root`; raises Refused with all problems at once."""
+    """Return plain values plus overrides as a config of type `root`; raises Refused with all problems at once."""
     merged: dict[str, Any] = dict(values)
     for override in overrides:
         _apply_override(merged, override)
@@ -30,7 +30,7 @@ def validate(root: type[Model], values: Mapping[str, Any], overrides: Sequence[s
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; Refused when there is none. No aliases, no tags, bounded in size."""
+    """Return the mapping in a YAML file; Refused when there is none. No aliases, no tags, bounded in size."""
     try:
         data = read_regular(path, MAX_CONFIG_BYTES + 1, or_shell_pipe=True)
         if len(data) > MAX_CONFIG_BYTES:
@@ -41,7 +41,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise Refused(f"config {path} is not UTF-8 text; give the path of a YAML file") from None
     except plain_yaml.NotPlainYaml as error:
-        raise Refused(f"config {path} is no YAML: {error}") from None
+        raise Refused(f"config {path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         got = type(values).__name__
         raise Refused(f"config {path} must be a mapping with input, output, vocabulary and model, got {got}")
@@ -81,7 +81,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def _refusal(error: ValidationError, where: str, root: type[BaseModel]) -> Refused:
-    """All of pydantic's problems with a config of type `root` as one refusal, a line each."""
+    """Return pydantic's problems with a config of type `root` as one `Refused`, one line per problem."""
     lines = []
     for problem in error.errors(include_url=False):
         location = redact(printable(".".join(str(part) for part in problem["loc"])))

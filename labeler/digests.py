@@ -18,12 +18,14 @@ def digest_of(data: bytes, *, size: int = 16) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one JSON text of a value: sorted keys, no spaces, UTF-8. ValueError for numbers that are not finite."""
+    """Return the one JSON text of a value: sorted keys, no spaces, UTF-8. ValueError for numbers that are NaN or
+    infinite.
+    """
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def as_stored(value: Any) -> Any:
-    """The value as it comes back from a JSON file: tuples are lists, keys are text."""
+    """Return the value as it comes back from a JSON file: tuples are lists, keys are text."""
     return json.loads(canonical_json(value))
 
 

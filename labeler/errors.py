@@ -31,7 +31,7 @@ class Refused(LabelerError):
 
 
 class Incomplete(LabelerError):
-    """The run was started and did not finish; running the same command again goes on. Exit code 1."""
+    """The run was started and did not finish; running the same command again continues. Exit code 1."""
 
 
 class StorageError(LabelerError):

@@ -25,7 +25,7 @@ def last_part(name: str) -> str:
 
 
 class NameIndex:
-    """Where names stand in a list, found by any spelling."""
+    """An index of a list of names by any spelling."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._exact: dict[str, list[int]] = {}

@@ -28,7 +28,7 @@ class JsonStream:
     deep. All methods raise NotPlainJson where the document is not JSON or is cut off, with line and character.
 
     Args:
-        begun: the document's first bytes, where they were taken from the stream before.
+        started: the document's first bytes, where they were taken from the stream before.
         max_element_bytes: a longer value is not read into memory, and refused as NotPlainJson; None for any length.
     """
 
@@ -45,7 +45,9 @@ class JsonStream:
         return self._next() == "["
 
     def members(self) -> Iterator[tuple[str, Any]]:
-        """The object's members in their order; of a list its elements, as an iterator for until the next member."""
+        """Yield the object's members in their order; of a list its elements, as an iterator for until
+        the next member.
+        """
         for _ in self._separated("{", "}"):
             if self._next() != '"':
                 raise self._wrong("Expecting a key in double quotes")
@@ -61,7 +63,7 @@ class JsonStream:
         self._finish()
 
     def elements(self) -> Iterator[Any]:
-        """The elements of the list that the document is."""
+        """Yield the elements of the list that the document is."""
         yield from self._items()
         self._finish()
 
@@ -89,7 +91,7 @@ class JsonStream:
         self._at += 1
 
     def _next(self) -> str:
-        """The next character that is not a space, and stand before it; "" at the end."""
+        """Return the next character that is not a space, and stand before it; "" at the end."""
         while True:
             space = _SPACE.match(self._text, self._at)
             self._at = space.end() if space else self._at
@@ -97,7 +99,7 @@ class JsonStream:
                 return self._text[self._at : self._at + 1]
 
     def _value(self) -> Any:
-        """The value that begins here, and stand behind it."""
+        """Return the value that begins here, and stand behind it."""
         self._next()
         while True:
             try:
@@ -111,7 +113,7 @@ class JsonStream:
             except ValueError as error:  # a number of thousands of digits
                 raise self._wrong(str(error).splitlines()[0]) from None
             else:
-                if end < len(self._text) - _LONGEST_CUT or not self._read_on():  # else a number could go on
+                if end < len(self._text) - _LONGEST_CUT or not self._read_on():  # else a number could continue
                     break
         brackets = self._text.count("[", self._at, end) + self._text.count("{", self._at, end)
         if brackets > MAX_DEPTH:
@@ -120,7 +122,7 @@ class JsonStream:
         return value
 
     def _read_on(self) -> bool:
-        """Leave what was read, and read as much as is left once more; False at the end of the stream."""
+        """Leave what was read, and read as much as is left again; False at the end of the stream."""
         if self._ended:
             return False
         if self._longest is not None and len(self._text) - self._at > self._longest:

@@ -30,14 +30,16 @@ def decode_bytes(root: Path = Path("/"), *, threads: int = 1) -> int:
 
 
 def memory_in_use(root: Path = Path("/")) -> Iterator[tuple[int, int]]:
-    """(bytes used, bytes there are) of the machine, and of each control group around this process that has a limit."""
+    """Yield (bytes used, bytes there are) of the machine, and of each control group around this process that has a
+    limit.
+    """
     with suppress(OSError, ValueError, KeyError):
         machine = _numbers(root / "proc/meminfo")
         total = machine["MemTotal:"] * 1024
         yield total - machine["MemAvailable:"] * 1024, total
     for version, group in groups("memory", root):
         limit, current, parts = _GROUP_FILES[version]
-        with suppress(OSError, ValueError, KeyError):  # "max" is no limit
+        with suppress(OSError, ValueError, KeyError):  # "max" is not a limit
             total = int((group / limit).read_text())
             counted = _numbers(group / "memory.stat")
             cached = sum(counted[part] for part in parts)  # what was read from disk gives way to all else
@@ -46,7 +48,7 @@ def memory_in_use(root: Path = Path("/")) -> Iterator[tuple[int, int]]:
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """The lines `name number` of a file of the kernel, in the unit that they are in."""
+    """Return the lines `name number` of a file of the kernel, in the unit that they are in."""
     lines = (line.split() for line in path.read_text().splitlines())
     return {name: int(number) for name, number, *_ in lines}
 
@@ -76,7 +78,7 @@ def _own_paths(root: Path) -> dict[str, str]:
 
 
 def _upward(base: Path, path: str) -> Iterator[Path]:
-    """The group and those above it that can be seen: a container may see its own folder as the base."""
+    """Yield the group and those above it that can be seen: a container may see its own folder as the base."""
     folder = base / path.strip("/")
     if ".." in folder.parts:
         folder = base
@@ -104,16 +106,16 @@ def _quotas(root: Path) -> Iterator[float]:
     for version, folder in groups("cpu", root):
         with suppress(OSError, ValueError, ZeroDivisionError):
             if version == 2:
-                quota, period = map(int, (folder / "cpu.max").read_text().split())  # "max" is no limit
+                quota, period = map(int, (folder / "cpu.max").read_text().split())  # "max" is not a limit
             else:
                 quota = int((folder / "cpu.cfs_quota_us").read_text())
                 period = int((folder / "cpu.cfs_period_us").read_text())
-            if quota > 0:  # -1 is no limit
+            if quota > 0:  # -1 is not a limit
                 yield quota / period
 
 
 def die_first() -> None:
-    """Where memory runs out, the kernel shall take this process, not the driver or a neighbour."""
+    """Ask the kernel to end this process first if memory runs out, not the driver or another process."""
     with suppress(OSError):  # no Linux, or not allowed
         Path("/proc/self/oom_score_adj").write_text("1000")
 

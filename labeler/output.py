@@ -40,7 +40,7 @@ def after_output(code: int, error: OSError | None = None) -> int:
 
 
 def is_of_output(error: OSError) -> bool:
-    """Whether an error that ends a command says that its output, which has no file name, is closed or full."""
+    """Return whether an error that ends a command says that its output, which has no file name, is closed or full."""
     return isinstance(error, BrokenPipeError) or (error.errno in _FULL and error.filename is None)
 
 

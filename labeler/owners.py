@@ -39,7 +39,7 @@ def _owner(pid: int) -> str:
 
 @cache
 def _machine() -> str:
-    """The digest of where PIDs mean what they mean here."""
+    """Return the digest of where PIDs mean what they mean here."""
     facts = [socket.gethostname()]
     with suppress(OSError):  # systems without /proc have one PID namespace
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -49,7 +49,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in clock ticks since boot; "0" if it has ended, or if there is no /proc."""
+    """Return when a process started, in clock ticks since boot; "0" if it has ended, or if there is no /proc."""
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
         return "0" if fields[0] in _DEAD else fields[19]  # fields 3 and 22 of proc(5)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 
 def open_parquet(data: bytes) -> pq.ParquetFile:
-    """A file, its footer read; its pages are verified where they have checksums.
+    """Return a file, its footer read; its pages are verified where they have checksums.
 
     Raises:
         pyarrow.ArrowException, OSError: it is damaged.
@@ -23,12 +23,12 @@ def open_parquet(data: bytes) -> pq.ParquetFile:
 
 
 def read_columns(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows of an open file: all columns, or these paths."""
+    """Return rows of an open file: all columns, or these paths."""
     return file.read(None if columns is None else list(columns), use_threads=False)
 
 
 def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows: all columns, or the named ones, in that order.
+    """Return the rows: all columns, or the named ones, in that order.
 
     Raises:
         pyarrow.ArrowException, OSError: it is damaged, or has no such column.

@@ -22,7 +22,7 @@ class NotPlainYaml(ValueError):
 
 
 def parse(text: str) -> tuple[Any, yaml.Node | None]:
-    """The document, and its node (with the places of everything in it); (None, None) when there is none.
+    """Return the document, and its node (with the places of everything in it); (None, None) when there is none.
 
     Raises:
         NotPlainYaml: not YAML, or more than plain data.
@@ -85,7 +85,7 @@ class _PlainLoader(yaml.SafeLoader):
         if isinstance(value, int) and abs(value) >= _MAX_INT:
             raise _refusal("a number of more than 64 bits; put text in quotes", node.start_mark)
         if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-            raise _refusal("half of a surrogate pair, which is no text", node.start_mark)
+            raise _refusal("half of a surrogate pair, which is not a text", node.start_mark)
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

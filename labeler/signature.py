@@ -1,4 +1,4 @@
-"""The marks by which labeler knows its own pages and pictures again, so that it replaces no other file."""
+"""The marks by which labeler knows its own pages and images again, so that it replaces no other file."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from labeler.storage import printable, redact
 
 
 def safe(text: str) -> str:
-    """Return text of several lines as a terminal may show it: names in it can neither steer it nor hold a password."""
+    """Return text of several lines as a terminal may show it: names in it cannot steer it or show a password."""
     return "\n".join("\t".join(map(printable, redact(line).split("\t"))) for line in text.split("\n"))
 
 
@@ -75,7 +75,7 @@ _json_console: JsonConsole | None = None  # of this process, while its log is JS
 
 
 def message_console() -> Console:
-    """The console for progress and messages: standard error."""
+    """Return the console for progress and messages: standard error."""
     return _json_console or SafeConsole(stderr=True, highlight=False)
 
 

@@ -159,7 +159,7 @@ KEEPS_SHAPE = frozenset({"detr", "table-transformer", "conditional_detr", "dab-d
 
 
 def make_checkpoint(target: Path, model_type: str, *, labels: Sequence[str] = LABELS, spread: float = 2) -> Path:
-    """A checkpoint whose boxes and scores are far enough apart to be compared, and whose best scores are not tiny."""
+    """A checkpoint whose boxes and scores are distinct enough to be compared, and whose best scores are not tiny."""
     kind = KINDS[model_type]
     config = transformers.AutoConfig.for_model(
         model_type, **SETTINGS[model_type](), id2label=dict(enumerate(labels)), label2id=None
@@ -195,7 +195,7 @@ def size_of(model_type: str) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Poisoned:
-    """Loads a job's detector and makes its weights not finite."""
+    """Load a job's detector and set its weights to NaN."""
 
     recipe: DetectorRecipe
 

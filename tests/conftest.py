@@ -47,6 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.filterwarnings("error::ray.util.annotations.RayDeprecationWarning"))
 
 
+def pytest_configure() -> None:
+    """What is refused stays one line on a slow machine, too: no step of a start is printed beside it."""
+    from labeler.pipeline import startup
+
+    startup.SAY_AFTER_S = 60.0
+
+
 def pytest_collection_finish() -> None:
     """A full garbage collection goes through all that thousands of tests are made of, half a second: leave it out."""
     gc.freeze()
@@ -89,7 +96,7 @@ def local_ray() -> Iterator[None]:
 
 @pytest.fixture
 def run_uri(tmp_path: Path) -> str:
-    """A run whose truth is its own boxes, see `evaluation_runs`."""
+    """A run whose ground truth is its own boxes, see `evaluation_runs`."""
     from tests.evaluation_runs import UNITS, write_run
 
     return write_run(tmp_path / "run", UNITS)

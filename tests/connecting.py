@@ -1,4 +1,4 @@
-"""Connects to Ray once per argument, and prints what came of each as a line of JSON: `python -m tests.connecting`."""
+"""Connect to Ray once per argument, and print each result as a line of JSON: `python -m tests.connecting`."""
 
 from __future__ import annotations
 

@@ -110,7 +110,10 @@ def rename(region: dict[str, Any], name: str) -> None:
 def cvat_back(
     out: Path, change: Callable[[int, ElementTree.Element], None] | None = None, *, head: str = "", ids: bool = True
 ) -> Path:
-    """annotations.xml as CVAT exports it again: attributes of labels filled in; `change` gets each image."""
+    """annotations.xml as CVAT exports it again: attributes of labels filled in; `change` gets each image.
+
+    CVAT gives every attribute of a label to each of its boxes and tags, "" if that was its default.
+    """
     root = ElementTree.parse(out / "task-00000/annotations.xml").getroot()
     for number, image in enumerate(root.iter("image")):
         for box in image.iter("box"):
@@ -123,6 +126,10 @@ def cvat_back(
             if not ids:
                 for each in list(box):
                     box.remove(each)
+        for tag in image.iter("tag"):
+            given = {each.get("name") for each in tag}
+            for name in {"labeler_row", "labeler_shown", "labeler_asked", "labeler_crop"} - given:
+                ElementTree.SubElement(tag, "attribute", name=name).text = ""
         if change is not None:
             change(number, image)
     path = out.parent / "annotations.xml"
@@ -131,7 +138,7 @@ def cvat_back(
 
 
 def jobs_file(folder: Path, *states: str, images: int = 1) -> Path:
-    """A job for each state, of so many images."""
+    """A job per state, of that many images."""
     jobs = [
         {"id": n + 7, "task_id": 3, "start_frame": n * images, "stop_frame": (n + 1) * images - 1, "state": state,
          "stage": "annotation"}

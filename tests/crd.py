@@ -97,7 +97,7 @@ def schemas_of(crds: list[Any]) -> dict[tuple[str, str], Any]:
 
 
 def problems(text: str, schemas: Mapping[tuple[str, str], Any]) -> Iterator[str]:
-    """A line about each thing in a manifest that the API server would not take as it stands."""
+    """A line per problem for which the API server would reject a manifest."""
     try:
         documents = load_all(text)
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""A small run of two shards, and the truth it was drawn from."""
+"""A small run of two shards, and the ground truth it was made from."""
 
 from __future__ import annotations
 

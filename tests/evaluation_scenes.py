@@ -16,7 +16,7 @@ SIDE = 400
 
 
 def make_truth(seed: int, *, images: int = 12, categories: int = 5, crowds: bool = True) -> dict[str, Any]:
-    """COCO ground truth; the last category has no objects, ids are neither dense nor in order."""
+    """COCO ground truth; the last category has no objects, IDs have gaps and are not in order."""
     rng = np.random.default_rng(seed)
     image_ids = rng.permutation(np.arange(3, 3 + 7 * images, 7)).tolist()
     category_ids = rng.permutation(np.arange(2, 2 + 3 * categories, 3)).tolist()

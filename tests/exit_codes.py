@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print how often the command ended with each code; return 0 if it was always 0, else 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.exit_codes", description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="VERB ...", help="of labeler; status of a small run")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="of labeler; status of a small run")
     asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, busy(os.cpu_count() or 1):
         words = asked.words or ["status", _small_run(Path(folder) / "run")]
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """Keep so many cores busy, at a priority a little below that of what is measured."""
+    """Keep that many cores busy, at a priority slightly below that of the measured process."""
     command = ["nice", "-n", "5", sys.executable, "-c", "while True: pass"]
     started = [subprocess.Popen(command) for _ in range(processes)]
     try:

@@ -41,7 +41,7 @@ def boxes(exported: Any) -> list[tuple[int, float]]:
 
 def images(count: int, *, first: int = 0, **values: Any) -> list[Row]:
     rng = np.random.default_rng(7)
-    hashes = rng.integers(-(2**63), 2**63, count + first)  # far apart
+    hashes = rng.integers(-(2**63), 2**63, count + first)  # far from each other
     return [
         row(i, FOUR, **({"phash": int(hashes[i]), "digest": f"{key_of(str(i)):032x}"} | values))
         for i in range(first, first + count)

@@ -1,4 +1,4 @@
-"""Runs over real picture files whose boxes and names a test chooses."""
+"""Runs over real image files with boxes and names that a test chooses."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class _Body(io.BytesIO):
 
 
 def tar_reader(data: bytes) -> None:
-    """Members lie in the archive, one behind the other; what is broken ends it; names are text."""
+    """Members follow one another in the archive; a broken one ends it; names are text."""
 
     def members(read_bodies: bool) -> list[TarMember]:
         with ByteStream("memory", lambda start, length, etag: _Body(data, start)) as stream:
@@ -123,7 +123,7 @@ def refused(call: Callable[[], object]) -> list[str]:
 
 
 def vocabulary_reader(data: bytes) -> None:
-    """A vocabulary that can be written out and read back, or one line with problems of a line each."""
+    """A vocabulary that can be written out and read back, or an error with one line per problem."""
     for suffix in (".txt", ".yaml", ".json"):
         with tempfile.NamedTemporaryFile(suffix=suffix) as file:
             file.write(data)
@@ -200,7 +200,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], st.SearchStrategy[bytes]]] = {
 
 
 def run(name: str, *, examples: int, number: int) -> None:
-    """Throw so many examples at a target; raises what it found, shrunk."""
+    """Try that many examples on a target; raise the shrunk failure."""
     check, strategy = TARGETS[name]
 
     @seed(number)

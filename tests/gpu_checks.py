@@ -133,7 +133,7 @@ def full_folder(tmp_path_factory):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_a_model_of_the_published_size_is_as_equal_as_the_engine_check_wants(full_folder, dtype):
     detector = GroundingDino(full_folder, three_chunks(full_folder), device="cuda", dtype=dtype)
-    print(f"\n{dtype}: {detector.description}, {detector.pairs_per_batch} pairs in a forward")
+    print(f"\n{dtype}: {detector.description}, {detector.pairs_per_batch} pairs per forward pass")
     if dtype == "float32":  # in half precision random weights show every rounding, which is for real ones to judge
         assert detector.description["engine"] == "fast"
     assert "kernels" not in detector.description["engine_check"]  # triton's were good
@@ -151,7 +151,7 @@ def test_a_forward_never_waits_for_the_gpu(full_folder):
 
 
 def test_recorded_forwards_give_what_launched_ones_give(full_folder):
-    """Over more shapes than are recorded, and than constants are kept for, which make room for each other in turns."""
+    """Use more shapes than are recorded, and than constants are kept for, so that they evict each other."""
     detector = GroundingDino(full_folder, three_chunks(full_folder), device="cuda", engine="fast", pairs_per_batch=4)
     passes, forward = detector._passes, detector.network.forward
     forward._levels_of = lru_cache(maxsize=2)(forward._make_levels)

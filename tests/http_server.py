@@ -1,4 +1,4 @@
-"""A real web server for tests: files with ranges and ETags, and knobs for what servers leave out or answer instead."""
+"""A real web server for tests: files with ranges and ETags, and knobs for missing features and wrong answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Web:
         has_head, has_ranges, has_lengths: False leaves that out, as plain servers do.
         etags: whether answers have one.
         coding: of every body, "gzip" or none.
-        cuts: so many bodies end after half their bytes.
+        cuts: that many bodies end after half their bytes.
         requests: (method, path with its query, Range) in order.
     """
 

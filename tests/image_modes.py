@@ -108,7 +108,7 @@ def _bared() -> dict[str, bytes]:
         "png turned in xmp": into_png(png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + _XMP), PNG),
         "png exif as text": into_png(png_chunk(b"tEXt", b"Raw profile type exif\0\nexif\n0\n"), PNG),
         "apng": encoded(RGB, "PNG", save_all=True, append_images=[TURNED]),
-        "apng whose image is no frame": encoded(RGB, "PNG", default_image=True, **first_is_no_frame),
+        "apng whose image is not a frame": encoded(RGB, "PNG", default_image=True, **first_is_no_frame),
         "jpeg turned in xmp": JPEG[:2] + jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + _XMP) + JPEG[2:],
         "jpeg that starts twice": JPEG[:2] + JPEG,
         "jpeg with two exif blocks": one[:2] + jpeg_segment(0xE1, b"Exif\0\0" + tiff_block([])) + second + one[2:],

@@ -80,7 +80,7 @@ def tables(folder: Path) -> Any:
 
 
 def document(original: Path, **changes: Any) -> dict[str, Any]:
-    """A small COCO file about three images of the input, with a box each; members may be replaced."""
+    """A small COCO file about three images of the input, with one box per image; members may be replaced."""
     keys = [f"part-0.tar/{row['image_key']}" for row in rows_of(original / "run")[:3]]
     width, height = SIZE
     values: dict[str, Any] = {

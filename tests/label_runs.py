@@ -89,7 +89,7 @@ def noisy_scene(rng: np.random.Generator, sharpness: Mapping[int, float], boxes:
     category_ids = rng.choice(sorted(sharpness), boxes)
     scores = rng.uniform(0.05, 1.0, boxes)
     right = rng.random(boxes) < scores ** np.array([sharpness[int(c)] for c in category_ids])
-    x, y = 60.0 * (np.arange(boxes) % 10), 60.0 * (np.arange(boxes) // 10)  # apart, so nothing overlaps by chance
+    x, y = 60.0 * (np.arange(boxes) % 10), 60.0 * (np.arange(boxes) // 10)  # spaced, so nothing overlaps by chance
     found = np.stack([x, y, x + 40, y + 40], 1)
     objects = [
         {"category_id": int(c), "bbox": [float(a), float(b), 40.0, 40.0]}

@@ -41,7 +41,7 @@ def extend_here(run: Run, config: Config) -> None:
 
 
 def revise_here(parent: Run, revision: RevisionJob, *, units: int | None = None) -> Run:
-    """As `pipeline.revise.revise` where there are new passes; ends after so many `units`, as if it were killed."""
+    """As `pipeline.revise.revise` with new passes; ends after that many `units`, as if it were killed."""
     redone = tuple(sorted(LABELED))
     opened = open_derived(parent, revision.job, redone)
     job, uri = opened.job, opened.job.config.output.uri
@@ -71,7 +71,7 @@ def _carry_out_here(job: Job, run: Run | None, left: Any, *, create: Any, redo: 
 
 
 def rescore_here(parent: Run, output: str, *overrides: str, units: int | None = None) -> Run:
-    """As `pipeline.derive.rescore` where there are boxes; ends after so many `units`, as if it were killed."""
+    """As `pipeline.derive.rescore` with boxes; ends after that many `units`, as if it were killed."""
     opened = open_derived(parent, rescore_job(parent, output, overrides), WITH_BOXES)
     selection = select_units(opened.below, WITH_BOXES)
     run = opened.run or create_run(output, new_run(opened.job, parent=parent, selection=selection))
@@ -80,7 +80,7 @@ def rescore_here(parent: Run, output: str, *overrides: str, units: int | None = 
 
 
 def work(run: Run, job: Job, *, redo: Redo | None = None, units: int | None = None) -> Run:
-    """Label what is left of a run, or the next so many units."""
+    """Label the rest of a run, or that many of its next units."""
     snapshot, unit = read_snapshot(run), job.config.unit
     read = ReadSettings(run.root.uri, unit.images, unit.max_bytes, unit.max_image_bytes, job.config.read_keep, None)
     settings = WorkerSettings(

@@ -19,3 +19,8 @@ def logged(name: str) -> Iterator[list[str]]:
         yield lines
     finally:
         logger.removeHandler(handler)
+
+
+def without_steps(said: str) -> list[str]:
+    """The lines of a command's messages but for what it says of its start while that takes time."""
+    return [line for line in said.splitlines() if not line.endswith((" ...", " so far"))]

@@ -1,7 +1,7 @@
 """The package as a stranger gets it: `python -m tests.package --uv .venv/bin/uv` builds, installs and uses it.
 
 Wheel and sdist are built in a temporary folder; the wheel is installed into an empty environment there, with the
-versions of requirements.lock, and labels a few drawn images. No process of that environment may open a file of the
+versions of requirements.lock, and labels a few synthetic images. No process of that environment may open a file of the
 repository: an audit hook in it notes all that do.
 """
 
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build(uv: str, folder: Path) -> Path:
-    """Return the wheel of the repository, after proving what is in it and that the sdist builds the same."""
+    """Return the wheel of the repository, after checking its contents and that the sdist builds the same."""
     _run(uv, "build", "-q", "--wheel", "--out-dir", folder / "from-tree", ROOT)
     _run(uv, "build", "-q", "--sdist", "--out-dir", folder / "sdist", ROOT)
     (sdist,) = (folder / "sdist").glob("*.tar.gz")
@@ -85,7 +85,7 @@ def check_members(members: Iterable[str]) -> None:
         for path in (ROOT / "labeler").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert present == expected, f"missing {sorted(expected - present)}, not ours {sorted(present - expected)}"
+    assert present == expected, f"missing {sorted(expected - present)}, unexpected {sorted(present - expected)}"
     assert "labeler/py.typed" in present
     assert any(name.endswith("/licenses/LICENSE") for name in members), "no license"
 
@@ -105,7 +105,7 @@ def install(wheel: Path, folder: Path) -> Path:
 
 
 def use(bin: Path, folder: Path) -> None:
-    """Label, prove, export and report with the installed package, in a folder that holds only data."""
+    """Label, verify, export and report with the installed package, in a folder that holds only data."""
     work = folder / "work"
     work.mkdir()
     shutil.copytree(ROOT / "models" / "shapes", work / "model")  # read here, before the witness looks

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def scrape(port: int) -> dict[str, float]:
-    """Sums by `name` and `name{label of ours=value}`, over all processes; the prefix `ray_labeler_` is left out."""
+    """Sums by `name` and `name{label=value}`, over all processes, without the prefix `ray_labeler_`."""
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
     found: Counter[str] = Counter()
     for family in text_string_to_metric_families(text):

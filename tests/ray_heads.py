@@ -166,7 +166,7 @@ def as_others(folder: Path, *, ray: str, python: str) -> dict[str, str]:
 
 
 def slim_clone(folder: Path, *more: str) -> Path:
-    """What `--working-dir .` of a clean clone sends: the packages, and neither environment nor demo."""
+    """The files that `--working-dir .` of a clean clone sends: the packages, no environment and no demo."""
     folder.mkdir()
     for name in ("labeler", "jobs", *more):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""Pictures with one red rectangle each, some of them turned by EXIF, labeled by the real labeling code.
+"""Images with one red rectangle per image, some of them EXIF-rotated, labeled by the real labeling code.
 
 Whatever a format does to image and box, the pixels under the box must be red when a consumer opens it.
 """
@@ -35,7 +35,7 @@ CATEGORIES = [{"id": 3, "name": "red box"}, {"id": 7, "name": "blue box"}]
 
 
 def picture(seed: int, orientation: int = 1, format: str = "JPEG", *, red: bool = True) -> bytes:
-    """A gray 96 x 64 picture with a red rectangle (or without), stored turned as the orientation says."""
+    """A gray 96 x 64 image with a red rectangle (or without), stored rotated by the orientation."""
     rng = np.random.default_rng(seed)
     pixels = np.kron(rng.integers(90, 170, (8, 12, 1), np.uint8), np.ones((8, 8, 3), np.uint8))  # unlike hashes
     x, y = (int(v) for v in rng.integers(4, 40, 2))
@@ -53,7 +53,7 @@ def picture(seed: int, orientation: int = 1, format: str = "JPEG", *, red: bool 
 
 
 def red_share(pixels: npt.NDArray[np.uint8], box_xyxy: Sequence[float]) -> float:
-    """How much of the box is red; 1 exactly where box and picture fit."""
+    """How much of the box is red; 1 only if box and image fit."""
     x_min, y_min, x_max, y_max = (round(v) for v in box_xyxy)
     inside = pixels[y_min:y_max, x_min:x_max].astype(int)
     return float((np.abs(inside - RED).max(-1) < 60).mean()) if inside.size else 0.0

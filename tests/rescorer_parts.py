@@ -111,7 +111,7 @@ def stock_pixels(kind: str, folder: Path, crop: np.ndarray) -> torch.Tensor:
 
 
 def stock_logits(kind: str, folder: Path, crops: Sequence[np.ndarray], texts: Sequence[str]) -> torch.Tensor:
-    """(crops, texts) logits by the model's whole forward, one crop at a time."""
+    """(crops, texts) logits by the model's whole forward pass, one crop at a time."""
     model_class = transformers.CLIPModel if kind == "clip" else transformers.SiglipModel
     model: Any = model_class.from_pretrained(folder, dtype=torch.float32).eval()
     words = stock_tokens(kind, folder, texts)

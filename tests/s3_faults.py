@@ -1,4 +1,4 @@
-"""What goes wrong between us and an S3 server, drawn at random for a share of all requests."""
+"""Faults between labeler and an S3 server, drawn at random for a share of all requests."""
 
 from __future__ import annotations
 

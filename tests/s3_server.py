@@ -59,7 +59,7 @@ class S3Server:
         return sum(method == "GET" and path == f"/{key}" for method, path, _ in self.requests())
 
     def ranged_gets(self, key: str) -> int:
-        """How many GETs of a part of the object: the server prints all but plain 200s in colours."""
+        """How many GETs of a part of the object: the server prints all but plain 200s in colors."""
         return len(re.findall(rf'GET /{re.escape(key)} HTTP/[\d.]+(?:\x1b\[[\d;]*m)*" 206', self.log.read_text()))
 
     def create_bucket(self, name: str) -> str:
@@ -113,10 +113,10 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class Proxy:
-    """Forwards requests; the knobs may be turned while it runs.
+    """Pass requests on; the knobs may be turned while it runs.
 
     Attributes:
-        cut_after: GET bodies are broken off after so many bytes ...
+        cut_after: GET bodies are cut after that many bytes ...
         cuts: ... this many times.
         answers: (method, HTTP status, S3 error code) given instead of forwarding, each once, to the next such request.
         sent: GET body bytes sent, by path.
@@ -222,7 +222,7 @@ def _handler(state: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
                 return self._hang_up()
             if fault == "timeout":
                 self.connection.settimeout(PATIENCE_S)
-                self.connection.recv(1)  # nothing is said until the client has had enough
+                self.connection.recv(1)  # no answer until the client gives up
                 return self._hang_up()
             connection = http.client.HTTPConnection(upstream, timeout=PATIENCE_S)
             own = ("expect", "connection", "transfer-encoding", "content-length")

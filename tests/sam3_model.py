@@ -36,7 +36,7 @@ def sam3_config() -> Any:
 
 
 def redraw(model: torch.nn.Module, *, seed: int = 3) -> None:
-    """Draw every parameter, none as it is initialised: what is zero or one there would hide errors."""
+    """Draw every parameter, none as it is initialized: zeros and ones would hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -96,7 +96,7 @@ def _as_sam(family: str, folder: Path, image: np.ndarray, boxes: np.ndarray) -> 
 
 
 def _as_sam2(family: str, folder: Path, image: np.ndarray, boxes: np.ndarray) -> tuple[dict[str, Any], Any]:
-    """Its image processor needs torchvision: the pixels are ours, and the rest is what its source says."""
+    """Its image processor needs torchvision: the pixels are labeler's, and the rest follows its source."""
     from transformers.models.sam2.processing_sam2 import Sam2Processor
 
     from labeler.segmenters.sam import Sam

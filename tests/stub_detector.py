@@ -22,7 +22,7 @@ class MakeStub:
 
     Attributes:
         seconds: how long each image takes.
-        die_on_width: kills its process on images of this width (poison).
+        die_on_width: kills its process on images of this width.
         die_once: path of a flag file; the first call anywhere kills its process.
         die_rate: share of calls that kill the process, whatever the images.
         hang_on_width: never comes back from images of this width.
@@ -87,7 +87,7 @@ class StubDetector(UnitDetector):
             with open(mischief.log, "ab", buffering=0) as log:
                 log.write(b"1\n")
         if width == mischief.fail_on_width:
-            return "scores are not finite"
+            return "scores are NaN or infinite"
         score = 0.1 + 0.8 * float(np.asarray(pixels, np.float64).mean()) / 255
         return Detections.of([[0, 0, width / 2, height / 2]], [score], [1])
 

@@ -68,7 +68,7 @@ def test_every_bad_file_is_one_row_with_a_stable_reason_in_bounded_memory(tmp_pa
         assert damage != "none" or format not in READ, f"{name}: {row.error}"
     reasons = Counter(row.error for row in rows if row.error)
     assert bad > 300
-    assert len(reasons) > 20, "and they are told apart"
+    assert len(reasons) > 20, "and they are distinguished"
     again = measure("tests.test_bad_files:labeling", str(tar))
     assert again.result == [[row.image_key, row.status, row.error] for row in rows], "the same in another process"
     assert again.above < BOUND, f"{again.above / MIB:.0f} MiB"

@@ -90,7 +90,7 @@ def test_the_path_of_a_unit_is_counted_from_its_config_to_its_commit(
     ]
     depth = {line.split()[0]: int(line.split()[2]) for line in printed.splitlines()[-8:]}
     assert depth["read"] <= 12, "a layer more between a unit and its bytes: is it needed?"
-    assert depth["label"] <= 14, "a layer more between a unit and its forward: is it needed?"
+    assert depth["label"] <= 14, "another layer between a unit and its forward pass: is it needed?"
 
 
 def test_an_object_with_two_names_is_counted_until_suppression_leaves_one() -> None:
@@ -134,7 +134,7 @@ def test_a_photograph_behind_a_scene_is_a_part_of_one_of_the_folder_s(tmp_path: 
     assert 20 < np.ptp(across) <= 151, "2/5 to all of the 150 columns that fit"
 
 
-@pytest.mark.slow  # two forwards and the drawing
+@pytest.mark.slow  # two forward passes and the drawing
 def test_the_table_of_backgrounds_has_a_row_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (300, 200), (90, 120, 30)).save(tmp_path / "lawn.png")
     output = tmp_path / "rows.json"

@@ -29,7 +29,7 @@ from tests.label_runs import noisy_run
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
 
-@pytest.mark.slow  # half a minute each
+@pytest.mark.slow  # half a minute per detector
 @pytest.mark.parametrize("trained", [closed_set_shapes, owl_shapes])
 def test_a_small_detector_is_trained_labels_and_is_judged(
     trained: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -74,17 +74,17 @@ def test_the_documents_say_what_was_measured_of_the_small_detectors() -> None:
     for name in ("closed-set-shapes", "owl-shapes"):
         found = json.loads((RESULTS / f"{name}.json").read_text())["evaluation"]["scores"][0]
         command = f"`python -m benchmarks.{name.replace('-', '_')}`"
-        assert f"COCO AP {found['AP']:.3f}, AP50 {found['AP50']:.3f} ({command}" in text
+        assert f"COCO AP {found['AP']:.3f} and AP50 {found['AP50']:.3f} ({command}" in text
     more = json.loads((RESULTS / "owl-crops.json").read_text())
     whole, default, high = (more["floors"][floor] for floor in ("0.0", str(OWL_V2.score_floor), "0.05"))
     assert (
-        f"{whole['ap_all']:.3f} at floor 0 with {whole['boxes_an_image']:.0f} boxes an image, "
+        f"{whole['ap_all']:.3f} at floor 0 with {whole['boxes_an_image']:.0f} boxes per image, "
         f"{default['ap_all']:.3f} at 0.02 with {default['boxes_an_image']:.0f}, "
         f"{high['ap_all']:.3f} at 0.05 with {high['boxes_an_image']:.0f}." in text
     )
     named, never = more["named"], more["never seen"]
     tight = "crops, margin 0"
-    assert f"in the place of its name: AP {named[tight]['ap_all']:.3f}" in text
+    assert f"instead of its name: AP {named[tight]['ap_all']:.3f}" in text
     assert f"AP {never[tight]['ap_all']:.3f} by tight crops, {never['words']['ap_all']:.3f} by words" in text
 
 

@@ -1,4 +1,4 @@
-"""`benchmarks.traffic`: every operation of a forward is counted, timed, and part of one table each way."""
+"""`benchmarks.traffic`: every operation of a forward pass is counted, timed, and part of one table each way."""
 
 from __future__ import annotations
 

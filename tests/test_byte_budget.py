@@ -86,7 +86,7 @@ def test_an_error_gives_the_bytes_back_and_a_second_take_is_nothing() -> None:
             raise ValueError
 
     for _ in range(3):
-        with pytest.raises(ValueError):  # noqa: PT011 - which one is no matter
+        with pytest.raises(ValueError):  # noqa: PT011 - any of them
             fail()
     with budget.lease():
         pass

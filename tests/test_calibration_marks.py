@@ -36,7 +36,7 @@ def marks_of(run: Run, right: Any, *, every: int = 1) -> dict[str, Any]:
             for box in range(0, len(detections), every):
                 id_, score = int(detections.category_ids[box]), round(float(detections.scores[box]), 6)
                 found = {"image": image, "box": box, "category_id": id_, "score": score}
-                marks.append({**found, "right": bool(right(shown["index"], box, score))})
+                marks.append({**found, "right": bool(right(shown["index"], box, score)), "drawn": True})
     return {"run": run.manifest.run_id, "marks": marks}
 
 
@@ -167,7 +167,7 @@ def test_marks_know_no_recall(tmp_path: Path) -> None:
         calibrate_by_marks(read_snapshot(run), marks, parse_target("recall=0.9"))
 
 
-# ---- what is said where nothing is reached, and what is replaced
+# ---- messages if nothing is reached, and replaced files
 
 
 def calibrate_by(run: Run, folder: Path, right: Any, *options: str, every: int = 1) -> int:
@@ -178,7 +178,7 @@ def calibrate_by(run: Run, folder: Path, right: Any, *options: str, every: int =
 def test_marks_that_reach_nothing_are_told_the_best_and_what_to_mark_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ten dogs with a score of 0.9, all right: surely 0.859 by Wilson's bound; 0.9 needs 15 of them."""
+    """Ten dogs with a score of 0.9, all right: 0.859 by Wilson's lower bound; 0.9 needs 15 of them."""
     run = write_run(tmp_path / "run", {(0, 0): [row(i, Detections.of([[0, 0, 9, 9]], [0.9], [8])) for i in range(10)]})
     assert calibrate_by(run, tmp_path, lambda *_: True, "--target", "precision=0.9") == 0
     out = capsys.readouterr().out

@@ -105,7 +105,7 @@ def test_five_poisonous_images_among_two_thousand(tmp_path: Path, checkpoint: Pa
     require_exact(job, images, {"labeled": images - 5, "quarantined": 5})
     guilty = {row["image_key"] for row in job.rows() if row["status"] == "quarantined"}
     assert guilty == {f"{n:05d}.png" for n in poison}
-    say(job, images, "5 poisonous images: exactly those 5 quarantined", started)
+    say(job, images, "5 crashing images: exactly those 5 quarantined", started)
 
 
 def test_ten_preemptions_of_one_unit_make_nobody_guilty(
@@ -189,4 +189,9 @@ def test_everything_at_once(tmp_path: Path, checkpoint: Path, cluster: ChaosClus
             process.wait()
         job.finish()
     require_exact(job, images, {"labeled": images - 2, "quarantined": 2})
-    say(job, images, f"all at once (2 driver kills, 2 lost nodes, {len(killed)} killed processes, 2 poison)", started)
+    say(
+        job,
+        images,
+        f"all at once (2 driver kills, 2 lost nodes, {len(killed)} killed processes, 2 crashing images)",
+        started,
+    )

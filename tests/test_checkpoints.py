@@ -147,7 +147,7 @@ def test_without_weights_only_the_rest_is_checked(tmp_path):
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./model", "~/nowhere/at/all", "a b", "a/b/c"])
 def test_a_folder_that_is_not_there_is_refused(name):
-    with pytest.raises(Refused, match="no checkpoint folder"):
+    with pytest.raises(Refused, match="does not exist on this machine"):
         resolve(name)
 
 

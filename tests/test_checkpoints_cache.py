@@ -19,6 +19,7 @@ from small_disk import small_disk
 from labeler.checkpoints import resolve
 from labeler.errors import Refused
 from tests.exit_codes import environment
+from tests.log_lines import without_steps
 
 ADVICE = "set LABELER_CACHE to a folder that can be written and locked"
 
@@ -42,7 +43,7 @@ def run_as_nobody_known(argv: list[str], **more: str) -> subprocess.CompletedPro
 
 def the_line(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = without_steps(done.stderr)
     assert line.startswith("labeler: ")
     return line
 

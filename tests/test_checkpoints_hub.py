@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -106,8 +107,8 @@ def test_a_hub_name_is_fetched_without_pickled_weights_and_problems_are_one_line
         (folder / name).write_text(name)
     digest = resolve(folder).digest
     assert good == f"{COMMIT} {digest} {files}"
-    assert "accept them" in gated
-    assert "does not exist" in unknown
+    assert "accept its terms" in gated
+    assert "does not exist on the Hugging Face Hub" in unknown
     assert "no such revision" in revision
     assert limited.startswith("checkpoint org/limited ")
 
@@ -123,3 +124,4 @@ def test_without_a_network_a_hub_name_is_refused(tmp_path):
     (message,) = resolve_elsewhere(tmp_path, "'org/good'", HF_ENDPOINT="http://127.0.0.1:9")
     assert message.startswith("checkpoint org/good ")
     assert "cannot be reached" in message
+    assert message.endswith(f"there is none at {Path.cwd() / 'org/good'}, set model.name to where it is")

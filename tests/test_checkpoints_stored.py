@@ -1,4 +1,4 @@
-"""Checkpoints on object storage: fsspec's local files stand in for a bucket, over the same door."""
+"""Checkpoints on object storage: fsspec's local files replace a bucket, through the same package."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_who_finds_another_process_fetching_waits_for_it(bucket):
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = threading.Thread(target=resolve, args=(bucket,))
         waiting.start()
-        waiting.join(timeout=0.5)  # for it to go on, which it must not
+        waiting.join(timeout=0.5)  # it must not continue
         assert waiting.is_alive()
         assert not there.exists()
     waiting.join(timeout=PATIENCE_S)

@@ -141,7 +141,7 @@ TIMM = {"model_type": "detr", "architectures": ["DetrForObjectDetection"]}
 @pytest.mark.parametrize(
     "config",
     [
-        TIMM,  # what transformers means where nothing is said
+        TIMM,  # the default of transformers
         TIMM | {"use_timm_backbone": True, "backbone": "resnet50"},
         TIMM | {"backbone_config": {"model_type": "timm_backbone"}},
         {"use_timm_backbone": True, "backbone": "resnet50"},

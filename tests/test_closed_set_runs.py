@@ -1,4 +1,4 @@
-"""Closed sets through the whole pipeline: every model type on drawn scenes, in one Ray."""
+"""Closed sets through the whole pipeline: every model type on synthetic scenes, in one Ray."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_run_of_a_model_of_its_own_vocabulary_is_checked_resumed_retried_and_e
 
     poisoned = Poisoned(detector_recipe(resolve_job(config), threads=1))
     assert run_label(config, make_detector=poisoned) == {"detect_error": SCENES}  # never "empty"
-    assert {row["error"] for row in rows_of(output)} == {"the model's scores or boxes are not finite"}
+    assert {row["error"] for row in rows_of(output)} == {"the model's scores or boxes are NaN or infinite"}
     assert main(["retry", str(output), "--status", "detect_error", "--output", str(derived)]) == 0
     assert sum(bool(row["detections"]) for row in rows_of(derived)) >= 40
     assert main(["status", str(derived)]) == 0
@@ -97,7 +97,7 @@ def test_a_run_of_a_model_of_its_own_vocabulary_is_checked_resumed_retried_and_e
     assert named == {1: "disc", 2: "square", 3: "triangle", 4: "traffic light"}
     assert LABELS[1] == "circle"
 
-    assert main(["label", str(written)]) == 0  # the same run goes on: nothing is left
+    assert main(["label", str(written)]) == 0  # the same run resumes: nothing is left
     capsys.readouterr()
     assert main(["label", str(written), "model.labels={square: disc}"]) == 2
     assert "vocabulary: the run has" in capsys.readouterr().err

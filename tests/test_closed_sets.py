@@ -1,4 +1,4 @@
-"""Every closed-set model type against transformers' own forward and post-processing."""
+"""Every closed-set model type against the transformers forward pass and post-processing."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_equal_to_transformers_post_processing(folder: Path, model_type: str) ->
 
 
 def test_a_batch_is_equal_to_its_images_alone(folder: Path) -> None:
-    """Images of one size share a forward; none is padded to another's, which changes scores by up to 4e-2."""
+    """Images of one size share a forward pass; none is padded to another's, which changes scores by up to 4e-2."""
     made = detector(config_of(folder, detect={"pairs_per_batch": 4}))
     for together, pixels in zip(made.detect(pictures()), pictures(), strict=True):
         (alone,) = made.detect([pixels])
@@ -201,11 +201,11 @@ def test_scores_that_are_not_finite_are_an_error_of_their_image(folder: Path) ->
     assert isinstance(found, DetectError)
     items = [Item("a.png", 0, "mem://a.png", None, None, image_bytes(0, width=80, height=60))]
     (row,), _ = UnitLabeler(made, decode_threads=1).label("shard", items)
-    assert (row.status, row.error) == ("detect_error", "the model's scores or boxes are not finite")
+    assert (row.status, row.error) == ("detect_error", "the model's scores or boxes are NaN or infinite")
 
 
 def test_an_image_with_fewer_places_than_candidates_is_an_error_of_its_own(tmp_path: Path) -> None:
-    """torch's `topk` raises there, and with it the forward; a batch of other images goes on."""
+    """torch's `topk` and thus the forward pass raises there; a batch of other images continues."""
     folder = make_checkpoint(tmp_path, "deformable_detr")
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": 64, "longest_edge": 64}}))
     made = detector(config_of(folder))

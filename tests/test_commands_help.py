@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from labeler.cli import VERBS, _parse, _parser, main
 from labeler.commands import help as texts
 
+ROOT = Path(__file__).parent.parent
 COMMANDS = list(_parser()[1].choices)
 
 
@@ -56,6 +62,17 @@ def test_nothing_asked_for_is_the_help_and_exit_code_2(capsys: pytest.CaptureFix
         ("evaluate RUN --annotation-file x --annotations y", "unrecognized arguments: --annotation-file x"),
         ("status", "required: RUN;"),
         ("label", "required: CONFIG;"),
+        ("label detect.score_floor=0.1 --extend", "CONFIG is missing: 'detect.score_floor=0.1' is an override"),
+        ("label c.yaml --detect.score_floor=0.1", "--detect.score_floor=0.1; did you mean detect.score_floor=0.1?"),
+        ("label c.yaml --extend --ray.read-tasks 4", "--ray.read-tasks 4; did you mean ray.read_tasks=4?"),
+        ("label c.yaml --output=s3://b/run", "did you mean output=s3://b/run?"),
+        ("label c.yaml --extendd", "--extendd; did you mean --extend?"),
+        ("label c.yaml --extend other.yaml", "arguments: other.yaml; an override looks like section.key=value;"),
+        ("label c.yaml --extend -- other.yaml", "unrecognized arguments: other.yaml;"),
+        ("label c.yaml --https://me:hush@host/x?hush", "unrecognized arguments: --https://***@host/x?...;"),
+        ("status RUN x=1", "unrecognized arguments: x=1;"),
+        ("vocabulary check c.yaml --modle m", "labeler vocabulary check: unrecognized arguments: --modle m; did you"),
+        ("xyzzy", "unknown command 'xyzzy' (choose from label, submit,"),
         ("export RUN --to coco --threshold high", "argument --threshold: invalid float value: 'high'"),
     ],
 )
@@ -68,3 +85,75 @@ def test_a_mistake_is_one_line(line: str, said: str, capsys: pytest.CaptureFixtu
     assert err.count("\n") == 1
     assert err.startswith("labeler")
     assert "--help`" in err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "label c.yaml detect.score_floor=0.1 --extend ray.workers=2",
+        "label detect.score_floor=0.1 c.yaml --extend ray.workers=2",
+        "label --extend detect.score_floor=0.1 ray.workers=2 c.yaml",
+        "label c.yaml --extend -- detect.score_floor=0.1 ray.workers=2",
+        "label -- c.yaml detect.score_floor=0.1 ray.workers=2",
+    ],
+)
+def test_overrides_stand_anywhere(line: str) -> None:
+    arguments = _parse(shlex.split(line))
+    assert (arguments.config, arguments.overrides) == ("c.yaml", ["detect.score_floor=0.1", "ray.workers=2"])
+
+
+def test_a_run_whose_folder_reads_as_an_override_is_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _parse(["retry", "date=1/run", "--status", "too_large", "ray.workers=1"]).run_uri == "date=1/run"
+    (tmp_path / "day=1").mkdir()
+    assert _parse(["retry", "day=1", "ray.workers=1", "--status", "too_large"]).run_uri == "day=1"
+
+
+@pytest.mark.parametrize("option", ["--log-format=json", "--log-format json"])
+def test_a_mistake_is_json_in_a_log_of_json(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(f"label c.yaml --exted {option}"))
+    said = json.loads(capsys.readouterr().err)
+    assert (ended.value.code, said["level"]) == (2, "error")
+    assert "--exted; did you mean --extend?" in said["message"]
+
+
+PRESS_TAB = """
+complete_line() {
+    COMP_LINE="$1"; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9; COMP_KEY=9; COMPREPLY=()
+    _python_argcomplete labeler "${COMP_LINE##* }" ""
+    echo "${COMPREPLY[*]}"
+}
+"""
+
+
+def test_tab_completes_commands_options_choices_and_formats_in_bash(tmp_path: Path) -> None:
+    argcomplete = pytest.importorskip("argcomplete", reason="the development group has argcomplete")
+    command = tmp_path / "bin" / "labeler"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m labeler "$@"\n')
+    command.chmod(0o755)
+    asked = {
+        "labeler re": "retry revise rescore report reproduce",
+        "labeler vocabulary c": "check ",
+        "labeler export RUN --thr": "--threshold --thresholds",
+        "labeler export RUN --to c": "coco cvat",
+        "labeler label c.yaml --log-format ": "text json",
+    }
+    lines = [f"complete_line '{line}'" for line in asked]
+    script = "\n".join([argcomplete.shellcode(["labeler"], shell="bash"), PRESS_TAB, *lines])
+    environment = {
+        **os.environ,
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert dict(zip(asked, done.stdout.splitlines(), strict=True)) == asked
+
+
+def test_without_the_extra_tab_completes_nothing_and_a_command_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "argcomplete", None)  # as if it were not installed
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    assert "Label millions of images" in help_of(capsys)

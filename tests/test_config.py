@@ -81,9 +81,9 @@ def test_a_malformed_override_is_refused(override: str) -> None:
     [
         ("", "must be a mapping"),
         ("- a\n- b\n", "must be a mapping"),
-        ("input: [", "is no YAML"),
+        ("input: [", "is not valid YAML"),
         ("a: &x [1]\nb: *x\n", "aliases"),
-        ("input: !!python/object/apply:os.system ['true']\n", "is no YAML"),
+        ("input: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
     ],
 )
 def test_files_that_are_no_config_are_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:

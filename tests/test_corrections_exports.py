@@ -133,7 +133,7 @@ def test_evaluate_of_the_corrected_run_keeps_what_an_export_keeps(runs: tuple[Ru
 
 
 def noisy_review(folder: Path, *, images: int = 60, reviewed: int = 40) -> tuple[Run, Path, dict[str, Any]]:
-    """A run, its review in COCO by somebody who drew exactly the objects of the first images, and the truth."""
+    """A run, its review in COCO by somebody who drew exactly the objects of the first images, and the ground truth."""
     run, truth = noisy_run(folder, {3: 1.0, 8: 3.0}, images=images)
     path = folder / "truth.json"
     path.write_text(json.dumps(truth))

@@ -234,6 +234,6 @@ def test_training_repeats_completely_reviewed_images(tmp_path: Path) -> None:
 
 
 def test_a_training_without_the_weight_is_written_as_before() -> None:
-    """So a training that an earlier version began goes on."""
+    """So a training of an earlier version can resume."""
     assert "reviewed_weight" not in DataConfig(run="labels").model_dump(mode="json")
     assert DataConfig(run="labels", reviewed_weight=5).model_dump(mode="json")["reviewed_weight"] == 5

@@ -104,13 +104,104 @@ def test_crops_of_a_sample_are_a_review_of_its_boxes_though_others_never_went_ou
     assert sorted(row.detections.boxes.tolist()) == sorted(crowd)
 
 
-def test_tasks_of_a_sample_from_cvat_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def drop(image: ElementTree.Element, at: int) -> None:
+    image.remove(list(image.iter("box"))[at])
+
+
+def task_of(image: ElementTree.Element) -> ElementTree.Element:
+    (tag,) = image.iter("tag")
+    return tag
+
+
+def test_tasks_of_a_sample_come_back_from_cvat(tmp_path: Path) -> None:
     run = made_run(tmp_path)
-    path = cvat_back(handed_out(run, "cvat", (0, 1)))
+    out = handed_out(run, "cvat", (0, 1), (1, 0))
+    labels = json.loads((out / "labels.json").read_text())
+    assert [label["type"] for label in labels] == ["rectangle"] * 4 + ["tag"]
+    path = cvat_back(out, lambda number, image: drop(image, 0) if number == 1 else None)
+    first, second, third, fourth = rows(correct(run, str(path), "--from", "cvat", "--reviewed", "all"))
+    assert (first.review, list(first.detections.more["source"])) == ("boxes", ["accepted", None, None])
+    assert (second.review, list(second.detections.more["source"])) == ("boxes", [None])
+    assert second.detections.boxes.tolist() == BOXES[1].boxes[1:].tolist()
+    assert [third.review, fourth.review] == [None, None]
+
+
+def crowd_run(folder: Path, images: int = 1) -> Run:
+    crowd = [[x, y, x + 6, y + 7] for x in (2, 24, 60, 84) for y in (3, 30, 50)]
+    return made_run(folder, [Detections.of(crowd, np.linspace(0.9, 0.4, 12), [1] * 12)] * images)
+
+
+def test_crops_come_back_from_cvat_as_one_image(tmp_path: Path) -> None:
+    run = crowd_run(tmp_path, images=2)
+    out = export(run, "cvat", "--boxes-per-task", "4")
+
+    def change(number: int, image: ElementTree.Element) -> None:
+        if number == 0:
+            drop(image, 1)
+
+    path = cvat_back(out, change)
+    first, second = rows(correct(run, str(path), "--from", "cvat", "--reviewed", "all"))
+    assert (first.review, len(first.detections)) == ("complete", 11)
+    assert set(first.detections.more["source"]) == {"accepted"}
+    stored = {tuple(box) for box in rows(run)[0].detections.boxes.tolist()}
+    assert {tuple(box) for box in first.detections.boxes.tolist()} < stored, "to the bit"
+    assert (second.review, len(second.detections)) == ("complete", 12)
+
+
+def test_an_image_of_which_a_crop_was_not_reviewed_is_not_reviewed(tmp_path: Path) -> None:
+    run = crowd_run(tmp_path, images=2)
+    out = export(run, "cvat", "--boxes-per-task", "4")
+    path = cvat_back(out)
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text(json.dumps([{"id": 1, "start_frame": 1, "stop_frame": 99, "state": "completed"}]))
+    found = rows(correct(run, str(path), "--from", "cvat", "--jobs", str(jobs)))
+    assert [row.review for row in found] == [None, "complete"]
+
+
+LOST = {
+    "does not say of which part": lambda _, image: image.remove(task_of(image)),
+    "its tag `labeler_task` is that of image 000000/000001": lambda _, image: setattr(
+        task_of(image).find("attribute[@name='labeler_row']"), "text", "000000/000001"),
+    "`labeler_crop` of its tag is not JSON": lambda _, image: setattr(
+        task_of(image).find("attribute[@name='labeler_crop']"), "text", "{"),
+    "labeler_crop has number, count, window, core": lambda _, image: setattr(
+        task_of(image).find("attribute[@name='labeler_crop']"), "text", "{}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("problem", LOST)
+def test_a_crop_whose_tag_was_lost_or_changed_is_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], problem: str
+) -> None:
+    run = crowd_run(tmp_path)
+    path = cvat_back(export(run, "cvat", "--boxes-per-task", "6"), LOST[problem])
+    capsys.readouterr()
+    correct(run, str(path), "--from", "cvat", "--reviewed", "all", code=2)
+    assert problem in capsys.readouterr().err
+
+
+def test_an_image_of_a_sample_without_its_tag_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made_run(tmp_path)
+    path = cvat_back(handed_out(run, "cvat", (0, 1)), lambda _, image: image.remove(task_of(image)))
     capsys.readouterr()
     correct(run, str(path), "--from", "cvat", "--reviewed", "all", code=2)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "CVAT's file does not say which boxes were asked about" in line
+    assert "does not say which boxes were asked about; give the image its tag `labeler_task` again" in line
+
+
+def test_attributes_of_a_tag_are_not_those_of_the_box_before_it(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+
+    def change(number: int, image: ElementTree.Element) -> None:
+        for box in list(image.iter("box"))[-1:]:
+            box.set("ytl", "1")
+            box.set("ybr", "9")  # so far that only its id says which it was
+        tag = ElementTree.SubElement(image, "tag", label="weather", source="manual")
+        ElementTree.SubElement(tag, "attribute", name="labeler_box").text = "rain"
+
+    path = cvat_back(export(run, "cvat"), change)
+    found = [found for _, found in sources(correct(run, str(path), "--from", "cvat", "--reviewed", "all"))]
+    assert found == [["accepted", "accepted", "moved"], ["accepted", "moved"], [], ["moved"]]
 
 
 # ---- lists of names

@@ -24,7 +24,7 @@ def queries(dashboard: dict[str, Any]) -> Iterator[str]:
 
 
 def require_exported(query: str) -> set[str]:
-    """The metrics of a query; AssertionError if one is not exported, or a label is not one of ours."""
+    """The metrics of a query; AssertionError if one is not exported, or a label is unknown."""
     labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", query))
     labels |= {word for group in re.findall(r"\bby \(([^)]*)\)", query) for word in re.split(r",\s*", group)}
     labels |= set(re.findall(r"label_values\([^,]*, (\w+)\)", query))

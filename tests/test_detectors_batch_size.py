@@ -1,4 +1,4 @@
-"""The number of pairs per forward, found by trial."""
+"""The number of pairs per forward pass, auto-tuned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.detector_parts import assert_same, photo
 
 
 def device(*, overhead: float, memory: int, slows_at: int = 10**9):
-    """A device on which a pair takes a second, a forward some more, and which runs out of memory."""
+    """A device on which a pair takes a second, a forward pass takes longer, and memory runs out."""
 
     def seconds_of(pairs: int) -> float:
         if pairs > memory:
@@ -41,9 +41,11 @@ def test_it_doubles_while_that_pays_and_fits(overhead: float, memory: int, slows
 
 
 def test_what_it_found_is_said_with_both_times() -> None:
-    assert str(find_pairs(device(overhead=0.3, memory=99))) == "8 in a forward: 1037.5 ms each, 1300.0 ms alone"
-    assert str(find_pairs(device(overhead=0.0, memory=99))) == "1 in a forward: 1000.0 ms each, 1000.0 ms alone"
-    assert str(find_pairs(device(overhead=100.0, memory=20))) == "8 in a forward: 13500.0 ms each, 101000.0 ms alone"
+    assert str(find_pairs(device(overhead=0.3, memory=99))) == "8 in a forward pass:  1037.5 ms each, 1300.0 ms alone"
+    assert str(find_pairs(device(overhead=0.0, memory=99))) == "1 in a forward pass:  1000.0 ms each, 1000.0 ms alone"
+    assert (
+        str(find_pairs(device(overhead=100.0, memory=20))) == "8 in a forward pass:  13500.0 ms each, 101000.0 ms alone"
+    )
 
 
 def test_one_slow_round_of_five_decides_nothing() -> None:
@@ -90,7 +92,7 @@ def test_a_batch_is_never_larger_than_what_kernels_take(checkpoint) -> None:
 
 
 def test_large_images_go_in_fewer_pairs(checkpoint, monkeypatch) -> None:
-    """More positions in one forward than 32-bit indices of its widest layer reach are never tried."""
+    """One forward pass never has more positions than 32-bit indices of its widest layer reach."""
     detector = GroundingDino(checkpoint, ["cat", "dog"], device="cpu", threads=1, pairs_per_batch=4)
     batch = [detector.prepare(photo(seed)) for seed in range(4)]
     expected, rows = detector.detect_prepared(batch), []

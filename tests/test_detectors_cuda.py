@@ -33,7 +33,7 @@ def rounded() -> list[bool]:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_detector_computes_exactly_in_half_precision_too(checkpoint, dtype) -> None:
-    """The float32 truth of the start-up check, and the float32 retry, are of a detector in half precision."""
+    """The float32 reference of the startup check, and the float32 retry, are of a detector in half precision."""
     for name in PRODUCTS:
         setattr(torch.backends.cuda.matmul, name, True)
     torch.backends.cudnn.allow_tf32 = True

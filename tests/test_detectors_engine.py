@@ -70,7 +70,7 @@ def test_an_engine_that_computes_something_else_is_not_used(folder, monkeypatch,
 
     monkeypatch.setattr(engine, "FastForward", Wrong)
     detector = load(folder)
-    assert "runs on transformers' own forward, which is slower" in warnings[0]
+    assert "runs on transformers' own forward pass, which is slower" in warnings[0]
     assert detector.description["engine"] == "transformers"
     assert "the fast engine had 0.0%" in detector.description["engine_check"]
     image = draw_scene(1, 0).image
@@ -282,7 +282,7 @@ def test_both_engines_are_timed_on_the_pictures_that_they_will_see(folder):
 
 
 def test_a_model_that_differs_from_itself_as_much_is_not_given_up(folder, monkeypatch):
-    """Where one rounding of the features changes detections, transformers' own forward would be no more exact."""
+    """If one rounding of the features changes detections, the transformers forward pass is not more exact."""
     detector = load(folder)
     with torch.inference_mode():
         forward, text = detector.network.forward, _text_of(detector)

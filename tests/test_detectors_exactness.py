@@ -31,7 +31,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stock(folder):
-    """transformers' model as it comes, loaded for itself: nothing of ours has touched it."""
+    """The unchanged transformers model, loaded separately from labeler."""
     return load_stock(folder)
 
 
@@ -68,7 +68,7 @@ def ids(prompts: Prompts) -> list[tuple[int, ...]]:
 
 @cache
 def pixels(seed: int, height: int = 90, width: int = 120) -> torch.Tensor:
-    """A normalised image from transformers' own Pillow processor: smooth shapes and some noise."""
+    """A normalized image from transformers' own Pillow processor: smooth shapes and some noise."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 255, (6, 8, 3)).repeat(height // 6, 0).repeat(width // 8, 1)
     image = np.clip(coarse + generator.normal(0, 20, coarse.shape), 0, 255).astype(np.uint8)
@@ -109,7 +109,7 @@ def test_the_redrawn_model_says_something(folder, stock):
     finite = logits[logits.isfinite()]
     assert finite.std() > 0.1
     assert ((boxes > 0.02) & (boxes < 0.98)).float().mean() > 0.7
-    assert boxes[..., :2].std(dim=1).min() > 0.05  # centres
+    assert boxes[..., :2].std(dim=1).min() > 0.05  # centers
     assert boxes[..., 2:].std(dim=1).min() > 0.003  # sides: proposals start at 0.05 of the image
 
 
@@ -243,7 +243,7 @@ def test_features_used_before_equal_fresh_ones_to_the_bit(folder, split):
 
 
 def test_under_autocast_the_boxes_stay_float32_and_close(folder, split):
-    """bfloat16 on a CPU stands in for half precision on a GPU: what stays float32 is the same code."""
+    """bfloat16 on a CPU replaces half precision on a GPU: the float32 parts are the same code."""
     half = type(split)(split.detector, half=torch.bfloat16)
     chunks = ids(packed(folder, WORDS))
     exact = split.detect(split.encode_image(pixels(0)), split.encode_text(chunks))
@@ -255,7 +255,7 @@ def test_under_autocast_the_boxes_stay_float32_and_close(folder, split):
     logits, boxes = half.detect(image, text)
     assert logits.dtype == boxes.dtype == torch.float32
     assert not torch.equal(boxes, exact[1])  # it did run in half precision
-    # 8 bits of mantissa, and steps between neighbouring box values far below bfloat16's
+    # 8 bits of mantissa, and steps between neighboring box values far below bfloat16's
     assert boxes.flatten().unique().numel() > 0.9 * boxes.numel()
     assert (boxes.to(torch.bfloat16).float() != boxes).float().mean() > 0.9
 

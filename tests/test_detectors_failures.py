@@ -52,7 +52,7 @@ def test_an_image_that_overflows_in_half_precision_is_done_in_float32(mm_folder)
 
 
 def test_memory_that_runs_out_in_float32_costs_one_image(mm_folder, monkeypatch):
-    """Once more in float32 goes one pair at a time; the number that fits was found in half precision."""
+    """The retry in float32 takes one pair at a time; the number that fits was found in half precision."""
     prompts = three_chunks(mm_folder)
     exact = GroundingDino(mm_folder, prompts, threads=1).detect([black(1)])[0]
     detector = GroundingDino(mm_folder, prompts, threads=1, dtype="bfloat16", engine="fast", pairs_per_batch=12)
@@ -108,7 +108,7 @@ def logged():
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    """Make a detector run out of memory above so many pairs in a forward."""
+    """Make a detector run out of memory above that many pairs per forward pass."""
 
     def limit(detector, pairs):
         forward = detector.network.forward.detect
@@ -133,9 +133,9 @@ def test_memory_running_out_halves_the_batch_and_goes_on(mm_folder, logged, litt
         assert_same(found, expected)
     assert detector.pairs_per_batch == 2
     assert [message.split(": ")[1] for message in logged] == [
-        f"{pairs} (image, chunk) pairs in a forward from now on" for pairs in (4, 2)
+        f"{pairs} (image, chunk) pairs in a forward pass from now on" for pairs in (4, 2)
     ]
-    assert detector.description["memory"] == "ran out: 2 (image, chunk) pairs in a forward from now on"
+    assert detector.description["memory"] == "ran out: 2 (image, chunk) pairs in a forward pass from now on"
     assert "memory" not in exact.description
 
 

@@ -39,7 +39,7 @@ def width(detector) -> int:
 
 
 def fused(layer, vision, text, padding):
-    """Both streams after our fusion of the same layer."""
+    """Both streams after the fast fusion of the same layer."""
     fusion = FusionLayer.of(layer, FLOAT32)
     vision = fusion.norm_vision(vision)
     seen, read = fusion(vision, text, padding, PLAIN)

@@ -63,7 +63,7 @@ def test_what_the_network_gets_equals_their_processor() -> None:
 
     passes = Passes(Device(), None, None, rule, passes=1)  # type: ignore[arg-type]
     prepared = [Preprocessing(rule).prepare(image) for image in images]
-    assert {each.shape for each in prepared} == {(96, 96, 3)}  # images of any size share a forward
+    assert {each.shape for each in prepared} == {(96, 96, 3)}  # images of any size share a forward pass
     found = passes.normalize(passes.upload(prepared))
     processor = Owlv2ImageProcessorPil(size={"height": 96, "width": 96})
     np.testing.assert_allclose(found.numpy(), np.stack(processor(images)["pixel_values"]), atol=1e-4)

@@ -1,4 +1,4 @@
-"""Whether forwards are replayed is measured at a worker's start: the rule, on a device and a clock of the tests."""
+"""The startup benchmark of CUDA graphs: its rule, on a simulated device and clock."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_no_further_size_is_tried_when_the_time_is_over_and_one_always_is():
     "off",
     [
         lambda rows: rows + 0.1,
-        lambda rows: rows.flip(2),  # as a recording that does nothing: rows of the pictures before they were mirrored
+        lambda rows: rows.flip(2),  # as a recording that does nothing: rows of the images before they were mirrored
         lambda rows: torch.full_like(rows, float("nan")),
     ],
 )
@@ -190,7 +190,7 @@ def test_what_is_asked_for_is_used_without_asking_for_the_time(said):
 
 
 class OnAGpu:
-    """A detector's choice as on a GPU, whose clock goes on by a second a forward that is launched."""
+    """A detector's choice as on a GPU, whose clock advances by a second per launched forward pass."""
 
     def __init__(self, folder, monkeypatch, **options):
         self.detector = GroundingDino(folder, ["cat", "dog"], threads=1, pairs_per_batch=3, **options)

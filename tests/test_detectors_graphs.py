@@ -1,4 +1,4 @@
-"""CUDA graphs without a GPU: what is recorded and when, and that nothing in a forward keeps it from being recorded."""
+"""CUDA graphs without a GPU: what is recorded and when, and that a forward pass can be recorded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def doubled_if_any(pixels: torch.Tensor) -> torch.Tensor | None:
 
 
 class Recorder:
-    """Records like a GPU does: one output for each shape, which each replay writes anew."""
+    """Record like a GPU does: one output per shape, which each replay overwrites."""
 
     def __init__(self, fails: type[Exception] | None = None) -> None:
         self.recorded: list[tuple[int, ...]] = []
@@ -80,7 +80,7 @@ def test_an_image_that_has_to_be_padded_is_not_recorded(tmp_path):
 
 
 def test_the_first_shapes_that_come_often_are_recorded_and_stay():
-    """To make room for each other, shapes that come in turns would be recorded every time and never replayed."""
+    """If they evicted each other, alternating shapes would be recorded every time and never replayed."""
     record = Recorder()
     passes = Recorded(doubled, record, ALONE, after=2, most=2)
     for width in [1, 2, 3] * 10:

@@ -1,4 +1,4 @@
-"""The host makes detections of one forward while the device works on the next."""
+"""The host makes detections of one forward pass while the device works on the next."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_the_kernels_equal_the_references_in_the_interpreter(part):
 
 
 def test_no_kernel_is_built_anew_for_another_number_of_rows():
-    """68 shapes of photographs are 68 numbers of positions: a build for those of 16 apart costs seconds."""
+    """68 shapes of photographs are 68 numbers of positions: a build for each multiple of 16 costs seconds."""
     from labeler.detectors.grounding_dino.fast import combine_triton, sampling_triton, softmax_triton
 
     varying = {

@@ -1,6 +1,6 @@
 """OWL-ViT and OWLv2 with every parameter drawn at random, against transformers' processor, forward and post-processing.
 
-Theirs is right up to three things, which are said where they are compared: boxes are not clipped, a shorter list of
+The reference is right except for three things, named where they are compared: boxes are not clipped, a shorter list of
 names is filled with texts that can win, and half precision reaches the boxes.
 """
 
@@ -81,7 +81,7 @@ def of_transformers(folder: Path, kind: Kind, images: list[np.ndarray], texts: l
 
 
 def assert_equal(found: Detections, expected: dict[str, torch.Tensor], image: np.ndarray, atol: float = 2e-2) -> None:
-    """Theirs, clipped to the image, without what lies beside it in the filled square (T6)."""
+    """The reference, clipped to the image, without the padding of the square (T6)."""
     height, width = image.shape[:2]
     boxes = np.clip(expected["boxes"].numpy(), 0, [width, height] * 2)
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
@@ -101,12 +101,12 @@ def test_it_equals_transformers_on_wide_and_tall_images(folders: dict[Kind, Path
         assert len(found) > 5
     if kind == "owlv2":
         assert any(theirs["boxes"].max() > 399 for theirs in expected[1:3])
-        assert expected[1]["boxes"][:, 3].max() > 150  # theirs: below a picture 100 pixels high
+        assert expected[1]["boxes"][:, 3].max() > 150  # the reference: below an image 100 pixels high
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_published_templates_average_the_logits(folders: dict[Kind, Path], kind: Kind) -> None:
-    """The protocol's code averages the logits of seven forwards; here it is one, with the mean of unit embeddings."""
+    """The protocol averages the logits of seven forward passes; here it is one, with the mean of unit embeddings."""
     image = photo(90, 120)
     texts = [[template.replace("{}", name).replace(".", "") for name in NAMES] for template in TEMPLATES]
     (expected,) = of_transformers(folders[kind], kind, [image], texts)

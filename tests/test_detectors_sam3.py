@@ -1,4 +1,4 @@
-"""SAM 3's network against transformers' own forward, which makes every mask and pads nothing that is not masked."""
+"""SAM 3's network against the transformers forward pass, which makes every mask and pads nothing that is not masked."""
 
 from __future__ import annotations
 

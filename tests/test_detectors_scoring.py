@@ -1,4 +1,4 @@
-"""From logits to detections: equal to the plainest arithmetic on transformers' own forward."""
+"""From logits to detections: equal to the plainest arithmetic on the transformers forward pass."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_negative_matters_in_the_test_above(mm_folder):
 
 
 class OfLogits:
-    """From token logits to candidates, as a forward's are."""
+    """From token logits of a forward pass to candidates."""
 
     def __init__(self, prompts: Prompts, width: int, *, assignment: str = "argmax", candidates: int = 0) -> None:
         self.table = phrase_table(prompts, width, torch.device("cpu"), score="mean")

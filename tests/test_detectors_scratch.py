@@ -42,7 +42,7 @@ def test_a_vocabulary_file_can_be_brought_along(tmp_path):
 
 
 def _spread(folder: Path) -> dict[str, float]:
-    """How far the scores and boxes of one picture are from each other, and where the scores lie."""
+    """The spread of the scores and boxes of one image, and the range of the scores."""
     checkpoint = checkpoints.resolve(folder)
     detector = load_model(checkpoint, torch.device("cpu"))
     words = Tokenizer.load(folder).word_ids(" ".join(WORDS[:8]))
@@ -71,5 +71,5 @@ def test_drawn_weights_of_every_size_spread_scores_and_boxes(tmp_path: Path, kin
     found = _spread(create_checkpoint(tmp_path, words=WORDS, kind=kind, size=size, redraw=True))
     assert found["queries"] > 0.1, found
     assert found["words"] > 0.05, found
-    assert found["far"] < 8, "a score of a logit beyond is 0 or 1, whatever the picture"
+    assert found["far"] < 8, "a score of a logit beyond is 0 or 1 for any image"
     assert found["boxes"] > 0.03, found

@@ -55,7 +55,7 @@ def detector(own: Own, *, own_options: tuple[str, ...] = (), model: Any = None, 
 
 
 def of(result: Any, **detect: Any) -> Detections | DetectError:
-    """What is made of a result, for an image of 20 x 10; the drawn picture at the start has nothing."""
+    """The row of a result, for an image of 20 x 10; the synthetic image at the start has no object."""
     made = detector(Own(lambda image: result if image.shape[1] == 20 else NOTHING), **detect)
     (found,) = made.detect_prepared([made.prepare(np.zeros((10, 20, 3), np.uint8))])
     return found
@@ -66,7 +66,7 @@ def test_it_is_made_of_a_folder_categories_a_device_and_its_options() -> None:
     made = detector(own, own_options=("a", "dtype"), model={"options": {"a": 1}, "dtype": "bfloat16"})
     assert own.made == ("weights", [7, 9, 1], "cpu", {"a": 1, "dtype": "bfloat16"})
     assert made.description == {"engine": "mine.detector 2", "device": "cpu", "dtype": "bfloat16"}
-    assert own.calls == [1]  # the drawn picture
+    assert own.calls == [1]  # the synthetic image
 
 
 def test_boxes_are_clipped_cut_at_the_floor_merged_and_capped_and_negatives_left_out() -> None:
@@ -91,8 +91,8 @@ def test_tensors_are_taken_and_nothing_is_a_result_too() -> None:
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (([[0, 0, 1, 1]], [np.nan], [7]), "the detector's scores or boxes are not finite"),
-        (([[0, 0, np.inf, 1]], [0.5], [7]), "the detector's scores or boxes are not finite"),
+        (([[0, 0, 1, 1]], [np.nan], [7]), "the detector's scores or boxes are NaN or infinite"),
+        (([[0, 0, np.inf, 1]], [0.5], [7]), "the detector's scores or boxes are NaN or infinite"),
         (([[0, 0, 1, 1]], [1.5], [7]), "scores are from 0 to 1, the detector gave 1.5 to 1.5"),
         (([[0, 0, 1, 1]], [-3], [7]), "scores are from 0 to 1, the detector gave -3 to -3"),
         (([[0, 0, 1, 1]], [0.5], [3]), "the detector gave category id 3, which the vocabulary does not have"),
@@ -106,7 +106,7 @@ def test_what_is_wrong_with_one_image_is_its_error_and_at_the_start_a_refusal(re
     found = of(result)
     assert isinstance(found, DetectError)
     assert str(found).endswith(message) or message in str(found)
-    with pytest.raises(Refused, match=r"model.family mine.detector does not work on a drawn picture: ") as refused:
+    with pytest.raises(Refused, match=r"model.family mine.detector does not work on a synthetic image: ") as refused:
         detector(Own(lambda image: result))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)

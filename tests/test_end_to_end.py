@@ -246,7 +246,7 @@ def test_a_stopped_run_ends_with_exit_code_1_and_keeps_what_it_has(tmp_path: Pat
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, err
     assert "stopped by SIGTERM; run the same command again" in err
-    rows = rows_of(str(tmp_path / "out"))  # that the same command goes on is shown after a SIGKILL, which is worse
+    rows = rows_of(str(tmp_path / "out"))  # another test resumes after a SIGKILL, which is worse
     assert 0 < len(rows) == len({(row["shard_id"], row["index"]) for row in rows}) < 48
 
 

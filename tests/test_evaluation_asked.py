@@ -75,7 +75,7 @@ def test_objects_of_names_that_were_not_asked_are_no_misses_unless_that_is_wante
     command = ["evaluate", run.uri, "--annotations", str(annotations)]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "not asked   3 of 8 objects are of names that their image was not asked for: left out" in printed
+    assert "not asked   3 of 8 objects are of names that their image was not asked for: excluded" in printed
     assert "ceiling     0.625 of the (image, category) pairs with objects were asked for" in printed
     assert main([*command, "--not-asked", "missed"]) == 0
     assert "asked for: they count as missed" in capsys.readouterr().out

@@ -55,7 +55,7 @@ def test_one_perfect_detection_is_an_ap_of_one() -> None:
 
 
 def test_an_object_with_id_zero_can_be_found() -> None:
-    # pycocotools takes the id 0 for "not matched"; our ids are our own
+    # pycocotools takes the id 0 for "not matched"; labeler has IDs of its own
     result = coco_score(one_object(id=0), [found([10, 10, 40, 40])])
     assert result.summary()["AP"] == pytest.approx(1.0)
 

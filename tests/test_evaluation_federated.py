@@ -17,7 +17,7 @@ CAT, DOG = 1, 2
 
 
 def one_image(**image: Any) -> dict[str, Any]:
-    """One cat at (10, 10); what is said of dogs is up to the caller."""
+    """One cat at (10, 10); the caller decides about dogs."""
     return {
         "images": [{"id": 5, "file_name": "5.jpg", "neg_category_ids": [], "not_exhaustive_category_ids": []} | image],
         "categories": [{"id": CAT, "name": "cat", "frequency": "f"}, {"id": DOG, "name": "dog", "frequency": "r"}],

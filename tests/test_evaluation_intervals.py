@@ -1,4 +1,4 @@
-"""The bootstrap over images: each draw is the AP of a data set in which images are repeated so often."""
+"""The bootstrap over images: each draw is the AP of a data set with repeated images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plain(truth: dict[str, Any], results: list[dict[str, Any]]) -> np.ndarray:
 
 
 def repeated(truth: dict[str, Any], results: list[dict[str, Any]], times: list[int]) -> tuple[dict[str, Any], Any]:
-    """The same with each image, by rising id, so many times under other ids."""
+    """The same with each image, by ascending ID, repeated under other IDs."""
     images, annotations, found = [], [], []
     for image, count in zip(sorted(truth["images"], key=lambda image: image["id"]), times, strict=True):
         for copy_ in range(count):

@@ -1,4 +1,4 @@
-"""A run against ground truth: who is matched with whom, what is refused, what is said, what is written."""
+"""A run against ground truth: matches, rejections, messages and files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_run_scores_as_its_export_does_as_a_results_file(tmp_path: Path) -> No
     uri = write_run(tmp_path / "run", units)
     exported = truth_of(uri, tmp_path)
     truth = copy.deepcopy(exported)
-    truth["annotations"] = [a for a in truth["annotations"] if a["score"] > 0.5]  # "truth": what it was sure of
+    truth["annotations"] = [a for a in truth["annotations"] if a["score"] > 0.5]  # ground truth: its confident boxes
     for annotation in truth["annotations"]:
         annotation["bbox"][0] += float(rng.normal(0, 15))
     results = evaluate_results(exported["annotations"], truth).scores[0].summary()

@@ -36,7 +36,7 @@ def write_split(folder: Path, values: dict[str, Any]) -> Path:
 
 
 def two_images() -> dict[str, Any]:
-    """Categories whose ids are no class numbers and not in order; a crowd; an image without objects."""
+    """Categories whose IDs are not class numbers and not in order; a crowd; an image without objects."""
     images = [{"id": 5, "file_name": "a.png", "width": 120, "height": 60}]
     images.append({"id": 9, "file_name": "b.png", "width": 120, "height": 60})
     boxes = [

@@ -72,7 +72,7 @@ def test_boxes_become_xywh_and_scores_stay(tmp_path: Path) -> None:
     assert first == {
         "id": 1, "image_id": 1, "category_id": 3, "bbox": [10, 10, 20, 10], "area": 200, "iscrowd": 0, "score": 0.9,
     }  # fmt: skip
-    assert [c["id"] for c in values["categories"]] == [3, 8], "negatives are no categories of the export"
+    assert [c["id"] for c in values["categories"]] == [3, 8], "negatives are not categories of the export"
 
 
 def test_image_ids_count_in_key_order_and_stay_when_images_are_left_out(tmp_path: Path) -> None:

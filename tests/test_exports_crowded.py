@@ -274,10 +274,10 @@ def test_other_tools_get_crops_where_asked(crowded: Run, tmp_path: Path, to: str
     expected = {id_.replace("-", "/"): box for id_, box in stored(crowded).items()}
     found: dict[str, list[np.ndarray]] = {}
     if to == "cvat":
-        crops = json.loads((tmp_path / "out" / "task-00000" / "crops.json").read_text())
         for image in ElementTree.parse(tmp_path / "out" / "task-00000" / "annotations.xml").iter("image"):
-            about = crops.get(image.get("name"))
-            left, top = TaskCrop.of_json(about["labeler_crop"]).window[:2] if about else (0, 0)
+            text = image.findtext("tag[@label='labeler_task']/attribute[@name='labeler_crop']")
+            left, top = TaskCrop.of_json(json.loads(text)).window[:2] if text else (0, 0)
+            assert (text is not None) == ("-crop-" in str(image.get("name")))
             assert (tmp_path / "out" / "task-00000" / "images" / str(image.get("name"))).exists()
             for box in image.iter("box"):
                 sides = [float(box.get(name) or "") for name in ("xtl", "ytl", "xbr", "ybr")]
@@ -345,7 +345,7 @@ def test_a_bad_number_of_boxes_is_a_line(
 
 def test_boxes_of_two_crops_are_one_object_from_an_overlap_of_half_on() -> None:
     one, other = two_crops()
-    drawn = CorrectedCrop(one, boxes_of([45, 0, 65, 10]), [None])  # its center lies in the other's core
+    drawn = CorrectedCrop(one, boxes_of([45, 0, 65, 10]), [None])  # its center is in the other's core
     for height, count in ((5.0, 1), (4.9, 2)):
         handed = CorrectedCrop(other, boxes_of([15, 0, 35, height]), ["1"])
         assert len(merge_crops([drawn, handed]).boxes) == count

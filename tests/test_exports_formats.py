@@ -93,7 +93,7 @@ def test_lvis_says_what_is_absent_and_what_is_not_exhaustive(tmp_path: Path) -> 
     out = export(run, tmp_path / "l.json", "lvis", "--threshold", "0.5", "--negatives", "3")
     found = COCO(str(out))
     lists = {i["id"]: (i["neg_category_ids"], i["not_exhaustive_category_ids"]) for i in found.imgs.values()}
-    assert lists[1] == ([11, 12], [3]), "a dog may be there, and a second cat: neither absent nor exhaustive"
+    assert lists[1] == ([11, 12], [3]), "there may be a dog, and a second cat: not absent, not exhaustive"
     assert len(lists[2][0]) == 3
     assert lists[3][0] == [], "at the cap nobody knows what was cut"
     cats = {c["name"]: c for c in found.cats.values()}
@@ -302,7 +302,7 @@ def test_a_split_without_a_box_is_said(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_parquet_file_is_gone_through_once_however_many_units_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group_size: int
 ) -> None:
-    """Its row groups are larger than a unit, so no part of it can be passed over."""
+    """Its row groups are larger than a unit, so no part of it can be skipped."""
     pictures = [picture(seed, 1) for seed in range(60)]
     (tmp_path / "in").mkdir()
     file = tmp_path / "in" / "images.parquet"
@@ -370,7 +370,7 @@ def test_a_kept_column_with_a_name_of_the_format_is_refused(tmp_path: Path, to: 
 def test_a_replaced_input_is_named_and_nothing_wrong_is_written(run: Run, tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(Path(run.uri).parent, folder)
-    other = red_run(tmp_path)  # the same pictures again, at this place
+    other = red_run(tmp_path)  # the same images again, in this folder
     tar = tmp_path / "in" / "part-0.tar"
     data = bytearray(tar.read_bytes())
     data[600] ^= 0xFF  # inside the first image

@@ -1,4 +1,4 @@
-"""Exports that go on after they stopped, and what they refuse to go on with."""
+"""Exports that resume after they stopped, and what they refuse to resume."""
 
 from __future__ import annotations
 

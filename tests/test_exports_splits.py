@@ -65,7 +65,7 @@ def test_copies_and_near_copies_are_on_one_side(tmp_path: Path) -> None:
         {splits[r.digest or ""] for r in rows[3 * s : 3 * s + 3]} for splits in (together, apart) for s in range(60)
     ]
     assert all(len(sides) == 1 for sides in by_scene[:60])
-    assert sum(len(sides) == 2 for sides in by_scene[60:]) > 20, "without it scenes are torn apart"
+    assert sum(len(sides) == 2 for sides in by_scene[60:]) > 20, "without it scenes are split"
     assert set(together.values()) == {"a", "b"}
 
 

@@ -1,4 +1,4 @@
-"""Boxes between two scores: background, regions to ignore, painted over, or their images left out."""
+"""Boxes between two scores: background, regions to ignore, painted over, or their images excluded."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def toy_folder(target: Path) -> Path:
-    """A model with random weights, whose scores are far enough apart to be compared."""
+    """A model with random weights, whose scores are distinct enough to be compared."""
     config = transformers.DetrConfig(
         use_timm_backbone=False,
         backbone_config=small_resnet("stage1", "stage2", "stage3", "stage4"),
@@ -207,6 +207,6 @@ class SameTypes(Toy):
 
 
 def test_a_name_or_a_model_type_is_of_one_family() -> None:
-    register(Toy())  # once more: nothing happens
+    register(Toy())  # a second time: nothing happens
     with pytest.raises(ValueError, match="has the name or a model type of family grounding-dino"):
         register(SameTypes())

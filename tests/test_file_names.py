@@ -17,7 +17,7 @@ def test_spellings_of_one_name_are_equal_and_other_names_are_not() -> None:
     assert {comparable(name) for name in (COMPOSED, DECOMPOSED, WINDOWS)} == {COMPOSED}
     assert comparable("a\\b.jpg") == "a/b.jpg"
     assert comparable("a.JPG") != comparable("a.jpg")
-    assert comparable("\udcff.jpg") == "\udcff.jpg"  # a byte that is no UTF-8
+    assert comparable("\udcff.jpg") == "\udcff.jpg"  # a byte that is not UTF-8
     assert [last_part(name) for name in ("a/b\\c.jpg", "c.jpg", "a\\b/c.jpg", "")] == ["c.jpg"] * 3 + [""]
 
 

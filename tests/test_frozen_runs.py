@@ -20,7 +20,7 @@ from tests.frozen.freeze import BUCKET, config_file
 from tests.s3_server import S3Server
 
 VERSION_2 = "a15ad13"  # the last that read with reader version 2
-VERSION_3 = "02763af"  # before the package got its rooms; reader version 3, as today
+VERSION_3 = "02763af"  # before the package was split; reader version 3, as today
 RUNS = ("run", "run-retry", "run-masks", "files")
 
 

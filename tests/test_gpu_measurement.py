@@ -153,7 +153,7 @@ def test_the_split_forward_is_compared_with_transformers_own(
     small: bench.Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exactness.reference(small)
-    assert [row["outcome"] for row in rows_of(tmp_path)] == ["passed"] * 4, "two kinds of model, two pictures each"
+    assert [row["outcome"] for row in rows_of(tmp_path)] == ["passed"] * 4, "two images per kind of model"
     detect = SplitForward.detect
 
     def wrong(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,7 @@ HOMES = {
     "blake2b": {"digests.py"},  # a digest
     "sort_keys=True": {"digests.py"},  # canonical JSON
     "get_close_matches": {"errors.py"},  # did you mean
-    "json.loads": {"plain_json.py", "digests.py", "vocabulary/model.py"},  # JSON; the last two read what is ours
+    "json.loads": {"plain_json.py", "digests.py", "vocabulary/model.py"},  # JSON; the last two read labeler's own files
     "yaml.safe_load": set(),  # plain_yaml has a loader of its own
     "expanduser": {"storage/uris.py"},  # a path as people write it
     "list_flatten": {"labels/detections_column.py", "labels/records.py"},  # the column of detections
@@ -82,7 +82,7 @@ def test_no_function_is_longer_than_the_longest_has_ever_been() -> None:
 
 
 def test_a_worker_loads_nothing_that_only_trains_or_draws() -> None:
-    """The drawn scenes, scratch checkpoints, training and pages are of no use where images are labeled."""
+    """Labeling does not need synthetic scenes, scratch checkpoints, training or pages."""
     program = (
         "import labeler.pipeline.worker, labeler.pipeline.source, labeler.detectors.grounding_dino.detector, sys; "
         "unwanted = ('labeler.training', 'labeler.review', 'labeler.exports', 'labeler.evaluation', 'labeler.truth', "

@@ -120,5 +120,5 @@ def loading(path: str) -> Callable[[], object]:
 def test_a_file_that_is_no_vocabulary_is_given_up_early(lines: bytes, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_bytes(lines)
     peak = measure("tests.test_hostile_memory:loading", str(tmp_path / "lines.txt"))
-    assert peak.result == ["this is no vocabulary", 0]
+    assert peak.result == ["this is not a vocabulary", 0]
     assert peak.above < 128 * MIB, f"{peak.above / MIB:.0f} MiB"

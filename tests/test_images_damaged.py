@@ -105,7 +105,7 @@ def test_320_damaged_files_give_an_image_or_a_stable_reason_and_nothing_else():
     reasons = [text for status, text in outcomes if status != "image"]
     assert all(re.fullmatch(r"[\w ,:;/.-]+", text) and "0x" not in text for text in reasons), set(reasons)
     assert len(reasons) > 150  # the damage is real,
-    assert len(set(reasons)) > 10  # and many kinds of it are told apart
+    assert len(set(reasons)) > 10  # and many kinds of it are distinguished
 
 
 def test_many_threads_decode_at_once():

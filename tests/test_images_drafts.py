@@ -69,9 +69,9 @@ def test_a_draft_is_turned_upright_and_knows_its_upright_size(orientation: int):
     assert asked == [(full.height, full.width)] == [full.pixels.shape[:2]]
     assert (draft.orientation, draft.height, draft.width) == (orientation, full.height, full.width)
     height, width, _ = draft.pixels.shape
-    assert sorted((height, width)) == [24, 40]  # 161 / 4 is 40 and a quarter, which is left out
+    assert sorted((height, width)) == [24, 40]  # 161 / 4 is 40 and a quarter, which is dropped
     smaller = pillow.fromarray(full.pixels).resize((width, height), pillow.Resampling.BOX)
-    assert np.abs(draft.pixels.astype(int) - np.asarray(smaller)).mean() < 5  # of steep colours; turned wrongly, 50
+    assert np.abs(draft.pixels.astype(int) - np.asarray(smaller)).mean() < 5  # of steep colors; rotated wrongly, 50
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "GIF"])

@@ -1,4 +1,4 @@
-"""The architecture, checked: imports go downward only, heavy packages live in their rooms."""
+"""The architecture, checked: imports go downward only, heavy libraries are imported in few packages."""
 
 from __future__ import annotations
 
@@ -105,6 +105,17 @@ def test_importing_labeler_loads_neither_ray_nor_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_help_and_mistakes_load_nothing_that_reads_data() -> None:
+    program = (
+        "import labeler.cli, sys\nfor words in (['--help'], ['lable'], ['label', '--help'], ['export', 'RUN']):\n"
+        "    try: labeler.cli.main(words)\n    except SystemExit: pass\n"
+        "heavy = {'numpy', 'pyarrow', 'PIL', 'pydantic', 'yaml', 'boto3', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stderr.splitlines()[-1] == "[]"
 
 
 def test_every_job_is_thin() -> None:

@@ -18,7 +18,7 @@ from labeler.plain_json import NotPlainJson
 
 
 class Pieces:
-    """A stream whose first piece has so many bytes, and each later one a single byte."""
+    """A stream whose first piece has that many bytes, and each later one a single byte."""
 
     def __init__(self, data: bytes, first: int) -> None:
         self._stream, self._first = io.BytesIO(data), first

@@ -67,12 +67,12 @@ def test_pixels_count_wherever_they_are() -> None:
     ("per_forward", "together"), [(1, 8), (2, 8), (3, 9), (5, 10), (8, 8), (10, 10), (16, 16), (32, 32), (64, 32)]
 )
 def test_images_go_to_a_detector_in_whole_forwards(per_forward: int, together: int) -> None:
-    """Eight at a time where five share a forward would be one of five and one of three."""
+    """If five share a forward pass, eight at a time would be one of five and one of three."""
     assert images_together(per_forward) == together
 
 
 def test_a_unit_of_many_shapes_waits_far_enough_to_fill_its_forwards() -> None:
-    """68 shapes, six of them often, as photographs have: a third more forwards while only 64 images might wait."""
+    """68 shapes, six of them often, as photographs have: a third more forward passes if only 64 images may wait."""
     shapes = [n for n, often in enumerate([30, 20, 16, 12, 10, 8] + [2] * 62) for _ in range(often)]
     rng = random.Random(2)
     units = [[(n, str(rng.choice(shapes))) for n in range(256)] for _ in range(20)]

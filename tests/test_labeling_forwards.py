@@ -17,7 +17,7 @@ class Image:
 
 
 class Device(UnitDetector):
-    """Does two images a forward, and notes when it is given work and when it is waited for."""
+    """Run two images per forward pass, and record when it gets work and when it is waited for."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, list[int]]] = []

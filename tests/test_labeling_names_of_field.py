@@ -1,4 +1,4 @@
-"""Names per image from captions and tags: what of a text is which category."""
+"""Names per image from captions and tags: which words of a text are which category."""
 
 from __future__ import annotations
 

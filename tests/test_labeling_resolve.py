@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from labeler.checkpoints import contents
-from labeler.config import DetectConfig, make_config
+from labeler.config import DetectConfig, config_of_run, make_config
 from labeler.detectors import GroundingDino
+from labeler.errors import Refused
+from labeler.labeling.fingerprint import public_config
 from labeler.labeling.recipe import detector_recipe, segmenter_recipe
 from labeler.labeling.resolve import Job, resolve_job
 from tests.log_lines import logged
@@ -110,3 +112,31 @@ def test_a_unit_takes_20_seconds_at_most_and_that_of_a_run_stays(checkpoint: Pat
     assert (earlier.config.unit.images, earlier.fields["unit.max_images"]) == (256, 256)
     named = resolve_job(make_config({**values, "unit": {"max_images": 300}}))
     assert named.fields["unit.max_images"] == 300
+
+
+def test_a_run_is_worked_on_from_another_folder_than_it_was_started_in(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/tiny").symlink_to(checkpoint)
+    monkeypatch.chdir(tmp_path)
+    values = {"input": {"uri": "in", "exclude": ["old"]}, "output": "out", "vocabulary": ["cat", "dog"]}
+    given = make_config({**values, "model": {"name": "models/tiny"}, "masks": {"model": str(tiny_sam("sam"))}})
+    first = resolve_job(given)
+    stored = public_config(first.config)
+    assert stored["input"]["exclude"] == [str(tmp_path / "old")]
+    monkeypatch.chdir("/")
+    again = resolve_job(config_of_run(stored, where="the config of run x"))
+    assert again.fields == first.fields
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    as_earlier_versions = {**stored, "model": {**stored["model"], "name": "models/tiny"}}
+    with pytest.raises(Refused) as refused:
+        resolve_job(config_of_run(as_earlier_versions, where="the config of run x"))
+    assert str(refused.value).endswith("there is none at /models/tiny, set model.name to where it is")
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./models/tiny", "~/no-such-models/tiny/1"])
+def test_a_checkpoint_folder_that_is_not_here_is_no_matter_of_the_hub(name: str) -> None:
+    with pytest.raises(Refused, match="does not exist on this machine") as refused:
+        resolve_job(make_config({"input": "in", "output": "out", "vocabulary": ["cat"], "model": {"name": name}}))
+    assert "cannot be reached" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Images of a unit that share forwards, with a real detector: fewer forwards, the same rows."""
+"""Images of a unit that share forward passes, with a real detector: fewer passes, the same rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drawn_items(count: int) -> list[Item]:
 
 
 def label(detector: GroundingDino, items: list[Item], together: int) -> tuple[list[Row], list[int]]:
-    """Rows, and how many images each forward had."""
+    """Rows, and how many images each forward pass had."""
     images: list[int] = []
     encode = detector.network.forward.encode_image
 

@@ -99,7 +99,7 @@ def test_tiles_of_several_images_share_forwards_and_rows_are_those_of_tiles_alon
     shared, *again = [each.label("000000", items) for each in labelers]
     views = 2 * 4 + 1
     assert (one_each.forwards, one_each.filled) == (views, views)
-    # 6 tiles of both images in 2 forwards, their 2 full views in 1, the small image
+    # 6 tiles of both images in 2 forward passes, their 2 full views in 1, the small image
     assert (shared[1].forwards, shared[1].filled, shared[1].passes) == (4, views, 2 * views)
     for got, expected in zip(shared[0], alone, strict=True):
         assert replace(got, detections=expected.detections) == expected
@@ -127,7 +127,9 @@ def test_a_tile_that_overflows_in_half_precision_is_done_in_float32_and_one_that
     poison(labeler.detector)
     rows, _ = labeler.label("000000", [item(0, pixels), item(1, bright)])
     assert [row.status for row in rows] == ["detect_error", "labeled"]
-    assert rows[0].error == ("the model's scores or boxes are not finite, in the view of 64 x 40 pixels at (23, 0)")
+    assert rows[0].error == (
+        "the model's scores or boxes are NaN or infinite, in the view of 64 x 40 pixels at (23, 0)"
+    )
 
 
 def test_memory_that_runs_out_halves_the_batch_of_tiles(

@@ -15,7 +15,7 @@ from tests.stub_detector import StubDetector
 
 
 class ShortOfMemory(StubDetector):
-    """Three passes an image, four images a forward; the second forward is done in two halves."""
+    """Three passes per image, four images per forward pass; the second pass is split in two halves."""
 
     passes = 3
     images_per_forward = 4

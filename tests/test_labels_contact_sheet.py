@@ -23,7 +23,7 @@ def rgb(colour: str) -> tuple[int, ...]:
 
 
 def places(sheet: npt.NDArray[np.uint8], colour: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """(x_min, y_min, x_max, y_max) of that very colour."""
+    """(x_min, y_min, x_max, y_max) of exactly that color."""
     rows, columns = np.nonzero((sheet == colour).all(-1))
     return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
 

@@ -120,12 +120,12 @@ def test_a_column_that_the_user_keeps_may_have_the_name_of_an_optional_one_that_
     table = complete_table([mine], ("review",), rows_to_table([replace(mine, index=1)], ("review",)))
     assert table.schema.equals(schema(("review",)))
     assert [found.kept for found in table_to_rows(table, ("review",))] == [{"review": "five stars"}] * 2
-    with pytest.raises(ValueError, match="'review' has the name of a labels column"):
+    with pytest.raises(ValueError, match="'review' is the name of a labels column"):
         schema(("review",), ("review",))
 
 
 def mixed_run(folder: Path) -> None:
-    """The first unit has the columns of the run; the second is as one that was taken over from a plain run."""
+    """The first unit has the columns of the run; the second is like one copied unchanged from a plain run."""
     write_run(folder, {(0, 0): [checked(0), row(1, two())], (0, 1): [row(2, two(0.9))]}, columns=("review", "source"))
     taken = rows_to_table([row(2, two(0.9))])
     (folder / layout.unit_file("000000", 1)).write_bytes(table_to_parquet(taken, {}))

@@ -35,7 +35,7 @@ def test_a_mask_without_a_pixel_is_all_background() -> None:
     ("height", "width", "window"),
     [
         (11, 7, (2, 3, 5, 9)),
-        (11, 7, (0, 0, 7, 11)),  # all of the image: runs go on from column to column
+        (11, 7, (0, 0, 7, 11)),  # all of the image: runs continue from column to column
         (11, 7, (0, 0, 1, 1)),
         (11, 7, (6, 10, 7, 11)),
         (11, 7, (3, 0, 6, 11)),

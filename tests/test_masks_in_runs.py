@@ -1,8 +1,10 @@
-"""Masks through a run: labeling, configuration, fingerprint, pictures."""
+"""Masks through a run: labeling, config, fingerprint, images."""
 
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from labeler import storage
 from labeler.cli import main
 from labeler.config import Config, make_config
 from labeler.errors import Refused
-from labeler.labeling.recipe import LabelerRecipe, segmenter_recipe
+from labeler.labeling.recipe import LabelerRecipe, labeler_recipe, segmenter_recipe
 from labeler.labeling.resolve import resolve_job
 from labeler.labeling.unit import MASKS_LOST, UnitLabeler
 from labeler.labels.contact_sheet import Tile, colour_of, draw_contact_sheet
@@ -221,6 +224,36 @@ def test_the_recipe_makes_the_segmenter_that_was_asked_for(tmp_path: Path, check
         replace(recipe, digest="other")()
 
 
+def broken_sam(folder: Path, how: str) -> Path:
+    shutil.copytree(tiny_sam("sam"), folder)
+    if how == "config":
+        config = json.loads((folder / "config.json").read_text())
+        config["prompt_encoder_config"]["image_embedding_size"] = 3
+        (folder / "config.json").write_text(json.dumps(config))
+    else:
+        weights = load_file(folder / "model.safetensors")
+        for name, tensor in weights.items():
+            if "mask_decoder" in name and tensor.dtype.is_floating_point:
+                tensor.fill_(float("nan"))
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("config", "masks.model: checkpoint .* does not run: "), ("weights", "gives masks with NaN or infinity")],
+)
+def test_a_segmenter_that_cannot_run_is_found_by_one_picture(
+    tmp_path: Path, checkpoint: Path, how: str, said: str
+) -> None:
+    job = resolve_job(config(tmp_path, checkpoint, model=str(broken_sam(tmp_path / "broken", how))))
+    recipe = labeler_recipe(job).of_boxes
+    assert recipe is not None
+    assert recipe.make_detector is None
+    with pytest.raises(Refused, match=said):
+        recipe()
+
+
 def test_workers_are_told_to_make_masks(tmp_path: Path, checkpoint: Path) -> None:
     from ray import cloudpickle
 
@@ -260,7 +293,7 @@ def test_a_wrong_segmenter_is_one_line_and_exit_code_2(
     cases = {
         f"masks.model={checkpoint}": "is of type mm-grounding-dino",
         f"masks.model={tmp_path / 'empty'}": "has no config.json",
-        f"masks.model={tmp_path / 'none'}": "no checkpoint folder",
+        f"masks.model={tmp_path / 'none'}": "does not exist on this machine",
         "masks.threshold=0.5": "masks.model is missing",
         "masks.treshold=0.5": "did you mean threshold?",
         f"model.name={tiny_sam('sam')}": "is a SamModel, of no known family of detectors; known are grounding-dino (",

@@ -108,7 +108,7 @@ def test_a_dry_run_and_a_preview_take_it_without_ray(
     out = capsys.readouterr().out
     assert f"2 categories in 2 phrases, all given to {module}\n" in out
     assert f"({module}.Detector, digest " in out
-    assert "timed    3 images" in out  # the one that fails is no timing
+    assert "timed    3 images" in out  # the failed one is not timed
     assert "failed   of 4 sampled images detect_error 1" in out
     assert main(["preview", config, "--png", str(tmp_path / "p.png")]) == 0
     assert "4 images (detect_error 1, labeled 3), 3 boxes drawn" in capsys.readouterr().out
@@ -127,10 +127,10 @@ NOT_THERE = "there is no such module on node"
         ("", "it has no VERSION and no Detector"),
         ("VERSION = 1\n", "it has no Detector"),
         (PLAIN.replace("= 3", "= '3'"), "its VERSION is '3'"),
-        (PLAIN.replace("def detect", "def find"), "its Detector is no class with `detect`"),
+        (PLAIN.replace("def detect", "def find"), "its Detector is not a class with `detect`"),
         (PLAIN.replace('("part",)', '"part"'), "its OPTIONS are not names: 'part'"),
         ("import nothing_of_this_name\n", "cannot be imported on node "),
-        ("raise ValueError('no licence\\nand more')\n", "ValueError: no licence\n"),
+        ("raise ValueError('no permission\\nand more')\n", "ValueError: no permission\n"),
         ("import sys\nsys.exit(3)\n", "SystemExit: 3\n"),
         ("family = 3\n", "its family is not one of labeler's"),
     ],
@@ -163,7 +163,7 @@ def test_a_module_that_is_no_detector_is_refused_in_a_line_before_anything_start
         ("detect.pairs_per_batch=3", "detect.pairs_per_batch: checkpoint "),
         ("model.dtype=float16", "model.dtype: checkpoint "),
         ("detect.image_size={shortest_edge: 64, longest_edge: 96}", "image_size cannot be chosen"),
-        ("model.name=/no/such/folder", "no checkpoint folder /no/such/folder"),
+        ("model.name=/no/such/folder", "checkpoint folder /no/such/folder does not exist"),
     ],
 )
 def test_what_it_does_not_have_is_refused_by_name(override: str, message: str, module: str, tmp_path: Path) -> None:

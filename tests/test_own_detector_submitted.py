@@ -24,7 +24,7 @@ SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 
 def rt_detr(folder: Path) -> Path:
-    """A small RT-DETR with every parameter drawn at random, whose scores are far apart."""
+    """A small RT-DETR with every parameter drawn at random, whose scores are distinct."""
     backbone = transformers.RTDetrResNetConfig(
         embedding_size=8,
         hidden_sizes=[8, 16, 24, 32],

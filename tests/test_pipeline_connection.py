@@ -149,7 +149,7 @@ def test_a_ray_that_the_process_has_started_is_used_as_it_is(local_ray: None) ->
 
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="reads Linux's table of sockets")
 def test_a_ray_that_was_started_here_listens_on_loopback_alone(local_ray: None) -> None:
-    """Whoever reaches a port of Ray's can run code."""
+    """Anybody who reaches a port of Ray's can run code."""
     import ray
 
     psutil = pytest.importorskip("psutil")  # ray brings it along, so it comes after ray

@@ -99,7 +99,7 @@ def test_what_failed_is_labeled_anew_and_all_else_is_taken_over(
     assert f"over     {out}, 0 units still to be made anew" in printed
     assert "rows     30: labeled 30" in printed
 
-    # A derived run can be lost in part, go on, and be derived from.
+    # A derived run can lose a part, resume, and be a parent run.
     (tmp_path / "again/labels/000002/000002.parquet").unlink()
     assert main(["status", str(tmp_path / "again")]) == 1
     kept = files_of(tmp_path / "again/labels")

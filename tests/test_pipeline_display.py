@@ -14,11 +14,11 @@ def display(**shards: int | None) -> Display:
 
 
 def test_before_anything_came_in_it_shows_what_was_done_earlier() -> None:
-    assert display(a=5, b=7).line().startswith("images 5/12")
+    assert display(a=5, b=7).line().startswith("run: images 5/12")
 
 
 def test_a_total_that_is_not_known_yet_is_a_lower_bound() -> None:
-    assert display(a=5, b=None).line().startswith("images 5/≥ 5")
+    assert display(a=5, b=None).line().startswith("run: images 5/≥ 5")
 
 
 def test_the_total_becomes_exact_when_every_shard_ended() -> None:
@@ -26,8 +26,8 @@ def test_the_total_becomes_exact_when_every_shard_ended() -> None:
     shown.receive(Receipt("unit", "b", 0, counts={"labeled": 3, "read_error": 1}, detections=9))
     shown.receive(Receipt("end", "b", shard_images=4))
     shown.receive(Receipt("end", "b", shard_images=4))  # a replayed reader says it twice
-    assert shown.line().startswith("images 9/9")
-    assert "labeled 3 · read_error 1 · detections 9" in shown.line()
+    assert shown.line().startswith("run: images 9/9")
+    assert "labeled 3, read_error 1, detections 9" in shown.line()
 
 
 def test_pieces_to_be_repeated_are_counted() -> None:
@@ -41,7 +41,7 @@ def test_trouble_with_storage_is_printed_once_in_ten_minutes(monkeypatch: pytest
     monkeypatch.setattr("labeler.pipeline.display.time.monotonic", lambda: now)
     file = io.StringIO()
     shown = Display(done=0, images_per_shard={}, console=Console(file=file))
-    for now in (100.0, 101.0, 650.0, 750.0):  # noqa: B007  # read by the clock
+    for now in (100.0, 101.0, 650.0, 750.0):  # noqa: B007  # read by `now`
         shown.trouble("expired")
     assert file.getvalue().splitlines() == ["storage is tried again: expired"] * 2
 
@@ -51,5 +51,5 @@ def test_a_unit_that_comes_twice_counts_once_and_after_an_error_too() -> None:
     shown.receive(Receipt("unit", "a", 3, error="timed out"))
     for unit in (3, 3, 4, 3):
         shown.receive(Receipt("unit", "a", unit, counts={"labeled": 1}, detections=2))
-    assert shown.line().startswith("images 7/7")
-    assert "labeled 2 · detections 4" in shown.line()
+    assert shown.line().startswith("run: images 7/7")
+    assert "labeled 2, detections 4" in shown.line()

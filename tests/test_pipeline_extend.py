@@ -33,7 +33,7 @@ def test_extend_adds_new_shards_only(tmp_path: Path, checkpoint: Path) -> None:
 
 
 def test_a_plan_that_a_limit_cut_is_not_extended(tmp_path: Path, checkpoint: Path) -> None:
-    """Its last shard is planned in part, and the rest of it would be left out without a word."""
+    """Its last shard is planned in part, and the rest of it would be silently skipped."""
     source = write_tars(tmp_path / "in", shards=2, images=3)
     run_quietly(config_of(source, tmp_path / "out", checkpoint, "input.limit=4"))
     with pytest.raises(Refused, match=r"input.limit ended the plan within .*1\.tar"):

@@ -1,4 +1,4 @@
-"""`labeler import`: what goes out comes back the same, in each format, and what cannot come in is said."""
+"""`labeler import`: exports come back the same, in each format, and the rest is reported."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_a_file_of_another_format_is_refused_in_a_line(
     [
         (lambda v: v["annotations"][0].update(bbox=[float("nan"), 0, 1, 1]), "`bbox` must be [x, y, width, height]"),
         (lambda v: v["annotations"][0].update(score=1.5), "`score` must be a number from 0 to 1"),
-        (lambda v: v["annotations"][0].update(category_id=4), "category_id 4 is no category of the file"),
+        (lambda v: v["annotations"][0].update(category_id=4), "category_id 4 matches no category of the file"),
         (lambda v: v["images"][0].update(width=SIZE[1], height=SIZE[0]), "gives 1 images another size"),
         (lambda v: [i.update(file_name=f"other/{i['id']}.jpg") for i in v["images"]], "are for other images"),
         (lambda v: v["annotations"][0].update(segmentation={"size": [2, 2], "counts": [4]}), "a mask of image"),

@@ -46,7 +46,7 @@ class CannotStart:
 
 
 class HungryDetector(StubDetector):
-    """Holds `HUNGER` bytes until it is killed at images of a poisonous width."""
+    """Holds `HUNGER` bytes until it is killed at images of a crashing width."""
 
     def detect_prepared(self, batch: Sequence[Any]) -> list[Detections | str]:
         if any(pixels.shape[1] == POISON for pixels in batch):
@@ -57,7 +57,7 @@ class HungryDetector(StubDetector):
 
 
 class BadSegmenter(Filling):
-    """Raises at images of a poisonous width, or with `always` at all."""
+    """Raise at images of a crashing width, or at all with `always`."""
 
     always = False
 
@@ -81,11 +81,11 @@ class NeverReady:
         with open(self.log, "a") as log:
             log.write(f"{os.getpid()}\n")
         time.sleep(600)
-        raise AssertionError("nobody waits so long")
+        raise AssertionError("nobody waits for that long")
 
 
 class LateLook(Isolated):
-    """Looks at its limit when the child has begun to make the detector: how soon that is depends on the machine."""
+    """Look at its limit when the child has started to make the detector: how soon that is depends on the machine."""
 
     log: Path
     heard = 0
@@ -283,7 +283,7 @@ def test_a_child_that_hangs_while_it_loads_is_a_failed_start(tmp_path: Path) -> 
     with LateLook(hanging, start_limit_s=1.0) as child, pytest.raises(LabelerError, match=expected):
         label_isolated("000000", items(set(), 1), (), child)
     pids = [int(line) for line in log.read_text().split()]
-    assert len(pids) == 2, "it is tried once more"
+    assert len(pids) == 2, "it is tried again"
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 

@@ -156,7 +156,7 @@ def test_a_worker_that_cannot_start_keeps_still_while_another_may() -> None:
     assert ledger.others_work(2, 900), "the other is still loading"
     assert not ledger.others_work(1, 900), "there is no other"
     ledger.worker_is_down("b")
-    assert not ledger.others_work(2, 900), "nobody can start: say so at once"
+    assert not ledger.others_work(2, 900), "nobody can start: report it at once"
     ledger.worker_is_up("c")
     assert ledger.others_work(2, 900)
     assert not ledger.others_work(2, 0), "it came up, but nothing moves any more"

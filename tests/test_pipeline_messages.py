@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -93,10 +96,11 @@ def test_one_line_has_the_runs_images_and_this_jobs_apart() -> None:
     console, _ = plain()
     shown = Display(done=100, images_per_shard={"a": 300}, console=console)
     shown.receive(Receipt("unit", "a", 3, counts={"labeled": 3, "empty": 1}, detections=9))
-    run, job = shown.line().split(" · this job ")
-    assert run.startswith("images 104/300")
-    assert job.startswith("4 · ")
-    assert job.endswith("labeled 3 · empty 1 · detections 9")
+    run, job = shown.line().split(" · ")
+    assert run.startswith("run: images 104/300, ")
+    assert run.endswith(" left")
+    assert job.startswith("this job: images 4, ")
+    assert job.endswith(" images/s, labeled 3, empty 1, detections 9")
 
 
 def test_a_step_is_said_once_it_takes_long_and_one_that_ended_or_was_refused_is_not() -> None:
@@ -111,6 +115,31 @@ def test_a_step_is_said_once_it_takes_long_and_one_that_ended_or_was_refused_is_
         startup.step("refused")
     wait_until(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()))
     assert file.getvalue() == "listing the input ...\nstarting Ray ...\n"
+
+
+def test_a_step_that_goes_on_is_printed_again_with_its_seconds() -> None:
+    console, file = plain()
+    with Startup(console, after_s=0.0, again_s=0.05) as startup:
+        startup.step("loading the model")
+        wait_until(lambda: file.getvalue().count("loading the model: 0 s so far\n") > 1)
+    assert file.getvalue().startswith("loading the model ...\nloading the model: 0 s so far\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [([], "loading Python packages ...\n"), (["--log-format", "json"], '"step": "loading Python packages"}\n')],
+)
+def test_a_command_says_what_it_does_while_it_waits_for_its_config(options: list[str], first: str) -> None:
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "labeler", "label", f"/dev/fd/{reader}", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, pass_fds=[reader]) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().endswith(first)
+        os.close(reader)
+        with open(writer, "w") as config:
+            config.write("input: in\n")
+        assert "output is missing" in process.stderr.read()
+    assert process.returncode == 2
 
 
 def test_the_first_unit_ends_the_startup_and_names_what_took_long() -> None:

@@ -1,4 +1,4 @@
-"""OWL-ViT and OWLv2 with drawn parameters through the whole pipeline: 50 drawn scenes, names and a crop, on Ray."""
+"""OWL-ViT and OWLv2 with random weights through the whole pipeline: 50 synthetic scenes, names and a crop, on Ray."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUIET = Console(file=io.StringIO())
 
 
 def vocabulary(folder: Path, names: tuple[str, ...]) -> Path:
-    """The names, and a crop that no name is said for."""
+    """The names, and a crop without a name."""
     folder.mkdir()
     Image.fromarray(draw_scene(7, 0, sizes=[(64, 64)]).image).save(folder / "crop.png")
     (folder / "names.json").write_text(json.dumps([*names, {"name": "thing", "phrases": [{"image": "crop.png"}]}]))
@@ -43,7 +43,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["image_key"])
 
 
-@pytest.mark.slow  # half a minute each: two runs and a retry
+@pytest.mark.slow  # half a minute per family: two runs and a retry
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("kind", KINDS)
 def test_fifty_scenes_are_labeled_swapped_names_swap_ids_and_a_retry_needs_no_crop_file(

@@ -87,7 +87,7 @@ def planned(*members: Path) -> list[PlannedShard]:
 
 
 def test_images_that_have_vanished_do_not_stand_for_the_input(tmp_path: Path) -> None:
-    """They will be rows with their reason; one alone kept a run from ever going on."""
+    """They will be rows with their reason; a single one kept a run from resuming."""
     files = [tmp_path / f"{number}.png" for number in range(25)]
     files[5].write_bytes(b"x")
     assert readable_uri(planned(*files), str(tmp_path)) == str(files[5])

@@ -61,7 +61,7 @@ def test_a_trick_is_refused_in_one_short_line_wherever_yaml_is_read(name: str, t
         assert "\n" not in str(refused.value)
         assert len(str(refused.value)) < 300 + len(str(path))
     with pytest.raises(Refused):
-        make_config({}, ["input.limit=" + text])  # in an override it is plain text, which is no number
+        make_config({}, ["input.limit=" + text])  # in an override it is plain text, not a number
 
 
 def test_a_refusal_names_the_line() -> None:

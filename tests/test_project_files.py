@@ -1,4 +1,4 @@
-"""The files around the code: what the forge runs exists, and each fact stands in one place."""
+"""The files around the code: what the forge runs exists, and each fact has one place."""
 
 from __future__ import annotations
 

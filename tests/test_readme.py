@@ -9,8 +9,11 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import yaml
+from PIL import Image
 
 from labeler.cli import _parse
+from labeler.config import make_config
 from labeler.labels.detections import Detections
 from labeler.labels.records import Row, rows_to_table, table_to_parquet
 from tests.inputs import image_bytes
@@ -27,7 +30,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> Iterator[str]:
     """Every `labeler ...` in a shell block or in backquotes, without its comment."""
-    inline = re.findall(r"`(labeler [a-z]+ [^`\n]*[=/.][^`\n]*)`", README)
+    inline = re.findall(r"`(?:\.venv/bin/)?(labeler [a-z]+ [^`\n]+)`", README)
     lines = [line for block in blocks("") for line in block.splitlines()]
     for line in [*lines, *inline]:
         if line.startswith("labeler "):
@@ -37,6 +40,27 @@ def commands() -> Iterator[str]:
 @pytest.mark.parametrize("command", sorted(set(commands())))
 def test_every_command_is_one_that_exists(command: str) -> None:
     _parse(shlex.split(command)[1:])
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_its_config_is_one_that_label_takes() -> None:
+    (config,) = blocks("yaml")
+    assert make_config(yaml.safe_load(config)).model.name
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"!\[[^]]*\]\((docs/[^)]+)\)", README))))
+def test_its_pictures_are_small_and_in_true_colors(name: str) -> None:
+    assert (ROOT / name).stat().st_size <= 320_000
+    with Image.open(ROOT / name) as picture:
+        assert picture.mode == "RGB"
+
+
+@pytest.mark.parametrize("result", sorted(set(re.findall(r"python -m (benchmarks\.\w+)", README))))
+def test_every_benchmark_that_it_names_exists(result: str) -> None:
+    assert (ROOT / f"{result.replace('.', '/')}.py").is_file()
 
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:

@@ -82,7 +82,7 @@ def test_what_is_wrong_is_one_line_before_anything_is_labeled(
     copy = ["--entry", "IDEA-Research/grounding-dino-tiny"]
     for more, message in (
         (["coco", str(checkpoint)], "nothing to compare with under coco"),
-        (["coco", "/no/such/folder"], "no checkpoint folder /no/such/folder"),
+        (["coco", "/no/such/folder"], "checkpoint folder /no/such/folder does not exist"),
         (["coco", str(checkpoint), "detect.score_floor=0.1"], "'detect.score_floor=0.1' would change the figure"),
         (["coco", str(checkpoint), "--images", "-1"], "--images is 0 or more, got -1"),
         (["coco", str(checkpoint), *copy, "--annotations", "none.json"], "none.json"),
@@ -148,7 +148,7 @@ def test_the_shipped_checkpoint_is_reproduced_and_another_figure_is_not(
     assert main([*words, "--annotations", data.annotations, "--images", "2"]) == 0
     out = capsys.readouterr().out
     assert "\nverdict     reproduced\n" in out
-    assert "of the 200 best of transformers' own forward in 2 images" in out
+    assert "of the 200 best of transformers' own forward pass in 2 images" in out
     text = (tmp_path / "run" / FILE).read_text()
     said = json.loads(text)
     assert str(tmp_path) not in text

@@ -164,7 +164,7 @@ def test_an_image_that_cannot_be_scored_keeps_its_boxes_and_says_why() -> None:
     assert settled(dead) == ("labeled", f"{CUT}; no second score: gone", False)
     other = replace(earlier, digest="e", detections=scored)
     assert settled(other) == ("labeled", f"{CUT}; no second score: {CHANGED}", False)
-    # What was said of earlier second scores goes with them, and masks leave it alone.
+    # Messages about earlier second scores are removed with them, and masks keep the rest.
     again = replace(earlier, error="no second score: gone")
     assert settled(replace(earlier, detections=scored[:1]), Todo(todo.unit, None, {4: again}, adds=SECOND_SCORES)) == (
         "labeled", None, True
@@ -183,11 +183,11 @@ def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_written(
         (f"rescore.model={checkpoint}",): "is of type mm-grounding-dino; supported are clip, siglip",
         (f"rescore.model={tiny_sam('sam')}",): "which makes masks and no scores",
         (f"rescore.model={bare}",): "no tokenizer.json and no vocab.json",
-        (f"rescore.model={tmp_path / 'none'}",): "no checkpoint folder",
+        (f"rescore.model={tmp_path / 'none'}",): "does not exist on this machine",
         (CLIP, "rescore.templates=['a photo']"): "give one or more texts with {} once in each",
         (CLIP, "rescore.templates=[]"): "give one or more texts with {} once in each",
         (CLIP, "rescore.margin=-1"): "rescore.margin",
-        (CLIP, "rescore.revision=main"): "rescore.revision is for hub names only",
+        (CLIP, "rescore.revision=main"): "rescore.revision is for Hub IDs only",
         (CLIP, "detect.score_floor=0.5"): "decides nothing about second scores",
         (CLIP, "masks.model=x"): "decides nothing about second scores",
         (

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from labeler.errors import Refused
 from labeler.labels.detections import Detections
 from labeler.rescorers import Rescorer, resolve_rescorer
 from labeler.rescorers.preprocess import CropRule
 from labeler.rescorers.texts import make_texts
+from labeler.segmenters.start_check import check_rescorer
 from labeler.vocabulary import Vocabulary
 from tests.rescorer_parts import KINDS, SIDE, stock_logits, stock_pixels, tiny_rescorer
 from tests.segmenter_parts import pattern
@@ -47,7 +49,7 @@ def test_a_second_score_is_that_of_the_model_s_own_forward_on_the_crop(kind: str
     expected = scores.numpy()[np.arange(5), FOUND.category_ids - 1]
     found = rescorer_of(kind).rescore(image, FOUND)
     np.testing.assert_allclose(second(found), expected, atol=1e-5)
-    assert expected.std() > 0.01, "the drawn model tells boxes apart"
+    assert expected.std() > 0.01, "the random model distinguishes boxes"
     for name in ("boxes", "scores", "category_ids", "chunks"):
         assert getattr(found, name) is getattr(FOUND, name), "the detector's boxes and scores stay"
 
@@ -204,6 +206,17 @@ def test_scores_that_are_never_finite_are_null() -> None:
     rescorer = rescorer_of("clip")
     rescorer._forward._scale = torch.tensor(torch.nan)
     assert np.isnan(second(rescorer.rescore(pattern(77, 160), FOUND))).all()
+
+
+def test_a_rescorer_that_cannot_run_is_found_by_one_picture() -> None:
+    check_rescorer(rescorer_of("siglip"), 1)
+    rescorer = rescorer_of("clip")
+    rescorer._forward._scale = torch.tensor(torch.nan)
+    with pytest.raises(Refused, match=r"rescore\.model: checkpoint .* gives scores with NaN or infinity"):
+        check_rescorer(rescorer, 1)
+    rescorer._mean = rescorer._mean[:, :2]
+    with pytest.raises(Refused, match=r"rescore\.model: checkpoint .* does not run: The size of tensor"):
+        check_rescorer(rescorer, 1)
 
 
 def test_the_rule_has_the_checkpoint_s_own_settings() -> None:

@@ -49,7 +49,7 @@ class Opened:
         slide(self.browser, selector, value)
 
     def expect(self, count: int) -> None:
-        """The page comes to say that so many boxes are kept."""
+        """Wait until the page shows that many kept boxes."""
         eventually(lambda: self.kept() == count)
 
     def download(self, button: str, name: str) -> Path:
@@ -168,6 +168,7 @@ def test_boxes_are_marked_by_keys_and_the_marks_downloaded(fresh: Opened) -> Non
     values = json.loads(fresh.download("save-marks", "marks.json").read_text())
     assert values["run"] == fresh.run.manifest.run_id
     assert [mark["right"] for mark in values["marks"]] == [True, False]
+    assert [mark["drawn"] for mark in values["marks"]] == [True, True], "the gallery shows boxes drawn at random first"
     for mark in values["marks"]:
         shard, index = mark["image"].split("/")
         where = f"'{fresh.run.uri}/labels/{shard}/*.parquet' where index = {index}"

@@ -1,4 +1,4 @@
-"""The page's pictures in a real Chromium: what tiles show of a box, names, zoom, settings, and what is left out."""
+"""The page's images in a real Chromium: box tiles, names, zoom, settings, and skipped blocks."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_other_boxes_have_their_names_and_can_be_hidden_with_them(report: Any) -
     report.execute_script("openCategory(3)")
     others = "#gallery .tag.other"
     names = eventually(lambda: report.execute_script(NAMES, others))
-    assert set(names) == {"dog"}, "the kept one; the other lies below its threshold"
+    assert set(names) == {"dog"}, "the kept one; the other is below its threshold"
     report.find_element("id", "others").click()
     assert report.execute_script(NAMES, others) == []
 

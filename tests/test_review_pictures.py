@@ -1,4 +1,4 @@
-"""The part of an image that shows a box: where it lies, and when it has a picture of its own."""
+"""The part of an image that shows a box: its position, and when it has its own image."""
 
 from __future__ import annotations
 

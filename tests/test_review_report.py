@@ -89,6 +89,7 @@ def test_every_box_of_a_shown_image_is_the_rows(tmp_path: Path) -> None:
             assert (id_, np.float32(score)) == (stored["category_id"], np.float32(stored["score"]))
             assert corners == pytest.approx([stored[s] for s in ("x_min", "y_min", "x_max", "y_max")], abs=0.06)
         assert set(image["drawn"]) <= {box[0] for box in image["boxes"]}
+        assert set(image["by_chance"]) <= set(image["drawn"])
 
 
 def test_a_score_compares_in_decimal_as_it_does_in_float32() -> None:
@@ -135,7 +136,7 @@ def test_row_groups_are_read_once_whatever_images_are_shown(tmp_path: Path, monk
         shown = report(run, tmp_path / "r.html", max_images=images)["images"]
         return storage.traffic().bytes_read - before, [int(image["key"].partition("/")[2]) for image in shown]
 
-    footer = 1 << 16  # Arrow reads so much of a file's end
+    footer = 1 << 16  # Arrow reads that many bytes of a file's end
     everything, shown = read_for(24)
     assert len(shown) > 15
     assert shown != sorted(shown), "picks are in no order"

@@ -141,7 +141,7 @@ def test_no_other_allocation_has_a_smaller_variance() -> None:
         assert found.sum() == min(boxes, sizes.sum())
 
         def variance(drawn: tuple[int, ...], sizes: np.ndarray = sizes, spread: np.ndarray = spread) -> float:
-            return float(((sizes * spread) ** 2 / np.array(drawn)).sum())  # what does not depend on it is left out
+            return float(((sizes * spread) ** 2 / np.array(drawn)).sum())  # without terms that do not depend on it
 
         others = itertools.product(*(range(1, size + 1) for size in sizes))
         best = min(variance(drawn) for drawn in others if sum(drawn) == found.sum())

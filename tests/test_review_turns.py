@@ -27,7 +27,7 @@ def entries(groups: int, first_row: int, each: int = 2) -> tuple[np.ndarray, np.
 
 def survey() -> Survey:
     drawn, suspicious = entries(CATEGORIES * len(BANDS), 0), entries(len(SUSPICIONS), 10**6, 12)
-    return Survey((), {}, [], np.zeros((0, 100), np.int64), 0, [], UnitWork(), drawn, suspicious, UNITS, Reviews())
+    return Survey((), {}, [], np.zeros((0, 100), np.int64), 0, 0, [], UnitWork(), drawn, suspicious, UNITS, Reviews())
 
 
 def truth() -> Truth:

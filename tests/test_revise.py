@@ -104,7 +104,7 @@ def test_a_chain_of_three_revisions_equals_fresh_runs_and_is_resumed_extended_ex
     assert {path: path.read_bytes() for path in before} == before, "the run itself stays as it is"
     assert [row["status"] for row in rows_of(parent)] == ["labeled"] * 4 + ["decode_error"]
 
-    # The input grew: no row of the earlier vocabulary is taken for one of the new, and the same commands go on.
+    # The input grew: no row of the earlier vocabulary counts as one of the new, and the same commands resume.
     write_tars(tmp_path / "in", shards=1, images=2, first=2)
     extend_here(root, config_of(tmp_path, "out", checkpoint))
     parent = root
@@ -167,7 +167,7 @@ def test_the_dry_run_says_what_both_ways_cost_and_writes_nothing(
     assert "at the cap  2 images have max_detections boxes" in printed
     assert not (tmp_path / "revised").exists()
 
-    # Without the name that most boxes have, and nothing in its place, what the cap had cut is missing: it is said.
+    # Without the name that most boxes have, and nothing in its place, boxes beyond the limit are missing: reported.
     found = [d["category_id"] for row in rows_of(run) for d in row["detections"]]
     without = [name for number, name in enumerate(NAMES, 1) if number != max(set(found), key=found.count)]
     assert main(command(tmp_path, "out", without)) == 0
@@ -203,7 +203,7 @@ def test_what_cannot_be_revised_is_refused_in_one_line(
     capsys.readouterr()  # what transformers prints of the checkpoint that it wrote
     for words, why in (
         (command(tmp_path, "out", NAMES), "the vocabulary is that of run"),
-        (command(tmp_path, "out", other, f"model.name={closed}"), "would change more than the vocabulary"),
+        (command(tmp_path, "out", other, f"model.name={closed}"), "was labeled with another model than"),
         (command(tmp_path, "out", other, "detect.nms_iou=0.9"), "would change more than the vocabulary"),
         (command(tmp_path, "out", ["red bus"]), "keeps no category of the run"),
         (command(tmp_path, "masks", other), "has masks"),

@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def derive(parent: Run, folder: Path, units: Mapping[tuple[int, int], Sequence[Row]]) -> Run:
-    """A run that made these units of its parent anew, by (shard, unit)."""
+    """A run that redid these units of its parent, by (shard, unit)."""
     chosen: dict[str, dict[int, int]] = {}
     for (shard, number), rows in units.items():
         chosen.setdefault(f"{shard:06d}", {})[number] = len(rows)
@@ -56,7 +56,7 @@ def derive(parent: Run, folder: Path, units: Mapping[tuple[int, int], Sequence[R
 
 
 def unit_rows(*missing: int) -> list[Row]:
-    """Shard 0's first unit; images that could not be read have neither digest nor labels."""
+    """Shard 0's first unit; images that could not be read have no digest and no labels."""
     lost: dict[str, Any] = {"digest": None, "status": "read_error", "error": "truncated"}
     return [row(i, **lost) if i in missing else row(i, FOUND, kept={"tag": "t"}) for i in range(3)]
 
@@ -251,7 +251,7 @@ def test_an_export_of_before_is_not_taken_for_one_of_now(
 def test_an_export_from_between_two_tries_to_forget_is_not_taken_for_one_of_now(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list is written before the units are; whoever exports then still has the image."""
+    """The list is written before the units are; an export in between still has the image."""
     export = ["export", run.uri, "--to", "parquet", "--output", str(tmp_path / "between")]
     with monkeypatch.context() as patched:
         patched.setattr("labeler.runs.erasure.erase._rewrite_unit", _killed)
@@ -311,7 +311,11 @@ def test_a_run_that_cannot_be_written_to_is_exported_all_the_same(
 def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
-    for name, message in (("empty.txt", "has no line"), ("bytes.txt", "no UTF-8 text"), ("none.txt", "cannot be read")):
+    for name, message in (
+        ("empty.txt", "names no image"),
+        ("bytes.txt", "no UTF-8 text"),
+        ("none.txt", "cannot be read"),
+    ):
         assert main(["forget", run.uri, "--keys", str(tmp_path / name)]) == 2
         assert message in capsys.readouterr().err
     Path(run.path("excluded")).mkdir()

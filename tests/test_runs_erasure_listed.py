@@ -10,7 +10,8 @@ import pytest
 from labeler.cli import main
 from labeler.labels.detections import Detections
 from labeler.runs import Run, read_snapshot
-from labeler.runs.erasure.excluded import Excluded, write_excluded
+from labeler.runs.erasure.excluded import Excluded, read_excluded, write_excluded
+from labeler.runs.erasure.name_files import read_names
 from tests.label_runs import row, write_run
 
 BOX = Detections.of([[1, 1, 100, 100]], [0.9], [3])
@@ -69,3 +70,48 @@ def test_a_dry_run_counts_and_changes_nothing(tmp_path: Path, capsys: pytest.Cap
     assert main(["forget", run.uri, "--keys", str(keys), "--dry-run"]) == 2
     assert main(["forget", run.uri, "--keys", str(keys)]) == 2
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("names.txt", "part-0.tar/1.jpg\r\n\npart-0.tar/2.jpg\r\n"),
+        ("names", "part-0.tar/1.jpg\npart-0.tar/2.jpg"),
+        ("names.yaml", "- part-0.tar/1.jpg\n- part-0.tar/2.jpg\n"),
+        ("names.json", '["part-0.tar/1.jpg", "part-0.tar/2.jpg", "part-0.tar/1.jpg"]'),
+        ("names.csv", "digest of,file_name\nx,part-0.tar/1.jpg\ny,part-0.tar/2.jpg\n"),
+        ("names.tsv", "n\tfile_name\n1\tpart-0.tar/1.jpg\n2\tpart-0.tar/2.jpg\n"),
+    ],
+)
+def test_a_list_of_names_is_read_by_its_extension(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_names(str(tmp_path / name)) == ["part-0.tar/1.jpg", "part-0.tar/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("config.yaml", "input: in\noutput: out\n", "it is not a list of names"),
+        ("names.yml", "- 17\n- a.jpg\n", "'17' in its list is not a text"),
+        ("names.yaml", "- 'a\n", "line 2: found unexpected end of stream"),
+        ("coco.json", '{"images": []}', "it is not a list of names"),
+        ("rows.json", '[{"file_name": "a.jpg"}]', "is not a text"),
+        ("none.json", "[]", "names no image"),
+        ("rows.csv", "id,name\n1,a.jpg\n", "needs one of the columns file_name, image_key, digest, and it has none"),
+        ("both.csv", "file_name,digest\na.jpg,00\n", "has file_name and digest"),
+        ("rows.jsonl", '{"file_name": "a.jpg"}\n', "a .jsonl file is not a list of images"),
+    ],
+)
+def test_a_file_that_is_no_list_blocks_no_name(
+    tmp_path: Path, name: str, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(tmp_path / "run")
+    (tmp_path / name).write_text(text)
+    for options in ([], ["--future"], ["--dry-run"]):
+        assert main(["forget", run.uri, "--keys", str(tmp_path / name), *options]) == 2
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1
+        assert said in line
+        assert name in line
+        assert "one image per line" in line
+    assert not len(read_excluded(run))

@@ -67,7 +67,7 @@ def report_of(run: Run) -> Report:
 
 
 def damage(run: Run, key: UnitKey) -> None:
-    """Other bytes of the same size: whoever reads them fails."""
+    """Other bytes of the same size: a reader fails."""
     path = path_of(run, key)
     path.write_bytes(b"\0" * path.stat().st_size)
 

@@ -66,7 +66,7 @@ def test_a_run_that_can_only_be_read_is_verified_all_the_same(
 
 
 def test_no_flipped_bit_is_read_as_other_rows(tmp_path: Path) -> None:
-    """Without checksums six of ten were. Most of the rest lies in what nobody reads, such as statistics."""
+    """Without checksums six of ten were. Most of the rest is in parts that nobody reads, such as statistics."""
     noisy_run(tmp_path / "run", {3: 1.0}, images=40)
     unit = sorted((tmp_path / "run" / "labels").rglob("*.parquet"))[0]
     whole, expected = unit.read_bytes(), read_unit_file(str(unit)).to_pylist()

@@ -41,10 +41,12 @@ def rows_of(run: Run) -> list[tuple[str, int]]:
 
 def commands_refuse(folder: Path, capsys: pytest.CaptureFixture[str], message: str) -> None:
     """Every reading command ends with 2 and one line."""
+    keys = folder.parent / "keys.txt"
+    keys.write_text("a.jpg\n")
     commands = (
         ["export", str(folder), "--to", "coco", "--output", str(folder.parent / "coco.json")],
         ["report", str(folder), "--output", str(folder.parent / "report.html")],
-        ["forget", str(folder), "--keys", str(folder / "vocabulary.json")],
+        ["forget", str(folder), "--keys", str(keys)],
     )
     for command in commands:
         assert main(command) == 2, command

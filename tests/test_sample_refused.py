@@ -1,4 +1,4 @@
-"""Options, samples, marks and runs that do not fit each other: a line each, and nothing is written."""
+"""Options, samples, marks and runs that do not fit each other: one line per problem, and nothing is written."""
 
 from __future__ import annotations
 

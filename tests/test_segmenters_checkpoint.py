@@ -69,7 +69,7 @@ def test_a_url_is_fetched_into_the_cache_without_other_formats(
 
 
 def test_a_revision_is_for_hub_names(copy: Path) -> None:
-    with pytest.raises(Refused, match=r"masks\.revision is for hub names only"):
+    with pytest.raises(Refused, match=r"masks\.revision is for Hub IDs only"):
         resolve_segmenter(copy, revision="main")
 
 

@@ -1,4 +1,4 @@
-"""Our resizing against transformers' own, which needs torchvision for SAM 2."""
+"""labeler's resizing against that of transformers, which needs torchvision for SAM 2."""
 
 from __future__ import annotations
 

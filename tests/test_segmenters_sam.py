@@ -1,4 +1,4 @@
-"""The segmenter against transformers' own forward and post-processing, with every parameter redrawn."""
+"""The segmenter against the transformers forward pass and post-processing, with every parameter redrawn."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_batches_of_boxes_make_no_difference_and_the_image_is_encoded_once(
 
 
 def test_a_video_checkpoint_of_sam_2_is_its_image_model_without_a_warning() -> None:
-    """The published ones are such; what they have for videos is left out."""
+    """The published ones have this type; their parts for videos are ignored."""
     warnings: list[str] = []
     listener = logging.Handler()
     listener.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
@@ -137,7 +137,7 @@ def test_only_the_best_detections_above_the_threshold_get_a_mask(family: str) ->
     assert sam.sketch(sam.prepare(image), shuffled).rows.tolist() == [1, 4, 5]
     assert all(found.mask_of(row) is None for row in (0, 2, 3, 6, 7))
     everything = load(family, threshold=float(given.scores[4]), max_masks=0)
-    assert len(everything.sketch(everything.prepare(image), given).rows) == 5, "at the threshold counts, 0 is no cap"
+    assert len(everything.sketch(everything.prepare(image), given).rows) == 5, "at the threshold counts, 0: no limit"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -296,7 +296,7 @@ def test_nothing_here_needs_torchvision() -> None:
     """Where it is installed, too: it is hidden from this child."""
     program = f"""
 import sys
-sys.modules["torchvision"] = None  # an ImportError for whoever asks
+sys.modules["torchvision"] = None  # an ImportError for every import
 import numpy as np
 from labeler.labels.detections import Detections
 import labeler.segmenters.checkpoint, labeler.segmenters.preprocess, labeler.segmenters.enlarge

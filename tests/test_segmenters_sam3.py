@@ -1,4 +1,4 @@
-"""SAM 3's masks against transformers' own forward and post-processing, for its own boxes and for others."""
+"""SAM 3's masks against the transformers forward pass and post-processing, for its own boxes and for others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def theirs(folder: Path) -> list[dict[str, torch.Tensor]]:
                 input_ids=torch.tensor([[*ids, *[2] * gap]]),
                 attention_mask=torch.tensor([[1] * len(ids) + [0] * gap]),
             )
-        # Theirs resizes probabilities and we logits: the border of a mask is where both are at their middle only in
+        # Theirs resizes probabilities, labeler logits: the border of a mask is where both are at their middle only in
         # the limit, so the reference is made of logits, as SAM's and SAM 2's own processors do.
         masks = torch.nn.functional.interpolate(out.pred_masks, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)
         boxes = out.pred_boxes[0] * torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])

@@ -15,6 +15,7 @@ from labeler import storage
 from labeler.errors import LabelerError, Refused
 from labeler.shards import READER_VERSION, Shard, ShardEnd, count_images, find_shards, patterns, read_units
 from labeler.shards.patterns import expand_braces, glob_regex, static_folder
+from labeler.shards.units import Format
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -36,17 +37,43 @@ def keys_of(shards: list[Shard]) -> list[str]:
 # ---- nothing there
 
 
-@pytest.mark.parametrize("name", ["", "gone", "gone.tar", "*.tar", "*/x-*.tar"])
-def test_nothing_found_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
-    with pytest.raises(Refused, match="has no tar, Parquet or image file; check the address") as caught:
-        find_shards(f"{tmp_path}/{name}")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "folder {} is empty; check the path"),
+        ("gone", "{} does not exist on this machine; check the path, or give object storage"),
+        ("gone.tar", "{} does not exist on this machine; check the path, or give object storage"),
+        ("gone/*.tar", "{} does not exist on this machine; check the path, or give object storage"),
+        ("*.tar", "no file matches {}; check the pattern"),
+        ("*/x-*.tar", "no file matches {}; check the pattern"),
+    ],
+)
+@pytest.mark.parametrize("format", [None, "images", "parquet"])
+def test_nothing_found_is_refused_in_one_line_with_its_cause(
+    tmp_path: Path, name: str, said: str, format: Format | None
+) -> None:
+    uri = str(tmp_path / name)
+    with pytest.raises(Refused) as caught:
+        find_shards(uri, format=format)
     assert caught.value.exit_code == 2
+    assert str(caught.value).startswith(said.format(uri))
     assert "\n" not in str(caught.value)
+    assert "input.format" not in str(caught.value)
+
+
+def test_a_prefix_without_objects_is_no_folder_of_this_machine(bucket: str) -> None:
+    with pytest.raises(Refused, match=f"{bucket}/gone has no objects; check the bucket and the prefix"):
+        find_shards(f"{bucket}/gone")
 
 
 def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="2 files, but none of them a tar, Parquet or image file"):
+    expected = r"has 2 files \(csv 1, txt 1\), but none is a tar, Parquet or image file; check the path$"
+    with pytest.raises(Refused, match=expected):
         find_shards(str(touch(tmp_path, "a.txt", "b.csv")))
+    with pytest.raises(Refused, match=r"has 1 file \(txt 1\), .*; check the path, or set input.format$"):
+        find_shards(str(tmp_path / "a.txt"))
+    with pytest.raises(Refused, match="hidden has only hidden files"):
+        find_shards(str(touch(tmp_path / "hidden", ".a.tar", "_b.tar")))
 
 
 def test_a_format_of_which_there_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -143,7 +170,7 @@ def test_globs_know_their_folder_and_their_segments() -> None:
     assert glob_regex("/a/*.tar").fullmatch("/a/b.tar")
     assert not glob_regex("/a/*.tar").fullmatch("/a/b/c.tar")
     assert not glob_regex("/a/?.tar").fullmatch("/a//.tar")
-    with pytest.raises(Refused, match="no valid pattern"):
+    with pytest.raises(Refused, match="not a valid pattern"):
         glob_regex("[z-a]")
 
 
@@ -202,7 +229,7 @@ def test_compressed_tars_are_refused_with_the_way_out(tmp_path: Path, name: str)
 
 def test_a_file_named_in_full_may_have_any_name_when_the_format_is_given(tmp_path: Path) -> None:
     touch(tmp_path, "part-0")
-    with pytest.raises(Refused, match="none of them a tar"):
+    with pytest.raises(Refused, match="none is a tar"):
         find_shards(f"{tmp_path}/part-0")
     assert names_of(find_shards(f"{tmp_path}/part-0", format="webdataset")) == ["part-0"]
 

@@ -200,7 +200,7 @@ def test_jobs_run_at_the_same_time_and_come_in_order() -> None:
             peak = max(peak, running)
             if running == 4:
                 together.set()
-        together.wait(PATIENCE_S)  # nobody goes on before four are there
+        together.wait(PATIENCE_S)  # nobody continues before four are there
         time.sleep(0.02 if number % 3 else 0.05)  # they end in another order
         with lock:
             running -= 1

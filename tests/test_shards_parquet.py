@@ -279,7 +279,7 @@ def test_row_groups_of_skipped_units_are_not_downloaded(bucket: str) -> None:
     units, end = read(shard, {0, 1, 2, 4, 5}, max_images=4)
     assert ([unit.unit for unit in units], end.units) == ([3], 6)
     assert [item.data for item in units[0].items] == [bytes([n]) * (1 << 20) for n in range(12, 16)]
-    assert storage.traffic().bytes_read - before < 14 << 20, "4 MiB, its neighbours' blocks, and the footer, of 24 MiB"
+    assert storage.traffic().bytes_read - before < 14 << 20, "4 MiB, its neighbors' blocks, and the footer, of 24 MiB"
 
 
 def test_broken_connections_are_not_seen_in_the_units(bucket: str, proxy: Proxy) -> None:

@@ -42,7 +42,7 @@ def test_counts_survive_a_marker(counts: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("data", [b"[]", b'{"a": "b"}', b"{", b"\xff"])
 def test_other_bytes_are_not_counts(data: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - json's or ours
+    with pytest.raises(ValueError):  # noqa: PT011 - json's or labeler's
         skipped.from_bytes(data)
 
 

@@ -1,4 +1,4 @@
-"""Pages and pictures: labeler knows its own again and replaces them; any other file stays without `--force`."""
+"""Pages and images: labeler recognizes its own and replaces them; any other file stays without `--force`."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_a_preview_replaces_a_preview_and_nothing_else(
     assert picture.read_bytes() == photograph
     assert main([*words, "--force"]) == 0
     assert f"replaces: {len(photograph):,} bytes" in capsys.readouterr().out
-    assert main(words) == 0, "its own picture it may replace"
-    assert "replaces: an earlier picture" in capsys.readouterr().out
+    assert main(words) == 0, "it may replace its own image"
+    assert "replaces: an earlier image" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_other_bytes_are_not_a_picture_of_labeler(start: bytes) -> None:
 def test_a_large_picture_is_known_by_its_first_bytes() -> None:
     sheet = draw_contact_sheet([Tile(None, problem=str(number)) for number in range(60)])
     assert len(sheet) > 2 * signature.HEAD_BYTES
-    assert describe_sheet(sheet[: signature.HEAD_BYTES]) == "an earlier picture"
+    assert describe_sheet(sheet[: signature.HEAD_BYTES]) == "an earlier image"

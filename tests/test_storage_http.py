@@ -1,4 +1,4 @@
-"""labeler.storage on a real web server: what its answers mean, and what it may leave out."""
+"""labeler.storage on a real web server: its answers, and features it may lack."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_certificate_that_is_not_trusted_is_named(
         assert storage.read_bytes(uri) == image_bytes(1)
 
 
-# ---- what servers leave out
+# ---- what servers lack
 
 
 @pytest.mark.parametrize("missing", ["has_head", "has_ranges", "has_lengths", "etags", ""])
@@ -300,7 +300,7 @@ def test_a_put_survives_a_busy_server_and_a_check_that_fails_is_not_a_no(web: We
 
 
 class Flaky(MemoryFileSystem):  # type: ignore[misc]
-    """A store whose listings fail now and then, as fsspec's walk would pass over in silence."""
+    """A store whose listings fail now and then, which fsspec's walk would silently skip."""
 
     protocol = "flaky"
     store: ClassVar[dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Local file systems that lack hard links or fsync, and errors that pass: what is written, what is said."""
+"""Local file systems that lack hard links or fsync, and passing errors: writes and messages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, name: str, code: int, *, times: int | None = None, **only: Any) -> None:
-    """Let a call of `os` answer with an error: always, or so many times; `only` where its first argument is such."""
+    """Let a call of `os` fail: always, or that many times; only if `only` accepts its first argument."""
     call: Callable[..., Any] = getattr(os, name)
     left = [times]
     suits = only.get("suits", lambda argument: True)

@@ -181,7 +181,7 @@ def test_a_stream_cut_in_the_middle_still_gives_the_exact_bytes(bucket: str, pro
     assert storage.traffic().retries == before + 3
     assert len(proxy.ranges) == 4, "one request, and one more for each cut"
     starts = [int(header.split("=")[1].split("-")[0]) for _, header in proxy.ranges[1:] if header]
-    assert starts == sorted(set(starts)), "each goes on further along"
+    assert starts == sorted(set(starts)), "each resumes further along"
     assert len(starts) == 3
 
 
@@ -199,7 +199,7 @@ def test_throttling_and_server_errors_are_retried(bucket: str, proxy: Proxy) -> 
     before = storage.traffic().retries
     assert storage.read_bytes(bucket + "/x") == b"data"
     assert storage.traffic().retries == before + 1
-    proxy.answers = [("GET", 500, "InternalError")] * 3  # boto3 gives up, we do not
+    proxy.answers = [("GET", 500, "InternalError")] * 3  # boto3 gives up, labeler does not
     assert [info.size for info in storage.list_objects(bucket)] == [4]
     assert proxy.answers == []
 

@@ -75,7 +75,7 @@ def submitted(config: Path, address: str, *words: str) -> subprocess.CompletedPr
 
 @dataclass(frozen=True)
 class Running:
-    """The command, while it goes on; what it prints is in files."""
+    """The running command; its output is in files."""
 
     process: subprocess.Popen[bytes]
     folder: Path
@@ -162,7 +162,7 @@ def test_a_job_is_taken_up_again_left_alone_and_stopped(address: str, config: Pa
         assert follower.end() == 1
     name = f"{run_name(str(output))}-1"
     assert follower.said[0].startswith(f"job {name} works on this run already")
-    assert follower.said[1].startswith(f"labeler: job {name} goes on without this command")
+    assert follower.said[1].startswith(f"labeler: job {name} continues without this command")
     assert statuses(address, output) == ["RUNNING"]
     with submitting(config, address, *for_gpu) as follower:
         wait_until(lambda: "waiting until" in follower.printed)
@@ -180,7 +180,7 @@ def test_a_job_is_taken_up_again_left_alone_and_stopped(address: str, config: Pa
 def test_a_refused_job_is_exit_code_2_and_not_submitted_again(address: str, config: Path, tmp_path: Path) -> None:
     done = submitted(config, address, f"input={tmp_path}/nothing")
     assert done.returncode == 2
-    assert f"labeler: {tmp_path}/nothing has no tar, Parquet or image file" in done.stdout
+    assert f"labeler: {tmp_path}/nothing does not exist on this machine" in done.stdout
     last = done.stderr.splitlines()[-1]
     assert last == f"labeler: job {run_name(str(tmp_path / 'out'))}-1 was refused, for the reason above"
     assert statuses(address, tmp_path / "out") == ["FAILED"]

@@ -172,7 +172,7 @@ def test_a_detector_in_a_program_looks_at_tiles_as_a_run_does(source: Path, tmp_
         detector.detect([np.zeros((50, 50, 3), np.uint8), np.zeros((200, 200, 3), np.uint8)])
 
 
-@pytest.mark.slow  # several labelings of the sample, and the roof
+@pytest.mark.slow  # several labelings of the sample, and the peak
 def test_a_profile_counts_the_passes_of_tiles(
     source: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,8 +99,8 @@ def test_an_image_is_found_by_any_spelling_of_its_name(tmp_path: Path) -> None:
         ({"annotations": [_box(bbox=[10, 10, 0, 30])]}, "no area"),
         ({"annotations": [_box(bbox=[10, 10, float("nan"), 30])]}, "`bbox` must be"),
         ({"annotations": [_box(bbox=[10, 10])]}, "`bbox` must be"),
-        ({"annotations": [_box(category_id=4)]}, r"annotations\[0\]: category_id 4 is no category"),
-        ({"annotations": [_box(image_id=5)]}, r"annotations\[0\]: image_id 5 is no image"),
+        ({"annotations": [_box(category_id=4)]}, r"annotations\[0\]: category_id 4 matches no category"),
+        ({"annotations": [_box(image_id=5)]}, r"annotations\[0\]: image_id 5 matches no image"),
         ({"images": [], "annotations": []}, "no images in it"),
         ({"images": [{"id": 1, "file_name": "b.png", "width": 9, "height": 9}], "annotations": []}, "b.png. is not in"),
         ({"images": [{"id": 1, "file_name": "a.png"}]}, "image 1 .a.png. has no `width` and `height`"),
@@ -170,7 +170,7 @@ def test_a_broken_image_is_replaced_and_said(
     said: list[str] = []
     monkeypatch.setattr(stored_images.log, "warning", lambda message, *values: said.append(message % values))
     assert len(source.batch(0, 2, slice(0, 2))) == 2
-    assert any("b.png is left out of training" in line for line in said)
+    assert any("b.png is excluded from training" in line for line in said)
 
 
 def test_a_batch_without_a_readable_image_says_so(tmp_path: Path, preprocessing: Preprocessing) -> None:

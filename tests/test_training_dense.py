@@ -17,7 +17,7 @@ MASK = torch.tensor([[True, True, False]])
 
 
 def _targets(*boxes: list[float]) -> Targets:
-    """Object i is asked for by token i; padded with a box that is no object."""
+    """Object i is asked for by token i; padded with a box that is not an object."""
     padded = torch.tensor([*boxes, [0.5, 0.5, 1.0, 1.0]])[None]
     tokens = torch.zeros((1, len(boxes) + 1, TOKENS))
     for place in range(len(boxes) + 1):

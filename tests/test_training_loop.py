@@ -1,4 +1,4 @@
-"""The training job as a whole: it learns, it is refused in a line, and it goes on after being killed."""
+"""The training job as a whole: it learns, it is rejected in a line, and it resumes after being killed."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_two_processes_take_the_steps_that_one_takes(tmp_path: Path) -> None:
     subprocess.run([*torchrun, "-m", "jobs.train", str(config)], check=True, capture_output=True)
     one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
     assert two["step"] == 2
-    # Rounding alone sets them apart; Adam makes much of it where a gradient is nearly 0.
+    # Only rounding differs; Adam amplifies it if a gradient is nearly 0.
     pairs = [(one["detector"][name], two["detector"][name]) for name in one["detector"]]
     close = torch.cat([(a - b).abs().flatten() < 1e-4 for a, b in pairs if a.is_floating_point()])
     assert close.float().mean() > 0.97
@@ -161,7 +161,7 @@ def test_two_processes_take_the_steps_that_one_takes(tmp_path: Path) -> None:
         ({"data": {"shapes": {"combinations": "sene"}}}, "no combinations called 'sene'"),
         ({"model": {"new": {"size": {"wings": 2}}}}, "wings"),
         ({"model": {"new": {"size": TINY, "config": {"wings": 2}}}}, "has no wings"),
-        ({"model": {"name": "/no/such/folder"}}, "no checkpoint folder"),
+        ({"model": {"name": "/no/such/folder"}}, "does not exist on this machine"),
     ],
 )
 def test_a_wrong_job_is_refused_in_one_line(

@@ -1,4 +1,4 @@
-"""Training that goes wrong: it says so, stops when it is too much, and what was good before stays."""
+"""Training that goes wrong: it is reported, stops after too much, and keeps earlier good checkpoints."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_finite_stops_the_job_and_what_was_good_stays(
     capsys.readouterr()
     train = _train(60, max_bad_steps=3, save_seconds=1e-6)
     assert _main(tmp_path, model=start, optimizer=wild, train=train) == 1
-    assert "not finite since step 3" in capsys.readouterr().err
+    assert "NaN or infinite since step 3" in capsys.readouterr().err
     assert _log(output)[-1]["step"] == 6
     assert good == ((output / "state.pt").read_bytes(), (output / "checkpoint" / "model.safetensors").read_bytes())
 

@@ -134,7 +134,7 @@ def test_a_malformed_entry_is_one_line_and_what_evaluation_refuses_training_refu
 def test_a_number_with_thousands_of_digits_is_refused(tmp_path: Path) -> None:
     path = Path(write(tmp_path))
     path.write_text(path.read_text().replace('"id": 7', '"id": ' + "7" * 5000))
-    with pytest.raises(Refused, match="are no JSON object"):
+    with pytest.raises(Refused, match="are not a JSON object"):
         read_ground_truth(path)
 
 
@@ -216,7 +216,7 @@ def test_an_image_of_another_shape_is_not_the_one_annotated(tmp_path: Path) -> N
         stored_validation(records, PETS)
     with logged("labeler.training.validation") as lines:
         assert len(stored_validation(records, PETS, partial=True).images) == 1
-    assert "left out: 1 of 2 images" in lines[0]
+    assert "excluded: 1 of 2 images" in lines[0]
     with pytest.raises(Refused, match="validation images"):
         stored_validation(records[:1], PETS, partial=True)
 

@@ -1,4 +1,4 @@
-"""What is measured while training: AP, recall and precision, apart for what was trained and what was held out."""
+"""Measurements while training: AP, recall and precision, separately for trained and held-out names."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def test_images_are_counted_from_the_headers_of_a_few_tars_within_five_percent(t
     rng = np.random.default_rng(3)
     (tmp_path / "in").mkdir()
     images = 0
-    for shard in range(40):  # of 20 to 60 images of all sizes, and of a text beside each second one
+    for shard in range(40):  # of 20 to 60 images of all sizes, and a text beside every second one
         members: dict[str, bytes] = {}
         for index in range(int(rng.integers(20, 60))):
             members[f"{index:03d}.jpg"] = bytes(int(rng.integers(2_000, 12_000)))

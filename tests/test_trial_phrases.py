@@ -1,4 +1,4 @@
-"""`labeler vocabulary try`: which words work, on drawn scenes with the checkpoint that comes with the project."""
+"""`labeler vocabulary try`: which words work, on synthetic scenes with the shipped checkpoint."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_configuration_brings_its_images_and_proposals_are_tried(
     tmp_path: Path, scenes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meant = [trial_of.Candidate(1, "red circle", proposed_by="lvis_v1")]
-    monkeypatch.setattr(trial_of, "proposals_for", lambda vocabulary: meant)  # no built-in name is a drawn shape
+    monkeypatch.setattr(trial_of, "proposals_for", lambda vocabulary: meant)  # no built-in name is one of the shapes
     config = tmp_path / "config.yaml"
     values = {"input": str(scenes / "shards"), "output": str(tmp_path / "run"), "masks": {"model": "none"},
               "model": {"name": str(SHAPES), "device": "cpu"},
@@ -238,7 +238,7 @@ def choice(*found_by: str, proposed: int = 0, objects: int = 40, least: int = 10
     Args:
         found_by: of each phrase, where it finds something: "even" and "odd" images' cats, "all" cats, "dog"s.
         proposed: how many of the last phrases are proposals.
-        objects: images, with a cat and a dog each.
+        objects: images, each with a cat and a dog.
     """
     boxes = {"cat": [10, 10, 30, 30], "dog": [60, 10, 20, 20]}
     truth = read_ground_truth(
@@ -272,10 +272,10 @@ def choice(*found_by: str, proposed: int = 0, objects: int = 40, least: int = 10
 
 def test_phrases_are_chosen_where_they_surely_add_something() -> None:
     assert choice("even", "odd") == ([0, 1], True)
-    assert choice("dog", "even", "odd") == ([1, 2], True), "a phrase for other objects is left out"
+    assert choice("dog", "even", "odd") == ([1, 2], True), "a phrase for other objects is excluded"
     assert choice("all", "even") == ([0], True), "what another finds already costs tokens for nothing"
     assert choice("even", "even", proposed=1) == ([0], True), "a proposal that is as good is not taken"
-    assert choice("even", "all", proposed=1) == ([1], True), "one that is surely better is"
+    assert choice("even", "all", proposed=1) == ([1], True), "one that is certainly better is"
     assert choice("even", "odd", "dog", proposed=2) == ([0, 1], True)
     assert choice("dog", "all", objects=9) == ([0, 1], False), "too few objects"
     assert choice("dog", "dog") == ([0, 1], True), "none finds any"

@@ -1,4 +1,4 @@
-"""Images and categories of the annotations meet the run's, or it is said which do not."""
+"""Images and categories of the annotations are matched with the run's, and the others are reported."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_images_that_the_run_does_not_have_are_refused_or_left_out(run_uri: str,
     evaluation = evaluate_run(run_uri, truth, partial=True)
     assert ap(evaluation) == pytest.approx(1.0)
     assert evaluation.protocol["images"]["missing"] == 1
-    assert "1 annotated images are not in the run: left out" in "\n".join(evaluation.lines())
+    assert "1 annotated images are not in the run: excluded" in "\n".join(evaluation.lines())
 
 
 def test_an_unfinished_run_is_refused_or_evaluated_in_part(

@@ -36,7 +36,7 @@ def changed(member: str, /, **values: Any) -> dict[str, Any]:
 def test_what_is_no_whole_object_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "gt.json"
     path.write_text(text)
-    with pytest.raises(Refused, match=r"gt\.json are no JSON object"):
+    with pytest.raises(Refused, match=r"gt\.json are not a JSON object"):
         read_ground_truth(path)
 
 
@@ -115,8 +115,8 @@ def test_an_area_that_is_not_given_is_the_box() -> None:
     [
         ({}, "no images in it"),
         (ONE | {"categories": []}, "no categories in it"),
-        (changed("annotations", image_id=8), r"annotations\[0\]: image_id 8 is no image"),
-        (changed("annotations", category_id=4), r"annotations\[0\]: category_id 4 is no category"),
+        (changed("annotations", image_id=8), r"annotations\[0\]: image_id 8 matches no image"),
+        (changed("annotations", category_id=4), r"annotations\[0\]: category_id 4 matches no category"),
         (changed("annotations", bbox=[1, 2, -3, 4]), r"annotations\[0\]: `bbox` must be"),
         (changed("annotations", bbox=[1, 2, 3]), r"annotations\[0\]: `bbox` must be"),
         (changed("annotations", bbox=[1, 2, 3, float("nan")]), r"annotations\[0\]: `bbox` must be"),
@@ -226,7 +226,7 @@ def test_groups_are_lists_of_names_or_ids(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a", "must be a mapping"), ("seen: thing", "must be a mapping"), ("a: [", "no YAML"), ("", "must")],
+    [("- a", "must be a mapping"), ("seen: thing", "must be a mapping"), ("a: [", "not valid YAML"), ("", "must")],
 )
 def test_bad_groups_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "groups.yaml"

@@ -20,7 +20,7 @@ from labeler.vocabulary import BUILT_IN, Category, Vocabulary
 
 
 def refusal(spec: Any, **keywords: Any) -> str:
-    """Message and problems, a line each."""
+    """Message and problems, one line per problem."""
     with pytest.raises(Refused) as caught:
         Vocabulary.load(spec, **keywords)
     assert "\n" not in str(caught.value)
@@ -291,7 +291,7 @@ def test_the_fingerprint_follows_the_categories_and_not_the_name() -> None:
         ["cat", {"name": "dog", "negative": True}],
     ]
     assert len({base.fingerprint, *(Vocabulary.load(other).fingerprint for other in others)}) == 5
-    # Pinned: a run made by an earlier version must still be recognised.
+    # Pinned: a run made by an earlier version must still be recognized.
     assert base.fingerprint == "b4f63afb69e509bccab617aec83c9f96"
 
 

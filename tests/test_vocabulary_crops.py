@@ -1,4 +1,4 @@
-"""Phrases that are pictures: read beside their vocabulary, kept with the run, refused where nothing looks for them."""
+"""Phrases that are images: read beside their vocabulary, kept with the run, rejected by families without them."""
 
 from __future__ import annotations
 

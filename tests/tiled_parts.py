@@ -1,4 +1,4 @@
-"""Detectors of each family, drawn images, and the rows that tiles cut by hand give, for tests of tiles."""
+"""Detectors of each family, synthetic images, and the rows of tiles cut by hand, for tests of tiles."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class Detector:
         if (image == 255).all():
             return RuntimeError("all white")
         height, width = image.shape[:2]
-        grey = image.mean(2)
+        gray = image.mean(2)
         boxes = [[x, y, x + 20, y + 16] for y in range(0, height, 9) for x in range(0, width, 11)]
-        scores = [grey[y : y + 16, x : x + 20].mean() / 255 for x, y, _, _ in boxes]
+        scores = [gray[y : y + 16, x : x + 20].mean() / 255 for x, y, _, _ in boxes]
         return boxes, scores, [self.ids[i % 2] for i in range(len(boxes))]
 """
 
@@ -138,7 +138,7 @@ def drawn(*sizes: tuple[int, int]) -> list[np.ndarray]:
 
 
 def starts(length: int) -> list[int]:
-    """Of tiles of 64 pixels, at least 32 of which lie in the next."""
+    """Of tiles of 64 pixels, at least 32 of which are in the next."""
     if length <= TILE:
         return [0]
     gaps = -(-(length - TILE) // 32)
@@ -146,7 +146,7 @@ def starts(length: int) -> list[int]:
 
 
 def cut(box: np.ndarray, x: int, y: int, wide: int, high: int, width: int, height: int) -> bool:
-    """Whether a box of a tile, in the tile's pixels, ends within a pixel of an edge where the image goes on."""
+    """Whether a box, in its tile's pixels, ends within a pixel of an edge beyond which the image continues."""
     return bool(
         (x > 0 and box[0] <= 1)
         or (y > 0 and box[1] <= 1)
@@ -159,7 +159,7 @@ def by_hand(alone: UnitLabeler, pixels: np.ndarray, *, nms_iou: float, most: int
     """(an image's detections, how many boxes were cut, how many came from tiles).
 
     Args:
-        alone: labels any image as it is, and neither suppresses nor caps.
+        alone: labels any image unchanged, without NMS and limit.
     """
     height, width = pixels.shape[:2]
     wide, high = min(TILE, width), min(TILE, height)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE_S = 300.0  # nothing takes so long unless it never happens; pytest's own limit is twice that
+PATIENCE_S = 300.0  # only something that never happens takes that long; pytest's own limit is twice that
 
 
 def wait_until(true: Callable[[], object], limit_s: float = PATIENCE_S) -> None:

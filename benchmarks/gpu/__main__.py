@@ -6,7 +6,7 @@
 It needs torch, transformers, pycocotools, numpy, pillow, pyarrow, pydantic and PyYAML, and runs from the repository's
 root without installing it. Results: out/results.jsonl (rows, appended one by one), out/log.txt and out/summary.md.
 If a machine can be had for less time, give --total, and the parts that are missing in a second run as --parts: a
-folder of results goes on with what it has. Exit code: 1 if a correctness part failed or did not end, 2 if nothing can
+folder of results continues from there. Exit code: 1 if a correctness part failed or did not end, 2 if nothing can
 be measured here.
 """
 
@@ -31,7 +31,7 @@ from benchmarks.gpu.plan import BY_NAME, CORRECTNESS, PARTS, TOTAL_S, Part
 from benchmarks.gpu.summary import summary
 
 ROOT = Path(__file__).parent.parent.parent
-_LEAST_S = 5  # a part is not begun with less
+_LEAST_S = 5  # a part does not start with less
 _SMALL_TIMES = 20  # as long as on a GPU: a CPU that others use as well is slow to import torch
 _PROBE = """
 import json
@@ -102,7 +102,7 @@ def environment(work: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_DISABLE_TORCH_CHECK": "1",  # it waits for the GPU 12 times per forward
+        "TRANSFORMERS_DISABLE_TORCH_CHECK": "1",  # it waits for the GPU 12 times per forward pass
     }
     return {"TRITON_CACHE_DIR": str(work / "triton"), **os.environ, **given}
 

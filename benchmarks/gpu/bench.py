@@ -1,4 +1,4 @@
-"""What the parts share: a checkpoint, its vocabulary in a number of chunks, pictures, and detectors."""
+"""Shared by the parts: a checkpoint, its vocabulary in a number of chunks, images, and detectors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bench:
     Attributes:
         small: sizes that a CPU does in seconds.
         device: the GPU; the CPU where there is none.
-        sizes: (height, width) of pictures as the model takes them.
+        sizes: (height, width) of images after resizing.
         chunks: numbers of prompt chunks to measure.
     """
 
@@ -70,7 +70,7 @@ class Bench:
         return GroundingDino(self.folder, self.prompts(chunks), **given)
 
     def pictures(self, count: int, sizes: list[tuple[int, int]] | None = None) -> list[npt.NDArray[np.uint8]]:
-        """Pictures of the model's sizes in turns."""
+        """Return images of the model's sizes, round-robin."""
         sizes = sizes or self.sizes
         return [picture(seed, sizes[seed % len(sizes)]) for seed in range(count)]
 

@@ -1,4 +1,4 @@
-"""The checks of tests/gpu_checks.py, a row each as soon as it has ended."""
+"""The checks of tests/gpu_checks.py, one row per check as soon as it has ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is what a GPU computes right? Each forward against transformers' own, on models whose every parameter is drawn."""
+"""Does a GPU compute right? Each forward pass against that of transformers, on models with every parameter redrawn."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from labeler.prompts.grounding_dino.tokenizer import Tokenizer
 from labeler.vocabulary import Vocabulary
 
 Found = tuple[Tensor, Tensor]  # logits (1, queries, tokens), boxes (1, queries, 4)
-_CHANCE = 1.0  # over the root of the number: how far two parts of the same number of detections are apart by chance
+_CHANCE = 1.0  # over the root of the number: the distance of two parts of the same number of detections by chance
 
 
 def reference(bench: Bench) -> None:
-    """The split forward, at the published size and for both kinds of model, against the forward of transformers."""
+    """Compare the split forward pass, at the published size and for both kinds of model, with that of transformers."""
     names = bench.all_names[:40]
     for kind in ("original", "mm"):
         folder = create_checkpoint(bench.work / kind, words=names, kind=kind, redraw=True)
@@ -62,7 +62,7 @@ def _pixels(seed: int, size: tuple[int, int], device: torch.device) -> Tensor:
 
 
 def _monolithic(stock: Any, pixels: Tensor, ids: tuple[int, ...], text: TextFeatures) -> Found:
-    """transformers' own forward of one image and one chunk; logits as wide as the text's padding."""
+    """Return the transformers outputs for one image and one chunk; logits are as wide as the text's padding."""
     given = torch.tensor([ids], device=pixels.device)
     found = stock(pixel_values=pixels, input_ids=given, attention_mask=torch.ones_like(given))
     return found.logits[..., : text.token_mask.shape[1]], found.pred_boxes

@@ -72,7 +72,7 @@ def append(file: Path, row: Mapping[str, Any]) -> None:
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file; a last line that a killed process cut off is left out. None of a file that is missing."""
+    """Return the rows of a file without a truncated last line of a killed process; none if the file is missing."""
     if not file.exists():
         return []
     rows = []

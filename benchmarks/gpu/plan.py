@@ -34,8 +34,8 @@ PARTS = (
         "checks", CORRECTNESS, 90, "device_checks:checks", "tests/gpu_checks.py: kernels, graphs, memory that runs out"
     ),
     Part("start", SPEED, 60, "start:start", "a worker's start, and the time of each number of pairs"),
-    Part("stages", SPEED, 75, "stages:stages", "backbone, pair and whole forward: host, device, launches"),
-    Part("ways", SPEED, 70, "ways:eager", "the ways of benchmarks.forward, in turns"),
+    Part("stages", SPEED, 75, "stages:stages", "backbone, pair and whole forward pass: host, device, launches"),
+    Part("ways", SPEED, 70, "ways:eager", "the ways of benchmarks.forward, alternating"),
     Part("labeling", SPEED, 70, "labeling:labeling", "JPEG bytes to rows: 1, 4 and 15 chunks, CUDA graphs, resizing"),
     Part("decode", SPEED, 10, "labeling:decoding", "decoding and resizing on one core"),
     Part("sharing", SPEED, 60, "sharing:sharing", "two workers on one GPU, each with half of its memory"),

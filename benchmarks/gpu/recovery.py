@@ -59,7 +59,7 @@ def _push_beyond_halves(weights: Path) -> None:
 
 
 def _in_company(bench: Bench) -> None:
-    """Pinned buffers reused too early, results read too early, forwards of two threads at once would show."""
+    """Pinned buffers reused too early, results read too early, forward passes of two threads at once would show."""
     pictures = bench.pictures(3 if bench.small else 6)
     detector = bench.detector(bench.chunks[1], pairs_per_batch=4)
     images = [detector.prepare(picture) for picture in pictures]
@@ -67,7 +67,7 @@ def _in_company(bench: Bench) -> None:
     many = images * (2 if bench.small else 8)
     for turn in range(1 if bench.small else 3):
         _report(bench, "in company as alone", alone, detector.detect_prepared(many), turn)
-    _report(bench, "by threads in turns as alone", alone, _by_threads(detector, many))
+    _report(bench, "by alternating threads as alone", alone, _by_threads(detector, many))
 
 
 def _by_threads(detector: GroundingDino, images: Sequence[Prepared], threads: int = 3) -> list[Result]:

@@ -1,4 +1,4 @@
-"""Where the time of a forward goes: by stage, on the host and on the device, for each number of chunks and images."""
+"""Where the time of a forward pass goes: by stage, on host and device, for each number of chunks and images."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def _kernels(found: Mapping[str, Any], gpu: str) -> Mapping[str, Any]:
 
 
 def _image(found: Mapping[str, Any], gpu: str) -> Mapping[str, Any]:
-    image: Mapping[str, Any] = found[f"image backbone, ours, {gpu}"]
+    image: Mapping[str, Any] = found[f"image backbone, the fast engine, {gpu}"]
     return image
 
 
@@ -143,7 +143,7 @@ LINES = [
     ),
     *(
         Line(
-            f"a pair, of {pairs} in a forward",
+            f"a pair, of {pairs} in a forward pass",
             "stages",
             {"what": "stage", "stage": "pairs", "chunks": chunks, "images": images},
             _pair_ms,
@@ -152,7 +152,7 @@ LINES = [
         for pairs, chunks, images in ((1, 1, 1), (8, 1, 8), (15, 15, 1))
     ),
     Line(
-        "kernels of a forward, 1 chunk",
+        "kernels of a forward pass, 1 chunk",
         "stages",
         {"what": "stage", "stage": "forward", "chunks": 1, "images": 1},
         lambda row: f"{row['kernels']:,}, host busy {row['ms']['host']:.1f} ms",

@@ -1,4 +1,4 @@
-"""The ways of `benchmarks.forward` on this device, the same weights, in turns."""
+"""The ways of `benchmarks.forward` on this device, with the same weights, alternating."""
 
 from __future__ import annotations
 

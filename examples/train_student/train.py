@@ -1,12 +1,12 @@
-"""Train a closed-set detector on labels that labeler made, by transformers' Trainer.
+"""Train a closed-set detector on labels from labeler, with the transformers Trainer.
 
     labeler export RUN --to coco --layout roboflow --images copy --split train=0.9,val=0.1 --output EXPORT
     python examples/train_student/train.py EXPORT --model CHECKPOINT --output student --steps 2000
     labeler label student.yaml        # model.name: student, vocabulary: from_model
 
 CHECKPOINT is a local folder of RF-DETR, RT-DETR, D-FINE or another detector that `AutoModelForObjectDetection` loads;
-its class heads are replaced. `--model tiny` is an RT-DETR of 1.4 million random weights, for trials on a CPU.
-Beside labeler it takes accelerate (requirements.txt); images go in without torchvision.
+the script replaces its class heads. `--model tiny` is an RT-DETR with 1.4 million random weights, for trials on a CPU.
+It needs labeler and accelerate (requirements.txt), not torchvision.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from torch import Tensor
 
 
 class Scenes(torch.utils.data.Dataset[dict[str, Any]]):
-    """The images of one split with boxes as the models take them.
+    """The images of one split, with boxes in the form that the models expect.
 
-    A COCO category's id is not the model's class: classes are positions in `names`, by rising id. Objects that are
-    `iscrowd` are left out, and are background then: export uncertain boxes with `--uncertain-as image` or `blank`.
+    Classes are positions in `names`, by ascending category ID, not the COCO IDs themselves. Objects with `iscrowd` are
+    skipped and so become background: export uncertain boxes with `--uncertain-as image` or `blank`.
     """
 
     def __init__(self, folder: Path, image_settings: dict[str, Any], *, mirror: bool) -> None:
@@ -70,7 +70,7 @@ def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def tiny(names: Sequence[str]) -> Any:
-    """RT-DETR with 50 queries and random weights; normalization of the backbone learns, too."""
+    """Return an RT-DETR with 50 queries and random weights; the backbone's normalization is trained, too."""
     backbone = transformers.RTDetrResNetConfig(
         embedding_size=24, hidden_sizes=[24, 48, 96, 128], depths=[1, 1, 1, 1], layer_type="basic",
         out_features=["stage2", "stage3", "stage4"],
@@ -85,7 +85,7 @@ def tiny(names: Sequence[str]) -> Any:
 
 
 def pretrained(folder: str, names: Sequence[str]) -> Any:
-    """The checkpoint with heads for these classes."""
+    """Return the checkpoint with heads for these classes."""
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
     return transformers.AutoModelForObjectDetection.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, **labels

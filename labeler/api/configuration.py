@@ -34,7 +34,9 @@ def as_config(config: ConfigLike, overrides: Sequence[str] = ()) -> Config:
 
 
 def _plain(value: Any) -> Any:
-    """Values as a YAML file gives them: dicts, lists and text in the place of mappings, tuples, paths and sections."""
+    """Convert values to what a YAML file gives: dicts, lists and text in the place of mappings, tuples, paths and
+    sections.
+    """
     if isinstance(value, BaseModel):
         return _plain(value.model_dump(exclude_unset=True))
     if isinstance(value, Mapping):

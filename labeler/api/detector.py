@@ -77,7 +77,7 @@ class Detector:
         """Detect in some images, which share forward passes where their shapes allow.
 
         Args:
-            pictures: each an (h, w, 3) uint8 RGB array, encoded bytes, or the path or URI of an image file, whose EXIF
+            images: each an (h, w, 3) uint8 RGB array, encoded bytes, or the path or URI of an image file, whose EXIF
                 orientation is applied.
 
         Returns:

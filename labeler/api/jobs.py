@@ -63,7 +63,7 @@ def preview(config: ConfigLike, overrides: Sequence[str] = (), *, images: int = 
         threshold: boxes with at least this score are drawn.
 
     Returns:
-        The picture as PNG bytes (`png`), images by status (`statuses`), and the number of boxes drawn (`detections`).
+        The image as PNG bytes (`png`), images by status (`statuses`), and the number of boxes drawn (`detections`).
 
     Raises:
         Refused: as `label`.

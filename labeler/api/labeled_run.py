@@ -29,7 +29,7 @@ _NEEDED = ("image_key", "digest", "status")  # to hide images that are to be for
 
 @dataclass(frozen=True)
 class ShownRows:
-    """How the rows of a unit file are shown. Plain values, so that Ray can carry it to its tasks.
+    """Rules for showing the rows of a unit file. Plain values, so that Ray can carry it to its tasks.
 
     Attributes:
         keep, optional: the user's columns of the run, and its optional ones.
@@ -49,7 +49,7 @@ class ShownRows:
         return list(dict.fromkeys([*self.columns, *_NEEDED]))
 
     def of(self, table: pa.Table, prefix: str) -> pa.Table:
-        """The rows of one unit file; `prefix` is what file names of its shard have before their key."""
+        """Return the rows of one unit file; `prefix` is what file names of its shard have before their key."""
         whole = widened(table, self.keep, self.optional) if self.optional else table
         listed = pa.array(self.excluded.of_rows(whole, prefix), pa.bool_()) if len(self.excluded) else None
         if listed is not None and pc.any(listed).as_py():  # labeled after somebody asked to forget them
@@ -118,7 +118,7 @@ class LabeledRun:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every planned image has its row."""
+        """Return whether every planned image has its row."""
         return self.snapshot.is_complete
 
     def report(self) -> Report:
@@ -139,7 +139,9 @@ class LabeledRun:
         return (shown.of(table, snapshot.prefixes[shard_id]) for (shard_id, _), table in snapshot.units(shown.read))
 
     def shown(self, columns: Sequence[str] | None = None) -> ShownRows:
-        """How a unit file's rows are shown: these columns, and without what is to be forgotten. Raises: as `tables`."""
+        """Return how a unit file's rows are shown: these columns, and without what is to be forgotten. Raises: as
+        `tables`.
+        """
         return ShownRows(self.run.keep, self.run.columns, self._checked(columns), read_excluded(self.run))
 
     def _checked(self, columns: Sequence[str] | None) -> list[str] | None:

@@ -100,7 +100,7 @@ def _export_parser() -> argparse.ArgumentParser:
 
 
 def _as_arguments(options: Mapping[str, Any]) -> list[str]:
-    """Options by name as the command line has them."""
+    """Return options by name as the command line has them."""
     found = []
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
@@ -167,6 +167,7 @@ def calibrate(
     *,
     annotations: str | PathLike[str] | None = None,
     marks: str | PathLike[str] | None = None,
+    sample: str | PathLike[str] | None = None,
     confidence: float = 0.9,
     min_judged: int = 30,
     score: Literal["score", "score2", "fused"] = "score",
@@ -180,7 +181,9 @@ def calibrate(
         run: a run, or its folder.
         target: e.g. "precision=0.9" or "recall=0.5".
         annotations: ground truth of some of the run's images, COCO or LVIS json.
-        marks: boxes marked right or wrong, JSON from a report. One of the two is needed.
+        marks: boxes marked right or wrong, JSON from a report, or a corrected run. One of the two is needed.
+        sample: the file of the sample whose boxes are marked; without it the marks say which boxes were drawn by
+            chance.
         confidence: how certain the target must be, 0.5 to 1.
         min_judged: categories with fewer evaluated boxes share a fallback threshold.
         score: of a rescored run: the detector's score, the second model's, or one that is fitted to both first.
@@ -195,11 +198,14 @@ def calibrate(
     """
     from labeler.calibration import parse_target
     from labeler.calibration.by_score import calibrate_by_score
-    from labeler.calibration.marks import read_marks
+    from labeler.calibration.reviews import read_judgments
     from labeler.calibration.threshold_file import to_yaml
+    from labeler.exports.sampled import read_sample
 
     if (annotations is None) == (marks is None):
         raise Refused("calibrate needs annotations or marks, one of them")
+    if sample is not None and marks is None:
+        raise Refused("a sample goes with marks of its boxes")
     wanted = parse_target(target, confidence=confidence, min_judged=min_judged)
     opened = _opened(run)
     if not partial:
@@ -209,7 +215,8 @@ def calibrate(
         wanted,
         score,
         annotations=None if annotations is None else str(annotations),
-        marks=None if marks is None else read_marks(str(marks)),
+        marks=None if marks is None else read_judgments(str(marks), opened.run),
+        sample=None if sample is None else read_sample(str(sample), opened.run),
         by_name=by_name,
         partial=partial,
     )

@@ -32,8 +32,8 @@ class LabeledImages(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
     Images without a box at the threshold are items, too, with n = 0.
 
     The boxes and addresses of all images are held in memory, about 150 bytes an image and 28 a box; each image is read
-    from the input when it is asked for. Images inside Parquet files cost a row group each: export those first. May be
-    used by the workers of a DataLoader.
+    from the input when it is asked for. Images inside Parquet files cost one row group per image: export those first.
+    May be used by the workers of a DataLoader.
 
     Attributes:
         categories: names, in the order that labels count in.

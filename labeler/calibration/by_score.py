@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from labeler.calibration.calibrate import calibrate_by_annotations, calibrate_by_marks
+from labeler.calibration.designs import drawn_evenly
 from labeler.calibration.fit import Calibration
 from labeler.calibration.fusion import boxes_of_marks, boxes_of_truth, describe_fusion, fit_fusion
 from labeler.calibration.marks import Marks
 from labeler.calibration.target import Target
-from labeler.labels.chosen_score import FUSED, ChosenScore
+from labeler.errors import Refused
+from labeler.exports.sampled import Sample
+from labeler.labels.chosen_score import DETECTORS, FUSED, ChosenScore
 from labeler.runs import Snapshot
 from labeler.runs.fitted_on import require_second_scores
 from labeler.truth.ground_truth import Annotations
@@ -22,6 +25,7 @@ def calibrate_by_score(
     *,
     annotations: Annotations | None,
     marks: Marks | None,
+    sample: Sample | None = None,
     by_name: bool,
     partial: bool,
 ) -> tuple[Calibration, ChosenScore, list[str]]:
@@ -30,6 +34,7 @@ def calibrate_by_score(
     Args:
         name: "score", "score2" or "fused".
         annotations, marks: the evidence, one of the two.
+        sample: whose boxes are marked; without it the marks say which boxes were drawn by chance.
         by_name, partial: as of `calibrate_by_annotations`.
 
     Returns:
@@ -39,6 +44,10 @@ def calibrate_by_score(
         Refused: the run has no such score, or as `calibrate_by_annotations`.
     """
     require_second_scores(snapshot.run, name)
+    if marks is not None and sample is None:
+        marks = drawn_evenly(marks)
+    if sample is not None and name != DETECTORS.name:
+        raise Refused(f"a sample is drawn by the detector's score, so its marks do not fit --score {name}")
     score, lines = ChosenScore(name), list[str]()
     if name == FUSED:
         if marks is not None:
@@ -50,6 +59,6 @@ def calibrate_by_score(
         lines = [describe_fusion(score, len(boxes.right))]
     snapshot = replace(snapshot, score=score)
     if marks is not None:
-        return calibrate_by_marks(snapshot, marks, target), score, lines
+        return calibrate_by_marks(snapshot, marks, target, sample), score, lines
     assert annotations is not None, "one of the two is given"
     return calibrate_by_annotations(snapshot, annotations, target, by_name=by_name, partial=partial), score, lines

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from labeler import storage
+from labeler.calibration.designs import drawn_by_sample, population_of
 from labeler.calibration.evidence import MarkEvidence, TruthEvidence
 from labeler.calibration.fit import Calibration, fit
 from labeler.calibration.marks import Marks, collect_marks
 from labeler.calibration.target import Target
 from labeler.errors import Refused
 from labeler.evaluation import Evaluation, evaluate_run
+from labeler.exports.sampled import Sample
 from labeler.runs import Snapshot
 from labeler.truth.ground_truth import Annotations
 
@@ -64,16 +68,26 @@ def _require_evidence(evaluation: Evaluation) -> None:
         )
 
 
-def calibrate_by_marks(snapshot: Snapshot, marks: Marks, target: Target) -> Calibration:
+def calibrate_by_marks(snapshot: Snapshot, marks: Marks, target: Target, sample: Sample | None = None) -> Calibration:
     """Thresholds from boxes that somebody marked right or wrong: for a precision only, since nobody counted objects.
 
+    Args:
+        marks: of boxes that were drawn by chance within their category and tenth of score (`drawn_evenly`).
+        sample: whose boxes the marks are of instead. The thresholds are then for what an export with the sample's
+            `--suppress` keeps, and no lower than the sample's.
+
     Raises:
-        Refused: a recall is asked for, or marks that are not about this run's boxes.
+        Refused: a recall is asked for, marks that are not about this run's boxes, or a sample that was chosen by score.
     """
     if target.measure != "precision":
         raise Refused("marks say how many boxes are right, not how many objects were missed: ask for a precision")
     _require_scores(snapshot)
-    found = collect_marks(snapshot, marks)
-    evidence = MarkEvidence(found.by_category, found.boxes)
     floor = snapshot.run.manifest.config["detect"].get("score_floor", 0.0) if snapshot.score.is_detectors else 0.0
-    return fit(evidence, target, floor=float(floor))
+    if sample is None:
+        found = collect_marks(snapshot, marks)
+        return fit(MarkEvidence(found.by_category, found.boxes), target, floor=float(floor))
+    found = collect_marks(snapshot, drawn_by_sample(marks, sample))
+    asked = sample.population.to_thresholds()
+    lowest = {id_: asked.by_category.get(id_, asked.default) for id_ in found.by_category}
+    evidence = MarkEvidence(found.by_category, population_of(snapshot, sample), lowest)
+    return replace(fit(evidence, target, floor=float(floor)), suppressed=sample.population.suppress is not None)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from labeler.evaluation.average_precision import SCORE_THRESHOLDS, Score, at_least, threshold_below
+from labeler.evaluation.average_precision import SCORE_THRESHOLDS, Score, threshold_below
 
 Floats = npt.NDArray[np.float64]
 
@@ -89,13 +89,23 @@ class MarkEvidence:
     without marks is counted with the category's next lower one. Where that has none either, the other categories'
     boxes of the tenth stand for it, or all marks of its own, whichever say less.
 
+    Marks of a sample were not drawn equally often within a tenth: each counts as many boxes as it stands for, and all
+    of a stratum together as many marks as would say as much if they were drawn equally often (Kish).
+
     Args:
-        marks: by category id: (n, 2) float64, score and 1.0 for right.
+        marks: by category id: (n, 2) float64, score and 1.0 for right; or (n, 3), with the weight of each.
         boxes: by category id: (len(SCORE_THRESHOLDS),) stored boxes with at least each score.
+        lowest: by category id: the score below which no box was drawn, so that nothing is known there.
     """
 
-    def __init__(self, marks: dict[int, Floats], boxes: dict[int, npt.NDArray[np.int64]]) -> None:
-        self._marks, self._boxes = marks, boxes
+    def __init__(
+        self,
+        marks: Mapping[int, Floats],
+        boxes: dict[int, npt.NDArray[np.int64]],
+        lowest: Mapping[int, float] | None = None,
+    ) -> None:
+        self._marks = {id_: _with_weights(rows) for id_, rows in marks.items()}
+        self._boxes, self._lowest = boxes, lowest or {}
 
     @property
     def category_ids(self) -> Sequence[int]:
@@ -104,14 +114,14 @@ class MarkEvidence:
     def curve(self, category_ids: Sequence[int]) -> Curve:
         nothing = np.zeros(len(SCORE_THRESHOLDS), np.int64)
         known = [id_ for id_ in category_ids if id_ in self._marks]
-        marked = np.array([at_least(self._marks[id_][:, 0].astype(np.float32)) for id_ in known]).reshape(
-            -1, len(SCORE_THRESHOLDS)
-        )
-        right = np.array([at_least(m[m[:, 1] > 0, 0].astype(np.float32)) for m in map(self._marks.__getitem__, known)])
-        stored = np.array([self._boxes.get(id_, nothing) for id_ in known]).reshape(marked.shape)
-        counts = np.stack([marked, right.reshape(marked.shape), stored]).astype(np.float64)
+        marked = np.array([_sums(self._marks[id_]) for id_ in known]).reshape(-1, 3, len(SCORE_THRESHOLDS))
+        stored = np.array([self._boxes.get(id_, nothing) for id_ in known]).reshape(-1, len(SCORE_THRESHOLDS))
+        counts = np.concatenate([marked.transpose(1, 0, 2), stored[None]])
         estimates = [_estimate(counts, place) for place in range(len(SCORE_THRESHOLDS))]
         precision, support = np.array(estimates, np.float64).T
+        lowest = max((self._lowest.get(id_, 0.0) for id_ in known), default=0.0)
+        precision[lowest - 1e-9 > SCORE_THRESHOLDS] = np.nan
+        support[np.isnan(precision)] = 0
         return Curve(precision, support, sum(len(self._marks[id_]) for id_ in known))
 
     def by_score(self) -> tuple[Floats, Floats]:
@@ -126,7 +136,7 @@ class MarkEvidence:
             place = threshold_below(rows[:, 0].astype(np.float32))
             rows, place = rows[place >= 0], place[place >= 0]
             boxes = np.bincount(_TENTHS, stored, 10)[_TENTHS[place]]
-            weight = boxes / np.bincount(_TENTHS[place], minlength=10)[_TENTHS[place]]
+            weight = rows[:, 2] * boxes / np.bincount(_TENTHS[place], rows[:, 2], 10)[_TENTHS[place]]
             np.add.at(right, place, weight * rows[:, 1])
             np.add.at(judged, place, weight)
             marks += len(rows)
@@ -134,16 +144,35 @@ class MarkEvidence:
         return right * share, judged * share
 
 
+def _with_weights(marks: Floats) -> Floats:
+    """(n, 3) marks with a weight; weights of 1 are added to (n, 2)."""
+    return marks if marks.shape[1] > 2 else np.column_stack([marks, np.ones(len(marks))])
+
+
+def _sums(marks: Floats) -> Floats:
+    """(3, t) sums of weights, of right ones' weights, and of squared weights, of marks with at least each score."""
+    place = threshold_below(marks[:, 0].astype(np.float32))
+    weight, right = marks[place >= 0, 2], marks[place >= 0, 1] > 0
+    size, at = len(SCORE_THRESHOLDS), place[place >= 0]
+    between = [np.bincount(at, values, size) for values in (weight, weight * right, weight**2)]
+    sums: Floats = np.cumsum(np.array(between, np.float64)[:, ::-1], 1)[:, ::-1]
+    return sums
+
+
 def _estimate(counts: Floats, place: int) -> tuple[float, float]:
     """(precision, effective number of marks) at one threshold; (NaN, 0) where too little was marked.
 
     Args:
-        counts: (3, categories, t) marks, right ones and stored boxes with at least each score.
+        counts: (4, categories, t) weights of marks, of right ones, squared weights, and stored boxes, with at least
+            each score.
     """
     # A tenth that the threshold parts is two; those below the threshold only stand in for others.
     starts = np.unique([*np.searchsorted(_TENTHS, range(10)), place])
     ends = np.concatenate([counts, np.zeros((*counts.shape[:2], 1))], 2)[..., [*starts[1:], -1]]
-    marked, right, stored = counts[..., starts] - ends  # (categories, strata) each
+    total, hits, squares, stored = counts[..., starts] - ends  # (categories, strata) each
+    has = squares > 1e-12 * np.maximum(counts[2, :, :1], 1)  # sums of floats leave crumbs where there are no marks
+    marked = np.where(has, total**2 / np.where(has, squares, 1), 0)
+    right = np.where(has, marked * hits / np.where(has, total, 1), 0)
     stored[:, starts < place] = 0
     kept = np.flatnonzero(stored.sum(0))
     # The lowest boxes must be marked: they are those that better ones say least about.

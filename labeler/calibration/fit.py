@@ -58,6 +58,7 @@ class Calibration:
         fallback: for rare categories, and those nothing is known of.
         fallback_of: whose detections it was fitted on.
         scale: how often a box with some score is right, all categories together.
+        suppressed: whether the boxes are those that are left after suppression across categories.
     """
 
     target: Target
@@ -65,6 +66,7 @@ class Calibration:
     fallback: FittedThreshold
     fallback_of: Literal["rare categories", "all categories"]
     scale: ScoreScale
+    suppressed: bool = False
 
     @property
     def keeps_nothing(self) -> bool:

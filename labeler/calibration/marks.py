@@ -15,6 +15,7 @@ from labeler import plain_json, storage
 from labeler.errors import Refused
 from labeler.evaluation.average_precision import at_least
 from labeler.labels.chosen_score import DETECTORS, SCORE2, ChosenScore
+from labeler.labels.detections import Detections
 from labeler.labels.detections_column import DetectionsColumn
 from labeler.labels.records import BOXES
 from labeler.runs import Snapshot
@@ -32,6 +33,8 @@ class Mark(BaseModel):
     Attributes:
         image: "000003/17" (shard id / index), or the image's digest.
         box: position in the row's detections.
+        drawn: whether the box was chosen by chance among the run's boxes of its category and tenth of score; None if
+            the file does not say.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -41,6 +44,7 @@ class Mark(BaseModel):
     category_id: int
     score: float = Field(ge=0, le=1)
     right: bool
+    drawn: bool | None = None
 
     @field_validator("image")
     @classmethod
@@ -53,11 +57,16 @@ class Mark(BaseModel):
 
 @dataclass(frozen=True)
 class Marks:
-    """A file of marks, unchecked but for its form; the last mark of a box counts."""
+    """A file of marks, unchecked but for its form; the last mark of a box counts.
+
+    Attributes:
+        weights: of each mark, how many boxes of the run it stands for; empty if all stand for equally many.
+    """
 
     source: str
     run_id: str
     marks: tuple[Mark, ...]
+    weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class MarkedRun:
     """What calibration needs of marks and run.
 
     Attributes:
-        by_category: category id -> (n, 2) float64, score and 1.0 where right.
+        by_category: category id -> (n, 3) float64: score, 1.0 where right, and weight.
         boxes: category id -> (len(SCORE_THRESHOLDS),) the run's stored boxes with at least each score.
     """
 
@@ -111,15 +120,15 @@ def collect_marks(snapshot: Snapshot, marks: Marks) -> MarkedRun:
     run_id = snapshot.run.manifest.run_id
     if marks.run_id != run_id:
         raise Refused(f"marks {marks.source} are of run {marks.run_id}, this is run {run_id}")
-    wanted: dict[str, list[Mark]] = {}
-    for mark in marks.marks:
-        wanted.setdefault(mark.image, []).append(mark)
+    wanted: dict[str, list[tuple[Mark, float]]] = {}
+    for mark, weight in zip(marks.marks, marks.weights or [1.0] * len(marks.marks), strict=True):
+        wanted.setdefault(mark.image, []).append((mark, weight))
     boxes: dict[int, npt.NDArray[np.int64]] = {}
-    found: dict[int, list[tuple[float, float]]] = {}
+    found: dict[int, list[tuple[float, float, float]]] = {}
     problems: list[str] = []
     stored = replace(snapshot, score=DETECTORS)
     for table in stored.tables(_COLUMNS):
-        _count(table, boxes, snapshot.score)
+        count_boxes(snapshot.score.apply(DetectionsColumn(table).detections), boxes)
         keys = zip(table["shard_id"].to_pylist(), table["index"].to_pylist(), table["digest"].to_pylist(), strict=True)
         for position, (shard_id, index, digest) in enumerate(keys):
             here = [*wanted.pop(f"{shard_id}/{index}", ()), *wanted.pop(digest or "", ())]
@@ -134,17 +143,17 @@ def collect_marks(snapshot: Snapshot, marks: Marks) -> MarkedRun:
 
 
 def _judge(
-    marks: Sequence[Mark],
+    marks: Sequence[tuple[Mark, float]],
     row: pa.Table,
     chosen: ChosenScore,
-    found: dict[int, list[tuple[float, float]]],
+    found: dict[int, list[tuple[float, float, float]]],
     problems: list[str],
 ) -> None:
     detections = DetectionsColumn(row).per_row(masks=False)[0]
     scores = chosen.of(detections)
     # A report shows the detector's scores, second scores, or those that were fitted to both.
     shown = np.stack([detections.scores, ChosenScore(SCORE2, missing=-1.0).of(detections), scores])
-    for mark in marks:
+    for mark, weight in marks:
         if not 0 <= mark.box < len(detections):
             problems.append(f"image {mark.image}: box {mark.box} of {len(detections)}")
             continue
@@ -155,11 +164,10 @@ def _judge(
                 f"the mark says {mark.category_id} and {mark.score:.4f}"
             )
             continue
-        found.setdefault(category_id, []).append((float(scores[mark.box]), float(mark.right)))
+        found.setdefault(category_id, []).append((float(scores[mark.box]), float(mark.right), weight))
 
 
-def _count(table: pa.Table, boxes: dict[int, npt.NDArray[np.int64]], chosen: ChosenScore) -> None:
-    """Add a unit's boxes to the counts."""
-    found = chosen.apply(DetectionsColumn(table).detections)
+def count_boxes(found: Detections, boxes: dict[int, npt.NDArray[np.int64]]) -> None:
+    """Add boxes to the counts of each category by score."""
     for id_ in np.unique(found.category_ids).tolist():
         boxes[id_] = boxes.get(id_, 0) + at_least(found.scores[found.category_ids == id_])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from labeler.errors import Refused
+from labeler.errors import Refused, did_you_mean
 
 Measure = Literal["precision", "recall"]
 
@@ -28,7 +28,8 @@ def parse_target(text: str, *, confidence: float = 0.9, min_judged: int = 30) ->
     except ValueError:
         value = -1.0
     if name not in get_args(Measure) or not 0 < value < 1:
-        raise Refused(f"--target is precision=0.9 or recall=0.5, with a number between 0 and 1; got {text!r}")
+        near = "" if name in get_args(Measure) else did_you_mean(name, get_args(Measure))
+        raise Refused(f"--target is precision=0.9 or recall=0.5, with a number between 0 and 1; got {text!r}{near}")
     if not 0.5 <= confidence < 1:
         raise Refused(f"--confidence is a number from 0.5 to below 1, got {confidence}")
     if min_judged < 1:

@@ -108,7 +108,10 @@ def describe(calibration: Calibration, run: Run, *, all_rows: bool = False) -> l
     if unknown:
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         lines.append(f"{len(unknown):,} categories were not judged at all and take the fallback: {some}")
-    lines.append("before suppression across categories, which export does on top: it drops boxes, right and wrong ones")
+    if not calibration.suppressed:
+        lines.append(
+            "before suppression across categories, which export does on top: it drops boxes, right and wrong ones"
+        )
     if calibration.keeps_nothing:
         lines += _advice(calibration, dict(zip(names, calibration.choices, strict=True)))
     return [line.rstrip() for line in lines]

@@ -27,7 +27,7 @@ def _grounding(
 def _closed(
     model: str, model_type: str, *figures: Figure, gflop: float | None = None, licence: str = _APACHE, note: str = ""
 ) -> KnownModel:
-    """Of one pass, whatever the names are; their licences were not read at their source."""
+    """Of one pass, whatever the names are; their licenses were not read at their source."""
     uncertain = ("licence",)
     return KnownModel(model, model_type, licence, (1, 1), (gflop, gflop) if gflop else None, figures, note, uncertain)
 

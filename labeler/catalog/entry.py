@@ -16,7 +16,7 @@ class Figure:
         benchmark: of it, as `labeler reproduce` names it where it can be reproduced.
         ap: of boxes, 0 to 100.
         protocol: what was done, in a few words.
-        source: who says so, a URL.
+        source: URL of the publication.
         uncertain: it was not read at its source.
     """
 
@@ -33,7 +33,7 @@ class KnownModel:
 
     Attributes:
         model_type: config.json's; it says which family the checkpoint is of, if that is known here.
-        licence: of the weights.
+        license: of the weights.
         passes: of the network for an image, with COCO's 80 names and with LVIS's 1,203.
         gflop: of an image with COCO's and with LVIS's names, counted by torch's FlopCounter; None: not counted.
         figures: published.
@@ -53,11 +53,11 @@ class KnownModel:
     reproduced: tuple[tuple[str, str], ...] = ()
 
     def figure(self, benchmark: str) -> Figure | None:
-        """The first figure for a benchmark: what `labeler reproduce` expects."""
+        """Return the first figure for a benchmark: what `labeler reproduce` expects."""
         return next((figure for figure in self.figures if figure.benchmark == benchmark), None)
 
     def reproduced_as(self, benchmark: str) -> str:
-        """The file that says how it was reproduced, or `NOT_RUN`."""
+        """Return the file that says how it was reproduced, or `NOT_RUN`."""
         return dict(self.reproduced).get(benchmark, NOT_RUN)
 
 
@@ -79,7 +79,7 @@ class ListedModel:
     score_floor: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for `labeler models --json`."""
+        """Return plain data for `labeler models --json`."""
         entry = self.entry
         return {
             "model": entry.model,

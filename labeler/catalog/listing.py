@@ -16,12 +16,12 @@ _CLOSED = "its own labels"
 
 
 def listed() -> list[ListedModel]:
-    """The entries of all families that are known here."""
+    """Return the entries of all families that are known here."""
     return [found for entry in ENTRIES if (found := _listed(entry)) is not None]
 
 
 def find_entry(model: str) -> KnownModel | None:
-    """The entry of a checkpoint by its name."""
+    """Return the entry of a checkpoint by its name."""
     return next((entry for entry in ENTRIES if entry.model == model), None)
 
 
@@ -34,7 +34,7 @@ def _listed(entry: KnownModel) -> ListedModel | None:
 
 
 def lines(shown: Sequence[ListedModel]) -> list[str]:
-    """What `labeler models` prints: a few lines a checkpoint, family by family."""
+    """Return what `labeler models` prints: a few lines a checkpoint, family by family."""
     found, family = [], ""
     for one in shown:
         if one.family != family:
@@ -73,7 +73,7 @@ def _reproduced(entry: KnownModel, figure: Figure) -> str:
 
 
 def markdown(shown: Sequence[ListedModel]) -> str:
-    """The section "Models" of docs/guides/models.md, with the marks around it."""
+    """Return the section "Models" of docs/guides/models.md, with the marks around it."""
     head = [
         "checkpoint",
         "family, class",
@@ -118,7 +118,7 @@ def _cells(one: ListedModel) -> list[str]:
 
 
 def replace_section(page: str, section: str) -> str:
-    """A page with the generated section in the place of the one that it has. ValueError where it has none."""
+    """Return a page with the generated section in the place of the one that it has. ValueError where it has none."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(f"{END}\n")
     if not begin or not end:

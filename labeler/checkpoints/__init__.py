@@ -1,9 +1,9 @@
-"""Find a checkpoint: a hub name, a local folder or an object-storage URL becomes a checked local folder."""
+"""Find a checkpoint: a Hub ID, a local folder or an object-storage URL becomes a checked local folder."""
 
 from labeler.checkpoints.contents import Checkpoint, digest_of, image_processor_config, model_config
 from labeler.checkpoints.detector import DetectorCheckpoint, resolve
 from labeler.checkpoints.files import IMAGE_PROCESSOR, TOKENIZER
-from labeler.checkpoints.located import Located, locate
+from labeler.checkpoints.located import Located, locate, model_uri
 from labeler.checkpoints.stored import cache_folder
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "image_processor_config",
     "locate",
     "model_config",
+    "model_uri",
     "resolve",
 ]

@@ -37,21 +37,23 @@ class Checkpoint:
 
 
 def model_config(found: Located) -> dict[str, Any]:
-    """What `config.json` says. Refused where there is none."""
+    """Return what `config.json` says. Refused where there is none."""
     if not (found.folder / CONFIG).is_file():
         raise Refused(f"checkpoint {found.name} has no {CONFIG}; it must be a folder in the layout of transformers")
     return _read_json(found.folder / CONFIG)
 
 
 def digest_of(found: Located) -> str:
-    """The checkpoint's digest, after a look at every weight file. Refused where weights are missing or damaged."""
+    """Return the checkpoint's digest, after a look at every weight file. Refused where weights are
+    missing or damaged.
+    """
     return _digest(found.folder, _weight_files(found.folder, found.name))
 
 
 def digest_of_folder(folder: Path) -> str:
-    """A digest over every file in a folder and below it, links followed: a user's detector may read any.
+    """Return a digest over every file in a folder and below it, links followed: a user's detector may read any.
 
-    Hidden files and what Python compiles of others are left out.
+    Hidden files and what Python compiles of others are excluded.
     """
     names, seen = [], set()
     for here, folders, files in os.walk(folder, followlinks=True):
@@ -66,7 +68,7 @@ def digest_of_folder(folder: Path) -> str:
 
 
 def image_processor_config(folder: Path) -> dict[str, Any]:
-    """The image processor's settings of a checkpoint folder, {} when it has none (then the defaults hold)."""
+    """Return the image processor's settings of a checkpoint folder, {} when it has none (then the defaults hold)."""
     for file_name in IMAGE_PROCESSOR:
         if (folder / file_name).is_file():
             found = _read_json(folder / file_name)
@@ -78,7 +80,7 @@ def image_processor_config(folder: Path) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path, name: str) -> list[str]:
-    """Names of the weight files that transformers would load, after a look at each one's header and length."""
+    """Return names of the weight files that transformers would load, after a look at each one's header and length."""
     from safetensors import SafetensorError, safe_open
 
     if (folder / WEIGHTS).is_file():

@@ -40,7 +40,7 @@ def resolve(
 
     Args:
         name: as `locate` takes it.
-        revision: branch, tag or commit, for hub names only.
+        revision: branch, tag or commit, for Hub IDs only.
         weights: False fetches and checks only config, tokenizer and image settings: enough to check a vocabulary.
         module: a user's, whose family it is of, or whose `Detector` reads it.
 

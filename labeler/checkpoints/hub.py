@@ -13,7 +13,7 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
 def fetch_from_hub(name: str, revision: str | None, weights: bool, section: str) -> Path:
-    """The folder of the files in the hub's cache. Refused in one line that may name the config's `section`."""
+    """Return the folder of the files in the hub's cache. Refused in one line that may name the config's `section`."""
     from huggingface_hub import errors, snapshot_download
 
     patterns = [*_METADATA, *(_WEIGHTS if weights else ())]
@@ -21,13 +21,18 @@ def fetch_from_hub(name: str, revision: str | None, weights: bool, section: str)
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except errors.GatedRepoError:
-        problem = "asks for its terms to be accepted: accept them on its page, then set HF_TOKEN"
+        problem = "is gated: accept its terms on its Hub page, then set HF_TOKEN"
     except errors.RevisionNotFoundError:
         problem = f"has no such revision: check {section}.revision"
     except errors.RepositoryNotFoundError:
-        problem = "does not exist, or is private and needs HF_TOKEN (and there is no local folder of that name)"
+        problem = (
+            f"does not exist on the Hugging Face Hub, or is private and needs HF_TOKEN; {_no_folder(name, section)}"
+        )
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        problem = "is not in the local cache and the hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
+        problem = (
+            "is not in the local cache and the hub cannot be reached (no network, or HF_HUB_OFFLINE is set); "
+            f"{_no_folder(name, section)}"
+        )
     except errors.HfHubHTTPError as error:
         problem = f"was refused by the hub: HTTP {error.response.status_code}"
     except RuntimeError:  # what pathlib raises where there is no home folder
@@ -37,3 +42,9 @@ def fetch_from_hub(name: str, revision: str | None, weights: bool, section: str)
     except (OSError, ValueError) as error:
         problem = f"could not be fetched: {str(error).splitlines()[0]}"
     raise Refused(f"checkpoint {shown} {problem}")
+
+
+def _no_folder(name: str, section: str) -> str:
+    """What a name means that may be that of a folder, too."""
+    key = "model.name" if section == "model" else f"{section}.model"
+    return f"if a folder is meant: there is none at {Path(name).absolute()}, set {key} to where it is"

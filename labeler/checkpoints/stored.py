@@ -1,4 +1,4 @@
-"""Fetch a checkpoint's files from object storage, once per node, into a cache folder of ours."""
+"""Fetch a checkpoint's files from object storage, once per node, into labeler's cache folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def cache_folder() -> Path:
 
 
 def fetch_from_storage(uri: str, shown: str, weights: bool) -> Path:
-    """The folder's files, in a cache folder named after their URI, sizes and ETags: a changed checkpoint is another."""
+    """Return the folder's files, in a cache folder named after their URI, sizes and ETags: a changed checkpoint is
+    another.
+    """
     try:
         objects = sorted(_wanted_objects(uri, weights), key=lambda found: found.uri)
         if not objects:
@@ -69,7 +71,7 @@ def _wanted_objects(uri: str, weights: bool) -> Iterator[storage.ObjectInfo]:
 
 def _download(objects: list[storage.ObjectInfo], cached: Path) -> None:
     """All or nothing: a folder beside the cache folder is filled and renamed."""
-    for left_over in cached.parent.glob(f"{cached.name}*.partial"):  # of a killed process: we hold its lock now
+    for left_over in cached.parent.glob(f"{cached.name}*.partial"):  # of a killed process: its lock is held here now
         shutil.rmtree(left_over, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=cached.name, suffix=".partial", dir=cached.parent))
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +12,7 @@ from labeler import signature, storage
 from labeler.errors import Refused
 
 if TYPE_CHECKING:
+    from labeler.pipeline.startup import Startup
     from labeler.runs import Run, Snapshot
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -39,6 +41,22 @@ def add_log_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="messages as text or one JSON object a line"
     )
+
+
+@contextmanager
+def starting() -> Iterator[Startup]:
+    """The steps of a job until its first image, printed from the first second on; the first loads packages."""
+    from labeler.pipeline.startup import LOADING, Startup
+    from labeler.terminal import message_console
+
+    with Startup(message_console()) as startup:
+        startup.step(LOADING)
+        yield startup
+
+
+# Steps of a start.
+CHECKING_CONFIG, LISTING = "checking the configuration and the model", "listing the input"
+CHECKING_RUN = "checking the run and the model"
 
 
 def print_result(lines: Sequence[str], **fields: Any) -> None:

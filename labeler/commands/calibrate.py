@@ -7,6 +7,7 @@ import argparse
 from labeler import storage
 from labeler.commands.arguments import Verbs, require_replaceable, require_snapshot, written
 from labeler.commands.score_options import add_score
+from labeler.errors import Refused
 
 _REPLACEABLE = "a file as `labeler calibrate` wrote it: it was edited, or made otherwise"
 
@@ -18,7 +19,13 @@ def add(verbs: Verbs) -> None:
     evidence.add_argument(
         "--annotations", metavar="URI", help="truth of some of its images: COCO or LVIS json, or a corrected run"
     )
-    evidence.add_argument("--marks", metavar="URI", help="boxes marked right or wrong (JSON, from a report)")
+    evidence.add_argument(
+        "--marks",
+        action="append",
+        metavar="URI",
+        help="boxes marked right or wrong (JSON, from a report), or a corrected run; repeatable",
+    )
+    parser.add_argument("--sample", metavar="FILE", help="with --marks: the sample whose boxes are marked")
     parser.add_argument("--target", required=True, metavar="precision=P", help="precision=0.9, or recall=0.5")
     add_score(parser, fusion=False)
     parser.add_argument("--confidence", type=float, default=0.9, help="how sure to reach it (default 0.9)")
@@ -34,11 +41,15 @@ def add(verbs: Verbs) -> None:
 def _calibrate(arguments: argparse.Namespace) -> int:
     from labeler.calibration import parse_target
     from labeler.calibration.by_score import calibrate_by_score
-    from labeler.calibration.marks import read_marks
+    from labeler.calibration.designs import joined
+    from labeler.calibration.reviews import read_judgments
     from labeler.calibration.threshold_file import describe, describe_unedited, to_yaml
+    from labeler.exports.sampled import read_sample
     from labeler.runs import layout
     from labeler.runs.fitted_on import require_second_scores
 
+    if arguments.sample and not arguments.marks:
+        raise Refused("--sample goes with --marks: the boxes that were drawn, and what people said of them")
     target = parse_target(arguments.target, confidence=arguments.confidence, min_judged=arguments.min_judged)
     snapshot = require_snapshot(arguments, "calibrate on")
     run = snapshot.run
@@ -50,11 +61,12 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         target,
         arguments.score,
         annotations=arguments.annotations,
-        marks=read_marks(arguments.marks) if arguments.marks else None,
+        marks=joined([read_judgments(uri, run) for uri in arguments.marks]) if arguments.marks else None,
+        sample=read_sample(arguments.sample, run) if arguments.sample else None,
         by_name=arguments.categories_by_name,
         partial=arguments.partial,
     )
-    source = storage.redact(arguments.annotations or arguments.marks)
+    source = ", ".join(storage.redact(uri) for uri in [arguments.annotations, *(arguments.marks or ())] if uri)
     storage.put(output, to_yaml(calibration, run, source=source, score=score))
     table = describe(calibration, run, all_rows=arguments.all)
     print("\n".join([*lines, *table, "", written(output, replaced)]))

@@ -45,6 +45,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _correct(arguments: argparse.Namespace) -> int:
+    from labeler.corrections.reviewed import COMPLETE
     from labeler.pipeline.correct import correct
     from labeler.runs import read_snapshot
 
@@ -66,9 +67,8 @@ def _correct(arguments: argparse.Namespace) -> int:
         run, corrections, output, about={"from": arguments.form or "run", "source": storage.redact(source)}
     )
     shown = storage.redact(outcome.run.uri)
-    lines.append(
-        f"written     {shown}; how good the model is there: labeler evaluate {arguments.run_uri} --annotations {shown}"
-    )
+    truth = f"--annotations {shown}" if corrections.tally.images[COMPLETE] else f"--sample SAMPLE --marks {shown}"
+    lines.append(f"written     {shown}; how good the model is there: labeler evaluate {arguments.run_uri} {truth}")
     print_result(lines)
     return 0
 

@@ -6,11 +6,12 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from labeler.commands.arguments import Verbs, add_config
+from labeler.commands.arguments import CHECKING_CONFIG, LISTING, Verbs, add_config, starting
 from labeler.errors import Refused
 
 if TYPE_CHECKING:
     from labeler.config import Config
+    from labeler.pipeline.startup import Startup
 
 
 def add(verbs: Verbs) -> None:
@@ -31,19 +32,26 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
 
 
 def _estimate(arguments: argparse.Namespace) -> int:
-    from labeler.config import load_config
+    with starting() as startup:
+        from labeler.config import load_config
 
-    config = load_config(arguments.config, arguments.overrides)
-    price, annotations = arguments.price_per_hour, arguments.annotations
-    return print_estimate(config, images=arguments.images, price_per_hour=price, annotations=annotations)
+        config = load_config(arguments.config, arguments.overrides)
+        price, annotations = arguments.price_per_hour, arguments.annotations
+        return print_estimate(config, startup, images=arguments.images, price_per_hour=price, annotations=annotations)
 
 
 def print_estimate(
-    config: Config, *, images: int | None, price_per_hour: float | None, annotations: str | None = None
+    config: Config,
+    startup: Startup,
+    *,
+    images: int | None,
+    price_per_hour: float | None,
+    annotations: str | None = None,
 ) -> int:
     """Print what a run of `config` would take.
 
     Args:
+        startup: with the steps so far.
         images: to time; None for a number that fills batches, 0 for none.
         annotations: ground truth, for the recall ceiling of names per image.
     """
@@ -57,8 +65,10 @@ def print_estimate(
     from labeler.trial.names_cost import describe_names
     from labeler.trial.tiles import describe_tiles
 
+    startup.step(CHECKING_CONFIG)
     job = resolve_job(config)
     config = job.config
+    startup.step(LISTING)
     beside = Counter[str]()
     plan = plan_input(config, counts=beside)
     about_names: list[str] = []
@@ -75,6 +85,7 @@ def print_estimate(
         print(line)
     if images == 0:
         return 0
+    startup.step("loading the model and labeling a few images here")
     timing = time_sample(job, plan, images=images)
     site = site_of(config, on_gpu=timing.device != "cpu")
     for line in describe_estimate(config, timing, count_images(config, plan), site, price_per_hour=price_per_hour):

@@ -29,7 +29,10 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--annotations", metavar="URI", help="COCO or LVIS json, or a corrected run")
     parser.add_argument("--sample", metavar="FILE", help="instead: a sample by `labeler sample`, with --marks of it")
     parser.add_argument(
-        "--marks", action="append", metavar="FILE", help="boxes of the sample, marked right or wrong; repeatable"
+        "--marks",
+        action="append",
+        metavar="URI",
+        help="boxes of the sample marked right or wrong (JSON), or the corrected run; repeatable",
     )
     parser.add_argument("--groups", metavar="FILE", help="YAML, `name: [category, ...]`: AP of each group")
     parser.add_argument("--rules", choices=["auto", "coco", "lvis"], default="auto", help="default: by the annotations")
@@ -111,7 +114,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _evaluate_sample(arguments: argparse.Namespace) -> int:
     """Print the precision that marks of a sample show; write it only where --output says."""
-    from labeler.calibration.marks import read_marks
+    from labeler.calibration.reviews import read_judgments
     from labeler.exports.sampled import read_sample
     from labeler.review.sampling.judged import describe_estimate, estimate_sample
     from labeler.runs import require_run
@@ -121,7 +124,7 @@ def _evaluate_sample(arguments: argparse.Namespace) -> int:
     if given := [f"--{name.replace('_', '-')}" for name, default in _OF_TRUTH.items() if _is(arguments, name, default)]:
         raise Refused(f"{given[0]} is for ground truth, not for a sample: leave it out")
     run, target = require_run(arguments.run_uri), arguments.output
-    found = estimate_sample(read_sample(arguments.sample, run), [read_marks(uri) for uri in arguments.marks])
+    found = estimate_sample(read_sample(arguments.sample, run), [read_judgments(uri, run) for uri in arguments.marks])
     lines = found.lines(run.vocabulary())
     if target:
         what = "a precision by `labeler evaluate --sample`"

@@ -18,8 +18,9 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--keys",
         metavar="FILE",
-        help="an image a line: key, file name as in exports, or digest; without it, what the "
-        "run's own list of removed images has is removed wherever it was labeled since",
+        help="images to remove, one per line: file name as in exports, key or digest; or a list in .json or .yaml, or "
+        ".csv with the column file_name, image_key or digest (default: images on the run's own list that were labeled "
+        "since)",
     )
     parser.add_argument("--dry-run", action="store_true", help="count what would be removed; change nothing")
     parser.add_argument(
@@ -30,7 +31,7 @@ def add(verbs: Verbs) -> None:
 
 def _forget(arguments: argparse.Namespace) -> int:
     from labeler.runs.erasure.erase import count_named, forget, forget_listed
-    from labeler.runs.erasure.excluded import read_names
+    from labeler.runs.erasure.name_files import read_names
 
     run = require_run(arguments.run_uri)
     if arguments.keys is None:

@@ -6,15 +6,22 @@ import argparse
 from typing import TYPE_CHECKING
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, add_config, add_log_format, print_result
+from labeler.commands.arguments import (
+    CHECKING_CONFIG,
+    LISTING,
+    Verbs,
+    add_config,
+    add_log_format,
+    print_result,
+    starting,
+)
 from labeler.commands.estimate import add_annotations
 from labeler.errors import Refused
-from labeler.labels.records import ALL_NAMES
-from labeler.shards import skipped
 
 if TYPE_CHECKING:
     from labeler.config import Config
     from labeler.pipeline.session import Outcome
+    from labeler.pipeline.startup import Startup
 
 
 def add(verbs: Verbs) -> None:
@@ -47,9 +54,25 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _label(arguments: argparse.Namespace) -> int:
-    from labeler.config import load_config
+    with starting() as startup:
+        from labeler.config import load_config
 
-    config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config, arguments.overrides)
+        _require_own_options(arguments)
+        if arguments.dry_run:
+            return _dry_run(arguments, config, startup)
+        if arguments.profile:
+            return _profile(arguments, config, startup)
+        from labeler.pipeline.budget import Budget
+        from labeler.pipeline.label import label
+
+        budget = Budget.of(arguments.stop_after_hours, arguments.max_cost, arguments.price_per_hour)
+        outcome = label(config, extend=arguments.extend, budget=budget, startup=startup)
+    print_result(describe(outcome))
+    return 0
+
+
+def _require_own_options(arguments: argparse.Namespace) -> None:
     if arguments.annotations and not arguments.dry_run:
         raise Refused("--annotations belongs to --dry-run")
     if arguments.trace and not arguments.profile:
@@ -57,21 +80,13 @@ def _label(arguments: argparse.Namespace) -> int:
     limits = (arguments.stop_after_hours, arguments.max_cost)
     if any(limit is not None for limit in limits) and (arguments.dry_run or arguments.profile):
         raise Refused("--stop-after-hours and --max-cost limit a run: leave out --dry-run and --profile")
-    if arguments.dry_run:
-        return _dry_run(arguments, config)
-    if arguments.profile:
-        return _profile(arguments, config)
-    from labeler.pipeline.budget import Budget
-    from labeler.pipeline.label import label
-
-    budget = Budget.of(arguments.stop_after_hours, arguments.max_cost, arguments.price_per_hour)
-    outcome = label(config, extend=arguments.extend, budget=budget)
-    print_result(describe(outcome))
-    return 0
 
 
 def describe(outcome: Outcome) -> list[str]:
     """A complete run in a few lines."""
+    from labeler.labels.records import ALL_NAMES
+    from labeler.shards import skipped
+
     report = outcome.report
     statuses = ", ".join(f"{status} {count:,}" for status, count in report.statuses.items())
     lines = [
@@ -96,22 +111,26 @@ def describe_to_forget(images: int, run_uri: str) -> str:
     )
 
 
-def _dry_run(arguments: argparse.Namespace, config: Config) -> int:
+def _dry_run(arguments: argparse.Namespace, config: Config, startup: Startup) -> int:
     from labeler.commands.estimate import print_estimate
 
-    images, price = arguments.time_images, arguments.price_per_hour
-    return print_estimate(config, images=images, price_per_hour=price, annotations=arguments.annotations)
+    images, price, annotations = arguments.time_images, arguments.price_per_hour, arguments.annotations
+    return print_estimate(config, startup, images=images, price_per_hour=price, annotations=annotations)
 
 
-def _profile(arguments: argparse.Namespace, config: Config) -> int:
+def _profile(arguments: argparse.Namespace, config: Config, startup: Startup) -> int:
     images = 4 if arguments.time_images is None else arguments.time_images
     if images < 1:
         raise Refused(f"--time-images {images}: a profile takes at least one image")
     from labeler.labeling.resolve import plan_input, resolve_job
     from labeler.trial.profile import describe_profile, profile_sample
 
+    startup.step(CHECKING_CONFIG)
     job = resolve_job(config)
-    profile = profile_sample(job, plan_input(config), images=images, trace=arguments.trace)
+    startup.step(LISTING)
+    plan = plan_input(config)
+    startup.step(f"loading the model and labeling {images:,} images here")
+    profile = profile_sample(job, plan, images=images, trace=arguments.trace)
     print("\n".join(describe_profile(profile)))
     if arguments.trace:
         print(f"trace    {arguments.trace}, for chrome://tracing or ui.perfetto.dev")

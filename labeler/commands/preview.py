@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import signature, storage
-from labeler.commands.arguments import Verbs, add_config, require_replaceable
+from labeler.commands.arguments import CHECKING_CONFIG, Verbs, add_config, require_replaceable, starting
 
 
 def add(verbs: Verbs) -> None:
@@ -19,22 +19,25 @@ def add(verbs: Verbs) -> None:
 
 
 def _preview(arguments: argparse.Namespace) -> int:
-    from labeler.config import load_config
-    from labeler.labeling.resolve import resolve_job
-    from labeler.labels.contact_sheet import describe_sheet
-    from labeler.trial.preview import preview
+    with starting() as startup:
+        from labeler.config import load_config
+        from labeler.labeling.resolve import resolve_job
+        from labeler.labels.contact_sheet import describe_sheet
+        from labeler.trial.preview import preview
 
-    config = load_config(arguments.config, arguments.overrides)
-    replaced = require_replaceable(
-        arguments.png,
-        describe_sheet,
-        "a picture by `labeler preview`",
-        force=arguments.force,
-        option="--png",
-        max_bytes=signature.HEAD_BYTES,
-    )
-    job = resolve_job(config)
-    result = preview(job, sample=arguments.images, threshold=arguments.threshold)
+        config = load_config(arguments.config, arguments.overrides)
+        replaced = require_replaceable(
+            arguments.png,
+            describe_sheet,
+            "a picture by `labeler preview`",
+            force=arguments.force,
+            option="--png",
+            max_bytes=signature.HEAD_BYTES,
+        )
+        startup.step(CHECKING_CONFIG)
+        job = resolve_job(config)
+        startup.step(f"choosing {arguments.images:,} images, loading the model and labeling them here")
+        result = preview(job, sample=arguments.images, threshold=arguments.threshold)
     storage.put(arguments.png, result.png)
     statuses = ", ".join(f"{status} {count}" for status, count in sorted(result.statuses.items()))
     print(f"{arguments.png}: {sum(result.statuses.values())} images ({statuses}), {result.detections} boxes drawn")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, add_log_format, print_result, require_run
+from labeler.commands.arguments import CHECKING_RUN, Verbs, add_log_format, print_result, require_run, starting
 from labeler.commands.label import describe
 
 
@@ -21,11 +21,13 @@ def add(verbs: Verbs) -> None:
 
 
 def _rescore(arguments: argparse.Namespace) -> int:
-    from labeler.pipeline.derive import rescore
+    with starting() as startup:
+        from labeler.pipeline.derive import rescore
 
-    run = require_run(arguments.run_uri)
-    output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-rescored")
-    outcome = rescore(run, output, overrides=arguments.overrides)
+        startup.step(CHECKING_RUN)
+        run = require_run(arguments.run_uri)
+        output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-rescored")
+        outcome = rescore(run, output, overrides=arguments.overrides, startup=startup)
     nothing = f"no image of {storage.redact(run.uri)} has a box: nothing to do"
     print_result(describe(outcome) if outcome else [nothing])
     return 0

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from labeler import storage
-from labeler.commands.arguments import Verbs, add_log_format, print_result, require_run
+from labeler.commands.arguments import CHECKING_RUN, Verbs, add_log_format, print_result, require_run, starting
 from labeler.commands.label import describe
 
 if TYPE_CHECKING:
@@ -29,16 +29,18 @@ def add(verbs: Verbs) -> None:
 
 
 def _revise(arguments: argparse.Namespace) -> int:
-    from labeler.labeling.revision import resolve_revision, revised_config
-    from labeler.pipeline.revise import revise
+    with starting() as startup:
+        from labeler.labeling.revision import resolve_revision, revised_config
+        from labeler.pipeline.revise import revise
 
-    run = require_run(arguments.run_uri)
-    output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-revised")
-    revision = resolve_revision(run, revised_config(run, arguments.vocabulary, output, arguments.overrides))
-    if arguments.dry_run:
-        print_result(_dry_run(run, revision))
-        return 0
-    outcome = revise(run, revision)
+        startup.step(CHECKING_RUN)
+        run = require_run(arguments.run_uri)
+        output = storage.absolute_uri(arguments.output or f"{run.uri.rstrip('/')}-revised")
+        revision = resolve_revision(run, revised_config(run, arguments.vocabulary, output, arguments.overrides))
+        if arguments.dry_run:
+            print_result(_dry_run(run, revision))
+            return 0
+        outcome = revise(run, revision, startup=startup)
     print_result([*revision.lines(), *_named(outcome), *describe(outcome)])
     return 0
 

@@ -40,7 +40,10 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--against", metavar="RUN_B", help="disagree: another run over the same images")
     parser.add_argument("--thresholds-against", metavar="FILE", help="disagree: YAML with the thresholds of RUN_B")
     parser.add_argument(
-        "--pilot", action="append", metavar="MARKS", help="estimate: draw more where these marks vary most; repeatable"
+        "--pilot",
+        action="append",
+        metavar="MARKS",
+        help="estimate: draw more where these marks (JSON, or a corrected run) vary most; repeatable",
     )
     parser.add_argument(
         "--continue", dest="before", metavar="SAMPLE", help="estimate: enlarge this sample to --n boxes by its --pilot"
@@ -104,15 +107,16 @@ def _require_own_options(arguments: argparse.Namespace) -> None:
 
 
 def _selection(arguments: argparse.Namespace, run: Run, before: Sample | None) -> Selection:
+    from labeler.exports.sampled import SMALLEST_SIDE
     from labeler.exports.selection import Selection
     from labeler.runs.fitted_on import thresholds_for
 
     if before is not None:
-        population = before.population
-        return Selection(thresholds=population.to_thresholds(), suppress_iou=population.suppress, min_side=1.0)
-    thresholds = thresholds_for(run, arguments.thresholds, default=_threshold(arguments))
-    suppress = read_suppress(arguments.suppress or str(SUPPRESS_IOU))
-    return Selection(thresholds=thresholds, suppress_iou=suppress, min_side=1.0)
+        thresholds, suppress = before.population.to_thresholds(), before.population.suppress
+    else:
+        thresholds = thresholds_for(run, arguments.thresholds, default=_threshold(arguments))
+        suppress = read_suppress(arguments.suppress or str(SUPPRESS_IOU))
+    return Selection(thresholds=thresholds, suppress_iou=suppress, min_side=SMALLEST_SIDE)
 
 
 def _threshold(arguments: argparse.Namespace) -> float:
@@ -138,14 +142,14 @@ def _other(arguments: argparse.Namespace) -> Other | None:
 
 
 def _pilot(arguments: argparse.Namespace, run: Run, before: Sample | None) -> Pilot | None:
-    from labeler.calibration.marks import read_marks
+    from labeler.calibration.reviews import read_judgments
     from labeler.review.sampling.judged import pilot_of
 
     if not arguments.pilot:
         return None
     if before is not None and arguments.n < sum(1 for _ in before.boxes):
         raise Refused("--n counts all boxes, those of the sample to continue among them: give more than it has")
-    return pilot_of(run.manifest.run_id, [read_marks(uri) for uri in arguments.pilot], before)
+    return pilot_of(run.manifest.run_id, [read_judgments(uri, run) for uri in arguments.pilot], before)
 
 
 def _replaced(output: str, data: bytes, *, force: bool) -> str | None:

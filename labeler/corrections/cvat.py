@@ -10,15 +10,17 @@ from typing import Any
 from xml.parsers import expat
 
 from labeler import plain_json, storage
-from labeler.corrections.reviewed import COMPLETE, Intake, ReviewedBoxes
+from labeler.corrections.reviewed import COMPLETE, Intake, ReviewedBoxes, row_key, shown_places
 from labeler.corrections.shapes import turned
 from labeler.corrections.who_reviewed import Reviewers
 from labeler.errors import Refused
+from labeler.exports.crowded import TaskCrop
+from labeler.exports.cvat import ASKED, CROP, ROW, SHOWN, TASK
 from labeler.truth.columns import is_id
 
 REVIEWED_TAG = "reviewed"
 _SHAPES = frozenset(("polygon", "polyline", "points", "ellipse", "mask", "cuboid", "skeleton"))
-_CROP = re.compile(r"-crop-\d{2,}\.\w+$")  # the end of the name of a part of a crowded image
+_OWN_NAME = re.compile(r"(?:^|/)(\d{6,18})-(\d{6,18})(-crop-\d{2,})?\.\w+$")  # row, and whether it is a part of it
 _DESIGN = "labeler_design"  # attribute of the labels of a sample
 _PIECE = 1 << 20
 _LONGEST_TEXT = 1 << 20  # characters of one element
@@ -112,6 +114,7 @@ class _GrowingImage:
     where: str
     shapes: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)  # tag, attributes, own ones
     tags: set[str] = field(default_factory=set)
+    about: dict[str, str] | None = None  # attributes of the tag that the export gave it
 
 
 class _ElementReader:
@@ -124,6 +127,8 @@ class _ElementReader:
         self._text: list[str] = []
         self._length = 0
         self._attribute = ""  # of a label of the task
+        self._attributes: dict[str, str] | None = None  # of the shape or tag that is read
+        self._is_sample = False
         self._images = self._tagged = 0
 
     def refuse_doctype(self, *_: Any) -> None:
@@ -141,10 +146,13 @@ class _ElementReader:
         if tag == "image" and len(self._path) == 2:
             self._image = self._begin(attributes)
         elif self._image is not None and len(self._path) == 3:
-            if tag == "tag":
-                self._image.tags.add(attributes.get("label", ""))
+            self._attributes = {}
+            if tag != "tag":
+                self._image.shapes.append((tag, attributes, self._attributes))
+            elif attributes.get("label") == TASK:
+                self._image.about = self._attributes
             else:
-                self._image.shapes.append((tag, attributes, {}))
+                self._image.tags.add(attributes.get("label", ""))
         elif self._image is not None and tag == "attribute" and len(self._path) == 4:
             self._attribute = attributes.get("name", "")
 
@@ -158,25 +166,17 @@ class _ElementReader:
         depth, text = len(self._path), "".join(self._text).strip()
         self._text, self._length = [], 0
         self._path.pop()
-        if self._image is not None and depth == 4 and tag == "attribute" and self._image.shapes:
-            self._image.shapes[-1][2][self._attribute] = text
+        if self._image is not None and depth == 4 and tag == "attribute" and self._attributes is not None:
+            self._attributes[self._attribute] = text
         elif self._image is not None and depth == 2:
             self._take(self._image)
             self._image = None
         elif self._image is None and self._path[-1:] == ["attribute"]:  # of a label, in the head
             if tag == "name":
                 self._attribute = text
-                self._require_no_sample(text)
+                self._is_sample |= text == _DESIGN
             elif tag == "default_value" and self._attribute == "labeler_run":
                 self._intake.require_run(text)
-
-    def _require_no_sample(self, attribute: str) -> None:
-        if attribute == _DESIGN:
-            raise Refused(
-                f"corrections {self._intake.source} are tasks of a sample, and CVAT's file does not say which boxes "
-                "were asked about once they are deleted; export the sample to label-studio or x-anylabeling, or mark "
-                "its boxes"
-            )
 
     def _begin(self, attributes: Mapping[str, str]) -> _GrowingImage:
         self._images += 1
@@ -191,22 +191,50 @@ class _ElementReader:
         if not self._is_reviewed(image):
             self._intake.unreviewed += 1
             return
-        if _CROP.search(image.name):
-            self._intake.problems.append(
-                f"{image.where}: a crop; CVAT's file does not say of which part: export again without crops, or to "
-                "label-studio or x-anylabeling"
-            )
+        about, own = image.about or {}, _OWN_NAME.search(image.name)
+        if problem := self._lost(image, own):
+            self._intake.problems.append(f"{image.where}: {problem}")
             return
-        boxes = ReviewedBoxes(
-            None
-        )  # the file name says which row it is: pasted boxes keep the id of another image's box
-        for tag, attributes, own in image.shapes:
+        # Without a tag the file name says which row it is: pasted boxes keep the id of another image's box.
+        boxes = ReviewedBoxes(row_key(about.get(ROW)))
+        for tag, attributes, ids in image.shapes:
             corners = self._corners(tag, attributes, image.where)
             if corners is not None:
-                boxes.add(corners, attributes.get("label", ""), own.get("labeler_box"))
+                boxes.add(corners, attributes.get("label", ""), ids.get("labeler_box"))
         self._intake.images.append(
-            boxes.image(where=image.where, name=image.name, digest="", state=COMPLETE, size=image.size)
+            boxes.image(
+                where=image.where,
+                name=image.name,
+                digest="",
+                state=COMPLETE,
+                size=image.size,
+                shown=_places(about.get(SHOWN)),
+                asked=_places(about.get(ASKED)),
+                crop=self._crop(about.get(CROP), image.where),
+            )
         )
+
+    def _lost(self, image: _GrowingImage, own: re.Match[str] | None) -> str | None:
+        """What is wrong with the tag that a crop, or an image of a sample, went out with; None if nothing is."""
+        about = image.about or {}
+        again = f"give the image its tag `{TASK}` again, as the task's annotations.xml has it"
+        if own is not None and own[3] and not about.get(CROP):
+            return f"a crop that does not say of which part it is; {again}"
+        if self._is_sample and _places(about.get(ASKED)) is None:
+            return f"an image of a sample that does not say which boxes were asked about; {again}"
+        row = row_key(about.get(ROW))
+        if own is not None and row is not None and row != (own[1], int(own[2])):
+            return f"its tag `{TASK}` is that of image {about[ROW][:40]}; {again}"
+        return None
+
+    def _crop(self, text: str | None, where: str) -> TaskCrop | None:
+        if not text:
+            return None
+        try:
+            return self._intake.crop(plain_json.parse(text.encode()), where)
+        except ValueError:
+            self._intake.problems.append(f"{where}: `{CROP}` of its tag is not JSON")
+            return None
 
     def _is_reviewed(self, image: _GrowingImage) -> bool:
         if self._reviewers.has(image.name) or REVIEWED_TAG in image.tags:
@@ -237,6 +265,11 @@ class _ElementReader:
                 f"corrections {self._intake.source}: CVAT's XML does not say which images were reviewed; add --jobs "
                 f"jobs.json (docs/guides/corrections.md), tag images `{REVIEWED_TAG}`, or say --reviewed all|FILE"
             )
+
+
+def _places(text: str | None) -> frozenset[int] | None:
+    """The places that an attribute lists; None without it. CVAT gives back "" for one that an image does not have."""
+    return shown_places(text) if text else None
 
 
 def _points(attributes: Mapping[str, str]) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""How much of what one forward finds in a picture another finds, too.
+"""How much of what one forward pass finds in an image another finds, too.
 
 Queries are tied to the rank of their proposal, and near-ties change ranks with the rounding, so rows are not compared
 one by one: each detection of the reference looks for its like.
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_PICTURE = "check_picture.jpg"  # a drawn scene of a dozen objects, 320 x 240
+_PICTURE = "check_picture.jpg"  # a synthetic scene of a dozen objects, 320 x 240
 _LEAST = 100  # detections compared at least, whatever their scores
 _SCORE = 0.05  # and all above this
 _ROWS = 32  # compared with all others at once: 30 MB for the largest models
@@ -24,7 +24,7 @@ _ROWS = 32  # compared with all others at once: 30 MB for the largest models
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What counts as the same detection, and how many must be found again.
+    """Limits within which two detections are the same, and the share that must match.
 
     Attributes:
         iou, box: boxes are the same that overlap by `iou`, or whose sides differ by at most `box` of the image (the
@@ -45,7 +45,7 @@ HALF = Tolerance(iou=0.95, box=2e-3, score=0.02, matched=0.97)
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a forward compares with the reference.
+    """Comparison of a forward pass with the reference.
 
     Attributes:
         compared: detections of the reference.
@@ -68,7 +68,9 @@ class Agreement:
 
 
 def agreement(expected: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor], tolerance: Tolerance) -> Agreement:
-    """Of probabilities (queries, n) float32 and boxes (queries, 4) float32 cxcywh of two forwards for one picture."""
+    """Of probabilities (queries, n) float32 and boxes (queries, 4) float32 cxcywh of two forward
+    passes for one image.
+    """
     (scores, boxes), (other_scores, other_boxes) = expected, found
     best = scores.amax(1)
     kept = torch.argsort(best, descending=True)[: max(_LEAST, int((best >= _SCORE).sum()))]
@@ -88,18 +90,18 @@ def agreement(expected: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor], tol
 
 
 def check_picture() -> npt.NDArray[np.uint8]:
-    """(240, 320, 3) RGB: a dozen objects, the same each time."""
+    """Return (240, 320, 3) RGB: a dozen objects, the same each time."""
     data = (resources.files(__package__) / _PICTURE).read_bytes()
     return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def _largest_difference(scores: Tensor, others: Tensor) -> Tensor:
-    """(n, m): the largest difference of any token's probability, of (n, tokens) and (m, tokens)."""
+    """Return (n, m): the largest difference of any token's probability, of (n, tokens) and (m, tokens)."""
     return (scores[:, None] - others[None]).abs().amax(-1)
 
 
 def _iou(first: Tensor, second: Tensor) -> Tensor:
-    """(n, m) of boxes (n, 4) and (m, 4), cxcywh."""
+    """Return (n, m) of boxes (n, 4) and (m, 4), cxcywh."""
     (low, high), (other_low, other_high) = (
         (each[:, :2] - each[:, 2:] / 2, each[:, :2] + each[:, 2:] / 2) for each in (first, second)
     )

@@ -1,4 +1,6 @@
-"""How many (image, chunk) pairs go through one forward: found by trial, because memory and speed of GPUs differ."""
+"""How many (image, chunk) pairs go through one forward pass: found by trial, because memory and
+speed of GPUs differ.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from labeler.config import MOST_PAIRS
 from labeler.detectors.clock import Clock, medians_in_turns
 
 _MOST_WINDOWS, _WINDOW = 65_535, 28  # of Swin in one attention, as many as a GPU's grid takes; pixels of a side of one
-MOST_POSITIONS = 2**31 // 2048  # of all pairs: beyond it, feed-forwards (2048 wide) pass the range of 32-bit indices
+# of all pairs: beyond it, feed-forward layers (2048 wide) pass the range of 32-bit indices
+MOST_POSITIONS = 2**31 // 2048
 _WORTH_IT = 1.03  # a doubled batch has to be this much faster per pair, for the memory it takes
 
 
@@ -23,7 +26,7 @@ class Pairs:
     """The number of pairs to run at once, and why.
 
     Attributes:
-        pace, alone: seconds a pair, so many at once and one by one.
+        pace, alone: seconds a pair, that many at once and one by one.
     """
 
     pairs: int
@@ -31,7 +34,7 @@ class Pairs:
     alone: float
 
     def __str__(self) -> str:
-        return f"{self.pairs} in a forward: {1000 * self.pace:.1f} ms each, {1000 * self.alone:.1f} ms alone"
+        return f"{self.pairs} in a forward pass: {1000 * self.pace:.1f} ms each, {1000 * self.alone:.1f} ms alone"
 
 
 def find_pairs(
@@ -41,11 +44,11 @@ def find_pairs(
     clock: Clock = time.perf_counter,
     until: float = math.inf,
 ) -> Pairs:
-    """The number of pairs to run at once: doubled while that is faster and the memory holds.
+    """Return the number of pairs to run at once: doubled while that is faster and the memory holds.
 
     Args:
         seconds_of: runs this number of pairs and returns the seconds it took; may raise torch.OutOfMemoryError.
-        until: by the clock; after it nothing more is tried.
+        until: wall-clock time; after it nothing more is tried.
     """
     alone = seconds_of(1)
     found = [Pairs(1, alone, alone)]
@@ -69,7 +72,7 @@ def find_pairs(
 def _if_it_fits(
     seconds_of: Callable[[int], float], pairs: int, clock: Clock, until: float
 ) -> tuple[float, float] | None:
-    """Median seconds a pair of so many and of twice as many, None where memory runs out.
+    """Return median seconds a pair of that many and of twice as many, None where memory runs out.
 
     The error, which holds the memory of what failed, is gone on return.
     """
@@ -82,6 +85,6 @@ def _if_it_fits(
 
 
 def most_images(height: int, width: int) -> int:
-    """How many images of this size may go through the backbone at once, whatever the memory."""
+    """Return how many images of this size may go through the backbone at once, whatever the memory."""
     windows = -(-height // _WINDOW) * -(-width // _WINDOW)
     return max(1, min(MOST_PAIRS, _MOST_WINDOWS // windows))

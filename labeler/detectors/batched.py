@@ -1,7 +1,8 @@
 """A detector of any family: images in, detections of a whole vocabulary out.
 
-Images of one shape share a forward, one forward is under way while the host works on the one before, memory that runs
-out halves the batch, and what is not finite is run again alone in float32. What the model is, its family says.
+Images of one shape share a forward pass, one forward pass is under way while the host works on the one before, memory
+that runs out halves the batch, and what is NaN or infinite is run again alone in float32. What the model is, its family
+says.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ from labeler.prompts import PromptPlan
 
 log = logging.getLogger(__name__)
 
-TRIALS_S = 10.0  # of a worker's start, for how many images share a forward and whether forwards are replayed
+TRIALS_S = 10.0  # of a worker's start, for how many images share a forward pass and whether forward passes are replayed
 
-Results = Callable[[], list[Detections | DetectError]]  # waits for a forward that has begun
+Results = Callable[[], list[Detections | DetectError]]  # waits for a forward pass that has started
 
 
 class BatchedDetector:
@@ -55,7 +56,7 @@ class BatchedDetector:
         checkpoint, plan: what it was made of.
         device, dtype: what is really used.
         memory_halvings: times that the batch was halved because the GPU's memory ran out.
-        engine_check: in words, how what runs compares with transformers' own forward in float32.
+        engine_check: in words, how what runs compares with transformers' own forward pass in float32.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class BatchedDetector:
 
     @property
     def pairs_per_batch(self) -> int:
-        """(image, chunk) pairs per forward; halved when the GPU's memory runs out."""
+        """(image, chunk) pairs per forward pass; halved when the GPU's memory runs out."""
         return self._passes.pairs_per_batch
 
     @pairs_per_batch.setter
@@ -132,7 +133,7 @@ class BatchedDetector:
         self._passes.pairs_per_batch = pairs
 
     def _choose_graphs(self, clock: Clock, until: float) -> tuple[Recorded | None, str]:
-        """What replays the passes, if that is worth it here; and in a few words why, or why not."""
+        """Return what replays the passes, if that is worth it here; and in a few words why, or why not."""
         asked = self._detect.cuda_graphs
         if asked is False:
             return None, ""
@@ -152,15 +153,16 @@ class BatchedDetector:
             )
 
     def _largest_picture(self) -> Prepared:
-        """The drawn picture, stretched to the shape with the most pixels that images are resized to."""
+        """Return the synthetic image, stretched to the shape with the most pixels that images are resized to."""
         short, long = self.preprocessing.rule.size
         return self.prepare(np.asarray(Image.fromarray(check_picture()).resize((long, short))))
 
     @property
     def description(self) -> dict[str, str]:
-        """What is really used, for a run's file metadata: `engine` ("fast" or "transformers") and `engine_check`, how
-        it compares with transformers' own forward in float32; `dtype`; `device`, "cpu" or the GPU's name; `memory`
-        once the GPU's ran out; `pairs` and `cuda_graphs`, what trials at the start found, where there were any.
+        """Return what is really used, for a run's file metadata: `engine` ("fast" or "transformers") and
+        `engine_check`, how it compares with transformers' own forward pass in float32; `dtype`; `device`, "cpu" or the
+        GPU's name; `memory` once the GPU's ran out; `pairs` and `cuda_graphs`, what trials at the start found, where
+        there were any.
         """
         on_gpu = self.device.type == "cuda"
         return {
@@ -179,7 +181,9 @@ class BatchedDetector:
         return f"given up: {problem}" if problem else self._graphs
 
     def _seconds_of(self, pairs: int) -> float:
-        """Seconds that this number of pairs takes, on an empty image of 4:3; may raise torch.OutOfMemoryError."""
+        """Return seconds that this number of pairs takes, on an empty image of 4:3; may raise
+        torch.OutOfMemoryError.
+        """
         empty = np.zeros((*self.preprocessing.rule.canvas(480, 640), 3), np.uint8)
         clock = seconds_on(self.device)
         with torch.inference_mode():
@@ -209,7 +213,7 @@ class BatchedDetector:
         return replace(self.prepare(view_rgb), view=view)
 
     def _here(self) -> AbstractContextManager[Any]:
-        """The detector's GPU is this thread's current one: triton and recordings ask for no other."""
+        """Make the detector's GPU this thread's current one: triton and recordings ask for no other."""
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def _take_threads(self) -> None:
@@ -218,7 +222,7 @@ class BatchedDetector:
             torch.set_num_threads(self._threads)
 
     def detect(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Detections]:
-        """Detections of upright (h, w, 3) uint8 RGB images, in their order. Raises DetectError if one fails."""
+        """Return detections of upright (h, w, 3) uint8 RGB images, in their order. Raises DetectError if one fails."""
         results = self.detect_prepared([self.prepare(image) for image in images])
         found = []
         for result in results:
@@ -228,9 +232,9 @@ class BatchedDetector:
         return found
 
     def detect_prepared(self, batch: Sequence[Prepared]) -> list[Detections | DetectError]:
-        """Detections of prepared images of any sizes, in their order; an image that fails has its DetectError.
+        """Return detections of prepared images of any sizes, in their order; an image that fails has its DetectError.
 
-        Images of one resized shape, asked for the same names, may share a forward. None is padded, because that
+        Images of one resized shape, asked for the same names, may share a forward pass. None is padded, because that
         changes its detections, but for those with a side too short for the backbone.
         """
         results: dict[int, Detections | DetectError] = {}
@@ -239,9 +243,11 @@ class BatchedDetector:
         return [results[place] for place in range(len(batch))]
 
     def begin(self, batch: Sequence[Prepared]) -> Iterator[tuple[list[int], Results]]:
-        """As `detect_prepared`, one forward a step: its images' places in the batch, and what waits for their results.
+        """As `detect_prepared`, one forward pass a step: its images' places in the batch, and what waits for their
+        results.
 
-        On a GPU a forward is only under way when it is given, so the next one may be begun before it is waited for.
+        On a GPU a forward pass is only under way when it is given, so the next one may be started before it is waited
+        for.
         """
         self._take_threads()
         groups: dict[Hashable, list[int]] = {}
@@ -264,11 +270,13 @@ class BatchedDetector:
 
     @property
     def images_per_forward(self) -> int:
-        """How many images of one shape share a forward, each with all of its passes; one where names are its own."""
+        """Return how many images of one shape share a forward pass, each with all of its passes; one where
+        names are its own.
+        """
         return max(1, self.pairs_per_batch // (1 if self._narrowed else self.passes))
 
     def room_for(self, prepared: Prepared) -> int:
-        """How many images like this one share a forward."""
+        """Return how many images like this one share a forward pass."""
         return max(1, self.pairs_per_batch // self.passes_of(prepared))
 
     def passes_of(self, prepared: Prepared) -> int:
@@ -288,7 +296,7 @@ class BatchedDetector:
         return self._passes.passes
 
     def _make_room(self) -> None:
-        """Go on without recordings, which hold the memory of a second forward; else with half a batch."""
+        """Continue without recordings, which hold the memory of a second forward; else with half a batch."""
         recorded, self._recorded = self._recorded, None
         if recorded:
             recorded.forget()
@@ -297,13 +305,13 @@ class BatchedDetector:
             return
         self.pairs_per_batch //= 2
         self.memory_halvings += 1
-        self._memory = f"ran out: {self.pairs_per_batch} (image, chunk) pairs in a forward from now on"
+        self._memory = f"ran out: {self.pairs_per_batch} (image, chunk) pairs in a forward pass from now on"
         torch.cuda.empty_cache()
         log.warning("the GPU's memory %s", self._memory)
 
     @torch.inference_mode()
     def _start(self, images: Sequence[Prepared], *, replay: bool = True) -> Results:
-        """Images of one shape through the backbone together, then through all passes."""
+        """Run images of one shape through the backbone together, then through all passes."""
         with self._here():
             passes = self._passes_for(images[0])
             pixels = passes.upload(images)
@@ -320,7 +328,7 @@ class BatchedDetector:
     def _results(
         self, passes: Passes[Any, Any], images: Sequence[Prepared], copy: HostCopy
     ) -> list[Detections | DetectError]:
-        """Waits for a forward, and makes its images' detections of it."""
+        """Wait for a forward pass, and makes its images' detections of it."""
         found = [self._finish(passes, image, rows) for image, rows in zip(images, copy.numpy(), strict=True)]
         if len(found) == 1 and self.network.half is None:
             return found
@@ -330,7 +338,7 @@ class BatchedDetector:
         ]
 
     def _try_alone(self, image: Prepared) -> Detections | DetectError:
-        """Once more in float32 and in no company: half precision overflows, and one image's NaN reaches its batch.
+        """Again in float32 and in no company: half precision overflows, and one image's NaN reaches its batch.
 
         (The fusion layers subtract the maximum over the whole batch.) One pair at a time, because the number that fits
         was found in half precision; memory that runs out all the same costs this image, and no other.
@@ -340,7 +348,9 @@ class BatchedDetector:
         try:
             return self._start([image], replay=False)()[0]
         except torch.OutOfMemoryError:
-            return DetectError("not finite with others or in half precision, and the GPU's memory ran out in float32")
+            return DetectError(
+                "NaN or infinite with others or in half precision, and the GPU's memory ran out in float32"
+            )
         finally:
             self.network.half, self.pairs_per_batch = half, pairs
 
@@ -348,7 +358,7 @@ class BatchedDetector:
         self, passes: Passes[Any, Any], image: Prepared, rows: npt.NDArray[np.float32]
     ) -> Detections | DetectError:
         if not np.isfinite(rows).all():
-            return DetectError("the model's scores or boxes are not finite")
+            return DetectError("the model's scores or boxes are NaN or infinite")
         height, width = image.height, image.width
         frame = self.preprocessing.rule.frame(height, width)
         found = [
@@ -358,7 +368,7 @@ class BatchedDetector:
         return self.merge_views(found) if image.view is None else in_image(Detections.concat(found), image.view)
 
     def merge_views(self, found: Sequence[Detections]) -> Detections:
-        """The final detections of an image from those of all its views, or of all passes of the only one."""
+        """Return the final detections of an image from those of all its views, or of all passes of the only one."""
         return merge(
             Detections.concat(found),
             nms_iou=self._detect.nms_iou,

@@ -1,4 +1,4 @@
-"""Time on a device, which goes on working while the host is told that it was asked to, and what is faster on it."""
+"""Time on a device, which continues working while the host is told that it was asked to, and what is faster on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUNDS = 5
 
 
 def seconds_on(device: torch.device) -> Clock:
-    """A clock that is read when the device has done all that it was asked to do."""
+    """Return a clock that is read when the device has done all that it was asked to do."""
 
     def read() -> float:
         if device.type == "cuda":
@@ -25,7 +25,7 @@ def seconds_on(device: torch.device) -> Clock:
 
 
 def timed(way: Callable[[], object], clock: Clock) -> float:
-    """Seconds that one call takes."""
+    """Return seconds that one call takes."""
     start = clock()
     way()
     return clock() - start
@@ -34,11 +34,11 @@ def timed(way: Callable[[], object], clock: Clock) -> float:
 def medians_in_turns(
     measures: Sequence[Callable[[], float]], clock: Clock, until: float, *, rounds: int = ROUNDS
 ) -> tuple[list[float], int]:
-    """Each measure's median, and how many rounds were made: all of them in each, so that noise meets all alike.
+    """Return each measure's median, and how many rounds were made: all of them in each, so that noise meets all alike.
 
     Args:
         measures: each does something, and returns the seconds that it took.
-        until: by the clock; no round begins later, but one is always made.
+        until: wall-clock time; no round begins later, but one is always made.
     """
     taken: list[list[float]] = []
     while len(taken) < rounds and (not taken or clock() < until):

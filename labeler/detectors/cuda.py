@@ -46,7 +46,7 @@ def compute_for_training() -> None:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor there. To a GPU from pinned memory: the copy runs beside what the GPU still has to do."""
+    """Return the tensor there. To a GPU from pinned memory: the copy runs beside what the GPU still has to do."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 

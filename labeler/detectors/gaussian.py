@@ -29,7 +29,7 @@ class _Block:
 
 
 def resize_in_square(image: Tensor, side: int) -> Tensor:
-    """(side, side, 3) float32, levels of 0 to 255, from an (h, w, 3) uint8 image filled up with 0 to a square.
+    """Return (side, side, 3) float32, levels of 0 to 255, from an (h, w, 3) uint8 image filled up with 0 to a square.
 
     The image is at the square's top left. Computed in float32 where the image is.
     """
@@ -48,7 +48,7 @@ def resize_in_square(image: Tensor, side: int) -> Tensor:
 
 @lru_cache(maxsize=64)  # one is up to a few MB; a dataset has few sizes that come often
 def _blocks(length: int, square: int, side: int, device: torch.device) -> tuple[_Block, ...]:
-    """From `length` pixels of `square` (the others are 0) to `side`; rows that see none of them are left out."""
+    """From `length` pixels of `square` (the others are 0) to `side`; rows that see none of them are excluded."""
     index, weights = _taps(square, side)
     blocks = []
     for start in range(0, side, _ROWS):

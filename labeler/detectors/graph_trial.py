@@ -1,4 +1,4 @@
-"""Whether replaying CUDA graphs is worth it here: both ways in turns, on the device that they will work on."""
+"""Whether replaying CUDA graphs is worth it here: both ways alternately, on the device that they will work on."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 Record = Callable[[Forward, Tensor], Replay]
 
 WORTH_IT = 1.03  # times as fast, for the memory that recordings take
-_EQUAL = 0.97  # of the pictures' candidates; near-ties change places with the rounding
+_EQUAL = 0.97  # of the images' candidates; near-ties change places with the rounding
 _SAME = 1e-3  # parts of the image, or of a score
 
 
 @dataclass(frozen=True)
 class SizeTimes:
-    """How replaying a recording of some images compares with launching a forward, in median seconds.
+    """Median seconds of replaying a recording of some images, and of launching a forward pass.
 
     Attributes:
         size: images of the recording.
@@ -60,7 +60,7 @@ class SizeTimes:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came out for each size that was tried, from the smallest on.
+    """Results for each size that was tried, from the smallest on.
 
     Attributes:
         equal: the least part of the candidates that were the same both ways.
@@ -77,20 +77,20 @@ class Trial:
     def __str__(self) -> str:
         rounds = min((each.rounds for each in self.times), default=0)
         parts = "; ".join(map(str, self.times))
-        return f"images of a shape: {parts}; medians of {rounds} in turns, {self.equal:.1%} of the candidates equal"
+        return f"images of a shape: {parts}; medians of {rounds} alternately, {self.equal:.1%} of the candidates equal"
 
 
 def choose_graphs(
     forward: Forward, record: Record, pixels: Tensor, *, most: int, always: bool, clock: Clock, until: float
 ) -> tuple[Recorded | None, str]:
-    """What replays a forward, if that is worth it here; and in a few words why, or why not.
+    """Return what replays a forward pass, if that is worth it here; and in a few words why, or why not.
 
     Args:
         pixels: (1, h, w, 3), an image of the largest shape there is: of a smaller one launching is the larger part.
-        most: images that share a forward.
+        most: images that share a forward pass.
         always: whether it is replayed however long it takes, as long as it is equal.
         clock: seconds, when the device has done all that it was asked to.
-        until: by the clock; no further size is tried after it.
+        until: wall-clock time; no further size is tried after it.
     """
     sizes = sizes_up_to(most)
     try:
@@ -122,7 +122,7 @@ def _used_for(sizes: dict[int, int]) -> str:
 def try_out(
     forward: Forward, record: Record, pixels: Tensor, sizes: tuple[int, ...], clock: Clock, until: float
 ) -> Trial:
-    """Run pictures both ways, from the smallest size on, until one is worth nothing: the larger, the less there is to
+    """Run images both ways, from the smallest size on, until one is worth nothing: the larger, the less there is to
     gain.
 
     Raises:
@@ -157,7 +157,9 @@ def try_out(
 
 
 def pictures(pixels: Tensor, count: int) -> Tensor:
-    """(count, h, w, 3) of one picture, each shifted by another way: results in a wrong order would not be equal."""
+    """Return (count, h, w, 3) of one image, each shifted by another way: results in a wrong order
+    would not be equal.
+    """
     return torch.cat([pixels.roll(pixels.shape[2] * number // count, dims=2) for number in range(count)])
 
 
@@ -167,7 +169,7 @@ def _try_equal(forward: Forward, record: Record, batch: Tensor) -> float:
 
 
 def _equal(forward: Forward, replay: Replay, batch: Tensor) -> float:
-    """The part of the candidates that are the same both ways, in the mirrored pictures: of a recording that does
+    """Return the part of the candidates that are the same both ways, in the mirrored images: of a recording that does
     nothing, those that it was made of would come out right.
     """
     mirrored = batch.flip(2)

@@ -1,7 +1,7 @@
-"""CUDA graphs: a forward's thousand kernels recorded once for each shape of images, then launched as one.
+"""CUDA graphs: a forward pass's thousand kernels recorded once for each shape of images, then launched as one.
 
-Where a forward is small (one or two chunks) launching takes longer than what is launched. A recording has inputs and
-outputs of its own in the device's memory, and none of its kernels may change with the data; `Passes` is made so.
+Where a forward pass is small (one or two chunks) launching takes longer than what is launched. A recording has inputs
+and outputs of its own in the device's memory, and none of its kernels may change with the data; `Passes` is made so.
 
 One is made for 1, 2, 4 and 8 images of a shape. Three images are filled up to four with copies of the last: the fusion
 looks at the largest value of a whole batch, so that anything else could round, or overflow, what the images give.
@@ -23,19 +23,19 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 Forward = Callable[[Tensor], Tensor | None]
 Replay = Callable[[Tensor], Tensor]
-SIZES = (1, 2, 4, 8)  # images in a recording; where more share a forward, launching takes the smaller part of it
-_AFTER = 3  # forwards of a shape before it is recorded: photographs come in many shapes, and most of them seldom
+SIZES = (1, 2, 4, 8)  # images in a recording; where more share a forward pass, launching takes the smaller part of it
+_AFTER = 3  # forward passes of a shape before it is recorded: photographs come in many shapes, and most of them seldom
 _MOST = 48  # recordings; each holds a few MB of launches, and all of them together the memory of a second forward
 _MOST_BYTES = 1 << 30  # of their inputs: eight images at 800 x 1333 are 26 MB
 
 
 def sizes_up_to(most: int) -> tuple[int, ...]:
-    """The numbers of images to record where `most` share a forward: no recording has more than fit."""
+    """Return the numbers of images to record where `most` share a forward pass: no recording has more than fit."""
     return (*(size for size in SIZES if size < most), *((most,) if most <= SIZES[-1] else ()))
 
 
 def filled_up(pixels: Tensor, size: int) -> Tensor:
-    """(size, ...) of at most as many images: the last one, repeated, stands where there are none."""
+    """Return (size, ...) of at most as many images: the last one, repeated, stands where there are none."""
     missing = size - len(pixels)
     return torch.cat([pixels, pixels[-1:].expand(missing, *pixels.shape[1:])]) if missing else pixels
 
@@ -44,7 +44,7 @@ class Capture(Protocol):
     """Remembers what a function launches."""
 
     def __call__(self, run: Callable[[], Tensor | None]) -> tuple[Tensor | None, Callable[[], object]]:
-        """What it returned, in memory of its own; and what launches all of it again, into the same memory."""
+        """Return what it returned, in memory of its own; and what launches all of it again, into the same memory."""
 
 
 class CudaCapture:
@@ -61,7 +61,7 @@ class CudaCapture:
             self._pool = torch.cuda.graph_pool_handle()
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            # Only this thread's calls are watched: others go on to copy and to allocate.
+            # Only this thread's calls are watched: others continue to copy and to allocate.
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 rows = run()
         finally:
@@ -71,7 +71,7 @@ class CudaCapture:
 
 
 class GraphRecorder:
-    """Records forwards.
+    """Records forward passes.
 
     A recording's output is only good until the next recording, or this one, is replayed; what reads it has to be asked
     for before that.
@@ -80,14 +80,14 @@ class GraphRecorder:
     def __init__(self, kept: Callable[[], object], capture: Capture | None = None) -> None:
         """
         Args:
-            kept: what the last forward read of what is kept between forwards, and may be dropped: a recording knows
-                where it lies, and nothing else, so it has to hold it.
+            kept: what the last forward pass read of what is kept between forward passes, and may be dropped: a
+                recording knows where it lies, and nothing else, so it has to hold it.
             capture: None for CUDA's.
         """
         self._kept, self._capture = kept, capture or CudaCapture()
 
     def __call__(self, forward: Forward, pixels: Tensor) -> Replay:
-        """A replay for pixels of this shape. `forward` has run with it before: what it keeps, it has by now.
+        """Return a replay for pixels of this shape. `forward` has run with it before: what it keeps, it has by now.
 
         Raises:
             RuntimeError: something in it cannot be recorded, or the memory ran out.
@@ -113,14 +113,14 @@ class _Recording:
 
 
 class Recorded:
-    """A forward that is replayed for the shapes that it is often asked for.
+    """A forward pass that is replayed for the shapes that it is often asked for.
 
     The first that come often are recorded, and stay: to make room for others would be to record all the time where
     shapes are many, and recording is slower than what it saves.
 
     Attributes:
         problem: why nothing is recorded any more, "" as long as all is well.
-        replayed: forwards so far.
+        replayed: forward passes so far.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Recorded:
         """
         Args:
             sizes: number of images -> number that they are recorded as, no smaller; all others are launched.
-            after: forwards of a shape, the last of which is recorded.
+            after: forward passes of a shape, the last of which is recorded.
             most, most_bytes: recordings, and bytes of their inputs.
         """
         self._forward, self._record, self._sizes = forward, record, dict(sizes)
@@ -167,7 +167,7 @@ class Recorded:
         return rows[:images]
 
     def _is_due(self, shape: tuple[int, ...], item_bytes: int) -> bool:
-        """Counts a forward of this shape. Whether it has come often enough, and may be recorded."""
+        """Count a forward pass of this shape. Whether it has come often enough, and may be recorded."""
         needed = math.prod(shape) * item_bytes
         if self.problem or len(self._replays) >= self._most or self._bytes + needed > self._most_bytes:
             return False

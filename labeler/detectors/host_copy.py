@@ -23,7 +23,7 @@ class HostCopy:
             self._arrived.record(torch.cuda.current_stream(tensor.device))
 
     def numpy(self) -> npt.NDArray[Any]:
-        """Waits for the copy, and for nothing that was begun after it."""
+        """Wait for the copy, and for nothing that was started after it."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._host.numpy()

@@ -18,7 +18,7 @@ DTYPES = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def load_model(checkpoint: Checkpoint, device: torch.device, *, buffers: bool = False) -> Any:
-    """The checkpoint's transformers model on `device`, float32 and in eval mode.
+    """Return the checkpoint's transformers model on `device`, float32 and in eval mode.
 
     Args:
         buffers: they are weights too, and have to be in the files: SAM 2 keeps the frequencies of its positions so.
@@ -28,7 +28,7 @@ def load_model(checkpoint: Checkpoint, device: torch.device, *, buffers: bool = 
     """
     compute_exactly()
     if device.type == "cuda":
-        # Each deformable attention checks a tensor on the host, which waits for the GPU 12 times per forward.
+        # Each deformable attention checks a tensor on the host, which waits for the GPU 12 times per forward pass.
         os.environ.setdefault("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")
     model_class = _model_class(checkpoint.architecture)
     try:

@@ -15,7 +15,7 @@ _SETS = 256  # of names, the last ones used: a prompt of 256 tokens takes some 3
 
 
 class NarrowedPasses:
-    """What is run for each set of categories, by its ids; the least recently used are forgotten."""
+    """The passes of each set of categories, by its ids; the least recently used are dropped."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class NarrowedPasses:
         self._kept: OrderedDict[tuple[int, ...], Passes[Any, Any]] = OrderedDict()
 
     def __call__(self, asked: tuple[int, ...]) -> Passes[Any, Any]:
-        """The passes for these categories; under `torch.inference_mode()`."""
+        """Return the passes for these categories; under `torch.inference_mode()`."""
         found = self._kept.get(asked)
         if found is None:
             plan = self._family.narrow(self._plan, asked)
@@ -51,6 +51,6 @@ class NarrowedPasses:
         return found
 
     def count(self, asked: tuple[int, ...]) -> int:
-        """How many passes they are; nothing is encoded for that."""
+        """Return how many passes they are; nothing is encoded for that."""
         found = self._kept.get(asked)
         return self._family.narrow(self._plan, asked).passes if found is None else found.passes

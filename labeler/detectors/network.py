@@ -23,7 +23,7 @@ class Encoded(Protocol):
     """Images or passes, encoded; one row of every tensor for each."""
 
     def take(self, index: Tensor) -> Self:
-        """Those at these indices, repeats allowed."""
+        """Return those at these indices, repeats allowed."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a network says of pairs of an image and a pass.
+    """A network's output for pairs of an image and a pass.
 
     Attributes:
         scores: (pairs, candidates, phrases) float32 in [0, 1], of the phrases of the plan's passes in their order;
@@ -53,14 +53,14 @@ class Scored:
 
     @staticmethod
     def of(scores: Tensor, boxes: Tensor) -> Scored:
-        """Where scores and boxes themselves say whether all went well."""
+        """Return where scores and boxes themselves say whether all went well."""
         finite = scores.isfinite().all(-1).all(-1) & boxes.isfinite().all(-1).all(-1)
         return Scored(scores, boxes, finite)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a network is made for.
+    """The settings that a network is made for.
 
     Attributes:
         name: of the checkpoint, for messages.
@@ -85,18 +85,18 @@ class Network(Protocol[Image, Text]):
     """A loaded model with its vocabulary; used by one thread at a time, under `torch.inference_mode()`.
 
     Attributes:
-        half: as of `Setup`; None for a while, where an image is run once more in float32.
+        half: as of `Setup`; None for a while, where an image is run again in float32.
     """
 
     half: torch.dtype | None
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Return where the model is."""
 
     @property
     def engine(self) -> str:
-        """Which of its forwards runs, for a run's file metadata."""
+        """Return which of its forward passes runs, for a run's file metadata."""
 
     @property
     def candidates(self) -> int:
@@ -104,7 +104,7 @@ class Network(Protocol[Image, Text]):
 
     @property
     def boxes(self) -> Literal["cxcywh", "xyxy"]:
-        """The frame of its boxes: centre and size, or two corners."""
+        """The frame of its boxes: center and size, or two corners."""
 
     @property
     def least_side(self) -> int:
@@ -112,18 +112,18 @@ class Network(Protocol[Image, Text]):
 
     @property
     def recordable(self) -> bool:
-        """Whether its forward may be recorded as a CUDA graph: nothing in it waits for the device."""
+        """Return whether its forward pass may be recorded as a CUDA graph: nothing in it waits for the device."""
 
     @property
     def kept(self) -> object:
-        """What the last forward read of what is kept between forwards, and may be dropped."""
+        """Return what the last forward pass read of what is kept between forward passes, and may be dropped."""
 
     @property
     def pass_parts(self) -> tuple[str, ...]:
-        """The parts of a profile that are paid once a pass, in the order of a forward."""
+        """The parts of a profile that are paid once a pass, in the order of a forward pass."""
 
     def encode_text(self) -> Text:
-        """All passes' text; asked for once in a worker's life."""
+        """Return all passes' text; asked for once in a worker's life."""
 
     def start(self, text: Text) -> str:
         """Called once, with that text: settles which forward runs, and says how it compares with float32.
@@ -133,16 +133,16 @@ class Network(Protocol[Image, Text]):
         """
 
     def encode_image(self, pixels: Tensor) -> Image:
-        """Features of normalised images of one size, (images, 3, h, w) float32."""
+        """Return features of normalized images of one size, (images, 3, h, w) float32."""
 
     def positions(self, image: Image) -> int:
-        """Places in each of these images that a candidate may come from."""
+        """Return places in each of these images that a candidate may come from."""
 
     def detect(self, image: Image, text: Text) -> Scored:
         """Row i is image i with pass i."""
 
     def instrumented(self, ranges: Ranges) -> AbstractContextManager[None]:
-        """Its parts are ranges meanwhile: `BACKBONE`, and `pass_parts`."""
+        """Return a context in which its parts are ranges: `BACKBONE`, and `pass_parts`."""
 
 
 @runtime_checkable
@@ -150,11 +150,13 @@ class NarrowNetwork(Protocol):
     """A network that can be asked for some of its plan's categories alone."""
 
     def encode_names(self, plan: PromptPlan) -> Any:
-        """The text of a plan that `Narrower.narrow` made of its own, as `encode_text` makes that of the whole."""
+        """Return the text of a plan that `Narrower.narrow` made of its own, as `encode_text` makes
+        that of the whole.
+        """
 
 
 class ModelNetwork(ABC):
-    """What networks have in common that run transformers' own forward: a `Network[Rows, Rows]`.
+    """The common part of networks that run transformers' own forward pass: a `Network[Rows, Rows]`.
 
     Encoding goes through `autocast`; boxes and scores are computed in float32, behind it.
     """
@@ -189,7 +191,7 @@ class ModelNetwork(ABC):
         """As of `Network`."""
 
     def encode_text(self) -> Rows:
-        """Nothing, for each pass: a model that reads text overrides this."""
+        """Return nothing, for each pass: a model that reads text overrides this."""
         return Rows((torch.empty(self.plan.passes, 0, device=self.device),))
 
     def positions(self, image: Rows) -> int:
@@ -218,7 +220,9 @@ class _MakesNetwork(Protocol):
 
 
 def make_network(family: Family, model: Any, plan: PromptPlan, setup: Setup) -> Network[Any, Any]:
-    """The family's network around a loaded model. Refused where its module cannot be imported, or the plan not used."""
+    """Return the family's network around a loaded model. Refused where its module cannot be imported, or the plan not
+    used.
+    """
     module, _, name = family.network.partition(":")
     try:
         make = cast(_MakesNetwork, getattr(import_module(module), name))

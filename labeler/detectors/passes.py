@@ -23,7 +23,7 @@ class Passes(Generic[Image, Text]):
         network, text, score: what is run; `text` holds every pass.
         numbers: of the passes that are run, out of all that `text` holds.
         passes: how many they are.
-        pairs_per_batch: (image, pass) pairs in one forward.
+        pairs_per_batch: (image, pass) pairs in one forward pass.
     """
 
     def __init__(
@@ -52,20 +52,22 @@ class Passes(Generic[Image, Text]):
         self._std = torch.tensor(rule.std, device=network.device).view(1, 3, 1, 1)
 
     def upload(self, images: Sequence[Prepared]) -> Tensor:
-        """(images, h, w, 3) on the device, of images of one shape; float32 where they are resized there, else uint8."""
+        """Return (images, h, w, 3) on the device, of images of one shape; float32 where they are resized there, else
+        uint8.
+        """
         return upload(images, self._rule, self.network.device)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """(images, 3, h, w) float32, equal to the bit to what the checkpoint's Pillow processor makes."""
+        """Return (images, 3, h, w) float32, equal to the bit to what the checkpoint's Pillow processor makes."""
         scaled = (pixels.permute(0, 3, 1, 2).double() * self._scale).float()  # it, too, scales in float64
         return ((scaled - self._mean) / self._std).contiguous()
 
     def encode(self, pixels: Tensor) -> Image:
-        """Features of uploaded images."""
+        """Return features of uploaded images."""
         return self.network.encode_image(self.normalize(pixels))
 
     def __call__(self, pixels: Tensor) -> Tensor | None:
-        """All pairs of the images with all passes: (images, passes, candidates, 6).
+        """Return all pairs of the images with all passes: (images, passes, candidates, 6).
 
         `pairs_per_batch` at a time, fewer where images are so large that 32-bit indices would not do.
 
@@ -93,5 +95,5 @@ class Passes(Generic[Image, Text]):
 
     @property
     def kept(self) -> object:
-        """What the last call read of what is kept between calls, and may be dropped."""
+        """Return what the last call read of what is kept between calls, and may be dropped."""
         return self.network.kept

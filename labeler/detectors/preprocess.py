@@ -1,6 +1,6 @@
 """Make an image ready for a detector: resize on the CPU, exactly as the checkpoint's own Pillow processor or faster.
 
-Only resizing happens here. The pixels stay uint8 (a quarter of the bytes of float32) and are normalised on the device.
+Only resizing happens here. The pixels stay uint8 (a quarter of the bytes of float32) and are normalized on the device.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Prepared:
     """One image, resized for the detector.
 
     Attributes:
-        pixels: (h', w', 3) uint8 RGB at the detector's size, filled up where its rule says so; or as decoded, where it
+        pixels: (h', w', 3) uint8 RGB at the detector's size, padded if its rule pads; or as decoded, where it
             is resized on the device.
         height, width: the size of the upright image it was made from, in pixels; boxes come back in this frame.
         canvas: (height, width) that it will have on the device, where that is not the size of `pixels`.
@@ -52,7 +52,7 @@ class Prepared:
 
     @property
     def group(self) -> Hashable:
-        """Equal for images that can share a forward: those of one shape that are asked for the same names."""
+        """Equal for images that can share a forward pass: those of one shape that are asked for the same names."""
         return self.shape if self.asked is None else (self.shape, self.asked)
 
 
@@ -72,7 +72,8 @@ class Preprocessing:
     def of(
         checkpoint: DetectorCheckpoint, image_size: tuple[int, int] | None = None, *, resize: str = "pillow"
     ) -> Preprocessing:
-        """The checkpoint's own settings, with another `image_size` (shortest, longest edge in pixels) if one is given.
+        """Return the checkpoint's own settings, with another `image_size` (shortest, longest edge in pixels) if one is
+        given.
 
         Raises:
             Refused: they are unusable, or do not go together.

@@ -18,12 +18,12 @@ from labeler.detectors.network import BACKBONE
 from labeler.detectors.ranges import Ranges, Within, replaced
 
 RESIZE = "resize"  # on a decode thread
-PER_IMAGE = (RESIZE, "normalize", BACKBONE)  # in the order of a forward; what is paid once a pass follows
+PER_IMAGE = (RESIZE, "normalize", BACKBONE)  # in the order of a forward pass; what is paid once a pass follows
 SCORING, MERGE = "scoring", "merge"
 
 
 def per_pass(detector: BatchedDetector) -> tuple[str, ...]:
-    """The parts that are paid once a pass."""
+    """Return the parts that are paid once a pass."""
     return (*detector.network.pass_parts, SCORING)
 
 
@@ -49,7 +49,7 @@ def instrumented(detector: BatchedDetector, ranges: Ranges) -> Iterator[None]:
 @contextmanager
 def counted_operations() -> Iterator[Callable[[], float]]:
     """A meter of the floating-point operations of products, convolutions and attention meanwhile."""
-    fused = getattr(torch.ops.aten, "_addmm_activation", None)  # which torch's own table leaves out
+    fused = getattr(torch.ops.aten, "_addmm_activation", None)  # which torch's own table excludes
     mapping = {fused: _product_operations} if fused is not None else None
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         yield lambda: float(counter.get_total_flops())
@@ -62,7 +62,7 @@ def _product_operations(bias: Any, rows: Any, weight: Any, *_: Any, **__: Any) -
 
 @contextmanager
 def traced(file: str) -> Iterator[Callable[[str], AbstractContextManager[Any]]]:
-    """Writes a Chrome trace of what runs meanwhile; gives what marks a range in it."""
+    """Write a Chrome trace of what runs meanwhile; gives what marks a range in it."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -72,7 +72,7 @@ def traced(file: str) -> Iterator[Callable[[str], AbstractContextManager[Any]]]:
 
 
 def time_text(detector: BatchedDetector) -> float:
-    """Seconds to encode the text of all passes, which a worker does once."""
+    """Return seconds to encode the text of all passes, which a worker does once."""
     clock = seconds_on(detector.device)
     with torch.inference_mode():
         start = clock()
@@ -88,7 +88,7 @@ def reached_rate(detector: BatchedDetector) -> float:
 def matmul_rate(
     device: torch.device, half: torch.dtype | None = None, clock: Callable[[], float] | None = None
 ) -> float:
-    """Floating-point operations a second that one large product reaches here: the roof.
+    """Floating-point operations a second that one large product reaches here: the peak.
 
     Args:
         half: dtype of the product, None for float32.

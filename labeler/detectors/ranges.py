@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Ranges:
-    """What a meter counts, by the innermost range that is open meanwhile; so the parts add up to the whole.
+    """Counts of a meter, by the innermost range that is open meanwhile; so the parts add up to the whole.
 
     Of one thread only.
 
@@ -31,7 +31,7 @@ class Ranges:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """What is counted within goes to `name`, but for the ranges opened inside."""
+        """Count what happens within for `name`, except in ranges opened inside."""
         self._charge()
         self._open.append(name)
         try:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 def resize_torch(image_rgb: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """(height, width, 3) uint8 from (h, w, 3) uint8. Thread-safe; other threads run meanwhile.
+    """Return (height, width, 3) uint8 from (h, w, 3) uint8. Thread-safe; other threads run meanwhile.
 
     The weights are Pillow's, in 16 bits instead of 22: no value differs by more than 1. (The bicubic filter, whose
     weights are not all positive, is up to 2 levels off; so there is none.)

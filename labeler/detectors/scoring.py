@@ -51,14 +51,14 @@ class Scorer:
         self.negative = stack([table.negative for table in tables], False, device)
 
     def __call__(self, scored: Scored, passes: Tensor) -> Tensor:
-        """What to copy to the host of (image, pass) pairs: everything detections are made of, and no more.
+        """Return what to copy to the host of (image, pass) pairs: everything detections are made of, and no more.
 
         Args:
             passes: (pairs,) which pass each pair has.
 
         Returns:
             (pairs, candidates, 6) float32: box in parts of the model's input, score, the category's number in its
-            pass. All scores of a pair that is not finite are NaN.
+            pass. All scores of a pair that is NaN or infinite are NaN.
         """
         scores = self.category_scores(scored.scores, passes)
         choose = self._best_category if self.assignment == "argmax" else self._best_pairs
@@ -68,23 +68,25 @@ class Scorer:
         return torch.cat([chosen, found[..., None], category[..., None].to(scored.boxes.dtype)], dim=-1)
 
     def category_scores(self, phrases: Tensor, passes: Tensor) -> Tensor:
-        """(pairs, queries, categories) in [0, 1]: the max over a category's phrases.
+        """Return (pairs, queries, categories) in [0, 1]: the max over a category's phrases.
 
         -1 where the pass has fewer categories than the largest.
         """
         return max_by_group(phrases, self.category_of_phrase[passes], self.categories)
 
     def _best_category(self, scores: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Each query to its best category. A negative that wins keeps the query; `merge` drops it with the query."""
+        """Return each query to its best category. A negative that wins keeps the query; `merge` drops it with the
+        query.
+        """
         best, category = scores.max(-1)
         query = torch.arange(scores.shape[1], device=scores.device).expand(len(scores), -1)
         return best, query, category
 
     def _best_pairs(self, scores: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best (query, category) pairs. A category that a negative outscores on a query loses that query.
+        """Return the best (query, category) pairs. A category that a negative outscores on a query loses that query.
 
         That is the rule of argmax too, so both assignments mean the same by "negative". The negative's own pairs are
-        left out at once: they would take places among the candidates.
+        excluded at once: they would take places among the candidates.
         """
         negative = negative[:, None]  # (pairs, 1, categories)
         strongest = scores.masked_fill(~negative, _NEVER).amax(-1, keepdim=True)
@@ -103,9 +105,9 @@ class Scorer:
         width: int,
         frame: tuple[float, float] | None = None,
     ) -> Detections:
-        """One pair's candidates as detections in pixels of its height x width image, clipped to it.
+        """Return one pair's candidates as detections in pixels of its height x width image, clipped to it.
 
-        Below `floor` and boxes with no area inside the image are left out.
+        Below `floor` and boxes with no area inside the image are excluded.
 
         Args:
             rows: (candidates, 6) on the host, one pair of what calling this returned.
@@ -146,7 +148,7 @@ class _PassTable:
 
 
 def stack(parts: Sequence[Array], fill: float, device: torch.device) -> Tensor:
-    """One array per pass, padded at its end to the largest, as one tensor (passes, ...)."""
+    """Return one array per pass, padded at its end to the largest, as one tensor (passes, ...)."""
     largest = np.max([part.shape for part in parts], axis=0)
     whole = np.full((len(parts), *largest), fill, parts[0].dtype)
     for number, part in enumerate(parts):

@@ -1,4 +1,6 @@
-"""The check at the start of networks that run transformers' own forward: one drawn picture, in float32 and in half."""
+"""The check at the start of networks that run transformers' own forward pass: one synthetic image, in float32 and in
+half.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 def check_start(network: Network[Any, Any], text: Encoded, setup: Setup) -> str:
-    """Run the first pass over a drawn picture.
+    """Run the first pass on a synthetic image.
 
     Returns:
         How half precision compares with float32, in a few words; "" in float32.
 
     Raises:
-        Refused: the model does not run at the size of its images, or gives what is not finite.
+        Refused: the model does not run at the size of its images, or gives what is NaN or infinite.
     """
     pixels = model_input(check_picture(), setup.rule, network.device)
     one = text.take(torch.zeros(1, dtype=torch.long, device=network.device))
@@ -38,7 +40,7 @@ def check_start(network: Network[Any, Any], text: Encoded, setup: Setup) -> str:
     finally:
         network.half = half
     if not finite:
-        raise Refused(f"checkpoint {setup.name} gives scores or boxes that are not finite; are its weights whole?")
+        raise Refused(f"checkpoint {setup.name} gives scores or boxes that are NaN or infinite; are its weights whole?")
     if half is None:
         return ""
     found, _ = _found(network, pixels, one)
@@ -49,7 +51,7 @@ def check_start(network: Network[Any, Any], text: Encoded, setup: Setup) -> str:
 
 
 def _found(network: Network[Any, Any], pixels: Tensor, text: Encoded) -> tuple[tuple[Tensor, Tensor], bool]:
-    """((probabilities (candidates, phrases), boxes (candidates, 4) cxcywh), whether all is finite)."""
+    """Return ((probabilities (candidates, phrases), boxes (candidates, 4) cxcywh), whether all is finite)."""
     image = network.encode_image(pixels)
     if (places := network.positions(image)) < network.candidates:
         raise ValueError(f"they have {places} positions, and the model asks for {network.candidates}")

@@ -16,7 +16,7 @@ from labeler.prompts import ImageRule
 
 
 def upload(images: Sequence[Prepared], rule: ImageRule, device: torch.device) -> Tensor:
-    """(images, h, w, 3) on the device, levels of 0 to 255, of images of one shape.
+    """Return (images, h, w, 3) on the device, levels of 0 to 255, of images of one shape.
 
     uint8; float32 where the rule resizes on the device.
     """
@@ -27,14 +27,14 @@ def upload(images: Sequence[Prepared], rule: ImageRule, device: torch.device) ->
 
 
 def model_input(image_rgb: npt.NDArray[np.uint8], rule: ImageRule, device: torch.device) -> Tensor:
-    """(1, 3, h, w) float32: one upright image as the model takes it, resized and normalized."""
+    """Return (1, 3, h, w) float32: one upright image as the model takes it, resized and normalized."""
     pixels = upload([Preprocessing(rule).prepare(image_rgb)], rule, device)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (rule.mean, rule.std))
     return ((pixels.permute(0, 3, 1, 2).float() * rule.scale - mean) / std).contiguous()
 
 
 def _moved_together(images: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> Tensor:
-    """Images of one shape. On their way to a GPU each is copied once, into one pinned buffer."""
+    """Return images of one shape. For a GPU every image is copied once, into one pinned buffer."""
     together = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
     np.stack(images, out=together.numpy())
     return together.to(device, non_blocking=True)

@@ -1,4 +1,6 @@
-"""A user's own `Detector` as one of ours: its boxes are checked, clipped, cut at the floor, merged and capped."""
+"""A user's own `Detector` as a detector of labeler: its boxes are checked, clipped, cut at the floor, merged and
+capped.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ Array = npt.NDArray[Any]
 
 
 class OwnDetector(Protocol):
-    """What a module's `Detector` has to have; it is made by `Detector(folder, categories, device, options)`.
+    """The protocol of a module's `Detector`; it is made by `Detector(folder, categories, device, options)`.
 
     folder: of the checkpoint's files on this machine, a str. categories: `labeler.vocabulary.Category` each.
     device: "cpu" or "cuda". options: those of `model.options`, and "dtype" where OPTIONS has it: "float32", "float16"
@@ -37,7 +39,7 @@ class OwnDetector(Protocol):
     """
 
     def detect(self, images: list[npt.NDArray[np.uint8]]) -> Sequence[Any]:
-        """What it finds in upright (h, w, 3) uint8 RGB images of any sizes, for each in their order.
+        """Return what it finds in upright (h, w, 3) uint8 RGB images of any sizes, for each in their order.
 
         Returns:
             For each image (boxes, scores, category_ids), arrays or tensors: boxes (n, 4) two corners in pixels of the
@@ -80,14 +82,14 @@ class UserDetector:
         detect: DetectConfig,
         threads: int | None = None,
     ) -> None:
-        """Make the user's detector, and have it look at one drawn picture.
+        """Make the user's detector, and have it look at one synthetic image.
 
         Args:
             model: its device, dtype and options count here.
             threads: torch's threads on a CPU; None leaves them.
 
         Raises:
-            Refused: it cannot be made, or what it finds in the picture is not as it has to be.
+            Refused: it cannot be made, or what it finds in the image is not as it has to be.
         """
         self._module, self._vocabulary, self._detect, self._threads = module, vocabulary, detect, threads
         self._floor = detect.floor(checkpoint.family.score_floor)
@@ -104,7 +106,7 @@ class UserDetector:
         self._own: OwnDetector = self._started(lambda: make(folder, vocabulary.categories, str(device), options))
         (tried,) = self._started(lambda: self.detect_prepared([self.prepare(check_picture())]))
         if isinstance(tried, DetectError):
-            raise Refused(f"model.family {module.name} does not work on a drawn picture: {tried}")
+            raise Refused(f"model.family {module.name} does not work on a synthetic image: {tried}")
 
     def _started(self, step: Callable[[], Any]) -> Any:
         try:
@@ -121,15 +123,17 @@ class UserDetector:
         return {**{str(name): str(value) for name, value in dict(own).items()}, **self._description}
 
     def prepare(self, image_rgb: npt.NDArray[np.uint8], full_size: tuple[int, int] | None = None) -> _AsItIs:
-        """The image as it is."""
+        """Return the image as it is."""
         return _AsItIs(image_rgb)
 
     def prepare_view(self, view_rgb: npt.NDArray[np.uint8], view: View) -> _AsItIs:
-        """The pixels of one view of an image as they are; its detections are for `merge_views`."""
+        """Return the pixels of one view of an image as they are; its detections are for `merge_views`."""
         return _AsItIs(view_rgb, view)
 
     def detect_prepared(self, batch: Sequence[_AsItIs]) -> list[Detections | DetectError]:
-        """Detections in order; an image that fails has its DetectError. What the user's code raises is not caught."""
+        """Return detections in order; an image that fails has its DetectError. What the user's code raises is not
+        caught.
+        """
         self._take_threads()
         try:
             found = self._found([image.pixels for image in batch])
@@ -143,7 +147,7 @@ class UserDetector:
         return self.detect_prepared(batch[:half]) + self.detect_prepared(batch[half:])
 
     def begin(self, batch: Sequence[_AsItIs]) -> Iterator[tuple[Sequence[int], Callable[[], Sequence[Any]]]]:
-        """The same, all in one step."""
+        """Yield the same, all in one step."""
         found = self.detect_prepared(batch)
         yield range(len(batch)), lambda: found
 
@@ -154,7 +158,7 @@ class UserDetector:
         return found
 
     def _checked(self, image: _AsItIs, found: Any) -> Detections | DetectError:
-        """One image's result as detections, or what is wrong with it."""
+        """Return one image's result as detections, or what is wrong with it."""
         if isinstance(found, Exception):
             return DetectError(described(found))
         height, width = image.pixels.shape[:2]
@@ -167,7 +171,7 @@ class UserDetector:
         return self.merge_views([good]) if image.view is None else in_image(good, image.view)
 
     def merge_views(self, found: Sequence[Detections]) -> Detections:
-        """The final detections of an image from those of all its views."""
+        """Return the final detections of an image from those of all its views."""
         return merge(
             Detections.concat(found),
             nms_iou=self._detect.nms_iou,
@@ -176,13 +180,13 @@ class UserDetector:
         )
 
     def _problem(self, boxes: Array, scores: Array, ids: Array) -> str:
-        """What is not as it has to be; "" if all is well."""
+        """Return what is not as it has to be; "" if all is well."""
         n = len(scores) if scores.ndim == 1 else -1
         if n < 0 or ids.shape != (n,) or boxes.shape != ((n, 4) if n or boxes.ndim == 2 else (0,)):
             shapes = f"{boxes.shape}, {scores.shape}, {ids.shape}"
             return f"boxes (n, 4), scores (n,) and category ids (n,) are needed, the detector gave {shapes}"
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            return "the detector's scores or boxes are not finite"
+            return "the detector's scores or boxes are NaN or infinite"
         if n and not (scores.min() >= 0 and scores.max() <= 1):
             return f"scores are from 0 to 1, the detector gave {scores.min():g} to {scores.max():g}"
         unknown = ids[~np.isin(ids, self._ids)]
@@ -197,7 +201,7 @@ class UserDetector:
 
 
 def _arrays(found: Any) -> tuple[Array, Array, Array]:
-    """(boxes, scores, category ids) on the host; ValueError for what is not three of them."""
+    """Return (boxes, scores, category ids) on the host; ValueError for what is not three of them."""
     boxes, scores, ids = (
         (part.float() if part.is_floating_point() else part).detach().cpu().numpy()
         if isinstance(part, torch.Tensor)

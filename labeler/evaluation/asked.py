@@ -13,7 +13,8 @@ from labeler.runs import Snapshot
 
 
 def find_not_asked(snapshot: Snapshot, part: Aligned) -> npt.NDArray[np.bool_] | None:
-    """(objects of `part.truth`,) whether each was not asked for; None for runs that ask every image for all names.
+    """Return (objects of `part.truth`,) whether each was not asked for; None for runs that ask every image for all
+    names.
 
     Images that the run could not label were asked for nothing that can be known: their objects count as ever.
     """
@@ -34,7 +35,8 @@ def find_not_asked(snapshot: Snapshot, part: Aligned) -> npt.NDArray[np.bool_] |
 
 
 def describe_not_asked(part: Aligned, unasked: npt.NDArray[np.bool_], *, missed: bool) -> dict[str, Any]:
-    """Plain data for the protocol: how many objects, and (image, category) pairs that have any, were not asked for.
+    """Return plain data for the protocol: how many objects, and (image, category) pairs that have any, were not asked
+    for.
 
     Args:
         missed: whether these objects count as missed.

@@ -23,13 +23,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rules:
-    """Which detections count, and against what.
+    """Rules for which detections and objects count.
 
     Attributes:
-        per_image: the best so many of an image's detections of one category count towards AP; None: all.
-        recall_at: AR is reported at so many; each at most `per_image`.
-        federated: LVIS: an unmatched detection of a category that is not exhaustively marked in its image is no error,
-            and `ignore` marks objects that do not count; else `iscrowd` does.
+        per_image: the best that many of an image's detections of one category count towards AP; None: all.
+        recall_at: AR is reported at that many; each at most `per_image`.
+        federated: LVIS: an unmatched detection of a category that is not exhaustively marked in its image is not an
+            error, and `ignore` marks objects that do not count; else `iscrowd` does.
     """
 
     name: str
@@ -45,7 +45,7 @@ LVIS_FIXED = Rules("LVIS Fixed AP", None, (None,), federated=True)  # the 10,000
 
 @dataclass(frozen=True)
 class Score:
-    """What each category reached; NaN where it has no objects that count. Axes: category, area, IoU threshold.
+    """Figures of each category; NaN if it has no objects that count. Axes: category, area, IoU threshold.
 
     Attributes:
         precision: (categories, areas, thresholds), the mean precision over the 101 recall thresholds.
@@ -128,11 +128,11 @@ class Judged:
 
     @property
     def objects(self) -> int:
-        """How many count."""
+        """Return how many count."""
         return int(np.count_nonzero(~self.wanted.ignore))
 
     def ranked(self, rules: Rules) -> npt.NDArray[np.int64]:
-        """The detections that count towards AP, best first; equal scores stay in image order."""
+        """Return the detections that count towards AP, best first; equal scores stay in image order."""
         return self.flags.ranked(self.found.scores, rules)
 
 
@@ -152,7 +152,9 @@ def judge(truth: GroundTruth, found: DetectionTable, rules: Rules, kind: Kind = 
 def _by_category(
     category: npt.NDArray[np.int32], image: npt.NDArray[np.int32], scores: npt.NDArray[Any] | None, categories: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(row order by category, image, falling score, place; where each category begins in it, one more at the end)."""
+    """Return (row order by category, image, falling score, place; where each category begins in it, one more at the
+    end).
+    """
     order = np.lexsort((image, category) if scores is None else (-scores, image, category))
     return order, np.searchsorted(category[order], np.arange(categories + 1))
 
@@ -175,7 +177,7 @@ def _detections(part: DetectionTable, kind: Kind) -> Side:
 
 @dataclass(frozen=True)
 class CountsAs:
-    """What one category's detections count as.
+    """Inputs that decide whether one category's detections count as true, as false or not at all.
 
     Attributes:
         matches: see `Matches`.
@@ -197,7 +199,9 @@ class CountsAs:
         return CountsAs(matches, excused, rank_in_group(given.image), outside_areas(wanted.areas) | wanted.ignore)
 
     def positives(self, area: int, threshold: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """(n,) bool each: true positives and false positives at an area and IoU threshold; the rest does not count."""
+        """Return (n,) bool each: true positives and false positives at an area and IoU threshold; the rest does not
+        count.
+        """
         matched, to_ignored = self.matches.matched[area, threshold], self.matches.to_ignored[area, threshold]
         true = np.zeros(len(self.rank), np.bool_)
         true[self.matches.rows[matched & ~to_ignored]] = True
@@ -206,7 +210,7 @@ class CountsAs:
         return true, false
 
     def ranked(self, scores: npt.NDArray[Any], rules: Rules) -> npt.NDArray[np.int64]:
-        """The detections that count towards AP, best first."""
+        """Return the detections that count towards AP, best first."""
         order = np.argsort(-scores, kind="stable")  # equal scores stay in image order
         return order if rules.per_image is None else order[self.rank[order] < rules.per_image]
 
@@ -224,18 +228,22 @@ class CountsAs:
         return precision, recall
 
     def counts_at_scores(self, scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """(2, len(SCORE_THRESHOLDS)): true and false positives at IoU 0.5 with at least each score, uncapped."""
+        """Return (2, len(SCORE_THRESHOLDS)): true and false positives at IoU 0.5 with at least each score, uncapped."""
         return np.stack([at_least(scores[chosen]) for chosen in self.positives(0, 0)])
 
 
 def at_least(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """(len(SCORE_THRESHOLDS),) how many scores are at or above each, compared as exports do: float32 0.3 is above."""
+    """Return (len(SCORE_THRESHOLDS),) how many scores are at or above each, compared as exports do: float32 0.3 is
+    above.
+    """
     ordered = np.sort(scores)
     return len(ordered) - np.searchsorted(ordered, SCORE_THRESHOLDS.astype(scores.dtype), side="left")
 
 
 def threshold_below(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """(n,) position in SCORE_THRESHOLDS of the highest that each score reaches, compared as `at_least`; -1 for none."""
+    """Return (n,) position in SCORE_THRESHOLDS of the highest that each score reaches, compared as `at_least`; -1 for
+    none.
+    """
     places: npt.NDArray[np.int64] = np.searchsorted(SCORE_THRESHOLDS.astype(scores.dtype), scores, side="right") - 1
     return places
 
@@ -243,7 +251,7 @@ def threshold_below(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 def mean_precision(true: npt.NDArray[np.bool_], false: npt.NDArray[np.bool_], objects: int) -> float:
     """AP of one ranked list: precision, made falling from the right, read at the 101 recall thresholds.
 
-    What is neither true nor false does not count. COCO's definition (cocoeval's `accumulate`).
+    Detections that are not marked true or false do not count. COCO's definition (cocoeval's `accumulate`).
     """
     counted = true | false
     hits, errors = np.cumsum(true[counted], dtype=np.float64), np.cumsum(false[counted], dtype=np.float64)

@@ -24,7 +24,7 @@ def choose_rules(truth: GroundTruth, rules: RulesChoice) -> Rules:
 
 
 def why_not_fixed(detect: Mapping[str, Any]) -> str:
-    """Why Fixed AP would be a wrong number on such a run; empty when it would not."""
+    """Return why Fixed AP would be a wrong number on such a run; empty when it would not."""
     reasons = []
     if detect["assignment"] != "flattened":
         reasons.append(f"detect.assignment={detect['assignment']} keeps one category of each box")
@@ -52,7 +52,7 @@ class Collector:
         self._parts.append(judged(self._truth, best_per_image(found)) if self._rules is LVIS else found)
 
     def notes(self) -> list[str]:
-        """What a reader of the numbers has to know beside the rules' names."""
+        """Return what a reader of the numbers has to know beside the rules' names."""
         best = f"the {COCO.per_image} best detections of a category in an image"
         if self._rules is not COCO:
             best = f"the {PER_IMAGE} best detections of an image, then those of categories judged in it"
@@ -86,12 +86,16 @@ _PRUNE_ROWS = 1_000_000
 
 
 def best_per_image(found: DetectionTable, limit: int = PER_IMAGE) -> DetectionTable:
-    """The `limit` best detections of each image, over all categories; of equal ones the first. Row order is kept."""
+    """Return the `limit` best detections of each image, over all categories; of equal ones the first. Row order is
+    kept.
+    """
     return found[_best(found.image, found.scores, limit)]
 
 
 def best_per_category(found: DetectionTable, limit: int = PER_CATEGORY) -> DetectionTable:
-    """The `limit` best detections of each category over the data set, however many an image; row order is kept."""
+    """Return the `limit` best detections of each category over the data set, however many an image;
+    row order is kept.
+    """
     return found[_best(found.category, found.scores, limit)]
 
 
@@ -101,7 +105,7 @@ def _best(groups: npt.NDArray[np.int32], scores: npt.NDArray[np.floating], limit
 
 
 def judged(truth: GroundTruth, found: DetectionTable) -> DetectionTable:
-    """Those whose category is marked or verified absent in their image."""
+    """Return those whose category is marked or verified absent in their image."""
     if truth.federated is None:
         return found
     known = np.union1d(truth.keys(truth.image, truth.category), truth.federated.negative)
@@ -126,7 +130,7 @@ class BestPerCategory:
             self.table()
 
     def table(self) -> DetectionTable:
-        """What is kept of all that was added so far, in the order it came."""
+        """Return what is kept of all that was added so far, in the order it came."""
         best = best_per_category(DetectionTable.concat(self._parts, masks=self._masks), self._limit)
         self._parts, self._kept, self._fresh = [best], len(best), 0
         return best

@@ -53,7 +53,8 @@ class DetectionTable:
 
     @staticmethod
     def of(truth: GroundTruth, found: Mapping[int, Detections] | Iterable[tuple[int, Detections]]) -> DetectionTable:
-        """Detections by image id; categories by id. Those of categories the ground truth does not have are left out.
+        """Return detections by image id; categories by id. Those of categories the ground truth does not have are
+        excluded.
 
         Raises:
             Refused: an image id the ground truth does not have.
@@ -72,7 +73,7 @@ class DetectionTable:
         return DetectionTable.concat(parts)
 
     def masked(self) -> DetectionTable:
-        """Those that have a mask."""
+        """Return those that have a mask."""
         if self.masks is None:
             return self
         return self[np.array([mask is not None for mask in self.masks], np.bool_)]
@@ -81,7 +82,7 @@ class DetectionTable:
         return len(self.scores)
 
     def __getitem__(self, rows: Any) -> DetectionTable:
-        """Rows by boolean mask, index array or slice."""
+        """Return rows by boolean mask, index array or slice."""
         masks = None if self.masks is None else self.masks[rows]
         return replace(
             self,

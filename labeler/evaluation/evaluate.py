@@ -59,20 +59,20 @@ def evaluate_run(
     Args:
         of: the run folder, or what was read of it.
         annotations: COCO or LVIS json: a path, a URL, or its parsed content; or the folder of a corrected run, whose
-            completely reviewed images are the truth.
+            completely reviewed images are the ground truth.
         groups: named groups of categories, see `read_groups`; LVIS's rare, common and frequent come by themselves.
         rules: "auto" is LVIS where images carry `neg_category_ids`, else COCO.
         fixed_ap: refuse the run when Fixed AP cannot be measured on it; else that is only said.
         by_name: match categories by name alone.
         partial: evaluate the images and categories that both sides have, of an unfinished run too, and say what that
-            leaves out.
+            excludes.
         masks: evaluate masks too; None: if the run and the annotations have them.
         thresholds: a threshold file: only detections at or above their category's threshold count.
         suppress_iou: with `thresholds`: precision, recall and F1 are those of what an export that suppresses across
             categories would keep; AP, which looks at all categories by themselves, is not changed.
         score: of each box that counts; None: that of the snapshot, which is the detector's unless it says otherwise.
-        not_asked_missed: objects whose category was not asked for in their image count as missed; else they are left
-            out, because the run says nothing about them.
+        not_asked_missed: objects whose category was not asked for in their image count as missed; else they are
+            ignored, because the run says nothing about them.
 
     Raises:
         Refused: not a run, an unfinished one, other images or categories, thresholds of another model or vocabulary,
@@ -125,10 +125,11 @@ def evaluate_run(
 
 
 def _judged(snapshot: Snapshot, part: Aligned, *, missed: bool) -> tuple[Aligned, dict[str, Any]]:
-    """The objects that are judged, and the protocol's field about names that were not asked for, if there is one.
+    """Return the objects that are judged, and the protocol's field about names that were not asked for, if there is
+    one.
 
     Args:
-        missed: objects of such names count as missed; else they are left out.
+        missed: objects of such names count as missed; else they are excluded.
     """
     unasked = find_not_asked(snapshot, part)
     if unasked is None:
@@ -142,20 +143,20 @@ def _notes_on_boxes(run: Run, limits: Thresholds) -> list[str]:
 
 
 def _about_boxes(snapshot: Snapshot, thresholds: str | None, suppress_iou: float | None) -> dict[str, Any]:
-    """The protocol's fields about which boxes count, and with which score."""
+    """Return the protocol's fields about which boxes count, and with which score."""
     fields = {"thresholds": None if thresholds is None else storage.redact(thresholds), "suppress_iou": suppress_iou}
     return fields if snapshot.score.is_detectors else {**fields, "score": snapshot.score.name}
 
 
 def _read_truth(annotations: Annotations, run: Run, masks: bool | None) -> tuple[GroundTruth, bool]:
-    """The annotations, and whether masks are evaluated on them."""
+    """Return the annotations, and whether masks are evaluated on them."""
     has_masks = bool(run.manifest.fingerprint_fields.get("masks"))
     if masks and not has_masks:
         raise Refused("the detections of the run have no masks; label with a `masks` section to evaluate them")
     if masks is None and has_masks:
         try:
             return read_truth(annotations, masks=True), True
-        except Refused:  # annotations of boxes alone; whatever else is wrong with them is said below
+        except Refused:  # annotations without masks; the call below reports any other problem
             return read_truth(annotations), False
     return read_truth(annotations, masks=bool(masks)), bool(masks)
 
@@ -184,8 +185,8 @@ def read_detections(
 
     Args:
         rows: see `ImageMatch`; positions must be those of the ground truth that is evaluated.
-        category_of: category id -> position; detections of other categories are left out.
-        thresholds: detections below them are left out, too.
+        category_of: category id -> position; detections of other categories are excluded.
+        thresholds: detections below them are excluded, too.
         suppress_iou: of boxes above their thresholds that overlap more, whatever their categories, only the best
             survives, as in exports; None: all do.
         masks: read them, too; a detection may have none.

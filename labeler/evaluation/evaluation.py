@@ -28,7 +28,7 @@ class Aligned:
         truth: the part of it that the run can be judged by.
         rows: unit -> position in `truth` of each row's image, -1 where it has none.
         category_of: category id of the run -> position in `truth`.
-        new_category: (categories of the whole,) int64 positions in `truth`, -1 where left out.
+        new_category: (categories of the whole,) int64 positions in `truth`, -1 where excluded.
     """
 
     whole: GroundTruth
@@ -64,10 +64,10 @@ class Aligned:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was reached, and how.
+    """Figures of an evaluation, and its protocol.
 
     Attributes:
-        protocol: plain data: run, model, decoding, annotations, images and categories counted and left out, versions.
+        protocol: plain data: run, model, decoding, annotations, images and categories counted and excluded, versions.
         truth: the part of the ground truth that was evaluated; positions in scores and groups are its.
         scores: one for each rules and kind: boxes first, then masks.
         refused: name of rules -> why the run cannot be judged by them.
@@ -92,11 +92,11 @@ class Evaluation:
         return float((self.protocol["decoding"] or {}).get("score_floor", 0.0))
 
     def score(self, rules: str = "COCO", kind: Kind = "bbox") -> Score | None:
-        """The score by these rules, if there is one."""
+        """Return the score by these rules, if there is one."""
         return next((s for s in self.scores if s.rules.name == rules and s.kind == kind), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for evaluation.json; None where nothing counts."""
+        """Return plain data for evaluation.json; None where nothing counts."""
         return {
             "schema_version": SCHEMA_VERSION,
             "protocol": self.protocol,
@@ -139,7 +139,7 @@ class Evaluation:
         }
 
     def lines(self) -> list[str]:
-        """What the command prints."""
+        """Return what the command prints."""
         from labeler.evaluation.lines import describe
 
         return describe(self)

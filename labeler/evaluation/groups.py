@@ -17,7 +17,8 @@ Groups = dict[str, list[int]]  # name -> positions of the categories
 
 
 def read_groups(spec: GroupsSpec, truth: GroundTruth) -> Groups:
-    """Positions by group name, from a YAML (or JSON) file or a mapping: `seen: [red circle, 7, ...]`, names or ids.
+    """Return positions by group name, from a YAML (or JSON) file or a mapping: `seen: [red circle, 7, ...]`, names or
+    ids.
 
     Raises:
         Refused: not readable, not such a mapping, or a category the ground truth does not have; all at once.
@@ -55,7 +56,7 @@ def _load(spec: str, shown: str) -> Any:
     try:
         return plain_yaml.parse(storage.read_bytes(spec).decode())[0]
     except (plain_yaml.NotPlainYaml, UnicodeDecodeError) as error:
-        raise Refused(f"groups {shown} are no YAML: {error}") from None
+        raise Refused(f"groups {shown} are not valid YAML: {error}") from None
 
 
 def frequency_groups(truth: GroundTruth) -> Groups:

@@ -16,7 +16,8 @@ _EPSILON = np.spacing(1)
 
 
 def wilson(proportion: npt.ArrayLike, count: npt.ArrayLike, z: float) -> tuple[Floats, Floats]:
-    """(low, high) of a proportion seen in `count` trials, z standard deviations to each side; NaN where count is 0.
+    """Return (low, high) of a proportion seen in `count` trials, z standard deviations to each side; NaN where count is
+    0.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927). `count` may be
     an effective number of trials, and so a fraction.
@@ -41,7 +42,7 @@ def two_sided() -> float:
 
 
 def draw_images(images: int, *, draws: int = DRAWS, seed: int = 0) -> Floats:
-    """(draws, images) how often each image is in each draw, with replacement; every draw has `images` of them.
+    """Return (draws, images) how often each image is in each draw, with replacement; every draw has `images` of them.
 
     Figures of the same draws can be compared draw by draw.
     """
@@ -49,9 +50,9 @@ def draw_images(images: int, *, draws: int = DRAWS, seed: int = 0) -> Floats:
 
 
 def drawn_precision(judged: Judged, rules: Rules, weights: Floats) -> Floats:
-    """(draws,) AP at IoU 0.50:0.95 of one category on each draw; NaN where a draw has no object that counts.
+    """Return (draws,) AP at IoU 0.50:0.95 of one category on each draw; NaN where a draw has no object that counts.
 
-    With all weights 1 it is that of `score`, and with whole numbers that of a data set with images repeated so often.
+    With all weights 1 it is that of `score`, and with whole numbers that of a data set with images repeated that often.
 
     Args:
         weights: (draws, images), from `draw_images`.
@@ -75,7 +76,9 @@ def _mean_precisions(
     image: npt.NDArray[np.int32],
     objects: Floats,
 ) -> Floats:
-    """(draws,) of one ranked list, as `mean_precision`; read at its hits alone, between which precision only falls."""
+    """Return (draws,) of one ranked list, as `mean_precision`; read at its hits alone, between which precision only
+    falls.
+    """
     places = np.flatnonzero(true)
     if not len(places):
         return np.zeros(len(weights))
@@ -92,7 +95,9 @@ def _mean_precisions(
 
 
 def spread(values: Floats) -> tuple[float, float]:
-    """(low, high) that the middle 95% of the draws lie in; (NaN, NaN) where less than half of them have a value."""
+    """Return (low, high) that the middle 95% of the draws are in; (NaN, NaN) where less than half of
+    them have a value.
+    """
     known = values[~np.isnan(values)]
     if 2 * len(known) < len(values):
         return float("nan"), float("nan")

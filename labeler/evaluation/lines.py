@@ -9,7 +9,7 @@ from labeler.evaluation import operating_points
 from labeler.evaluation.average_precision import LVIS_FIXED, Score
 from labeler.evaluation.evaluation import Evaluation
 
-ALL_CATEGORIES = 100  # up to so many are printed; of more, the lowest
+ALL_CATEGORIES = 100  # up to that many are printed; of more, the lowest
 LOWEST_CATEGORIES = 20
 _KINDS = {"bbox": "boxes", "segm": "masks"}
 
@@ -48,7 +48,7 @@ def _protocol(protocol: Mapping[str, Any]) -> list[str]:
             f"{decoding['nms_iou']} within a category, score {decoding['score']}, {chunks}"
         )
     lines.append(
-        f"truth       {truth['source']}: {truth['images']:,} images, {truth['objects']:,} objects, "
+        f"ground truth       {truth['source']}: {truth['images']:,} images, {truth['objects']:,} objects, "
         f"{truth['categories_with_objects']:,} of {truth['categories']:,} categories have any"
     )
     lines += _images(protocol["images"]) if "images" in protocol else []
@@ -75,9 +75,9 @@ def _images(images: Mapping[str, Any]) -> list[str]:
         reasons = ", ".join(f"{status} {count:,}" for status, count in sorted(images["failed"].items()))
         lines.append(f"failed      {reasons}: these count as images without detections")
     if images["missing"]:
-        lines.append(f"missing     {images['missing']:,} annotated images are not in the run: left out")
+        lines.append(f"missing     {images['missing']:,} annotated images are not in the run: excluded")
     if images["not_annotated"]:
-        lines.append(f"unannotated {images['not_annotated']:,} images of the run are not in the annotations: left out")
+        lines.append(f"unannotated {images['not_annotated']:,} images of the run are not in the annotations: excluded")
     if images["resized"]:
         examples = ", ".join(images["resized_examples"][:3])
         lines.append(
@@ -94,19 +94,19 @@ def _left_out(categories: Mapping[str, Any]) -> list[str]:
     if categories["missing"]:
         lines.append(
             f"missing     {len(categories['missing'])} categories with {categories['missing_objects']:,} objects were "
-            f"not looked for by the run: left out ({_some(categories['missing'])})"
+            f"not looked for by the run: excluded ({_some(categories['missing'])})"
         )
     if categories["not_annotated"]:
         lines.append(
             f"unannotated {len(categories['not_annotated'])} categories of the run are not in the annotations: "
-            f"left out ({_some(categories['not_annotated'])})"
+            f"excluded ({_some(categories['not_annotated'])})"
         )
     return lines
 
 
 def _not_asked(counts: Mapping[str, Any]) -> list[str]:
     share = counts["pairs"] / counts["of_pairs"] if counts["of_pairs"] else 0.0
-    what = "they count as missed" if counts["counted_as_missed"] else "left out; --not-asked missed counts them"
+    what = "they count as missed" if counts["counted_as_missed"] else "excluded; --not-asked missed counts them"
     return [
         f"not asked   {counts['objects']:,} of {counts['of_objects']:,} objects are of names that their image was not "
         f"asked for: {what}",
@@ -153,7 +153,7 @@ def _categories(evaluation: Evaluation, score: Score) -> list[str]:
 
 
 def _at_file(evaluation: Evaluation, score: Score) -> list[str]:
-    """Precision and recall of what the threshold file keeps: everything that was scored is at or above it."""
+    """Return precision and recall of what the threshold file keeps: everything that was scored is at or above it."""
     points = operating_points.micro(score, floor=0.0).at(0)
     found = [p.at(0) for p in operating_points.per_category(score, floor=0.0)]
     names = [category.name for category in evaluation.truth.categories]

@@ -20,7 +20,7 @@ class OperatingPoints:
     """At IoU 0.5, for detections with at least each score; NaN where undefined.
 
     Attributes:
-        thresholds: (t,) scores, 0.01 apart, from the run's score floor on: below it nothing is known.
+        thresholds: (t,) scores, in steps of 0.01, from the run's score floor on: below it nothing is known.
         precision, recall, f1: (t,).
         detections: (t,) true and false positives.
     """
@@ -42,7 +42,9 @@ class OperatingPoints:
 
     @property
     def best(self) -> int | None:
-        """Where F1 is highest, the lowest such threshold; None where nothing right was found at any threshold."""
+        """Return where F1 is highest, the lowest such threshold; None where nothing right was found
+        at any threshold.
+        """
         return int(np.nanargmax(self.f1)) if np.nan_to_num(self.f1).any() else None
 
     def at(self, place: int) -> dict[str, float | int | None]:
@@ -55,7 +57,7 @@ class OperatingPoints:
         }
 
     def table(self) -> list[dict[str, float | int | None]]:
-        """The points at 0.05, 0.10, ..., 0.95."""
+        """Return the points at 0.05, 0.10, ..., 0.95."""
         wanted = SCORE_THRESHOLDS[_TABLE]
         return [self.at(int(place)) for place in np.flatnonzero(np.isin(self.thresholds, wanted))]
 
@@ -64,13 +66,13 @@ class OperatingPoints:
 
 
 def micro(score: Score, *, floor: float) -> OperatingPoints:
-    """All categories' detections and objects counted together."""
+    """Return all categories' detections and objects counted together."""
     true, false = score.true_positives.sum(0), score.false_positives.sum(0)
     return OperatingPoints.of(true, false, int(score.objects.sum()), floor)
 
 
 def per_category(score: Score, *, floor: float) -> list[OperatingPoints]:
-    """One for each category, by position."""
+    """Return one for each category, by position."""
     return [
         OperatingPoints.of(true, false, int(objects), floor)
         for true, false, objects in zip(score.true_positives, score.false_positives, score.objects, strict=True)
@@ -78,7 +80,7 @@ def per_category(score: Score, *, floor: float) -> list[OperatingPoints]:
 
 
 def to_dict(score: Score, truth: GroundTruth, *, floor: float) -> dict[str, Any]:
-    """Plain data for evaluation.json."""
+    """Return plain data for evaluation.json."""
     together = micro(score, floor=floor)
     return {
         "iou": 0.5,

@@ -38,7 +38,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Best:
-    """Where the best boxes are, as many as there are objects, at IoU 0.5.
+    """Positions of the best boxes, as many as there are objects, at IoU 0.5.
 
     Attributes:
         boxes: how many; fewer than objects if fewer were found.
@@ -57,7 +57,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a group reached; NaN where its category has no object.
+    """Figures of a group; NaN if its category has no object.
 
     Attributes:
         objects: that count.
@@ -79,7 +79,7 @@ class Figures:
     best: Best
 
     def surely_better(self, other: Figures) -> bool:
-        """Whether the AP is higher in at least 97.5% of the draws."""
+        """Return whether the AP is higher in at least 97.5% of the draws."""
         low, _ = spread(self.drawn - other.drawn)
         return low > 0
 
@@ -102,7 +102,7 @@ class PhraseJudge:
         self._bounds = np.searchsorted(truth.image[self._objects], np.arange(len(truth.file_names) + 1))
 
     def figures(self, groups: Sequence[Group]) -> list[Figures]:
-        """What each group reached; no phrase may be in two of them."""
+        """Return what each group reached; no phrase may be in two of them."""
         truth = _truth_of(self._truth, [group.category for group in groups])
         found = self._table(groups)
         if truth.federated is not None:
@@ -161,7 +161,7 @@ class PhraseJudge:
 
 
 def _truth_of(truth: GroundTruth, positions: Sequence[int]) -> GroundTruth:
-    """The ground truth with a category for each of these positions, of which one may be there several times."""
+    """Return the ground truth with a category for each of these positions, of which one may be there several times."""
     order = np.argsort(truth.category, kind="stable")
     bounds = np.searchsorted(truth.category[order], np.arange(len(truth.categories) + 1))
     rows, category = _repeated(order, bounds, positions)
@@ -190,7 +190,7 @@ def _truth_of(truth: GroundTruth, positions: Sequence[int]) -> GroundTruth:
 
 
 def _repeated(order: Ints, bounds: Ints, positions: Sequence[int]) -> tuple[Ints, npt.NDArray[np.int32]]:
-    """(rows of each position one after the other, the place of that position among `positions`)."""
+    """Return (rows of each position one after the other, the place of that position among `positions`)."""
     parts = [order[bounds[position] : bounds[position + 1]] for position in positions]
     rows = np.concatenate([np.zeros(0, np.int64), *parts])
     return rows, np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])

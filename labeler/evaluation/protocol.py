@@ -18,7 +18,7 @@ _DETECT = ("assignment", "score_floor", "max_detections", "nms_iou", "score")
 def protocol_of(
     run: Run, whole: GroundTruth, part: GroundTruth, images: ImageMatch, categories: CategoryMatch
 ) -> dict[str, Any]:
-    """All but what is known only after the detections were read."""
+    """Return all but what is known only after the detections were read."""
     config, prompts = run.manifest.config, run.prompts()
     return {
         "run": {

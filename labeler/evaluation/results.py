@@ -75,7 +75,7 @@ def _read_results(results: str | Path | Sequence[Any]) -> tuple[Sequence[Any], s
     try:
         entries = plain_json.parse(storage.read_bytes(str(results)), max_bytes=None)
     except ValueError as error:
-        raise Refused(f"results {shown} are no JSON: {error}") from None
+        raise Refused(f"results {shown} are not JSON: {error}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Refused(f"results {shown} must be a list of objects with image_id, category_id, bbox and score")
     return entries, shown
@@ -84,9 +84,9 @@ def _read_results(results: str | Path | Sequence[Any]) -> tuple[Sequence[Any], s
 def parse_results(
     truth: GroundTruth, results: Sequence[Any], kind: Kind, *, source: str, maskless: bool = False
 ) -> DetectionTable:
-    """A COCO results list ([{image_id, category_id, bbox or segmentation, score}, ...]) as a table.
+    """Return a COCO results list ([{image_id, category_id, bbox or segmentation, score}, ...]) as a table.
 
-    As in pycocotools, detections of categories the ground truth does not have are left out, and unknown images refused.
+    As in pycocotools, detections of categories the ground truth does not have are excluded, and unknown images refused.
     Float64 throughout, so that the result is pycocotools' own to the last bit.
 
     Args:

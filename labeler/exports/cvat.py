@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labeler.digests import readable_json
+from labeler.digests import canonical_json, readable_json
+from labeler.errors import Refused
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.pixels import Pixels
-from labeler.exports.reviewed import IMAGES_PER_TASKS, clipped_boxes, identity, labels_shown
+from labeler.exports.reviewed import IMAGES_PER_TASKS, clipped_boxes, labels_shown
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import ALL
 from labeler.exports.totals import ExportTotals
@@ -18,6 +19,9 @@ from labeler.exports.xml_text import attribute, content
 from labeler.vocabulary import Category
 
 _SCORE, _BOX = "score", "labeler_box"  # attributes of each box
+TASK = "labeler_task"  # label of the tag of an image that is a crop, or whose boxes were drawn for a sample
+ROW, SHOWN, ASKED, CROP = "labeler_row", "labeler_shown", "labeler_asked", "labeler_crop"  # attributes of the tag
+_LONGEST_VALUE = 4096  # characters that CVAT's database takes
 _RUN = "labeler_run"  # the default of an attribute that no box sets: so a task says whose boxes it has
 _ATTRIBUTES: tuple[dict[str, Any], ...] = (
     {"name": _SCORE, "mutable": False, "input_type": "number", "default_value": "0", "values": ["0", "100", "1"]},
@@ -30,6 +34,10 @@ _DRAWN: dict[str, Any] = {
     "default_value": "",
     "values": [""],
 }  # of each box of a sample: how it was drawn
+_OF_TAGS: tuple[dict[str, Any], ...] = tuple(
+    {"name": name, "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
+    for name in (ROW, SHOWN, ASKED, CROP)
+)
 _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
 
 
@@ -37,7 +45,7 @@ _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</ve
 class CvatFormat(Format):
     """task-00000/annotations.xml and task-00000/images/<shard>-<index>.<ext> ..., and labels.json.
 
-    Where there are crops, crops.json beside annotations.xml says by image name what each is of.
+    An image that is a crop, or whose boxes were drawn for a sample, has a tag that says so: CVAT gives it back.
 
     A task's images lie in one flat folder, because CVAT matches them by name, and an upload keeps the last part of it.
 
@@ -59,28 +67,28 @@ class CvatFormat(Format):
         return self.boxes_per_task
 
     def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> CvatPart:
-        return CvatPart(frame, number, folder, self.images_per_part)
+        return CvatPart(frame, number, folder, self.images_per_part, has_tags=_has_tags(frame, self.boxes_per_task))
 
     def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
         labels = [
             {"name": category.name, "type": "rectangle", "attributes": _attributes(frame)}
             for category in labels_shown(frame, totals, self.labels)
         ]
+        if _has_tags(frame, self.boxes_per_task):
+            labels.append({"name": TASK, "type": "tag", "attributes": list(_OF_TAGS)})
         return {"labels.json": readable_json(labels)}
 
 
 class CvatPart(Part):
     """One part: a task for each split. Its annotations are written to disk; images go straight to the target."""
 
-    def __init__(self, frame: Frame, number: int, folder: Path, limit: int) -> None:
+    def __init__(self, frame: Frame, number: int, folder: Path, limit: int, *, has_tags: bool) -> None:
         super().__init__(frame, number, most_images=limit)
         self._paths = {split: folder / f"{split}.xml" for split in frame.splits}
         self._files = {split: path.open("w", encoding="utf-8") for split, path in self._paths.items()}
         self._counts = dict.fromkeys(frame.splits, 0)
-        self._crops: dict[str, dict[str, Any]] = {split: {} for split in frame.splits}
-        self._folder = folder
         for file in self._files.values():
-            file.write(_HEAD + _meta(frame.categories, _attributes(frame)))
+            file.write(_HEAD + _meta(frame.categories, _attributes(frame), has_tags=has_tags))
 
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         if pixels is None:
@@ -90,11 +98,10 @@ class CvatPart(Part):
         place = self._counts[image.split]
         file = self._files[image.split]
         file.write(f'<image id="{place}" name={attribute(name)} width="{row["width"]}" height="{row["height"]}">\n')
+        file.write(_tag(image))
         file.writelines(self._boxes(image))
         file.write("</image>\n")
         self._counts[image.split] += 1
-        if image.crop is not None:  # annotations.xml has no place for it
-            self._crops[image.split][name] = identity(image, self._frame)
         self._images += 1
 
     def _boxes(self, image: ChosenImage) -> Iterable[str]:
@@ -119,13 +126,7 @@ class CvatPart(Part):
         for file in self._files.values():
             file.write("</annotations>\n")
             file.close()
-        files = {f"{self._task(split)}/annotations.xml": self._paths[split] for split in self._filled()}
-        for split, crops in self._crops.items():
-            if crops:
-                path = self._folder / f"{split}-crops.json"
-                path.write_bytes(readable_json(crops))
-                files[f"{self._task(split)}/crops.json"] = path
-        return files
+        return {f"{self._task(split)}/annotations.xml": self._paths[split] for split in self._filled()}
 
     def _filled(self) -> list[str]:
         """Return the splits that have a task here: those with images, or the first one if there are none at all."""
@@ -140,6 +141,36 @@ def _attributes(frame: Frame) -> list[dict[str, Any]]:
     return [*_ATTRIBUTES, *([] if frame.selection.sample is None else [_DRAWN]), whose]
 
 
+def _has_tags(frame: Frame, boxes_per_task: int | None) -> bool:
+    return frame.selection.sample is not None or boxes_per_task is not None
+
+
+def _tag(image: ChosenImage) -> str:
+    """Return the tag of a crop, or of an image whose boxes were drawn for a sample; "" for any other."""
+    if image.crop is None and image.sampled is None:
+        return ""
+    values = {ROW: image.row_id, SHOWN: _places(image.places.tolist())}
+    if image.sampled is not None:
+        values[ASKED] = _places(box.box for box in image.sampled.boxes)
+    if image.crop is not None:
+        values[CROP] = canonical_json(image.crop.to_json()).decode()
+    if len(values.get(ASKED, "")) > _LONGEST_VALUE:
+        raise Refused(
+            f"--to cvat: more boxes of image {image.row_id} were drawn for the sample than CVAT can list; take "
+            "label-studio, or a smaller sample"
+        )
+    shown = "".join(
+        f'<attribute name="{name}">{content(value)}</attribute>'
+        for name, value in values.items()
+        if len(value) <= _LONGEST_VALUE
+    )
+    return f'<tag label="{TASK}" source="auto">{shown}</tag>\n'
+
+
+def _places(places: Iterable[int]) -> str:
+    return " ".join(map(str, sorted(places)))
+
+
 def _designs(image: ChosenImage) -> list[str]:
     """Return the attribute of each box that says how it was drawn; "" for boxes that were not."""
     drawn = {} if image.sampled is None else {box.box: box.described for box in image.sampled.boxes}
@@ -149,16 +180,23 @@ def _designs(image: ChosenImage) -> list[str]:
     ]
 
 
-def _meta(categories: Iterable[Category], attributes_of_boxes: Iterable[Mapping[str, Any]]) -> str:
+def _meta(categories: Iterable[Category], attributes_of_boxes: Iterable[Mapping[str, Any]], *, has_tags: bool) -> str:
     """Return the task's labels as annotations.xml names them."""
-    shown = "".join(
+    own = _described(attributes_of_boxes)
+    labels = [_label(category.name, "rectangle", own) for category in categories]
+    labels += [_label(TASK, "tag", _described(_OF_TAGS))] if has_tags else []
+    shown = "\n".join(labels)
+    return f"<meta><task><labels>\n{shown}\n</labels></task></meta>\n"
+
+
+def _label(name: str, kind: str, attributes: str) -> str:
+    return f"<label><name>{content(name)}</name><type>{kind}</type><attributes>{attributes}</attributes></label>"
+
+
+def _described(attributes: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(
         f"<attribute><name>{each['name']}</name><mutable>{each['mutable']}</mutable>"
         f"<input_type>{each['input_type']}</input_type><default_value>{each['default_value']}</default_value>"
         f"<values>{values}</values></attribute>"
-        for each, values in ((each, "\n".join(each["values"])) for each in attributes_of_boxes)
+        for each, values in ((each, "\n".join(each["values"])) for each in attributes)
     )
-    labels = "\n".join(
-        f"<label><name>{content(category.name)}</name><type>rectangle</type><attributes>{shown}</attributes></label>"
-        for category in categories
-    )
-    return f"<meta><task><labels>\n{labels}\n</labels></task></meta>\n"

@@ -20,6 +20,7 @@ from labeler.labels.thresholds import NEVER, Thresholds, as_written
 from labeler.runs import Run, UnitKey
 
 MOST_BOXES = 10_000  # of one sample
+SMALLEST_SIDE = 1.0  # pixels: smaller boxes are not drawn
 _MAX_BYTES = 64 << 20
 _SCORE_TOLERANCE = 1e-5  # files have six digits
 Strategy = Literal["estimate", "margin", "disagree", "rare", "suspicious", "random", "mixed"]

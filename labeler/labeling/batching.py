@@ -1,7 +1,7 @@
 """Which of a unit's images go to the detector together: those of one shape, because none is ever padded.
 
-Of 256 photographs of COCO and LVIS, eight at a time in the order they come in fill 1.3 of eight places in a forward on
-the mean; waiting for their like, 3.7 (`python -m benchmarks.batching`).
+Of 256 photographs of COCO and LVIS, eight at a time in the order they come in fill 1.3 of eight places in a forward
+pass on the mean; waiting for their like, 3.7 (`python -m benchmarks.batching`).
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 BATCHES_WAITING = 8  # images that wait for their like, in batches
-LEAST_WAITING = 128  # and at least so many: with eight a batch no more than that is gained by a whole unit of 256
+LEAST_WAITING = 128  # and at least that many: with eight a batch no more than that is gained by a whole unit of 256
 BYTES_WAITING = 512 << 20  # of their pixels: 160 images at 800 x 1333
 _LEAST_BATCH, _MOST_BATCH = 8, 32
 
 
 def images_together(per_forward: int) -> int:
-    """How many images of one shape to hand to a detector at once.
+    """Return how many images of one shape to hand to a detector at once.
 
-    Whole forwards, so that none is left half empty; but 8 images at least, so that decoding is far enough ahead, and
-    32 at most.
+    Whole forward passes, so that none is left half empty; but 8 images at least, so that decoding is far enough ahead,
+    and 32 at most.
 
     Args:
-        per_forward: images that share a forward.
+        per_forward: images that share a forward pass.
     """
     return min(_MOST_BATCH, per_forward * -(-_LEAST_BATCH // per_forward))
 
@@ -40,7 +40,7 @@ def bytes_of(*prepared: Any) -> int:
 
 
 class ShapePool(Generic[T]):
-    """Collects images by shape, and gives them back in batches of one shape each.
+    """Collects images by shape, and gives them back in batches, each of one shape.
 
     What comes out depends only on what went in and in which order, never on time.
     """
@@ -58,7 +58,8 @@ class ShapePool(Generic[T]):
         self._count = self._bytes = 0
 
     def add(self, image: T, shape: Hashable, size: int = 0) -> list[list[T]]:
-        """The batches to go now: the one that this image fills, and the longest waiting ones while too many wait.
+        """Return the batches to go now: the one that this image fills, and the longest waiting ones while too many
+        wait.
 
         Args:
             size: bytes that the image takes while it waits.
@@ -73,7 +74,7 @@ class ShapePool(Generic[T]):
         return batches
 
     def rest(self) -> Iterator[list[T]]:
-        """All that still waits, one shape after the other."""
+        """Yield all that still waits, one shape after the other."""
         while self._waiting:
             yield self._take(next(iter(self._waiting)))
 

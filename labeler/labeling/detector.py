@@ -9,12 +9,12 @@ from labeler.images import Image, LeastShape
 from labeler.images.tiling import View
 from labeler.labels.detections import Detections
 
-# (places in the batch, what waits for their results) of each forward, when it has begun
+# (places in the batch, what waits for their results) of each forward pass, when it has started
 Begun = Iterator[tuple[Sequence[int], Callable[[], Sequence[Any]]]]
 
 
 class UnitDetector(Protocol):
-    """What finds objects in images. A class that derives from this has only to say how one batch is detected on."""
+    """The interface of detectors. A subclass only defines how one batch is processed."""
 
     @property
     def description(self) -> dict[str, str]:
@@ -31,7 +31,9 @@ class UnitDetector(Protocol):
 
     @property
     def images_per_forward(self) -> int:
-        """How many images are worth putting together; prepared ones with a `group` only with those of the same."""
+        """Return how many images are worth putting together; prepared ones with a `group` only with
+        those of the same.
+        """
         return 1
 
     @property
@@ -44,12 +46,12 @@ class UnitDetector(Protocol):
         return self.passes
 
     def room_for(self, prepared: Any) -> int:
-        """How many images like a prepared one can share a forward."""
+        """Return how many images like a prepared one can share a forward pass."""
         return self.images_per_forward
 
     @property
     def memory_halvings(self) -> int:
-        """How often a batch was halved so far because the GPU's memory ran out."""
+        """Return how often a batch was halved so far because the GPU's memory ran out."""
         return 0
 
     def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
@@ -64,21 +66,23 @@ class UnitDetector(Protocol):
         raise NotImplementedError(f"{type(self).__name__} looks at whole images alone")
 
     def merge_views(self, found: Sequence[Detections]) -> Detections:
-        """The final detections of an image from those of all its views."""
+        """Return the final detections of an image from those of all its views."""
         raise NotImplementedError(f"{type(self).__name__} looks at whole images alone")
 
     def detect_prepared(self, batch: Sequence[Any]) -> Sequence[Any]:
-        """Detections, or the error that says why one image has none, for each prepared image."""
+        """Return detections, or the error that says why one image has none, for each prepared image."""
 
     def begin(self, batch: Sequence[Any]) -> Begun:
-        """The same, one forward a step, so that one is under way while the host makes rows of the one before."""
+        """Return the same, one forward pass a step, so that one is under way while the host makes rows of the one
+        before.
+        """
         found = self.detect_prepared(batch)
         yield range(len(batch)), lambda: found
 
 
 @runtime_checkable
 class BoxScorer(Protocol):
-    """What a detector has besides that finds no boxes, but scores those that another run has found."""
+    """The interface of detectors that score the boxes of another run instead of finding their own."""
 
     def prepare_boxes(self, image_rgb: Any, found: Detections) -> Any:
         """Make one (h, w, 3) uint8 upright RGB image ready, and its detections; thread-safe, on the CPU."""

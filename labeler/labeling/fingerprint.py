@@ -1,4 +1,4 @@
-"""What run.json says of a job: the fields that decide its rows, its configuration, the versions it runs with."""
+"""Contents of run.json for a job: the fields that affect its results, its configuration, the versions it runs with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from labeler import __version__, storage
-from labeler.checkpoints import Checkpoint, DetectorCheckpoint
+from labeler.checkpoints import Checkpoint, DetectorCheckpoint, model_uri
 from labeler.config import OF_TILES, ROWS, Config, DetectConfig, RescoreConfig, marked
 from labeler.labels.extensions import schema_fields
 from labeler.labels.records import DECODING_VERSION
@@ -33,7 +33,7 @@ _VERSIONED = ("labeler", "ray", "torch", "transformers", "pyarrow", "numpy", "pi
 def fingerprint_fields(
     config: Config, vocabulary: Vocabulary, plan: PromptPlan, planner: Planner, checkpoint: DetectorCheckpoint
 ) -> dict[str, Any]:
-    """The fingerprint's fields about what is detected, one by one; runs with equal ones have equal boxes."""
+    """Return the fingerprint's fields about what is detected, one by one; runs with equal ones have equal boxes."""
     rule = rule_of(config, checkpoint)
     return {
         "model": checkpoint.digest,
@@ -58,7 +58,8 @@ def fingerprint_fields(
 
 
 def family_fields(family: Family) -> dict[str, Any]:
-    """The fields that only other families than Grounding DINO have: its runs were written without, and stay the same.
+    """Return the fields that only other families than Grounding DINO have: its runs were written without, and stay the
+    same.
 
     (`Run.require_fingerprint` compares every field that either side has.)
     """
@@ -66,7 +67,7 @@ def family_fields(family: Family) -> dict[str, Any]:
 
 
 def module_fields(config: Config, module: UserModule | None) -> dict[str, Any]:
-    """The fields that only runs with a detector of the user's own have."""
+    """Return the fields that only runs with a detector of the user's own have."""
     if module is None:
         return {}
     return {
@@ -78,7 +79,7 @@ def module_fields(config: Config, module: UserModule | None) -> dict[str, Any]:
 
 
 def tile_fields(detect: DetectConfig) -> dict[str, Any]:
-    """The fields that only runs with tiles have."""
+    """Return the fields that only runs with tiles have."""
     tiling = detect.tiling
     if tiling is None:
         return {}
@@ -88,13 +89,13 @@ def tile_fields(detect: DetectConfig) -> dict[str, Any]:
 
 
 def rule_of(config: Config, checkpoint: DetectorCheckpoint) -> ImageRule:
-    """How the images of a job are made ready. Refused where the configured size does not go with the model."""
+    """Return how the images of a job are made ready. Refused where the configured size does not go with the model."""
     size = config.detect.image_size
     return checkpoint.rule.with_edges(size.edges if size else None)
 
 
 def masks_fields(config: Config, segmenter: Checkpoint | None, phrases: PromptPlan | None = None) -> dict[str, Any]:
-    """The fingerprint's fields about masks; `masks` is the model's digest, or None where none are made."""
+    """Return the fingerprint's fields about masks; `masks` is the model's digest, or None where none are made."""
     if config.masks is None or segmenter is None:
         return {"masks": None}
     return {
@@ -107,7 +108,8 @@ def masks_fields(config: Config, segmenter: Checkpoint | None, phrases: PromptPl
 
 
 def rescore_fields(rescore: RescoreConfig, rescorer: Checkpoint, prompts: str) -> dict[str, Any]:
-    """The fingerprint's fields about second scores, which only runs with them have; `rescore` is the model's digest.
+    """Return the fingerprint's fields about second scores, which only runs with them have; `rescore` is the model's
+    digest.
 
     Args:
         prompts: the fingerprint of what boxes are compared with.
@@ -121,7 +123,7 @@ def rescore_fields(rescore: RescoreConfig, rescorer: Checkpoint, prompts: str) -
 
 
 def resize_kernel(detect: DetectConfig, rule: ImageRule) -> str:
-    """How an image comes to the detector's size, for the fingerprint: scores depend on it."""
+    """Return how an image comes to the detector's size, for the fingerprint: scores depend on it."""
     if rule.fit == "none":
         return "none"
     kernel = DEVICE_KERNEL if rule.on_device else RESIZE_KERNELS[detect.resize]
@@ -129,13 +131,18 @@ def resize_kernel(detect: DetectConfig, rule: ImageRule) -> str:
 
 
 def public_config(config: Config) -> dict[str, Any]:
-    """The resolved configuration for run.json, without secrets in its URIs, wherever in it they stand."""
+    """Return the resolved configuration for run.json, without secrets in its URIs, wherever in it they stand."""
     values: dict[str, Any] = redacted(config.model_dump(mode="json"))
     if config.rescore is None:
         del values["rescore"]  # the runs before it have none
     values["input"]["uri"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.input_uris]
     if config.inventory_uris:
         values["input"]["inventory"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.inventory_uris]
+    # Commands on the run find them from other working directories, too.
+    values["input"]["exclude"] = [storage.redact(storage.absolute_uri(uri)) for uri in config.input.exclude]
+    for section, key in (("model", "name"), ("masks", "model"), ("rescore", "model")):
+        if values.get(section) and values[section][key]:
+            values[section][key] = storage.redact(model_uri(getattr(getattr(config, section), key)))
     values["output"]["uri"] = storage.redact(storage.absolute_uri(config.output.uri))
     values["prompts"] = {
         name: value for name, value in values["prompts"].items() if value is not None or name not in _NAMES
@@ -146,7 +153,7 @@ def public_config(config: Config) -> dict[str, Any]:
 
 
 def redacted(value: Any) -> Any:
-    """Plain data with every text in it redacted."""
+    """Return plain data with every text in it redacted."""
     if isinstance(value, dict):
         return {key: redacted(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,6 @@
-"""One unit's forwards on a detector that units share: one is under way while the host makes rows of the one before."""
+"""One unit's forward passes on a detector that units share: one is under way while the host makes rows of the one
+before.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from labeler.labels.unit_work import UnitWork
 class HasPrepared(Protocol):
     @property
     def prepared(self) -> Any:
-        """What the detector takes."""
+        """Return what the detector takes."""
 
 
 Image = TypeVar("Image", bound=HasPrepared)
@@ -31,7 +33,7 @@ class Forwards:
         on_first: called once, before the first image is handed over; what it raises ends the unit.
 
     Attributes:
-        seconds: spent on starting forwards and waiting for them.
+        seconds: spent on starting forward passes and waiting for them.
         work: passes, batches and halvings; nothing else.
     """
 
@@ -50,7 +52,7 @@ class Forwards:
         self._under_way: tuple[Sequence[Any], Callable[[], Sequence[Any]]] | None = None
 
     def begin(self, batch: Sequence[Image]) -> Iterator[tuple[Image, Any]]:
-        """Begins a batch; gives each image of what was under way until then, with its result."""
+        """Begin a batch; gives each image of what was under way until then, with its result."""
         if not self._held:
             self._lock.acquire()
             self._held = True
@@ -83,7 +85,7 @@ class Forwards:
         self.work.passes += count * self._detector.passes_of(images[0])
 
     def rest(self) -> Iterator[tuple[Any, Any]]:
-        """Each image of what is still under way, with its result."""
+        """Yield each image of what is still under way, with its result."""
         if self._under_way is not None:
             (images, wait), self._under_way = self._under_way, None
             start = time.perf_counter()
@@ -92,7 +94,7 @@ class Forwards:
             yield from zip(images, results, strict=True)
 
     def close(self) -> None:
-        """Lets another unit go on; whoever wants what is under way takes the `rest` first."""
+        """Let another unit continue. Callers that want what is under way take the `rest` first."""
         if self._held:
             self._held = False
             self._lock.release()

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labeler import storage
-from labeler.checkpoints import Checkpoint, DetectorCheckpoint, resolve
+from labeler.checkpoints import Checkpoint, DetectorCheckpoint, model_uri, resolve
 from labeler.config import DetectConfig, ModelConfig
 from labeler.digests import as_stored
 from labeler.errors import Refused
 from labeler.images import MAX_PIXELS, choose_fast_jpeg
 from labeler.images.tiling import Tiling
 from labeler.labeling.detector import UnitDetector
-from labeler.labeling.resolve import Job, model_uri, s3_rules
+from labeler.labeling.resolve import Job, s3_rules
 from labeler.labeling.segmenter import Segmenter
 from labeler.labeling.unit import UnitLabeler
 from labeler.labeling.watchdog import Watchdog
@@ -59,7 +59,7 @@ class DetectorRecipe:
     names_per_image: bool = False
 
     def find(self) -> DetectorCheckpoint:
-        """The checkpoint as it is found here. Refused where it is not, or is another."""
+        """Return the checkpoint as it is found here. Refused where it is not, or is another."""
         self.s3.apply()
         register(self.family)
         return _of_digest(resolve(self.name, revision=self.revision), self.digest)
@@ -102,7 +102,7 @@ class ModuleRecipe:
     s3: storage.S3Rules = storage.NO_S3_RULES
 
     def find(self) -> DetectorCheckpoint:
-        """The checkpoint as it is found here. Refused where it is not, or is another."""
+        """Return the checkpoint as it is found here. Refused where it is not, or is another."""
         self.s3.apply()
         return _of_digest(resolve(self.name, revision=self.revision, module=self.module), self.digest)
 
@@ -129,14 +129,17 @@ class SegmenterRecipe:
     s3: storage.S3Rules = storage.NO_S3_RULES
 
     def find(self) -> SegmenterCheckpoint:
-        """The checkpoint as it is found here. Refused where it is not, or is another."""
+        """Return the checkpoint as it is found here. Refused where it is not, or is another."""
         self.s3.apply()
         return _of_digest(resolve_segmenter(self.model, revision=self.revision), self.digest)
 
     def __call__(self) -> Segmenter:
         from labeler.segmenters import Sam
+        from labeler.segmenters.start_check import check_segmenter
 
-        return Sam(self.find(), **self.options)
+        segmenter, phrases = Sam(self.find(), **self.options), self.options.get("phrases")
+        check_segmenter(segmenter, phrases.phrases[0].category_id if phrases else 1)
+        return segmenter
 
 
 @dataclass(frozen=True)
@@ -152,14 +155,17 @@ class RescorerRecipe:
     s3: storage.S3Rules = storage.NO_S3_RULES
 
     def find(self) -> RescorerCheckpoint:
-        """The checkpoint as it is found here. Refused where it is not, or is another."""
+        """Return the checkpoint as it is found here. Refused where it is not, or is another."""
         self.s3.apply()
         return _of_digest(resolve_rescorer(self.model, revision=self.revision), self.digest)
 
     def __call__(self) -> UnitDetector:
         from labeler.rescorers import Rescorer
+        from labeler.segmenters.start_check import check_rescorer
 
-        return Rescorer(self.find(), self.texts, threads=self.threads, **self.options)
+        rescorer = Rescorer(self.find(), self.texts, threads=self.threads, **self.options)
+        check_rescorer(rescorer, self.texts.category_ids[0])
+        return rescorer
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,13 @@ class LabelerRecipe:
             if isinstance(make, DetectorRecipe | ModuleRecipe | RescorerRecipe | SegmenterRecipe):
                 make.find()
 
+    @property
+    def of_boxes(self) -> LabelerRecipe | None:
+        """Only the model that looks at boxes: the segmenter, or the rescorer; None where there is none."""
+        if self.make_segmenter is not None:
+            return replace(self, make_detector=None)
+        return self if isinstance(self.make_detector, RescorerRecipe) else None
+
     def __call__(self, watchdog: Watchdog | None = None) -> UnitLabeler:
         segmenter = self.make_segmenter() if self.make_segmenter else None
         # The detector comes second: it tries how much of the GPU's memory it can use.
@@ -205,7 +218,7 @@ class LabelerRecipe:
         )
 
     def with_threads(self, threads: int) -> LabelerRecipe:
-        """The same for a process with this number of CPU threads."""
+        """Return the same for a process with this number of CPU threads."""
         detector, segmenter = self.make_detector, self.make_segmenter
         if isinstance(detector, DetectorRecipe | ModuleRecipe | RescorerRecipe):
             detector = replace(detector, threads=threads)
@@ -224,7 +237,7 @@ def _of_digest(checkpoint: Found, planned: str) -> Found:
 
 
 def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe | ModuleRecipe:
-    """How to load the job's detector on a worker with `threads` CPU threads."""
+    """Return how to load the job's detector on a worker with `threads` CPU threads."""
     config, checkpoint = job.config, job.detector
     settings: dict[str, Any] = {
         "name": model_uri(config.model_name),
@@ -243,7 +256,7 @@ def detector_recipe(job: Job, *, threads: int | None = None) -> DetectorRecipe |
 
 
 def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe | None:
-    """How to load the job's segmenter on a worker, on the detector's device; None where no masks are made."""
+    """Return how to load the job's segmenter on a worker, on the detector's device; None where no masks are made."""
     masks, model = job.config.masks, job.config.model
     if masks is None or job.segmenter is None:
         return None
@@ -265,7 +278,7 @@ def segmenter_recipe(job: Job, *, threads: int | None = None) -> SegmenterRecipe
 
 
 def rescorer_recipe(job: Job, *, threads: int | None = None) -> RescorerRecipe | None:
-    """How to load the job's rescorer on a worker, on the detector's device; None where nothing is rescored."""
+    """Return how to load the job's rescorer on a worker, on the detector's device; None where nothing is rescored."""
     rescore, model = job.config.rescore, job.config.model
     if rescore is None or job.rescorer is None or job.texts is None:
         return None
@@ -284,7 +297,7 @@ def rescorer_recipe(job: Job, *, threads: int | None = None) -> RescorerRecipe |
 def labeler_recipe(
     job: Job, *, threads: int = 1, make_detector: Callable[[], UnitDetector] | None = None, masks: bool = True
 ) -> LabelerRecipe:
-    """How to make what labels the job's units in a process with `threads` CPU threads.
+    """Return how to make what labels the job's units in a process with `threads` CPU threads.
 
     Args:
         make_detector: in the place of the job's own.
@@ -303,5 +316,5 @@ def labeler_recipe(
 
 
 def labeler_here(job: Job, *, masks: bool = True) -> UnitLabeler:
-    """What labels the job's images in this process, with the CPU threads of one worker, without Ray."""
+    """Return what labels the job's images in this process, with the CPU threads of one worker, without Ray."""
     return labeler_recipe(job, threads=worker_threads(job.config.ray.cpus_per_worker), masks=masks)()

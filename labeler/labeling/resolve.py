@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labeler import storage
-from labeler.checkpoints import DetectorCheckpoint, resolve
+from labeler.checkpoints import DetectorCheckpoint, model_uri, resolve
 from labeler.checkpoints.library import check_transformers
 from labeler.config import MOST_PAIRS, OF_LABELER, Config, changed, of_families
 from labeler.errors import LabelerError, Refused
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is made of.
+    """All parts of a run, resolved.
 
     Attributes:
         fields: the fingerprint's fields, one by one; runs with equal ones have equal rows.
@@ -85,11 +85,11 @@ class Job:
         return self.config.unit.images * self.plan.passes * _views(self.config) / PASSES_PER_S
 
     def with_names(self, items: Sequence[Item]) -> tuple[Item, ...]:
-        """The images with what each is asked for; for a few, since what says the names is loaded for it."""
+        """Return the images with what each is asked for; for a few, since what says the names is loaded for it."""
         return with_names(self.per_image.load() if self.per_image else None, items)
 
     def as_planned(self, recorded: Mapping[str, Any]) -> Job:
-        """The same with the units of a run that is there already; for a config that leaves their size open.
+        """Return the same with the units of a run that is there already; for a config that leaves their size open.
 
         Args:
             recorded: the fields of the run's fingerprint.
@@ -101,7 +101,7 @@ class Job:
 
     @property
     def rule(self) -> ImageRule:
-        """How the detector's images are made ready."""
+        """Return how the detector's images are made ready."""
         return rule_of(self.config, self.detector)
 
 
@@ -153,7 +153,7 @@ def resolve_job(
         _warn_of(names.vocabulary.doubts)
     if (config.detect.pairs_per_batch or 0) > MOST_PAIRS:
         asked = config.detect.pairs_per_batch
-        log.warning("detect.pairs_per_batch=%d is more than a forward takes: %d pairs are used", asked, MOST_PAIRS)
+        log.warning("detect.pairs_per_batch=%d is more than a forward pass takes: %d pairs are used", asked, MOST_PAIRS)
     if plan is not None and isinstance(names.planner, Reviser):
         names = replace(names, plan=plan)
     return job_of(names, own)
@@ -199,13 +199,8 @@ def _warn_of(doubts: Sequence[str]) -> None:
         log.warning("and %d more; `labeler vocabulary check` shows all", len(doubts) - _SHOWN_DOUBTS)
 
 
-def model_uri(name: str) -> str:
-    """A checkpoint's name as every node understands it: a local folder absolute, all else as it is."""
-    return storage.absolute_uri(name) if Path(name).exists() else name
-
-
 def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
-    """How each S3 bucket that the job reads is read; for every process that reads.
+    """Return how each S3 bucket that the job reads is read; for every process that reads.
 
     Args:
         own: runs that it derives from, which are not read as the input is.
@@ -225,7 +220,7 @@ def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
 
 
 def _buckets_of_inventories(config: Config) -> Iterator[str]:
-    """Inventories of public buckets lie in buckets of one's own; those beside their objects are read as these are."""
+    """Inventories of public buckets are in buckets of one's own; those beside their objects are read as these are."""
     inputs = {_bucket_of(uri) for uri in config.input_uris}
     yield from {_bucket_of(uri) for uri in config.inventory_uris if storage.scheme(uri)} - inputs
 
@@ -235,7 +230,7 @@ def _bucket_of(uri: str) -> str:
 
 
 def resolve_masks(config: Config, *, weights: bool = True) -> SegmenterCheckpoint | None:
-    """The checkpoint that makes masks, None where the config asks for none. Refused where it is unusable."""
+    """Return the checkpoint that makes masks, None where the config asks for none. Refused where it is unusable."""
     masks = config.masks
     if masks is None:
         return None
@@ -245,7 +240,7 @@ def resolve_masks(config: Config, *, weights: bool = True) -> SegmenterCheckpoin
 
 
 def mask_phrases(config: Config, segmenter: SegmenterCheckpoint | None, vocabulary: Vocabulary) -> PhrasePasses | None:
-    """What a segmenter that looks for phrases is asked for; None for those that a box is enough for.
+    """Return what a segmenter that looks for phrases is asked for; None for those that a box is enough for.
 
     Raises:
         Refused: the vocabulary has phrases that it cannot look for.
@@ -260,7 +255,7 @@ def mask_phrases(config: Config, segmenter: SegmenterCheckpoint | None, vocabula
 
 
 def resolve_rescorer(config: Config, vocabulary: Vocabulary) -> tuple[RescorerCheckpoint, Texts]:
-    """The checkpoint that gives boxes a second score, and what it compares them with. Refused if it is unusable.
+    """Return the checkpoint that gives boxes a second score, and what it compares them with. Refused if it is unusable.
 
     The vocabulary is spelled before any weights are fetched.
     """
@@ -282,13 +277,15 @@ def resolve_rescorer(config: Config, vocabulary: Vocabulary) -> tuple[RescorerCh
 
 
 def vocabulary_spec(config: Config) -> Any:
-    """The config's vocabulary as `Vocabulary.load` takes it."""
+    """Return the config's vocabulary as `Vocabulary.load` takes it."""
     spec = config.vocabulary
     return list(spec) if isinstance(spec, tuple) else spec
 
 
 def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
-    """Refused for options that other families have, for what the model does not take, and for what cannot be stored."""
+    """Raise Refused for options that other families have, for what the model does not take, and for what cannot be
+    stored.
+    """
     rule_of(config, checkpoint).require_resize(config.detect.resize, checkpoint.name)
     if checkpoint.module is not None:
         _check_module_options(config, checkpoint)
@@ -304,7 +301,9 @@ def _check_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
 
 
 def _check_module_options(config: Config, checkpoint: DetectorCheckpoint) -> None:
-    """Refused for options that hold a secret, and for an output that would change the digest of the model's folder."""
+    """Raise Refused for options that hold a secret, and for an output that would change the digest of the model's
+    folder.
+    """
     for name, value in config.model.options.items():
         if redacted(value) != value:
             raise Refused(
@@ -317,27 +316,29 @@ def _check_module_options(config: Config, checkpoint: DetectorCheckpoint) -> Non
 
 
 def _with_family_defaults(config: Config, checkpoint: DetectorCheckpoint) -> Config:
-    """What the config leaves to the family, said: run.json and the fingerprint have the numbers."""
+    """Return what the config leaves to the family, said: run.json and the fingerprint have the numbers."""
     floor = config.detect.floor(checkpoint.family.score_floor)
     detect = config.detect.model_copy(update={"score_floor": floor})
     return config.model_copy(update={"detect": detect})
 
 
 def _with_unit(config: Config, plan: PromptPlan) -> Config:
-    """How many images are a unit, said: few enough that one is done within the notice of a spot machine."""
+    """Return how many images are a unit, said: few enough that one is done within the notice of a spot machine."""
     passes = plan.passes * _views(config)
     images = config.unit.max_images or max(1, min(MOST_UNIT_IMAGES, int(UNIT_S * PASSES_PER_S) // passes))
     return config.model_copy(update={"unit": config.unit.model_copy(update={"max_images": images})})
 
 
 def _views(config: Config) -> int:
-    """How often the detector looks at an image, were each a photograph of 12 megapixels where images are tiled."""
+    """Return how often the detector looks at an image, were each a photograph of 12 megapixels where
+    images are tiled.
+    """
     tiling = config.detect.tiling
     return min(tiling.views_count(*PHOTOGRAPH), tiling.most) if tiling else 1
 
 
 def _check_drafts(config: Config) -> None:
-    """Refused where pixels are left out that masks need."""
+    """Raise Refused where pixels are excluded that masks need."""
     if config.masks is not None and config.detect.jpeg_draft:
         raise Refused("masks need every pixel of an image: leave detect.jpeg_draft out, or make them with labeler mask")
 
@@ -350,7 +351,7 @@ def plan_input(
     first_id: int = 0,
     counts: Counter[str] | None = None,
 ) -> list[PlannedShard]:
-    """List the input and cut it into shards, leaving out the `known` URIs of an earlier plan.
+    """List the input and cut it into shards, excluding the `known` URIs of an earlier plan.
 
     Args:
         taken: names of that plan's shards.
@@ -373,12 +374,12 @@ def plan_input(
         counts=counts,
         inventory=[storage.absolute_uri(uri) for uri in config.inventory_uris],
     )
-    with ThreadPoolExecutor(_COUNTING_REQUESTS) as pool:  # Parquet footers are a request each
+    with ThreadPoolExecutor(_COUNTING_REQUESTS) as pool:  # one request per Parquet footer
         return [PlannedShard(*pair) for pair in zip(found, pool.map(_count, found), strict=True)]
 
 
 def _count(shard: Shard) -> int | None:
-    """Images of a shard where that is cheap; a shard that cannot be read is named later, when its turn comes."""
+    """Return images of a shard where that is cheap; a shard that cannot be read is named later, when its turn comes."""
     try:
         return count_images(shard)
     except LabelerError:

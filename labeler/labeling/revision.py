@@ -1,4 +1,4 @@
-"""A run's vocabulary, changed: what of the run stays, and the job that labels the rest."""
+"""Change a run's vocabulary: plan which detections stay, and the job that labels the rest."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from labeler import storage
-from labeler.checkpoints import resolve
+from labeler.checkpoints import model_uri, resolve
 from labeler.config import Config, config_of_run
 from labeler.errors import Refused
 from labeler.labeling.fingerprint import family_fields
-from labeler.labeling.resolve import Job, job_of, model_uri, resolve_names, s3_rules
+from labeler.labeling.resolve import Job, job_of, resolve_names, s3_rules
 from labeler.labels.extensions import schema_fields
 from labeler.labels.revised import Change
 from labeler.prompts import PromptPlan, Reviser, Revision
 from labeler.runs import Run
 from labeler.vocabulary import Vocabulary
 
-_MAY_DIFFER = ("ray.", "model.device=", "model.dtype=", "detect.stall_timeout_s=", "output.")
+_MAY_DIFFER = ("ray.", "model.name=", "model.device=", "model.dtype=", "detect.stall_timeout_s=", "output.")
 _DIFFERS = ("vocabulary", "prompts")  # fields of the fingerprint that a revision is about
 
 
@@ -29,7 +29,7 @@ class RevisionJob:
     Attributes:
         job: labels the new passes alone.
         before: the vocabulary of the run.
-        anew: the plan that the new vocabulary has without the run.
+        again: the plan that the new vocabulary has without the run.
     """
 
     job: Job
@@ -40,11 +40,11 @@ class RevisionJob:
 
     @property
     def looked_at(self) -> str:
-        """What each pass is of, in words."""
+        """Return what each pass is of, in words."""
         return "view of an image" if self.job.config.detect.tiling else "image"
 
     def lines(self) -> list[str]:
-        """What changes, and the passes of both ways, for people."""
+        """Return what changes, and the passes of both ways, for people."""
         before = {category.name for category in self.before.categories if not category.negative}
         after = {category.id: category.name for category in self.job.vocabulary.categories if not category.negative}
         stays = {after[id_] for id_ in self.revision.category_ids.values()}
@@ -66,7 +66,7 @@ class RevisionJob:
 
 
 def revised_config(run: Run, vocabulary: str, output: str, overrides: Sequence[str]) -> Config:
-    """The configuration of a run with another vocabulary and output.
+    """Return the configuration of a run with another vocabulary and output.
 
     Args:
         vocabulary: the run's `synonyms` and `negative` go with it, but for negative phrases where it has its own.
@@ -92,7 +92,7 @@ def revised_config(run: Run, vocabulary: str, output: str, overrides: Sequence[s
 
 
 def _with_options(vocabulary: str, recorded: Any) -> str | dict[str, Any]:
-    """A vocabulary with the options of the run's, which are not about its names."""
+    """Return a vocabulary with the options of the run's, which are not about its names."""
     if not isinstance(recorded, Mapping):
         return vocabulary
     return {"name": vocabulary, **{name: recorded[name] for name in ("synonyms", "negative") if name in recorded}}
@@ -128,7 +128,9 @@ def resolve_revision(run: Run, config: Config) -> RevisionJob:
 
 
 def _require_words(run: Run, config: Config) -> None:
-    """Refused where the model reads words otherwise by now; before any are read, which would be refused for less."""
+    """Raise Refused where the model reads words otherwise by now; before any are read, which would be
+    refused for less.
+    """
     s3_rules(config, run.lineage).apply()
     light = resolve(model_uri(config.model_name), revision=config.model.revision, weights=False)
     family = family_fields(light.family)
@@ -137,7 +139,7 @@ def _require_words(run: Run, config: Config) -> None:
 
 
 def _require_model(run: Run, config: Config, now: Mapping[str, Any]) -> None:
-    """Refused where fields of the fingerprint that are about the model are not `now` as recorded."""
+    """Raise Refused where fields of the fingerprint that are about the model are not `now` as recorded."""
     recorded = run.manifest.fingerprint_fields
     if differing := [name for name, value in now.items() if recorded.get(name) != value]:
         raise Refused(
@@ -152,13 +154,18 @@ def _require_revisable(run: Run, recorded: Mapping[str, Any]) -> None:
     shown = storage.redact(run.uri)
     if "family" in recorded:
         raise Refused(
-            f"run {shown} was labeled by the family {recorded['family']}; only Grounding DINO's prompt chunks can be "
-            "kept apart: label anew with the new vocabulary"
+            f"run {shown} was labeled by the family {recorded['family']}; only runs of Grounding DINO can be "
+            "revised; label again with the new vocabulary"
         )
     if recorded.get("masks") is not None:
         raise Refused(
             f"run {shown} has masks, which new boxes would lack: revise the run that they were made for, then "
             "`labeler mask` the result"
+        )
+    if "review" in run.columns:
+        raise Refused(
+            f"run {shown} is corrected, and a revision would lose its reviews: give `labeler revise` the run before "
+            f"the corrections, and carry them over with labeler correct NEW_RUN --from-run {shown}"
         )
     if run.columns:
         raise Refused(f"run {shown} has the columns {', '.join(run.columns)}, which a revision cannot carry over")

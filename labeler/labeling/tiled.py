@@ -32,7 +32,7 @@ class TiledImage:
         return len(self._found) == len(self.views)
 
     def result(self, merge: Callable[[Sequence[Detections]], Detections]) -> Detections | str:
-        """The image's detections, or why it has none: a view without a result may hide what nothing else shows.
+        """Return the image's detections, or why it has none: a view without a result may hide what nothing else shows.
 
         Args:
             merge: what all views have found together.
@@ -44,7 +44,7 @@ class TiledImage:
 
 
 def cut(pixels: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8]:
-    """(height, width, 3) of a view of an image; a copy of a tile, which would keep the whole image in memory."""
+    """Return (height, width, 3) of a view of an image; a copy of a tile, which would keep the whole image in memory."""
     part = pixels[view.top : view.top + view.height, view.left : view.left + view.width]
     return part if part.shape == pixels.shape else part.copy()
 
@@ -52,7 +52,9 @@ def cut(pixels: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8]:
 def detect_in_views(
     detector: UnitDetector, pictures: Sequence[npt.NDArray[np.uint8]], tiling: Tiling | None
 ) -> list[Detections | str]:
-    """What a detector finds in (h, w, 3) uint8 RGB images, in tiles where they are tiled; or why one has no result."""
+    """Return what a detector finds in (h, w, 3) uint8 RGB images, in tiles where they are tiled; or why one has no
+    result.
+    """
     prepared: list[Any] = []
     places: list[tuple[str, TiledImage | None, slice]] = []
     for pixels in pictures:
@@ -75,10 +77,11 @@ def _result(detector: UnitDetector, tiled: TiledImage | None, results: Sequence[
 
 
 def one_ahead(images: Iterable[tuple[int, Sequence[Step]]], *, most_bytes: int) -> Iterator[Step]:
-    """The steps of all images, in the order in which threads take them: the first step of each opens it.
+    """Yield the steps of all images, in the order in which threads take them: the first step of each opens it.
 
     An image is opened before the image ahead of it is cut into its views, so that threads always have something to do;
-    but not where both take more than `most_bytes`. So few images are open at a time, however many views they have.
+    but not where both take more than `most_bytes`. That bounds how many images are open at a time, however many views
+    they have.
 
     Args:
         images: the bytes of each while it is open, and its steps; those of one step are never open in between.

@@ -32,7 +32,7 @@ from labeler.labels.unit_work import UnitWork
 from labeler.shards import Item
 
 _UNITS_AT_ONCE = 4  # of a worker's at most: together they hold no more decoded images than it may decode at once
-MASKS_LOST = "some masks came out not finite; their boxes have none"
+MASKS_LOST = "some masks came out NaN or infinite; their boxes have none"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ _Outcome = tuple[list[_Ready | Row], float]  # what a step of a decode thread ha
 
 
 class _InTurn(Executor):
-    """Does everything at once and in the caller's thread, so that what takes how long can be told apart."""
+    """An executor that runs each call at once in the caller's thread, so that each step can be timed separately."""
 
     def submit(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -72,9 +72,9 @@ class _InTurn(Executor):
 
 
 def _images_per_batch(detector: UnitDetector | None) -> int:
-    """By the device that the detector ended up on: on a CPU one, on a GPU whole forwards.
+    """By the device that the detector ended up on: on a CPU one, on a GPU whole forward passes.
 
-    One where no two share a forward: then waiting for images of the same shape gains nothing.
+    One where no two share a forward pass: then waiting for images of the same shape gains nothing.
     """
     if detector is None or detector.description.get("device", "cpu") == "cpu" or detector.images_per_forward == 1:
         return 1
@@ -82,7 +82,7 @@ def _images_per_batch(detector: UnitDetector | None) -> int:
 
 
 class UnitLabeler:
-    """Owns a detector, its decode threads, and the lock that lets one forward run at a time.
+    """Owns a detector, its decode threads, and the lock that lets one forward pass run at a time.
 
     Args:
         detector: None if every image comes with what another run found in it; a `BoxScorer` scores that again.
@@ -125,7 +125,7 @@ class UnitLabeler:
         self.on_first: Callable[[], None] | None = None  # of `Forwards`, for each unit
 
     def in_turn(self, *, detect: bool = True) -> UnitLabeler:
-        """The same models and limits, but everything one after the other in the caller's thread.
+        """Return the same models and limits, but everything one after the other in the caller's thread.
 
         Args:
             detect: False leaves the detector out: images come with what was found in them.
@@ -143,7 +143,7 @@ class UnitLabeler:
         )
 
     def _least_shape_of(self, detector: UnitDetector) -> images.LeastShape | None:
-        """The detector's, but that tiles are cut from all pixels of an image."""
+        """Return the detector's, but that tiles are cut from all pixels of an image."""
         least, tiling = detector.least_shape, self._tiling
         if least is None or tiling is None:
             return least
@@ -157,7 +157,7 @@ class UnitLabeler:
         return engine | (self.segmenter.description if self.segmenter else {}) | decoders
 
     def label(self, shard_id: str, items: Sequence[Item], keep: Sequence[str] = ()) -> tuple[list[Row], UnitWork]:
-        """One row for each item, in item order, and what it took."""
+        """Return one row for each item, in item order, and what it took."""
         work = UnitWork(bytes_read=sum(len(item.data) for item in items if item.data is not None))
         rows: list[Row] = []
         pool: ShapePool[_Ready] = ShapePool(self.images_per_batch, most_bytes=self._bytes_waiting)
@@ -167,7 +167,7 @@ class UnitLabeler:
                 self._watchdog.beat()
                 if decoded is None:
                     rows += self._rows(forwards.rest(), work, drawing)
-                    forwards.close()  # nothing to detect on just now: let another unit go on
+                    forwards.close()  # nothing to detect on yet: let another unit continue
                     continue
                 outcomes, took = decoded
                 work.decode_s += took
@@ -205,7 +205,7 @@ class UnitLabeler:
             yield outcome
 
     def _steps(self, shard_id: str, item: Item, keep: Sequence[str]) -> tuple[int, Sequence[Callable[[], _Outcome]]]:
-        """What decode threads do for an image, in this order, and the bytes of its pixels between the steps.
+        """Return what decode threads do for an image, in this order, and the bytes of its pixels between the steps.
 
         One step, but for images that are tiled by what their headers say: they are opened, then each view is a step.
         """
@@ -219,7 +219,7 @@ class UnitLabeler:
         return 3 * size[0] * size[1], [partial(self._prepare_first, opened, shard_id, item, keep), *cuts]
 
     def _tiled_size(self, item: Item) -> tuple[int, int] | None:
-        """(height, width) of an image that is to be cut into views, as stored."""
+        """Return (height, width) of an image that is to be cut into views, as stored."""
         if self._tiling is None or item.data is None or item.error is not None:
             return None
         size = images.stored_size(item.data)
@@ -232,7 +232,7 @@ class UnitLabeler:
             return self._decode(shard_id, item, keep, reserve)[0]
 
     def _prepare(self, shard_id: str, item: Item, keep: Sequence[str]) -> _Outcome:
-        """The row of an image, or the image ready for the detector, in all of its views."""
+        """Return the row of an image, or the image ready for the detector, in all of its views."""
         start = time.perf_counter()
         with self._budget.lease() as reserve:
             opened = self._open(shard_id, item, keep, reserve)
@@ -252,7 +252,7 @@ class UnitLabeler:
         return [], time.perf_counter() - start
 
     def _prepare_views(self, opened: Future[_Opened], part: slice) -> _Outcome:
-        """Some of what comes of an image; an earlier step opens it, and has begun when this one does."""
+        """Return some views of an image; an earlier step opens it, and has started when this one does."""
         found = opened.result()
         start = time.perf_counter()
         return self._ready(found, part), time.perf_counter() - start
@@ -268,7 +268,7 @@ class UnitLabeler:
         return _Opened(row, image, item, for_masks, TiledImage(views) if views else None)
 
     def _ready(self, opened: _Opened, part: slice = slice(None)) -> list[_Ready | Row]:
-        """What comes of an image: its row, or itself, or `part` of its views."""
+        """Return an image's row, or the prepared image, or `part` of its views."""
         image, tiled = opened.image, opened.tiled
         if image is not None and tiled is not None:
             return [self._view(opened, image, tiled, number) for number in range(len(tiled.views))[part]]
@@ -288,7 +288,7 @@ class UnitLabeler:
     def _decode(
         self, shard_id: str, item: Item, keep: Sequence[str], reserve: Callable[[int], None]
     ) -> tuple[Row, images.Image | None]:
-        """(the row so far, the image; None where the row is finished)."""
+        """Return (the row so far, the image; None where the row is finished)."""
         row = undetected_row(shard_id, item, keep)
         if item.removed:
             return row, None
@@ -315,7 +315,7 @@ class UnitLabeler:
         work: UnitWork,
         drawing: deque[Future[tuple[Row, float]]],
     ) -> list[Row]:
-        """Rows that are finished: those without detections, and earlier ones whose masks are drawn by now."""
+        """Return rows that are finished: those without detections, and earlier ones whose masks are drawn by now."""
         finished = []
         for ready, result in detected:
             self._watchdog.beat()
@@ -336,7 +336,7 @@ class UnitLabeler:
         return finished
 
     def _draw(self, row: Row, sketch: Any) -> tuple[Row, float]:
-        """Masks at the image's size, on a decode thread: the forward goes on meanwhile."""
+        """Return masks at the image's size, on a decode thread: the forward pass continues meanwhile."""
         assert self.segmenter is not None
         start = time.perf_counter()
         drawn = self.segmenter.draw(sketch)
@@ -345,12 +345,14 @@ class UnitLabeler:
 
 
 def _asked(prepared: Any, item: Item) -> Any:
-    """What was prepared, with the names that the image is asked for."""
+    """Return what was prepared, with the names that the image is asked for."""
     return prepared if item.asked is None else replace(prepared, asked=item.asked)
 
 
 def _drawn(drawing: deque[Future[tuple[Row, float]]], waiting: int, work: UnitWork) -> list[Row]:
-    """The oldest rows, so that at most so many go on waiting: the logits of an image's masks are up to 26 MB."""
+    """Return the oldest rows, so that at most that many continue waiting: the logits of an image's masks are up to 26
+    MB.
+    """
     rows = []
     while len(drawing) > waiting:
         row, took = drawing.popleft().result()
@@ -360,7 +362,7 @@ def _drawn(drawing: deque[Future[tuple[Row, float]]], waiting: int, work: UnitWo
 
 
 def undetected_row(shard_id: str, item: Item, keep: Sequence[str]) -> Row:
-    """What is known of an image before it is decoded; its status is the read error, should there be one."""
+    """Return what is known of an image before it is decoded; its status is the read error, should there be one."""
     if item.removed:
         return Row(item.key, shard_id, item.index, item.uri, "removed")
     return Row(

@@ -1,4 +1,4 @@
-"""Ends the process when work in it stands still: a forward or a decoder that hangs cannot be interrupted otherwise."""
+"""End the process if its work stalls; a hung forward pass or decoder cannot be interrupted otherwise."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is said of an image: detections, boxes, masks, merging, the rows that hold them, thresholds."""
+"""Labels of an image: detections, boxes, masks, merging, the rows that hold them, thresholds."""

@@ -34,7 +34,7 @@ class ScoreFusion:
     score2: float
 
     def apply(self, score: npt.NDArray[Any], score2: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """(n,) in [0, 1]."""
+        """Return (n,) in [0, 1]."""
         log_odds = self.intercept + self.score * logit(score) + self.score2 * logit(score2)
         fused: npt.NDArray[np.float64] = 1 / (1 + np.exp(-log_odds))
         return fused
@@ -45,7 +45,7 @@ class ScoreFusion:
 
     @staticmethod
     def from_dict(values: Any) -> ScoreFusion:
-        """The inverse of `to_dict`. Raises ValueError if it is something else."""
+        """Return the inverse of `to_dict`. Raises ValueError if it is something else."""
         names = ("intercept", "score", "score2")
         if not isinstance(values, Mapping) or set(values) != set(names):
             raise ValueError(f"a fusion has {', '.join(names)}")
@@ -73,11 +73,11 @@ class ChosenScore:
 
     @property
     def is_detectors(self) -> bool:
-        """Whether it is the score that rows are stored with."""
+        """Return whether it is the score that rows are stored with."""
         return self.name == SCORE
 
     def of(self, found: Detections) -> Floats:
-        """(n,) the chosen score of each detection."""
+        """Return (n,) the chosen score of each detection."""
         if self.is_detectors:
             return found.scores
         second = found.more.get("score2")
@@ -93,17 +93,19 @@ class ChosenScore:
         return chosen
 
     def apply(self, found: Detections) -> Detections:
-        """The same detections in the same order, with the chosen score as `scores`."""
+        """Return the same detections in the same order, with the chosen score as `scores`."""
         return found if self.is_detectors else replace(found, scores=self.of(found))
 
     def swap(self, table: pa.Table) -> pa.Table:
-        """Rows whose detections have the chosen score as `score`; as they are where they have no detections."""
+        """Return rows whose detections have the chosen score as `score`; as they are where they have no detections."""
         if self.is_detectors or "detections" not in table.schema.names:
             return table
         return with_field(table, SCORE, self.of(DetectionsColumn(table).detections))
 
     def beside(self, table: pa.Table) -> pa.Table:
-        """Rows whose detections have the fused score as `fused`, for conditions; as they are for other choices."""
+        """Return rows whose detections have the fused score as `fused`, for conditions; as they are
+        for other choices.
+        """
         if self.name != FUSED:
             return table
         return with_field(table, FUSED, self.of(DetectionsColumn(table).detections))

@@ -1,4 +1,4 @@
-"""Images with their boxes and names drawn in, many on one PNG, for eyes."""
+"""Images with their boxes and names drawn in, many on one PNG."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ class Tile:
 def draw_contact_sheet(
     tiles: Sequence[Tile], *, columns: int = 5, tile_px: int = 320, max_tiles: int = 100, title: str = ""
 ) -> bytes:
-    """PNG bytes of the first `max_tiles` tiles in rows of `columns`, each in a square of `tile_px` with its caption.
+    """Return PNG bytes of the first `max_tiles` tiles in rows of `columns`, each in a square of `tile_px` with its
+    caption.
 
-    Boxes are drawn from the lowest score up, so that the best lie on top; a category has one colour on every sheet.
-    Where tiles are left out, or there are none, the sheet says so.
+    Boxes are drawn from the lowest score up, so that the best lie on top; a category has one color on every sheet.
+    The sheet notes how many tiles it lacks, and if there are none.
     """
     shown = tiles[: max(0, max_tiles)]
     columns = max(1, min(columns, len(shown)))
@@ -87,18 +88,18 @@ def describe_sheet(start: bytes) -> str | None:
     """Return what a PNG file is by its first bytes; None if labeler did not write it."""
     mark = "\0".join(signature.PNG_TEXT).encode()
     texts = [start[at + 8 : end - 4] for name, at, end in headers.png_chunks(start) if name == b"tEXt"]
-    return "an earlier picture" if headers.sniff(start) == "PNG" and mark in texts else None
+    return "an earlier image" if headers.sniff(start) == "PNG" and mark in texts else None
 
 
 def colour_of(name: str) -> str:
-    """The colour of a category, "#rrggbb": by its name alone, so equal in every run and on every machine."""
+    """Return the color of a category, "#rrggbb": by its name alone, so equal in every run and on every machine."""
     hue, shade = bytes.fromhex(digest_of(name.encode("utf-8", "replace"), size=2))
     rgb = colorsys.hls_to_rgb(hue / 256, (0.36, 0.5, 0.68)[shade % 3], 0.85)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 def _draw_tile(tile: Tile, tile_px: int, font: Any) -> Image.Image:
-    """The image scaled to fit the square, up or down, with its boxes; a grey square where there is no image."""
+    """Return the image scaled to fit the square, up or down, with its boxes; a gray square where there is no image."""
     if tile.pixels is None:
         return _draw_missing(tile.problem or tile.caption, tile_px, font)
     height, width = tile.pixels.shape[:2]
@@ -138,7 +139,7 @@ def _draw_missing(reason: str, tile_px: int, font: Any) -> Image.Image:
 
 
 def _draw_mask(picture: Image.Image, mask: Mask | None, colour: str) -> None:
-    """The mask's colour over what it covers, half transparent."""
+    """The mask's color over what it covers, half transparent."""
     if mask is not None:
         covered = Image.fromarray(mask.decode() * _MASK_OPACITY).resize(picture.size, Image.Resampling.BOX)
         picture.paste(Image.new("RGB", picture.size, colour), mask=covered)
@@ -176,12 +177,12 @@ def _width(text: str, font: Any) -> int:
 
 
 def _printable(text: str) -> str:
-    """One line without control characters; what the font cannot draw becomes its box, which does no harm."""
+    """Return one line without control characters; what the font cannot draw becomes its box, which does no harm."""
     return "".join(c if c.isprintable() else " " for c in text.encode("utf-8", "replace").decode("utf-8")).strip()
 
 
 def _fitted(text: str, font: Any, width_px: int) -> str:
-    """The text, its end cut off with dots where it is wider than that."""
+    """Return the text, its end cut off with dots where it is wider than that."""
     text = _printable(text[:1000])
     if _width(text, font) <= width_px:
         return text

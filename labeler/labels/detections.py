@@ -15,7 +15,7 @@ from labeler.labels.masks import Mask
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector found in one image.
+    """The detections of one image.
 
     Attributes:
         boxes: (n, 4) float32, xyxy in absolute pixels of the upright image.
@@ -74,17 +74,17 @@ class Detections:
         )
 
     def with_masks(self, masks: Sequence[Mask | None]) -> Detections:
-        """The same detections with these masks, one for each."""
+        """Return the same detections with these masks, one for each."""
         column = np.empty(len(masks), np.object_)
         column[:] = masks
         return replace(self, masks=column)
 
     def count_masks(self) -> int:
-        """How many have a mask."""
+        """Return how many have a mask."""
         return 0 if self.masks is None else sum(mask is not None for mask in self.masks)
 
     def mask_of(self, row: int) -> Mask | None:
-        """The mask of one detection, None where it has none."""
+        """Return the mask of one detection, None where it has none."""
         mask: Mask | None = None if self.masks is None else self.masks[row]
         return mask
 
@@ -100,7 +100,7 @@ class Detections:
         return len(self.scores)
 
     def __getitem__(self, index: Any) -> Detections:
-        """Rows by boolean mask, index array or slice."""
+        """Return rows by boolean mask, index array or slice."""
         masks = None if self.masks is None else self.masks[index]
         more = {name: values[index] for name, values in self.more.items()}
         plain = (self.boxes[index], self.scores[index], self.category_ids[index], self.chunks[index])
@@ -112,12 +112,14 @@ class Detections:
         return np.asarray(self.more.get("unscored", np.zeros(len(self))) != 0, np.bool_)
 
     def known_scores(self, digits: int | None = 6) -> list[float | None]:
-        """The scores that there are, rounded to this many digits; None where there is none. For exports."""
+        """Return the scores that there are, rounded to this many digits; None where there is none. For exports."""
         scores = self.scores if digits is None else np.round(self.scores.astype(np.float64), digits)
         return [None if lacks else score for score, lacks in zip(scores.tolist(), self.unscored, strict=True)]
 
     def order(self) -> npt.NDArray[np.intp]:
-        """(n,) places by falling score; ties by category id, then by box: the order never depends on the batch."""
+        """Return (n,) places by falling score; ties by category id, then by box: the order never
+        depends on the batch.
+        """
         x = self.boxes
         return np.lexsort((x[:, 3], x[:, 2], x[:, 1], x[:, 0], self.category_ids, -self.scores))
 
@@ -126,12 +128,12 @@ class Detections:
         return self[self.order()]
 
     def top(self, n: int) -> Detections:
-        """The `n` best by score, sorted; `n` = 0 keeps all."""
+        """Return the `n` best by score, sorted; `n` = 0 keeps all."""
         best = self.sorted()
         return best[:n] if n else best
 
     def above(self, threshold: float) -> Detections:
-        """Those with score >= threshold."""
+        """Return those with score >= threshold."""
         return self[self.scores >= threshold]
 
 
@@ -142,6 +144,6 @@ def _concat_masks(parts: Sequence[Detections]) -> npt.NDArray[np.object_] | None
 
 
 def _concat_more(parts: Sequence[Detections]) -> dict[str, Values]:
-    """Every column that any part has; null where a part has it not."""
+    """Return every column that any part has; null where a part has it not."""
     names = in_order({name for part in parts for name in part.more})
     return {name: np.concatenate([part.more.get(name, absent(name, len(part))) for part in parts]) for name in names}

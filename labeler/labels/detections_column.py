@@ -42,7 +42,9 @@ SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 
 def detections_type(columns: Sequence[str] = ()) -> pa.DataType:
-    """The type of the column, with these optional columns of detections; names of images' columns are passed over."""
+    """Return the type of the column, with these optional columns of detections; names of images'
+    columns are skipped.
+    """
     struct = pa.struct([*DETECTION, *extensions.detection_fields(columns)])
     return pa.list_(pa.field("element", struct, nullable=False))
 
@@ -51,7 +53,9 @@ DETECTIONS = detections_type()
 
 
 def is_detections(found: pa.DataType) -> bool:
-    """Whether a column of this type can be read: of any schema version, with or without masks or optional columns."""
+    """Return whether a column of this type can be read: of any schema version, with or without masks or optional
+    columns.
+    """
     if not pa.types.is_list(found) or not pa.types.is_struct(found.value_type):
         return False
     fields = {field.name: field.type for field in found.value_type}
@@ -63,12 +67,12 @@ def is_detections(found: pa.DataType) -> bool:
 
 
 def has_masks(found: pa.DataType) -> bool:
-    """Whether a column of this type has the field for masks."""
+    """Return whether a column of this type has the field for masks."""
     return bool(found.value_type.get_field_index("mask") >= 0)
 
 
 class DetectionsColumn:
-    """What the rows of a labels table (or of a slice of one) have in their column `detections`.
+    """The column `detections` of a labels table, or of a slice of one.
 
     Attributes:
         lengths: (rows,) int64, detections of each row.
@@ -104,13 +108,15 @@ class DetectionsColumn:
         return replace(plain, more=more)
 
     def masks(self, chosen: npt.NDArray[np.bool_] | None = None) -> list[Mask | None] | None:
-        """The mask of each detection, or of each chosen one of the n; None where none of them has one."""
+        """Return the mask of each detection, or of each chosen one of the n; None where none of them has one."""
         found = pc.struct_field(self._values, "mask")
         found = found if chosen is None else found.filter(pa.array(chosen))
         return [_mask_of(value) for value in found.to_pylist()] if found.null_count < len(found) else None
 
     def per_row(self, *, masks: bool) -> list[Detections]:
-        """The detections of each row. With `masks` they have them, which takes many times as long as all the rest."""
+        """Return the detections of each row. With `masks` they have them, which takes many times as long as all the
+        rest.
+        """
         everything = self.detections
         if masks and (found := self.masks()) is not None:
             everything = everything.with_masks(found)
@@ -119,7 +125,7 @@ class DetectionsColumn:
 
 
 def with_field(table: pa.Table, name: str, values: npt.NDArray[np.float32]) -> pa.Table:
-    """Rows whose detections have a field of numbers set: one that they have, or another.
+    """Return rows whose detections have a field of numbers set: one that they have, or another.
 
     Args:
         values: (n,) of all detections, one row's after the other's.
@@ -138,10 +144,10 @@ def with_field(table: pa.Table, name: str, values: npt.NDArray[np.float32]) -> p
 
 
 def to_column(per_row: Sequence[Detections], columns: Sequence[str] = ()) -> pa.ListArray:
-    """The column of the detections of each row; nothing is inferred, so empty lists are safe.
+    """Return the column of the detections of each row; nothing is inferred, so empty lists are safe.
 
     Args:
-        columns: the optional ones to write; others that the detections have are left out.
+        columns: the optional ones to write; others that the detections have are excluded.
     """
     everything, kind = Detections.concat(per_row), detections_type(columns)
     offsets = np.array([0, *itertools.accumulate(map(len, per_row))], np.int32)
@@ -165,7 +171,7 @@ def _optional_column(detections: Detections, name: str) -> pa.Array:
 
 
 def mask_value(mask: Mask) -> dict[str, Any]:
-    """A mask as a value of the type MASK."""
+    """Return a mask as a value of the type MASK."""
     return {**mask.rle, "quality": mask.quality}
 
 

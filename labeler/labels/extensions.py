@@ -23,7 +23,7 @@ OF_IMAGES = {
     # "not found".
     "asked": pa.list_(pa.field("element", pa.int32(), nullable=False)),
     # What a person has checked of this image. Null: nothing. "complete": every object of the vocabulary has its box,
-    # and every box is right. "boxes": the boxes that say so (`source`) are right; objects may be missing.
+    # and every box is right. "boxes": the boxes with a `source` are right; objects may be missing.
     "review": pa.string(),
 }
 OF_DETECTIONS = {
@@ -31,7 +31,7 @@ OF_DETECTIONS = {
     "score2": pa.float32(),
     # How many of the runs that were fused have found the object, 1 or more. Null: the box was not fused.
     "agreement": pa.int16(),
-    # 1 where whoever made the label gave no score. `score` is 1 then, so that every threshold keeps the box; exports
+    # 1 where the label's author gave no score. `score` is 1 then, so that every threshold keeps the box; exports
     # write no score. Null: it has a score.
     "unscored": pa.int8(),
     # Who the box is from. Null: the model, and nobody has checked it. "accepted": the model, and a person agrees.
@@ -54,24 +54,26 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def schema_fields(names: Sequence[str]) -> dict[str, Any]:
-    """The fingerprint's fields about the columns of a run that has these: `schema_version` is the lowest with them."""
+    """Return the fingerprint's fields about the columns of a run that has these: `schema_version` is the lowest with
+    them.
+    """
     if not names:
         return {"schema_version": PLAIN_VERSION}
     return {"schema_version": EXTENDED_VERSION, "columns": list(in_order(names))}
 
 
 def detection_fields(names: Iterable[str]) -> list[pa.Field]:
-    """Those of these columns that each detection has a value of, as Arrow fields."""
+    """Return those of these columns that each detection has a value of, as Arrow fields."""
     return [pa.field(name, OF_DETECTIONS[name]) for name in in_order(names) if name in OF_DETECTIONS]
 
 
 def image_fields(names: Iterable[str]) -> list[pa.Field]:
-    """Those of these columns that each image has a value of, as Arrow fields."""
+    """Return those of these columns that each image has a value of, as Arrow fields."""
     return [pa.field(name, OF_IMAGES[name]) for name in in_order(names) if name in OF_IMAGES]
 
 
 def absent(name: str, count: int) -> Values:
-    """(count,) values of a detections' column that are all null: NaN, 0 or None, by its type."""
+    """Return (count,) values of a detections' column that are all null: NaN, 0 or None, by its type."""
     kind = OF_DETECTIONS[name]
     if pa.types.is_floating(kind):
         return np.full(count, np.nan, kind.to_pandas_dtype())
@@ -79,7 +81,7 @@ def absent(name: str, count: int) -> Values:
 
 
 def to_arrow(name: str, values: Values) -> pa.Array:
-    """Values of a detections' column, (n,) with null as in `absent`."""
+    """Return values of a detections' column, (n,) with null as in `absent`."""
     kind = OF_DETECTIONS[name]
     if pa.types.is_floating(kind):
         return pa.array(values, kind, mask=np.isnan(values))
@@ -87,7 +89,7 @@ def to_arrow(name: str, values: Values) -> pa.Array:
 
 
 def from_arrow(name: str, column: pa.Array | pa.ChunkedArray) -> Values:
-    """The inverse of `to_arrow`."""
+    """Return the inverse of `to_arrow`."""
     if pa.types.is_integer(OF_DETECTIONS[name]):
         column = pc.fill_null(column, 0)
     values: Values = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)

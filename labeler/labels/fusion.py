@@ -21,7 +21,7 @@ _LEAST_WEIGHT = 1e-9  # of a box with score 0: a box that is alone keeps its pla
 
 @dataclass(frozen=True)
 class BoxFusion:
-    """How boxes are fused; boxes of different categories never are.
+    """Rules for fusing boxes; boxes of different categories are never fused.
 
     Attributes:
         method: "wbf": boxes that overlap become one, at their mean place weighed by score; its score is their mean
@@ -66,13 +66,15 @@ class BoxFusion:
 
 
 def _best_first(found: Detections, groups: Ints, run: Ints) -> Ints:
-    """(n,) places by group, in it by falling score; ties by box, then by run, so that no order of rows matters."""
+    """Return (n,) places by group, in it by falling score; ties by box, then by run, so that no order
+    of rows matters.
+    """
     sides = found.boxes.T
     return np.lexsort((run, sides[3], sides[2], sides[1], sides[0], -found.scores.astype(np.float64), groups))
 
 
 def _cluster(found: Detections, groups: Ints, iou_above: float, *, moving: bool) -> Ints:
-    """(n,) the row that began each row's cluster.
+    """Return (n,) the row that began each row's cluster.
 
     The k-th best boxes of all groups are matched at once. Each joins the cluster of its group whose box it overlaps
     most, if by more than `iou_above`, of equal ones the earlier; else it begins one.
@@ -111,7 +113,7 @@ def _cluster(found: Detections, groups: Ints, iou_above: float, *, moving: bool)
 
 
 def _iou_of_each(boxes_xyxy: Floats, others_xyxy: Floats) -> Floats:
-    """(n, m) IoU of each of n boxes with its own m others; 0 where the union is empty.
+    """Return (n, m) IoU of each of n boxes with its own m others; 0 where the union is empty.
 
     Args:
         boxes_xyxy: (n, 4).
@@ -145,16 +147,16 @@ class _Clusters:
         return sums
 
     def runs(self) -> Ints:
-        """(clusters,) how many runs have a box in each."""
+        """Return (clusters,) how many runs have a box in each."""
         pairs = np.unique(np.stack([self._of.reshape(-1), self._run]), axis=1)
         return np.bincount(pairs[0], minlength=len(self.first))
 
     def mean_scores(self) -> Floats:
-        """(clusters,) plain means."""
+        """Return (clusters,) plain means."""
         return self._sum(self._found.scores.astype(np.float64)) / self._sum(np.ones(len(self._run)))
 
     def boxes(self) -> Floats:
-        """(clusters, 4) means of the sides, weighed by score."""
+        """Return (clusters, 4) means of the sides, weighed by score."""
         weights = _weights(self._found)
         sides = [self._sum(weights * side) for side in self._found.boxes.T.astype(np.float64)]
         return np.stack(sides, 1) / self._sum(weights)[:, None]

@@ -11,7 +11,8 @@ from labeler.labels.detections import Detections
 
 
 def in_image(found: Detections, view: View) -> Detections:
-    """The detections of a view, in pixels of its image, without those whose boxes an inner edge of the view cuts.
+    """Return the detections of a view, in pixels of its image, without those whose boxes an inner edge of the view
+    cuts.
 
     Such a box shows a part of an object. It goes whether or not another view has the whole of it: what is no larger
     than the overlap is whole in another tile, what is larger is the full view's, and half an object is a wrong label.

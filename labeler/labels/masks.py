@@ -27,11 +27,11 @@ class Mask:
     def of_window(
         window: npt.NDArray[np.bool_], left: int, top: int, *, height: int, width: int, quality: float | None = None
     ) -> Mask:
-        """The mask of an image that is empty outside a window. Takes time and memory for the window alone.
+        """Return the mask of an image that is empty outside a window. Takes time and memory for the window alone.
 
         Args:
             window: (columns, rows) bool, a column of pixels in a row of memory, as COCO counts them.
-            left, top: where its first pixel lies in the image.
+            left, top: where its first pixel is in the image.
         """
         counts = _run_lengths(window, left, top, height, width)
         rle = pycocotools.mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
@@ -59,7 +59,7 @@ class Mask:
         return (x, y, x + width, y + height) if width and height else None
 
     def decode(self) -> npt.NDArray[np.uint8]:
-        """(height, width), 1 inside."""
+        """Return (height, width), 1 inside."""
         pixels: npt.NDArray[np.uint8] = pycocotools.mask.decode(self.rle)
         return pixels
 
@@ -72,7 +72,7 @@ def _run_lengths(window: npt.NDArray[np.bool_], left: int, top: int, height: int
     column, row = np.nonzero(np.diff(framed, axis=1))  # in each column, a run's first pixel and the one behind its last
     at = (left + column.astype(np.int64)) * height + top + row
     starts, ends = at[0::2], at[1::2]
-    apart = starts[1:] != ends[:-1]  # a run to the bottom of the image goes on at the top of the next column
+    apart = starts[1:] != ends[:-1]  # a run to the bottom of the image continues at the top of the next column
     edges = np.stack([starts[np.append(True, apart)], ends[np.append(apart, True)]], 1).reshape(-1) if len(at) else at
     counts: list[int] = np.diff(edges, prepend=0, append=height * width).tolist()
     return counts if counts[-1] or len(counts) == 1 else counts[:-1]

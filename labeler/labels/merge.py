@@ -10,7 +10,7 @@ import numpy.typing as npt
 from labeler.labels.boxes import iou
 from labeler.labels.detections import Detections
 
-_ROWS_AT_ONCE = 32  # boxes compared with all that may overlap them in one step; memory is so many times n
+_ROWS_AT_ONCE = 32  # boxes compared with all that may overlap them in one step; memory is that many times n
 
 
 def merge(
@@ -20,13 +20,13 @@ def merge(
     max_detections: int,
     negative_ids: Collection[int] = (),
 ) -> Detections:
-    """One image's final detections from the detections of all its chunks.
+    """Return one image's final detections from the detections of all its chunks.
 
     The order of the three steps is the meaning:
 
     1. Negatives go first. They have done their work already: within its chunk a negative competed for each query, and
        where it won, no other category got that query (`detectors/scoring.py`). A negative stands for "not one of
-       yours", so it must neither suppress anything here nor take a place under the cap.
+       yours", so it must not suppress anything here or take a place under the cap.
     2. Suppression within a category (`nms`). It removes the duplicates that several queries make, and several chunks
        where a category with many synonyms is spread over them. Boxes of different categories never suppress each other
        here: which of two overlapping categories is right is decided at export, by thresholds the run does not know.
@@ -55,7 +55,7 @@ def merge(
 
 
 def _best(detections: Detections, count: int) -> Detections:
-    """The `count` best by score and all that tie with the last of them, in the order they came in.
+    """Return the `count` best by score and all that tie with the last of them, in the order they came in.
 
     Only a better box suppresses, so what survives among them is what survives of them among all.
     """
@@ -87,7 +87,7 @@ def suppress_across_categories(detections: Detections, *, iou_above: float) -> D
 
 
 def survive_across_categories(detections: Detections, *, iou_above: float) -> npt.NDArray[np.bool_]:
-    """(n,) which of them `suppress_across_categories` leaves, in the order they came.
+    """Return (n,) which of them `suppress_across_categories` leaves, in the order they came.
 
     Boxes that a person has reviewed all stay, and suppress others.
     """
@@ -106,7 +106,7 @@ def survive_across_categories(detections: Detections, *, iou_above: float) -> np
 def _greedy(
     boxes_xyxy: npt.NDArray[np.float32], category_ids: npt.NDArray[np.int32], iou_above: float
 ) -> npt.NDArray[np.bool_]:
-    """(n,) which boxes stay; the boxes come best first.
+    """Return (n,) which boxes stay; the boxes come best first.
 
     Some rows at a time, with the rows of their categories. Those are put together, so that they are few.
     """

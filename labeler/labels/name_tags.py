@@ -11,10 +11,10 @@ _RINGS = 5  # lines away from the box that are tried
 
 
 class TagPlacer:
-    """Gives the tags of one picture their places, in the order in which they are asked for.
+    """Gives the tags of one image their places, in the order in which they are asked for.
 
     Args:
-        size: width and height of the picture in pixels.
+        size: width and height of the image in pixels.
         boxes: (n, 4) x_min, y_min, x_max, y_max of all objects; NaN for one that is not a box.
     """
 
@@ -25,7 +25,7 @@ class TagPlacer:
         self._taken = np.zeros((0, 4))
 
     def place(self, box: Floats, width: int, height: int) -> tuple[Floats, bool]:
-        """Return the tag's rectangle (4,), within the picture if it fits there, and whether it lies beside its box."""
+        """Return the tag's rectangle (4,), within the image if it fits there, and whether it is beside its box."""
         around = np.nan_to_num(box, nan=0.0, posinf=self._size[0], neginf=0.0)
         spots = [(ring, spot) for ring in range(_RINGS + 1) for spot in _spots(around, width, height, ring)]
         corners, distance = np.array([spot for _, spot in spots]), np.array([ring for ring, _ in spots])
@@ -37,7 +37,9 @@ class TagPlacer:
         return tags[best], bool(distance[best] == 0)
 
     def _cost(self, tags: Floats) -> Floats:
-        """(n,) the part of each tag that other names cover, and the largest part of any object that it covers."""
+        """Return (n,) the part of each tag that other names cover, and the largest part of any
+        object that it covers.
+        """
         area = (tags[0, 2] - tags[0, 0]) * (tags[0, 3] - tags[0, 1])
         names = _common(tags, self._taken).sum(1) / max(1.0, area)
         sides = self._boxes[:, 2:] - self._boxes[:, :2]
@@ -58,6 +60,6 @@ def _spots(box: Floats, width: int, height: int, ring: int) -> list[tuple[float,
 
 
 def _common(a: Floats, b: Floats) -> Floats:
-    """(n, m) areas that the rectangles (n, 4) and (m, 4) share."""
+    """Return (n, m) areas that the rectangles (n, 4) and (m, 4) share."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     return np.asarray(np.maximum(sides, 0).prod(-1))

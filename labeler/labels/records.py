@@ -95,7 +95,7 @@ class Row:
 
 
 def schema(keep: Sequence[str] = (), columns: Sequence[str] = ()) -> pa.Schema:
-    """The labels schema, then the optional columns of images, then the columns the user keeps, as strings.
+    """Return the labels schema, then the optional columns of images, then the columns the user keeps, as strings.
 
     Args:
         columns: the optional ones, of images and of detections; see `extensions`.
@@ -103,7 +103,7 @@ def schema(keep: Sequence[str] = (), columns: Sequence[str] = ()) -> pa.Schema:
     optional = extensions.image_fields(columns)
     clash = sorted(set(keep) & {*LABELS.names, *(field.name for field in optional)})
     if clash:
-        raise ValueError(f"kept column {clash[0]!r} has the name of a labels column")
+        raise ValueError(f"input.keep: {clash[0]!r} is the name of a labels column")
     plain = LABELS.set(
         LABELS.get_field_index("detections"), pa.field("detections", detections_type(columns), nullable=False)
     )
@@ -111,7 +111,9 @@ def schema(keep: Sequence[str] = (), columns: Sequence[str] = ()) -> pa.Schema:
 
 
 def rows_to_table(rows: Sequence[Row], keep: Sequence[str] = (), columns: Sequence[str] = ()) -> pa.Table:
-    """Rows as an Arrow table of exactly `schema(keep, columns)`; nothing is inferred, so empty lists are safe."""
+    """Return rows as an Arrow table of exactly `schema(keep, columns)`; nothing is inferred, so
+    empty lists are safe.
+    """
     whole = schema(keep, columns)
     arrays = []
     for wanted in whole:
@@ -127,7 +129,7 @@ def rows_to_table(rows: Sequence[Row], keep: Sequence[str] = (), columns: Sequen
 def complete_table(
     rows: Sequence[Row], keep: Sequence[str], others: pa.Table | None, columns: Sequence[str] = ()
 ) -> pa.Table:
-    """The table of a whole unit by index: rows, and `others` that are taken over as they are.
+    """Return the table of a whole unit by index: rows, and `others` that are copied unchanged.
 
     Args:
         columns: the optional ones of the run; those that `others` have are there in any case.
@@ -140,13 +142,15 @@ def complete_table(
 
 
 def places_of(table: pa.Table) -> list[Row]:
-    """What is left of rows once their images are removed."""
+    """Return what is left of rows once their images are removed."""
     places = table.select(["image_key", "shard_id", "index", "uri"]).to_pylist()
     return [Row(**place, status="removed") for place in places]
 
 
 def columns_of(table: pa.Table, keep: Sequence[str]) -> tuple[str, ...]:
-    """The optional columns that a table of a run's rows has; one that the user keeps is none, whatever its name."""
+    """Return the optional columns that a table of a run's rows has; one that the user keeps is none,
+    whatever its name.
+    """
     of_images = [name for name in table.schema.names if name in extensions.OF_IMAGES and name not in keep]
     of_detections = [field.name for field in table.schema.field("detections").type.value_type]
     return extensions.in_order([*of_images, *(name for name in of_detections if name in extensions.OF_DETECTIONS)])
@@ -162,7 +166,8 @@ def widened(table: pa.Table, keep: Sequence[str], columns: Sequence[str]) -> pa.
 
 
 def table_to_parquet(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
-    """One unit's file: zstd Parquet, with the file metadata (run id, model digest, versions, ...) in the schema.
+    """Return the bytes of one unit's file: zstd Parquet, with the file metadata (run id, model digest, versions, ...)
+    in the schema.
 
     Its pages have checksums: without, most flipped bits would be read as other boxes and scores.
     """
@@ -177,7 +182,7 @@ BOXES = "detections without masks"  # to ask for instead of "detections": masks 
 
 
 def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """The unit file's rows (all columns, or the named ones; with BOXES among them, "detections" has no masks).
+    """Return the unit file's rows (all columns, or the named ones; with BOXES among them, "detections" has no masks).
 
     Raises:
         pyarrow.ArrowException, OSError: it is damaged: cut off, or a page is not what its checksum says, or the columns
@@ -203,7 +208,8 @@ def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Ta
 def _read_without_masks(data: bytes, names: Sequence[str]) -> pa.Table:
     file = open_parquet(data)
     paths = [file.schema.column(place).path for place in range(len(file.schema))]
-    wanted = [path for path in paths if path in names or path.split(".")[0] in names]  # kept columns may have a dot
+    # columns of input.keep may have a dot
+    wanted = [path for path in paths if path in names or path.split(".")[0] in names]
     return read_columns(file, [path for path in wanted if path in names or ".mask." not in path])
 
 
@@ -225,7 +231,7 @@ def _require_filled(detections: pa.ChunkedArray) -> None:
 
 @dataclass(frozen=True)
 class UnitExtent:
-    """Which rows a unit file has: of these shards (one, in a sound file), with these indices."""
+    """The rows that a unit file has: of these shards (one, in a sound file), with these indices."""
 
     shard_ids: frozenset[str]
     indices: range
@@ -257,12 +263,12 @@ def unit_extent(data: bytes) -> UnitExtent:
 
 
 def _holds(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of a type are read as those of another."""
+    """Return whether values of a type are read as those of another."""
     return bool(found.equals(wanted)) or (wanted.equals(DETECTIONS) and is_detections(found))
 
 
 def table_to_rows(table: pa.Table, keep: Sequence[str] = ()) -> list[Row]:
-    """The rows of a labels table; columns beyond the schema are optional ones, and what the user keeps.
+    """Return the rows of a labels table; columns beyond the schema are optional ones, and what the user keeps.
 
     Args:
         keep: what the user keeps; needed where that has the name of an optional column.

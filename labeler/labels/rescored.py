@@ -13,7 +13,7 @@ _NONE = "no second score"  # how each reason begins
 
 
 def with_second_scores(row: Row, earlier: Row) -> Row:
-    """The earlier row with the second scores of its boxes; where there are none, `error` has the reason.
+    """Return the earlier row with the second scores of its boxes; where there are none, `error` has the reason.
 
     Args:
         row: of the image now; its detections are the earlier ones with `score2`.
@@ -30,7 +30,7 @@ def with_second_scores(row: Row, earlier: Row) -> Row:
 
 
 def split_off_scores(error: str | None) -> tuple[str, str]:
-    """(what a row says of other things, what it says of second scores), "" where it says nothing."""
+    """Return (what a row says of other things, what it says of second scores), "" where it says nothing."""
     text = error or ""
     if text.startswith(_NONE):
         return "", text

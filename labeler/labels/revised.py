@@ -13,13 +13,13 @@ from labeler.labels.detections import Detections
 from labeler.labels.merge import merge
 from labeler.labels.records import LABELED, Row
 
-CUT = "detections that max_detections left out of the earlier run may be missing"
+CUT = "detections that max_detections excluded of the earlier run may be missing"
 CHANGED = "its bytes are not those that the earlier run has labeled"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of an earlier run's rows; plain values, so that Ray can carry it to the workers.
+    """Changes that a revision makes to an earlier run's rows; plain values, so that Ray can carry it to the workers.
 
     Attributes:
         category_ids: of the earlier run -> now; detections of all others are dropped.
@@ -33,7 +33,7 @@ class Change:
     max_detections: int
 
     def apply(self, row: Row, earlier: Row) -> Row:
-        """The row of an image.
+        """Return the row of an image.
 
         Args:
             row: of the new passes alone; as it is, if they failed, because half an answer would look whole.
@@ -48,7 +48,7 @@ class Change:
         return replace(row, status="labeled" if len(found) else "empty", detections=found, error=error)
 
     def merged(self, earlier: Detections, new: Detections) -> tuple[Detections, bool]:
-        """(detections of all passes, whether they are those of a run that makes all passes at once).
+        """Return (detections of all passes, whether they are those of a run that makes all passes at once).
 
         Suppression is within a category, and a category is of the earlier passes or of the new ones. So each part has
         suppressed its own, and nothing was lost by it. What `max_detections` cut from the earlier run is lost: it would
@@ -69,7 +69,7 @@ class Change:
 
     @property
     def _keeps_order(self) -> bool:
-        """Whether ties in score are broken as before: by the category's id."""
+        """Return whether ties in score are broken as before: by the category's id."""
         return bool(np.all(np.diff([self.category_ids[id_] for id_ in sorted(self.category_ids)]) > 0))
 
 

@@ -17,7 +17,7 @@ from labeler.labels.detections import Detections
 from labeler.vocabulary import Vocabulary
 
 KEYS = ("default", "categories", "fitted_on", "calibration")  # in the order of a file; the last is for people
-NEVER = math.inf  # of a category that is left out: a score of exactly 1 is still below it
+NEVER = math.inf  # of a category that is excluded: a score of exactly 1 is still below it
 _NEVER_TEXT = "never"
 NOTHING_KEPT = "the thresholds keep no box: every category is at `never` or 1"
 
@@ -36,17 +36,17 @@ class Thresholds:
 
     @property
     def keep_any(self) -> bool:
-        """Whether any category can keep a box, other than one with a score of exactly 1."""
+        """Return whether any category can keep a box, other than one with a score of exactly 1."""
         return min([self.default, *self.by_category.values()]) < 1
 
     def limits(self, category_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """(n,) the threshold of each detection; float32, as scores are, so that a stored 0.3 is at least 0.3."""
+        """Return (n,) the threshold of each detection; float32, as scores are, so that a stored 0.3 is at least 0.3."""
         known, place = np.unique(category_ids, return_inverse=True)
         wanted = [self.by_category.get(int(id_), self.default) for id_ in known]
         return np.asarray(wanted, np.float32)[place]
 
     def keeps(self, detections: Detections) -> npt.NDArray[np.bool_]:
-        """(n,) which are kept; all that a person has reviewed, also of a category that is left out."""
+        """Return (n,) which are kept; all that a person has reviewed, also of a category that is excluded."""
         above: npt.NDArray[np.bool_] = detections.scores >= self.limits(detections.category_ids)
         return above | detections.reviewed
 
@@ -60,14 +60,14 @@ def as_written(threshold: float) -> float | str:
 
 
 def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float = 0.0) -> Thresholds:
-    """Thresholds from a YAML file: `default: 0.3` and `categories: {name or id: value}`.
+    """Return thresholds from a YAML file: `default: 0.3` and `categories: {name or id: value}`.
 
     A value is a score or `never`, which leaves the category out. Files that `labeler calibrate` wrote before it knew
     that word say 1 instead, and mean the same. `fitted_on` may say what they were chosen on, as in the files of
     `labeler calibrate` and `labeler report`.
 
     Raises:
-        Refused: unreadable, made for another vocabulary, a value that is neither from 0 to 1 nor `never`, or a category
+        Refused: unreadable, made for another vocabulary, a value that is not `never` or from 0 to 1, or a category
             the vocabulary does not have; all problems at once.
     """
     shown = storage.redact(str(path))
@@ -98,12 +98,12 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
 
 
 def require_same_vocabulary(fitted_on: Mapping[str, Any], vocabulary: Vocabulary, shown: str) -> None:
-    """Refused when the file says that it was fitted on another vocabulary."""
+    """Raise Refused when the file says that it was fitted on another vocabulary."""
     theirs = fitted_on.get("vocabulary", vocabulary.fingerprint)
     if theirs != vocabulary.fingerprint:
         raise Refused(
             f"thresholds {shown} were fitted on vocabulary {theirs}, the run has {vocabulary.fingerprint}; "
-            "fit them anew with `labeler calibrate` on this run"
+            "fit them again with `labeler calibrate` on this run"
         )
 
 

@@ -21,7 +21,7 @@ class UnitWork:
     Attributes:
         read_s, decode_s, detect_s, mask_s: seconds per stage; decode and mask sum over threads.
         passes: forward passes, one per image (of tiled ones: per view) and prompt chunk.
-        forwards: batches that the detector ran.
+        forward passes: batches that the detector ran.
         places: images or views that would have fit into those batches.
         filled: images or views that were in them.
         memory_halvings: times that the batch was halved because the GPU's memory ran out.

@@ -61,6 +61,11 @@ def choose_target(setting: str | None, environment: Mapping[str, str]) -> RayTar
     return RayTarget(_LOCAL)
 
 
+def is_connected() -> bool:
+    """Whether this process is connected to a Ray already."""
+    return bool(ray.is_initialized())
+
+
 def starts_ray(setting: str | None) -> bool:
     """Whether `connect` would start a Ray of its own."""
     return not ray.is_initialized() and choose_target(setting, os.environ).address == _LOCAL

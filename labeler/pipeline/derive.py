@@ -12,7 +12,7 @@ from rich.console import Console
 
 from labeler import storage
 from labeler.config import Config, config_of_run
-from labeler.errors import Refused
+from labeler.errors import Refused, did_you_mean
 from labeler.labeling.detector import UnitDetector
 from labeler.labeling.fingerprint import masks_fields, rescore_fields
 from labeler.labeling.resolve import Job, mask_phrases, resolve_job, resolve_masks, resolve_rescorer, s3_rules
@@ -27,6 +27,8 @@ from labeler.runs.create import create_run
 from labeler.runs.overlay.chosen_units import Selection
 from labeler.runs.overlay.derived import count_unselected, describe_unselected, select_units
 from labeler.terminal import message_console
+
+READING = "reading what is committed"  # a step of the start
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,14 @@ def derive(
     change: Change | None = None,
     make_detector: Callable[[], UnitDetector] | None = None,
     console: Console | None = None,
+    startup: Startup | None = None,
 ) -> Outcome | None:
     """Make the rows with one of `statuses` anew; all others of their units are taken over. Goes on where it stopped.
 
     Args:
         job: what to do; its output is the derived run, whose fingerprint also names the parent and `statuses`.
         keep_detections, change: as `Redo`; with `change` the derived run writes every unit.
+        startup: with the steps so far.
 
     Returns:
         None where no row has such a status, and nothing was written.
@@ -93,7 +97,10 @@ def derive(
     """
     output, redone = job.config.output.uri, tuple(sorted(statuses))
     whole = change is not None
-    with refusals():
+    console = console or message_console()
+    startup = startup or Startup(console)
+    startup.step(READING)
+    with startup, refusals():
         opened = open_derived(parent, job, redone)
         job, run, below, before = opened.job, opened.run, opened.below, opened.before
         chosen: Selection = {} if run is not None or whole else select_units(below, statuses)
@@ -101,14 +108,13 @@ def derive(
         unselected = count_unselected(run, below) if run is not None else 0
     if run is None and not chosen and not whole:
         return None
-    console = console or message_console()
     if run is not None and unselected:
         said = describe_unselected(run, unselected)
         if not work:
             raise Refused(f"run {storage.redact(output)} is complete, but {said}")
         console.print(f"warning: {said}", markup=False, soft_wrap=True)
     new = new_run(job, parent=parent, selection=chosen, whole=whole)
-    with Startup(console) as startup:
+    with startup:
         return carry_out(
             job,
             run,
@@ -146,11 +152,13 @@ def retry(
     overrides: Sequence[str] = (),
     make_detector: Callable[[], UnitDetector] | None = None,
     console: Console | None = None,
+    startup: Startup | None = None,
 ) -> Outcome | None:
     """Label the images of a complete run that have one of `statuses` again, as the run did, into a derived run.
 
     Args:
         overrides: `section.key=value`; only what decides no row that succeeded, so workers, device and the pixel limit.
+        startup: with the steps so far.
 
     Returns:
         None where no image has such a status, and nothing was written.
@@ -161,7 +169,8 @@ def retry(
     """
     unknown = sorted(set(statuses) - set(RETRIED))
     if unknown:
-        raise Refused(f"status {unknown[0]!r} cannot be retried; known here: {', '.join(RETRIED)}")
+        near = did_you_mean(unknown[0], RETRIED)
+        raise Refused(f"status {unknown[0]!r} cannot be retried{near}; known here: {', '.join(RETRIED)}")
     parent.require_detector("retry")
     parent.require_reader()
     if "rescore" in parent.manifest.fingerprint_fields:
@@ -174,18 +183,19 @@ def retry(
     inherited = {name: value for name, value in recorded.items() if name not in job.fields}  # a derived parent's own
     same = {**inherited, **schema_fields(parent.columns), **{name: recorded[name] for name in _RETRY_MAY_DIFFER}}
     parent.require_fingerprint({**job.fields, **same})
-    return derive(parent, job, statuses, make_detector=make_detector, console=console)
+    return derive(parent, job, statuses, make_detector=make_detector, console=console, startup=startup)
 
 
 WITH_BOXES = ("labeled",)
 _MAY_DIFFER = ("ray.", "model.device=", "model.dtype=", "detect.stall_timeout_s=", "output.")  # of models for boxes
 
 
-def mask(parent: Run, output: str, *, overrides: Sequence[str]) -> Outcome | None:
+def mask(parent: Run, output: str, *, overrides: Sequence[str], startup: Startup | None = None) -> Outcome | None:
     """Masks for a run's stored boxes, by the model that `masks.model=` names, into a derived run.
 
     Args:
         overrides: `section.key=value`, `masks.model` among them unless the run has it already.
+        startup: with the steps so far.
 
     Returns:
         None where no image has a box, and nothing was written.
@@ -206,14 +216,22 @@ def mask(parent: Run, output: str, *, overrides: Sequence[str]) -> Outcome | Non
     boxes = {name: value for name, value in recorded.items() if name != "masks" and not name.startswith("masks.")}
     fields = boxes | masks_fields(config, segmenter, phrases)
     job = Job(config, parent.vocabulary(), parent.prompts(), None, fields, segmenter, phrases, parent.lineage)
-    return derive(parent, job, WITH_BOXES, keep_detections=True)
+    return derive(parent, job, WITH_BOXES, keep_detections=True, startup=startup)
 
 
-def rescore(parent: Run, output: str, *, overrides: Sequence[str], console: Console | None = None) -> Outcome | None:
+def rescore(
+    parent: Run,
+    output: str,
+    *,
+    overrides: Sequence[str],
+    console: Console | None = None,
+    startup: Startup | None = None,
+) -> Outcome | None:
     """A second score for a run's stored boxes, by the model that `rescore.model=` names, into a derived run.
 
     Args:
         overrides: `section.key=value`, `rescore.model` among them unless the run has it already.
+        startup: with the steps so far.
 
     Returns:
         None where no image has a box, and nothing was written.
@@ -223,7 +241,7 @@ def rescore(parent: Run, output: str, *, overrides: Sequence[str], console: Cons
         Incomplete: as `label`.
     """
     job = rescore_job(parent, output, overrides)
-    return derive(parent, job, WITH_BOXES, keep_detections=True, console=console)
+    return derive(parent, job, WITH_BOXES, keep_detections=True, console=console, startup=startup)
 
 
 def rescore_job(parent: Run, output: str, overrides: Sequence[str]) -> Job:

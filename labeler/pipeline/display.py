@@ -165,17 +165,16 @@ class Display:
         done = self._earlier + self._images
         rate = self._images / max(time.monotonic() - self._start, 1e-9)  # the start-up of the workers counts
         total = f"{max(self._total, done):,}" if not self._unknown else f"≥ {max(self._total, done):,}"
-        parts = [f"images {done:,}/{total}"]
+        run, job = [f"images {done:,}/{total}"], [f"images {self._images:,}"]
         if rate and not self._unknown and self._total > done:
-            parts.append(f"{_duration((self._total - done) / rate)} left")
-        parts.append(f"this job {self._images:,}")
+            run.append(f"{_duration((self._total - done) / rate)} left")
         if rate:
-            parts.append(f"{rate:,.3g} images/s")
-        parts += [f"{status} {self._statuses[status]:,}" for status in STATUSES if self._statuses[status]]
-        parts.append(f"detections {self._detections:,}")
+            job.append(f"{rate:,.3g} images/s")
+        job += [f"{status} {self._statuses[status]:,}" for status in STATUSES if self._statuses[status]]
+        job.append(f"detections {self._detections:,}")
         if self._errors:
-            parts.append(f"to repeat {self._errors:,}")
-        return " · ".join(parts)
+            job.append(f"to repeat {self._errors:,}")
+        return f"run: {', '.join(run)} · this job: {', '.join(job)}"
 
     def _render(self) -> Text:
         shown = f"{self._startup.current} · {self.line()}" if self._startup.current else self.line()

@@ -36,6 +36,7 @@ def label(
     console: Console | None = None,
     budget: Budget = UNLIMITED,
     caller: Caller = COMMAND_LINE,
+    startup: Startup | None = None,
 ) -> Outcome:
     """Label every image of the input, resuming whatever the output folder already holds.
 
@@ -44,13 +45,14 @@ def label(
         make_detector: loads another detector than the config names in each worker (tests, other families).
         budget: ends the job early, as a signal does; for the main thread, which gets the signals.
         caller: as of `carry_out`.
+        startup: with the steps so far.
 
     Raises:
         Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
         Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
     """
     console = console or message_console()
-    with Startup(console) as startup:
+    with startup or Startup(console) as startup:
         return _label(
             config, startup, console, extend=extend, make_detector=make_detector, budget=budget, caller=caller
         )

@@ -20,10 +20,13 @@ from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import package_versions
 from labeler.labeling.recipe import LabelerRecipe
 from labeler.pipeline.capacity import CapacityWait
+from labeler.pipeline.cluster import Workers
+from labeler.pipeline.nodes import threads_here
 from labeler.prompts import UserModule
 from labeler.runs.plan import PlannedShard, with_members
 from labeler.shards.neighbors import LOOKED_AT
 
+_LOADING_S = 60.0  # of a model: within this time a try is not called waiting for room
 _NODE_ID = "ray.io/node-id"  # the label that each node has to itself
 
 
@@ -204,6 +207,33 @@ def preflight_module(module: UserModule, patience: CapacityWait) -> None:
         raise Refused(f"model.family {module.name} cannot be imported on a worker: {error}") from None
     if problem is not None:
         raise Refused(problem)
+
+
+def preflight_of_boxes(recipe: LabelerRecipe, workers: Workers, patience: CapacityWait) -> None:
+    """Load the model that looks at boxes where a worker will, and try it on one picture, before anything is written.
+
+    Args:
+        recipe: with that model alone.
+        workers: whose place the try takes.
+        patience: for a node that is slow to answer.
+
+    Raises:
+        Refused: in one line, why it does not run there.
+    """
+    probe = ray.remote(_probe_model).options(max_retries=2, **workers.options).remote(recipe, workers)
+    what = f"a worker of {workers.each} to try the model for boxes on"
+    problem = patience.wait(probe, what, quiet_s=_LOADING_S)
+    if problem is not None:
+        raise Refused(problem)
+
+
+def _probe_model(recipe: LabelerRecipe, workers: Workers) -> str | None:
+    """On a worker: one line about what is wrong, or None."""
+    try:
+        recipe.with_threads(workers.threads or threads_here(workers.gpus, workers.cpus))()
+    except LabelerError as error:
+        return str(error)
+    return None
 
 
 def _probe_module(module: UserModule) -> str | None:

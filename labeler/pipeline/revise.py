@@ -17,6 +17,7 @@ from labeler.labels.revised import Change
 from labeler.pipeline.derive import derive
 from labeler.pipeline.rewrite import rewrite
 from labeler.pipeline.session import Outcome, warn_of_versions
+from labeler.pipeline.startup import Startup
 from labeler.runs import Run, UnitKey
 from labeler.terminal import message_console
 
@@ -29,10 +30,14 @@ def revise(
     *,
     make_detector: Callable[[], UnitDetector] | None = None,
     console: Console | None = None,
+    startup: Startup | None = None,
 ) -> Outcome:
     """Make the derived run of a changed vocabulary, or go on where that stopped.
 
     Images that the run could not label stay as they are; `labeler retry` of the derived run labels those.
+
+    Args:
+        startup: with the steps so far.
 
     Raises:
         Refused: the run is incomplete, or the output holds something else.
@@ -43,7 +48,13 @@ def revise(
     console = console or message_console()
     warn_of_versions(parent, f"run {storage.redact(parent.uri)}", console)
     outcome = derive(
-        parent, revision.job, _REDONE, change=revision.change, make_detector=make_detector, console=console
+        parent,
+        revision.job,
+        _REDONE,
+        change=revision.change,
+        make_detector=make_detector,
+        console=console,
+        startup=startup,
     )
     assert outcome is not None  # it writes every unit, whatever is in it
     return outcome

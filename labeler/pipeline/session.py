@@ -23,11 +23,11 @@ from labeler.pipeline import cluster, waves
 from labeler.pipeline.blocks import Receipt
 from labeler.pipeline.budget import UNLIMITED, Budget, Spending
 from labeler.pipeline.capacity import CapacityWait, announcing_loss, await_workers, require_readers
-from labeler.pipeline.connection import connect, starts_ray
+from labeler.pipeline.connection import connect, is_connected, starts_ray
 from labeler.pipeline.display import Display, JobProgress
 from labeler.pipeline.gpus import require_gpus
 from labeler.pipeline.metrics import Metrics
-from labeler.pipeline.preflight import Checks, preflight, preflight_module, readable_uri
+from labeler.pipeline.preflight import Checks, preflight, preflight_module, preflight_of_boxes, readable_uri
 from labeler.pipeline.ray_news import only_reasons
 from labeler.pipeline.ray_watch import watching_ray
 from labeler.pipeline.redo import Redo
@@ -122,9 +122,10 @@ def carry_out(
         write_excluded(run, excluded)  # what is labeled by now is named at the end
         return finish(before or read_snapshot(run))
     budget.require_room(job.unit_seconds)
-    startup.step("starting Ray" if starts_ray(job.config.ray.address) else "joining the Ray cluster")
     with refusals():  # from here first: it costs nothing yet, and this process writes the plan
         storage.check_put_if_absent(output, single_writer=single_writer)
+    joining = "starting Ray" if starts_ray(job.config.ray.address) else "joining the Ray cluster"
+    startup.step(joining, now=not is_connected())  # while Ray starts, nothing can be printed
     if run is not None:
         warn_of_versions(run, "the run", console)
     patience, spending = CapacityWait(job.config.ray.start_timeout_s, console), Spending(budget)
@@ -144,6 +145,10 @@ def carry_out(
                 holds_worker=lambda node: workers.place.allows(node) and cluster.has_room(workers, [node["Resources"]]),
                 reads=workers.read_place.allows,
             )
+            recipe = labeler_recipe(job, make_detector=make_detector).of_boxes if run is None else None
+            if recipe is not None:
+                startup.step("trying the model for boxes on one picture")
+                preflight_of_boxes(recipe, workers, patience)
             run = create()
             add_context(console, run=run.manifest.run_id)
             write_excluded(run, excluded)

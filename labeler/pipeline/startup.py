@@ -1,4 +1,4 @@
-"""What a job does before its first image: said while it takes time, and how long each step took."""
+"""The steps of a job before its first image: printed while they take time, with the seconds that each took."""
 
 from __future__ import annotations
 
@@ -13,26 +13,36 @@ from rich.console import Console
 from labeler.terminal import tell
 
 _WORTH_NAMING_S = 1.0  # shorter steps are not named in the sum
-_AT_A_TERMINAL_S, _IN_A_LOG_S = 1.0, 10.0  # a step that takes so long is said: what is refused at once is one line
+SAY_AFTER_S = 0.5  # a longer step is printed; what is refused at once stays one line
+SAY_AGAIN_S = 30.0  # and printed again, with its seconds so far
+
+LOADING = "loading Python packages"  # the first step of a command
 
 
 class Startup:
-    """Steps, one after the other. Use with `with`: nothing is said after it.
+    """Steps, one after the other. Use with `with`: nothing is printed after it.
 
     Args:
-        after_s: a step that takes longer is said; None: by where the messages go.
+        after_s: a step that takes longer is printed; None: SAY_AFTER_S.
+        again_s: how often it is printed again.
 
     Attributes:
         current: the step under way; empty once the first unit is labeled.
     """
 
     def __init__(
-        self, console: Console, *, clock: Callable[[], float] = time.monotonic, after_s: float | None = None
+        self,
+        console: Console,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        after_s: float | None = None,
+        again_s: float = SAY_AGAIN_S,
     ) -> None:
         self._console, self._clock = console, clock
-        self._after_s = (_AT_A_TERMINAL_S if console.is_terminal else _IN_A_LOG_S) if after_s is None else after_s
+        self._after_s = SAY_AFTER_S if after_s is None else after_s
+        self._again_s = again_s
         self._steps: list[tuple[str, float]] = []
-        self._timer: threading.Timer | None = None
+        self._timer: threading.Timer | None = None  # of the step under way
         self.current = ""
 
     def __enter__(self) -> Self:
@@ -44,19 +54,30 @@ class Startup:
         self._hush()
 
     def step(self, what: str, *, now: bool = False) -> None:
-        """End the step before; what begins, e.g. "listing the input", is said `now` or if it takes long."""
+        """End the step before, and start one, e.g. "listing the input".
+
+        Args:
+            now: print it at once, not only if it takes long.
+        """
         self._hush()
         self._steps.append((what, self._clock()))
         self.current = what
         if now:
-            self._say(what)
-            return
-        self._timer = threading.Timer(self._after_s, self._say, [what])
-        self._timer.daemon = True
-        self._timer.start()
+            self._say(f"{what} ...", what)
+        timer = self._timer = threading.Timer(self._again_s if now else self._after_s, self._report)
+        timer.args = (what, now, timer.interval, timer.finished)
+        timer.daemon = True
+        timer.start()
 
-    def _say(self, what: str) -> None:
-        tell(self._console, f"{what} ...", step=what)
+    def _report(self, what: str, said: bool, took_s: float, ended: threading.Event) -> None:
+        """In the timer's thread: print a step, and then again and again how long it has taken, until it ends."""
+        while not ended.is_set():
+            self._say(f"{what}: {took_s:.0f} s so far" if said else f"{what} ...", what)
+            said, took_s = True, took_s + self._again_s
+            ended.wait(self._again_s)
+
+    def _say(self, text: str, step: str) -> None:
+        tell(self._console, text, step=step)
 
     def _hush(self) -> None:
         if self._timer is not None:
@@ -64,7 +85,7 @@ class Startup:
             self._timer = None
 
     def end(self) -> None:
-        """The first unit is labeled: say how long that took, and which steps took it. Nothing the second time."""
+        """The first unit is labeled: print how long that took, and which steps took it. Nothing the second time."""
         if not self._steps or not self.current:
             return
         self._hush()

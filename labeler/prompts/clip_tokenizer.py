@@ -35,7 +35,7 @@ class ClipTokenizer:
 
     @staticmethod
     def load(folder: str | Path) -> ClipTokenizer:
-        """The tokenizer of a local checkpoint folder: its tokenizer.json, else its vocab.json with merges.txt.
+        """Return the tokenizer of a local checkpoint folder: its tokenizer.json, else its vocab.json with merges.txt.
 
         Raises:
             Refused: neither is there, or it cannot be read as CLIP's.
@@ -53,12 +53,12 @@ class ClipTokenizer:
         return ClipTokenizer(backend, digest_of(data + b"\0" + pairs), str(vocab))
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of `text` between start and end."""
+        """Return token ids of `text` between start and end."""
         return [self.start_id, *self._backend.encode(text, add_special_tokens=False).ids, self.end_id]
 
 
 def _byte_pairs(vocab: bytes, merges: bytes) -> Any:
-    """A tokenizers.Tokenizer of the older two files, set up as transformers' CLIPTokenizer."""
+    """Return a tokenizers.Tokenizer of the older two files, set up as transformers' CLIPTokenizer."""
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     lines = [line for line in merges.decode().splitlines() if line and not line.startswith("#version")]

@@ -31,7 +31,7 @@ def register(family: Family) -> Family:
 
 
 def find_family(config: Mapping[str, Any], name: str, only: Family | None = None) -> tuple[Family, str]:
-    """The family of a checkpoint, and the name of its class in transformers.
+    """Return the family of a checkpoint, and the name of its class in transformers.
 
     Args:
         config: what its config.json says.
@@ -54,17 +54,17 @@ def find_family(config: Mapping[str, Any], name: str, only: Family | None = None
 
 
 def family_of(model_type: str) -> Family | None:
-    """The family that has config.json's `model_type`, if one is known."""
+    """Return the family that has config.json's `model_type`, if one is known."""
     return next((family for family in _FAMILIES.values() if model_type in family.architectures), None)
 
 
 def architecture_of(model_type: str) -> str:
-    """The name of the class in transformers for config.json's `model_type`; KeyError where no family has it."""
+    """Return the name of the class in transformers for config.json's `model_type`; KeyError where no family has it."""
     return {t: a for family in _FAMILIES.values() for t, a in family.architectures.items()}[model_type]
 
 
 def plan_from_json(data: Mapping[str, Any]) -> PromptPlan:
-    """The plan in a run's prompts.json. Refused where it is damaged, or of a family that is not known here."""
+    """Return the plan in a run's prompts.json. Refused where it is damaged, or of a family that is not known here."""
     name = data.get("family", DEFAULT.name)
     if name not in _FAMILIES:
         raise Refused(f"prompts.json is of the detector family {name!r}; known here are {', '.join(_FAMILIES)}")

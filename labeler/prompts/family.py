@@ -16,12 +16,12 @@ from labeler.prompts.image_rule import ImageRule
 from labeler.vocabulary import Vocabulary
 from labeler.vocabulary.reading import show
 
-CROPS = "vocabulary.phrases.image"  # the option of families that look for pictures, too
+CROPS = "vocabulary.phrases.image"  # the option of families that look for images, too
 
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What is wrong with a vocabulary for a checkpoint, a line each; problems refuse the run, warnings do not."""
+    """Findings about a vocabulary for a checkpoint, one line each; problems refuse the run, warnings do not."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -29,14 +29,14 @@ class PlanReport:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an image costs: in words, the part that runs once for it, and the part that runs in each of its passes."""
+    """The cost of an image: in words, the part that runs once for it, and the part that runs in each of its passes."""
 
     per_image: str
     per_pass: str
 
 
 class PromptPlan(Protocol):
-    """How a family looks for a vocabulary: in how many passes an image, and for which phrases in each."""
+    """A family's plan for a vocabulary: the passes per image, and the phrases of each."""
 
     @property
     def family(self) -> str:
@@ -59,16 +59,18 @@ class PromptPlan(Protocol):
         """blake2b-128, hex, of everything the network sees of the vocabulary."""
 
     def lines(self) -> list[str]:
-        """What `labeler vocabulary check` and `label --dry-run` print of it; the first follows "80 categories in"."""
+        """Return what `labeler vocabulary check` and `label --dry-run` print of it; the first follows "80 categories
+        in".
+        """
 
     def cost(self) -> Cost:
-        """What is paid once an image, and what once a pass."""
+        """Return what is paid once an image, and what once a pass."""
 
     def settings(self) -> dict[str, Any]:
-        """What an evaluation's protocol records of it, as plain data."""
+        """Return what an evaluation's protocol records of it, as plain data."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for prompts.json; the inverse of its family's `plan_from_json`."""
+        """Return plain data for prompts.json; the inverse of its family's `plan_from_json`."""
 
 
 class Planner(Protocol):
@@ -79,15 +81,17 @@ class Planner(Protocol):
         """The fingerprint's fields about those files: name -> digest."""
 
     def check(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> PlanReport:
-        """Everything that is wrong with a vocabulary, all at once. Refused for settings that no plan can keep."""
+        """Return everything that is wrong with a vocabulary, all at once. Refused for settings that
+        no plan can keep.
+        """
 
     def plan(self, vocabulary: Vocabulary, prompts: PromptsConfig) -> PromptPlan:
-        """The plan for a vocabulary. Refused, with every problem that `check` finds."""
+        """Return the plan for a vocabulary. Refused, with every problem that `check` finds."""
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A plan that was given another vocabulary, and what becomes of the detections that were made with it.
+    """A plan that was given another vocabulary, and how the detections made with it change.
 
     Attributes:
         plan: the revised one.
@@ -120,7 +124,7 @@ class Owner(Protocol):
     """A planner whose checkpoint has a vocabulary of its own."""
 
     def own_vocabulary(self) -> Vocabulary:
-        """What `vocabulary: from_model` means. Refused where the checkpoint's labels are not names."""
+        """Return what `vocabulary: from_model` means. Refused where the checkpoint's labels are not names."""
 
 
 class Family(Protocol):
@@ -155,7 +159,7 @@ class Family(Protocol):
         """Of `detect.score_floor` where the config says none: the scores of families have different scales."""
 
     def image_rule(self, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
-        """How a checkpoint wants its images.
+        """Return how a checkpoint wants its images.
 
         Args:
             processor: its image processor's settings, {} where it has none.
@@ -167,14 +171,14 @@ class Family(Protocol):
         """
 
     def planner(self, folder: Path, model: ModelConfig) -> Planner:
-        """What makes plans for the checkpoint in a folder. Refused where its files are not usable.
+        """Return what makes plans for the checkpoint in a folder. Refused where its files are not usable.
 
         Args:
             model: the config's section, for families whose plans depend on it.
         """
 
     def plan_from_json(self, data: Mapping[str, Any]) -> PromptPlan:
-        """A plan from prompts.json. Refused where that is damaged."""
+        """Return a plan from prompts.json. Refused where that is damaged."""
 
 
 @runtime_checkable
@@ -182,7 +186,8 @@ class Narrower(Protocol):
     """A family whose plans can be asked for some of their categories alone."""
 
     def narrow(self, plan: PromptPlan, category_ids: Collection[int]) -> PromptPlan:
-        """The plan for these categories and the negatives, in the order of `plan`: equal sets have equal prompts.
+        """Return the plan for these categories and the negatives, in the order of `plan`: equal sets have equal
+        prompts.
 
         Args:
             category_ids: at least one that is not negative; all of them in `plan`.
@@ -190,7 +195,7 @@ class Narrower(Protocol):
 
 
 def find_problems(family: Family | None, planner: Planner, vocabulary: Vocabulary, prompts: PromptsConfig) -> list[str]:
-    """What `planner.check` finds, and crops where the family does not look for pictures.
+    """Return what `planner.check` finds, and crops where the family does not look for images.
 
     Args:
         family: of the planner; None where it is known that there are no crops.
@@ -200,7 +205,7 @@ def find_problems(family: Family | None, planner: Planner, vocabulary: Vocabular
 
 
 def refused_crops(family: Family, vocabulary: Vocabulary) -> list[str]:
-    """A problem for each crop, of a family that does not look for pictures."""
+    """Return a problem for each crop, of a family that does not look for images."""
     return [
         f"{vocabulary.where(category)}: image {show(storage.redact(crop.name))}: the family {family.name} looks "
         "for names alone; OWL-ViT and OWLv2 look for crops"

@@ -1,4 +1,4 @@
-"""How a checkpoint wants its images: to which size, with which filter, and how their pixels are normalised."""
+"""How a checkpoint wants its images: to which size, with which filter, and how their pixels are normalized."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ImageRule:
         pad: level of what is filled, 0 to 255, in each channel.
         resample: Pillow's number of the filter; or `GAUSSIAN`, of "square": a Gaussian filter and linear interpolation,
             of the image in its filled square, in float32 and on the detector's device.
-        scale, mean, std: normalised = (pixel * scale - mean) / std, per RGB channel.
+        scale, mean, std: normalized = (pixel * scale - mean) / std, per RGB channel.
     """
 
     fit: Literal["edges", "stretch", "square", "none"]
@@ -49,11 +49,13 @@ class ImageRule:
 
     @property
     def on_device(self) -> bool:
-        """Whether images are resized where the detector is, instead of by the threads that decode them."""
+        """Return whether images are resized where the detector is, instead of by the threads that decode them."""
         return self.resample == GAUSSIAN
 
     def with_edges(self, edges: tuple[int, int] | None) -> ImageRule:
-        """The rule with another (shortest, longest) edge in pixels; None leaves it. Refused where it has no edges."""
+        """Return the rule with another (shortest, longest) edge in pixels; None leaves it. Refused where it has no
+        edges.
+        """
         if edges is None:
             return self
         if self.fit != "edges":
@@ -73,7 +75,7 @@ class ImageRule:
             raise Refused(f"detect.resize=torch: checkpoint {name} does not resize bilinearly; leave it out")
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) that an upright image of this size is resized to, without what is filled beside it."""
+        """Return (height, width) that an upright image of this size is resized to, without what is filled beside it."""
         if self.fit == "none":
             return height, width
         if self.fit == "stretch":
@@ -87,11 +89,13 @@ class ImageRule:
         return tuple(max(side - side % self.multiple, self.multiple) for side in (new_height, new_width))  # type: ignore[return-value]
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the model's input for an upright image of this size."""
+        """Return (height, width) of the model's input for an upright image of this size."""
         return (self.size[0], self.size[0]) if self.fit == "square" else self.target(height, width)
 
     def frame(self, height: int, width: int) -> tuple[float, float]:
-        """(height, width) of the model's input in pixels of the upright image: what parts of the input are parts of."""
+        """Return (height, width) of the model's input in pixels of the upright image: what parts of the input are parts
+        of.
+        """
         if self.fit != "square":
             return height, width
         if self.on_device:  # filled first, then resized: nothing is rounded to whole pixels
@@ -113,7 +117,8 @@ AS_THEY_ARE = ImageRule("none", (0, 0))
 
 
 def resized_shape(height: int, width: int, shortest_edge: int, longest_edge: int) -> tuple[int, int]:
-    """(height, width) after resizing: the shorter side becomes `shortest_edge` unless the longer would pass the limit.
+    """Return (height, width) after resizing: the shorter side becomes `shortest_edge` unless the longer would pass the
+    limit.
 
     The rounding is that of transformers' image processors (`get_size_with_aspect_ratio`): the shorter side is rounded,
     the longer truncated, and where the limit applies the longer follows from the shorter side before its rounding. A
@@ -156,7 +161,7 @@ def resample_of(processor: Mapping[str, Any], name: str) -> int:
 
 
 def edges_of(processor: Mapping[str, Any], name: str, default: tuple[int, int]) -> tuple[int, int]:
-    """(shortest, longest) edge in pixels of an image processor's settings; `default` where they say no size.
+    """Return (shortest, longest) edge in pixels of an image processor's settings; `default` where they say no size.
 
     Args:
         name: of the checkpoint, for the refusal.
@@ -182,7 +187,7 @@ def rule_from(
     *,
     multiple: int = 1,
 ) -> ImageRule:
-    """A rule with the filter, the scale and the normalisation of an image processor's settings.
+    """Return a rule with the filter, the scale and the normalization of an image processor's settings.
 
     Args:
         name: of the checkpoint, for refusals.
@@ -193,5 +198,5 @@ def rule_from(
 
 
 def scale_of(processor: Mapping[str, Any]) -> float:
-    """What pixels are multiplied with before they are normalised, from an image processor's settings."""
+    """Return what pixels are multiplied with before they are normalized, from an image processor's settings."""
     return float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 1.0

@@ -27,7 +27,7 @@ class PhrasePlan:
 
     @staticmethod
     def of(family: str, vocabulary: Vocabulary) -> PhrasePlan:
-        """Every phrase of every category."""
+        """Return every phrase of every category."""
         ordered = sorted(vocabulary.categories, key=lambda category: category.negative)  # stable
         phrases = tuple((category.id, text) for category in ordered for text in category.phrases)
         return PhrasePlan(family, phrases, vocabulary.negative_ids)
@@ -59,7 +59,7 @@ class PhrasePlan:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> PhrasePlan:
-        """The inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
+        """Return the inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
         try:
             phrases = tuple((int(phrase["category_id"]), str(phrase["text"])) for phrase in data["phrases"])
             return PhrasePlan(str(data["family"]), phrases, frozenset(map(int, data["negative_ids"])))

@@ -8,7 +8,7 @@ from labeler.vocabulary import BUILT_IN, Category, Vocabulary
 
 
 def describe(vocabulary: Vocabulary, planner: Planner | None, prompts: PromptsConfig | None = None) -> list[str]:
-    """Counts, the plan's own lines, then `warning: ...` and `problem: ...` lines.
+    """Count, the plan's own lines, then `warning: ...` and `problem: ...` lines.
 
     Args:
         planner: of a checkpoint; None says only what needs none.
@@ -27,12 +27,12 @@ def describe(vocabulary: Vocabulary, planner: Planner | None, prompts: PromptsCo
 
 
 def list_built_in() -> list[str]:
-    """A line for each built-in vocabulary."""
+    """Return a line for each built-in vocabulary."""
     return [f"{name}: {size} categories" for name, size in BUILT_IN.items()]
 
 
 def show_categories(vocabulary: Vocabulary) -> list[str]:
-    """A tab-separated line for each category: id, name, its phrases where they say more, its marks."""
+    """Return a tab-separated line for each category: id, name, its phrases where they say more, its marks."""
     return [_show_category(category) for category in vocabulary.categories]
 
 

@@ -14,7 +14,7 @@ from labeler.storage import read_regular
 
 
 def load_tokenizer(path: Path, make: Callable[[bytes], Any] | None = None) -> tuple[Any, bytes]:
-    """(a tokenizers.Tokenizer without padding and truncation, the file's bytes).
+    """Return (a tokenizers.Tokenizer without padding and truncation, the file's bytes).
 
     Args:
         path: of a tokenizer.json, or of what `make` reads.

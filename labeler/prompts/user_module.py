@@ -41,7 +41,7 @@ class UserModule:
 
     @staticmethod
     def find(name: str) -> UserModule:
-        """The module of a name; the current folder is looked in as well, as `python -m` does.
+        """Return the module of a name; the current folder is looked in as well, as `python -m` does.
 
         Raises:
             Refused: it is not there, cannot be imported, or lacks its parts.
@@ -56,7 +56,7 @@ class UserModule:
         return UserModule(name, family.version, _digest_of(module, name), _root(module, name))
 
     def family(self) -> Family:
-        """The family that it defines, or the one that stands for its `Detector`.
+        """Return the family that it defines, or the one that stands for its `Detector`.
 
         Raises:
             Refused: the module is not here, cannot be imported, or is another than where the job was started.
@@ -64,7 +64,7 @@ class UserModule:
         return _family_of(self._module(), self.name)
 
     def detector_class(self) -> Any:
-        """Its `Detector`. Refused as `family`."""
+        """Return its `Detector`. Refused as `family`."""
         return self._module().Detector
 
     def _module(self) -> ModuleType:
@@ -79,7 +79,7 @@ class UserModule:
 
 
 def _imported(name: str, folder: str, advice: str) -> ModuleType:
-    """The module; where it is not found, once more with a folder behind all others."""
+    """Return the module; where it is not found, again with a folder behind all others."""
     try:
         return _import(name)
     except ModuleNotFoundError as error:
@@ -106,7 +106,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _is_of(error: ModuleNotFoundError, name: str) -> bool:
-    """Whether the module itself is what was not found, or a package that it is in, and not what it imports."""
+    """Return whether the module itself is what was not found, or a package that it is in, and not what it imports."""
     return error.name is not None and f"{name}.".startswith(f"{error.name}.")
 
 
@@ -115,7 +115,7 @@ def _refused(name: str, error: BaseException) -> Refused:
 
 
 def described(error: BaseException) -> str:
-    """An error of a user's code in one line: its type, and the first line of what it says."""
+    """Return an error of a user's code in one line: its type, and the first line of what it says."""
     said = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
@@ -130,7 +130,9 @@ def _family_of(module: ModuleType, name: str) -> Family:
     _require(name, not missing, f"it has no {' and no '.join(missing)}")
     version, detector, options = parts["VERSION"], parts["Detector"], parts.get("OPTIONS", ())
     _require(name, type(version) is int, f"its VERSION is {version!r}")
-    _require(name, isinstance(detector, type) and hasattr(detector, "detect"), "its Detector is no class with `detect`")
+    _require(
+        name, isinstance(detector, type) and hasattr(detector, "detect"), "its Detector is not a class with `detect`"
+    )
     _require(name, _are_names(options), f"its OPTIONS are not names: {options!r}")
     return ModuleFamily(name, version, frozenset(options))
 
@@ -156,7 +158,9 @@ def _digest_of(module: ModuleType, name: str) -> str:
 
 
 def _sources(module: ModuleType) -> list[Path]:
-    """The file of a module by itself; of one in a package every .py of its folder and below, whichever it imports."""
+    """Return the file of a module by itself; of one in a package every .py of its folder and below, whichever it
+    imports.
+    """
     source = _source(module)
     return sorted(source.parent.rglob("*.py")) if module.__package__ else [source]
 

@@ -13,7 +13,7 @@ from labeler.vocabulary import FROM_MODEL, Vocabulary
 def load_vocabulary(
     spec: Any, planner: Planner, prompts: PromptsConfig, *, family: Family | None = None, synonyms: bool = False
 ) -> Vocabulary:
-    """The vocabulary that `spec` means, as `Vocabulary.load` takes it, or "from_model".
+    """Return the vocabulary that `spec` means, as `Vocabulary.load` takes it, or "from_model".
 
     Args:
         family: of the planner; None where it is known that there are no crops.

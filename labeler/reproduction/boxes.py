@@ -1,4 +1,4 @@
-"""A run's boxes against transformers' own forward, on some of its images."""
+"""A run's boxes against transformers' own forward pass, on some of its images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from labeler.trial.sample import sample_items
 
 
 def compare_with_own_forward(config: Config, checkpoint: DetectorCheckpoint, run: Run, count: int) -> dict[str, Any]:
-    """Detections of transformers' forward in float32 that the run has, too, as plain data.
+    """Return detections of transformers' forward in float32 that the run has, too, as plain data.
 
     Args:
         count: images, drawn from the input.
@@ -44,7 +44,8 @@ def compare_with_own_forward(config: Config, checkpoint: DetectorCheckpoint, run
         "largest_box_error_px": found.box_error,
         "same_if": {"iou": tolerance.iou, "score": tolerance.score},
         "in_words": (
-            f"{found.part:.2%} of the {found.compared:,} best of transformers' own forward in {found.images} images, "
+            f"{found.part:.2%} of the {found.compared:,} best of transformers' own forward pass "
+            f"in {found.images} images, "
             f"scores within {found.score_error:.1e}, boxes within {found.box_error:.1e} px"
         ),
     }

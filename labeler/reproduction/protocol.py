@@ -16,7 +16,7 @@ from labeler.errors import Refused
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a benchmark is run.
+    """The protocol of a benchmark.
 
     Attributes:
         about: it in a line.
@@ -45,13 +45,13 @@ class Expected:
 
 
 def read_protocol(benchmark: str) -> Protocol:
-    """The protocol of one of `reproduction.BENCHMARKS`."""
+    """Return the protocol of one of `reproduction.BENCHMARKS`."""
     text = (resources.files(__package__) / "protocols" / f"{benchmark}.yaml").read_text()
     return Protocol(benchmark, **plain_yaml.parse(text)[0])
 
 
 def find_expected(protocol: Protocol, model: str, digest: str, entry: str | None = None) -> Expected:
-    """What is expected of a checkpoint.
+    """Return what is expected of a checkpoint.
 
     Args:
         model: as the user called it.

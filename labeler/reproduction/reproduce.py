@@ -10,14 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from labeler import storage
-from labeler.checkpoints import DetectorCheckpoint, resolve
+from labeler.checkpoints import DetectorCheckpoint, model_uri, resolve
 from labeler.config import Config, make_config
 from labeler.digests import readable_json
 from labeler.errors import Refused
 from labeler.evaluation.evaluate import evaluate_run
 from labeler.evaluation.evaluation import Evaluation
 from labeler.labeling.fingerprint import package_versions
-from labeler.labeling.resolve import model_uri
 from labeler.pipeline.label import label
 from labeler.pipeline.session import refusals
 from labeler.prompts.families import DEFAULT
@@ -43,11 +42,12 @@ LEAST_AGREEMENT = 0.97  # part of the compared boxes
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came out.
+    """Result of one `reproduce` call.
 
     Attributes:
         ap: 0 to 100; None where nothing counts.
-        boxes: how the boxes of some images compare with transformers' own forward; None where that was not asked for.
+        boxes: how the boxes of some images compare with transformers' own forward pass; None where that was not asked
+            for.
     """
 
     protocol: Protocol
@@ -60,7 +60,7 @@ class Reproduction:
 
     @property
     def problems(self) -> list[str]:
-        """Why it is no reproduction; empty if it is one."""
+        """Return why it is not a reproduction; empty if it is one."""
         figure, tolerance = self.expected.figure, self.protocol.tolerance
         images = self.evaluation.protocol["annotations"]["images"]
         found = []
@@ -71,11 +71,11 @@ class Reproduction:
             found.append(f"AP {ap} is not within {tolerance} of the expected {figure.ap}")
         if self.boxes and self.boxes["part"] < LEAST_AGREEMENT:
             part = f"{self.boxes['part']:.1%} of the boxes"
-            found.append(f"{part} of transformers' own forward are there, less than {LEAST_AGREEMENT:.0%}")
+            found.append(f"{part} of transformers' own forward pass are there, less than {LEAST_AGREEMENT:.0%}")
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data to attach to an issue; no paths of the machine."""
+        """Return plain data to attach to an issue; no paths of the machine."""
         score = self.evaluation.score(self.protocol.rules)
         manifest, told = self.run.manifest, self.evaluation.protocol
         return {
@@ -109,7 +109,7 @@ class Reproduction:
         }
 
     def lines(self) -> list[str]:
-        """What the command prints."""
+        """Return what the command prints."""
         figure = self.expected.figure
         ap = "none" if self.ap is None else f"{self.ap:.2f}"
         head = f"{self.protocol.rules} {'' if 'AP' in self.protocol.rules else 'AP '}{ap}, expected {figure.ap}"
@@ -120,7 +120,7 @@ class Reproduction:
         ]
         if self.boxes:
             lines.append(f"boxes       {self.boxes['in_words']}")
-        return [*lines, f"verdict     {'differs: ' + '; '.join(self.problems) if self.problems else 'reproduced'}"]
+        return [*lines, f"result      {'differs: ' + '; '.join(self.problems) if self.problems else 'reproduced'}"]
 
 
 def reproduce(
@@ -135,12 +135,12 @@ def reproduce(
     overrides: Sequence[str] = (),
     console: Console | None = None,
 ) -> Reproduction:
-    """Label the benchmark's images into `run_uri`, or go on there, evaluate, and write `FILE` beside.
+    """Label the benchmark's images into `run_uri`, or continue there, evaluate, and write `FILE` beside.
 
     Args:
         benchmark: one of `reproduction.BENCHMARKS`.
         entry: as of `find_expected`.
-        compared: images whose boxes are compared with transformers' own forward, too; 0 for none.
+        compared: images whose boxes are compared with transformers' own forward pass, too; 0 for none.
         overrides: `section.key=value`, of `MAY_DIFFER`.
 
     Raises:
@@ -154,7 +154,7 @@ def reproduce(
     config = config_of(protocol, model, images_uri, annotations, run_uri, overrides)
     light = resolve(model_uri(model), revision=config.model.revision, weights=False)
     if compared and light.family != DEFAULT:
-        raise Refused(f"--images compares with transformers' own forward of {DEFAULT.name}; leave it out")
+        raise Refused(f"--images compares with transformers' own forward pass of {DEFAULT.name}; leave it out")
     checkpoint = resolve(model_uri(model), revision=config.model.revision)
     expected = find_expected(protocol, model, checkpoint.digest, entry)
     _require_truth(protocol, annotations)
@@ -173,7 +173,7 @@ def reproduce(
 def config_of(
     protocol: Protocol, model: str, images_uri: str, annotations: str, run_uri: str, overrides: Sequence[str] = ()
 ) -> Config:
-    """The labeling config of a protocol."""
+    """Return the labeling config of a protocol."""
     values = dict(protocol.config)
     values["vocabulary"] = values["vocabulary"] or annotations
     values |= {"input": images_uri, "output": run_uri, "model": {"name": model}}

@@ -34,7 +34,7 @@ class RescorerCheckpoint(Checkpoint):
 
     @property
     def compares(self) -> bool:
-        """Whether categories compete for a box (CLIP), or each is scored for itself (SigLIP)."""
+        """Return whether categories compete for a box (CLIP), or each is scored for itself (SigLIP)."""
         return self.architecture == CLIP
 
 
@@ -42,8 +42,8 @@ def resolve_rescorer(name: str | Path, *, revision: str | None = None, weights: 
     """Fetch a checkpoint if it is not here yet, and check it.
 
     Args:
-        name: a hub name, a local folder or a URL, as `checkpoints.locate` takes it.
-        revision: branch, tag or commit, for hub names only.
+        name: a Hub ID, a local folder or a URL, as `checkpoints.locate` takes it.
+        revision: branch, tag or commit, for Hub IDs only.
         weights: False fetches and checks only the settings.
 
     Raises:

@@ -42,7 +42,7 @@ class DualEncoder:
             self._bias: Tensor | float = 0.0 if compares else model.logit_bias.float()
 
     def _encode(self, texts: Texts) -> Tensor:
-        """(phrases, d) unit vectors: of each prompt, then of the mean over a phrase's templates."""
+        """Return (phrases, d) unit vectors: of each prompt, then of the mean over a phrase's templates."""
         prompts = [ids for phrase in texts.phrases for ids in phrase.prompts]
         parts = []
         for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
@@ -57,14 +57,16 @@ class DualEncoder:
         return torch.stack([_unit(part.mean(0)) if len(part) > 1 else part[0] for part in parts])
 
     def similarities(self, pixel_values: Tensor) -> Tensor:
-        """(n, phrases) float32 logits of normalized crops (n, 3, side, side) float32, as the model's own forward."""
+        """Return (n, phrases) float32 logits of normalized crops (n, 3, side, side) float32, as the model's
+        own forward pass.
+        """
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
             features = self.model.get_image_features(pixel_values=pixel_values).pooler_output
         logits: Tensor = _unit(features.float()) @ self._phrases.T * self._scale + self._bias
         return logits
 
     def score(self, pixel_values: Tensor) -> Tensor:
-        """(n, categories) float32 in [0, 1] of normalized crops, in the order of `Texts.category_ids`.
+        """Return (n, categories) float32 in [0, 1] of normalized crops, in the order of `Texts.category_ids`.
 
         A category has the logit of its best phrase. CLIP: softmax over the categories and the background; SigLIP:
         sigmoid.

@@ -42,7 +42,7 @@ class Crops:
 
 @dataclass(frozen=True)
 class CropRule:
-    """How a checkpoint wants its images.
+    """The preprocessing that a checkpoint expects.
 
     Attributes:
         side: of the model's square input, in pixels.
@@ -63,7 +63,7 @@ class CropRule:
 
     @staticmethod
     def of(checkpoint: RescorerCheckpoint, margin: float) -> CropRule:
-        """The checkpoint's own settings. Refused where they do not fit the model."""
+        """Return the checkpoint's own settings. Refused where they do not fit the model."""
         own = (_CLIP_MEAN, _CLIP_STD) if checkpoint.compares else (HALF, HALF)
         given = image_processor_config(checkpoint.folder)
         config = {"image_mean": own[0], "image_std": own[1], "resample": _BICUBIC, **given}
@@ -73,7 +73,9 @@ class CropRule:
         return CropRule(checkpoint.side, shortest, resample, scale_of(config), mean, std, margin)
 
     def prepare(self, image_rgb: npt.NDArray[np.uint8], found: Detections) -> Crops:
-        """The crops of an upright (h, w, 3) uint8 RGB image. Thread-safe; Pillow lets other threads run meanwhile."""
+        """Return the crops of an upright (h, w, 3) uint8 RGB image. Thread-safe; Pillow lets other threads run
+        meanwhile.
+        """
         height, width = image_rgb.shape[:2]
         crop_of = np.full(len(found), -1, np.intp)
         windows, solid = self.windows(found.boxes, height, width)
@@ -87,7 +89,9 @@ class CropRule:
     def windows(
         self, boxes_xyxy: npt.NDArray[np.float32], height: int, width: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """(n, 4) whole pixels that each box's crop covers, and (n,) whether the box has an area inside the image."""
+        """Return (n, 4) whole pixels that each box's crop covers, and (n,) whether the box has an area inside the
+        image.
+        """
         boxes = boxes_xyxy.astype(np.float64)
         limits = np.array([width, height, width, height], np.float64)
         with np.errstate(invalid="ignore"):
@@ -100,7 +104,7 @@ class CropRule:
         return whole, solid
 
     def fit(self, crop_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(side, side, 3) uint8 of a crop (h, w, 3), as transformers' processor resizes and cuts it."""
+        """Return (side, side, 3) uint8 of a crop (h, w, 3), as transformers' processor resizes and cuts it."""
         crop, filter_ = Image.fromarray(np.ascontiguousarray(crop_rgb)), Image.Resampling(self.resample)
         if not self.shortest:
             return np.asarray(crop.resize((self.side, self.side), filter_))

@@ -20,7 +20,7 @@ from labeler.rescorers.texts import Texts
 
 log = logging.getLogger(__name__)
 
-BOXES_ON_CPU, BOXES_ON_GPU = 16, 128  # crops in one forward
+BOXES_ON_CPU, BOXES_ON_GPU = 16, 128  # crops in one forward pass
 _IMAGES_ON_GPU = 4  # whose crops are put together; an image of 300 boxes has 45 MB of them
 
 
@@ -30,7 +30,7 @@ class Rescorer:
     `prepare_boxes` may be called by many threads; the other methods by one at a time.
 
     Attributes:
-        boxes_per_batch: crops per forward; halved when the GPU's memory runs out.
+        boxes_per_batch: crops per forward pass; halved when the GPU's memory runs out.
         device, dtype: what is really used.
     """
 
@@ -76,7 +76,7 @@ class Rescorer:
 
     @property
     def description(self) -> dict[str, str]:
-        """What is really used, for a run's file metadata."""
+        """Return what is really used, for a run's file metadata."""
         on_gpu = self.device.type == "cuda"
         return {
             "engine": f"boxes of another run, second scores by {self.checkpoint.architecture}",
@@ -86,7 +86,7 @@ class Rescorer:
 
     @property
     def images_per_forward(self) -> int:
-        """How many images are worth putting together."""
+        """Return how many images are worth putting together."""
         return _IMAGES_ON_GPU if self.device.type == "cuda" else 1
 
     def passes_of(self, prepared: Any) -> int:
@@ -94,7 +94,7 @@ class Rescorer:
         return self.passes
 
     def room_for(self, prepared: Any) -> int:
-        """How many images are worth putting together."""
+        """Return how many images are worth putting together."""
         return self.images_per_forward
 
     def prepare(self, image_rgb: Any, full_size: tuple[int, int] | None = None) -> Any:
@@ -114,7 +114,7 @@ class Rescorer:
         return self.rule.prepare(image_rgb, found)
 
     def rescore(self, image_rgb: npt.NDArray[np.uint8], found: Detections) -> Detections:
-        """The image's detections with `score2`: the whole way, for one upright (h, w, 3) uint8 RGB image."""
+        """Return the image's detections with `score2`: the whole way, for one upright (h, w, 3) uint8 RGB image."""
         return self.detect_prepared([self.prepare_boxes(image_rgb, found)])[0]
 
     def begin(self, batch: Sequence[Crops]) -> Iterator[tuple[Sequence[int], Callable[[], Sequence[Any]]]]:
@@ -123,9 +123,10 @@ class Rescorer:
         yield range(len(batch)), lambda: found
 
     def detect_prepared(self, batch: Sequence[Crops]) -> list[Detections]:
-        """Each image's detections with `score2`, null where a box has no area in the image or its score is not finite.
+        """Return each image's detections with `score2`, null where a box has no area in the image or its score is NaN
+        or infinite.
 
-        Crops of all images share forwards, `boxes_per_batch` at a time.
+        Crops of all images share forward passes, `boxes_per_batch` at a time.
         """
         self._take_threads()
         pixels = np.concatenate([image.pixels for image in batch])
@@ -142,7 +143,7 @@ class Rescorer:
         return replace(image.found, more={**image.found.more, "score2": second})
 
     def _scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(crops, categories) float32; not finite where float32 does not help."""
+        """Return (crops, categories) float32; NaN or infinite where float32 does not help."""
         parts: list[npt.NDArray[np.float32]] = [np.zeros((0, len(self._place)), np.float32)]
         done = 0
         while done < len(pixels):
@@ -173,7 +174,7 @@ class Rescorer:
         return scores
 
     def _normalized(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """(n, 3, side, side) float32 on the device."""
+        """Return (n, 3, side, side) float32 on the device."""
         moved = torch.tensor(pixels, device=self.device).permute(0, 3, 1, 2)
         scaled = (moved.double() * self.rule.scale).float()
         return ((scaled - self._mean) / self._std).contiguous()

@@ -46,7 +46,7 @@ class SiglipTokenizer:
 
     @staticmethod
     def load(folder: str | Path) -> SiglipTokenizer:
-        """The tokenizer of a local checkpoint folder: its tokenizer.json, with tokenizer_config.json beside it.
+        """Return the tokenizer of a local checkpoint folder: its tokenizer.json, with tokenizer_config.json beside it.
 
         Raises:
             Refused: if it is missing, or cannot be read as SigLIP's.
@@ -60,19 +60,19 @@ class SiglipTokenizer:
         return SiglipTokenizer(backend, settings, digest_of(data + b"\0" + beside), str(whole))
 
     def spelled(self, text: str) -> str:
-        """The text as it was spelled in training."""
+        """Return the text as it was spelled in training."""
         lower = text.lower()
         if self.is_second:
             return lower
         return re.sub(r"\s+", " ", lower.translate(_NO_PUNCTUATION)).strip()
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of `text` and the end."""
+        """Return token ids of `text` and the end."""
         return [*self._backend.encode(self.spelled(text), add_special_tokens=False).ids, self.end_id]
 
 
 def _settings(path: Path) -> tuple[dict[str, Any], bytes]:
-    """What tokenizer_config.json says, and its bytes; nothing where there is none."""
+    """Return what tokenizer_config.json says, and its bytes; nothing where there is none."""
     try:
         data = read_regular(path)
         found = plain_json.parse(data)

@@ -35,7 +35,7 @@ class EncodedPhrase:
 
 @dataclass(frozen=True)
 class Texts:
-    """What boxes are compared with; plain values, so that Ray can carry it to the workers.
+    """The texts that boxes are compared with; plain values, so that Ray can carry it to the workers.
 
     Attributes:
         category_ids: of the vocabulary, negatives included; the background is none of them.
@@ -75,7 +75,7 @@ def make_texts(
 
     Args:
         templates: with `{}` once in each.
-        background: texts that compete for each box and are no category, as they are; for CLIP alone.
+        background: texts that compete for each box and are not category, as they are; for CLIP alone.
 
     Raises:
         Refused: if the checkpoint has no tokenizer, or with every phrase that it cannot read.
@@ -150,7 +150,7 @@ class _Speller:
 
 
 def padded(texts: Texts, prompts: Sequence[tuple[int, ...]]) -> Iterator[tuple[list[int], list[int]]]:
-    """(token ids, 1 for what is no filling) of each prompt, all of one length."""
+    """Yield (token ids, 1 for what is not a filling) of each prompt, all of one length."""
     length = texts.length or max(map(len, prompts))
     for ids in prompts:
         filling = length - len(ids)

@@ -66,7 +66,7 @@ function drawDifferences(image, parts, most) {
   drawBoxes(parts.drawing, boxes);
   const named = boxes.filter(({ difference, kind }) => difference.kind !== 'same' && (kind.endsWith('first') || !difference.first))
     .map((box) => (box.difference.kind === 'renamed' ? { ...box, name: `${box.name} → ${nameOf.get(box.difference.second[0])}` } : box));
-  return () => drawNames(parts, named.sort((a, b) => b.score - a.score), most);
+  return () => drawNames(parts, named.sort((a, b) => (b.score ?? 1) - (a.score ?? 1)), most);
 }
 
 // The part of the image in which all that was asked for lies; as large as its thumbnail has pixels for.

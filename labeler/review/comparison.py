@@ -301,11 +301,12 @@ def _rows(join: Join, which: int, sample: _Shown) -> list[tuple[dict[str, Any], 
 
 
 def _describe_difference(one: Difference, first: Detections, second: Detections) -> dict[str, Any]:
-    def box(side: Detections, place: int | None) -> list[float] | None:
+    def box(side: Detections, place: int | None) -> list[float | None] | None:
         if place is None:
             return None
         corners = [round(float(value), 1) for value in side.boxes[place]]
-        return [int(side.category_ids[place]), shortest(side.scores[place]), *corners]
+        score = None if side.unscored[place] else shortest(side.scores[place])
+        return [int(side.category_ids[place]), score, *corners]
 
     return {
         "kind": one.kind,

@@ -11,7 +11,7 @@ function drawDetections(image, parts, main, { below = () => false, most = 12, sc
   if (!drawing) return () => {};
   const boxes = image.boxes.map((box, i) => ({
     x0: box[3], y0: box[4], x1: box[5], y1: box[6], colour: colourOf(box[1]), box, mask: image.masks && image.masks[i],
-    kind: box === main ? 'main' : 'other', first: box === main, name: box === main || scores ? `${nameOf(box[1])} ${score(box[2])}` : nameOf(box[1]),
+    kind: box === main ? 'main' : 'other', first: box === main, name: box === main || scores ? `${nameOf(box[1])} ${scoreOf(box)}` : nameOf(box[1]),
   }));
   boxes.sort((a, b) => (a.kind === 'main') - (b.kind === 'main') || a.box[2] - b.box[2]); // the best on top
   drawBoxes(drawing, boxes);
@@ -32,7 +32,7 @@ function drawDetections(image, parts, main, { below = () => false, most = 12, sc
 
 function markButtons(image, box) {
   const make = (right) => el('button', {
-    type: 'button', class: `mark ${right ? 'yes' : 'no'}`, 'aria-label': `${nameOf(box[1])} ${score(box[2])} is ${right ? 'right' : 'wrong'}`,
+    type: 'button', class: `mark ${right ? 'yes' : 'no'}`, 'aria-label': `${nameOf(box[1])} ${scoreOf(box)} is ${right ? 'right' : 'wrong'}`,
     onclick: () => mark(image, box, right),
   }, right ? '✓ right' : '✗ wrong');
   const buttons = [make(true), make(false)];
@@ -50,7 +50,7 @@ function aroundBox(image, box) {
 }
 
 function tile(image, box) {
-  const title = box ? `${nameOf(box[1])} ${score(box[2])}` : `${count(image.boxes.filter(kept).length)} boxes`;
+  const title = box ? `${nameOf(box[1])} ${scoreOf(box)}` : `${count(image.boxes.filter(kept).length)} boxes`;
   const parts = picture(image, `${image.name}: ${title}`, box && image.jpeg ? aroundBox(image, box) : {});
   const opener = el('button', { type: 'button', class: 'open', 'aria-label': `Large view of ${image.name}, ${title}`, onclick: () => openLarge(image, box) }, parts.frame);
   let update = () => {};
@@ -64,7 +64,7 @@ function tile(image, box) {
   figure.follow = () => {
     update();
     const dropped = Boolean(box) && !kept(box);
-    number.textContent = box ? `${score(box[2])}${dropped ? ' ↓' : ''}` : `${count(image.boxes.filter(kept).length)} boxes kept of ${count(image.stored)}`;
+    number.textContent = box ? `${scoreOf(box)}${dropped ? ' ↓' : ''}` : `${count(image.boxes.filter(kept).length)} boxes kept of ${count(image.stored)}`;
     number.title = dropped ? 'below its threshold' : '';
     figure.classList.toggle('dropped', dropped);
     if (marking) {
@@ -85,7 +85,7 @@ const pictured = new Map(); // category id -> its boxes in this file's images
 for (const image of data.images) {
   for (const box of image.boxes) {
     if (!pictured.has(box[1])) pictured.set(box[1], []);
-    pictured.get(box[1]).push({ image, box, chance: image.drawn.includes(box[0]) });
+    pictured.get(box[1]).push({ image, box, chance: image.by_chance.includes(box[0]) });
   }
 }
 const byStored = [...fired].sort((a, b) => b.stored - a.stored);
@@ -117,7 +117,7 @@ function showGallery() {
     const tiles = el('div', { class: 'tiles' }, ...found.slice(0, EACH).map(({ image, box }) => tile(image, box)));
     const more = el('button', { type: 'button', class: 'plain', hidden: found.length <= EACH }, `Show ${count(found.length - EACH)} more`);
     more.addEventListener('click', () => { tiles.append(...found.slice(EACH).map(({ image, box }) => tile(image, box))); more.remove(); });
-    return el('div', { class: 'band' }, el('h3', {}, `${about.name}, score ${score(low)} to ${score(high)}: ${count(total)} ${total === 1 ? 'box' : 'boxes'} in the run`), tiles, more);
+    return el('div', { class: 'band' }, el('h3', {}, `${about.name}, score ${score(low)} to ${score(high)}${high === 1 && data.unscored ? ', or unscored' : ''}: ${count(total)} ${total === 1 ? 'box' : 'boxes'} in the run`), tiles, more);
   });
   const unseen = groups.filter(({ found }) => !found.length).map(({ low, high, total }) => `${count(total)} from ${score(low)} to ${score(high)}`);
   const rest = unseen.length ? el('p', { class: 'quiet' }, `Not among the images of this file: boxes of ${about.name}, ${unseen.join(', ')}.`) : null;
@@ -173,7 +173,7 @@ function openLarge(image, main) {
     const marking = markButtons(image, box);
     const label = el('button', { type: 'button', class: 'label', title: 'Zoom to this box', onclick: () => viewer.near(box.slice(3)) });
     const line = el('li', { class: box === main ? 'chosen' : '' }, swatch, label, ...marking.buttons);
-    line.follow = () => { marking.update(); label.textContent = `${nameOf(box[1])} ${score(box[2])}${kept(box) ? '' : ' ↓'}`; };
+    line.follow = () => { marking.update(); label.textContent = `${nameOf(box[1])} ${scoreOf(box)}${kept(box) ? '' : ' ↓'}`; };
     return line;
   });
   viewer.open({

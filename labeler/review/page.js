@@ -25,7 +25,7 @@ function svg(tag, attributes = {}, ...children) {
 }
 
 const count = (n) => n.toLocaleString('en-US');
-const score = (s) => s.toFixed(2);
+const score = (s) => (s === null ? 'unscored' : s.toFixed(2));
 const percent = (part, whole) => (whole ? `${(100 * part / whole).toFixed(part && part < whole / 100 ? 2 : 0)} %` : '–');
 
 function download(name, text, type) {

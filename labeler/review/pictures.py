@@ -50,13 +50,15 @@ class Pick:
 
     Attributes:
         unit, row: where its row lies.
-        boxes: places of the boxes it was drawn for.
+        boxes: places of the boxes it was taken for.
+        by_chance: those of them that were drawn at random among the boxes of their category and band of score.
         reasons: the kinds of suspicion, "" never among them.
     """
 
     unit: UnitKey
     row: int
     boxes: set[int] = field(default_factory=set)
+    by_chance: set[int] = field(default_factory=set)
     reasons: set[str] = field(default_factory=set)
 
 
@@ -172,12 +174,15 @@ def describe_boxes(detections: Sequence[Mapping[str, Any]], always: Collection[i
     """The boxes of a row for the page.
 
     `boxes`: [place in the row, category id, score, x_min, y_min, x_max, y_max], scores as exact as they are stored;
-    `masks`: one small RLE or null for each box, left out when there is none at all; `stored`: how many the row has.
+    `masks`: one small RLE or null for each box, left out when there is none at all; `stored`: how many the row has;
+    `unscored`: places of those without a score, left out when all have one.
     """
     chosen = [i for i in range(len(detections)) if i < MAX_BOXES or i in always]
     boxes = [[i, detections[i]["category_id"], shortest(detections[i]["score"]), *_corners(detections[i])]
              for i in chosen]  # fmt: skip
     found: dict[str, Any] = {"boxes": boxes, "stored": len(detections)}
+    if unscored := [i for i in chosen if detections[i].get("unscored")]:
+        found["unscored"] = unscored
     masks = [_small_mask(detections[i].get("mask")) for i in chosen]
     return found | ({"masks": masks} if any(masks) else {})
 

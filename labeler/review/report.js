@@ -8,7 +8,12 @@ const categories = data.categories.map((category) => {
 const categoryOf = new Map(categories.map((category) => [category.id, category]));
 const fired = categories.filter((category) => category.stored > 0);
 const stored = fired.reduce((sum, category) => sum + category.stored, 0);
-data.images.forEach((image, number) => { image.number = number; });
+data.images.forEach((image, number) => {
+  image.number = number;
+  const unscored = new Set(image.unscored);
+  for (const box of image.boxes) box.unscored = unscored.has(box[0]); // its stored score is 1
+});
+const scoreOf = (box) => score(box.unscored ? null : box[2]);
 
 // ---- thresholds and marks, kept by this browser so that a reload loses nothing ----
 
@@ -23,7 +28,7 @@ const shown = (threshold) => (threshold === Infinity ? 'never' : score(threshold
 
 const start = () => ({ all: fromPlain(data.thresholds.default), own: new Map(Object.entries(data.thresholds.categories).map(([id, t]) => [Number(id), fromPlain(t)])) });
 let thresholds = start();
-const marks = new Map(); // "image key|place of the box" -> {image, box, category_id, score, right}
+const marks = new Map(); // "image key|place of the box" -> {image, box, category_id, score, right, drawn}
 const memory = {
   thresholds: `labeler.thresholds.${data.run.id}.${JSON.stringify(data.thresholds)}`,
   marks: `labeler.marks.${data.run.id}`,
@@ -66,7 +71,7 @@ function mark(image, box, right) {
   const place = `${image.key}|${box[0]}`;
   const before = marks.get(place);
   if (right === null || (before && before.right === right)) marks.delete(place);
-  else marks.set(place, { image: image.key, box: box[0], category_id: box[1], score: box[2], right });
+  else marks.set(place, { image: image.key, box: box[0], category_id: box[1], score: box[2], right, drawn: image.by_chance.includes(box[0]) });
   remember();
   showMarks();
 }
@@ -85,6 +90,7 @@ function showOverview() {
     ['Images', run.complete ? count(run.images) : `${count(run.images)} of ${planned}`],
     ['Shards finished', `${count(run.shards_finished)} of ${count(run.shards)}`],
     ['Boxes stored', count(stored)],
+    ...(data.unscored ? [['Without a score', count(data.unscored)]] : []),
     ['Categories found', `${count(fired.length)} of ${count(categories.length)}`],
     ['Images at the cap', run.cap ? `${count(run.at_cap)} (cap ${count(run.cap)})` : 'no cap'],
   ];
@@ -180,7 +186,7 @@ function histogram(category) {
   const path = Object.entries(category.scores)
     .map(([step, n]) => `M${step} 40v${(-38 * Math.sqrt(n) / top).toFixed(2)}h.86V40z`).join('');
   const part = (name) => svg('path', { class: name, d: path });
-  return svg('svg', { viewBox: '0 0 100 40', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, part('below'), part('above'));
+  return svg('svg', { viewBox: '0 0 101 40', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, part('below'), part('above'));
 }
 
 function makeItem(category) {
@@ -208,7 +214,7 @@ function updateItem({ item, slider, value, number, above, category }) {
   slider.setAttribute('aria-valuetext', `${shown(threshold)}, ${count(keptOf(category))} boxes`);
   value.textContent = shown(threshold);
   number.textContent = `${count(keptOf(category))} of ${count(category.stored)}`;
-  above.style.clipPath = `polygon(${[Math.min(threshold, 1), 1].map((x) => 100 * x).flatMap((x, i) => (i ? [`${x}px 0`, `${x}px 40px`] : [`${x}px 40px`, `${x}px 0`])).join(', ')})`;
+  above.style.clipPath = `polygon(${[Math.min(threshold, SLIDER_END), SLIDER_END].map((x) => 100 * x).flatMap((x, i) => (i ? [`${x}px 0`, `${x}px 40px`] : [`${x}px 40px`, `${x}px 0`])).join(', ')})`;
 }
 
 function listCategories() {

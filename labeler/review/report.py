@@ -132,6 +132,7 @@ class _Images:
             "width": row["width"],
             "height": row["height"],
             "drawn": sorted(pick.boxes),
+            "by_chance": sorted(pick.by_chance),
             "reasons": sorted(pick.reasons),
             **describe_boxes(row["detections"], pick.boxes),
             **(self._truth.objects_in(pick.unit, pick.row) if self._truth else {}),
@@ -154,7 +155,9 @@ def pick_images(survey: Survey, truth: Truth | None, max_images: int, *, seed: i
             continue
         pick = picks.setdefault((unit, row), Pick(unit, row))
         pick.boxes |= {box} if box >= 0 else set()
-        if why != "cell":
+        if why == "cell":
+            pick.by_chance.add(box)
+        else:
             pick.reasons.add(SUSPICIONS[kind] if why == "suspicious" else "truth")
     return list(picks.values())
 
@@ -200,6 +203,7 @@ def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> 
         "threshold_keys": KEYS,
         "floor": floor if snapshot.score.is_detectors else 0.0,
         "bands": list(BANDS),
+        "unscored": survey.unscored,
         "statuses": [[status, count] for status, count in survey.statuses.items()],
         "reasons": survey.reasons,
         "timeline": timeline(survey.timeline),

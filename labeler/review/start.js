@@ -13,7 +13,7 @@ function showThresholds(only = null) {
   byId('threshold-value').textContent = shown(thresholds.all);
   const total = fired.reduce((sum, one) => sum + keptOf(one), 0);
   const own = thresholds.own.size;
-  byId('kept').textContent = `${count(total)} of ${count(stored)} boxes kept (${percent(total, stored)})${own ? `, ${count(own)} own ${own === 1 ? 'threshold' : 'thresholds'}` : ''}`;
+  byId('kept').textContent = `${count(total)} of ${count(stored)} boxes kept (${percent(total, stored)})${own ? `, ${count(own)} own ${own === 1 ? 'threshold' : 'thresholds'}` : ''}${data.unscored ? '; a box without a score counts as 1' : ''}`;
   if (only) { if (items.has(only.id)) updateItem(items.get(only.id)); } else for (const one of items.values()) updateItem(one);
   follow();
   showTruth();

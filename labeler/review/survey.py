@@ -22,7 +22,7 @@ from labeler.runs import Progress, Run, Snapshot, UnitKey, layout
 from labeler.runs.timeline import committed_at
 from labeler.vocabulary import Category
 
-STEPS = 100  # score thresholds are 0.00, 0.01, ..., 1.00, and histograms count between two of them
+STEPS = 100  # score thresholds are 0.00, 0.01, ..., 1.00; histograms count between two of them, and a score of 1
 EDGES = (np.arange(STEPS + 1) / STEPS).astype(np.float32)  # as exports compare: a float32 0.3 is at least 0.3
 BANDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)  # galleries: from each to the next, the last up to 1
 SUSPICIONS = ("many", "whole", "repeated", "cap")
@@ -44,7 +44,8 @@ class Survey:
         categories: those that can be found, by position below; negatives are none.
         statuses: images by status.
         reasons: (status, error, images), the most frequent first.
-        histograms: (categories, STEPS) boxes by score; place b counts `EDGES[b] <= score < EDGES[b + 1]`.
+        histograms: (categories, STEPS + 1) boxes by score; place b counts `EDGES[b] <= score < EDGES[b + 1]`.
+        unscored: boxes that have no score, which count as 1 above.
         at_cap: images with as many boxes as the run stores.
         timeline: (seconds since 1970, images) of each unit, by time; empty where neither file nor storage says.
         work: what labeling took.
@@ -59,6 +60,7 @@ class Survey:
     statuses: dict[str, int]
     reasons: list[tuple[str, str, int]]
     histograms: Ints
+    unscored: int
     at_cap: int
     timeline: list[tuple[float, int]]
     work: UnitWork
@@ -128,7 +130,8 @@ class _Surveyor:
         self._seed = seed
         self._statuses: Counter[str] = Counter()
         self._reasons: Counter[tuple[str, str]] = Counter()
-        self._histograms = np.zeros(len(self._categories) * STEPS, np.int64)
+        self._histograms = np.zeros(len(self._categories) * (STEPS + 1), np.int64)
+        self._unscored = 0
         self._drawn = Reservoir(len(self._categories) * len(BANDS), each, 3)
         self._suspicious = Reservoir(len(SUSPICIONS), each, 3)
         self._places = np.zeros(_PLACES, np.int64)
@@ -146,8 +149,9 @@ class _Surveyor:
         rng = np.random.default_rng([self._seed, int(unit[0]), unit[1]])
         boxes = self._boxes(table, column)
         boxes = boxes[boxes.category >= 0]
-        step = np.clip(np.searchsorted(EDGES, boxes.scores, side="right") - 1, 0, STEPS - 1)
-        self._histograms += np.bincount(boxes.category * STEPS + step, minlength=len(self._histograms))
+        step = np.clip(np.searchsorted(EDGES, boxes.scores, side="right") - 1, 0, STEPS)
+        self._histograms += np.bincount(boxes.category * (STEPS + 1) + step, minlength=len(self._histograms))
+        self._unscored += int(column.detections.unscored.sum())
         band = np.searchsorted(np.asarray(BANDS, np.float32), boxes.scores, side="right") - 1
         cell = boxes.category * len(BANDS) + np.maximum(band, 0)
         entries = np.stack([np.full(len(boxes.row), number), boxes.row, boxes.box], 1)
@@ -199,13 +203,14 @@ class _Surveyor:
         self._suspicious.add(group, priority, np.stack([np.full(len(row), number), row, box], 1))
 
     def result(self, units: tuple[UnitKey, ...]) -> Survey:
-        shape = (len(self._categories), STEPS)
+        shape = (len(self._categories), STEPS + 1)
         statuses: Mapping[str, int] = self._statuses
         return Survey(
             categories=self._categories,
             statuses={status: statuses[status] for status in STATUSES if status in statuses},
             reasons=[(*reason, count) for reason, count in self._reasons.most_common(_REASONS)],
             histograms=self._histograms.reshape(shape),
+            unscored=self._unscored,
             at_cap=self._at_cap,
             timeline=sorted(self.timeline),
             work=self._work,

@@ -16,7 +16,7 @@ const EXCUSES = ['none', 'crowd', 'ignored'];
 
 function judge(image, wanted) {
   const objects = image.truth.map((object) => ({ category: object[0], box: object.slice(1, 5), excuse: EXCUSES[object[5]], kind: object[5] ? 'unjudged' : 'missed' }));
-  const found = image.boxes.filter(kept).sort((a, b) => b[2] - a[2]).map((box) => ({ category: box[1], box: box.slice(3), score: box[2], kind: 'false' }));
+  const found = image.boxes.filter(kept).sort((a, b) => b[2] - a[2]).map((box) => ({ category: box[1], box: box.slice(3), score: box.unscored ? null : box[2], kind: 'false' }));
   for (const one of found) {
     const same = objects.filter((object) => object.category === one.category);
     const nearest = (objects) => objects.map((object) => [overlap(one.box, object.box), object]).filter(([iou]) => iou >= data.truth.iou).sort((a, b) => b[0] - a[0])[0];

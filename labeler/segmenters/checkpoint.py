@@ -31,7 +31,7 @@ class SegmenterCheckpoint(Checkpoint):
 
     @property
     def looks_for_phrases(self) -> bool:
-        """Whether it is asked for names (SAM 3), and not shown boxes."""
+        """Return whether it is asked for names (SAM 3), and not shown boxes."""
         return self.architecture == Sam3Family.architectures["sam3"]
 
 
@@ -39,8 +39,8 @@ def resolve_segmenter(name: str | Path, *, revision: str | None = None, weights:
     """Fetch a checkpoint if it is not here yet, and check it.
 
     Args:
-        name: a hub name, a local folder or a URL, as `checkpoints.locate` takes it.
-        revision: branch, tag or commit, for hub names only.
+        name: a Hub ID, a local folder or a URL, as `checkpoints.locate` takes it.
+        revision: branch, tag or commit, for Hub IDs only.
         weights: False fetches and checks only the settings.
 
     Raises:
@@ -60,7 +60,7 @@ def resolve_segmenter(name: str | Path, *, revision: str | None = None, weights:
 
 
 def _side(config: Mapping[str, Any], name: str) -> int:
-    """Pixels of a side of the model's square input."""
+    """Return pixels of a side of the model's square input."""
     prompts = config.get("prompt_encoder_config")
     if config.get("model_type") in Sam3Family.architectures:
         side = side_of(config)

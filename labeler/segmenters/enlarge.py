@@ -1,8 +1,8 @@
 """From a model's coarse logits to the pixels of a window of the image, without ever making the whole image's.
 
 The same numbers as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` of everything, cut out
-afterwards, but for the order of rounding: bilinear interpolation takes rows and columns apart, and a window needs only
-the few source rows and columns around it. Only numpy: this runs beside the model, on any thread.
+afterwards, but for the order of rounding: bilinear interpolation handles rows and columns separately, and a window
+needs only the few source rows and columns around it. Only numpy: this runs beside the model, on any thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Taps:
     weight: Floats
 
     def apply(self, source: Floats, start: int, stop: int) -> Floats:
-        """Rows `start` to `stop` out of (rows, n)."""
+        """Return rows `start` to `stop` out of (rows, n)."""
         weight = self.weight[start:stop, None]
         made: Floats = source[self.low[start:stop]] * (1 - weight)
         made += source[self.high[start:stop]] * weight
@@ -40,7 +40,7 @@ class _Taps:
 
 @dataclass(frozen=True)
 class Enlarging:
-    """How logits become pixels of one image.
+    """The mapping from logits to the pixels of one image.
 
     Attributes:
         rows, columns: the resizes one after the other; what the next does not need is cut off between them.
@@ -50,7 +50,7 @@ class Enlarging:
     columns: tuple[Stage, ...]
 
     def inside(self, logits: Floats, window: tuple[int, int, int, int]) -> npt.NDArray[np.bool_]:
-        """Which pixels of a window have a logit above 0.
+        """Return which pixels of a window have a logit above 0.
 
         Args:
             logits: (rows, columns) as the model gives them.
@@ -76,7 +76,9 @@ class Enlarging:
 
 
 def _plan(stages: Sequence[Stage], start: int, stop: int) -> tuple[int, list[_Taps]]:
-    """The taps of every stage for the last one's pixels `start` to `stop`, and the first source pixel they need."""
+    """Return the taps of every stage for the last one's pixels `start` to `stop`, and the first source
+    pixel they need.
+    """
     taps: list[_Taps] = []
     for before, after in reversed(stages):
         low, high, weight = _between(before, after, start, stop)

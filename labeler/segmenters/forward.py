@@ -1,4 +1,4 @@
-"""The SAM family's forward pass in two parts: the image once, then its boxes, so many at a time.
+"""The SAM family's forward pass in two parts: the image once, then its boxes, that many at a time.
 
 Only transformers' own submodules compute anything here, in the order of their `forward`, so the results are theirs.
 Added is the choice of half precision for the matrix products; prompts and positions never are: their coordinates turn
@@ -49,7 +49,7 @@ class SamForward:
             self._positions: Tensor = model.get_image_wide_positional_embeddings()  # (1, d, h, w), of every image
 
     def encode(self, pixel_values: Tensor) -> Embedding:
-        """The features of one normalised image, (1, 3, side, side) float32."""
+        """Return the features of one normalized image, (1, 3, side, side) float32."""
         with self._autocast():
             if self.family == "Sam2Model":
                 *finer, features = self.model.get_image_embeddings(pixel_values)
@@ -59,7 +59,8 @@ class SamForward:
             return Embedding(found.last_hidden_state, tuple(earlier))
 
     def decode(self, image: Embedding, boxes_xyxy: Tensor, category_ids: object = None) -> tuple[Tensor, Tensor]:
-        """One mask for each box: the model's single answer, which is meant for prompts that say enough, as a box does.
+        """Return one mask for each box: the model's single answer, which is meant for prompts that say enough, as a box
+        does.
 
         Args:
             boxes_xyxy: (n, 4) in pixels of the model's input.
@@ -95,14 +96,14 @@ class SamForward:
 
 
 def load_segmenter(checkpoint: Checkpoint, device: torch.device) -> Any:
-    """The checkpoint's transformers model on `device`, float32 and in eval mode. Refused as by `load_model`."""
+    """Return the checkpoint's transformers model on `device`, float32 and in eval mode. Refused as by `load_model`."""
     with _no_word_about_videos():
         return load_model(checkpoint, device, buffers=True)
 
 
 @contextmanager
 def _no_word_about_videos() -> Iterator[None]:
-    """Transformers warns whoever takes the image model out of a video checkpoint: all published ones of SAM 2 and 3."""
+    """Silence transformers' warning about image models of video checkpoints: all published SAM 2 and 3 ones."""
 
     def is_other(record: logging.LogRecord) -> bool:
         videos = tuple(f"You are using a model of type `{name}_video`" for name in ("sam2", "sam3"))

@@ -1,6 +1,6 @@
 """Make an image ready for a segmenter: resize on the CPU, with Pillow, as the checkpoint's image processor would.
 
-Only resizing happens here. The pixels stay uint8; they are normalised, and padded with zeros, on the device.
+Only resizing happens here. The pixels stay uint8; they are normalized, and padded with zeros, on the device.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class PreparedForMasks:
 
 @dataclass(frozen=True)
 class MaskPreprocessing:
-    """How a checkpoint wants its images.
+    """The preprocessing that a checkpoint expects.
 
     Attributes:
         side: pixels of a side of the model's square input.
         keeps_aspect: True for SAM and SAM-HQ, where the longest edge becomes `side` and zeros fill the square to the
             right and below; False for SAM 2, where both edges become `side`.
         resample: Pillow's number of the filter.
-        scale, mean, std: normalised = (pixel * scale - mean) / std, per RGB channel.
+        scale, mean, std: normalized = (pixel * scale - mean) / std, per RGB channel.
     """
 
     side: int
@@ -58,7 +58,7 @@ class MaskPreprocessing:
 
     @staticmethod
     def of(checkpoint: SegmenterCheckpoint) -> MaskPreprocessing:
-        """The checkpoint's own settings. Refused where they do not fit the model."""
+        """Return the checkpoint's own settings. Refused where they do not fit the model."""
         config = image_processor_config(checkpoint.folder)
         if checkpoint.looks_for_phrases:
             config = {"image_mean": HALF, "image_std": HALF, **config}
@@ -80,7 +80,7 @@ class MaskPreprocessing:
         return PreparedForMasks(resized, height, width)
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of an image on the model's input, without the padding.
+        """Return (height, width) of an image on the model's input, without the padding.
 
         Rounded as transformers' `SamImageProcessor` does it, but a side never becomes 0, where theirs would fail.
         """
@@ -90,7 +90,7 @@ class MaskPreprocessing:
         return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
     def to_model(self, boxes_xyxy: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.float64]:
-        """(n, 4) boxes in pixels of the upright image -> in pixels of the model's input."""
+        """Return (n, 4) boxes in pixels of the upright image -> in pixels of the model's input."""
         new_height, new_width = self.resized_shape(height, width)
         factors = np.array([new_width / width, new_height / height] * 2)
         scaled: npt.NDArray[np.float64] = boxes_xyxy.astype(np.float64) * factors
@@ -98,7 +98,7 @@ class MaskPreprocessing:
 
 
 def _require_side(config: Mapping[str, Any], side: int, name: str, *, keeps_aspect: bool) -> None:
-    """Refused where the image processor's size is not the model's: positions would be off."""
+    """Raise Refused where the image processor's size is not the model's: positions would be off."""
     if not config.get("do_resize", True):
         raise Refused(f"masks.model: checkpoint {name}: do_resize is false, but the model takes one size only")
     expected = {"longest_edge": side} if keeps_aspect else {"height": side, "width": side}

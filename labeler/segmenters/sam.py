@@ -25,15 +25,15 @@ from labeler.segmenters.sam3 import Sam3Forward
 
 log = logging.getLogger(__name__)
 
-BOXES_ON_CPU, BOXES_ON_GPU = 8, 32  # prompts in one forward; one takes some 30 MB in float32 at the usual sizes
-ALL_BOXES = 1 << 20  # in one forward: it is one for each phrase, however many boxes are of it
+BOXES_ON_CPU, BOXES_ON_GPU = 8, 32  # prompts in one forward pass; one takes some 30 MB in float32 at the usual sizes
+ALL_BOXES = 1 << 20  # in one forward pass: it is one for each phrase, however many boxes are of it
 MARGIN = 0.1  # a mask may leave its box by this part of the box's side ...
-MARGIN_CELLS = 2  # ... or by so many cells of the logits' grid, if that is more
+MARGIN_CELLS = 2  # ... or by that many cells of the logits' grid, if that is more
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """What the model said of one image, not yet at the image's size.
+    """The model's output for one image, not yet at the image's size.
 
     Attributes:
         rows: (k,) which detections got an answer.
@@ -54,7 +54,7 @@ class Sketch:
 class Segmented:
     """Attributes:
     detections: with masks where there are any.
-    lost: detections whose mask came out not finite, and which have none for that.
+    lost: detections whose mask came out NaN or infinite, and which have none for that.
     """
 
     detections: Detections
@@ -67,7 +67,7 @@ class Sam:
     `prepare` and `draw` may be called by many threads; `sketch` by one at a time.
 
     Attributes:
-        boxes_per_batch: prompts per forward; halved when the GPU's memory runs out.
+        boxes_per_batch: prompts per forward pass; halved when the GPU's memory runs out.
         device, dtype: what is really used.
     """
 
@@ -87,12 +87,13 @@ class Sam:
         """Load the model.
 
         Args:
-            model: hub name, local folder or URL, as `resolve_segmenter` takes it, or what that returned: then
+            model: Hub ID, local folder or URL, as `resolve_segmenter` takes it, or what that returned: then
                 the weights are not read for a digest again.
             device, dtype: as for `GroundingDino`; prompts and the final masks are computed in full precision.
             threshold: only detections with at least this score get a mask.
             max_masks: per image, the best; 0 for no cap.
-            boxes_per_batch: prompts per forward; None for 8 on a CPU and 32 on a GPU. SAM 3 has no such prompts: all.
+            boxes_per_batch: prompts per forward pass; None for 8 on a CPU and 32 on a GPU. SAM 3 has no such prompts:
+                all.
             threads: torch's threads on a CPU; None leaves them.
             phrases: of the detections' categories, for SAM 3, which looks for them; None for the others.
 
@@ -128,7 +129,7 @@ class Sam:
 
     @property
     def description(self) -> dict[str, str]:
-        """What is really used, for a run's file metadata."""
+        """Return what is really used, for a run's file metadata."""
         return {"segmenter": self.checkpoint.architecture, "segmenter_dtype": self.dtype}
 
     def prepare(self, image_rgb: npt.NDArray[np.uint8]) -> PreparedForMasks:
@@ -136,11 +137,13 @@ class Sam:
         return self.preprocessing.prepare(image_rgb)
 
     def segment(self, image_rgb: npt.NDArray[np.uint8], detections: Detections) -> Detections:
-        """The image's detections with masks: the whole way, for one upright (h, w, 3) uint8 RGB image."""
+        """Return the image's detections with masks: the whole way, for one upright (h, w, 3) uint8 RGB image."""
         return self.draw(self.sketch(self.prepare(image_rgb), detections)).detections
 
     def sketch(self, image: PreparedForMasks, detections: Detections) -> Sketch:
-        """The model's part: the image once, then the boxes of its best detections, `boxes_per_batch` at a time."""
+        """Return the model's part: the image once, then the boxes of its best detections,
+        `boxes_per_batch` at a time.
+        """
         rows = self._chosen(detections, image.height, image.width)
         if not len(rows):
             side = 0
@@ -154,7 +157,8 @@ class Sam:
         return Sketch(detections, rows, logits, quality, image.height, image.width)
 
     def draw(self, sketch: Sketch) -> Segmented:
-        """The rest: each mask at the image's size, inside its box and a margin. CPU only, thread-safe, needs no model.
+        """Return the rest: each mask at the image's size, inside its box and a margin. CPU only, thread-safe, needs no
+        model.
 
         A mask without a pixel is none.
         """
@@ -169,7 +173,7 @@ class Sam:
         return Segmented(found if found.count_masks() else replace(found, masks=None), lost)
 
     def _chosen(self, detections: Detections, height: int, width: int) -> npt.NDArray[np.intp]:
-        """Rows of the best detections at or above the threshold whose box has an area inside the image."""
+        """Return rows of the best detections at or above the threshold whose box has an area inside the image."""
         with np.errstate(invalid="ignore"):
             inside = np.clip(detections.boxes, 0, [width, height, width, height])
             solid = np.isfinite(detections.boxes).all(1) & (inside[:, 2:] > inside[:, :2]).all(1)
@@ -180,7 +184,7 @@ class Sam:
     def _predict(
         self, image: PreparedForMasks, boxes: npt.NDArray[np.float64], category_ids: npt.NDArray[np.int32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """(n, g, g) logits and (n,) qualities of all boxes, on the CPU."""
+        """Return (n, g, g) logits and (n,) qualities of all boxes, on the CPU."""
         with torch.inference_mode():
             embedding = self._encoded(self._normalized(image))
             parts: list[tuple[Tensor, Tensor]] = []
@@ -201,7 +205,7 @@ class Sam:
         return tuple(torch.cat(column).numpy() for column in zip(*parts, strict=True))  # type: ignore[return-value]
 
     def _encoded(self, pixels: Tensor) -> Any:
-        """The image's features. Where memory runs out, once more without what the detector has set aside."""
+        """Return the image's features. Where memory runs out, again without what the detector has set aside."""
         try:
             return self._forward.encode(pixels)
         except torch.OutOfMemoryError:
@@ -213,7 +217,7 @@ class Sam:
     def _in_float32(
         self, image: PreparedForMasks, boxes: npt.NDArray[np.float64], category_ids: npt.NDArray[np.int32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Once more without half precision, which overflows."""
+        """Again without half precision, which overflows."""
         half, self._forward.half = self._forward.half, None
         try:
             return self._predict(image, boxes, category_ids)
@@ -224,10 +228,10 @@ class Sam:
         self.boxes_per_batch //= 2
         self.memory_halvings += 1
         torch.cuda.empty_cache()
-        log.warning("the GPU's memory ran out: going on with %d boxes per batch of masks", self.boxes_per_batch)
+        log.warning("the GPU's memory ran out: continuing with %d boxes per batch of masks", self.boxes_per_batch)
 
     def _normalized(self, image: PreparedForMasks) -> Tensor:
-        """(1, 3, side, side) float32 on the device: normalised first and padded with zeros then, as theirs."""
+        """Return (1, 3, side, side) float32 on the device: normalized first and padded with zeros then, as theirs."""
         pixels = torch.tensor(image.pixels, device=self.device)
         scaled = (pixels.permute(2, 0, 1)[None].double() * self._scale).float()
         normalized = (scaled - self._mean) / self._std
@@ -262,7 +266,7 @@ class Sam:
 def window_of(
     box_xyxy: npt.NDArray[np.float32], height: int, width: int, cell: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """The whole pixels that a box's mask may cover: the box and a margin, inside the image.
+    """Return the whole pixels that a box's mask may cover: the box and a margin, inside the image.
 
     The margin is there because detectors' boxes are a little off. It has an end because a mask far outside of its box
     is another object's, and because the work goes with the window.
@@ -282,6 +286,6 @@ def window_of(
 
 
 def _finite(logits: npt.NDArray[np.float32], quality: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """(n,) which masks are numbers throughout."""
+    """Return (n,) which masks are numbers throughout."""
     finite: npt.NDArray[np.bool_] = np.isfinite(logits).all((1, 2)) & np.isfinite(quality)
     return finite

@@ -33,7 +33,7 @@ class Sam3Embedding:
 
 
 class Sam3Forward:
-    """What `SamForward` is for the others, over a loaded `Sam3Model`. Use it under `torch.inference_mode()`."""
+    """The counterpart of `SamForward` for SAM 3, over a loaded `Sam3Model`. Use it under `torch.inference_mode()`."""
 
     def __init__(self, model: Any, plan: PhrasePasses, *, half: torch.dtype | None = None) -> None:
         """
@@ -57,7 +57,7 @@ class Sam3Forward:
         self._network.half = half
 
     def encode(self, pixel_values: Tensor) -> Sam3Embedding:
-        """The features of one normalized image, (1, 3, side, side) float32."""
+        """Return the features of one normalized image, (1, 3, side, side) float32."""
         with self._network.autocast():
             found = self.model.get_vision_features(pixel_values)
         levels = found.fpn_hidden_states[:-1]
@@ -93,12 +93,12 @@ class Sam3Forward:
         return logits, quality
 
     def _look(self, image: Sam3Embedding, number: int) -> tuple[Any, Rows]:
-        """What the phrase of a pass finds in the image, and the phrase's text."""
+        """Return what the phrase of a pass finds in the image, and the phrase's text."""
         words = self._text.take(torch.tensor([number], device=image.levels[0].device))
         return self._network.find(image.found_on, words), words
 
     def _draw(self, image: Sam3Embedding, found: Any, words: Rows, queries: Tensor) -> Tensor:
-        """(k, g, g) logits of these queries' masks."""
+        """Return (k, g, g) logits of these queries' masks."""
         features, mask = words.tensors
         with self._network.autocast():
             drawn = self.model.mask_decoder(

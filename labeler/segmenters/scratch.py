@@ -125,7 +125,7 @@ def _redraw(model: Any, seed: int) -> None:
             values.copy_(0.5 * noise)
         elif name.endswith("positional_embedding"):  # frequencies
             values.copy_(noise)
-        elif "iou_prediction_head" in name:  # expected IoUs apart from each other
+        elif "iou_prediction_head" in name:  # expected IoUs that differ from each other
             values.copy_(2 * noise / math.sqrt(values[0].numel()))
         else:
             values.copy_(1.5 * noise / math.sqrt(values[0].numel()))

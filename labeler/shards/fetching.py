@@ -7,7 +7,7 @@ from labeler.shards.units import Item, Placed, too_large
 
 
 def held(placed: Placed) -> int:
-    """Bytes that wait in memory with an image."""
+    """Return bytes that wait in memory with an image."""
     return 0 if placed.item is None else len(placed.item.data or b"")
 
 

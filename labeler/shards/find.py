@@ -16,12 +16,14 @@ from labeler.shards.find_streamed import others_of, stream
 from labeler.shards.listing import Listed, common_folder, list_all, path_below, repeated, shown_uris
 from labeler.shards.look_inside import images_among, with_images
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of, name_shards
+from labeler.shards.nothing import describe_nothing
 from labeler.shards.reading import count_images, count_tar_images
 from labeler.shards.units import Format, Member, Shard
 
 log = logging.getLogger(__name__)
 IMAGES_PER_GROUP = 2048
 _SHARDS = ("webdataset", "parquet")
+_ANY = "a tar, Parquet or image file"
 _NOUNS = {"webdataset": "tars", "parquet": "Parquet files", "images": "image files"}
 
 
@@ -39,17 +41,17 @@ def find_shards(
     counts: Counter[str] | None = None,
     inventory: Sequence[str] = (),
 ) -> list[Shard]:
-    """The shards of an input, sorted by URI, numbered from `first_id`.
+    """Return the shards of an input, sorted by URI, numbered from `first_id`.
 
     Args:
         uri: a folder (with all below it), a glob, a brace pattern, one file, or a list of those. What is there under
             exactly its name is taken; `[{]` and `[[]` are a brace and a bracket of a name. Names that start
-            with "." are left out, with "_" too unless they are image files; what is named in full is always taken.
+            with "." are excluded, with "_" too unless they are image files; what is named in full is always taken.
         format: None decides by the names, which must be of one kind.
-        limit: only the first so many images in the order of the shards, 1 or more.
+        limit: only the first that many images in the order of the shards, 1 or more.
         images_per_group: image files in one shard.
-        skip_without_images: go on without Parquet files that have no image column.
-        known: URIs of shards, or of image files, that an earlier plan has: they are left out.
+        skip_without_images: continue without Parquet files that have no image column.
+        known: URIs of shards, or of image files, that an earlier plan has: they are excluded.
         taken: names of shards that an earlier plan has.
         counts: gets, by extension, the number of files that are not part of the input (`shards.skipped`).
         inventory: tables of what is there (`shards.inventory`), read in the place of a listing; image files keep its
@@ -72,6 +74,8 @@ def find_shards(
         planned = frozenset(known)
         found = _unique(listed, planned)
         nameless = _images_without_names(found, format, planned)
+        if not found:
+            raise Refused(describe_nothing(uris, listed, found, _ANY))
         kind = _choose_format(found, format, uris, nameless)
         of_kind = _of_kind(found, kind, format, uris, nameless)
         chosen = [each for each in of_kind if each.info.uri not in planned]
@@ -105,7 +109,7 @@ def _warn_of_unreadable(unreadable: Mapping[str, str]) -> None:
 
 
 def _unique(found: Iterable[Listed], planned: Collection[str]) -> list[Listed]:
-    """Sorted by URI; an object that several patterns name, or links lead to in several ways, stands once."""
+    """Return sorted by URI; an object that several patterns name, or links lead to in several ways, stands once."""
     by_uri: dict[str, Listed] = {}
     for each in found:
         before = by_uri.setdefault(each.info.uri, each)
@@ -118,7 +122,9 @@ def _unique(found: Iterable[Listed], planned: Collection[str]) -> list[Listed]:
 
 
 def _images_without_names(found: Sequence[Listed], format: Format | None, planned: Collection[str]) -> set[str]:
-    """URIs of image files whose names do not say so: those planned before, and those that begin like one."""
+    """Return the URIs of image files without an image extension: those planned before, and those
+    that begin like one.
+    """
     if format not in (None, "images") or (format is None and any(kind_of(e.info.uri) in _SHARDS for e in found)):
         return set()
     without = [each.info for each in found if not has_extension(each.info.uri)]
@@ -129,7 +135,7 @@ def _images_without_names(found: Sequence[Listed], format: Format | None, planne
 def _count_others(
     listed: Iterable[Listed], found: Iterable[Listed], of_kind: Iterable[Listed], unreadable: int, counts: Counter[str]
 ) -> None:
-    """Count what lies beside the input's own files."""
+    """Count what is beside the input's own files."""
     ours = {each.info.uri for each in of_kind}
     hidden = {each.info.uri for each in listed if not each.is_named and is_hidden(each.relative)}
     for each in found:
@@ -159,15 +165,14 @@ def _choose_format(
         counts = ", ".join(f"{count} {_NOUNS[kind]}" for kind, count in sorted(kinds.items()))
         raise Refused(f"{shown} mixes {counts}; set input.format to one of {', '.join(sorted(kinds))}")
     if not kinds:
-        what = f"{len(found)} files, but none of them a" if found else "no"
-        raise Refused(f"{shown} has {what} tar, Parquet or image file; check the address, or set input.format")
+        raise Refused(describe_nothing(uris, found, found, _ANY))
     return next(iter(kinds))
 
 
 def _of_kind(
     found: Sequence[Listed], kind: Format, format: Format | None, uris: Sequence[str], nameless: Collection[str]
 ) -> list[Listed]:
-    """Files of the kind by name or content, and those named in full when the user chose the format."""
+    """Return files of the kind by name or content, and those named in full when the user chose the format."""
     chosen = [
         each
         for each in found
@@ -190,7 +195,7 @@ def _refuse_unprintable(found: Iterable[Listed]) -> None:
 
 
 def _groups(found: Sequence[Listed], images_per_group: int, root: str, known: Collection[str]) -> list[Shard]:
-    """Groups of image files; keys are relative to the folder that all of the input lies in.
+    """Return groups of image files; keys are relative to the folder that all of the input is in.
 
     Args:
         found: those to label: of a grown input only the new ones, whose keys must not be those of earlier ones.
@@ -210,13 +215,15 @@ def _groups(found: Sequence[Listed], images_per_group: int, root: str, known: Co
 
 
 def _unsigned(uri: str, paths: Mapping[str, int]) -> str:
-    """A web address without its query, which may be a signature, unless only that tells it from another."""
+    """Return a web address without its query, which may be a signature, unless only that tells it from another."""
     path = storage.path_of(uri)
     return path if paths[path] == 1 else uri
 
 
 def _checked_up_to(shards: Sequence[Shard], limit: int, check: Callable[[Sequence[Shard]], list[Shard]]) -> list[Shard]:
-    """Those of the first Parquet files that have images, as far as `limit` images need: a footer is a request."""
+    """Return those of the first Parquet files that have images, as far as `limit` images need: a
+    footer is a request.
+    """
     chosen: list[Shard] = []
     images = 0
     for start in range(0, len(shards), IN_FLIGHT):
@@ -229,7 +236,7 @@ def _checked_up_to(shards: Sequence[Shard], limit: int, check: Callable[[Sequenc
 
 
 def _first_images(shards: Iterable[Shard], limit: int) -> Iterator[Shard]:
-    """The shards that hold the first `limit` images; the last one is told where to stop."""
+    """Yield the shards that hold the first `limit` images; the last one is told where to stop."""
     left = limit
     for shard in shards:
         if shard.members is not None and len(shard.members) > left:

@@ -29,7 +29,7 @@ def stream(
     images_per_group: int,
     known: Collection[str],
 ) -> StreamedFiles | None:
-    """What an inventory lists, or a folder of nothing but image files on S3; None for any other input.
+    """Return what an inventory lists, or a folder of nothing but image files on S3; None for any other input.
 
     A local folder is listed whole: links may lead to a file by several paths.
     """
@@ -62,8 +62,8 @@ def stream(
         return None
     if found.images > MANY_FILES:
         log.warning(
-            "%s image files are a request each, to plan and to read; tars of about 1 GB are read ten times faster, and "
-            "input.inventory saves the listing",
+            "%s image files cost one request each, to plan and to read; tars of about 1 GB are read ten times faster, "
+            "and input.inventory saves the listing",
             f"{found.images:,}",
         )
     for info in found.others:
@@ -79,7 +79,7 @@ def _is_s3_folder(uri: str) -> bool:
 
 
 def _refuse_strange(found: StreamedFiles, uris: Sequence[str], inventory: Sequence[str], format: Format | None) -> None:
-    """Refused for an inventory without anything of this input, and for one that mixes kinds."""
+    """Raise Refused for an inventory without anything of this input, and for one that mixes kinds."""
     if found.images and found.others and format is None:
         raise Refused(
             f"inventory {storage.redact(inventory[0])} mixes {found.images:,} image files and {len(found.others):,} "
@@ -95,6 +95,6 @@ def _refuse_strange(found: StreamedFiles, uris: Sequence[str], inventory: Sequen
 
 
 def others_of(found: StreamedFiles, uris: Sequence[str]) -> tuple[list[Listed], list[str]]:
-    """The tars and Parquet files of an inventory, as a listing has them."""
+    """Return the tars and Parquet files of an inventory, as a listing has them."""
     roots = {info.uri: next(uri for uri in uris if info.uri.startswith(uri.rstrip("/") + "/")) for info in found.others}
     return [Listed(info, roots[info.uri].rstrip("/"), False) for info in found.others], list(uris)

@@ -28,19 +28,19 @@ GROUP = pa.schema(
         pa.field("etag", pa.string()),
     ]
 )
-# What groups are cut from: an image file each.
+# Source of the groups: one entry per image file.
 FILES = pa.schema([GROUP.field("uri"), GROUP.field("size"), GROUP.field("etag")])
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as the plan stores tables; equal tables give equal bytes."""
+    """Return a table as the plan stores tables; equal tables give equal bytes."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
 
 
 def group_bytes(members: Sequence[Member]) -> bytes:
-    """The members of a group as the bytes of its file."""
+    """Return the members of a group as the bytes of its file."""
     if isinstance(members, SpooledGroup):
         return members.read()
     columns = [pa.array([getattr(m, name) for m in members], GROUP.field(name).type) for name in GROUP.names]
@@ -48,12 +48,12 @@ def group_bytes(members: Sequence[Member]) -> bytes:
 
 
 def group_digest(members: Sequence[Member]) -> str:
-    """The digest of those bytes."""
+    """Return the digest of those bytes."""
     return members.digest if isinstance(members, SpooledGroup) else digest_of(group_bytes(members))
 
 
 def members_of(table: pa.Table) -> tuple[Member, ...]:
-    """The members that a group's table lists."""
+    """Return the members that a group's table lists."""
     return tuple(Member(**row) for row in table.to_pylist())
 
 
@@ -90,7 +90,7 @@ class Spool:
         return start
 
     def read(self, start: int, length: int) -> bytes:
-        """Bytes that were added; many threads may read."""
+        """Return bytes that were added; many threads may read."""
         return os.pread(self._file.fileno(), length, start)
 
 
@@ -120,7 +120,7 @@ class SpooledGroup(Sequence[Member]):
         return iter(self._members())
 
     def read(self) -> bytes:
-        """The bytes of the group's file."""
+        """Return the bytes of the group's file."""
         return self._spool.read(self._start, self._length)
 
     def _members(self) -> tuple[Member, ...]:
@@ -128,7 +128,7 @@ class SpooledGroup(Sequence[Member]):
 
 
 def cut_groups(files: Iterable[pa.Table], root: str, images_per_group: int, limit: int | None) -> Iterator[Shard]:
-    """Groups of image files in the order that they come in; their lists lie in a spool.
+    """Yield groups of image files in the order that they come in; their lists are in a spool.
 
     Args:
         files: tables of FILES.

@@ -35,7 +35,7 @@ class NoImageColumn(Refused):
 
 
 def find_image_column(schema: pa.Schema, wanted: str | None, uri: str) -> ImageColumn:
-    """The column `wanted`, or the one that is clearly meant.
+    """Return the column `wanted`, or the one that is clearly meant.
 
     Raises:
         NoImageColumn: if there is none.

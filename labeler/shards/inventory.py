@@ -44,14 +44,14 @@ class _File:
 
 
 def read_inventory(uris: Sequence[str], scheme: str) -> Iterator[pa.Table]:
-    """Tables of FILES, in the order of the inventory; old versions, deleted objects and folders are left out.
+    """Yield tables of FILES, in the order of the inventory; old versions, deleted objects and folders are excluded.
 
     Args:
         uris: manifests, files, or folders of them.
         scheme: of the objects' addresses: s3, gs.
 
     Raises:
-        Refused: one of them is missing, damaged, or has neither bucket nor key.
+        Refused: one of them is missing, damaged, or lacks both bucket and key.
         StorageError: storage does not answer.
     """
     for file in _files(uris):
@@ -69,7 +69,7 @@ def read_inventory(uris: Sequence[str], scheme: str) -> Iterator[pa.Table]:
 
 
 def require_folders(uris: Sequence[str]) -> str:
-    """The scheme of the buckets that an input with an inventory lies in.
+    """Return the scheme of the buckets that an input with an inventory is in.
 
     Raises:
         Refused: it is not of buckets and folders of one kind of storage alone.
@@ -116,7 +116,7 @@ def _is_table(uri: str) -> bool:
 
 
 def _of_manifest(uri: str) -> Iterator[_File]:
-    """The files that a manifest names, which lie in its own bucket."""
+    """Yield the files that a manifest names, which are in its own bucket."""
     try:
         manifest = plain_json.parse(storage.read_bytes(uri))
         kind, schema = manifest["fileFormat"], manifest["fileSchema"]
@@ -160,7 +160,7 @@ def _batches(file: _File) -> Iterator[pa.Table]:
 
 
 def _open_csv(file: _File, info: storage.ObjectInfo, text: Sequence[str] | None) -> pcsv.CSVStreamingReader:
-    """A CSV file, from its first row on.
+    """Return a CSV file, from its first row on.
 
     Args:
         text: columns that are read as text: a key may be "0001"; None: as they look.
@@ -175,7 +175,7 @@ def _open_csv(file: _File, info: storage.ObjectInfo, text: Sequence[str] | None)
 
 
 def _listed(table: pa.Table, file: _File, scheme: str) -> pa.Table:
-    """What a batch of an inventory lists, as FILES."""
+    """Return what a batch of an inventory lists, as FILES."""
     names = {name.strip().lower(): name for name in table.column_names}
     if missing := [name for name in _NEEDED if name not in names]:
         raise Refused(
@@ -201,7 +201,9 @@ def _listed(table: pa.Table, file: _File, scheme: str) -> pa.Table:
 
 
 def _whole_numbers(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Sizes; a column with missing ones may be written as 3.0 or 1.5e+10. What is no number is null: it is a check."""
+    """Return sizes; a column with missing ones may be written as 3.0 or 1.5e+10. Text that is not a number is null:
+    sizes are only a check.
+    """
     number = r"^[0-9]+(\.[0-9]*)?(e\+?[0-9]+)?$"
     numbers = pc.if_else(pc.match_substring_regex(text, number, ignore_case=True), text, None)
     if pc.any(pc.match_substring_regex(numbers, "[.eE]")).as_py():
@@ -210,7 +212,7 @@ def _whole_numbers(text: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _optional(table: pa.Table, names: Mapping[str, str], which: Sequence[str]) -> pa.ChunkedArray:
-    """A column as text, by any of its names; "" is null, and so is all of a column that is not there."""
+    """Return a column as text, by any of its names; "" is null, and so is all of a column that is not there."""
     name = next((names[each] for each in which if each in names), None)
     if name is None:
         return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
@@ -219,7 +221,7 @@ def _optional(table: pa.Table, names: Mapping[str, str], which: Sequence[str]) -
 
 
 def _decoded(keys: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Keys that are URL-encoded, decoded; most have nothing to decode."""
+    """Return keys that are URL-encoded, decoded; most have nothing to decode."""
     encoded = pc.match_substring_regex(keys, "[%+]")
     if not pc.any(encoded).as_py():
         return keys

@@ -14,12 +14,12 @@ _FIELD = "json."  # "json.caption" is the field "caption" of the sidecar .json
 
 
 def extensions(keep: Sequence[str]) -> frozenset[str]:
-    """The sidecar extensions that hold what is to be kept."""
+    """Return the sidecar extensions that hold what is to be kept."""
     return frozenset(name.lower() for name in keep) | ({"json"} if any(map(_is_field, keep)) else frozenset())
 
 
 def from_sidecars(keep: Sequence[str], sidecars: Mapping[str, bytes]) -> dict[str, str | None]:
-    """Each name's text: a sidecar's whole content, or one field of the .json; None where there is none."""
+    """Return each name's text: a sidecar's whole content, or one field of the .json; None where there is none."""
     values: dict[str, str | None] = {}
     fields = _json_object(sidecars.get("json")) if any(map(_is_field, keep)) else {}
     for name in keep:
@@ -34,7 +34,7 @@ def from_sidecars(keep: Sequence[str], sidecars: Mapping[str, bytes]) -> dict[st
 
 
 def as_text(value: Any) -> str | None:
-    """Text as it is, None as None, anything else as JSON; always valid UTF-8."""
+    """Return text as it is, None as None, anything else as JSON; always valid UTF-8."""
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_plain)
@@ -42,7 +42,9 @@ def as_text(value: Any) -> str | None:
 
 
 def cell_text(cell: Any) -> str | None:
-    """An Arrow scalar as text; None where it is null or larger than MAX_BYTES. Large ones are not copied to know it."""
+    """Return an Arrow scalar as text; None where it is null or larger than MAX_BYTES. Large ones are not copied to know
+    it.
+    """
     if size_of(cell) > MAX_BYTES:
         return None
     text = as_text(cell.as_py())
@@ -50,7 +52,7 @@ def cell_text(cell: Any) -> str | None:
 
 
 def size_of(cell: Any) -> int:
-    """Bytes of a binary or text scalar, without a copy; 0 for null and for other types."""
+    """Return bytes of a binary or text scalar, without a copy; 0 for null and for other types."""
     if hasattr(cell, "dictionary"):
         cell = cell.value
     buffer = cell.as_buffer() if hasattr(cell, "as_buffer") else None
@@ -58,7 +60,7 @@ def size_of(cell: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: bytes as base64, times and decimals as text."""
+    """Return what JSON has no form for: bytes as base64, times and decimals as text."""
     return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else str(value)
 
 

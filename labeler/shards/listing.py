@@ -40,7 +40,7 @@ class Listed:
 
 
 def list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[Listed], list[str]]:
-    """(what is there, the folders that all of the input lies in, where nothing is found yet, too)."""
+    """Return (what is there, the folders that all of the input is in, where nothing is found yet, too)."""
     found: list[Listed] = []
     roots: list[str] = []
     for uri in uris:
@@ -57,7 +57,7 @@ def list_all(uris: Iterable[str], on_skipped: OnSkipped) -> tuple[list[Listed], 
 
 
 def _list_literal(uri: str, on_skipped: OnSkipped) -> list[Listed]:
-    """What is there under exactly this name, pattern characters and all."""
+    """Return what is there under exactly this name, pattern characters and all."""
     try:
         if kind_of(uri) and storage.head(uri) is None:  # no folder has such a name
             return []
@@ -67,7 +67,7 @@ def _list_literal(uri: str, on_skipped: OnSkipped) -> list[Listed]:
 
 
 def _write_out(uri: str) -> list[str]:
-    """What the braces stand for, except those of a folder that is there under exactly its name.
+    """Return what the braces stand for, except those of a folder that is there under exactly its name.
 
     Raises:
         Refused: if a folder that they stand for is there, too.
@@ -87,21 +87,23 @@ def _write_out(uri: str) -> list[str]:
 
 
 def _literal_folder(path: str) -> str:
-    """The longest folder above a name that is there although braces in it could be written out; "" without one."""
+    """Return the longest folder above a name that is there although braces in it could be written
+    out; "" without one.
+    """
     ends = [at for at, char in enumerate(path) if char == "/"]
     folders = (path[:end] for end in reversed(ends) if is_expandable(path[:end]))
     return next((folder for folder in folders if _is_folder(_absolute(folder))), "")
 
 
 def _folder_of(name: str) -> str:
-    """What keys would be relative to if there were something of that name."""
+    """Return what keys would be relative to if there were something of that name."""
     if is_glob(name):
         return static_folder(name)
     return storage.parent(name) if kind_of(name) else name
 
 
 def _list_one(uri: str, on_skipped: OnSkipped) -> Iterator[Listed]:
-    """A pattern, a file or a folder; what is there under exactly this name is taken at its word."""
+    """Yield a pattern, a file or a folder; what is there under exactly this name is taken at its word."""
     if not is_glob(uri):
         yield from _list_named(uri, on_skipped)
         return
@@ -109,7 +111,9 @@ def _list_one(uri: str, on_skipped: OnSkipped) -> Iterator[Listed]:
 
 
 def _list_named(uri: str, on_skipped: OnSkipped) -> Iterator[Listed]:
-    """A file, or a folder with all below it; an index page of a web server is a folder if it links to anything."""
+    """Yield a file, or a folder with all below it; an index page of a web server is a folder if it
+    links to anything.
+    """
     info = storage.head(uri)
     is_page = storage.is_web(uri) and kind_of(uri) is None and "?" not in uri
     if info is not None and (info.size or kind_of(info.uri)) and not is_page:
@@ -120,7 +124,7 @@ def _list_named(uri: str, on_skipped: OnSkipped) -> Iterator[Listed]:
 
 
 def _with_literal_folders(glob: str) -> str:
-    """The pattern with the folders escaped that are there under exactly their names."""
+    """Return the pattern with the folders escaped that are there under exactly their names."""
     segments = glob.split("/")
     escaped = [
         escape(segment) if is_glob(segment) and _is_folder("/".join(segments[: number + 1])) else segment
@@ -144,7 +148,7 @@ def _match(glob: str, on_skipped: OnSkipped) -> Iterator[Listed]:
 
 
 def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -> Iterator[Listed]:
-    """What a brace pattern stands for; each of its names must exist."""
+    """Yield what a brace pattern stands for; each of its names must exist."""
     per_folder = Counter(storage.parent(name) for name in names if not is_glob(name))
     crowded = {folder for folder, count in per_folder.items() if count > _FEW_PER_FOLDER and _lists_names(folder)}
     listed = {
@@ -170,12 +174,14 @@ def _list_expansion(pattern: str, names: Sequence[str], on_skipped: OnSkipped) -
 
 
 def _lists_names(folder: str) -> bool:
-    """Whether a listing of the folder has all that could be asked for by name."""
+    """Return whether a listing of the folder has all that could be asked for by name."""
     return not storage.is_web(folder) and not folder.endswith("/")  # a name behind "//" is in a folder without a name
 
 
 def path_below(root: str, uri: str) -> str:
-    """The path of an object below a folder. Only one slash is taken off: "/a.jpg" and "a.jpg" are two objects."""
+    """Return the path of an object below a folder. Only one slash is taken off: "/a.jpg" and "a.jpg"
+    are two objects.
+    """
     return uri.removeprefix(root).removeprefix("/")
 
 
@@ -188,7 +194,7 @@ def _absolute(uri: str) -> str:
 
 
 def repeated(uris: Iterable[str], kept: Collection[str]) -> set[str]:
-    """The URIs of local files whose folder is in the list under another path, through a link to that folder.
+    """Return the URIs of local files whose folder is in the list under another path, through a link to that folder.
 
     Of several paths the one in `kept` stays, else the one without links, else the first in order. A link to a single
     file stays: it may be the only one of its names that says that it is an image.
@@ -213,7 +219,7 @@ def repeated(uris: Iterable[str], kept: Collection[str]) -> set[str]:
 
 
 def common_folder(folders: Sequence[str]) -> str:
-    """The longest common run of segments; "" when not even the bucket is the same."""
+    """Return the longest common run of segments; "" when not even the bucket is the same."""
     split = [folder.rstrip("/").split("/") for folder in dict.fromkeys(folders)]
     common = []
     for segments in zip(*split, strict=False):
@@ -225,6 +231,6 @@ def common_folder(folders: Sequence[str]) -> str:
 
 
 def shown_uris(uris: Sequence[str]) -> str:
-    """An input in a message."""
+    """Return an input in a message."""
     more = f" and {len(uris) - 1} more" if len(uris) > 1 else ""
     return (storage.redact(uris[0]) if uris else "input.uri") + more

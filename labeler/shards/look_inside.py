@@ -17,7 +17,7 @@ from labeler.shards.units import Shard
 from labeler.storage import ObjectInfo
 from labeler.storage.failures import DENIED, MISSING
 
-MOST = 10_000  # a request each, while the run is planned
+MOST = 10_000  # one request per file, while the run is planned
 
 
 def images_among(files: Sequence[ObjectInfo]) -> set[str]:
@@ -48,13 +48,13 @@ def with_images(shards: Sequence[Shard], image_column: str | None, counts: Count
 
     Args:
         counts: gets the number of those without one.
-        skip: go on without them.
+        skip: continue without them.
 
     Raises:
         Refused: if there are some and they are not to be skipped, or if it is not clear which column of a file is
             meant; `problems` has a line for each.
     """
-    with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="footers") as pool:  # a request each
+    with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="footers") as pool:  # one request per shard
         problems = list(pool.map(lambda shard: image_column_problem(shard, image_column), shards))
     missing = [problem for problem in problems if isinstance(problem, NoImageColumn)]
     grave = [problem for problem in problems if problem is not None and not (skip and problem in missing)]
@@ -63,7 +63,7 @@ def with_images(shards: Sequence[Shard], image_column: str | None, counts: Count
     if grave:
         raise Refused(
             f"{len(grave)} of {len(shards)} Parquet files cannot be labeled; correct input.uri or input.image_column, "
-            "or set input.skip_without_images=true to leave out files without an image column",
+            "or set input.skip_without_images=true to omit files without an image column",
             [str(problem) for problem in grave],
         )
     if missing:

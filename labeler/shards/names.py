@@ -48,7 +48,7 @@ def kind_of(name: str) -> Format | None:
 
 
 def is_hidden(relative: str) -> bool:
-    """Names starting with "." anywhere in the path; with "_" unless it is an image file.
+    """Return names starting with "." anywhere in the path; with "_" unless it is an image file.
 
     `_temporary/`, `_SUCCESS` and the like are other tools' bookkeeping, but `_DSC0001.jpg` is how cameras name
     photographs. "." and ".." are folders of object stores, where they mean nothing.
@@ -62,13 +62,13 @@ def is_hidden(relative: str) -> bool:
 
 
 def has_extension(name: str) -> bool:
-    """Whether the file name says of what kind it is, known here or not."""
+    """Return whether the file name says of what kind it is, known here or not."""
     stem, _, extension = path_of(name).rpartition("/")[2].rpartition(".")
     return bool(stem.strip(".") and extension)
 
 
 SNIFFED_BYTES = 32
-_SURE = frozenset({"JPEG", "PNG", "WEBP", "GIF", "AVIF"})  # the magic numbers of others are too short to be sure by
+_SURE = frozenset({"JPEG", "PNG", "WEBP", "GIF", "AVIF"})  # the magic numbers of others are too short to be certain
 
 
 def looks_like_image(head: bytes) -> bool:
@@ -80,14 +80,14 @@ def name_shards(shards: Sequence[Shard], *, planned: Iterable[str] = (), taken: 
     """Return the shards with their names; groups of image files have none.
 
     Args:
-        planned: URIs of an earlier plan. Their names do not change, but new ones are told apart from them.
+        planned: URIs of an earlier plan. Their names do not change, but new ones must differ from them.
         taken: names of that plan.
     """
     left = list(dict.fromkeys(shard.uri for shard in shards if shard.members is None))
     everybody = {*left, *planned}
     names: dict[str, str] = {}
     used, length = set(taken), 0
-    while left:  # most often once: file names alone tell them apart
+    while left:  # most often once: file names alone differ
         length += 1
         ends = Counter(_ending(uri, length) for uri in everybody)
         for uri in left:
@@ -103,13 +103,15 @@ def name_shards(shards: Sequence[Shard], *, planned: Iterable[str] = (), taken: 
 
 
 def _ending(uri: str, length: int) -> str:
-    """The last segments of a path; "" where it has fewer."""
+    """Return the last segments of a path; "" where it has fewer."""
     path = _segments(uri)
     return "/".join(path[-length:]) if len(path) >= length else ""
 
 
 def _segments(uri: str) -> list[str]:
-    """The path's parts, a bucket or host first. What follows the `?` of a web address is left out: it may be secret."""
+    """Return the path's parts, a bucket or host first. What follows the `?` of a web address is excluded: it may be
+    secret.
+    """
     path = storage.path_of(uri)
     return [part for part in path.removeprefix(f"{storage.scheme(uri)}://").split("/") if part] or [path]
 

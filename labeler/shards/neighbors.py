@@ -17,7 +17,7 @@ def require_neighbors(members: Sequence[Member], index: int, root: str) -> None:
     A folder that was unmounted or renamed, or a prefix that is denied now, would else be rows with read errors.
 
     Args:
-        root: the folder that the input lies in.
+        root: the folder that the input is in.
 
     Raises:
         StorageError: if the folder is gone, or none of LOOKED_AT other images is there, or of fewer none and nothing
@@ -38,7 +38,9 @@ def require_neighbors(members: Sequence[Member], index: int, root: str) -> None:
 
 
 def _holds_anything(root: str) -> bool:
-    """Whether anything is in the folder, of which few images are known; a web server may not list its folders."""
+    """Return whether anything is in the folder, of which few images are known; a web server may not
+    list its folders.
+    """
     if not root or storage.is_web(root):
         return True
     try:

@@ -27,10 +27,10 @@ _UNREADABLE = (pa.ArrowException, OSError)
 
 
 def open_parquet(shard: Shard) -> pq.ParquetFile:
-    """The shard's Parquet file, its footer read.
+    """Return the shard's Parquet file, its footer read.
 
     Raises:
-        StorageError: the object cannot be read. pyarrow's own errors: it is no Parquet file.
+        StorageError: the object cannot be read. pyarrow's own errors: it is not a Parquet file.
     """
     size, etag = shard.size, shard.etag
     if size is None:
@@ -42,7 +42,7 @@ def open_parquet(shard: Shard) -> pq.ParquetFile:
 
 
 def count_rows(shard: Shard) -> int | None:
-    """Rows by the footer; None when the footer is unreadable."""
+    """Return rows by the footer; None when the footer is unreadable."""
     try:
         return int(open_parquet(shard).metadata.num_rows)
     except _UNREADABLE:
@@ -71,7 +71,8 @@ def read_parquet(
     max_bytes: int,
     image_column: str | None = None,
 ) -> Generator[Placed, None, None]:
-    """Every row, in order. Row groups whose units are all skipped are not downloaded (only their paths, for the keys).
+    """Yield every row, in order. Row groups whose units are all skipped are not downloaded (only their paths, for the
+    keys).
 
     Units never cross a span of row groups (see `_spans`), so their numbers follow from the footer.
 
@@ -109,7 +110,7 @@ def _jobs(
 
 
 def _spans(reader: _RowReader, max_images: int, max_bytes: int) -> Iterator[tuple[list[int], int, int]]:
-    """(row groups, rows, bytes): neighbours that together fit into one unit, or a single row group.
+    """Yield (row groups, rows, bytes): neighbors that together fit into one unit, or a single row group.
 
     Bytes are the footer's uncompressed sizes of the image column. A span that fits `max_bytes` is cut by the number
     of images alone, so how many units it has is known without reading it.
@@ -182,7 +183,7 @@ class _RowReader:
         return int(self._file.metadata.num_row_groups)
 
     def extent(self, group: int) -> tuple[int, int]:
-        """(rows, bytes of the image column) of a row group."""
+        """Return (rows, bytes of the image column) of a row group."""
         found = self._file.metadata.row_group(group)
         if self._column.kind == "uri":
             return int(found.num_rows), int(found.num_rows) * REMOTE_ROW_BYTES
@@ -200,7 +201,7 @@ class _RowReader:
                     self._paths.add((value or {}).get("path") or "")
 
     def rows(self, groups: Sequence[int], first_row: int, row_bytes: int) -> Iterator[_Row]:
-        """The rows of some row groups; those after unreadable data of a row group say so."""
+        """Yield the rows of some row groups; after unreadable data of a row group, rows with that error."""
         batch_size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // row_bytes))
         index = first_row
         for group in groups:
@@ -252,7 +253,7 @@ class _RowReader:
         return _Row(Item(key, index, address, None, None, None, None, values), address, self._max_image_bytes)
 
     def _image_or_path(self, value: Any) -> tuple[bytes | None, str | None]:
-        """The image that a cell holds, and the path that it names.
+        """Return the image that a cell holds, and the path that it names.
 
         Raises:
             ValueError: if a text begins like an image and cannot be decoded.
@@ -266,7 +267,9 @@ class _RowReader:
         return None, value
 
     def _encoded_bytes(self, cell: Any) -> int:
-        """Bytes of the image in a cell, without a copy of it; of a long text those that its base64 stands for."""
+        """Return bytes of the image in a cell, without a copy of it; of a long text those that its
+        base64 stands for.
+        """
         if not cell.is_valid:
             return 0
         if self._column.kind == "uri":
@@ -275,7 +278,9 @@ class _RowReader:
         return kept.size_of(cell["bytes"] if self._column.kind == "struct" else cell)
 
     def _may_name(self, address: str) -> bool:
-        """What a file from elsewhere may make us open: objects, not this machine's files or fsspec's other wonders."""
+        """Return whether a file from elsewhere may name this address: objects, not local files or
+        other fsspec schemes.
+        """
         own = storage.scheme(self._shard.uri)
         if storage.is_local(self._shard.uri) and storage.is_local(address):
             return True
@@ -285,14 +290,14 @@ class _RowReader:
         return _Row(Item(key, index, self._shard.uri, None, None, None, error, values), None, self._max_image_bytes)
 
     def _key(self, path: str | None, index: int) -> str:
-        """The path of a struct, if no earlier row has it; else the row number."""
+        """Return the path of a struct, if no earlier row has it; else the row number."""
         if not path or path in self._paths:
             return str(index)
         self._paths.add(path)
         return path
 
     def _address(self, path: str) -> str:
-        """A path without scheme is relative to the Parquet file's folder."""
+        """Resolve a path without scheme against the Parquet file's folder."""
         if "://" in path or path.startswith("/"):
             return path
         return storage.join(storage.parent(self._shard.uri), path)

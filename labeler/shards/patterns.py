@@ -44,7 +44,7 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 
 def _first_braces(pattern: str) -> tuple[int, int, Iterator[str] | list[str]] | None:
-    """(start, end, choices) of the first braces that hold a list or a range; others are plain text."""
+    """Return (start, end, choices) of the first braces that hold a list or a range; others are plain text."""
     start = pattern.find("{")
     while start >= 0:
         depth, commas = 0, [start]
@@ -80,29 +80,29 @@ def _numbers(first: str, last: str, step: int) -> Iterator[str]:
 
 
 def is_glob(uri: str) -> bool:
-    """Whether a name has wildcards; the query of a web address has none."""
+    """Return whether a name has wildcards; the query of a web address has none."""
     return _MAGIC.search(path_of(uri)) is not None
 
 
 def has_braces(uri: str) -> bool:
-    """Whether there are braces in a name behind its bucket or host, where they may be meant as they are."""
+    """Return whether there are braces in a name behind its bucket or host, where they may be meant as they are."""
     path = path_of(uri)
     bucket = path.partition("://")[2].partition("/")[0]
     return "{" in path and "{" not in bucket
 
 
 def is_expandable(name: str) -> bool:
-    """Whether there are braces in it that hold a list or a range."""
+    """Return whether there are braces in it that hold a list or a range."""
     return _first_braces(name) is not None
 
 
 def escape(name: str) -> str:
-    """A pattern that stands for `name` alone, whatever wildcards are in it; braces are not escaped."""
+    """Return a pattern that stands for `name` alone, whatever wildcards are in it; braces are not escaped."""
     return _MAGIC.sub(r"[\g<0>]", name)
 
 
 def static_folder(glob: str) -> str:
-    """The folder above the first segment with a wildcard."""
+    """Return the folder above the first segment with a wildcard."""
     match = _MAGIC.search(glob)
     head = glob[: match.start()] if match else glob
     folder = head[: head.rfind("/") + 1]
@@ -110,7 +110,9 @@ def static_folder(glob: str) -> str:
 
 
 def crosses_folders(glob: str) -> bool:
-    """A wildcard stands in a folder's name, or a folder has none, so the listing must be recursive."""
+    """Return whether the listing must be recursive: a wildcard is in a folder's name, or the pattern
+    names no folder.
+    """
     return is_glob(glob.rpartition("/")[0]) or "**" in glob or "//" in glob.rpartition("://")[2]
 
 
@@ -136,4 +138,4 @@ def glob_regex(glob: str) -> re.Pattern[str]:
     try:
         return re.compile(out, re.DOTALL)
     except re.error as error:
-        raise Refused(f"{redact(glob)} is no valid pattern: {error}") from None
+        raise Refused(f"{redact(glob)} is not a valid pattern: {error}") from None

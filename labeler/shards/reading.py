@@ -29,13 +29,13 @@ def read_units(
     image_column: str | None = None,
     max_image_bytes: int = MAX_IMAGE_BYTES,
 ) -> Iterator[Unit | ShardEnd]:
-    """The shard's units in order, without those that `skip` names, and last its end.
+    """Return the shard's units in order, without those that `skip` names, and last its end.
 
     Deterministic: boundaries and items depend on the shard's bytes and the arguments, not on what is skipped.
     Skipped units are not downloaded where that can be avoided.
 
     Args:
-        max_images, max_bytes: a unit closes when it has so many images, or when the next would make it larger
+        max_images, max_bytes: a unit closes when it has that many images, or when the next would make it larger
             (a single image may be).
         keep: sidecars of a tar by extension ("txt", "json", "json.caption" for one field), columns of a Parquet file.
         image_column: of a Parquet file; None finds it.
@@ -67,7 +67,9 @@ def read_units(
 
 
 def count_images(shard: Shard) -> int | None:
-    """How many images the shard has (of those in the run), where that is cheap: groups, Parquet footers; else None."""
+    """Return how many images the shard has (of those in the run), where that is cheap: groups, Parquet footers; else
+    None.
+    """
     if shard.format == "images":
         images = None if shard.members is None else len(shard.members)
     elif shard.format == "parquet":
@@ -78,7 +80,7 @@ def count_images(shard: Shard) -> int | None:
 
 
 def count_tar_images(shard: Shard, at_most: int) -> int:
-    """Images of a tar, counted by walking its headers, up to `at_most`."""
+    """Return images of a tar, counted by walking its headers, up to `at_most`."""
     cutter = UnitCutter(MAX_IMAGES, MAX_BYTES)
     placed = read_tar(shard, cutter, keep=(), skip=lambda unit: True, max_image_bytes=MAX_IMAGE_BYTES)
     with closing(placed) as images:

@@ -32,7 +32,7 @@ def count(skipped: Counter[str], name: str) -> None:
 
 
 def describe(skipped: Mapping[str, int]) -> str:
-    """One line, the most frequent first; "" where there is nothing."""
+    """Return one line, the most frequent first; "" where there is nothing."""
     kinds = sorted(skipped, key=lambda kind: (-skipped[kind], kind))
     shown = [f"{kind} {skipped[kind]:,}" for kind in kinds[:_SHOWN]]
     rest = sum(skipped[kind] for kind in kinds[_SHOWN:])

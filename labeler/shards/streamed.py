@@ -1,4 +1,4 @@
-"""Plan image files as they are listed: of tens of millions nothing but a number each is held in memory."""
+"""Plan image files as they are listed: only one number per file is held in memory, of tens of millions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UNJUDGED, _IMAGE, _NO_IMAGE = range(3)
 
 @dataclass
 class StreamedFiles:
-    """What a stream of files held.
+    """Contents of a stream of files.
 
     Attributes:
         groups: of its image files.
@@ -50,7 +50,7 @@ class StreamedFiles:
 
 
 def tables_of(listed: Iterable[ObjectInfo]) -> Iterator[pa.Table]:
-    """Objects of a listing as tables of FILES."""
+    """Yield objects of a listing as tables of FILES."""
     objects = iter(listed)
     while some := list(islice(objects, _AT_ONCE)):
         columns = [[each.uri for each in some], [each.size for each in some], [each.etag for each in some]]
@@ -68,14 +68,14 @@ def plan_files(
     known: Collection[str] = (),
     plain: bool = False,
 ) -> StreamedFiles:
-    """The image files of a stream in groups, in its order, each once.
+    """Return the image files of a stream in groups, in its order, each once.
 
     Args:
-        read: begins the stream, tables of FILES; called a second time where a file stands in it twice.
-        roots: folders; what lies below none of them is not part of the input.
+        read: begins the stream, tables of FILES; called a second time where a file is in it twice.
+        roots: folders; what is below none of them is not part of the input.
         root: that keys are relative to.
         nameless_too: files without an extension are images, too.
-        known: addresses of an earlier plan, which are left out.
+        known: addresses of an earlier plan, which are excluded.
         plain: nothing but image files is wanted.
 
     Raises:
@@ -106,7 +106,7 @@ class NotPlain(Exception):
 
 
 def _images(table: pa.Table, roots: Sequence[str], nameless_too: bool, found: StreamedFiles) -> pa.Table:
-    """The image files among them; the others are counted."""
+    """Return the image files among them; the others are counted."""
     kinds = np.zeros(table.num_rows, np.int8)
     for folder in roots:
         prefix = folder if folder.endswith("/") else folder + "/"
@@ -146,7 +146,9 @@ def _info(table: pa.Table, row: int) -> ObjectInfo:
 
 
 def _twice(hashes: array[int]) -> frozenset[int]:
-    """Those that stand in it more than once; it is sorted in its place, as a copy for 80 million files is 640 MB."""
+    """Return those that are in it more than once; it is sorted in its place, as a copy for 80 million
+    files is 640 MB.
+    """
     values = np.frombuffer(hashes, np.int64)
     values.sort()
     found = set[int]()
@@ -159,7 +161,7 @@ def _twice(hashes: array[int]) -> frozenset[int]:
 def _new_ones(
     files: pa.Table, twice: frozenset[int], seen: set[str], known: Collection[str], found: StreamedFiles
 ) -> pa.Table:
-    """Those that are neither known nor were seen before; what may stand twice is known from the first pass alone."""
+    """Return the files that are not known and were not seen before; the first pass finds what may be listed twice."""
     uris = files["uri"].to_pylist()
     hashes = list(map(hash, uris))
     if not twice:

@@ -23,7 +23,7 @@ class TarMember:
     """A regular file in a tar, or the place where the tar ends badly.
 
     Attributes:
-        name: as it stands in the archive, however it looks: it is data and never a path here. Bytes that are no UTF-8
+        name: as it is in the archive, however it looks: it is data and never a path here. Bytes that are not UTF-8
             as \\xNN; names beyond 4096 bytes with a digest for their middle; an empty one is the offset.
         offset, length: of the body in the archive.
         state: "sparse" bodies are not the file's bytes; after "truncated" or "corrupt" nothing follows.
@@ -45,7 +45,7 @@ class _Truncated(Exception):
 
 @dataclass
 class _Extensions:
-    """What extended headers say about the member after them."""
+    """Fields of extended headers, about the member after them."""
 
     name: str | None = None
     length: int | None = None
@@ -166,7 +166,7 @@ def _pass_sparse_map(header: tarfile.TarInfo, block: bytes, stream: ByteStream) 
 
 
 def _text(name: bytes) -> str:
-    """Keys of millions of characters would fill memory, one for each image, and every row that carries one."""
+    """Return keys of millions of characters would fill memory, one for each image, and every row that carries one."""
     if len(name) > _MAX_NAME_BYTES:
         digest = digest_of(name).encode()
         name = name[:1024] + b"..." + digest + b"..." + name[-256:]

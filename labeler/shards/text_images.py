@@ -18,7 +18,7 @@ _URL_SAFE = str.maketrans("-_", "+/")
 
 
 def holds_image(text: str) -> bool:
-    """Whether a text is an image itself, and not the address of one."""
+    """Return whether a text is an image itself, and not the address of one."""
     if text[:5].lower() == "data:" or len(text) > MAX_ADDRESS:
         return True
     if len(text) < _LEAST:

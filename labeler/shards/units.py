@@ -32,7 +32,7 @@ class Shard:
         uri: of the tar or Parquet file; for a group the folder its members' keys are relative to.
         size: bytes; for a group the sum of its members.
         etag: None for a group, whose members have their own.
-        max_images: only the first so many of its images are in the run.
+        max_images: only the first that many of its images are in the run.
         members: of a group of image files, else None.
         name: unique in the plan; the file names of its images begin with it. None for a group, and in plans of
             earlier versions.
@@ -123,7 +123,7 @@ class UnitCutter:
         self._images = self._bytes = 0
 
     def place(self, length: int) -> int:
-        """The unit of the next image, which has `length` bytes."""
+        """Return the unit of the next image, which has `length` bytes."""
         if self._images and (self._images >= self._max_images or self._bytes + length > self._max_bytes):
             self.close()
         self._images += 1
@@ -138,7 +138,7 @@ class UnitCutter:
 
     @property
     def next_units(self) -> tuple[int, ...]:
-        """Where the next image may go, whatever its length."""
+        """Return where the next image may go, whatever its length."""
         return (self._unit, self._unit + 1) if self._images else (self._unit,)
 
 
@@ -168,5 +168,5 @@ def assemble(
 
 
 def too_large(length: int, max_bytes: int) -> str:
-    """The error of an image that is not even read."""
+    """Return the error of an image that is not even read."""
     return f"member of {length} bytes is larger than {max_bytes}"

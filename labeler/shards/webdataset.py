@@ -45,7 +45,7 @@ class _Group:
     key: str
     placed: list[Placed] = field(default_factory=list)
     sidecars: dict[str, bytes] = field(default_factory=dict)
-    left_behind: dict[str, TarMember] = field(default_factory=dict)  # sidecars passed over among skipped images
+    left_behind: dict[str, TarMember] = field(default_factory=dict)  # sidecars skipped among skipped images
     image_bytes: int = 0
 
 
@@ -96,13 +96,13 @@ class _TarReader:
             yield from self._flush(group, stream)
 
     def _head(self, member: TarMember, stream: ByteStream) -> bytes:
-        """The first bytes of a member whose name does not make it an image; b"" of macOS's companion files."""
+        """Return the first bytes of a member whose name does not make it an image; b"" of macOS's companion files."""
         if member.state != "file" or member.name.rpartition("/")[2].startswith("._"):
             return b""
         return stream.read(min(SNIFFED_BYTES, member.length))
 
     def _place(self, member: TarMember, stream: ByteStream, head: bytes = b"") -> Placed:
-        """The image in its unit; `head` is what was read of it already."""
+        """Return the image in its unit; `head` is what was read of it already."""
         unit = self._cutter.place(member.length)
         index = self._images
         self._images += 1
@@ -142,7 +142,7 @@ class _TarReader:
             group.left_behind[extension] = member
 
     def _flush(self, group: _Group, stream: ByteStream) -> Iterator[Placed]:
-        """The group's images with what is kept; the group is empty of images afterwards."""
+        """Yield the group's images with what is kept; the group is empty of images afterwards."""
         placed, group.placed, group.image_bytes = group.placed, [], 0
         if self._wanted and any(each.item for each in placed):
             for extension, member in group.left_behind.items():
@@ -156,7 +156,7 @@ class _TarReader:
 
 
 def split_key(name: str) -> tuple[str, str]:
-    """("a/b", "0.jpg") for "a/b.0.jpg": WebDataset's key ends at the first dot of the file name."""
+    """Return ("a/b", "0.jpg") for "a/b.0.jpg": WebDataset's key ends at the first dot of the file name."""
     folder, slash, file_name = name.rpartition("/")
     stem, _, extension = file_name.partition(".")
     return folder + slash + stem, extension.lower()

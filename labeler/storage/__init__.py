@@ -1,4 +1,4 @@
-"""The only door to storage: list, read, ranged read, put-if-absent. Backends: local, s3, http, fsspec."""
+"""The only module that accesses storage: list, read, ranged read, put-if-absent. Backends: local, s3, http, fsspec."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ __all__ = [
     "join",
     "list_objects",
     "list_split",
+    "local_path",
     "on_trouble",
     "open_regular",
     "open_stream",
@@ -84,7 +85,8 @@ _PROBE = b"probe"
 def list_objects(
     uri_prefix: str, *, recursive: bool = True, on_skipped: OnSkipped | None = None
 ) -> Iterator[ObjectInfo]:
-    """Every object below a folder (not in its subfolders unless recursive), by URI; nothing without such a folder.
+    """Return every object below a folder (not in its subfolders unless recursive), by URI; nothing without such a
+    folder.
 
     Pages are streamed on S3. Names below a local `.tmp/` are unfinished writes and never listed. A local folder that
     several links lead to is listed under each of their paths.
@@ -101,10 +103,10 @@ def list_objects(
 
 
 def list_split(uri_prefix: str, beginnings: Sequence[str]) -> Iterator[ObjectInfo]:
-    """The objects below a folder, in several listings at once where the backend has listings by prefix (S3).
+    """Return the objects below a folder, in several listings at once where the backend has listings by prefix (S3).
 
     Args:
-        beginnings: of the paths in that folder. Other objects may be left out, so together they must cover all that the
+        beginnings: of the paths in that folder. Other objects may be excluded, so together they must cover all that the
             caller looks for.
 
     Raises:
@@ -121,7 +123,7 @@ def head(uri: str) -> ObjectInfo | None:
 def read_bytes(
     uri: str, *, start: int = 0, length: int | None = None, etag: str | None = None, size: int | None = None
 ) -> bytes:
-    """Bytes [start, start + length) of an object, or all from `start` on; retried, the length verified.
+    """Return bytes [start, start + length) of an object, or all from `start` on; retried, the length verified.
 
     Args:
         etag, size: of the object as it was planned; a different one is refused.
@@ -146,7 +148,7 @@ def read_bytes(
 
 
 def open_stream(uri: str, *, size: int | None = None, etag: str | None = None, start: int = 0) -> ByteStream:
-    """A stream of an object's bytes from `start` on; nothing is asked of storage before the first read.
+    """Return a stream of an object's bytes from `start` on; nothing is asked of storage before the first read.
 
     It is verified against `size` and `etag` (InputChanged), and resumes by itself after broken connections.
     """
@@ -207,7 +209,7 @@ def take_retries() -> int:
 
 
 def give_back_retries(count: int) -> None:
-    """What `take_retries` returned was not counted after all."""
+    """Give back retries that `take_retries` returned and that were not counted."""
     METER.give_back(count)
 
 

@@ -26,7 +26,7 @@ _MOST_CAUSES = 20  # of one exception; a chain that is longer goes in a circle
 
 
 def explain(uri: str, error: BaseException, *, host_is_named: bool = False) -> Exception:
-    """The exception to raise instead: Transient if another try may help, else a StorageError.
+    """Return the exception to raise instead: Transient if another try may help, else a StorageError.
 
     A library may wrap a passing failure in "file not found", so the first cause that says more decides.
 
@@ -63,7 +63,7 @@ def explain_status(
 
 
 def asked_pause_s(headers: Mapping[str, str]) -> float:
-    """Seconds that a Retry-After header asks for, as a number or as a date; 0 without a valid one."""
+    """Return seconds that a Retry-After header asks for, as a number or as a date; 0 without a valid one."""
     asked = next((value for name, value in headers.items() if str(name).lower() == "retry-after"), "").strip()
     try:
         return max(0.0, float(asked)) if asked[:1].isdigit() else parsedate_to_datetime(asked).timestamp() - time.time()
@@ -72,12 +72,12 @@ def asked_pause_s(headers: Mapping[str, str]) -> float:
 
 
 def is_unknown_host(error: BaseException) -> bool:
-    """Whether the name service says that there is no such host; a service that does not answer says nothing."""
+    """Return whether the name service says that there is no such host; a service that does not answer says nothing."""
     return any(isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_HOST for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, then what is behind it, nearest first, as far as the library shows it."""
+    """Yield the error, then what is behind it, nearest first, as far as the library shows it."""
     queue, seen = [error], set[int]()
     while queue and len(seen) < _MOST_CAUSES:
         cause = queue.pop(0)
@@ -91,7 +91,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _explain_one(uri: str, error: BaseException, host_is_named: bool) -> Exception | None:
-    """What one exception of a chain says; None if it leaves the question open."""
+    """Return what one exception of a chain says; None if it leaves the question open."""
     status = _status_of(error)
     if status is not None:
         return explain_status(uri, status, _headers_of(error), host_is_named=host_is_named)
@@ -118,7 +118,7 @@ _NETWORK = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ETIMEDO
 
 
 def _status_of(error: BaseException) -> int | None:
-    """The HTTP status that an exception has: aiohttp's, requests', Google's, Azure's, boto's."""
+    """Return the HTTP status that an exception has: aiohttp's, requests', Google's, Azure's, boto's."""
     response: Any = getattr(error, "response", None)
     if isinstance(response, dict):
         response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -138,7 +138,9 @@ class FsspecStore(Store):
 
 
 def _open_file_system(uri: str) -> tuple[Any, str]:
-    """The file system (fsspec keeps one per process and settings) and the path in it; listings are never cached."""
+    """Return the file system (fsspec keeps one per process and settings) and the path in it; listings
+    are never cached.
+    """
     try:
         fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except ImportError as error:
@@ -158,7 +160,7 @@ def _explained(uri: str, call: Callable[[], T]) -> T:
 
 
 def _is_there(fs: Any, uri: str, path: str) -> bool:
-    """Whether a file or folder is there; fsspec's own `exists` takes every failure for a no."""
+    """Return whether a file or folder is there; fsspec's own `exists` takes every failure for a no."""
     return _if_there(uri, lambda: fs.info(path)) is not None
 
 
@@ -173,7 +175,7 @@ def _remove_abandoned(folder: str, name: str | None) -> None:
 
 
 def _found(fs: Any, uri: str, root: str, recursive: bool) -> dict[str, dict[str, Any]]:
-    """Everything below a folder, by path; {} without such a folder. Retries by itself.
+    """Return everything below a folder, by path; {} without such a folder. Retries by itself.
 
     The walk of fsspec omits folders that it cannot list, silently: it is done here, but for stores that list at once.
     """
@@ -194,7 +196,7 @@ def _walk(fs: Any, uri: str, folder: str, recursive: bool) -> Iterator[tuple[str
 
 
 def _if_there(uri: str, call: Callable[[], T]) -> T | None:
-    """What `call` returns, after retries; None if nothing is there."""
+    """Return what `call` returns, after retries; None if nothing is there."""
     try:
         return retrying(uri, lambda: _explained(uri, call))
     except Unreadable as error:

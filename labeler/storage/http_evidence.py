@@ -13,7 +13,7 @@ ASKED_AGAIN_S = 300.0
 
 
 class HostEvidence:
-    """When hosts last answered, and since when addresses fail. Thread-safe; one for a process."""
+    """Times at which hosts last answered, and since when addresses fail. Thread-safe; one per process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,7 +53,9 @@ class HostEvidence:
         return others and not own if as_a_host else others or own
 
     def other(self, host: str) -> tuple[bool, str]:
-        """(whether another host answered within the last minute, an address that the last one of them answered)."""
+        """Return (whether another host answered within the last minute, an address that the last one
+        of them answered).
+        """
         with self._lock:
             at, uri = next((found for name, found in reversed(self._answered.items()) if name != host), (0.0, ""))
         return bool(uri) and time.monotonic() - at < _RECENT_S, uri
@@ -70,7 +72,9 @@ class SilentHosts:
         self._silent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # host -> first and last timeout
 
     def timed_out(self, host: str, began: float) -> bool:
-        """Note a connection that was begun at a time and timed out; returns whether the host is believed to be dead."""
+        """Note a connection that was started at a time and timed out; returns whether the host is
+        believed to be dead.
+        """
         now = time.monotonic()
         with self._lock:
             first, last = self._silent.pop(host, (began, now))

@@ -7,7 +7,7 @@ from urllib.parse import urldefrag, urljoin
 
 
 def links_below(folder: str, page: str) -> list[str]:
-    """The addresses that a page links to below its own folder, in their order; subfolders end with a slash.
+    """Return the addresses that a page links to below its own folder, in their order; subfolders end with a slash.
 
     Args:
         folder: the page's address, with a slash at its end.

@@ -1,4 +1,4 @@
-"""http:// and https://: one GET per read, whatever the server leaves out (HEAD, ranges, lengths)."""
+"""http:// and https://: one GET per read, whatever the server excludes (HEAD, ranges, lengths)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 _BEHIND_END = re.compile(r"bytes \*/(\d+)")
 _HEADS = 16  # at a time, for the sizes of what an index page names
 _MOST_PAGE_BYTES = 64 << 20  # of an index page
-_BELIEVED_AFTER_S = 10.0  # a host that was unknown for so long is not waited for at its next address
+_BELIEVED_AFTER_S = 10.0  # a host that was unknown for that long is not waited for at its next address
 
 _pools: dict[tuple[int, str], urllib3.PoolManager] = {}  # by process (they do not survive a fork) and proxy
 _pools_lock = threading.Lock()
@@ -109,7 +109,7 @@ class HttpStore(FsspecStore):
         return Whole(uri, response, start, _etag(response))
 
     def _nothing_at(self, uri: str, start: int, response: Any) -> Body:
-        """The body of a request for bytes at the end of the object or behind it."""
+        """Return the body of a request for bytes at the end of the object or behind it."""
         at_end = _BEHIND_END.fullmatch(response.headers.get("Content-Range", "").strip())
         if at_end is None:
             return self._decoded(uri, start, response)
@@ -121,7 +121,7 @@ class HttpStore(FsspecStore):
         return Streamed(response, start, _etag(response))
 
     def _decoded(self, uri: str, start: int, refused: Any) -> Body:
-        """All of the object without its coding, in place of an answer to a range that says too little."""
+        """Return all of the object without its coding, in place of an answer to a range that says too little."""
         if refused.status != 200:
             refused.close()
             refused = _request("GET", uri)
@@ -133,7 +133,7 @@ class HttpStore(FsspecStore):
     def list_objects(
         self, uri_prefix: str, *, recursive: bool, on_skipped: OnSkipped | None = None
     ) -> Iterator[ObjectInfo]:
-        """The objects that index pages link to below the address; the size of each is asked for."""
+        """Yield the objects that index pages link to below the address; the size of each is asked for."""
         uris = iter(sorted(_linked(uri_prefix.rstrip("/") + "/", recursive)))
         with ThreadPoolExecutor(_HEADS, thread_name_prefix="head") as pool:
             while batch := list(islice(uris, 64 * _HEADS)):
@@ -141,7 +141,7 @@ class HttpStore(FsspecStore):
                 yield from (info for info in found if info is not None)
 
     def _listed(self, uri: str, on_skipped: OnSkipped | None) -> ObjectInfo | None:
-        """What an index page links to, or None where it is not there: one bad link costs itself."""
+        """Return what an index page links to, or None where it is not there: one bad link costs itself."""
         try:
             info = retrying(uri, lambda: self.head(uri))
             reason = MISSING
@@ -171,7 +171,7 @@ def _linked(folder: str, recursive: bool) -> set[str]:
 
 
 def _page(uri: str) -> str:
-    """The text of an index page; "" where there is none."""
+    """Return the text of an index page; "" where there is none."""
     response = _request("GET", uri)
     try:
         if response.status != 200:
@@ -190,7 +190,7 @@ def _page(uri: str) -> str:
 
 
 def _request(method: str, uri: str, headers: Mapping[str, str] | None = None) -> Any:
-    """An answer of whatever status, redirects followed; its body is not read yet.
+    """Return an answer of whatever status, redirects followed; its body is not read yet.
 
     Raises:
         Transient, StorageError: if there is no answer.
@@ -231,7 +231,7 @@ def _answer(method: str, uri: str, url: Url, headers: Mapping[str, str]) -> Any:
 
 
 def _others_answer(url: Url) -> bool:
-    """Whether another host answered within the last minute, or does now, so that the network is well.
+    """Return whether another host answered within the last minute, or does now, so that the network is well.
 
     All others may have answered before a connection timed out, and the next images wait for this one.
     """
@@ -244,7 +244,7 @@ def _others_answer(url: Url) -> bool:
 
 
 def _place(scheme: str | None, host: str | None, port: int | None) -> str:
-    """What a connection is made to."""
+    """Return what a connection is made to."""
     return f"{(host or '').strip('[]').lower()}:{port or (443 if scheme == 'https' else 80)}"
 
 
@@ -271,13 +271,13 @@ def _unanswered(uri: str, url: Url, error: Exception, began: float) -> Exception
 
 
 def _refused(uri: str, response: Any) -> Exception:
-    """What an answer means that is not a success."""
+    """Return what an answer means that is not a success."""
     found = explain_status(uri, response.status, response.headers, host_is_named=True)
     return _of_address(uri, found, as_a_host=response.status in _OVERLOADED)
 
 
 def _of_address(uri: str, failure: Exception, *, as_a_host: bool) -> Exception:
-    """A failure that may pass; if it does not, and others answered meanwhile, it is this address's own."""
+    """Return a failure that may pass; if it does not, and others answered meanwhile, it is this address's own."""
     if isinstance(failure, Transient) and failure.reason is None:
         host = parse_url(uri).netloc or ""
         failure.reason = UNREACHABLE if _evidence.is_alone(uri, host, as_a_host=as_a_host) else None
@@ -310,7 +310,7 @@ def _new_pool(proxy: str) -> urllib3.PoolManager:
 
 
 def _own_headers(url: Url) -> dict[str, str]:
-    """What every request has: no coding, the address's own login, and the headers of fsspec's configuration."""
+    """Return what every request has: no coding, the address's own login, and the headers of fsspec's configuration."""
     conf: Mapping[str, Any] = fsspec.config.conf.get(url.scheme, {})
     headers = {"User-Agent": "labeler", "Accept-Encoding": "identity"}
     headers |= {**conf.get("client_kwargs", {}).get("headers", {}), **conf.get("headers", {})}

@@ -19,7 +19,7 @@ _DENIED = {errno.EACCES, errno.EPERM}
 
 
 def reading(uri: str, error: Exception) -> Exception:
-    """What `error`, met while one file was read, is to the rest of labeler."""
+    """Return what `error`, met while one file was read, is to the rest of labeler."""
     shown = redact(uri)
     code = error.errno if isinstance(error, OSError) else errno.EINVAL
     if code in PASSING:
@@ -36,7 +36,7 @@ def reading(uri: str, error: Exception) -> Exception:
 
 
 def writing(uri: str, error: OSError) -> Exception:
-    """What `error`, met while a file was written or deleted, is to the rest of labeler."""
+    """Return what `error`, met while a file was written or deleted, is to the rest of labeler."""
     shown = redact(uri)
     if error.errno in PASSING:
         return Transient(said(error), _ADVICE)
@@ -50,7 +50,7 @@ def writing(uri: str, error: OSError) -> Exception:
 
 
 def is_read_only(path: str) -> bool:
-    """Whether the file system of a path, or of the nearest folder above it that exists, is mounted read-only."""
+    """Return whether the file system of a path, or of the nearest folder above it that exists, is mounted read-only."""
     folder = os.path.abspath(path)
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
@@ -58,5 +58,5 @@ def is_read_only(path: str) -> bool:
 
 
 def said(error: Exception) -> str:
-    """The system's own short text for `error`."""
+    """Return the system's own short text for `error`."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

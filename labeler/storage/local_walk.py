@@ -58,7 +58,7 @@ class LocalWalk:
         self._seen: set[_Id] = set()
 
     def files(self) -> Iterator[tuple[str, os.stat_result]]:
-        """(path below the root, stat) of every file; nothing where the root is not a folder."""
+        """Yield (path below the root, stat) of every file; nothing where the root is not a folder."""
         first = self._opened(self._root, "", None, is_link=False)
         stack = [first] if first else []
         while stack:
@@ -76,7 +76,9 @@ class LocalWalk:
                 stack += [below] if below else []
 
     def _opened(self, path: str, relative: str, parent: _Folder | None, *, is_link: bool) -> _Folder | None:
-        """The folder with its names; None where there is none, or its files are listed under another path anyhow."""
+        """Return the folder with its names; None where there is none, or its files are listed under another path
+        anyhow.
+        """
         try:
             own, names = retrying(path, lambda: _listed(path))
         except _Gone:
@@ -118,7 +120,7 @@ class _Gone(Exception):
 
 
 def _listed(path: str) -> tuple[_Id, list[str]]:
-    """(id, names in reverse order) of a folder; a link to a folder counts as one."""
+    """Return (id, names in reverse order) of a folder; a link to a folder counts as one."""
     try:
         own = os.stat(path)
         if not stat.S_ISDIR(own.st_mode):
@@ -151,6 +153,6 @@ def _stat(path: str) -> os.stat_result:
 
 
 def _reason(error: Exception) -> str:
-    """The system's words, also of an error that did not pass."""
+    """Return the system's words, also of an error that did not pass."""
     cause = error.__cause__ if isinstance(error, StorageError) else None
     return said(cause if isinstance(cause, Exception) else error)

@@ -44,7 +44,7 @@ def write(uri: str, fill: Callable[[int], None], publish: Publish) -> bool:
         _refuse_special(path)
         try:
             return _write_once(path, fill, publish)
-        except FileNotFoundError as error:  # a neighbour tidied a folder away between two of our steps
+        except FileNotFoundError as error:  # another process removed a folder between two steps
             raise Transient(said(error)) from error
         except (OSError, ValueError) as error:
             os_error = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
@@ -99,7 +99,9 @@ def _write_through(scratch: str, path: str, fill: Callable[[int], None], publish
 
 
 def _open_new(path: str) -> int:
-    """A new file, with its folder; another writer that has just finished may take the empty folder away meanwhile."""
+    """Return a new file, with its folder; another writer that has just finished may take the empty folder away
+    meanwhile.
+    """
     for left in reversed(range(_FOLDER_TRIES)):
         try:
             _make_folder(os.path.dirname(path))
@@ -124,7 +126,7 @@ def link(temporary: str, path: str) -> bool:
         return False
     except OSError as error:
         if error.errno == errno.EROFS and is_read_only(path):
-            raise  # remounted just now: tried again like any write
+            raise  # remounted meanwhile: tried again like any write
         is_beside = os.path.dirname(os.path.dirname(temporary)) == os.path.dirname(path)
         if error.errno not in _NO_LINKS or (error.errno == errno.EXDEV and not is_beside):
             raise
@@ -138,7 +140,7 @@ def link(temporary: str, path: str) -> bool:
 
 
 def _can_link(temporary: str) -> bool:
-    """Whether a second name can be made beside the temporary file, in a folder that is known to take files."""
+    """Return whether a second name can be made beside the temporary file, in a folder that is known to take files."""
     again = temporary + "-again"
     try:
         os.link(temporary, again)
@@ -162,7 +164,7 @@ def replace_unless_there(temporary: str, path: str) -> bool:
         return False if os.path.lexists(path) else replace(temporary, path)
 
 
-_depth_below: dict[str, int] = {}  # name of a file that marks a folder -> how deep files lie below that folder
+_depth_below: dict[str, int] = {}  # name of a file that marks a folder -> how deep files are below that folder
 
 
 def share_scratch(marker: str, *, depth: int) -> None:
@@ -175,7 +177,7 @@ def share_scratch(marker: str, *, depth: int) -> None:
 
 
 def shared_scratch(folder: str) -> str | None:
-    """The `.tmp/` that `folder` shares with others, on the same device; None where it shares none."""
+    """Return the `.tmp/` that `folder` shares with others, on the same device; None where it shares none."""
     root = folder
     for above in range(max(_depth_below.values(), default=0)):
         markers = (marker for marker, depth in _depth_below.items() if above < depth)
@@ -196,13 +198,13 @@ def _make_folder(folder: str) -> None:
         try:
             os.mkdir(folder)
         except FileNotFoundError as error:
-            if os.path.isdir(above):  # a file system that takes no folders (/proc, an automounter), not a neighbour
+            if os.path.isdir(above):  # a file system that takes no folders (/proc, an automounter), not a neighbor
                 raise PermissionError(errno.EPERM, f"no folder can be made in {above}") from error
             raise
         _sync_folder(above)
     if os.path.islink(folder) and not os.path.exists(folder):
         raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a link to nowhere")
-    if not stat.S_ISDIR(os.stat(folder).st_mode):  # a neighbour may have tidied it away since: that is tried again
+    if not stat.S_ISDIR(os.stat(folder).st_mode):  # a neighbor may have tidied it away since: that is tried again
         raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder")
 
 

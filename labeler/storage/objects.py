@@ -29,7 +29,7 @@ class ObjectInfo:
 
 
 def bare_etag(etag: str | None) -> str | None:
-    """An ETag header without its quotes; gateways that compress make them weak."""
+    """Return an ETag header without its quotes; gateways that compress make them weak."""
     return etag.removeprefix("W/").strip('"') if etag else None
 
 
@@ -48,7 +48,7 @@ class Body(Protocol):
 
 
 class Store(ABC):
-    """One backend. Reading is a single attempt (the door retries); writing retries by itself."""
+    """One backend. Reading is a single attempt (`storage` retries); writing retries by itself."""
 
     reopen_gap: int  # bytes; a longer skip is cheaper by a new request than by reading through
 
@@ -68,7 +68,9 @@ class Store(ABC):
 
     @abstractmethod
     def open_body(self, uri: str, start: int, length: int | None, etag: str | None) -> Body:
-        """The bytes [start, start + length) of an object, or from `start` on; InputChanged for another `etag`."""
+        """Return the bytes [start, start + length) of an object, or from `start` on; InputChanged
+        for another `etag`.
+        """
 
     @abstractmethod
     def put(self, uri: str, data: bytes) -> None:
@@ -91,7 +93,7 @@ class Store(ABC):
         return None  # on object storage nothing is seen of a write before it is whole
 
     def missing_folders(self, uri: str) -> list[str]:
-        """Folders that a put of `uri` would bring into being, outermost first; [] where folders are not real."""
+        """Return folders that a put of `uri` would bring into being, outermost first; [] where folders are not real."""
         return []
 
     def remove_empty_folders(self, uris: list[str]) -> None:

@@ -16,7 +16,7 @@ _LONE_QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")
 def redact(text: str) -> str:
     """Return a URI, or a message with URIs in it, without what may be secret.
 
-    A text that is a URI as a whole is taken apart by its parts, so that slashes, spaces and quotes in a password or a
+    A text that is a URI as a whole is redacted part by part, so that slashes, spaces and quotes in a password or a
     signature hide nothing. In a message an address ends at white space: redact addresses before they become part of it.
     """
     whole = _WHOLE.fullmatch(text)
@@ -37,7 +37,7 @@ def restore_user(redacted: str, like: str) -> str:
 
 
 def _is_sentence(text: str) -> bool:
-    """Whether words follow an address: "s3://b/a: no such object; ..."."""
+    """Return whether words follow an address: "s3://b/a: no such object; ..."."""
     return re.search(r"[:;,)] ", text) is not None and "@" not in text.partition(": ")[2]
 
 

@@ -43,7 +43,7 @@ POLICY = Policy()
 
 @dataclass(frozen=True)
 class Traffic:
-    """What this process asked of storage so far: requests for bytes, second tries of anything, bytes received."""
+    """This process's storage traffic so far: requests for bytes, second tries of anything, bytes received."""
 
     requests: int = 0
     retries: int = 0
@@ -71,7 +71,7 @@ class _Meter:
         return found
 
     def give_back(self, retries: int) -> None:
-        """What was taken is not counted after all: the next who asks gets it."""
+        """Give back what was taken and not counted: the next caller gets it."""
         with self._lock:
             self._told -= retries
 
@@ -128,7 +128,7 @@ class Patience:
 
 
 def retrying(uri: str, call: Callable[[], T]) -> T:
-    """What `call` returns, once it does not raise Transient."""
+    """Return what `call` returns, once it does not raise Transient."""
     patience = Patience(uri)
     while True:
         try:

@@ -58,7 +58,7 @@ class S3Store(Store):
         return list(self._list(uri_prefix, beginning, recursive=True))
 
     def _list(self, uri_prefix: str, beginning: str, *, recursive: bool) -> Iterator[ObjectInfo]:
-        """The objects of a folder whose paths there start with `beginning`."""
+        """Yield the objects of a folder whose paths there start with `beginning`."""
         scheme, bucket, key = _split(uri_prefix)
         folder = key.rstrip("/") + "/" if key.rstrip("/") else ""
         request = {
@@ -194,7 +194,7 @@ class _EmptyBody(io.BytesIO):
 
 
 def _reader(bucket: str, key: str) -> Any:
-    """The client for reading there, signed or not."""
+    """Return the client for reading there, signed or not."""
     return client(unsigned=access_to(bucket, key).unsigned)
 
 
@@ -237,7 +237,7 @@ _MARKS = ("Name", "KeyCount", "MaxKeys", "IsTruncated")  # every listing has one
 
 
 def contents_of(uri: str, ask: Callable[[dict[str, str]], Page]) -> Iterator[list[dict[str, Any]]]:
-    """The objects of each page of a listing, in the order of the store.
+    """Yield the objects of each page of a listing, in the order of the store.
 
     Args:
         ask: gets the page of a ContinuationToken, or the one StartAfter a key, or the first page ({}).
@@ -265,7 +265,7 @@ def contents_of(uri: str, ask: Callable[[dict[str, str]], Page]) -> Iterator[lis
 
 
 def _next(uri: str, page: Page, where: Mapping[str, str], seen: set[str]) -> dict[str, str]:
-    """Where the page after `page` is; by the last key where the store gives no token."""
+    """Return where the page after `page` is; by the last key where the store gives no token."""
     if token := page.get("NextContinuationToken"):
         if token in seen:
             raise StorageError(f"{redact(uri)}: the listing has no end: the store repeats its continuation token")

@@ -65,7 +65,7 @@ def input_rules(
 
 
 def access_to(bucket: str, key: str) -> S3Access:
-    """The access that this process was told to use for reading an object, or for listing a prefix."""
+    """Return the access that this process was told to use for reading an object, or for listing a prefix."""
     prefix = f"{bucket}/{key}".rstrip("/")
     while prefix:
         if prefix in _by_prefix:
@@ -75,6 +75,6 @@ def access_to(bucket: str, key: str) -> S3Access:
 
 
 def _prefix(uri: str) -> str | None:
-    """The bucket and folder of an S3 URI; None for any other."""
+    """Return the bucket and folder of an S3 URI; None for any other."""
     scheme, separator, rest = uri.partition("://")
     return rest.strip("/") if separator and scheme.lower() in ("s3", "s3a") else None

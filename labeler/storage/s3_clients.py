@@ -20,7 +20,7 @@ from labeler.storage.s3_pages import EVENT, take_contents
 from labeler.storage.uris import one_line
 
 SETTINGS = Config(
-    retries={"mode": "standard", "total_max_attempts": 3},  # ours, in retries.py, resume bodies and outlast them
+    retries={"mode": "standard", "total_max_attempts": 3},  # those of retries.py resume bodies and last longer
     max_pool_connections=64,
     connect_timeout=10,
     read_timeout=60,
@@ -67,7 +67,7 @@ def _new_client(unsigned: bool) -> Any:
     }
     try:
         made = boto3.session.Session(botocore_session=session).client("s3", config=SETTINGS.merge(Config(**own)))
-    except ValueError as error:  # an endpoint that is no URL
+    except ValueError as error:  # an endpoint that is not a URL
         raise StorageError(f"s3: {one_line(error)}; check AWS_ENDPOINT_URL") from error
     made.meta.events.register_first("needs-retry.s3.HeadBucket", _stop_circle)
     made.meta.events.register_first(EVENT, take_contents)

@@ -42,12 +42,12 @@ def code_of(error: ClientError) -> str:
 
 
 def has_expired(error: BaseException) -> bool:
-    """The credentials ran out: a client that reads them anew may have better ones."""
+    """Return the credentials ran out: a client that reads them again may have better ones."""
     return isinstance(error, ClientError) and code_of(error) in _EXPIRED
 
 
 def explain(uri: str, error: BaseException) -> Exception:
-    """The exception to raise instead: Transient when another try may help, else a StorageError."""
+    """Return the exception to raise instead: Transient when another try may help, else a StorageError."""
     shown = redact(uri)
     if isinstance(error, ClientError):
         return _explain_answer(shown, error)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from labeler import owners
 from labeler.digests import digest_of
 
-OLD_S = 24 * 3600.0  # nothing is written for so long without a byte: an unfinished file of a process out of sight
+OLD_S = 24 * 3600.0  # nothing is written for that long without a byte: an unfinished file of a process out of sight
 _LOCAL = re.compile(rf"([0-9a-f]{{16}})-([0-9a-f]{{16}})-({owners.PATTERN})-[0-9a-f]{{32}}(?:-again)?")
 _BESIDE = re.compile(rf"\.tmp-(.+?)-(?:({owners.PATTERN})-)?[0-9a-f]{{32}}")
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What the name of an unfinished file says.
+    """The parts of an unfinished file's name.
 
     Attributes:
         folder: mark of the folder that it will be in; None if its name does not say.

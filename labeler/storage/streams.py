@@ -27,7 +27,7 @@ class ByteStream(AbstractContextManager["ByteStream"]):
 
     Args:
         open_body: opens the object at an offset; may raise Transient.
-        length: stop after so many bytes; None reads to the end of the object.
+        length: stop after that many bytes; None reads to the end of the object.
         size: the object's expected size in bytes, verified.
         etag: the object's expected ETag, verified.
         reopen_gap: a skip of more bytes than this opens a new body instead of reading through.
@@ -98,7 +98,7 @@ class ByteStream(AbstractContextManager["ByteStream"]):
         return b"".join(pieces)
 
     def skip(self, n: int) -> int:
-        """Pass over `n` bytes, or all that are left when fewer; returns how many. Long gaps are not downloaded."""
+        """Skip `n` bytes, or all that are left when fewer; returns how many. Long gaps are not downloaded."""
         n = max(0, min(n, self._end() - self.tell()))
         buffered = min(n, len(self._ahead))
         self._ahead = self._ahead[buffered:]
@@ -145,7 +145,7 @@ class ByteStream(AbstractContextManager["ByteStream"]):
         return data
 
     def _attempt(self, use: Callable[[Body], bytes]) -> bytes | None:
-        """What `use` gets from the open body; None after a failure and a pause."""
+        """Return what `use` gets from the open body; None after a failure and a pause."""
         try:
             if self._body is None:
                 self._body = self._opened()
@@ -180,7 +180,7 @@ class ByteStream(AbstractContextManager["ByteStream"]):
                 f"{redact(self.uri)} has {body.size} bytes where {wanted} were expected: it was replaced; "
                 "restore it, or label it in another run"
             )
-        if None not in (self._etag, body.etag) and body.etag != self._etag:  # not all storage honours If-Match
+        if None not in (self._etag, body.etag) and body.etag != self._etag:  # not all storage honors If-Match
             body.close()
             raise InputChanged(
                 f"{redact(self.uri)} changed: its ETag was {self._etag}, now it is {body.etag}; "

@@ -1,4 +1,4 @@
-"""URIs as storage understands them: a scheme and a path, nothing decoded, nothing normalised."""
+"""URIs as storage understands them: a scheme and a path, nothing decoded, nothing normalized."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from labeler.errors import Refused
 from labeler.storage.redaction import redact
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_MAX_MESSAGE = 300  # characters of a foreign message that we repeat
+_MAX_MESSAGE = 300  # characters of a foreign message that are repeated
 
 
 def scheme(uri: str) -> str:
-    """The lower-case scheme; "" for a plain path."""
+    """Return the lower-case scheme; "" for a plain path."""
     match = _SCHEME.match(uri)
     return match[1].lower() if match else ""
 
 
 def is_local(uri: str) -> bool:
-    """A plain path or file://; `local://` is not, it belongs to fsspec."""
+    """Return a plain path or file://; `local://` is not, it belongs to fsspec."""
     return scheme(uri) in ("", "file") and "::" not in uri.split("/", 1)[0]
 
 
 def local_path(uri: str) -> str:
-    """The path of a local URI, as the operating system takes it."""
+    """Return the path of a local URI, as the operating system takes it."""
     return uri[len("file://") :] if scheme(uri) == "file" else uri
 
 
@@ -42,7 +42,9 @@ def expand_home(path: str) -> str:
 
 
 def absolute_uri(uri: str) -> str:
-    """A local path made absolute, so that workers with another working directory mean the same; URLs as they are."""
+    """Return a local path made absolute, so that workers with another working directory mean the same; URLs as they
+    are.
+    """
     if not is_local(uri):
         return uri
     return str(Path(expand_home(uri.removeprefix("file://"))).absolute())
@@ -59,22 +61,22 @@ def join(uri: str, *parts: str) -> str:
 
 
 def is_web(uri: str) -> bool:
-    """An http:// or https:// address."""
+    """Return an http:// or https:// address."""
     return scheme(uri) in ("http", "https")
 
 
 def path_of(uri: str) -> str:
-    """A web address without its query and fragment, which may be a signature; any other URI as it is."""
+    """Return a web address without its query and fragment, which may be a signature; any other URI as it is."""
     return re.split(r"[?#]", uri, maxsplit=1)[0] if is_web(uri) else uri
 
 
 def basename(uri: str) -> str:
-    """The last segment of the path."""
+    """Return the last segment of the path."""
     return path_of(uri).rstrip("/").rsplit("/", 1)[-1]
 
 
 def parent(uri: str) -> str:
-    """The folder that holds `uri`, without a slash at its end (except the root)."""
+    """Return the folder that holds `uri`, without a slash at its end (except the root)."""
     head, _, _ = path_of(uri).rstrip("/").rpartition("/")
     return head or ("/" if uri.startswith("/") else "")
 
@@ -85,6 +87,6 @@ def printable(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """A foreign exception as a short line without secrets."""
+    """Return a foreign exception as a short line without secrets."""
     text = redact(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 3] + "..."

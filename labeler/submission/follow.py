@@ -16,15 +16,15 @@ from labeler.errors import Incomplete
 from labeler.output import is_of_output
 from labeler.submission.server import JobServer, reason
 
-QUIET_S = 30.0  # after so long without a line the job is asked for: a connection may be dead and not say so
-LOST_S = 300.0  # so long may the job server not answer
+QUIET_S = 30.0  # after that long without a line the job is asked for: a connection may be dead without an error
+LOST_S = 300.0  # that long may the job server not answer
 _AGAIN_S = 2.0
 BROKEN = (aiohttp.ClientError, requests.RequestException, OSError, RuntimeError, TimeoutError, AuthenticationError)
 
 
 @dataclass
 class Ending:
-    """How a job ended.
+    """The end of a job.
 
     Attributes:
         status: SUCCEEDED, FAILED or STOPPED; LOST where the cluster knows it no more.
@@ -65,8 +65,8 @@ def follow(server: JobServer, submission_id: str, write: Callable[[str], object]
                 return Ending("LOST", message="the cluster does not know it any more; was its head started again?")
             if time.monotonic() - tail.heard > LOST_S:
                 raise Incomplete(
-                    f"the job server at {server.shown} does not answer any more: {reason(error)}; the job may go on: "
-                    "run the same command again to follow it"
+                    f"the job server at {server.shown} does not answer any more: {reason(error)}; "
+                    "the job may continue: run the same command again to follow it"
                 ) from None
         else:
             if details.status.is_terminal():
@@ -75,7 +75,7 @@ def follow(server: JobServer, submission_id: str, write: Callable[[str], object]
 
 
 def ending_of(details: Any) -> Ending:
-    """How a job ended, by Ray's details of it."""
+    """Return how a job ended, by Ray's details of it."""
     code = details.driver_exit_code
     return Ending(
         str(details.status),
@@ -86,7 +86,7 @@ def ending_of(details: Any) -> Ending:
 
 
 def is_unknown(error: BaseException) -> bool:
-    """Whether the job server answered that there is no such job."""
+    """Return whether the job server answered that there is no such job."""
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return error.status == requests.codes.not_found
     return isinstance(error, RuntimeError) and "status code 404" in str(error)
@@ -118,7 +118,7 @@ class _Tail:
             await stream.aclose()
 
     async def _next(self, stream: Any) -> str | None:
-        """The next piece; None at the end, or where a job that is over sends nothing more."""
+        """Return the next piece; None at the end, or where a job that is over sends nothing more."""
         coming, over = asyncio.ensure_future(anext(stream, None)), False
         try:
             while not (await asyncio.wait({coming}, timeout=QUIET_S))[0]:

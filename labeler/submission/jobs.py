@@ -33,19 +33,19 @@ class Attempt:
 
     @property
     def runs(self) -> bool:
-        """Whether it is submitted and not over yet."""
+        """Return whether it is submitted and not over yet."""
         return self.details is not None and not self.details.status.is_terminal()
 
 
 def run_name(output_uri: str) -> str:
-    """What the submission ids of a run begin with: the name of its folder, and a digest of its whole address."""
+    """Return what the submission ids of a run begin with: the name of its folder, and a digest of its whole address."""
     output = storage.absolute_uri(output_uri).rstrip("/")
     name = re.sub(r"[^A-Za-z0-9]+", "-", storage.basename(output)).strip("-")[:_NAME_CHARACTERS] or "run"
     return f"labeler-{name}-{digest_of(output.encode(), size=_DIGEST_BYTES)}"
 
 
 def attempts_of(run: str, jobs: Iterable[Any]) -> list[Attempt]:
-    """The attempts at a run among the jobs of a cluster, in their order."""
+    """Return the attempts at a run among the jobs of a cluster, in their order."""
     pattern = re.compile(rf"{re.escape(run)}-(\d+)")
     found = ((pattern.fullmatch(job.submission_id or ""), job) for job in jobs)
     return sorted((Attempt(run, int(match[1]), job) for match, job in found if match), key=lambda each: each.number)

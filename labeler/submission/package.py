@@ -65,7 +65,7 @@ class Package:
 def collect(folder: Path, config: Path) -> Package:
     """Return what a job started from a folder takes along.
 
-    That is what `ray job submit --working-dir FOLDER` sends: all but what `.rayignore`, `.gitignore` and Ray leave out,
+    That is what `ray job submit --working-dir FOLDER` sends: all but what `.rayignore`, `.gitignore` and Ray omit,
     and without files and folders that usually hold credentials;
     the config wherever it lies; and this labeler, unless the folder holds one.
 
@@ -86,7 +86,7 @@ def collect(folder: Path, config: Path) -> Package:
 
 
 def _name_in(files: Mapping[str, Path], config: Path) -> str:
-    """The config's own path where it is in the package anyway, else a free name at its top."""
+    """Return the config's own path where it is in the package anyway, else a free name at its top."""
     here = config.resolve()
     inside = next((name for name, file in files.items() if file.name == config.name and file.resolve() == here), None)
     if inside is not None:
@@ -98,7 +98,7 @@ def _name_in(files: Mapping[str, Path], config: Path) -> str:
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
-    """The files of a folder that Ray would send, by their path in it."""
+    """Return the files of a folder that Ray would send, by their path in it."""
     root = folder.absolute()
     found: dict[str, Path] = {}
     sizes: Counter[str] = Counter()
@@ -148,7 +148,7 @@ def require_reachable(config: Config, folder: Path, package: Package) -> None:
         inside = PurePosixPath(os.path.normpath(path))
         if not any(inside == name or inside in name.parents for name in map(PurePosixPath, package.files)):
             raise Refused(
-                f"{key} {path} does not travel with the job: it is left out by .rayignore or .gitignore, or outside "
+                f"{key} {path} does not travel with the job: it is excluded by .rayignore or .gitignore, or outside "
                 f"{folder}; put it on storage that all nodes see"
             )
 

@@ -31,7 +31,7 @@ def choose_address(option: str | None, environment: Mapping[str, str]) -> tuple[
     """Return the URL of the job server, and the setting that named it: the option, else what `ray job submit` takes.
 
     Raises:
-        Refused: none is named, or it is no such URL.
+        Refused: none is named, or it is not such a URL.
     """
     named = [(option or "", _OPTION), *((environment.get(name, ""), name) for name in _VARIABLES)]
     address, setting = next(((value, name) for value, name in named if value), ("", ""))
@@ -91,7 +91,7 @@ class JobServer(JobSubmissionClient):  # type: ignore[misc]  # Ray is not typed
 
 
 def reason(error: BaseException) -> str:
-    """Why a request failed, in a few words: what the system said, not the whole chain of HTTP's layers."""
+    """Return why a request failed, in a few words: what the system said, not the whole chain of HTTP's layers."""
     text = str(error)
     for words in ("Name or service not known", "Connection refused", "No route to host", "timed out"):
         if words in text:
@@ -113,7 +113,9 @@ def _require_ray(version: Version, where: str) -> None:
 
 
 def admitted_ray() -> Requirement:
-    """The versions of Ray that labeler runs with; where it is not installed as a package, that of this process."""
+    """Return the versions of Ray that labeler runs with; where it is not installed as a package, that
+    of this process.
+    """
     try:
         named = [Requirement(line) for line in requires(DISTRIBUTION) or ()]
     except PackageNotFoundError:
@@ -122,7 +124,7 @@ def admitted_ray() -> Requirement:
 
 
 def _quiet_logs() -> None:
-    """Ray announces each step on its own; ours are printed by us."""
+    """Silence Ray's announcement of each step; labeler prints its own."""
     for name in ("ray.dashboard", "ray._private.runtime_env"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in ("modules.dashboard_sdk", "modules.job.sdk", "utils"):

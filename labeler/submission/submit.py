@@ -28,7 +28,7 @@ _AGAIN_S = 2.0
 
 @dataclass(frozen=True)
 class Submission:
-    """What is submitted.
+    """A job to submit.
 
     Attributes:
         config: the checked config.
@@ -46,7 +46,9 @@ class Submission:
 
     @property
     def entrypoint(self) -> str:
-        """What `ray job submit -- ...` would be given; `exec`, so that signals and exit codes are the driver's own."""
+        """Return what `ray job submit -- ...` would be given; `exec`, so that signals and exit codes are the driver's
+        own.
+        """
         return shlex.join(["exec", "python", "-m", "labeler", "label", self.package.config, *self.words])
 
 
@@ -100,7 +102,7 @@ def submit_run(
             ending = follow(server, attempt.submission_id, write)
         except KeyboardInterrupt:
             raise Incomplete(
-                f"job {attempt.submission_id} goes on without this command; to follow it run the same command again, "
+                f"job {attempt.submission_id} continues without this command; to follow it run the same command again, "
                 "to end it add --stop"
             ) from None
         if ending.status == "SUCCEEDED":
@@ -111,7 +113,7 @@ def submit_run(
             time.sleep(pause_s)
     raise Incomplete(
         f"job {attempt.submission_id} ended: {ending}; after {attempts} attempts the run is not complete: "
-        "run the same command again to go on"
+        "run the same command again to continue"
     )
 
 
@@ -122,7 +124,7 @@ def _end_where_final(attempt: Attempt, ending: Ending) -> None:
     if ending.never_started:
         raise Refused(f"job {attempt.submission_id} could not be started on the cluster: {ending.message}")
     if ending.status == "STOPPED":
-        raise Incomplete(f"job {attempt.submission_id} was stopped; run the same command again to go on")
+        raise Incomplete(f"job {attempt.submission_id} was stopped; run the same command again to continue")
 
 
 def stop_run(server: JobServer, output_uri: str, console: Console) -> int:
@@ -147,7 +149,7 @@ def stop_run(server: JobServer, output_uri: str, console: Console) -> int:
 
 
 def _running_or_new(server: JobServer, submission: Submission, console: Console, which: str) -> Attempt:
-    """The job that works on the run now; where there is none, a new one."""
+    """Return the job that works on the run now; where there is none, a new one."""
     before = _attempts(server, submission.run)
     running = next((attempt for attempt in before if attempt.runs), None)
     if running is not None:

@@ -1,4 +1,6 @@
-"""Ground truth for training: a COCO file, read and checked as `labeler evaluate` does, and the images that it names."""
+"""Ground ground truth for training: a COCO file, read and checked as `labeler evaluate` does, and the images that it
+names.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +37,17 @@ def read_coco(
     partial: bool = False,
     only_known: bool = False,
 ) -> list[Record]:
-    """Return the images of a COCO or LVIS file with their boxes, by rising image id; crowds are left out.
+    """Return the images of a COCO or LVIS file with their boxes, by rising image id; crowds are excluded.
 
     Args:
         images_uri: a folder of images, a folder of WebDataset tars, or one tar; see `locate` for which image is whose.
         vocabulary: what boxes may be, matched by name: the records have its ids.
-        partial: leave out what cannot be trained on (unknown categories, boxes without area or outside of their image,
+        partial: omit what cannot be trained on (unknown categories, boxes without area or outside of their image,
             images that are missing or of unknown size), and log how much that is.
-        only_known: leave out categories that the vocabulary lacks, and log their names.
+        only_known: omit categories that the vocabulary lacks, and log their names.
 
     Raises:
-        Refused: if the file is not valid, or has something of what `partial` leaves out; all at once.
+        Refused: if the file is not valid, or has something of what `partial` excludes; all at once.
     """
     shown = storage.redact(annotations_uri)
     try:
@@ -75,14 +77,14 @@ def read_coco(
 
 @dataclass
 class _Flaws:
-    """What cannot be trained on: a line for each, and how many there are of a kind."""
+    """Annotations that cannot be trained on: one line each, and a count per kind."""
 
     problems: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     names: list[str] = field(default_factory=list)
 
     def count(self, kind: str, name: str) -> None:
-        """Something that is left out without being a problem."""
+        """Something that is excluded without being a problem."""
         self.kinds[kind] += 1
         self.names.append(name)
 
@@ -94,7 +96,7 @@ class _Flaws:
         if self.kinds:
             found = ", ".join(f"{count:,} x {kind}" for kind, count in self.kinds.items())
             named = f" ({listed(self.names)})" if self.names else ""
-            log.warning("%s: left out: %s%s", source, found, storage.printable(named))
+            log.warning("%s: excluded: %s%s", source, found, storage.printable(named))
 
 
 def _usable_boxes(truth: GroundTruth, flaws: _Flaws) -> npt.NDArray[np.bool_]:
@@ -102,7 +104,7 @@ def _usable_boxes(truth: GroundTruth, flaws: _Flaws) -> npt.NDArray[np.bool_]:
     low, size = truth.boxes_xywh[:, :2], truth.boxes_xywh[:, 2:]
     limits = truth.sizes[truth.image][:, ::-1]  # width, height
     flat = np.asarray((size <= 0).any(1))
-    known = np.asarray((limits > 0).all(1))  # of images without a size nothing is said here
+    known = np.asarray((limits > 0).all(1))  # images without a size are not checked here
     outside = known & np.asarray(((low < -OUTSIDE_PX) | (low + size > limits + OUTSIDE_PX)).any(1))
     for row in np.flatnonzero((flat | outside) & ~truth.crowd).tolist():
         box, (height, width) = truth.boxes_xywh[row].tolist(), truth.sizes[truth.image[row]].tolist()
@@ -178,7 +180,7 @@ def locate(names: Sequence[str], found: Mapping[str, Location]) -> list[Location
     """Return where the image of each name is; or else the stored names that it could be, () if there are none.
 
     An image is known by its whole path, in any spelling; else by the end of it ("shard.tar/member.jpg"); else by its
-    last part, if neither two names nor two stored images end so. An image that one name has is not given to another:
+    last part, if no two names and no two stored images end so. An image that one name has is not given to another:
     two folders often have images of the same last name, and a missing one must not become its namesake.
     """
     places: list[Location | tuple[str, ...]] = [()] * len(names)

@@ -43,7 +43,7 @@ class Dropped:
 
 
 class Batches(Dataset["Batch | Dropped"]):
-    """Item `step` is that step's batch: nothing has to be remembered to go on after a restart."""
+    """Item `step` is that step's batch: nothing has to be remembered to continue after a restart."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Batches(Dataset["Batch | Dropped"]):
 
     @property
     def stored_images(self) -> int:
-        """How many images are read; 0 if they are drawn."""
+        """Return how many images are read; 0 if they are drawn."""
         return self._source.stored_images
 
     def __getitem__(self, step: int) -> Batch | Dropped:
@@ -98,7 +98,7 @@ class Batches(Dataset["Batch | Dropped"]):
         return self._sampler.draw(rng, present, size, negatives=negatives)
 
     def loader(self, start: int, stop: int, *, processes: int) -> Iterator[Batch | Dropped]:
-        """The batches of steps start..stop-1, prepared ahead by other processes (0: by this one, when asked)."""
+        """Return the batches of steps start..stop-1, prepared ahead by other processes (0: by this one, when asked)."""
         options: dict[str, Any] = {"generator": torch.Generator()}  # else it takes a number from the model's own
         if processes:
             options |= {"multiprocessing_context": "spawn", "prefetch_factor": 4, "worker_init_fn": _single_thread}
@@ -113,7 +113,9 @@ def _single_thread(_: int) -> None:
 
 
 def collate(examples: Sequence[Example], prompts: Sequence[PromptChunk]) -> Batch:
-    """Examples of one shape with a prompt each as one batch; objects that were not asked for are no targets."""
+    """Return examples of one shape, each with its prompt, as one batch; objects that were not asked for are not
+    targets.
+    """
     longest = max(len(prompt.input_ids) for prompt in prompts)
     ids = torch.zeros((len(prompts), longest), dtype=torch.int64)
     mask = torch.zeros((len(prompts), longest), dtype=torch.bool)

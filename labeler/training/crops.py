@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from labeler.training.losses import Targets
 
-_HALF = 0.17  # of a crop's side, to each side of its centre: where the features that name the object are read
+_HALF = 0.17  # of a crop's side, to each side of its center: where the features that name the object are read
 
 
 class CropClassifier(nn.Module):
@@ -26,7 +26,7 @@ class CropClassifier(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(width, categories) for width in channels)
 
     def forward(self, backbone: Any, crops: Tensor) -> Tensor:
-        """(crops, categories) from normalised (crops, 3, side, side): the sum over the maps."""
+        """Return (crops, categories) from normalized (crops, 3, side, side): the sum over the maps."""
         logits = []
         for head, features in zip(self.heads, backbone(crops).feature_maps, strict=True):
             logits.append(head(_middle(features)))
@@ -34,10 +34,10 @@ class CropClassifier(nn.Module):
 
 
 def cut(pixels: Tensor, targets: Targets, side: int) -> Tensor:
-    """A square around the centre of each object, at the image's own scale: (objects, 3, side, side).
+    """Return a square around the center of each object, at the image's own scale: (objects, 3, side, side).
 
     Args:
-        pixels: (images, 3, h, w) normalised; outside of an image a crop is 0.
+        pixels: (images, 3, h, w) normalized; outside of an image a crop is 0.
         targets: of the same images; the crops are in the order of images, and of the objects in each.
     """
     height, width = pixels.shape[-2:]
@@ -65,7 +65,7 @@ def crop_loss(logits: Tensor, targets: Targets, category_ids: Tensor) -> tuple[T
 
 
 def _middle(features: Tensor) -> Tensor:
-    """(crops, channels): the mean of the positions around the centre of (crops, channels, h, w)."""
+    """Return (crops, channels): the mean of the positions around the center of (crops, channels, h, w)."""
     height, width = features.shape[-2:]
     rows, columns = (slice(round(n * (0.5 - _HALF)), max(1, round(n * (0.5 + _HALF)))) for n in (height, width))
     return features[:, :, rows, columns].mean((2, 3))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from labeler.training.losses import Targets, focal_loss
 
-_CENTRAL = 0.25  # of a box's size, to each side of its centre: shapes need not fill their corners
+_CENTRAL = 0.25  # of a box's size, to each side of its center: shapes need not fill their corners
 
 
 class DenseHead(nn.Module):
@@ -27,7 +27,7 @@ class DenseHead(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-math.log(99)))  # nearly every answer is no: start at a probability of 1%
 
     def forward(self, vision: Tensor, text: Tensor) -> Tensor:
-        """(images, positions, tokens) from (images, positions, d) and (images, tokens, d)."""
+        """Return (images, positions, tokens) from (images, positions, d) and (images, tokens, d)."""
         logits: Tensor = self.project(vision) @ text.transpose(1, 2) / math.sqrt(vision.shape[-1]) + self.bias
         return logits
 
@@ -57,7 +57,7 @@ def dense_loss(
 
 
 def _centres(level_shapes: Sequence[tuple[int, int]]) -> Tensor:
-    """(positions, 2): x and y of each position's centre in parts of the image."""
+    """Return (positions, 2): x and y of each position's center in parts of the image."""
     levels = []
     for height, width in level_shapes:
         y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")

@@ -1,4 +1,6 @@
-"""One training image with its truth, and where they come from: drawn scenes here, stored images in `stored`."""
+"""One training image with its ground truth, and where they come from: synthetic scenes here, stored
+images in `stored`.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +53,14 @@ class ExampleSource(Protocol):
 
     @property
     def stored_images(self) -> int:
-        """How many images it reads, each of which may turn out to be unreadable; 0 if it draws them."""
+        """Return how many images it reads, each of which may turn out to be unreadable; 0 if it draws them."""
 
     def batch(self, step: int, size: int, part: slice) -> list[Example]:
         """Examples `part` of the `size` ones of a step. Raises NoneReadable."""
 
 
 def to_cxcywh(boxes_xyxy: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Absolute xyxy boxes to centre and size in parts of the image, (n, 4) float32."""
+    """Absolute xyxy boxes to center and size in parts of the image, (n, 4) float32."""
     low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
     scale = np.asarray([width, height], np.float32)
     return np.concatenate([(low + high) / 2 / scale, (high - low) / scale], 1).astype(np.float32)
@@ -83,7 +85,7 @@ class ShapesSource:
     ) -> None:
         """
         Args:
-            images: only so many different scenes; None for no end.
+            images: only that many different scenes; None for no end.
             sizes: (width, height) in pixels; scenes of one batch share the shape that they are resized to.
             natural: share of scenes before a natural background.
             radii: of the objects, as `draw_scene` takes them.

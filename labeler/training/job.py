@@ -36,7 +36,7 @@ from labeler.training.stored_images import Record, StoredSource, digest_of
 from labeler.training.validation import ValidationSet, shapes_validation, stored_validation
 from labeler.vocabulary import Category, Vocabulary, refuse
 
-# A job may go on with another length, pace or number of workers; with other data or another model it is another job.
+# A job may continue with another length, pace or number of workers; with other data or another model it is another job.
 MAY_DIFFER = frozenset({"train", "ray", "validation", "output", "partial"})
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PreparedTraining:
-    """What a worker needs, checked; `truth` is a digest of the records and the vocabulary."""
+    """Everything that a worker needs, checked; `truth` is a digest of the records and the vocabulary."""
 
     start: DetectorCheckpoint
     preprocessing: Preprocessing
@@ -80,7 +80,7 @@ def prepare(job: TrainingJob, folder: Path) -> PreparedTraining:
 
 
 def check_job(job: TrainingJob) -> None:
-    """Refused for whatever a worker would refuse."""
+    """Raise Refused for whatever a worker would refuse."""
     with tempfile.TemporaryDirectory() as folder:
         truth = prepare(job, Path(folder)).truth
     Outputs(job.output).claim(job.model_dump(mode="json"), may_differ=MAY_DIFFER, truth=truth)
@@ -146,7 +146,7 @@ def place_from_environment() -> Iterator[WorkerPlace]:
 
 @dataclass(frozen=True)
 class _Truth:
-    """What the data says: the records (None: scenes are drawn), and the categories that are trained."""
+    """Contents of the data: the records (None: scenes are drawn), and the categories that are trained."""
 
     records: list[Record] | None
     vocabulary: Vocabulary
@@ -183,7 +183,9 @@ def _read_truth(job: TrainingJob) -> _Truth:
 
 
 def _with_ids_of(drawn: Sequence[Category], given: Vocabulary) -> Vocabulary:
-    """The given categories with the ids that drawn scenes have for their names; others get ids of their own."""
+    """Return the given categories with the ids that synthetic scenes have for their names; others get
+    ids of their own.
+    """
     ids, _ = match_by_name(given.categories, np.zeros(len(given), np.int64), Vocabulary("shapes", tuple(drawn)),
                            source=f"vocabulary {given.name}")  # fmt: skip
     free = itertools.count(1 + max(combination.category_id for combination in ALL))
@@ -206,7 +208,7 @@ def _without(vocabulary: Vocabulary, names: tuple[str, ...]) -> Vocabulary:
 
 
 def _require_words(vocabulary: Vocabulary) -> None:
-    """Refused for categories whose only phrases are images; beside words, images are left out."""
+    """Raise Refused for categories whose only phrases are images; beside words, images are excluded."""
     problems = [
         f"{vocabulary.where(category)}: its only phrases are images, and a model is trained on words; "
         "give it a phrase of words, or leave it out with data.exclude"

@@ -34,7 +34,7 @@ Report = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class WorkerPlace:
-    """Which worker this is, and what it computes on."""
+    """The rank of a worker among all, and its device."""
 
     rank: int = 0
     world: int = 1
@@ -72,7 +72,7 @@ class Trainer:
             _groups(own, optimizer), lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=True
         )
         self.step, self.seconds = 0, 0.0
-        self.bad_steps, self.learned = 0, 0  # in a row just now; since the process began
+        self.bad_steps, self.learned = 0, 0  # in a row; since the process began
         self.unreadable = 0  # images, of the worker that has met most
         self.last_batch: Batch | Dropped | None = None
         self.whole_since: int | None = None if pretrain.part else 0  # the step since which all of the model learns
@@ -92,10 +92,10 @@ class Trainer:
         return progress(self.step, self.train_config.steps, self.seconds, self.train_config.max_seconds)
 
     def run_step(self, batch: Batch | Dropped) -> dict[str, Tensor]:
-        """One step; returns the parts of the loss, each (stages,), the total and the gradient's norm.
+        """Run one step; returns the parts of the loss, each (stages,), the total and the gradient's norm.
 
-        Nothing is learned, and nothing returned, if a worker has no batch, or the gradient is not finite: one batch
-        with an overflow must not spoil the weights.
+        Nothing is learned, and nothing returned, if a worker has no batch, or the gradient is NaN or infinite: one
+        batch with an overflow must not spoil the weights.
         """
         self.last_batch = batch
         compute_for_training()  # a validation between two steps has loaded a detector, which computes exactly
@@ -138,7 +138,9 @@ class Trainer:
         return self._detection_loss(model, pixels, batch.input_ids.to(device), mask, targets, max(objects, 1.0))
 
     def is_sound(self, batch: Batch | Dropped) -> bool:
-        """Whether the model as it is now gives a finite loss: else it must not take the place of what was saved."""
+        """Return whether the model as it is now gives a finite loss: else it must not take the place
+        of what was saved.
+        """
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self._own.parameters()):
             return False
         if isinstance(batch, Dropped):
@@ -172,7 +174,8 @@ class Trainer:
             group["lr"] = lr * group["factor"] * factor
 
     def _agree(self, objects: float, *, dropped: bool) -> tuple[float, bool]:
-        """The average number of objects per worker, and whether any has no batch; sets everyone's clock by the first's.
+        """Return the average number of objects per worker, and whether any has no batch; sets everyone's clock by the
+        first's.
 
         (Else one worker would find the time to be over while another waits for it in the next step.)
         """
@@ -238,7 +241,7 @@ def train(
     """Train to the end, from wherever the output folder stands; logs, saves and validates on the way.
 
     Args:
-        validation_steps: validate every so many steps, and at the end.
+        validation_steps: validate every that many steps, and at the end.
         report: called with every record of the log, in the first worker.
 
     Raises:

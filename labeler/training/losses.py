@@ -18,7 +18,7 @@ PARTS = ("loss_ce", "loss_bbox", "loss_giou")
 
 @dataclass(frozen=True)
 class Targets:
-    """What is to be found in each image, padded to the image with most objects.
+    """The objects to find in each image, padded to the image with most objects.
 
     Attributes:
         boxes: (images, objects, 4) float32, cxcywh in parts of the image.
@@ -51,7 +51,7 @@ class LossWeights:
 
     @staticmethod
     def of(config: Any) -> LossWeights:
-        """Those of a transformers model config; it has none for classification, transformers uses 2."""
+        """Return those of a transformers model config; it has none for classification, transformers uses 2."""
         return LossWeights(
             config.class_cost,
             config.bbox_cost,
@@ -65,7 +65,7 @@ class LossWeights:
 def detection_loss(
     logits: Tensor, boxes: Tensor, token_mask: Tensor, targets: Targets, weights: LossWeights, total_objects: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum over all stages, and each part of each stage.
+    """Return the weighted sum over all stages, and each part of each stage.
 
     Args:
         logits: (stages, images, queries, tokens), -inf at padding.
@@ -98,7 +98,8 @@ def detection_loss(
 def match(
     scores: Tensor, boxes: Tensor, targets: Targets, weights: LossWeights
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The cheapest one-to-one assignment in each stage of each image: (stage, image, query, target) of each match.
+    """Return the cheapest one-to-one assignment in each stage of each image: (stage, image, query, target) of each
+    match.
 
     With more objects than queries the cheapest ones are matched.
     """

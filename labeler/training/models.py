@@ -23,7 +23,7 @@ from labeler.vocabulary import Vocabulary
 
 
 def start_checkpoint(config: StudentConfig, vocabulary: Vocabulary, folder: Path, *, seed: int) -> DetectorCheckpoint:
-    """The checkpoint that training starts from; a new one is made in `folder`.
+    """Return the checkpoint that training starts from; a new one is made in `folder`.
 
     Raises:
         Refused: whatever is wrong with it.

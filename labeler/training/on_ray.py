@@ -20,7 +20,7 @@ def run_on_ray(job: TrainingJob) -> None:
 
     Raises:
         Refused: bad annotations, vocabulary, checkpoint or output.
-        Incomplete: a worker failed; the same command goes on from the last save.
+        Incomplete: a worker failed; the same command continues from the last save.
     """
     import ray
     from ray.train import RunConfig, ScalingConfig
@@ -38,7 +38,7 @@ def run_on_ray(job: TrainingJob) -> None:
     try:
         _await_worker(job.ray, started_here, console)
         with tempfile.TemporaryDirectory() as folder, watching_ray(console, started_here=started_here):
-            # Ray keeps its own notes in that folder; ours are in the job's output.
+            # Ray keeps its own notes in that folder; labeler's are in the job's output.
             TorchTrainer(
                 _work,
                 train_loop_config=job.model_dump(mode="json"),
@@ -51,7 +51,7 @@ def run_on_ray(job: TrainingJob) -> None:
         raise
     except Exception as error:  # Ray wraps whatever a worker raised
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise Incomplete(f"training stopped: {reason}; the same command goes on from the last save") from error
+        raise Incomplete(f"training stopped: {reason}; the same command continues from the last save") from error
     finally:
         if mine:
             ray.shutdown()

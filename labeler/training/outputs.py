@@ -2,7 +2,7 @@
 
 checkpoint/     a checkpoint in transformers' layout, usable at any time
 best/           the one whose validation had the highest AP, averaged over its groups
-state.pt        what is needed to go on: weights, optimizer, step, seconds
+state.pt        what is needed to continue: weights, optimizer, step, seconds
 log.jsonl       one line for each record: losses, learning rate, seconds a step, validation
 config.json     the job's resolved configuration, and a digest of the annotations
 """
@@ -36,7 +36,7 @@ class Outputs:
         return storage.join(self.uri, *parts)
 
     def read_state(self) -> dict[str, Any] | None:
-        """What `write_state` wrote last, on the CPU; None where nothing was."""
+        """Return what `write_state` wrote last, on the CPU; None where nothing was."""
         if storage.head(self.path(STATE)) is None:
             return None
         data = io.BytesIO(storage.read_bytes(self.path(STATE)))
@@ -87,7 +87,7 @@ class Outputs:
         storage.put(self.path(LOG), ("\n".join(self._lines) + "\n").encode())
 
     def best_ap(self) -> float | None:
-        """The highest AP of a validation in the log; None before the first."""
+        """Return the highest AP of a validation in the log; None before the first."""
         return max((ap for line in self._lines if (ap := mean_ap(plain_json.parse(line))) is not None), default=None)
 
     def write_checkpoint(self, folder: Path, name: str = CHECKPOINT) -> None:
@@ -98,7 +98,7 @@ class Outputs:
 
 
 def mean_ap(record: Mapping[str, Any]) -> float | None:
-    """The AP of a validation, averaged over its groups; None for a record without one."""
+    """Return the AP of a validation, averaged over its groups; None for a record without one."""
     found = [value for name, value in record.items() if name.startswith("ap_")]
     return sum(found) / len(found) if found else None
 

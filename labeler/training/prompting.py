@@ -28,7 +28,7 @@ class PromptSampler:
         """
         Args:
             min_categories, max_categories: asked for at once; the number is drawn evenly between them. Few teach the
-                model to be asked for little; many have more of the look-alikes that it has to tell apart.
+                model to be asked for little; many have more of the look-alikes that it has to distinguish.
             drop: probability that a category which is in the image is not asked for, so that the model learns that
                 what it is not asked for is background.
 
@@ -46,7 +46,7 @@ class PromptSampler:
         self._max_tokens, self._drop = max_tokens, drop
 
     def draw_size(self, rng: np.random.Generator) -> int:
-        """How many categories to ask for."""
+        """Return how many categories to ask for."""
         return int(rng.integers(self._range[0], self._range[1] + 1))
 
     def draw(
@@ -57,7 +57,8 @@ class PromptSampler:
         *,
         negatives: Sequence[int] | None = None,
     ) -> PromptChunk:
-        """A prompt for an image: as many of the categories that are in it as there is room for, then others; shuffled.
+        """Return a prompt for an image: as many of the categories that are in it as there is room for, then others;
+        shuffled.
 
         Args:
             present: category ids of its objects; those outside the vocabulary are never asked for.
@@ -77,7 +78,7 @@ class PromptSampler:
         return self._assemble(rng, chosen)
 
     def _assemble(self, rng: np.random.Generator, chosen: list[int]) -> PromptChunk:
-        """One of each category's phrases, shuffled; those that come first are kept when the budget is short."""
+        """Return one of each category's phrases, shuffled; those that come first are kept when the budget is short."""
         room = self._max_tokens - 2
         spelled = []
         for category_id in chosen:

@@ -1,4 +1,4 @@
-"""Ground truth for training: the labels of a run."""
+"""Ground ground truth for training: the labels of a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_run(
 
     Args:
         vocabulary: what to train instead of the run's own, matched by name: the records have its ids.
-        partial: leave out detections of categories that it lacks, and log which these are.
+        partial: omit detections of categories that it lacks, and log which these are.
         reviewed_weight: how often an image that a person reviewed completely is among the records.
 
     Raises:
@@ -65,7 +65,7 @@ def _renumbered(
             objects[place_of[category_id]] += 1
     ids, lacking = match_by_name(own.categories, objects, vocabulary, source=source, partial=partial)
     if lacking:
-        log.warning("%s: left out: categories that the vocabulary lacks (%s)", source, listed(lacking))
+        log.warning("%s: excluded: categories that the vocabulary lacks (%s)", source, listed(lacking))
     new_ids = {category.id: int(id_) for category, id_ in zip(own.categories, ids, strict=True) if id_ != NONE}
     return [record.renumbered(new_ids) for record in records]
 

@@ -1,4 +1,4 @@
-"""The learning rate over a job that ends by steps or by the clock."""
+"""The learning rate over a job that ends by steps or wall-clock time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def progress(step: int, steps: int, seconds: float, max_seconds: float | None) -> float:
-    """How much of the job is done, 0 to 1: by steps or by time, whichever is further."""
+    """Return how much of the job is done, 0 to 1: by steps or by time, whichever is further."""
     by_time = seconds / max_seconds if max_seconds else 0.0
     return min(1.0, max(step / steps, by_time))
 

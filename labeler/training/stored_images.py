@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Location:
-    """Where an encoded image lies: a whole object, or `length` bytes of one from `offset` on."""
+    """The place of an encoded image: a whole object, or `length` bytes of one from `offset` on."""
 
     uri: str
     offset: int = 0
@@ -34,7 +34,7 @@ class Location:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One stored image with its truth.
+    """One stored image with its ground truth.
 
     Attributes:
         width, height: of the upright image in pixels, as annotated.
@@ -52,14 +52,14 @@ class Record:
     negatives: tuple[int, ...] | None = None
 
     def only(self, category_ids: Collection[int]) -> Record:
-        """The same image with the boxes of these categories."""
+        """Return the same image with the boxes of these categories."""
         kept = np.asarray([int(i) in category_ids for i in self.category_ids], bool)
         negatives = None if self.negatives is None else tuple(i for i in self.negatives if i in category_ids)
         boxes, ids = self.boxes_xyxy[kept], self.category_ids[kept]
         return replace(self, boxes_xyxy=boxes, category_ids=ids, negatives=negatives)
 
     def renumbered(self, new_ids: Mapping[int, int]) -> Record:
-        """The same image with other ids; boxes of categories that have none are left out."""
+        """Return the same image with other ids; boxes of categories that have none are excluded."""
         part = self.only(new_ids)
         ids = np.asarray([new_ids[int(i)] for i in part.category_ids], np.int64)
         negatives = None if part.negatives is None else tuple(new_ids[i] for i in part.negatives)
@@ -151,12 +151,14 @@ class StoredSource:
                     return replace(self._example(record, shape), instead_of=tuple(unread))
                 except (images.ImageError, storage.Unreadable) as error:
                     self._unreadable.add(number)
-                    log.warning("%s is left out of training: %s", record.name, error)
+                    log.warning("%s is excluded from training: %s", record.name, error)
             unread.append(record.name)
         raise NoneReadable(unread)
 
     def _example(self, record: Record, shape: tuple[int, int]) -> Example:
-        """(The decoder puts images upright, and boxes are in parts of the image, so a resized copy does no harm.)"""
+        """Return (The decoder puts images upright, and boxes are in parts of the image, so a resized copy does no
+        harm.)
+        """
         pixels = record.read_pixels()
         if pixels.shape[:2] != shape:
             resample = Image.Resampling(self._preprocessing.rule.resample)

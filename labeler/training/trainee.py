@@ -1,7 +1,7 @@
 """The model as a trainer needs it: the outputs of every decoder layer and of the encoder, all with gradients.
 
-transformers' own forward is not enough: the boxes and logits that it hands to its loss for the encoder are detached, or
-computed from the learned queries instead of the image, so the proposal heads would never be trained.
+transformers' own forward pass is not enough: the boxes and logits that it hands to its loss for the encoder are
+detached, or computed from the learned queries instead of the image, so the proposal heads would never be trained.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Trainee(nn.Module):
         """
         Args:
             dense: with a `DenseHead`.
-            categories: with a `CropClassifier` of so many; 0 for none.
+            categories: with a `CropClassifier` of that many; 0 for none.
         """
         super().__init__()
         self.detector = detector
@@ -36,7 +36,7 @@ class Trainee(nn.Module):
         self.dense = DenseHead(detector.config.d_model) if dense else None
         channels = detector.model.backbone.conv_encoder.intermediate_channel_sizes
         self.classifier = CropClassifier(channels, categories) if categories else None
-        self.level_shapes: list[tuple[int, int]] = []  # of the last forward
+        self.level_shapes: list[tuple[int, int]] = []  # of the last forward pass
         detector.model.encoder.register_forward_pre_hook(self._note_levels, with_kwargs=True)
 
     def _note_levels(self, encoder: nn.Module, arguments: Any, named: dict[str, Any]) -> None:
@@ -45,17 +45,17 @@ class Trainee(nn.Module):
     def forward(
         self, pixel_values: Tensor, input_ids: Tensor, token_mask: Tensor, crops: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (stages, images, queries, tokens), -inf at padding; boxes (stages, images, queries, 4); dense logits
-        (images, positions, tokens), or nothing (0,) without that head.
+        """Return logits (stages, images, queries, tokens), -inf at padding; boxes (stages, images, queries, 4); dense
+        logits (images, positions, tokens), or nothing (0,) without that head.
 
         The stages are the decoder layers in order, then the encoder's proposals. Boxes are cxcywh in parts of the
         image.
 
         Args:
-            pixel_values: (images, 3, h, w) normalised, of one size: never padded.
+            pixel_values: (images, 3, h, w) normalized, of one size: never padded.
             input_ids, token_mask: (images, tokens), mask True for a token.
-            crops: (crops, 3, side, side) normalised: nothing but the image backbone runs, on these, and the logits are
-                (crops, categories) of the crop classifier; the others are empty. (Through this one door, because
+            crops: (crops, 3, side, side) normalized: nothing but the image backbone runs, on these, and the logits are
+                (crops, categories) of the crop classifier; the others are empty. (Through this one method, because
                 gradients of several workers are only added up for what goes through `forward`.)
         """
         if crops is not None:
@@ -91,7 +91,7 @@ def use_fused_attention(detector: Any) -> None:
     """Make the fusion layers of this one model compute with `scaled_dot_product_attention`: the same
     numbers, a third less time on a CPU.
 
-    transformers writes out the scores of every image position with every token, and clamps, masks and normalises them
+    transformers writes out the scores of every image position with every token, and clamps, masks and normalizes them
     twice. Only the weights of the attention are no longer returned; training needs none. Without dropout, which the
     published models do not use here either.
     """

@@ -31,7 +31,7 @@ class Trouble:
         self._skipped = 0
 
     def take(self, loader: Iterator[Batch | Dropped], trainer: Trainer) -> Batch | Dropped:
-        """The next batch. Raises Incomplete if it cannot be made, after a save."""
+        """Return the next batch. Raises Incomplete if it cannot be made, after a save."""
         try:
             batch = next(loader)
         except LabelerError as error:  # from another process it comes with that one's traceback
@@ -72,11 +72,11 @@ class Trouble:
         elif trainer.over:
             raise Incomplete(_no_loss(trainer))
         else:
-            log.warning("step %d is not saved: the loss of its model is not finite", trainer.step)
+            log.warning("step %d is not saved: the loss of its model is NaN or infinite", trainer.step)
 
 
 def _no_loss(trainer: Trainer) -> str:
-    what = f"the loss or its gradient is not finite since step {trainer.step - trainer.bad_steps}"
+    what = f"the loss or its gradient is NaN or infinite since step {trainer.step - trainer.bad_steps}"
     folder = trainer.outputs.path("checkpoint")
     return f"training stopped: {what}; train from {folder} into another output with a smaller optimizer.lr"
 

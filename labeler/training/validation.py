@@ -1,4 +1,6 @@
-"""Measure a checkpoint while it is trained: the normal detector on a small fixed set of images with known truth."""
+"""Measure a checkpoint while it is trained: the normal detector on a small fixed set of images with
+known ground truth.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ class ValidationImage:
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Images with truth, the vocabulary to look for, and groups of categories that are measured apart."""
+    """Images with ground truth, the vocabulary to look for, and groups of categories that are measured separately."""
 
     images: tuple[ValidationImage, ...]
     vocabulary: Vocabulary
@@ -49,7 +51,7 @@ class ValidationSet:
 def shapes_validation(
     seed: int, scenes: int, *, natural: float = 0.0, background: Background | None = None
 ) -> ValidationSet:
-    """Drawn scenes of all combinations, measured apart for those that training sees and those held out.
+    """Return synthetic scenes of all combinations, measured separately for those that training sees and those held out.
 
     Args:
         natural: share of scenes before a natural background.
@@ -70,7 +72,7 @@ def stored_validation(records: Sequence[Record], vocabulary: Vocabulary, *, part
     """Stored images, all their categories measured together; boxes are scaled to copies of another size.
 
     Args:
-        partial: leave out images that cannot be read, and log how many.
+        partial: omit images that cannot be read, and log how many.
 
     Raises:
         Refused: if an image cannot be read.
@@ -88,7 +90,7 @@ def stored_validation(records: Sequence[Record], vocabulary: Vocabulary, *, part
     if unread and not (partial and found):
         raise refuse("validation images", unread, advice="partial=true (--partial) leaves them out")
     if unread:
-        log.warning("validation: left out: %d of %d images: %s", len(unread), len(records), listed(unread))
+        log.warning("validation: excluded: %d of %d images: %s", len(unread), len(records), listed(unread))
     return ValidationSet(tuple(found), vocabulary, {"all": frozenset(c.id for c in vocabulary.categories)})
 
 
@@ -102,7 +104,7 @@ def validate(checkpoint: Path, data: ValidationSet, *, device: str) -> dict[str,
 
 
 def measure(data: ValidationSet, found: Sequence[Detections]) -> dict[str, float]:
-    """What `validate` returns, of detections in the order of the images."""
+    """Return what `validate` returns, of detections in the order of the images."""
     truth = read_ground_truth(coco_of(data))
     result = score(truth, DetectionTable.of(truth, dict(enumerate(found, 1))), COCO)
     at = int(np.abs(SCORE_THRESHOLDS - SCORE).argmin())
@@ -119,7 +121,7 @@ def measure(data: ValidationSet, found: Sequence[Detections]) -> dict[str, float
 
 
 def coco_of(data: ValidationSet) -> dict[str, Any]:
-    """The images and their truth as a COCO file has them; image ids count from 1."""
+    """Return the images and their ground truth as a COCO file has them; image ids count from 1."""
     annotations: list[dict[str, Any]] = []
     pictures: list[dict[str, Any]] = []
     for number, image in enumerate(data.images, 1):

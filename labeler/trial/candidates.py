@@ -33,7 +33,7 @@ class Candidate:
 
 
 def candidates_of(vocabulary: Vocabulary) -> list[Candidate]:
-    """Every phrase and crop of the categories that are not negative."""
+    """Return every phrase and crop of the categories that are not negative."""
     found = (category for category in vocabulary.categories if not category.negative)
     return [
         candidate
@@ -46,7 +46,7 @@ def candidates_of(vocabulary: Vocabulary) -> list[Candidate]:
 
 
 def proposals_for(vocabulary: Vocabulary, proposers: Iterable[str] = PROPOSERS) -> list[Candidate]:
-    """What built-in vocabularies call a category that has the name, or a phrase, of one of this vocabulary.
+    """Return what built-in vocabularies call a category that has the name, or a phrase, of one of this vocabulary.
 
     A phrase that two categories of this vocabulary would get, or that another one has, is proposed to neither.
     """
@@ -69,7 +69,7 @@ def proposals_for(vocabulary: Vocabulary, proposers: Iterable[str] = PROPOSERS) 
 
 
 def trial_vocabulary(vocabulary: Vocabulary, candidates: Sequence[Candidate]) -> Vocabulary:
-    """A category for each candidate, with its number as id, and the vocabulary's negatives as they are."""
+    """Return a category for each candidate, with its number as id, and the vocabulary's negatives as they are."""
     names = {category.id: category.name for category in vocabulary.categories}
     asked = tuple(
         Category(
@@ -91,9 +91,9 @@ def trial_vocabulary(vocabulary: Vocabulary, candidates: Sequence[Candidate]) ->
 def usable(
     vocabulary: Vocabulary, candidates: Sequence[Candidate], planner: Planner, prompts: PromptsConfig
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """(the candidates that the checkpoint can look for, each once, by category; those that it cannot).
+    """Return (the candidates that the checkpoint can look for, each once, by category; those that it cannot).
 
-    The vocabulary's own come first, so that of phrases that read the same to the model a proposal is left out.
+    The vocabulary's own come first, so that of phrases that read the same to the model a proposal is excluded.
     """
     ordered = sorted(candidates, key=lambda candidate: candidate.proposed_by is not None)  # stable
     trial = trial_vocabulary(vocabulary, ordered)

@@ -34,7 +34,7 @@ class Captions:
     categories: Counter[int] = field(default_factory=Counter)
 
     def common(self, least: int, most: int) -> list[tuple[str, int]]:
-        """Phrases that at least so many images have, the most frequent first."""
+        """Return phrases that at least that many images have, the most frequent first."""
         ordered = sorted(self.phrases.items(), key=lambda each: (-each[1], each[0]))
         return [each for each in ordered[:most] if each[1] >= least]
 
@@ -71,7 +71,7 @@ def read_captions(items: Iterable[Item], name: str, vocabulary: Vocabulary | Non
 
 
 def items_of(uri: str, name: str, *, limit: int | None, image_column: str | None) -> Iterator[Item]:
-    """The images of an input with this sidecar or column. Raises Refused and StorageError as a run does."""
+    """Return the images of an input with this sidecar or column. Raises Refused and StorageError as a run does."""
     found = (read for shard in find_shards([uri], image_column=image_column)
              for read in read_units(shard, keep=(name,), image_column=image_column))  # fmt: skip
     return islice((item for read in found if isinstance(read, Unit) for item in read.items), limit)
@@ -91,5 +91,5 @@ def describe_captions(counts: Captions, name: str, vocabulary: Vocabulary | None
 
 
 def as_vocabulary(counts: Captions, least: int) -> str:
-    """A .txt vocabulary of the phrases, the most frequent first."""
+    """Return a .txt vocabulary of the phrases, the most frequent first."""
     return "".join(f"{phrase}  # {count:,} images\n" for phrase, count in counts.common(least, MOST_NAMES))

@@ -21,7 +21,7 @@ from labeler.shards import Item, skipped
 from labeler.trial.counting import Count
 from labeler.trial.sample import FIRST_IMAGES, sample_items, skipped_in_sample
 
-_PARTS, _PARTS_OF_BATCHES = 8, 2  # of the sample that are timed apart, to know how much the speed varies
+_PARTS, _PARTS_OF_BATCHES = 8, 2  # of the sample that are timed separately, to know how much the speed varies
 _ON_CPU, _ON_GPU = 16, 256  # images of a sample
 _LEAST_SPREAD, _MOST_SPREAD = 0.15, 1 / 3  # of the middle; a third makes the upper end twice the lower
 _RAY_START_S, _RAY_JOIN_S, _CHECKS_S = 6.0, 2.0, 3.0  # about: Ray itself, and probing the cluster
@@ -33,7 +33,7 @@ class Timing:
     """A sample of real images labeled on this machine.
 
     Attributes:
-        images: that were labeled; those that failed are no part of it.
+        images: that were labeled; those that failed are not part of it.
         seconds: for those, warm.
         spread: standard error of `seconds`, as a part of them.
         start_s: to load the model.
@@ -96,7 +96,7 @@ def time_sample(job: Job, plan: Sequence[PlannedShard], *, images: int | None = 
 
 
 def _timed_parts(labeler: UnitLabeler, items: Sequence[Item], job: Job) -> tuple[list[Row], list[float], UnitWork]:
-    """Rows, seconds of each part, and the work.
+    """Return rows, seconds of each part, and the work.
 
     Where images share batches, parts are few and long, at most a unit: images wait for others of their shape.
     """
@@ -125,7 +125,7 @@ def _failure_lines(failures: Mapping[tuple[str, str], int]) -> list[str]:
 
 @dataclass(frozen=True)
 class Site:
-    """Where a run will be.
+    """The machine or cluster that a run will use.
 
     Attributes:
         workers: that label at the same time.
@@ -140,7 +140,7 @@ class Site:
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What a run takes.
+    """Estimated time, storage and cost of a run.
 
     Attributes:
         low_s, high_s: seconds from the command to the end; `high_s` is at most twice `low_s`.
@@ -169,7 +169,7 @@ def estimate(config: Config, timing: Timing, count: Count, site: Site) -> RunEst
 
 
 def label_warm(labeler: UnitLabeler, items: Sequence[Item], job: Job) -> tuple[list[Row], float]:
-    """The items' rows, and the seconds they took as in a worker, after a first batch that loads kernels."""
+    """Return the items' rows, and the seconds they took as in a worker, after a first batch that loads kernels."""
     warm_up(labeler, items)
     start = time.perf_counter()
     rows, _ = labeler.label("000000", items, job.config.input.keep)
@@ -182,7 +182,7 @@ def warm_up(labeler: UnitLabeler, items: Sequence[Item]) -> None:
 
 
 def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
-    """Lines about the work: what will be read, and how often the model runs on each image."""
+    """Yield lines about the work: what will be read, and how often the model runs on each image."""
     images, exact = _images(plan)
     known = f"{images:,} images" if exact else "images not known before reading"
     yield f"input    {len(plan):,} shards, {format_bytes(_bytes(plan))}, {known}"
@@ -200,7 +200,7 @@ def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
 
 
 def describe_skipped(config: Config, plan: Sequence[PlannedShard], beside: Mapping[str, int]) -> Iterator[str]:
-    """Lines about what is not an image: files beside the input, as listed, and members of some tars."""
+    """Yield lines about what is not an image: files beside the input, as listed, and members of some tars."""
     if beside:
         yield f"skipped  files that are not part of the input: {skipped.describe(beside)}"
     members, tars = skipped_in_sample(config, plan)
@@ -214,7 +214,7 @@ def describe_skipped(config: Config, plan: Sequence[PlannedShard], beside: Mappi
 def describe_estimate(
     config: Config, timing: Timing, count: Count, site: Site, *, price_per_hour: float | None
 ) -> Iterator[str]:
-    """Lines about time, bytes and money, extrapolated from `timing` to all images."""
+    """Yield lines about time, bytes and money, extrapolated from `timing` to all images."""
     kind = "CPU" if timing.device == "cpu" else "GPU"
     found, many = estimate(config, timing, count, site), site.workers != 1
     fill = "" if timing.batch_fill is None else f", batches {timing.batch_fill:.0%} full"

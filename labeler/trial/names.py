@@ -55,7 +55,7 @@ def _of_others(config: Config, looked_at: int) -> str:
 
 
 def _has_objects(source: NamesOfRun, plan: Sequence[PlannedShard]) -> bool:
-    """Whether the other run has an object of this plan, by the first ones of it."""
+    """Return whether the other run has an object of this plan, by the first ones of it."""
     snapshot = source.snapshot()
     ours = set(islice((uri for planned in plan for uri in _objects(planned.shard)), _OBJECTS))
     root = snapshot.run.root.uri

@@ -26,7 +26,7 @@ _MOST_SETS = 2_000  # of names that are packed to count passes
 def describe_names(
     job: Job, source: NamesSource, plan: Sequence[PlannedShard], annotations: str | None
 ) -> Iterator[str]:
-    """Lines of `label --dry-run`.
+    """Yield lines of `label --dry-run`.
 
     Args:
         source: of the job.
@@ -88,7 +88,9 @@ def _passes(job: Job, sets: Sequence[tuple[int, ...] | None]) -> float:
 
 
 def _ceiling(job: Job, source: NamesOfRun, annotations: str) -> str:
-    """The share of the ground truth's (image, category) pairs that are asked for, among the images of the run."""
+    """Return the share of the ground truth's (image, category) pairs that are asked for, among the
+    images of the run.
+    """
     truth, snapshot = read_ground_truth(annotations), source.snapshot()
     categories = match_categories(job.vocabulary, truth, by_name=True, partial=True)
     images = match_images(snapshot, truth)

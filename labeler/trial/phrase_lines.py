@@ -16,7 +16,7 @@ _SHOWN_NAMES = 5
 
 
 def describe(trial: PhraseTrial) -> Iterator[str]:
-    """The sample, then a table for each category, those with the lowest AP first, and what was chosen."""
+    """Yield the sample, then a table for each category, those with the lowest AP first, and what was chosen."""
     yield from _sample(trial)
     for each in sorted(trial.categories, key=lambda one: (one.together.ap, one.category.id)):
         yield ""
@@ -54,7 +54,7 @@ def _sample(trial: PhraseTrial) -> Iterator[str]:
     if trial.left_out:
         texts = ", ".join(show(candidate.text) for candidate in trial.left_out[:_SHOWN_NAMES])
         more = ", ..." if len(trial.left_out) > _SHOWN_NAMES else ""
-        yield f"left out    {len(trial.left_out):,} phrases that the model cannot tell apart or read: {texts}{more}"
+        yield f"excluded    {len(trial.left_out):,} phrases that the model cannot distinguish or read: {texts}{more}"
 
 
 def _some(categories: tuple[Category, ...]) -> str:
@@ -111,7 +111,7 @@ def _choice(trial: PhraseTrial) -> Iterator[str]:
 
 
 def to_yaml(trial: PhraseTrial) -> bytes:
-    """The vocabulary with the chosen phrases as a file that `Vocabulary.load` reads, itself read once."""
+    """Return the vocabulary with the chosen phrases as a file that `Vocabulary.load` reads, itself read once."""
     plain = trial.chosen_vocabulary().to_json()
     Vocabulary.from_json(plain)
     # One category a line, as people edit it; JSON is YAML, and a phrase like `no` or `12` stays a text.

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from labeler.checkpoints import resolve
+from labeler.checkpoints import model_uri, resolve
 from labeler.config import Config
 from labeler.errors import Refused, did_you_mean
 from labeler.evaluation.phrases import Figures, Group, PhraseJudge
 from labeler.labeling.recipe import labeler_here
-from labeler.labeling.resolve import Job, Names, job_of, model_uri, plan_input, resolve_names, s3_rules
+from labeler.labeling.resolve import Job, Names, job_of, plan_input, resolve_names, s3_rules
 from labeler.labels.records import LABELED, Row
 from labeler.prompts import ModuleFamily, UserModule
 from labeler.prompts.family import Owner
@@ -42,7 +42,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class CategoryTrial:
-    """What the phrases of one category reached.
+    """Figures of the phrases of one category.
 
     Attributes:
         tried: best first.
@@ -66,13 +66,13 @@ class CategoryTrial:
 
     @property
     def changed(self) -> bool:
-        """Whether other phrases are chosen."""
+        """Return whether other phrases are chosen."""
         return set(self.chosen) != self.own
 
 
 @dataclass(frozen=True)
 class PhraseTrial:
-    """What `try_phrases` found.
+    """Result of `try_phrases`.
 
     Attributes:
         images: of the sample; those that could not be labeled count as images without boxes.
@@ -98,7 +98,7 @@ class PhraseTrial:
     left_out: tuple[Candidate, ...]
 
     def chosen_vocabulary(self) -> Vocabulary:
-        """The vocabulary with the chosen phrases; categories that keep theirs stay as they are written."""
+        """Return the vocabulary with the chosen phrases; categories that keep theirs stay as they are written."""
         chosen = {each.category.id: each.chosen for each in self.categories if each.changed}
         return replace(
             self.vocabulary,
@@ -182,7 +182,7 @@ def _resolve(config: Config) -> Names:
 
 
 def _positions(vocabulary: Vocabulary, truth: GroundTruth) -> dict[int, int]:
-    """Category id -> position in the ground truth; by name, however it is numbered there."""
+    """Return category id -> position in the ground truth; by name, however it is numbered there."""
     ours = [category for category in vocabulary.categories if not category.negative]
     places = {category.id: place for place, category in enumerate(truth.categories)}
     found = zip(ours, same_name(ours, truth.categories), strict=True)
@@ -198,7 +198,7 @@ def _positions(vocabulary: Vocabulary, truth: GroundTruth) -> dict[int, int]:
 
 
 def _trial_job(names: Names, trial: Vocabulary) -> Job:
-    """A job that looks for every phrase by itself, and keeps each box of each phrase."""
+    """Return a job that looks for every phrase by itself, and keeps each box of each phrase."""
     detect: dict[str, Any] = {"max_detections": MOST_BOXES, "nms_iou": 1.0}
     if not isinstance(names.planner, ModuleFamily):  # a user's detector decides by itself what it finds
         detect["assignment"] = "flattened"
@@ -208,7 +208,7 @@ def _trial_job(names: Names, trial: Vocabulary) -> Job:
 
 
 def _label(job: Job, sample: Sample) -> Iterator[tuple[str, Row]]:
-    """(file name, row) of each image; a shard's images at once, so that they share batches."""
+    """Yield (file name, row) of each image; a shard's images at once, so that they share batches."""
     labeler = labeler_here(job, masks=False)
     for shard_id, pairs in groupby(sample, lambda pair: pair[0].shard_id):
         planned, items = zip(*pairs, strict=True)
@@ -218,7 +218,7 @@ def _label(job: Job, sample: Sample) -> Iterator[tuple[str, Row]]:
 
 
 def _claimed(named: TruthNames, truth: GroundTruth, rows: Iterator[tuple[str, Row]]) -> Iterator[tuple[int, Row]]:
-    """(position in the ground truth, row), each position once. Refused where two images have one name."""
+    """Yield (position in the ground truth, row), each position once. Refused where two images have one name."""
     taken: dict[int, tuple[int, str, Row]] = {}
     for name, row in rows:
         image, closeness = named.find(name)
@@ -245,7 +245,7 @@ def _judge(
     positions: Mapping[int, int],
     least: int,
 ) -> tuple[list[CategoryTrial], list[Category]]:
-    """(what each category's phrases reached; the categories without an object)."""
+    """Return (what each category's phrases reached; the categories without an object)."""
     alone = judge.figures([Group(positions[c.category_id], (n,)) for n, c in enumerate(candidates)])
     numbers: dict[int, list[int]] = {}
     for number, candidate in enumerate(candidates):
@@ -285,10 +285,10 @@ def _choose(
     ranked: Mapping[int, Sequence[int]],
     own: Mapping[int, Sequence[int]],
 ) -> tuple[dict[int, list[int]], dict[int, Figures]]:
-    """(the chosen phrases of each category; what they reached).
+    """Return (the chosen phrases of each category; what they reached).
 
-    The best phrase is taken, but a proposal only if it is surely better than the vocabulary's own best. Then, best
-    first, each that surely raises the AP of those taken so far: any other would cost tokens for nothing.
+    The best phrase is taken, but a proposal only if it is significantly better than the vocabulary's own best. Then,
+    best first, each that significantly raises the AP of those taken so far: any other would cost tokens for nothing.
     """
     chosen: dict[int, list[int]] = {}
     for id_, numbers in ranked.items():

@@ -41,7 +41,7 @@ READ, DECODE, WRITE, REST = "read", "decode and hash", "encode and write", "rest
 
 
 def parts_of(per_pass: Sequence[str]) -> tuple[str, ...]:
-    """All parts in their order, with those that a family pays for once a pass."""
+    """Return all parts in their order, with those that a family pays for once a pass."""
     return (READ, DECODE, *PER_IMAGE, *per_pass, MERGE, WRITE, REST)
 
 
@@ -54,10 +54,10 @@ class Profile:
         per_pass: the parts that are paid once a pass.
         seconds: part -> seconds of all images; all of `parts_of(per_pass)`, in their order.
         operations: part -> floating-point operations of all images.
-        total_s: by the clock on the wall, from before the first part to behind the last.
+        total_s: wall-clock time, from before the first part to behind the last.
         pipelined_s: the same images as a worker runs them: decoding beside the detector, no waiting in between.
         text_s: encoding the text of all passes, once in a worker's life.
-        roof: operations a second of one large product on this device.
+        peak: operations a second of one large product on this device.
         description: of the detector: engine, dtype, device.
         threads: decode threads of a worker on this machine.
         views: how often the detector looks at an image, on the mean.
@@ -152,7 +152,7 @@ def _label_in_parts(labeler: UnitLabeler, items: Sequence[Item], job: Job, range
 
 
 def describe_profile(profile: Profile) -> Iterator[str]:
-    """A table of the parts, and what stands beside it."""
+    """Yield a table of the parts, and what is beside it."""
     said, images = profile.description, profile.images
     views = "" if profile.views == 1 else f"{profile.views:.1f} views each on the mean, "
     yield (
@@ -171,11 +171,11 @@ def describe_profile(profile: Profile) -> Iterator[str]:
     )
     yield f"feeding  {_feeding(profile)}"
     yield f"text     {1000 * profile.text_s:.0f} ms for all {profile.passes} passes, once in a worker's life"
-    yield f"roof     {profile.roof / 1e9:,.0f} GF/s: one large product on this device"
+    yield f"peak     {profile.roof / 1e9:,.0f} GF/s: one large product on this device"
 
 
 def _feeding(profile: Profile) -> str:
-    """Whether a worker's decode threads keep up with its detector."""
+    """Return whether a worker's decode threads keep up with its detector."""
     threads = f"a worker has {profile.threads} here"
     if profile.decode_cores <= profile.threads:
         return f"{profile.decode_cores:.2g} cores decode and resize as fast as the detector works; {threads}"

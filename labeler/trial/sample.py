@@ -25,7 +25,7 @@ def sample_items(config: Config, plan: Sequence[PlannedShard], *, images: int) -
     """Up to `images` (shard id, item) pairs, spread over as many shards as possible; the seed is `ray.seed`.
 
     Images are drawn from the first ones of each shard, so that only the beginning of a shard is downloaded. What is
-    excluded from labeling is passed over.
+    excluded from labeling is skipped.
 
     Raises:
         Refused: no image is left, or a list of what to exclude cannot be read.
@@ -48,10 +48,10 @@ def sample_items(config: Config, plan: Sequence[PlannedShard], *, images: int) -
 
 
 def first_items(config: Config, plan: Sequence[PlannedShard], *, images: int) -> list[tuple[str, Item]]:
-    """The first `images` (shard id, item) pairs of as few shards as possible, and nothing read beyond them.
+    """Return the first `images` (shard id, item) pairs of as few shards as possible, and nothing read beyond them.
 
     Read as a worker does, so that what reading costs can be measured; which shards is up to the seed `ray.seed`. What
-    is excluded from labeling is read, since its bytes may be what excludes it, and passed over.
+    is excluded from labeling is read, since its bytes may be what excludes it, and skipped.
 
     Raises:
         Refused: no image is left, or a list of what to exclude cannot be read.
@@ -103,7 +103,7 @@ def wanted_items(
 
 
 def some_items(config: Config, plan: Sequence[PlannedShard], *, shards: int, each: int) -> list[Item]:
-    """The first `each` images of up to `shards` shards, spread over the plan; what is excluded is left out."""
+    """Return the first `each` images of up to `shards` shards, spread over the plan; what is excluded is excluded."""
     excluded = _excluded(config)
     chosen = spread_over(plan, shards)
     return [item for planned in chosen for item in _first_items(config, planned, excluded, each)]
@@ -172,7 +172,7 @@ def read_shard(config: Config, shard: Shard, *, max_images: int, skip: Skip) -> 
 
 
 def _excluded(config: Config) -> Excluded:
-    """What `labeler label` would not label: of `input.exclude`, and of the run that is at the output already."""
+    """Return what `labeler label` would not label: of `input.exclude`, and of the run that is at the output already."""
     excluded = load_excluded(map(storage.absolute_uri, config.input.exclude))
     run = open_run(storage.absolute_uri(config.output.uri))
     return excluded if run is None else excluded | read_excluded(run)

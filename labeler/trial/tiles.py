@@ -14,7 +14,7 @@ COUNTED_IMAGES = 64
 
 
 def describe_tiles(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
-    """Lines about tiles and the passes they take; none where the run has no tiles.
+    """Yield lines about tiles and the passes they take; none where the run has no tiles.
 
     Raises:
         Refused: there is no image in the input, see `sample_items`.
@@ -41,7 +41,7 @@ def describe_tiles(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
 
 
 def _views(tiling: Tiling, sizes: Sequence[tuple[int, int]], passes: int) -> str:
-    """What the images of these sizes take."""
+    """Return what the images of these sizes take."""
     counts = [tiling.views_count(*size) for size in sizes]
     tiled = sum(tiling.applies(*size) for size in sizes)
     if not tiled:

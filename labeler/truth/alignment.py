@@ -37,11 +37,11 @@ class CategoryMatch:
 def match_categories(
     vocabulary: Vocabulary, truth: GroundTruth, *, by_name: bool = False, partial: bool = False
 ) -> CategoryMatch:
-    """Categories agree in id and name, spelled alike but for case, underscores and spaces.
+    """Return categories agree in id and name, spelled alike but for case, underscores and spaces.
 
     Args:
         by_name: the name alone decides; for vocabularies numbered in another way.
-        partial: leave out categories that the run did not look for.
+        partial: omit categories that the run did not look for.
 
     Raises:
         Refused: one id for two names, or one name under two ids, or a category with objects that the run did not look
@@ -74,7 +74,7 @@ def match_categories(
 
 def _mismatch(truth: GroundTruth, problems: list[str], lacking: list[str]) -> Refused:
     lines = problems + lacking
-    options = ("--categories-by-name matches by name alone", "--partial leaves out what the run did not look for")
+    options = ("--categories-by-name matches by name alone", "--partial excludes what the run did not look for")
     advice = options[0] if problems else options[1]
     return Refused(
         f"the run's categories are not those of annotations {truth.source} ({len(lines)} of {len(truth.categories)} "
@@ -141,7 +141,9 @@ class TruthNames:
         self._unclear: dict[str, list[int]] = {}
 
     def find(self, name: str) -> tuple[int, int]:
-        """(image, how close its name is: 2 the very same, 1 another spelling, 0 its last part); image -1 for none."""
+        """Return (image, how close its name is: 2 the very same, 1 another spelling, 0 its last part); image -1 for
+        none.
+        """
         whole = self._whole.find(name)
         if len(whole) == 1:
             return whole[0], 1 + (name in self._whole)

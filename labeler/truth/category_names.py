@@ -10,7 +10,7 @@ from labeler.vocabulary.reading import clean_phrase, phrase_key
 
 
 def same_name(theirs: Sequence[Category], ours: Sequence[Category]) -> list[Category | None]:
-    """Return for each of their categories ours of the same name; None where we have none.
+    """Return for each of `theirs` the category of `ours` with the same name; None if there is none.
 
     Names are alike but for case, underscores, spaces and composed characters; one in the very spelling comes first.
     """

@@ -52,7 +52,7 @@ class Columns:
         self.segmentations = [] if self.masks else None
 
     def add(self, key: str, element: Any) -> None:
-        """Take one element of the file's list `key`; other members than the three lists are passed over."""
+        """Take one element of the file's list `key`; other members than the three lists are skipped."""
         readers = {"images": self._add_image, "categories": self._add_category, "annotations": self._add_annotation}
         if key not in readers:
             return
@@ -68,7 +68,7 @@ class Columns:
         if not is_id(id_):
             self.problems.append(f"{place}: `id` must be a whole number, got {short(id_)}")
         elif not name:
-            self.problems.append(f"{place}: no `file_name` (nor `coco_url`); images are matched by it")
+            self.problems.append(f"{place}: no `file_name` or `coco_url`; images are matched by it")
         else:
             lists = [entry.get(side) for side in ("neg_category_ids", "not_exhaustive_category_ids")]
             if not all(ids is None or isinstance(ids, list | tuple) for ids in lists):
@@ -126,7 +126,7 @@ def _file_name(entry: Mapping[str, Any]) -> str:
 
 
 def _flag(value: Any) -> bool | None:
-    """Return what a flag says (some write it as text, and "0" is true in Python); None if it is neither 0 nor 1."""
+    """Return what a flag says (some write it as text, and "0" is true in Python); None if it is not 0 or 1."""
     if value is None or (isinstance(value, str) and value in ("0", "1")):
         return bool(value == "1")
     return bool(value) if isinstance(value, int | float) and value in (0, 1) else None

@@ -25,7 +25,7 @@ MAX_PROBLEMS = 20  # lines printed; a file with one mistake often has it a milli
 
 @dataclass(frozen=True)
 class Federated:
-    """What LVIS says of images beyond their objects, as `GroundTruth.keys`.
+    """LVIS's statements about images beyond their objects, as `GroundTruth.keys`.
 
     Attributes:
         negative: sorted keys, categories verified to be absent from the image (`neg_category_ids`).
@@ -71,15 +71,15 @@ class GroundTruth:
     digests: tuple[str, ...] = ()
 
     def keys(self, image: npt.ArrayLike, category: npt.ArrayLike) -> Keys:
-        """One int64 for each (image, category) pair of positions; rising with image, then category."""
+        """Return one int64 for each (image, category) pair of positions; rising with image, then category."""
         return np.asarray(image, np.int64) * len(self.categories) + np.asarray(category, np.int64)
 
     def objects_by_category(self) -> npt.NDArray[np.int64]:
-        """(categories,) number of objects, crowds and ignored ones included."""
+        """Return (categories,) number of objects, crowds and ignored ones included."""
         return np.bincount(self.category, minlength=len(self.categories))
 
     def only_objects(self, kept: npt.NDArray[np.bool_]) -> GroundTruth:
-        """The same images and categories with some of their objects."""
+        """Return the same images and categories with some of their objects."""
         return replace(
             self,
             image=self.image[kept],
@@ -92,7 +92,7 @@ class GroundTruth:
         )
 
     def only(self, images: npt.NDArray[np.bool_], categories: npt.NDArray[np.bool_]) -> GroundTruth:
-        """The part about some images and categories; both are masks over positions."""
+        """Return the part about some images and categories; both are masks over positions."""
         kept = self.only_objects(images[self.image] & categories[self.category])
         new_image = np.cumsum(images, dtype=np.int32) - 1
         new_category = np.cumsum(categories, dtype=np.int32) - 1
@@ -138,11 +138,11 @@ def read_ground_truth(annotations: Annotations, *, masks: bool = False) -> Groun
         with storage.open_stream(uri) as stream:
             return parse_ground_truth(elements_of(JsonStream(stream).members()), source=shown, masks=masks)
     except NotPlainJson as error:
-        raise Refused(f"annotations {shown} are no JSON object: {error}; give a COCO or LVIS json") from None
+        raise Refused(f"annotations {shown} are not a JSON object: {error}; give a COCO or LVIS json") from None
 
 
 def elements_of(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """(key, element) for each element of lists, (key, value) for other members."""
+    """Yield (key, element) for each element of lists, (key, value) for other members."""
     for key, value in members:
         if isinstance(value, list | tuple | Iterator):
             yield from ((key, element) for element in value)
@@ -180,7 +180,9 @@ def refuse(source: str, problems: Sequence[str], *, advice: str = "") -> Refused
 
 
 def _assemble(columns: Columns, source: str) -> GroundTruth | None:
-    """The arrays; None when objects point at images or categories that are not there (then `problems` says which)."""
+    """Return the arrays; None when objects point at images or categories that are not there (then `problems` says
+    which).
+    """
     images = sorted(columns.images, key=lambda image: image.id)
     categories = tuple(sorted(columns.categories, key=lambda category: category.id))
     image_ids = np.array([image.id for image in images], np.int64)
@@ -215,12 +217,14 @@ def _assemble(columns: Columns, source: str) -> GroundTruth | None:
 
 
 def _positions(columns: Columns, what: str, known: npt.NDArray[np.int64]) -> Ints:
-    """Ids of the objects' images or categories -> positions in the sorted `known` ids; others become problems."""
+    """Return ids of the objects' images or categories -> positions in the sorted `known` ids; others
+    become problems.
+    """
     ids = np.frombuffer(getattr(columns, f"{what}_ids"), np.int64)
     columns.problems += _repeated(what, known)
     position = np.minimum(np.searchsorted(known, ids), len(known) - 1)
     for row in np.flatnonzero(known[position] != ids).tolist():
-        columns.problems.append(f"annotations[{row}]: {what}_id {ids[row]} is no {what} of the file")
+        columns.problems.append(f"annotations[{row}]: {what}_id {ids[row]} matches no {what} of the file")
     return position.astype(np.int32)
 
 
@@ -230,7 +234,9 @@ def _repeated(what: str, ids: npt.NDArray[np.int64]) -> list[str]:
 
 
 def _keys(truth: GroundTruth, ids_by_image: list[tuple[int, ...]]) -> Keys:
-    """Sorted keys of the category ids said of each image; an id that is no category is dropped, as it marks nothing."""
+    """Return sorted keys of the category ids said of each image; an id that is not a category is dropped, as
+    it marks nothing.
+    """
     known = np.array([category.id for category in truth.categories], np.int64)
     image = np.repeat(np.arange(len(ids_by_image)), [len(ids) for ids in ids_by_image])
     ids = np.array([id_ for ids in ids_by_image for id_ in ids], np.int64)

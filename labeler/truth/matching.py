@@ -39,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Matches:
-    """What the matching found, for the few detections that overlap any object enough; all others match nothing.
+    """Matches of the few detections that overlap any object enough; all others match nothing.
 
     Attributes:
         rows: (m,) the detections.
@@ -79,7 +79,7 @@ def match(objects: Side, detections: Side) -> Matches:
 
 
 def _parts(objects: Side, detections: Side) -> Iterator[list[_Overlaps]]:
-    """The images with detections that can match, so many at a time that their overlaps fit into memory."""
+    """Yield the images with detections that can match, that many at a time that their overlaps fit into memory."""
     part: list[_Overlaps] = []
     held = 0
     for here, there in _shared_images(objects, detections):
@@ -96,7 +96,7 @@ def _parts(objects: Side, detections: Side) -> Iterator[list[_Overlaps]]:
 
 
 def _match_by_area(images: list[_Overlaps], ignored: Flags, crowd: Flags) -> tuple[Flags, Flags]:
-    """(matched, to_ignored) of all candidates, each (areas, thresholds, candidates).
+    """Return (matched, to_ignored) of all candidates, each (areas, thresholds, candidates).
 
     The area only decides which objects do not count. Where that is none of an image's, or all, the matching is one and
     the same, and done once: the usual case.
@@ -149,7 +149,7 @@ def _solve(tasks: list[tuple[_Overlaps, Flags]], crowd: Flags) -> tuple[npt.NDAr
 
 
 def _alike(shapes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Tasks in batches of much the same shape, each small enough for the memory and at least one task."""
+    """Yield tasks in batches of much the same shape, each small enough for the memory and at least one task."""
     order = np.lexsort((shapes[:, 1], shapes[:, 0]))
     start = 0
     while start < len(order):
@@ -161,12 +161,12 @@ def _alike(shapes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def outside_areas(areas: npt.NDArray[np.float64]) -> Flags:
-    """(areas, n) bool: which of n areas lie outside each of AREAS."""
+    """Return (areas, n) bool: which of n areas lie outside each of AREAS."""
     return np.stack([(areas < low) | (areas > high) for low, high in AREAS.values()])
 
 
 def overlap(detections: npt.NDArray[Any], objects: npt.NDArray[Any], crowd: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(detections, objects) float64 IoU; over a crowd, the part of the detection inside it. All not empty."""
+    """Return (detections, objects) float64 IoU; over a crowd, the part of the detection inside it. All not empty."""
     are_boxes = detections.ndim == 2
     sides = [np.ascontiguousarray(side, np.float64) if are_boxes else list(side) for side in (detections, objects)]
     ious: npt.NDArray[Any] = pycocotools.mask.iou(*sides, crowd)
@@ -182,7 +182,7 @@ def _shared_images(objects: Side, detections: Side) -> Iterator[tuple[slice, sli
 
 
 def rank_in_group(groups: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """(n,) 0-based place of each row within its run of equal values; equal values stand together."""
+    """Return (n,) 0-based place of each row within its run of equal values; equal values stand together."""
     starts = np.flatnonzero(np.diff(groups, prepend=groups[:1] - 1)) if len(groups) else np.zeros(0, np.int64)
     lengths = np.diff(np.append(starts, len(groups)))
     return np.arange(len(groups)) - np.repeat(starts, lengths)

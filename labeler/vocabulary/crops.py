@@ -1,4 +1,4 @@
-"""Phrases that are pictures: a crop of an object in the place of words for it."""
+"""Phrases that are images: a crop of an object in the place of words for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEYS = ("image", "data")
 
 @dataclass(frozen=True)
 class ObjectCrop:
-    """A picture of one object, cut out so that the object fills it.
+    """An image of one object, cut out so that the object fills it.
 
     Attributes:
         name: the path or URL it was read from, for messages.
@@ -36,12 +36,14 @@ class ObjectCrop:
         return digest_of(self.data)
 
     def to_json(self) -> dict[str, str]:
-        """Plain data with the bytes, so that a run needs the file no more; itself what a vocabulary file may say."""
+        """Return plain data with the bytes, so that a run needs the file no more; itself what a vocabulary file may
+        say.
+        """
         return {"image": self.name, "data": base64.b64encode(self.data).decode()}
 
 
 def crops_of(values: Iterable[Any], me: str, problems: list[str]) -> tuple[ObjectCrop, ...]:
-    """The crops of a category's `phrases`, {image: path} each, or {image, data} with the bytes in base64.
+    """Return the crops of a category's `phrases`, {image: path} each, or {image, data} with the bytes in base64.
 
     Args:
         me: the category, for problems.
@@ -60,7 +62,7 @@ def crops_of(values: Iterable[Any], me: str, problems: list[str]) -> tuple[Objec
 
 
 def read_crop(crop: ObjectCrop, base: str) -> tuple[ObjectCrop, str | None]:
-    """(the crop with its bytes, what is wrong with it if anything is).
+    """Return (the crop with its bytes, what is wrong with it if anything is).
 
     Args:
         base: folder or URL that a relative path starts from; "" for the working folder.
@@ -78,7 +80,7 @@ def read_crop(crop: ObjectCrop, base: str) -> tuple[ObjectCrop, str | None]:
 
 
 def fingerprinted(phrases: Iterable[Any]) -> list[Any]:
-    """A category's phrases as plain data, with a crop's digest in the place of its bytes and its name."""
+    """Return a category's phrases as plain data, with a crop's digest in the place of its bytes and its name."""
     return [
         {"image": digest_of(base64.b64decode(phrase["data"]))} if isinstance(phrase, Mapping) else phrase
         for phrase in phrases

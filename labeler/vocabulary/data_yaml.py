@@ -7,7 +7,7 @@ from typing import Any
 
 
 def is_data_yaml(document: Mapping[Any, Any]) -> bool:
-    """Whether a document is a data.yaml: it has `names`, and no `categories` as vocabularies do."""
+    """Return whether a document is a data.yaml: it has `names`, and no `categories` as vocabularies do."""
     return "names" in document and "categories" not in document
 
 

@@ -38,7 +38,7 @@ class Category:
         phrases: the words for it in a prompt, best first ("aerosol can"); all are mapped to the one id.
         negative: it competes with the others and is dropped at the end.
         frequency: LVIS's r, c or f.
-        crops: pictures of it, which are phrases too, for families that can look for them.
+        crops: images of it, which are phrases too, for families that can look for them.
     """
 
     id: int
@@ -56,7 +56,7 @@ class Vocabulary:
 
     Attributes:
         name: for people; not part of the fingerprint.
-        warnings: what was left out while loading, or is probably not meant; a line each.
+        warnings: what was skipped while loading, or is probably not meant; one line each.
         doubts: the last of these alone.
         places: where each category was written ("line 3"), by id; empty for one that was not read from a source.
     """
@@ -71,7 +71,7 @@ class Vocabulary:
     def load(
         spec: str | Path | Sequence[Any] | Mapping[str, Any], *, synonyms: bool = False, also: Check | None = None
     ) -> Vocabulary:
-        """The vocabulary that `spec` means.
+        """Return the vocabulary that `spec` means.
 
         Args:
             spec: a built-in name (coco, lvis_v1, objects365_v1); a path or URL of a .txt, .yaml or .json (a list of
@@ -100,12 +100,12 @@ class Vocabulary:
         return digest_of(canonical_json([{**each, "phrases": fingerprinted(each["phrases"])} for each in plain]))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for vocabulary.json; itself a file that `load` reads. Default values are left out."""
+        """Return plain data for vocabulary.json; itself a file that `load` reads. Default values are excluded."""
         return {"name": self.name, "categories": [_to_plain(c) for c in self.categories]}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Vocabulary:
-        """The inverse of `to_json`. Raises Refused."""
+        """Return the inverse of `to_json`. Raises Refused."""
         found = files.read_document(data, None, "vocabulary.json")
         _read_crops(found, "")
         return _build(found, found.name or "vocabulary", "vocabulary.json", synonyms=False)
@@ -143,7 +143,7 @@ def _to_plain(category: Category) -> dict[str, Any]:
 
 
 def _open_mapping(spec: Mapping[str, Any], synonyms: bool) -> tuple[Any, str | None, bool, Any]:
-    """What a mapping in a config means: (inner spec, label, synonyms, negative phrases)."""
+    """Return what a mapping in a config means: (inner spec, label, synonyms, negative phrases)."""
     problems: list[str] = []
     files.check_keys(spec, _SPEC_KEYS, "vocabulary", problems)
     if problems:
@@ -160,7 +160,7 @@ def _open_mapping(spec: Mapping[str, Any], synonyms: bool) -> tuple[Any, str | N
 
 
 def _read(spec: Any) -> tuple[str, VocabularyEntries]:
-    """(what to call the source, its entries)."""
+    """Return (what to call the source, its entries)."""
     if isinstance(spec, Path):
         return _read_file(str(spec))
     if isinstance(spec, str):
@@ -222,7 +222,7 @@ def _unknown(spec: str) -> str:
 
 
 def refuse(source: str, problems: Sequence[str]) -> Refused:
-    """The one error for all problems: a single one stands in the message itself."""
+    """Return the one error for all problems: a single one is in the message itself."""
     if len(problems) == 1:
         return Refused(f"vocabulary {source}: {problems[0]}")
     return Refused(f"vocabulary {source}: {len(problems)} problems", first_lines(problems, _MAX_PROBLEMS))
@@ -253,7 +253,7 @@ def _build(found: VocabularyEntries, name: str, source: str, synonyms: bool, als
 
 
 def _number(entries: Sequence[Entry], problems: list[str]) -> list[Entry]:
-    """Ids from 1 in order where none is given; some given and some not is a problem."""
+    """Return ids from 1 in order where none is given; some given and some not is a problem."""
     missing = [entry for entry in entries if entry.id is None]
     if missing and len(missing) < len(entries):
         hint = "has no id, others have; give every category one, or none"
@@ -289,7 +289,7 @@ def _to_category(entry: Entry) -> Category:
 
 
 def _find_problems(entries: Sequence[Entry], categories: Sequence[Category]) -> list[tuple[int, str]]:
-    """Ids out of range, and ids, names and phrases that two categories share: (position, problem)."""
+    """Return ids out of range, and ids, names and phrases that two categories share: (position, problem)."""
     problems: list[tuple[int, str]] = []
     ids: dict[int, int] = {}  # id, name, phrase -> position of the first that has it
     names: dict[str, int] = {}

@@ -62,17 +62,21 @@ class VocabularyEntries:
 
 
 def clean_phrase(text: str) -> str:
-    """The words for a prompt: underscores are spaces ("bow_(weapon)" is "bow (weapon)"), runs of spaces are one."""
+    """Return the words for a prompt: underscores are spaces ("bow_(weapon)" is "bow (weapon)"), runs
+    of spaces are one.
+    """
     return " ".join(text.replace("_", " ").split())
 
 
 def phrase_key(phrase: str) -> str:
-    """Two phrases with the same key read the same; the tokenizer's own comparison comes later and is stricter."""
+    """Return the key of a phrase: two with the same key read the same; the tokenizer's own comparison comes later and
+    is stricter.
+    """
     return phrase.casefold()
 
 
 def read_file(stream: Readable, suffix: str, source: str) -> VocabularyEntries:
-    """Entries of a file's content by its suffix; a large .json, as annotations are, is streamed.
+    """Return entries of a file's content by its suffix; a large .json, as annotations are, is streamed.
 
     Raises:
         Refused: nothing can be read at all.
@@ -92,7 +96,7 @@ def read_file(stream: Readable, suffix: str, source: str) -> VocabularyEntries:
 
 
 def read_lines(text: str) -> VocabularyEntries:
-    """A category a line, synonyms after " / ", a `#` at the start or between spaces begins a comment."""
+    """Return a category a line, synonyms after " / ", a `#` at the start or between spaces begins a comment."""
     found = VocabularyEntries()
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: it also splits at control characters
         content = re.split(r"(?:^|\s)#(?:\s|$)|^\s*#", line.rstrip("\r"), maxsplit=1)[0].strip()
@@ -102,7 +106,7 @@ def read_lines(text: str) -> VocabularyEntries:
 
 
 def read_document(document: Any, lines: Sequence[int] | None, source: str) -> VocabularyEntries:
-    """Entries of a parsed .yaml or .json: a list, or a mapping with `categories` (a vocabulary or annotations).
+    """Return entries of a parsed .yaml or .json: a list, or a mapping with `categories` (a vocabulary or annotations).
 
     Args:
         lines: the line of each list item, where known.
@@ -163,7 +167,7 @@ def _read_header(document: Mapping[str, Any]) -> VocabularyEntries:
 def add_item(found: VocabularyEntries, item: Any, place: str, *, annotations: bool = False) -> None:
     """Add one item to `found`, or its problems. Annotation files carry many keys of their own: those are ignored."""
     if len(found.entries) + len(found.problems) >= MAX_ENTRIES:
-        raise Refused(f"{place}: more than {MAX_ENTRIES} categories or problems: this is no vocabulary")
+        raise Refused(f"{place}: more than {MAX_ENTRIES} categories or problems: this is not a vocabulary")
     problems: list[str] = []
     if isinstance(item, str):
         entry = _from_line(item, place, problems)
@@ -226,7 +230,7 @@ def _from_mapping(item: Mapping[str, Any], place: str, problems: list[str], *, s
 
 
 def _apart(item: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
-    """(a category with its phrases of words, its phrases that are mappings)."""
+    """Return (a category with its phrases of words, its phrases that are mappings)."""
     written = item.get("phrases")
     if not isinstance(written, list | tuple):
         return item, []
@@ -313,7 +317,9 @@ def _not_json(error: plain_json.NotPlainJson, source: str) -> Refused:
 
 
 def _load_large_json(document: JsonStream, source: str) -> Any:
-    """The document without what no vocabulary needs: no images, and of annotations only the category ids, each once."""
+    """Return the document without what no vocabulary needs: no images, and of annotations only the category ids, each
+    once.
+    """
     try:
         if document.is_list():
             return list(islice(document.elements(), MAX_ENTRIES + 1))  # one more than is accepted
@@ -340,7 +346,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _load_yaml(text: str, source: str) -> tuple[Any, list[int] | None]:
-    """The document, and the line of each category."""
+    """Return the document, and the line of each category."""
     try:
         document, node = plain_yaml.parse(text)
     except plain_yaml.NotPlainYaml as error:

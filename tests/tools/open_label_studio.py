@@ -15,7 +15,7 @@ from label_studio_sdk.label_interface import LabelInterface
 
 
 def open_export(out: Path) -> None:
-    """Every prediction is valid for the config, broken ones are not, and the converter finds our boxes and ids."""
+    """Every prediction is valid for the config, broken ones are not, and the converter finds the boxes and IDs."""
     expected = json.loads((out.parent / "expected.json").read_text())
     interface = LabelInterface((out / "labels.xml").read_text())
     tasks = [task for path in sorted(out.glob("*.json")) for task in json.loads(path.read_text())]

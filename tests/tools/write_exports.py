@@ -34,7 +34,7 @@ EXPORTS: dict[str, list[str]] = {
 def write(folder: Path) -> None:
     """Write all exports.
 
-    red: pictures turned by EXIF, boxes with masks; odd: odd names, an empty image, boxes across the border; sample:
+    red: EXIF-rotated images, boxes with masks; odd: odd names, an empty image, boxes across the border; sample:
     tasks of a sample of red; crops: odd in crops of two boxes at most.
     """
     for name in ("red", "odd"):
@@ -58,8 +58,8 @@ def write(folder: Path) -> None:
 
 def write_tasks(folder: Path, name: str, run: Run, tasks: int, options: list[str]) -> None:
     """Write tasks that are not one per image, and what they should hold; boxes are those of the whole run."""
-    out = folder / name / "label-studio"
-    assert main(["export", run.uri, "--to", "label-studio", "--output", str(out), *options]) == 0
+    for to in ("label-studio", "cvat"):
+        assert main(["export", run.uri, "--to", to, "--output", str(folder / name / to), *options]) == 0
     expected = json.loads((Path(run.uri).parent / "expected.json").read_text())
     (folder / name / "expected.json").write_text(json.dumps(expected | {"images": tasks}))
 

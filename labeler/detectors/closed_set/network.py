@@ -23,7 +23,7 @@ _TOO_FEW = "selected index k out of range"  # torch.topk's words
 
 
 class ColumnNetwork(ModelNetwork):
-    """One forward scores every label for a fixed number of boxes; a `Network[Rows, Rows]`.
+    """One forward pass scores every label for a fixed number of boxes; a `Network[Rows, Rows]`.
 
     A row of its images is (scores (candidates, columns of the plan), boxes (candidates, 4)), both float32.
     """
@@ -59,7 +59,7 @@ class ColumnNetwork(ModelNetwork):
         return Scored.of(*image.tensors)
 
     def _scores(self, logits: Tensor) -> Tensor:
-        """(images, candidates, columns of the plan): the softmax is over all labels, "no object" among them."""
+        """Return (images, candidates, columns of the plan): the softmax is over all labels, "no object" among them."""
         if self._softmax:
             return logits.softmax(-1)[..., self._columns]
         return logits[..., self._columns].sigmoid()
@@ -77,7 +77,7 @@ class ColumnNetwork(ModelNetwork):
 
 
 class _TooFewPlaces(Exception):
-    """A forward asked for more of the best than there are.
+    """A forward pass asked for more of the best than there are.
 
     Attributes:
         places: that there are.

@@ -1,1 +1,1 @@
-"""Grounding DINO and MM-Grounding-DINO: the detector, its forward passes and what proves them equal."""
+"""Grounding DINO and MM-Grounding-DINO: the detector, its forward passes and the check that they are equal."""

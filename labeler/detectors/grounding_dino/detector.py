@@ -28,7 +28,7 @@ class GroundingDino(BatchedDetector):
     Attributes:
         prompts: the chunks it looks for.
         device, dtype: what is really used.
-        engine_check: in words, how the engine compares with transformers' own forward.
+        engine_check: in words, how the engine compares with transformers' own forward pass.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class GroundingDino(BatchedDetector):
         """Load the model and encode the vocabulary, once.
 
         Args:
-            model: hub name, local folder or URL, as `checkpoints.resolve` takes it, or what that returned:
+            model: Hub ID, local folder or URL, as `checkpoints.resolve` takes it, or what that returned:
                 then the weights are not read for a digest again.
             vocabulary: a vocabulary, its packed prompts, or whatever `Vocabulary.load` takes.
             device: "auto", "cpu", "cuda", "cuda:1", ...
             dtype: "auto" (float16 on a GPU, float32 on a CPU), "float32", "float16" or "bfloat16", for the matrix
                 products; coordinates are always float32.
             engine: "fast", "transformers" (its own modules throughout, the reference), or "auto": fast where the model
-                is understood and one picture comes out equal, else transformers with a warning.
+                is understood and one image comes out equal, else transformers with a warning.
             score_floor: detections below are not returned, 0 to 1; None for the family's 0.05.
             max_detections: per image, the best; 0 for no cap.
             assignment: "argmax" (a query is one category) or "flattened" (every query and category that reach the
@@ -112,6 +112,6 @@ def _prompts(vocabulary: Vocabulary | Prompts | str | Sequence[str], checkpoint:
 
 
 def _longest(checkpoint: DetectorCheckpoint) -> int:
-    """Tokens that the model reads of a prompt; transformers' default where its config does not say."""
+    """Return tokens that the model reads of a prompt; transformers' default where its config does not say."""
     found = checkpoints.Located(checkpoint.folder, checkpoint.name, checkpoint.revision)
     return int(checkpoints.model_config(found).get("max_text_len", MAX_TOKENS))

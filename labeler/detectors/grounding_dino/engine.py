@@ -1,4 +1,4 @@
-"""Choose the forward of a detector: the fast one if its detections are equal and it is not slower."""
+"""Choose the forward pass of a detector: the fast one if its detections are equal and it is not slower."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 def choose_engine(
     engine: str, reference: SplitForward, text: TextFeatures, rule: ImageRule, name: str
 ) -> tuple[SplitForward, str]:
-    """The forward to use, and in a few words what is known of its equality with the reference.
+    """Return the forward pass to use, and in a few words what is known of its equality with the reference.
 
     Args:
         engine: "auto", "fast" or "transformers".
-        name: of the checkpoint, for what is said.
+        name: of the checkpoint, for messages.
 
     Raises:
         Refused: the fast engine was asked for, and does not understand the model or does not run here.
@@ -35,7 +35,7 @@ def choose_engine(
     if unsupported and engine == "fast":
         raise Refused(f"model.engine=fast does not understand {name}: {unsupported}")
     if unsupported:
-        log.warning("%s runs on transformers' own forward, which is slower: %s", name, unsupported)
+        log.warning("%s runs on transformers' own forward pass, which is slower: %s", name, unsupported)
         return reference, f"the fast engine does not understand it: {unsupported}"
     problems: list[str] = []
     slower = ""
@@ -71,14 +71,16 @@ def choose_engine(
     what = f"the fast engine {', then '.join(problems)}"
     if engine == "fast":
         raise Refused(f"model.engine=fast does not run on {reference.device}: {what}")
-    log.warning("%s runs on transformers' own forward%s: %s", name, "" if slower else ", which is slower", what)
+    log.warning("%s runs on transformers' own forward pass%s: %s", name, "" if slower else ", which is slower", what)
     return reference, what
 
 
 def _times(
     engine: str, fast: SplitForward, reference: SplitForward, text: TextFeatures, rule: ImageRule
 ) -> EngineTimes | None:
-    """What both take on a GPU, None where nothing depends on it: the fast one was never seen to be slower on a CPU."""
+    """Return what both take on a GPU, None where nothing depends on it: the fast one was never seen to be slower on a
+    CPU.
+    """
     if engine != "auto" or fast.device.type != "cuda":
         return None
     times = time_engines(fast, reference, text, rule)

@@ -1,4 +1,4 @@
-"""Trust on real weights: one drawn picture through the fast engine and through transformers' own modules."""
+"""Trust on real weights: one synthetic image through the fast engine and through transformers' own modules."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from labeler.detectors.grounding_dino.fast import FastForward
 from labeler.detectors.grounding_dino.split_forward import ImageFeatures, SplitForward, TextFeatures
 from labeler.prompts import ImageRule
 
-_EDGES = (256, 384, 512, 800, 1200)  # shortest edges of the picture; the first with enough positions for the queries
-_CHANCE = 1.0  # over the root of the number: how far two parts of the same number of detections are apart by chance
+_EDGES = (256, 384, 512, 800, 1200)  # shortest edges of the image; the first with enough positions for the queries
+_CHANCE = 1.0  # over the root of the number: how far two parts of the same number of detections differ by chance
 _LEAST_TELLING = 0.75  # of its own detections that the reference finds again; below, nothing can be said of another
 
 
 @dataclass(frozen=True)
 class EngineCheck(Agreement):
-    """How the fast engine compares with the reference in float32.
+    """Comparison of the fast engine with the reference in float32.
 
     Attributes:
-        passed: `matched` is within the tolerance, or as good as what transformers' own forward has of itself.
-        theirs: what `matched` is for transformers' own forward, where it was asked: in half precision, or in float32
-            on features that are one rounding away. Where that differs as much, going back to it would only be slower.
+        passed: `matched` is within the tolerance, or as good as what transformers' own forward pass has of itself.
+        theirs: what `matched` is for transformers' own forward pass, where it was asked: in half precision, or in
+            float32 on features that are one rounding away. Where that differs as much, going back to it would only be
+            slower.
         half: whether this is about half precision.
     """
 
@@ -40,7 +41,9 @@ class EngineCheck(Agreement):
 
 
 def check_engine(engine: FastForward, rule: ImageRule, text: TextFeatures) -> EngineCheck:
-    """Compare on the first chunk; costs two forwards of a small picture, or three. Use it under `inference_mode`."""
+    """Compare on the first chunk; costs two forward passes of a small image, or three. Use it under
+    `inference_mode`.
+    """
     one = text.take(torch.zeros(1, dtype=torch.long, device=engine.device))
     half, engine.half = engine.half, None
     try:
@@ -63,7 +66,7 @@ def check_engine(engine: FastForward, rule: ImageRule, text: TextFeatures) -> En
 
 
 def _one_rounding_away(picture: ImageFeatures) -> ImageFeatures:
-    """Features that differ as those of another machine do: by about one rounding, each on its own."""
+    """Return features that differ as those of another machine do: by about one rounding, each on its own."""
     noise = torch.randn(picture.features.shape, generator=torch.Generator().manual_seed(0)).to(picture.features)
     return replace(picture, features=picture.features * (1 + torch.finfo(torch.float32).eps * noise))
 
@@ -71,7 +74,9 @@ def _one_rounding_away(picture: ImageFeatures) -> ImageFeatures:
 def compare(
     expected: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor], token_mask: Tensor, tolerance: Tolerance
 ) -> EngineCheck:
-    """Logits (1, queries, tokens) and boxes (1, queries, 4) cxcywh of two engines for one picture and one chunk."""
+    """Return logits (1, queries, tokens) and boxes (1, queries, 4) cxcywh of two engines for one
+    image and one chunk.
+    """
     scores = [logits[0].float()[:, token_mask].sigmoid() for logits, _ in (expected, found)]
     boxes = [each[0].float() for _, each in (expected, found)]
     agreed = agreement((scores[0], boxes[0]), (scores[1], boxes[1]), tolerance)

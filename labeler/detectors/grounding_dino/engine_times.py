@@ -1,4 +1,4 @@
-"""Which of two engines is faster, in turns on the device that they will work on."""
+"""Which of two engines is faster, alternately on the device that they will work on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labeler.detectors.grounding_dino.split_forward import SplitForward, TextFea
 from labeler.prompts import ImageRule
 
 AT_MOST_S = 10.0  # of the start of a worker; where a round takes long, fewer rounds tell enough
-SLOWER = 1.2  # the fast engine is not given up for less: the trial is short, and neighbours make noise
+SLOWER = 1.2  # the fast engine is not given up for less: the trial is short, and neighbors make noise
 _PAIRS = 4
 
 Way = Callable[[], object]
@@ -21,7 +21,7 @@ Way = Callable[[], object]
 
 @dataclass(frozen=True)
 class EngineTimes:
-    """Median seconds of one forward on the same images and chunks.
+    """Median seconds of one forward pass on the same images and chunks.
 
     Attributes:
         rounds: how many of each were measured.
@@ -33,18 +33,20 @@ class EngineTimes:
 
     @property
     def fast_stays(self) -> bool:
-        """Whether the fast engine is not more than 20% slower."""
+        """Return whether the fast engine is not more than 20% slower."""
         return self.fast <= SLOWER * self.reference
 
     def __str__(self) -> str:
         return (
-            f"{1000 * self.fast:.1f} ms where transformers' own forward takes {1000 * self.reference:.1f} ms "
-            f"(medians of {self.rounds} in turns)"
+            f"{1000 * self.fast:.1f} ms where transformers' own forward pass takes {1000 * self.reference:.1f} ms "
+            f"(medians of {self.rounds} alternately)"
         )
 
 
 def time_in_turns(fast: Way, reference: Way, clock: Clock) -> EngineTimes:
-    """Each once to warm up, then five of each in turns, or as many as 10 s have room for, but one at least."""
+    """Run each once to warm up, then five of each alternately, or as many as 10 s have room for,
+    but one at least.
+    """
     until = clock() + AT_MOST_S
     fast()
     reference()
@@ -54,7 +56,7 @@ def time_in_turns(fast: Way, reference: Way, clock: Clock) -> EngineTimes:
 
 
 def time_engines(fast: SplitForward, reference: SplitForward, text: TextFeatures, rule: ImageRule) -> EngineTimes:
-    """On an empty picture of 4:3 at the detector's size, and on up to four chunks. Use it under `inference_mode`."""
+    """On an empty image of 4:3 at the detector's size, and on up to four chunks. Use it under `inference_mode`."""
     short, long = rule.size
     pixels = torch.zeros(1, 3, short, min(long, short * 4 // 3), device=fast.device)
     chunks = torch.arange(min(_PAIRS, len(text.token_mask)), device=fast.device)

@@ -1,4 +1,4 @@
-"""Grounding DINO as a network of its family: one of its two forwards, and tokens scored phrase by phrase."""
+"""Grounding DINO as a network of its family: one of its two forward passes, and tokens scored phrase by phrase."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ChunkText:
     phrases: int
 
     def take(self, index: Tensor) -> ChunkText:
-        """The chunks at these indices, repeats allowed."""
+        """Return the chunks at these indices, repeats allowed."""
         return ChunkText(self.features.take(index), self.table.index_select(0, index), self.phrases)
 
 
@@ -110,7 +110,7 @@ class ChunkNetwork:
         return ChunkText(features, table, max(map(len, plan.phrase_categories)))
 
     def start(self, text: ChunkText) -> str:
-        """Takes the fast engine where it comes out equal. Refused where it was asked for, and does not run here."""
+        """Take the fast engine where it comes out equal. Refused where it was asked for, and does not run here."""
         setup = self._setup
         self.forward, words = choose_engine(setup.engine, self.forward, text.features, setup.rule, setup.name)
         return words

@@ -1,4 +1,4 @@
-"""transformers' own forward of Grounding DINO, with its own image processor: what our detector is compared with."""
+"""transformers' own forward pass of Grounding DINO, with its own image processor: the reference of the detector."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BEST = 100  # detections of an image that are compared
 
 
 class OwnForward:
-    """One image and one chunk at a time, in float32, through nothing of ours but the chunks.
+    """One image and one chunk at a time, in float32, through nothing of labeler but the chunks.
 
     For vocabularies without negatives, as those of benchmarks are. A (query, category) pair is a detection; its score
     is the mean over a phrase's tokens, the best of its phrases.
@@ -37,7 +37,7 @@ class OwnForward:
 
     @torch.inference_mode()
     def best(self, image_rgb: npt.NDArray[np.uint8]) -> Detections:
-        """The `BEST` detections of an upright (h, w, 3) RGB image, clipped to it."""
+        """Return the `BEST` detections of an upright (h, w, 3) RGB image, clipped to it."""
         pixels = torch.from_numpy(np.array(self._processor(image_rgb)["pixel_values"])).to(self._device)
         height, width = image_rgb.shape[:2]
         found = [self._of_chunk(pixels, number, height, width) for number in range(self._prompts.passes)]
@@ -64,7 +64,7 @@ class OwnForward:
 
 @dataclass(frozen=True)
 class BoxAgreement:
-    """How many detections of transformers' own forward a run has, too, box by box.
+    """Comparison of a run's boxes with those of transformers' own forward pass.
 
     Attributes:
         images, compared: how many of both.

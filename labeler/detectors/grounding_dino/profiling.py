@@ -12,7 +12,7 @@ from labeler.detectors.grounding_dino.split_forward import SplitForward
 from labeler.detectors.network import BACKBONE
 from labeler.detectors.ranges import Ranges, Within, replaced
 
-# In the order of a forward; each is paid for every pair of image and chunk.
+# In the order of a forward pass; each is paid for every pair of image and chunk.
 PASS_PARTS = (
     "encoder: fusion",
     "encoder: text",
@@ -26,7 +26,7 @@ PASS_PARTS = (
 
 @contextmanager
 def instrumented(forward: SplitForward, ranges: Ranges) -> Iterator[None]:
-    """The forward's parts are ranges meanwhile, named as in `PASS_PARTS`."""
+    """The forward pass's parts are ranges meanwhile, named as in `PASS_PARTS`."""
     with ExitStack() as stack:
         for owner, method, name in _methods(forward):
             stack.enter_context(replaced(owner, method, ranges.within(name, getattr(owner, method))))
@@ -37,7 +37,7 @@ def instrumented(forward: SplitForward, ranges: Ranges) -> Iterator[None]:
 
 
 def _methods(forward: SplitForward) -> Iterator[tuple[Any, str, str]]:
-    """(object, its method, the part it is) of either engine."""
+    """Yield (object, its method, the part it is) of either engine."""
     yield forward, "encode_image", BACKBONE
     yield forward, "detect", "decoder"  # with the heads; the ranges inside are taken out of it
     if isinstance(forward, FastForward):
@@ -50,7 +50,7 @@ def _methods(forward: SplitForward) -> Iterator[tuple[Any, str, str]]:
     for layer in encoder.layers:
         yield layer.fusion_layer, "forward", "encoder: fusion"
         yield layer.text_enhancer_layer, "forward", "encoder: text"
-        yield layer.deformable_layer, "forward", "encoder: feed-forward"  # which is no module of its own
+        yield layer.deformable_layer, "forward", "encoder: feed-forward"  # which is not a module of its own
         yield layer.deformable_layer.self_attn, "forward", "encoder: deformable"
 
 

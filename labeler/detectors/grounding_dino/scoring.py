@@ -12,7 +12,7 @@ from labeler.prompts.grounding_dino import Prompts, positive_map
 
 
 def phrase_table(prompts: Prompts, width: int, device: torch.device, *, score: str) -> Tensor:
-    """What `score_phrases` needs of each chunk, padded to the largest.
+    """Return what `score_phrases` needs of each chunk, padded to the largest.
 
     Args:
         width: tokens of the longest chunk, as in the logits.

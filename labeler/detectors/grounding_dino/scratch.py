@@ -28,7 +28,7 @@ _BRANCH_END = re.compile(r"(output\.dense|out_proj|output_proj|out_vision_proj|o
 
 @dataclass(frozen=True)
 class Size:
-    """How large a model is. `d_model` is a multiple of 32 (group norms); fusion heads are `d_model` wide, as in the
+    """The size of a model. `d_model` is a multiple of 32 (group norms); fusion heads are `d_model` wide, as in the
     published models, because the feed-forward layers are 8 times `d_model` and shared by 8 heads.
     """
 

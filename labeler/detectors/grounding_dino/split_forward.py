@@ -42,7 +42,7 @@ class TextFeatures:
     position_ids: Tensor
 
     def take(self, chunks: Tensor) -> TextFeatures:
-        """The chunks at these indices, repeats allowed."""
+        """Return the chunks at these indices, repeats allowed."""
         parts = (self.features, self.token_mask, self.self_mask, self.position_ids)
         return TextFeatures(*(part.index_select(0, chunks) for part in parts))
 
@@ -68,7 +68,7 @@ class ImageFeatures:
     padded: bool = False
 
     def take(self, images: Tensor) -> ImageFeatures:
-        """The images at these indices, repeats allowed."""
+        """Return the images at these indices, repeats allowed."""
         return ImageFeatures(
             self.features.index_select(0, images),
             self.position_embedding,
@@ -93,7 +93,8 @@ class SplitForward:
             raise Refused("only two-stage checkpoints with learned queries and several feature levels are supported")
         self.detector, self.model, self.config = detector, detector.model, config
         self.half = half
-        self.last_kept: object = None  # what the last forward read of what it keeps between forwards; here nothing
+        # what the last forward pass read of what it keeps between forward passes; here nothing
+        self.last_kept: object = None
         self.device: torch.device = next(detector.parameters()).device
         self.num_queries: int = config.num_queries
         self._phrase_masks = sys.modules[type(detector).__module__].generate_masks_with_special_tokens_and_transfer_map
@@ -104,7 +105,7 @@ class SplitForward:
     # ---- text, once per chunk
 
     def encode_text(self, chunks: Sequence[Sequence[int]], *, whole: bool = False, least: int = 0) -> TextFeatures:
-        """Text features of prompt chunks, in float32.
+        """Return text features of prompt chunks, in float32.
 
         Args:
             chunks: token ids, [CLS] .. [SEP], each ending with `. [SEP]`: without that last `.` padding would change
@@ -134,7 +135,7 @@ class SplitForward:
     # ---- image, once per image
 
     def encode_image(self, pixel_values: Tensor) -> ImageFeatures:
-        """Features of normalised images of one size, (images, 3, h, w) float32.
+        """Return features of normalized images of one size, (images, 3, h, w) float32.
 
         A side shorter than `least_side` is padded, with zeros and a mask, as the checkpoint's processor pads.
         """
@@ -182,7 +183,7 @@ class SplitForward:
         return bisect_left(range(1, _MOST_LEAST_SIDE), True, key=runs) + 1
 
     def _feature_maps(self, pixel_values: Tensor, pixel_mask: Tensor) -> list[Tensor]:
-        """Every level's map (images, d, height, width) in float32; the last levels stride past the backbone."""
+        """Return every level's map (images, d, height, width) in float32; the last levels stride past the backbone."""
         project = self.model.input_proj_vision
         with self._autocast():
             found = [feature_map for feature_map, _ in self.model.backbone.conv_encoder(pixel_values, pixel_mask)]
@@ -194,7 +195,7 @@ class SplitForward:
     # ---- pair, once per (image, chunk)
 
     def detect(self, image: ImageFeatures, text: TextFeatures) -> tuple[Tensor, Tensor]:
-        """Token logits and boxes of (image, chunk) pairs: row i is image i with chunk i.
+        """Return token logits and boxes of (image, chunk) pairs: row i is image i with chunk i.
 
         Returns:
             logits (pairs, queries, tokens) float32, -inf at padding; boxes (pairs, queries, 4) float32, cxcywh in
@@ -244,7 +245,7 @@ class SplitForward:
         }
 
     def _select_queries(self, vision: Tensor, language: Tensor, image: ImageFeatures, text: TextFeatures) -> Tensor:
-        """(pairs, queries, 4) in 0..1: where the positions that match some token best propose a box."""
+        """Return (pairs, queries, 4) in 0..1: where the positions that match some token best propose a box."""
         model = self.model
         objects, proposals = model.generate_encoder_output_proposals(vision, ~image.mask, list(image.level_shapes))
         token_scores = model.encoder_output_class_embed(objects, language, text.token_mask)
@@ -272,14 +273,14 @@ class SplitForward:
 
 
 def _chunk_masks(token_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """(self_mask, position_ids) where every token of a chunk sees all others; padding sees itself alone."""
+    """Return (self_mask, position_ids) where every token of a chunk sees all others; padding sees itself alone."""
     itself = torch.eye(token_mask.shape[1], dtype=torch.bool, device=token_mask.device)
     self_mask = (token_mask[:, :, None] & token_mask[:, None, :]) | itself
     return self_mask, torch.arange(token_mask.shape[1], device=token_mask.device).expand(token_mask.shape)
 
 
 def _padded(chunks: Sequence[Sequence[int]], device: torch.device, least: int) -> tuple[Tensor, Tensor]:
-    """(chunks, longest) int64 token ids, 0 = [PAD] behind the end, and the mask of what is a token.
+    """Return (chunks, longest) int64 token ids, 0 = [PAD] behind the end, and the mask of what is a token.
 
     On a GPU up to a multiple of 16: rows of any other length are slow to read, for its matrix units above all.
     """

@@ -38,7 +38,7 @@ def write_wordpiece(folder: str | Path, words: Iterable[str]) -> None:
 
 
 def _list_tokens(words: Iterable[str]) -> list[str]:
-    """The tokens; a token's id is its position."""
+    """Return the tokens; a token's id is its position."""
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
 

@@ -22,7 +22,7 @@ _EPSILON = 1e-6  # of transformers' class head
 
 @dataclass(frozen=True)
 class Queries(Rows):
-    """The one pass's (1, phrases, dim) query embeddings; pairs share them instead of having a copy each."""
+    """The one pass's (1, phrases, dim) query embeddings; all pairs share one copy."""
 
     def take(self, index: Tensor) -> Queries:
         return Queries((self.tensors[0][:1].expand(len(index), -1, -1),))
@@ -52,7 +52,7 @@ class OwlNetwork(ModelNetwork):
         return int(self.model.num_patches_height * self.model.num_patches_width)
 
     def encode_text(self) -> Queries:
-        """The queries of all phrases: of words the `mean_of_templates`, of a crop what the model sees in it."""
+        """Return the queries of all phrases: of words the `mean_of_templates`, of a crop what the model sees in it."""
         prompts = [ids for phrase in self.plan.phrases for ids in phrase.prompts]
         embedded = [self._embed(prompts[at : at + _TEXTS]) for at in range(0, len(prompts), _TEXTS)]
         words = iter(mean_of_templates(torch.cat(embedded), len(self.plan.templates)) if prompts else ())
@@ -68,7 +68,9 @@ class OwlNetwork(ModelNetwork):
         return Queries((self._queries.index_select(0, chosen)[None],))
 
     def _embed(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """(prompts, dim) unit embeddings, float32. What fills a prompt lies behind its end, which sees none of it."""
+        """Return (prompts, dim) unit embeddings, float32. What fills a prompt lies behind its end, which sees none of
+        it.
+        """
         width = max(map(len, prompts))
         ids = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts])
         mask = torch.tensor([[1] * len(prompt) + [0] * (width - len(prompt)) for prompt in prompts])
@@ -76,7 +78,7 @@ class OwlNetwork(ModelNetwork):
         return torch.nn.functional.normalize(features.pooler_output.float(), dim=-1)
 
     def _look_at(self, crop: bytes) -> Tensor:
-        """(dim,) unit embedding of the object that fills a crop, by transformers' own rule, in float32.
+        """Return (dim,) unit embedding of the object that fills a crop, by transformers' own rule, in float32.
 
         OWLv2 takes its box of the highest objectness. OWL-ViT takes, of the boxes that nearly fill the crop, the one
         least like the mean of all: most boxes on an object are background to it.
@@ -107,7 +109,7 @@ class OwlNetwork(ModelNetwork):
 
 
 def mean_of_templates(embedded: Tensor, templates: int) -> Tensor:
-    """(phrases, dim) from the unit embeddings (phrases * templates, dim) of each phrase in each template.
+    """Return (phrases, dim) from the unit embeddings (phrases * templates, dim) of each phrase in each template.
 
     The published protocol averages the logits of the templates. A logit is linear in the query's unit embedding, so
     this mean has exactly that logit; it is shorter than 1, and must not be made a unit again.

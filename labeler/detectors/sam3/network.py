@@ -20,7 +20,7 @@ _PHRASES_AT_ONCE = 64  # in the text encoder: some 200 MB of activations in floa
 
 @dataclass(frozen=True)
 class PhraseOutputs:
-    """What a phrase finds in an image; a row of every tensor for each pair of them.
+    """Detections of phrases in images; every tensor has a row per pair of them.
 
     Attributes:
         boxes: (pairs, queries, 4) float32, corners in parts of the model's input.
@@ -48,7 +48,7 @@ class Sam3Network(ModelNetwork):
         return count
 
     def encode_text(self) -> Rows:
-        """(passes, tokens, width) features and (passes, tokens) bool, which of them are text.
+        """Return (passes, tokens, width) features and (passes, tokens) bool, which of them are text.
 
         Padding has to be masked wherever the features are read: unmasked, it moves scores by more than another word.
         """
@@ -69,7 +69,7 @@ class Sam3Network(ModelNetwork):
         return self._phrases.take(torch.tensor([places[phrase] for phrase in plan.phrases], device=self.device))
 
     def encode_image(self, pixels: Tensor) -> Rows:
-        """The one level of the backbone's features that boxes are found on, and its positions."""
+        """Return the one level of the backbone's features that boxes are found on, and its positions."""
         with self.autocast():
             found = self.model.get_vision_features(pixels)
         return Rows((found.fpn_hidden_states[-2], found.fpn_position_encoding[-2].expand(len(pixels), -1, -1, -1)))
@@ -79,7 +79,7 @@ class Sam3Network(ModelNetwork):
         return Scored.of(found.scores[..., None], found.boxes)
 
     def find(self, image: Rows, text: Rows) -> PhraseOutputs:
-        """What pairs of an image and a phrase hold, with what their masks can be drawn from."""
+        """Return what pairs of an image and a phrase hold, with what their masks can be drawn from."""
         (features, positions), (words, mask) = image.tensors, text.tensors
         with self.autocast():
             encoded = self.model.detr_encoder(
@@ -101,7 +101,9 @@ class Sam3Network(ModelNetwork):
         return PhraseOutputs(boxes, scores, queries, encoded.last_hidden_state)
 
     def _boxes(self, queries: Tensor, start: Tensor) -> Tensor:
-        """(pairs, queries, 4) corners in parts of the input: the last layer's offsets to what it started from."""
+        """Return (pairs, queries, 4) corners in parts of the input: the last layer's offsets to what
+        it started from.
+        """
         from transformers.models.sam3.modeling_sam3 import box_cxcywh_to_xyxy, inverse_sigmoid
 
         offsets = self.model.detr_decoder.box_head(queries)

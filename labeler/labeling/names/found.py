@@ -43,7 +43,7 @@ class FoundNames:
 
         Args:
             tables: its rows, with COLUMNS.
-            category_ids: of that run -> of the job; others are left out.
+            category_ids: of that run -> of the job; others are excluded.
             score: from which on a detection counts.
         """
         parts = [_UnitNames.of(table, category_ids, score) for table in tables]
@@ -62,7 +62,7 @@ class FoundNames:
         )
 
     def __len__(self) -> int:
-        """Images that names are known of, each as often as the run has it."""
+        """Return images that names are known of, each as often as the run has it."""
         return len(self.starts) - 1
 
     def asked(self, item: Item) -> tuple[int, ...] | None:
@@ -73,7 +73,7 @@ class FoundNames:
         return None if place is None else self.of_image(place)
 
     def of_image(self, image: int) -> tuple[int, ...]:
-        """The names of an image, by its place among those of the run."""
+        """Return the names of an image, by its place among those of the run."""
         return tuple(self.category_ids[self.starts[image] : self.starts[image + 1]].tolist())
 
     def _place(self, key: bytes) -> int | None:
@@ -83,7 +83,7 @@ class FoundNames:
 
 
 def home_of(uri: str, index: int) -> bytes:
-    """A key for where an image lies."""
+    """Return a key for where an image lies."""
     return bytes.fromhex(digest_of(f"{uri}\0{index}".encode("utf-8", "surrogateescape")))
 
 

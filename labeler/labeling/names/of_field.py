@@ -45,7 +45,7 @@ class NamesOfField:
 
     @staticmethod
     def of(field: str, vocabulary: Vocabulary) -> NamesOfField:
-        """Names, phrases and their plurals; a plural that is another category's own name is that one's."""
+        """Return names, phrases and their plurals; a plural that is another category's own name is that one's."""
         own: dict[Words, int] = {}
         for category in vocabulary.categories:
             if not category.negative:
@@ -67,10 +67,10 @@ class NamesOfField:
         return None if text is None else tuple(sorted(self.read(text)[0]))
 
     def read(self, text: str) -> tuple[set[int], list[str]]:
-        """(ids of the categories in a text, its phrases that are none).
+        """Return (ids of the categories in a text, its phrases that are none).
 
         In a list every tag is a phrase. Other text is cut at punctuation, and what matches nothing at the words between
-        names, too. The longest match counts: a hot dog is no dog.
+        names, too. The longest match counts: a hot dog is not a dog.
         """
         found, rest = set[int](), list[str]()
         tags = _tags(text)
@@ -100,12 +100,12 @@ class NamesOfField:
 
 
 def words_of(text: str) -> Words:
-    """The words of a name, however it is spelled."""
+    """Return the words of a name, however it is spelled."""
     return tuple(_WORD.findall(phrase_key(comparable(clean_phrase(text)))))
 
 
 def _tags(text: str) -> Sequence[str] | None:
-    """The tags of a JSON list; None for any other text."""
+    """Return the tags of a JSON list; None for any other text."""
     if not text.lstrip().startswith("["):
         return None
     try:

@@ -74,7 +74,7 @@ class NamesOfRun:
         return {"prompts.from": self.run_id, "prompts.from_score": self.score}
 
     def snapshot(self) -> Snapshot:
-        """The run as it is now. Refused where another was put in its place."""
+        """Return the run as it is now. Refused where another was put in its place."""
         run = require_run(self.uri)
         if run.manifest.run_id != self.run_id:
             raise Refused(f"prompts.from: {storage.redact(self.uri)} holds another run by now")

@@ -14,7 +14,7 @@ class NamesPerImage(Protocol):
     """Ready to be asked, wherever images are read."""
 
     def asked(self, item: Item) -> tuple[int, ...] | None:
-        """Ids of the categories that a read image is asked for, ascending; None where nothing is known of it."""
+        """Return ids of the categories that a read image is asked for, ascending; None where nothing is known of it."""
 
 
 class NamesSource(Protocol):
@@ -26,14 +26,15 @@ class NamesSource(Protocol):
 
     @property
     def is_large(self) -> bool:
-        """Whether what is loaded is large, so that the processes of a node share it."""
+        """Return whether what is loaded is large, so that the processes of a node share it."""
 
     def load(self) -> NamesPerImage:
-        """What says the names. Raises StorageError if another run cannot be read."""
+        """Return what says the names. Raises StorageError if another run cannot be read."""
 
 
 def with_names(names: NamesPerImage | None, items: Sequence[Item]) -> tuple[Item, ...]:
-    """The images with what each is asked for. Those that cannot be read, and those that are removed, stay as they are.
+    """Return the images with what each is asked for. Those that cannot be read, and those that are removed, stay as
+    they are.
 
     Args:
         names: None leaves all as they are.
@@ -48,7 +49,7 @@ def _is_unread(item: Item) -> bool:
 
 
 def remarked(rows: Iterable[Row]) -> list[Row]:
-    """The rows of a job with names per image; those that were asked for all names say so in `error`."""
+    """Return the rows of a job with names per image; `error` marks those that were asked for all names."""
     return [
         replace(row, error="; ".join(filter(None, (row.error, ALL_NAMES))))
         if row.status in LABELED and row.asked is None

@@ -15,12 +15,12 @@ _PACKING = ("protocol", "max_categories")
 
 
 def columns_of(config: Config) -> tuple[str, ...]:
-    """The optional columns that a job's rows have."""
+    """Return the optional columns that a job's rows have."""
     return ("asked",) if config.prompts.source else ()
 
 
 def resolve_names_per_image(config: Config, family: Family, vocabulary: Vocabulary) -> NamesSource | None:
-    """What says the names of each image; None where all are asked for all.
+    """Return what says the names of each image; None where all are asked for all.
 
     Raises:
         Refused: the family takes all names together, options that contradict it are set, or the source is not usable.

@@ -32,7 +32,7 @@ class Column:
 
 @dataclass(frozen=True)
 class ColumnPlan:
-    """Which columns of the scores are read; a `PromptPlan` of one pass, its phrases are labels.
+    """The columns of the scores that are read; a `PromptPlan` of one pass, its phrases are labels.
 
     Attributes:
         columns: those of negatives come last.
@@ -68,7 +68,7 @@ class ColumnPlan:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> ColumnPlan:
-        """The inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
+        """Return the inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
         try:
             columns = tuple(Column(int(c["category_id"]), str(c["label"]), int(c["column"])) for c in data["labels"])
             plan = ColumnPlan(columns, int(data["of"]), frozenset(map(int, data["negative_ids"])))
@@ -113,7 +113,7 @@ class ColumnPlanner:
 
 @dataclass(frozen=True)
 class ClosedSetFamily:
-    """DETR's line and its like: one forward scores a fixed set of labels for a number of boxes; a `Family`.
+    """DETR's line and its like: one forward pass scores a fixed set of labels for a number of boxes; a `Family`.
 
     One family for all of them: plan, label map and options are the same, and what differs (`KINDS`) follows from
     config.json, which is in the digest of the model.

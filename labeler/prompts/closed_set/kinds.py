@@ -11,7 +11,7 @@ from labeler.errors import Refused
 from labeler.prompts.image_rule import ImageRule, edges_of, rule_from
 
 _TIMM = ("timm_backbone", "timm_wrapper")
-_COCO_EDGES = (800, 1333)  # what transformers' processors of the DETR line take where nothing is said
+_COCO_EDGES = (800, 1333)  # what transformers' processors of the DETR line take by default
 
 
 def _any_side(config: Mapping[str, Any]) -> int:
@@ -24,7 +24,7 @@ def _largest_stride(config: Mapping[str, Any]) -> int:
 
 
 def _windows(config: Mapping[str, Any], patch: int, windows: int, *, squared: bool) -> int:
-    """Pixels of a row of patches, one for each window of attention; defaults are transformers'."""
+    """Return pixels of a row of patches, one for each window of attention; defaults are transformers'."""
     backbone = config.get("backbone_config") or {}
     count = int(backbone.get("num_windows") or windows)
     return int(backbone.get("patch_size") or patch) * (math.isqrt(count) if squared else count)
@@ -38,7 +38,7 @@ class Kind:
         architecture: the name of its class in transformers.
         softmax: scores are a softmax over all labels with "no object" as the last column; else a sigmoid of each.
         fit: of its image processor where that says no size.
-        normalized: whether that normalizes where it does not say so.
+        normalized: whether that normalizes by default.
         multiple: from its config, what the sides of its images have to be multiples of.
         cut: sides of images that keep their shape are rounded down to a multiple of this, as its processor does.
         timm: its backbone is timm's where the config does not say.
@@ -78,14 +78,14 @@ KINDS = {
 
 
 def kind_of(config: Mapping[str, Any]) -> Kind:
-    """The kind that a config.json says; KeyError where it is of none."""
+    """Return the kind that a config.json says; KeyError where it is of none."""
     named = (config.get("architectures") or [None])[0]
     by_architecture = {kind.architecture: kind for kind in KINDS.values()}
     return by_architecture[named] if named in by_architecture else KINDS[config["model_type"]]
 
 
 def image_rule(kind: Kind, processor: Mapping[str, Any], config: Mapping[str, Any], name: str) -> ImageRule:
-    """How a checkpoint wants its images.
+    """Return how a checkpoint wants its images.
 
     Args:
         processor: its image processor's settings, {} where it has none: transformers' defaults hold then.
@@ -114,7 +114,7 @@ def image_rule(kind: Kind, processor: Mapping[str, Any], config: Mapping[str, An
 
 
 def _stretched(size: Any) -> tuple[int, int] | None:
-    """(height, width) of a processor's size, None where it is of another form."""
+    """Return (height, width) of a processor's size, None where it is of another form."""
     try:
         return int(size["height"]), int(size["width"])
     except (KeyError, TypeError, ValueError):

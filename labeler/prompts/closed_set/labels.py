@@ -34,7 +34,7 @@ class Label:
 
     @property
     def named(self) -> bool:
-        """Whether the text is a name that people gave."""
+        """Return whether the text is a name that people gave."""
         return bool(self.text.strip()) and not _NAMELESS.fullmatch(self.text.strip())
 
     @property
@@ -44,7 +44,7 @@ class Label:
 
 
 def labels_of(config: Mapping[str, Any], name: str) -> tuple[Label, ...]:
-    """The labels in a config.json in the order of their columns.
+    """Return the labels in a config.json in the order of their columns.
 
     Args:
         name: of the checkpoint, for the refusal.
@@ -79,17 +79,19 @@ class LabelMap:
     chosen: Mapping[str, str]
 
     def category_name(self, label: Label) -> str | None:
-        """What the config says that a label stands for; its own spelling counts before others that read the same."""
+        """Return what the config says that a label stands for; its own spelling counts before others that read the
+        same.
+        """
         return self.chosen.get(label.text, self._by_key.get(label.key) if label.named else None)
 
     @property
     def _by_key(self) -> dict[str, str]:
-        """By key, of those that are no label's exact text."""
+        """The chosen names by key, of texts that are not exactly a label."""
         exact = {label.text for label in self.labels}
         return {Label(0, text).key: name for text, name in self.chosen.items() if text not in exact}
 
     def matches(self, vocabulary: Vocabulary) -> list[tuple[Category, Label]]:
-        """Every label that stands for a category, in the vocabulary's order, those of negatives last."""
+        """Return every label that stands for a category, in the vocabulary's order, those of negatives last."""
         by_name = {category.name: category for category in vocabulary.categories}
         by_key = {key: categories[0] for key, categories in _owners(vocabulary).items()}
         found = []
@@ -104,7 +106,7 @@ class LabelMap:
         return sorted(found, key=lambda pair: (pair[0].negative, order[pair[0].id], pair[1].column))
 
     def problems(self, vocabulary: Vocabulary) -> list[str]:
-        """Everything that does not fit between the labels, the map and the vocabulary, a line each."""
+        """Return the mismatches between the labels, the map and the vocabulary, one line each."""
         return [
             *self._unknown_labels(),
             *self._unknown_categories(vocabulary),
@@ -149,7 +151,7 @@ class LabelMap:
         return [label.text for label in self.labels if label.named]
 
     def vocabulary(self, name: str) -> Vocabulary:
-        """The checkpoint's own: a category for each name, renamed as the config says.
+        """Return the checkpoint's own: a category for each name, renamed as the config says.
 
         Ids are the checkpoint's numbers; labels of one name are one category with the least of them.
 
@@ -170,7 +172,7 @@ class LabelMap:
 
 
 def _owners(vocabulary: Vocabulary) -> dict[str, list[Category]]:
-    """The categories of each key, of their names and phrases, in the vocabulary's order."""
+    """Return the categories of each key, of their names and phrases, in the vocabulary's order."""
     owners: dict[str, list[Category]] = {}
     for category in vocabulary.categories:
         for key in {phrase_key(clean_phrase(text)) for text in (*category.phrases, category.name)}:

@@ -54,7 +54,7 @@ class Prompts:
 
     @property
     def whole(self) -> bool:
-        """Whether every word of a chunk sees all others, and not its own phrase alone."""
+        """Return whether every word of a chunk sees all others, and not its own phrase alone."""
         return self.protocol == "glip"
 
     @property
@@ -99,11 +99,11 @@ class Prompts:
         return {"prompt_chunks": len(self.chunks), "prompt_max_tokens": self.max_tokens} | self._protocol("prompt_")
 
     def _protocol(self, prefix: str = "") -> dict[str, str]:
-        """Nothing for the default: runs from before there were others have none."""
+        """Return no fields for the default: runs from before there were others have none."""
         return {} if self.protocol == PACKED else {f"{prefix}protocol": self.protocol}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for prompts.json."""
+        """Return plain data for prompts.json."""
         chunks = [
             {
                 "caption": chunk.caption,
@@ -121,7 +121,7 @@ class Prompts:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Prompts:
-        """The inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
+        """Return the inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
         try:
             chunks = tuple(_chunk_from_json(index, chunk) for index, chunk in enumerate(data["chunks"]))
             protocol = data.get("protocol", PACKED)
@@ -148,7 +148,7 @@ class Spelled:
 
 
 def check(vocabulary: Vocabulary, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> PlanReport:
-    """Everything that is wrong with the vocabulary for this tokenizer, all at once, without a model."""
+    """Return everything that is wrong with the vocabulary for this tokenizer, all at once, without a model."""
     _refuse_budget(max_tokens)
     spelled = spell(vocabulary, tokenizer)
     report = PlanReport(warnings=list(vocabulary.warnings))
@@ -214,7 +214,7 @@ def pack(
 
 
 def binned(spelled: list[Spelled], room: int, max_categories: int | None, protocol: str) -> list[list[Spelled]]:
-    """The phrases of each chunk, without the negatives that every chunk has."""
+    """Return the phrases of each chunk, without the negatives that every chunk has."""
     if protocol == "sentence":
         return [[phrase] for phrase in spelled if not phrase.category.negative]
     groups = _group(spelled, room)
@@ -224,7 +224,8 @@ def binned(spelled: list[Spelled], room: int, max_categories: int | None, protoc
 
 
 def positive_map(chunk: PromptChunk, width: int) -> npt.NDArray[np.float32]:
-    """(phrases, width) float32: row i averages the word tokens of phrase i, so that `p @ map.T` are its mean scores.
+    """Return (phrases, width) float32: row i averages the word tokens of phrase i, so that `p @ map.T` are its mean
+    scores.
 
     Args:
         width: number of tokens of the (padded) text, at least the chunk's own.
@@ -249,7 +250,7 @@ def spell(vocabulary: Vocabulary, tokenizer: Tokenizer) -> list[Spelled]:
 
 
 def _find_problem(phrase: Spelled, tokenizer: Tokenizer) -> str | None:
-    """What makes the phrase unusable; compared by token id, because that is what the model separates at."""
+    """Return what makes the phrase unusable; compared by token id, because that is what the model separates at."""
     if not phrase.ids:
         return "has no token; use other words"
     separators = [text for number, text in _SEPARATORS.items() if number in phrase.ids]
@@ -263,7 +264,7 @@ def _find_problem(phrase: Spelled, tokenizer: Tokenizer) -> str | None:
 
 
 def _find_warning(phrase: Spelled, tokenizer: Tokenizer) -> str | None:
-    """What makes the phrase weak: the model gets little or nothing from such tokens, but others may carry it."""
+    """Return what makes the phrase weak: the model gets little or nothing from such tokens, but others may carry it."""
     if any(map(tokenizer.is_unknown, phrase.ids)):
         return "is partly unknown to the tokenizer ([UNK])"
     tokens = [tokenizer.token(i) for i in phrase.ids]
@@ -281,7 +282,7 @@ def _find_warning(phrase: Spelled, tokenizer: Tokenizer) -> str | None:
 
 
 def _find_too_long(vocabulary: Vocabulary, spelled: Sequence[Spelled], max_tokens: int) -> list[str]:
-    """Phrases that fit into no chunk beside the negative ones."""
+    """Return phrases that fit into no chunk beside the negative ones."""
     room, negative = max_tokens - 2, cost_of(p for p in spelled if p.category.negative)
     if negative > room - 2:
         return [f"the negative phrases take {negative} of {room} tokens in every chunk; use fewer"]
@@ -295,7 +296,7 @@ def _find_too_long(vocabulary: Vocabulary, spelled: Sequence[Spelled], max_token
 
 
 def drop_repeated(spelled: Iterable[Spelled]) -> list[Spelled]:
-    """The first of each token sequence; `check` has seen to it that the others are of the same category."""
+    """Return the first of each token sequence; `check` has seen to it that the others are of the same category."""
     unique: dict[tuple[int, ...], Spelled] = {}
     for phrase in spelled:
         unique.setdefault(phrase.ids, phrase)
@@ -307,7 +308,9 @@ def cost_of(phrases: Iterable[Spelled]) -> int:
 
 
 def _group(spelled: Iterable[Spelled], room: int) -> list[list[Spelled]]:
-    """Phrases that stay together: those of a category, or single ones where a category is too large for a chunk."""
+    """Return phrases that stay together: those of a category, or single ones where a category is too
+    large for a chunk.
+    """
     by_category: dict[int, list[Spelled]] = {}
     for phrase in spelled:
         if not phrase.category.negative:

@@ -10,7 +10,7 @@ from labeler.vocabulary import Category
 
 
 def narrow(plan: Prompts, category_ids: Collection[int]) -> Prompts:
-    """The plan for some of its categories and all of its negatives.
+    """Return the plan for some of its categories and all of its negatives.
 
     Phrases come in the order in which `plan` has them, chunk by chunk, whatever the order of `category_ids`; so equal
     sets have equal prompts, and a plan of one chunk that is asked for all of its categories comes out as it is.

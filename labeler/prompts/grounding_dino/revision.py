@@ -43,7 +43,7 @@ def revise(plan: Prompts, vocabulary: Vocabulary, tokenizer: Tokenizer, prompts:
     stays = {id_: now[words] for id_, words in before.items() if words in now and id_ >= 0}
     _require_same_negatives(plan, vocabulary, stays)
     if all(vocabulary.by_id[id_].negative for id_ in stays.values()):
-        raise Refused("the new vocabulary keeps no category of the run as it was: label it anew")
+        raise Refused("the new vocabulary keeps no category of the run as it was: label it again")
     ids = _with_removed(before, stays)
     kept = [chunk for chunk in plan.chunks if not all(_is_gone(ids[p.category_id], vocabulary) for p in chunk.phrases)]
     padding = Padding(
@@ -54,7 +54,7 @@ def revise(plan: Prompts, vocabulary: Vocabulary, tokenizer: Tokenizer, prompts:
     negatives = _negatives_of(kept[0], spelled, vocabulary)
     bins = _packed(fresh, negatives, _Limits(plan.max_tokens, padding.tokens, prompts))
     if len(kept) + len(bins) > MAX_CHUNKS:
-        raise Refused(f"{len(kept) + len(bins)} prompt chunks, at most {MAX_CHUNKS}; label anew")
+        raise Refused(f"{len(kept) + len(bins)} prompt chunks, at most {MAX_CHUNKS}; label again")
     chunks = [_renamed(chunk, place, ids) for place, chunk in enumerate(kept)]
     chunks += [assemble(len(kept) + place, [*members, *negatives]) for place, members in enumerate(bins)]
     revised = Prompts(tuple(chunks), vocabulary.negative_ids, plan.max_tokens, plan.protocol, padding)
@@ -69,12 +69,12 @@ def revise(plan: Prompts, vocabulary: Vocabulary, tokenizer: Tokenizer, prompts:
 
 
 def _phrases_of(chunk: PromptChunk) -> Iterable[tuple[int, tuple[int, ...]]]:
-    """(category id, token ids) of each phrase."""
+    """Return (category id, token ids) of each phrase."""
     return ((p.category_id, tuple(chunk.input_ids[at] for at in p.positions)) for p in chunk.phrases)
 
 
 def _words_of(phrases: Iterable[tuple[int, tuple[int, ...]]]) -> dict[int, Words]:
-    """The words of each category, in an order that does not depend on the plan; negatives are in many chunks."""
+    """Return the words of each category, in an order that does not depend on the plan; negatives are in many chunks."""
     found: dict[int, set[tuple[int, ...]]] = {}
     for id_, ids in phrases:
         found.setdefault(id_, set()).add(ids)
@@ -84,11 +84,11 @@ def _words_of(phrases: Iterable[tuple[int, tuple[int, ...]]]) -> dict[int, Words
 def _require_same_negatives(plan: Prompts, vocabulary: Vocabulary, stays: Mapping[int, int]) -> None:
     old, new = plan.negative_ids, vocabulary.negative_ids
     if {stays.get(id_) for id_ in old} != new or any(stays[id_] in new for id_ in stays.keys() - old):
-        raise Refused("the negative phrases change, and they are in every prompt: label anew with the new vocabulary")
+        raise Refused("the negative phrases change, and they are in every prompt: label again with the new vocabulary")
 
 
 def _with_removed(before: Mapping[int, Words], stays: Mapping[int, int]) -> dict[int, int]:
-    """The new id of every id of the plan; those that leave it get one below 0."""
+    """Return the new id of every id of the plan; those that leave it get one below 0."""
     ids = dict(stays)
     lowest = min(0, *before)
     for id_ in before:
@@ -110,7 +110,7 @@ def _renamed(chunk: PromptChunk, place: int, ids: Mapping[int, int]) -> PromptCh
 
 
 def _negatives_of(chunk: PromptChunk, spelled: Sequence[Spelled], vocabulary: Vocabulary) -> list[Spelled]:
-    """The negative phrases in the order that the kept chunks have them in."""
+    """Return the negative phrases in the order that the kept chunks have them in."""
     places = {ids: place for place, (_, ids) in enumerate(_phrases_of(chunk))}
     return sorted((p for p in spelled if p.category.negative), key=lambda phrase: places[phrase.ids])
 
@@ -123,7 +123,9 @@ class _Limits:
 
 
 def _packed(fresh: Sequence[Spelled], negatives: Sequence[Spelled], limits: _Limits) -> list[list[Spelled]]:
-    """The new phrases in chunks; none longer than those of the run, so that all are padded alike, if that adds none."""
+    """Return the new phrases in chunks; none longer than those of the run, so that all are padded alike, if that adds
+    none.
+    """
     if not fresh:
         return []
 

@@ -41,7 +41,7 @@ class Tokenizer:
 
     @staticmethod
     def load(folder: str | Path) -> Tokenizer:
-        """The tokenizer of a local checkpoint folder: its tokenizer.json, else its vocab.txt.
+        """Return the tokenizer of a local checkpoint folder: its tokenizer.json, else its vocab.txt.
 
         Raises:
             Refused: neither is there, not readable, or the ids of [CLS], [SEP], `.` and `?` are not BERT's.
@@ -55,7 +55,7 @@ class Tokenizer:
         return Tokenizer(backend, digest_of(data), str(path))
 
     def word_ids(self, text: str) -> list[int]:
-        """Token ids of `text` in lower case, without [CLS] and [SEP]."""
+        """Return token ids of `text` in lower case, without [CLS] and [SEP]."""
         ids: list[int] = self._backend.encode(text.lower(), add_special_tokens=False).ids
         return ids
 
@@ -64,7 +64,7 @@ class Tokenizer:
         return token_id == self.unknown_id
 
     def token(self, token_id: int) -> str:
-        """The token's text ("##s"); [UNK] for a number that is no token."""
+        """Return the token's text ("##s"); [UNK] for a number that is not a token."""
         text: str | None = self._backend.id_to_token(token_id)
         return UNKNOWN_TOKEN if text is None else text
 
@@ -73,7 +73,7 @@ class Tokenizer:
 
 
 def _word_pieces(data: bytes) -> Any:
-    """The tokenizer of a vocab.txt: a token a line, numbered from 0."""
+    """Return the tokenizer of a vocab.txt: a token a line, numbered from 0."""
     from tokenizers import BertWordPieceTokenizer
 
     lines = data.decode().rstrip("\n").split("\n")

@@ -32,7 +32,7 @@ class OwlFamily:
     """Phrases as queries, all in one pass; a `Family`.
 
     Attributes:
-        fit: "stretch" for OWL-ViT, "square" for OWLv2, whose boxes lie in the filled square.
+        fit: "stretch" for OWL-ViT, "square" for OWLv2, whose boxes are in the filled square.
         side: pixels of its images where a checkpoint does not say.
     """
 
@@ -85,7 +85,7 @@ OWL_V2 = OwlFamily("owlv2", {"owlv2": "Owlv2ForObjectDetection"}, "square", 960)
 
 
 def _section(config: Mapping[str, Any], part: str, name: str) -> Mapping[str, Any]:
-    """A section of config.json, empty where there is none. Refused where it is something else."""
+    """Return a section of config.json, empty where there is none. Refused where it is something else."""
     section = config.get(part) or {}
     if not isinstance(section, Mapping):
         raise Refused(f"checkpoint {name}: {part} in its config.json is {section!r}, not settings")

@@ -20,7 +20,7 @@ class OwlPhrase:
     Attributes:
         text: its words; of a crop its digest.
         prompts: token ids of the phrase in each template, start and end included; () for a crop.
-        crop: a picture's encoded bytes; None for words.
+        crop: an image's encoded bytes; None for words.
     """
 
     category_id: int
@@ -36,7 +36,7 @@ class OwlPhrase:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> OwlPhrase:
-        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError."""
+        """Return the inverse of `to_json`. Raises KeyError, TypeError or ValueError."""
         if "image" in data:
             crop = base64.b64decode(data["image"], validate=True)
             return OwlPhrase(int(data["category_id"]), str(data["text"]), (), crop)
@@ -52,7 +52,7 @@ class OwlPlan:
 
     Attributes:
         phrases: in the order of their scores; those of negatives come last.
-        templates: that the phrases stand in.
+        templates: that the phrases are in.
     """
 
     family: str
@@ -100,7 +100,7 @@ class OwlPlan:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> OwlPlan:
-        """The inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
+        """Return the inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
         try:
             return OwlPlan(
                 str(data["family"]),

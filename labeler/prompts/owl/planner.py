@@ -42,7 +42,7 @@ class OwlPlanner:
         return OwlPlan(self.family, tuple(phrases), templates, vocabulary.negative_ids)
 
     def _spell(self, vocabulary: Vocabulary, templates: tuple[str, ...]) -> tuple[list[OwlPhrase], PlanReport]:
-        """The phrases that the model can read, each once, and what is wrong with the others."""
+        """Return the phrases that the model can read, each once, and what is wrong with the others."""
         phrases, report = [], PlanReport(warnings=list(vocabulary.warnings))
         owners: dict[str, tuple[Category, str]] = {}
         for category, text in _texts(vocabulary):
@@ -87,12 +87,14 @@ class OwlPlanner:
         )
 
     def _ends_early(self, ids: tuple[int, ...]) -> bool:
-        """The text encoder takes the token with the largest id for the end, which also stands for what is unknown."""
+        """Return the text encoder takes the token with the largest id for the end, which also stands for what is
+        unknown.
+        """
         return any(number >= self.tokenizer.end_id or number == self.tokenizer.start_id for number in ids[1:-1])
 
 
 def _texts(vocabulary: Vocabulary) -> Iterator[tuple[Category, str]]:
-    """Every phrase of words with its category."""
+    """Yield every phrase of words with its category."""
     for category in vocabulary.categories:
         for text in category.phrases:
             yield category, text

@@ -29,5 +29,5 @@ def canonical(text: str) -> str:
 
 
 def in_templates(phrase: str, templates: Sequence[str]) -> list[str]:
-    """The texts of a phrase, one for each template."""
+    """Return the texts of a phrase, one for each template."""
     return [canonical(template.replace("{}", phrase)) for template in templates]

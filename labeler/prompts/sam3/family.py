@@ -22,7 +22,7 @@ _MANY_PASSES = 200  # from here on a warning says what a pass costs
 
 
 def side_of(config: Mapping[str, Any]) -> Any:
-    """Pixels of a side of the input by config.json, of the whole model for videos or of its detector alone."""
+    """Return pixels of a side of the input by config.json, of the whole model for videos or of its detector alone."""
     inner: Any = config.get("detector_config") or config
     for part in ("vision_config", "backbone_config", "image_size"):
         inner = inner.get(part) if isinstance(inner, Mapping) else None

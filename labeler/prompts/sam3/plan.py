@@ -48,7 +48,7 @@ class PhrasePasses:
         return digest_of(canonical_json(self.to_json()))
 
     def padded(self) -> tuple[list[list[int]], list[list[int]]]:
-        """(passes, TOKENS) ids, filled up with 0, and 1 where there is text."""
+        """Return (passes, TOKENS) ids, filled up with 0, and 1 where there is text."""
         gaps = [TOKENS - len(phrase.ids) for phrase in self.phrases]
         ids = [[*phrase.ids, *[0] * gap] for phrase, gap in zip(self.phrases, gaps, strict=True)]
         return ids, [[1] * (TOKENS - gap) + [0] * gap for gap in gaps]
@@ -68,7 +68,7 @@ class PhrasePasses:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> PhrasePasses:
-        """The inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
+        """Return the inverse of `to_json`. Raises Refused where the data cannot be what `to_json` wrote."""
         try:
             return PhrasePasses(
                 tuple(

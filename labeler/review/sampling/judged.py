@@ -10,17 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler import plain_json
-from labeler.calibration.marks import Mark, Marks
+from labeler.calibration.designs import by_place, judge, require_drawn
+from labeler.calibration.marks import Marks
 from labeler.digests import readable_json
-from labeler.errors import Refused, first_lines
+from labeler.errors import Refused
 from labeler.exports.sampled import Sample
 from labeler.review.sampling.draw import Pilot
 from labeler.review.sampling.estimator import ShareEstimate, estimate_part, estimate_precision
-from labeler.truth.ground_truth import MAX_PROBLEMS
 from labeler.vocabulary import Vocabulary
 
 ENOUGH = 30  # judged boxes of a category, below which it has no estimate of its own
-_SCORE_TOLERANCE = 1e-4  # browsers round
 _KIND = "labeler_precision"
 
 
@@ -88,7 +87,7 @@ def describe_estimate(data: bytes) -> str | None:
 
 
 def estimate_sample(sample: Sample, marks: Sequence[Marks]) -> SampleEstimate:
-    """Estimate the precision of the population from marks, by the boxes that were drawn with a known probability.
+    """ShareEstimate the precision of the population from marks, by the boxes that were drawn with a known probability.
 
     Raises:
         Refused: no box of the sample was drawn so, too little of it is marked, or the marks are of other boxes.
@@ -97,7 +96,7 @@ def estimate_sample(sample: Sample, marks: Sequence[Marks]) -> SampleEstimate:
 
 
 def estimate_verdicts(sample: Sample, verdicts: npt.NDArray[np.float64], elsewhere: int = 0) -> SampleEstimate:
-    """Estimate the precision of the population from verdicts, wherever they come from.
+    """ShareEstimate the precision of the population from verdicts, wherever they come from.
 
     Args:
         verdicts: (n,) 1 for right, 0 for wrong, NaN for not judged, of each box in `sample.boxes`.
@@ -106,16 +105,7 @@ def estimate_verdicts(sample: Sample, verdicts: npt.NDArray[np.float64], elsewhe
     Raises:
         Refused: no box of the sample was drawn with a known probability, or too few were judged.
     """
-    if not sample.strata:
-        raise Refused(
-            f"this sample was chosen by {sample.strategy}, so the share of its right boxes says nothing about the run; "
-            "estimate from one that was drawn by --strategy estimate, random or mixed"
-        )
-    if undrawn := [number for number, stratum in enumerate(sample.strata) if not stratum.drawn]:
-        raise Refused(
-            f"this sample has no box of stratum {', '.join(map(str, undrawn))}, so it says nothing about the run; draw "
-            "a new one"
-        )
+    require_drawn(sample)
     boxes = [box for _, box in sample.boxes]
     by_chance = np.array([box.inclusion is not None for box in boxes], np.bool_)
     drawn = [box for box in boxes if box.inclusion is not None]
@@ -139,36 +129,6 @@ def estimate_verdicts(sample: Sample, verdicts: npt.NDArray[np.float64], elsewhe
     )
 
 
-def judge(sample: Sample, marks: Sequence[Marks]) -> tuple[npt.NDArray[np.float64], int]:
-    """Match marks to the boxes of a sample; the last mark of a box counts.
-
-    Returns:
-        (n,) 1 for right, 0 for wrong, NaN for not marked, of each box in `sample.boxes`; and how many marks are of
-        other boxes.
-
-    Raises:
-        Refused: marks of another run, or of other boxes at the places of the sample's.
-    """
-    found = _by_place(sample.run, marks)
-    verdicts, problems = [], list[str]()
-    used = set[tuple[str, int]]()
-    for image, box in sample.boxes:
-        names = (f"{image.shard_id}/{image.index}", image.digest or "")
-        mine = [found[name, box.box] for name in names if (name, box.box) in found]
-        used.update((name, box.box) for name in names)
-        verdicts.append(float(mine[-1].right) if mine else np.nan)
-        problems += [
-            f"image {mark.image}: box {box.box} was drawn with category {box.category_id} and score {box.score:.4f}, "
-            f"the mark says {mark.category_id} and {mark.score:.4f}"
-            for mark in mine
-            if mark.category_id != box.category_id or abs(mark.score - box.score) > _SCORE_TOLERANCE
-        ]
-    if problems:
-        some = first_lines(problems, MAX_PROBLEMS)
-        raise Refused(f"{len(problems):,} marks are not about the boxes of the sample", some)
-    return np.array(verdicts, np.float64), sum(place not in used for place in found)
-
-
 def pilot_of(run_id: str, marks: Sequence[Marks], before: Sample | None = None) -> Pilot:
     """Return the marks as a pilot: those of a sample to continue, or any of the run's.
 
@@ -176,7 +136,7 @@ def pilot_of(run_id: str, marks: Sequence[Marks], before: Sample | None = None) 
         Refused: marks of another run or of other boxes; or a sample that cannot be continued.
     """
     if before is None:
-        found = list(_by_place(run_id, marks).values())
+        found = list(by_place(run_id, marks).values())
         return Pilot(np.array([mark.score for mark in found]), np.array([float(mark.right) for mark in found]))
     if before.strategy != "estimate":
         raise Refused(f"--continue takes a sample by --strategy estimate, this one is by {before.strategy}")
@@ -186,13 +146,6 @@ def pilot_of(run_id: str, marks: Sequence[Marks], before: Sample | None = None) 
         raise Refused("no box of the sample to continue is marked; give its marks with --pilot")
     scores = np.array([box.score for _, box in before.boxes])
     return Pilot(scores[known], verdicts[known], before)
-
-
-def _by_place(run_id: str, marks: Sequence[Marks]) -> dict[tuple[str, int], Mark]:
-    for one in marks:
-        if one.run_id != run_id:
-            raise Refused(f"marks {one.source} are of run {one.run_id}, the sample is of run {run_id}")
-    return {(mark.image, mark.box): mark for one in marks for mark in one.marks}
 
 
 def _plain(one: ShareEstimate) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from labeler.digests import digest_of
 from labeler.errors import Refused
 from labeler.file_names import comparable
 from labeler.runs import layout
+from labeler.runs.erasure.name_files import read_names
 from labeler.runs.manifest import Run, open_run
 from labeler.shards import Unit
 
@@ -168,21 +169,3 @@ def load_excluded(uris: Iterable[str]) -> Excluded:
         run = open_run(uri)
         found |= read_excluded(run) if run is not None else Excluded.of(read_names(uri))
     return found
-
-
-def read_names(uri: str) -> list[str]:
-    """The lines of a file: file names or digests of images.
-
-    Raises:
-        Refused: it is not there, is no UTF-8 text, or has no line.
-    """
-    try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")
-    except storage.StorageError as error:
-        raise Refused(f"the list of images to forget cannot be read: {error}") from None
-    except UnicodeDecodeError:
-        raise Refused(f"{storage.redact(uri)} is no UTF-8 text; give a file with an image a line") from None
-    lines = list(dict.fromkeys(line.rstrip("\r") for line in text.split("\n") if line.strip()))
-    if not lines:
-        raise Refused(f"{storage.redact(uri)} has no line; give a file with an image a line")
-    return lines

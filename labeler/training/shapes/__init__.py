@@ -1,6 +1,6 @@
-"""Drawn scenes of coloured shapes with exact boxes and masks: a data set that anyone can make in seconds.
+"""Synthetic scenes of colored shapes with exact boxes and masks: a data set that anyone can make in seconds.
 
-Some combinations of colour and shape are kept out of training (`HELD_OUT`): how well they are found measures transfer
+Some combinations of color and shape are kept out of training (`HELD_OUT`): how well they are found measures transfer
 to categories that a detector has never seen.
 """
 

@@ -1,4 +1,4 @@
-"""The 80 combinations of a colour and a shape, their category ids, and which of them training never sees."""
+"""The 80 combinations of a color and a shape, their category ids, and which of them training never sees."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from labeler.errors import Refused
 
-# RGB far enough apart to survive jitter, shading and JPEG; backgrounds are pale or greyish, so none is lost on them.
+# RGB different enough to survive jitter, shading and JPEG; backgrounds are pale or grayish, so none is lost on them.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 30, 36),
     "orange": (250, 132, 16),
@@ -23,7 +23,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "arrow")
 
-# Fixed for good: checkpoints are measured on it. One or two of each colour and of each shape, so that every word occurs
+# Fixed for good: checkpoints are measured on it. One or two of each color and of each shape, so that every word occurs
 # in training, only not these pairs.
 _HELD_OUT = (
     "red square",
@@ -70,7 +70,9 @@ SEEN = tuple(c for c in ALL if not c.held_out)
 
 
 def categories() -> list[dict[str, Any]]:
-    """All 80 as COCO categories `{id, name, supercategory, held_out}`, ids from 1 in the order of vocabulary.txt."""
+    """Return all 80 as COCO categories `{id, name, supercategory, held_out}`, ids from 1 in the order of
+    vocabulary.txt.
+    """
     return [{"id": c.category_id, "name": c.name, "supercategory": c.shape, "held_out": c.held_out} for c in ALL]
 
 

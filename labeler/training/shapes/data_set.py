@@ -22,7 +22,7 @@ from labeler.training.shapes.scenes import SIZES, Scene, draw_scene
 
 @dataclass(frozen=True)
 class DataSet:
-    """Where a written data set is."""
+    """A data set that was written: its URIs and counts."""
 
     shards: tuple[str, ...]
     annotations: str
@@ -43,7 +43,7 @@ def write_data_set(
     captions: bool = True,
     natural: float = 0.0,
 ) -> DataSet:
-    """Writes shards, ground truth and names under a folder or URL.
+    """Write shards, ground truth and names under a folder or URL.
 
     `shards/shapes-000000.tar` ..., `annotations.json` (COCO), `vocabulary.txt`, and `groups.yaml`: which categories
     training sees and which it does not, as `labeler evaluate --groups` takes them.
@@ -53,7 +53,7 @@ def write_data_set(
     Args:
         out: a local folder or any URL that `labeler.storage` writes.
         images: how many scenes.
-        captions: also write `<name>.json` with a caption beside each image.
+        captions: also write `<name>.json` with a caption for every image.
         natural: share of scenes before a background with the statistics of photographs, 0 to 1.
 
     Raises:
@@ -66,7 +66,7 @@ def write_data_set(
         )
     truth: dict[str, Any] = {
         "info": {
-            "description": "labeler shapes: drawn scenes of coloured shapes",
+            "description": "labeler shapes: synthetic scenes of colored shapes",
             "seed": seed,
             "image_format": image_format,
             **({"natural": natural} if natural else {}),
@@ -98,7 +98,7 @@ def write_data_set(
 
 
 def encode(scene: Scene, image_format: Literal["jpeg", "png"]) -> bytes:
-    """The image as JPEG (quality 92, colour at full resolution) or PNG bytes."""
+    """Return the image as JPEG (quality 92, color at full resolution) or PNG bytes."""
     buffer = io.BytesIO()
     image = Image.fromarray(scene.image)
     if image_format == "jpeg":
@@ -128,7 +128,7 @@ def _plural(name: str) -> str:
 
 
 def _annotate(truth: dict[str, Any], scene: Scene, image_id: int, file_name: str) -> None:
-    """Adds one image and its objects. Annotation ids count from 1: COCOeval takes a 0 for "not matched"."""
+    """Add one image and its objects. Annotation ids count from 1: COCOeval takes a 0 for "not matched"."""
     height, width = scene.image.shape[:2]
     truth["images"].append({"id": image_id, "file_name": file_name, "width": width, "height": height})
     for box, category_id, mask in zip(scene.boxes_xyxy.tolist(), scene.category_ids.tolist(), scene.masks, strict=True):
@@ -147,7 +147,7 @@ def _annotate(truth: dict[str, Any], scene: Scene, image_id: int, file_name: str
 
 
 def _tar(members: Sequence[tuple[str, bytes]]) -> bytes:
-    """A tar without times or owners, so that the same scenes give the same bytes."""
+    """Return a tar without times or owners, so that the same scenes give the same bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in members:

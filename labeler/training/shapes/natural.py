@@ -52,14 +52,14 @@ class Natural:
             raise Refused(f"shapes: natural={self.share} is not a share of the scenes; use 0 to 1")
 
     def __call__(self, rng: np.random.Generator, height: int, width: int) -> Pixels | None:
-        """(height, width, 3) float32 in 0..255, or None: keep the plain background."""
+        """Return (height, width, 3) float32 in 0..255, or None: keep the plain background."""
         if rng.random() >= self.share:
             return None
         return _cut(rng, _from_pool(self.seed, int(rng.integers(POOL))), height, width)
 
 
 def natural_background(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """(height, width, 3) float32 in 0..255, one of four kinds; the same for the same generator."""
+    """Return (height, width, 3) float32 in 0..255, one of four kinds; the same for the same generator."""
     palette = _Palette(rng)
     kind = rng.choice(len(_KINDS), p=_KINDS)
     draw = (_dead_leaves, _blend, _fractal, _gradient)[kind]
@@ -70,13 +70,15 @@ def natural_background(rng: np.random.Generator, height: int, width: int) -> Pix
 
 @functools.lru_cache(maxsize=POOL)
 def _from_pool(seed: int, number: int) -> npt.NDArray[np.uint8]:
-    """(SIDE, SIDE, 3)."""
+    """Return (SIDE, SIDE, 3)."""
     pixels = natural_background(np.random.default_rng([seed, number, 1]), SIDE, SIDE)
     return pixels.astype(np.uint8)
 
 
 def _cut(rng: np.random.Generator, whole: npt.NDArray[np.uint8], height: int, width: int) -> Pixels:
-    """A part of `whole` anywhere, turned by quarters or mirrored, its channels swapped and its contrast changed."""
+    """Return a part of `whole` anywhere, turned by quarters or mirrored, its channels swapped and its
+    contrast changed.
+    """
     if max(height, width) > min(whole.shape[:2]):
         whole = np.asarray(Image.fromarray(whole).resize((max(height, width),) * 2, Image.Resampling.BILINEAR))
     turned = np.rot90(whole, int(rng.integers(4)))
@@ -99,7 +101,7 @@ class _Palette:
         self._chroma = rng.uniform(4, 26)
 
     def draw(self, count: int) -> npt.NDArray[np.float64]:
-        """(count, 3), 0..255."""
+        """Return (count, 3), 0..255."""
         rng = self._rng
         gray = rng.normal(self._mean, self._spread, (count, 1))
         colors = gray + self._tint + rng.normal(0, self._chroma, (count, 3))
@@ -109,7 +111,7 @@ class _Palette:
 
 
 def _gradient(rng: np.random.Generator, palette: _Palette, height: int, width: int) -> Pixels:
-    """Two to four colors a side, with smooth passages between them: sky, walls, tables."""
+    """Return two to four colors a side, with smooth passages between them: sky, walls, tables."""
     rows, columns = (int(n) for n in rng.integers(2, 5, 2))
     coarse = palette.draw(rows * columns).astype(np.uint8).reshape(rows, columns, 3)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float32)
@@ -150,7 +152,7 @@ def _dead_leaves(rng: np.random.Generator, palette: _Palette, height: int, width
 
 
 def _blend(rng: np.random.Generator, palette: _Palette, height: int, width: int) -> Pixels:
-    """Something sharp in front of something out of focus, with a ragged edge between them."""
+    """Return something sharp in front of something out of focus, with a ragged edge between them."""
     far = _dead_leaves(rng, palette, height, width)
     blur = min(height, width) * rng.uniform(0.2, 1) * _MAX_BLUR
     far = _blurred(Image.fromarray(far.astype(np.uint8)), blur)
@@ -165,7 +167,7 @@ def _blurred(image: Image.Image, sigma: float) -> Pixels:
 
 
 def _spectrum(rng: np.random.Generator, height: int, width: int, exponent: float) -> npt.NDArray[np.float32]:
-    """(height, width) of noise with amplitudes 1/f^exponent, mean 0, standard deviation 1."""
+    """Return (height, width) of noise with amplitudes 1/f^exponent, mean 0, standard deviation 1."""
     down, right = np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width
     squared = (down**2 + right**2).astype(np.float32)
     squared[0, 0] = np.inf  # no mean

@@ -23,7 +23,7 @@ def _star() -> Points:
 
 
 def _heart() -> Points:
-    # The well-known curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, scaled and centred.
+    # The well-known curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, scaled and centered.
     points = []
     for i in range(48):
         t = 2 * math.pi * i / 48
@@ -61,7 +61,8 @@ _PARTS: dict[str, tuple[Points, ...]] = {  # the first polygon, minus the second
 
 
 def cover(shape: str, radius_px: float, turn: float) -> npt.NDArray[np.float32]:
-    """How much of each pixel the shape covers: (side, side) float32 in [0, 1], centred, side = 2 ceil(radius) + 2.
+    """Return how much of each pixel the shape covers: (side, side) float32 in [0, 1], centered, side = 2 ceil(radius) +
+    2.
 
     Args:
         shape: one of the eight names.

@@ -1,4 +1,4 @@
-"""One scene: a background, 1 to 12 shapes that may hide each other in part, and the truth about them."""
+"""One scene: a background, 1 to 12 shapes that may hide each other in part, and the ground truth about them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RADII = (0.07, 0.24)  # least and greatest radius of an object, in parts of the 
 # None keeps the plain background. It may draw from the generator as it likes: the objects do not depend on it.
 Background = Callable[[np.random.Generator, int, int], npt.NDArray[np.float32] | None]
 
-_MIN_VISIBLE = 0.4  # of an object's area must stay in sight, else whoever would hide it is placed again
+_MIN_VISIBLE = 0.4  # of an object's area must stay in sight, else the object that would hide it is placed again
 _MIN_VISIBLE_PX = 60  # and that many pixels, or nobody could tell what it is
 _LEAST_RADIUS_PX = 12  # of the largest object: a smaller star has fewer pixels than must be visible
 _TRIES = 20
@@ -39,7 +39,7 @@ _JITTER, _TINT = 12.0, 6.0  # half ranges, of all three channels together and of
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One drawn image and its truth; objects are in drawing order, later ones in front.
+    """One synthetic image and its ground truth; objects are in drawing order, later ones in front.
 
     Attributes:
         image: (height, width, 3) uint8 RGB.
@@ -76,7 +76,7 @@ def draw_scene(
     radii: tuple[float, float] = RADII,
     background: Background | None = None,
 ) -> Scene:
-    """Scene number `index` of a seed: the same for ever and on its own, whatever else is drawn before or beside it.
+    """Scene number `index` of a seed: the same forever and on its own, whatever else is drawn before or beside it.
 
     Args:
         seed: non-negative; two seeds have nothing in common.
@@ -127,7 +127,7 @@ def require_radii(radii: tuple[float, float], side: int) -> None:
 def _place(
     rng: np.random.Generator, canvas: _Canvas, combination: Combination, crowd: int, radii: tuple[float, float]
 ) -> bool:
-    """Draws one object in front of all others, at the first place that leaves each of them recognisable."""
+    """Draw one object in front of all others, at the first place that leaves each of them recognisable."""
     height, width = canvas.owner.shape
     short, (least, greatest) = min(height, width), radii
     for _ in range(_TRIES):
@@ -151,9 +151,9 @@ def _place(
 
 
 def _fits(canvas: _Canvas, window: Any, mask: npt.NDArray[np.bool_], area: int, colour: str) -> bool:
-    """Whether a new object would itself be visible, and all those behind it would stay so.
+    """Return whether a new object would itself be visible, and all those behind it would stay so.
 
-    Two of one colour never overlap: nobody could tell where one ends.
+    Two of one color never overlap: nobody could tell where one ends.
     """
     if mask.sum() < max(_MIN_VISIBLE * area, _MIN_VISIBLE_PX):
         return False
@@ -186,7 +186,9 @@ def _paint(
 def _texture(
     rng: np.random.Generator, ys: npt.NDArray[np.float32], xs: npt.NDArray[np.float32], radius: float
 ) -> npt.NDArray[np.float32]:
-    """(h, w) of brightness to add: flat, shaded from one side, or faintly striped; too little to change the colour."""
+    """Return (h, w) of brightness to add: flat, shaded from one side, or faintly striped; too little to change the
+    color.
+    """
     kind, turn, depth = rng.integers(3), rng.uniform(0, 2 * math.pi), rng.uniform(8, 24)
     along = (xs * math.cos(turn) + ys * math.sin(turn)) / radius  # 2 from edge to edge
     if kind == 0:
@@ -198,7 +200,7 @@ def _texture(
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
-    """(height, width, 3) in 0..255: pale or greyish, so that every colour of a shape stands out."""
+    """Return (height, width, 3) in 0..255: pale or grayish, so that every color of a shape stands out."""
     one, two = (_muted(rng) for _ in range(2))
     ys, xs = np.mgrid[:height, :width].astype(np.float32)
     turn, kind = rng.uniform(0, 2 * math.pi), rng.integers(6)
@@ -224,13 +226,13 @@ def _muted(rng: np.random.Generator) -> npt.NDArray[np.float32]:
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int, cells: int) -> npt.NDArray[np.float32]:
-    """(height, width) in [0, 1]: noise of about `cells` blobs along a side."""
+    """Return (height, width) in [0, 1]: noise of about `cells` blobs along a side."""
     coarse = Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8))
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32) / np.float32(255)
 
 
 def _truth(canvas: _Canvas) -> tuple[npt.NDArray[np.float32], tuple[dict[str, Any], ...]]:
-    """((n, 4) xyxy boxes, n RLEs), both of what is visible at the end."""
+    """Return ((n, 4) xyxy boxes, n RLEs), both of what is visible at the end."""
     n = len(canvas.areas)
     turned = np.ascontiguousarray(canvas.owner.T)  # so that what follows is in Fortran order, as pycocotools wants it
     visible = (turned[None] == np.arange(n)[:, None, None]).view(np.uint8).transpose(2, 1, 0)  # (height, width, n)

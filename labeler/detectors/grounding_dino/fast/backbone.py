@@ -1,6 +1,6 @@
 """An image's features, equal to the bit to what transformers' modules make under autocast, with less around products.
 
-Autocast casts every weight again in every forward (its cache is for weights that learn), norms hand float32 on to
+Autocast casts every weight again in every forward pass (its cache is for weights that learn), norms hand float32 on to
 products that cast it, Swin makes masks and biases of its windows again that depend on the image's shape or on nothing,
 and positions, masks and ratios of an image without padding follow from its shape. Here weights are cast once, norms
 inside of blocks give halves, and what is known is kept.
@@ -45,7 +45,7 @@ class Backbone:
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether positions are sines, which go along one axis each."""
+        """Return whether positions are sines, each along one axis."""
         return type(model.backbone.position_embedding).__name__.endswith("SinePositionEmbedding")
 
     def __call__(self, pixel_values: Tensor, *, halved: bool) -> ImageFeatures:
@@ -72,7 +72,7 @@ class Backbone:
         )
 
     def _positions(self, shapes: tuple[tuple[int, int], ...], like: Tensor) -> Tensor:
-        """(1, positions, d): each level's part is written once, from what it has along each axis."""
+        """Return (1, positions, d): each level's part is written once, from what it has along each axis."""
         out = like.new_empty((1, *like.shape[1:]))
         start = 0
         for level, (height, width) in enumerate(shapes):
@@ -84,7 +84,9 @@ class Backbone:
         return out
 
     def _make_axes(self, level: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """(height, 1, d / 2) and (1, width, d / 2): the level's positions, of which one half goes along each axis."""
+        """Return (height, 1, d / 2) and (1, width, d / 2): the level's positions, of which one half goes along each
+        axis.
+        """
         embed = self._model.level_embed[level]
         everywhere = torch.ones((1, height, width), dtype=torch.bool, device=embed.device)
         made = self._model.backbone.position_embedding(embed, everywhere)[0].permute(1, 2, 0) + embed
@@ -110,7 +112,7 @@ class Backbone:
 
 
 def _in_halves(part: nn.Module, half: torch.dtype) -> Any:
-    """A copy whose products have halves as weights."""
+    """Return a copy whose products have halves as weights."""
     copied: Any = copy.deepcopy(part)
     for name, module in copied.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -122,5 +124,5 @@ def _in_halves(part: nn.Module, half: torch.dtype) -> Any:
 
 
 def _then_half(call: Callable[..., Tensor], half: torch.dtype) -> Callable[..., Tensor]:
-    """What it gives, rounded as the product that reads it would round it."""
+    """Return what it gives, rounded as the product that reads it would round it."""
     return lambda *given: call(*given).to(half)

@@ -24,7 +24,7 @@ def _normalized(hidden, weight, bias, eps, channel, inside, width: tl.constexpr)
     return centred * scale[:, None] * weights + tl.load(bias + channel, mask=inside, other=0.0)
 
 
-# Not for multiples of 16 apart: row counts differ from image to image, and a build takes seconds.
+# No build of its own for multiples of 16: row counts differ from image to image, and a build takes seconds.
 @triton.jit(do_not_specialize=["rows", "position_rows"])  # type: ignore[untyped-decorator]
 def combine_kernel(  # type: ignore[no-untyped-def]
     full,  # (rows, width) float32

@@ -41,7 +41,7 @@ class Deformable:
         )
 
     def __call__(self, placed: Tensor, source: Tensor, references: Tensor, grid: Grid, kernels: Kernels) -> Tensor:
-        """(batch, queries, d).
+        """Return (batch, queries, d).
 
         Args:
             placed: (batch, queries, d), position embeddings added.

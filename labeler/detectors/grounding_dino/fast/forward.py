@@ -149,7 +149,7 @@ class FastForward(SplitForward):
         return vision, language
 
     def _propose(self, vision: Tensor, language: Tensor, text: TextFeatures, levels: _Levels) -> Tensor:
-        """(pairs, queries, 4) in 0..1: boxes of the positions that match some token best.
+        """Return (pairs, queries, 4) in 0..1: boxes of the positions that match some token best.
 
         The box head runs on these positions only, and a position's best token is found before scale and bias.
         """
@@ -165,7 +165,8 @@ class FastForward(SplitForward):
     def _decode(
         self, vision: Tensor, language: Tensor, text: TextFeatures, references: Tensor, levels: _Levels
     ) -> tuple[Tensor, Tensor]:
-        """The last layer's normalised features (pairs, queries, d) and the references (pairs, queries, 4) it read.
+        """Return the last layer's normalized features (pairs, queries, d) and the references (pairs, queries, 4) it
+        read.
 
         Args:
             vision, language: in the dtype of the products.
@@ -192,12 +193,12 @@ class FastForward(SplitForward):
         return self._decoder_norm(hidden.full), references
 
     def _refine(self, head: Any, hidden: Tensor, references: Tensor) -> Tensor:
-        """(pairs, queries, 4) in 0..1: the references, moved."""
+        """Return (pairs, queries, 4) in 0..1: the references, moved."""
         moved: Tensor = (head(hidden) + torch.special.logit(references, eps=1e-5)).sigmoid()
         return moved
 
     def _logits(self, head: Any, hidden: Tensor, language: Tensor) -> Tensor:
-        """(pairs, queries, tokens) float32; MM-Grounding-DINO scales and shifts, the original does not."""
+        """Return (pairs, queries, tokens) float32; MM-Grounding-DINO scales and shifts, the original does not."""
         products = hidden @ language.transpose(1, 2)
         bias = getattr(head, "bias", None)
         return products if bias is None else products / math.sqrt(hidden.shape[-1]) + bias
@@ -210,10 +211,10 @@ class FastForward(SplitForward):
 
 @dataclass(frozen=True)
 class _Levels:
-    """What depends on the shapes of the levels only.
+    """Values that depend only on the shapes of the levels.
 
     Attributes:
-        centres: (1, positions, 2) float32, x and y of every position in parts of the image.
+        centers: (1, positions, 2) float32, x and y of every position in parts of the image.
         proposals: (positions, 4) float32, the logits of the box that each position stands for, +inf if not valid.
         valid: (positions, 1) bool: no side of that box is within 0.01 of 0 or 1.
         grids: for each number of points that a layer samples from a level.

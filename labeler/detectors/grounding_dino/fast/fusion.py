@@ -72,11 +72,11 @@ class FusionLayer:
         )
 
     def __call__(self, vision: Tensor, text: Tensor, padding: Tensor | None, kernels: Kernels) -> tuple[Tensor, Tensor]:
-        """What the image saw of the text (batch, positions, d), and the text (batch, tokens, d), normalised and with
-        what it saw of the image added.
+        """Return what the image saw of the text (batch, positions, d), and the text (batch, tokens, d), normalized and
+        with what it saw of the image added.
 
         Args:
-            vision: (batch, positions, d), every position real; normalised by `norm_vision`, in the dtype of products.
+            vision: (batch, positions, d), every position real; normalized by `norm_vision`, in the dtype of products.
             text: (batch, tokens, d) float32.
             padding: (batch, tokens) bool, True for padding; None where there is none.
         """

@@ -19,7 +19,7 @@ from labeler.detectors.grounding_dino.fast.sampling import Sampler, sample
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Normalisation over the last axis, float32."""
+    """Normalization over the last axis, float32."""
 
     weight: Tensor
     bias: Tensor
@@ -37,7 +37,7 @@ class Features(NamedTuple):
     """Features (batch, n, d), and copies of them as products read them.
 
     Attributes:
-        full: float32, what is added to and normalised.
+        full: float32, what is added to and normalized.
         product: the same in the dtype of the products; in float32 the same tensor.
         placed: with a position embedding added, in that dtype; None where none was asked for.
     """
@@ -48,7 +48,7 @@ class Features(NamedTuple):
 
 
 def combine(full: Tensor, moved: Tensor, norms: tuple[LayerNorm, ...] = (), position: Tensor | None = None) -> Features:
-    """A residual connection and what follows it up to the next products.
+    """Return a residual connection and what follows it up to the next products.
 
     Args:
         full: (batch, n, d) float32.
@@ -66,7 +66,7 @@ def combine(full: Tensor, moved: Tensor, norms: tuple[LayerNorm, ...] = (), posi
 def look(
     vision: Tensor, keys: Tensor, values: Tensor, bias: Tensor, out_bias: Tensor, heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What positions see of tokens, and how much each position counts for each token.
+    """Return what positions see of tokens, and how much each position counts for each token.
 
     Args:
         vision: (batch, positions, d).
@@ -83,7 +83,7 @@ def look(
 
 
 def two_softmaxes(scores: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The softmax of scores over the tokens of each head, and the one over the positions but for its division.
+    """Return the softmax of scores over the tokens of each head, and the one over the positions but for its division.
 
     A softmax along the positions' axis is slow on every device, so it is written out, and its division left to where
     there is less to divide.
@@ -116,7 +116,7 @@ PLAIN = Kernels(sample, combine, look)
 
 
 def kernels_for(device: torch.device) -> tuple[Kernels, ...]:
-    """The best first: on a GPU triton's, where triton is there (torch's CUDA builds bring it along)."""
+    """Return the best first: on a GPU triton's, where triton is there (torch's CUDA builds bring it along)."""
     if device.type != "cuda":
         return (PLAIN,)
     try:

@@ -47,7 +47,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Residual, two linear layers, normalisation: LN(x + W2 f(W1 x))."""
+    """Residual, two linear layers, normalization: LN(x + W2 f(W1 x))."""
 
     first: Linear
     second: Linear
@@ -56,7 +56,7 @@ class FeedForward:
 
     @staticmethod
     def of(layer: Any, activation: nn.Module, norm: nn.LayerNorm, dtype: torch.dtype) -> FeedForward:
-        # In place: the hidden layer is the largest tensor of a forward, eight times as wide as the model.
+        # In place: the hidden layer is the largest tensor of a forward pass, eight times as wide as the model.
         act = torch.relu_ if isinstance(activation, nn.ReLU) else activation
         return FeedForward(Linear.of(layer.fc1, dtype), Linear.of(layer.fc2, dtype), LayerNorm.of(norm), act)
 
@@ -106,7 +106,7 @@ class Attention:
         )
 
     def to_itself(self, placed: Tensor, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(batch, n, d): attention among `hidden`, found by `placed`, which is `hidden` with its positions.
+        """Return (batch, n, d): attention among `hidden`, found by `placed`, which is `hidden` with its positions.
 
         Args:
             mask: (batch, 1, n, n), True where one may look.
@@ -115,7 +115,7 @@ class Attention:
         return self._attend(query, key, self.value(hidden), mask)
 
     def to_others(self, placed: Tensor, others: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(batch, n, d): attention of `placed` to others (batch, m, d); mask (batch, 1, 1, m)."""
+        """Return (batch, n, d): attention of `placed` to others (batch, m, d); mask (batch, 1, 1, m)."""
         (weight, key_weight), (bias, key_bias) = self.query_key.weight.chunk(2), self.query_key.bias.chunk(2)
         query, key = Linear(weight, bias)(placed), Linear(key_weight, key_bias)(others)
         return self._attend(query, key, self.value(others), mask)

@@ -49,7 +49,7 @@ class Grid:
 
 
 def sample(values: Tensor, raw: Tensor, references: Tensor, grid: Grid) -> Tensor:
-    """What each query sees: (batch, queries, heads width) in the dtype of the values.
+    """Return what each query sees: (batch, queries, heads width) in the dtype of the values.
 
     Coordinates, weights and sums are float32.
 
@@ -76,7 +76,7 @@ def sample(values: Tensor, raw: Tensor, references: Tensor, grid: Grid) -> Tenso
 def corners(
     raw: Tensor, references: Tensor, widths: Tensor, heights: Tensor, starts: Tensor, heads: int, points: int
 ) -> tuple[Tensor, Tensor]:
-    """The four positions around every sampling point, and what each counts for.
+    """Return the four positions around every sampling point, and what each counts for.
 
     Positions outside of a level count 0, as with `grid_sample`'s zero padding.
 
@@ -103,7 +103,9 @@ def corners(
 
 
 def _pixels(offsets: Tensor, references: Tensor, axis: int, size: Tensor, points: int) -> Tensor:
-    """Coordinates along one axis, (batch, queries, heads, levels points), where the first pixel's centre is 0."""
+    """Return coordinates along one axis, (batch, queries, heads, levels points), where the first
+    pixel's center is 0.
+    """
     centre = references[..., axis, None, None] * size - 0.5
     if references.shape[-1] == 2:  # offsets count pixels of the level
         return centre + offsets
@@ -111,7 +113,7 @@ def _pixels(offsets: Tensor, references: Tensor, axis: int, size: Tensor, points
 
 
 def _inside(place: Tensor, share: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """A coordinate moved into the level, and its share, 0 if it was outside."""
+    """Return a coordinate moved into the level, and its share, 0 if it was outside."""
     kept = place.clamp(min=0).minimum(size - 1)
     return kept, torch.where(kept == place, share, 0.0)
 

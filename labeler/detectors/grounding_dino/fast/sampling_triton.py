@@ -17,7 +17,7 @@ from labeler.detectors.grounding_dino.fast.sampling import Grid, sample
 _QUERIES = 32  # of one program
 
 
-# Not for multiples of 16 apart: these numbers differ from image to image, and a build takes seconds.
+# No build of its own for multiples of 16: these numbers differ from image to image, and a build takes seconds.
 @triton.jit(do_not_specialize=["queries", "positions", "reference_stride"])  # type: ignore[untyped-decorator]
 def sample_kernel(  # type: ignore[no-untyped-def]
     values,  # (batch, positions, heads, width)
@@ -93,7 +93,7 @@ def sample_kernel(  # type: ignore[no-untyped-def]
             lower_right = tl.load(lower + heads * width, mask=at_bottom & at_right, other=0.0).to(tl.float32)
             to_right, below = x - left, weight * (y - top)
             above = weight - below
-            found += upper_left * (above - above * to_right)  # one by one, which is one instruction each
+            found += upper_left * (above - above * to_right)  # one by one: one instruction per corner
             found += upper_right * (above * to_right)
             found += lower_left * (below - below * to_right)
             found += lower_right * (below * to_right)
@@ -103,7 +103,7 @@ def sample_kernel(  # type: ignore[no-untyped-def]
 
 
 def sample_triton(values: Tensor, raw: Tensor, references: Tensor, grid: Grid) -> Tensor:
-    """As `sampling.sample`, which also takes over where a head's width or the samples are no power of two."""
+    """Sample as `sampling.sample`, which runs instead if a head's width or the samples are not a power of two."""
     batch, positions, heads, width = values.shape
     queries, samples = raw.shape[1], raw.shape[-1]
     if not (_power_of_two(width) and _power_of_two(samples)):

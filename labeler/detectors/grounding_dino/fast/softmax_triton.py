@@ -13,7 +13,8 @@ _ROWS = 16  # positions at once
 _TURNS = 4  # of one program, so that fewer maxima and sums are left to put together
 
 
-# Not for multiples of 16 apart: positions differ from image to image. (Columns and tokens are multiples always.)
+# No build of its own for multiples of 16: positions differ from image to image. (Columns and tokens are multiples
+# always.)
 @triton.jit(do_not_specialize=["positions"])  # type: ignore[untyped-decorator]
 def over_tokens_kernel(  # type: ignore[no-untyped-def]
     scores,  # (batch, positions, heads tokens)

@@ -12,7 +12,7 @@ _ATTENTION = ("query", "key", "value", "out_proj")
 
 
 def why_unsupported(detector: Any) -> str | None:
-    """Why this model has to run on transformers' own forward, in a few words; None if it need not."""
+    """Return why this model has to run on transformers' own forward pass, in a few words; None if it need not."""
     try:
         return _missing(detector)
     except AttributeError as error:
