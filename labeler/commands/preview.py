@@ -20,9 +20,7 @@ def add(verbs: Verbs) -> None:
         help="draw boxes with at least this score (default: 0.3)",
     )
     parser.add_argument("--png", default="preview.png", metavar="FILE", help="image to write (default: preview.png)")
-    parser.add_argument(
-        "--force", action="store_true", help="replace a file that is not an image by `labeler preview`"
-    )
+    parser.add_argument("--force", action="store_true", help="replace a file that is not an image by `labeler preview`")
     parser.set_defaults(run=_preview)
 
 
