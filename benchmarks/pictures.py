@@ -57,7 +57,7 @@ def make_runs(folder: Path, *, images: int, threads: int) -> None:
     values = {
         "input": str(folder / "data" / "shards"),
         "vocabulary": drawn.vocabulary,
-        "model": {"name": "models/shapes"},
+        "model": {"name": model_in(folder)},
     }
     sizes = {"run": None, "small": {"shortest_edge": 96, "longest_edge": 144}}  # its own are 128 and 192
     for name, size in sizes.items():
@@ -65,13 +65,20 @@ def make_runs(folder: Path, *, images: int, threads: int) -> None:
         label_here(config, threads=threads)
 
 
+def model_in(folder: Path) -> str:
+    """Link to the shipped checkpoint from the folder: pages show its path, and none of this machine's folders."""
+    (link := folder / "shapes").unlink(missing_ok=True)
+    link.symlink_to(Path("models/shapes").resolve())
+    return str(link)
+
+
 def draw_preview(folder: Path) -> None:
     """preview.jpg, what `labeler preview` draws of the same scenes."""
     drawn, picture = folder / "preview.png", folder / "preview.jpg"
     config = f"input: {folder}/data/shards\noutput: {folder}/previewed\nvocabulary: {folder}/data/vocabulary.txt\n"
-    (folder / "preview.yaml").write_text(config + "model: {name: models/shapes}\n")
+    (folder / "preview.yaml").write_text(config + f"model: {{name: {folder / 'shapes'}}}\n")
     run_command("preview", str(folder / "preview.yaml"), "--images", "10", "--threshold", "0.3", "--png", str(drawn))
-    Image.open(drawn).convert("RGB").save(picture, quality=80, subsampling=0, optimize=True, progressive=True)
+    Image.open(drawn).convert("RGB").save(picture, quality=75, subsampling=0, optimize=True, progressive=True)
     print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")
 
 

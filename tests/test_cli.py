@@ -156,6 +156,18 @@ def test_vocabulary_check_reports_every_problem(
         assert line in err, err
 
 
+def test_vocabulary_check_of_a_run_s_configuration_names_its_problems(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["vocabulary", "check", str(config)]) == 0
+    assert "6 categories" in capsys.readouterr().out
+    values = yaml.safe_load(config.read_text())
+    values["vocabulry"] = values.pop("vocabulary")
+    (tmp_path / "typo.yaml").write_text(yaml.safe_dump(values))
+    assert main(["vocabulary", "check", str(tmp_path / "typo.yaml")]) == 2
+    assert "unknown key vocabulry; did you mean vocabulary?" in capsys.readouterr().err
+
+
 def test_vocabulary_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["vocabulary", "list"]) == 0
     assert "lvis_v1: 1203 categories" in capsys.readouterr().out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import unicodedata
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ import pytest
 from labeler.cli import main
 from labeler.errors import Refused, StorageError
 from labeler.labels.detections import Detections
-from labeler.labels.records import Row, rows_to_table, table_to_parquet
-from labeler.runs import Run, layout, open_run, read_snapshot
-from labeler.runs.create import NewRun, create_run
+from labeler.labels.records import Row
+from labeler.runs import Run, open_run, read_snapshot
 from labeler.runs.erasure import erase as forget_module
 from labeler.runs.erasure.erase import forget
 from labeler.runs.erasure.excluded import Excluded, alike_digest, load_excluded, name_digest, read_excluded
 from labeler.shards import Item, Unit
+from tests.derived_runs import derive
 from tests.label_runs import row, write_run
 
 FOUND = Detections.of([[1, 2, 30, 40]], [0.5], [3])
@@ -37,22 +36,6 @@ def run(tmp_path: Path) -> Run:
         for unit in (0, 1)
     }
     return write_run(tmp_path / "run", units, uris=URIS, keep=["tag"])
-
-
-def derive(parent: Run, folder: Path, units: Mapping[tuple[int, int], Sequence[Row]]) -> Run:
-    """A run that redid these units of its parent, by (shard, unit)."""
-    chosen: dict[str, dict[int, int]] = {}
-    for (shard, number), rows in units.items():
-        chosen.setdefault(f"{shard:06d}", {})[number] = len(rows)
-    made = parent.manifest
-    fields = {**made.fingerprint_fields, "parent": made.run_id}
-    new = NewRun(fields, made.config, {}, parent.vocabulary(), parent.prompts(), parent=parent, selection=chosen)
-    run = create_run(str(folder), new)
-    for (shard, number), rows in units.items():
-        path = folder / layout.unit_file(f"{shard:06d}", number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(table_to_parquet(rows_to_table(rows, parent.keep), {}))
-    return run
 
 
 def unit_rows(*missing: int) -> list[Row]:

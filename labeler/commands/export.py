@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("export", help="write a run's labels for trainers, without a GPU")
-    parser.add_argument("run_uri", metavar="RUN", help="the run folder")
-    parser.add_argument("--to", choices=formats.FORMATS, required=True, help="the format")
-    parser.add_argument("--output", metavar="URI", help="file or folder to write (default below RUN/exports)")
-    parser.add_argument("--partial", action="store_true", help="export an incomplete run as far as it is")
-    parser.add_argument("--sample", metavar="FILE", help="only the images of a sample by `labeler sample`, as tasks")
+    parser.add_argument("run_uri", metavar="RUN", help="run folder")
+    parser.add_argument("--to", choices=formats.FORMATS, required=True, help="format to write")
+    parser.add_argument("--output", metavar="URI", help="file or folder to write (default: below RUN/exports)")
+    parser.add_argument("--partial", action="store_true", help="accept an incomplete run")
+    parser.add_argument(
+        "--sample", metavar="FILE", help="write only the images of a sample by `labeler sample`, as tasks"
+    )
     options.add_selection(parser)
     formats.add_layout(parser)
     parser.set_defaults(run=_export)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labeler.runs import Run
     from labeler.vocabulary import Vocabulary
 
-SUPPRESS_IOU = 0.5  # on by default: one object should carry one category (docs/guides/train.md has the table)
+SUPPRESS_IOU = 0.5  # on by default: one object should carry one category (docs/explanation/prompts-and-chunks.md)
 NEAR_COPY_BITS = 3
 SAMPLE_FORMATS = ("label-studio", "cvat", "x-anylabeling")
 YOLO_SPLIT = "train=0.95,val=0.05"  # ultralytics takes no data.yaml without both
@@ -28,44 +28,65 @@ YOLO_SPLIT = "train=0.95,val=0.05"  # ultralytics takes no data.yaml without bot
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add the options that select boxes and images."""
     boxes = parser.add_argument_group("which boxes")
-    boxes.add_argument("--threshold", type=float, default=0.0, help="keep detections with at least this score")
     boxes.add_argument(
-        "--thresholds", metavar="FILE", help="YAML with a threshold per category, as calibrate writes it"
+        "--threshold", type=float, default=0.0, metavar="SCORE", help="keep boxes with at least this score (default: 0)"
+    )
+    boxes.add_argument(
+        "--thresholds", metavar="FILE", help="YAML file with a threshold per category, as `labeler calibrate` writes it"
     )
     add_score(boxes)
-    boxes.add_argument("--score-below", type=float, metavar="S", help="and with less than this score")
+    boxes.add_argument("--score-below", type=float, metavar="S", help="keep boxes with less than this score")
     boxes.add_argument(
         "--suppress",
         default=str(SUPPRESS_IOU),
         metavar="IOU",
-        help=f"of boxes overlapping more, keep the best of any category (default {SUPPRESS_IOU}; off)",
+        help=f"class-agnostic NMS: of boxes that overlap more, keep the best; or off (default: {SUPPRESS_IOU})",
     )
-    boxes.add_argument("--categories", action="append", metavar="NAME,...", help="only these, by name or id")
-    boxes.add_argument("--min-side", type=float, default=1.0, metavar="PX", help="shorter side at least (default 1)")
-    boxes.add_argument("--area", metavar="MIN..MAX", help="square pixels, e.g. 1024.. or ..9216")
-    boxes.add_argument("--uncertain", metavar="LOW..", help="boxes from this score up to their threshold are uncertain")
+    boxes.add_argument(
+        "--categories", action="append", metavar="NAME,...", help="keep only these categories, by name or ID"
+    )
+    boxes.add_argument(
+        "--min-side",
+        type=float,
+        default=1.0,
+        metavar="PX",
+        help="keep boxes whose shorter side has at least this many pixels (default: 1)",
+    )
+    boxes.add_argument(
+        "--area", metavar="MIN..MAX", help="keep boxes with this area in square pixels, e.g. 1024.. or ..9216"
+    )
+    boxes.add_argument(
+        "--uncertain", metavar="LOW..", help="treat boxes from this score up to their threshold as uncertain"
+    )
     boxes.add_argument(
         "--uncertain-as",
         choices=["drop", "crowd", "blank", "image"],
-        help="background (default), regions to ignore (coco, voc), painted over in copies, or no image with one",
+        help="make uncertain boxes background, regions to ignore (coco, voc) or painted over in copies, or leave their "
+        "images out (default: drop, as background)",
     )
     images = parser.add_argument_group("which images")
-    images.add_argument("--boxes", metavar="MIN..MAX", help="with that many boxes left, e.g. 1.. to drop empty ones")
     images.add_argument(
-        "--where", metavar="SQL", help='on a row\'s columns, e.g. "width >= 640 and len(detections) > 2"'
+        "--boxes", metavar="MIN..MAX", help="keep images with this number of boxes left, e.g. 1.. to drop empty ones"
     )
     images.add_argument(
-        "--images-per-category", type=int, metavar="N", help="of frequent categories no more images than needed"
+        "--where", metavar="SQL", help='keep rows that meet a condition, e.g. "width >= 640 and len(detections) > 2"'
     )
-    images.add_argument("--split", metavar="NAME=SHARE,...", help="e.g. train=0.9,val=0.1, by digest")
     images.add_argument(
-        "--group-by",
-        metavar="COLUMN",
-        help="column of input.keep, shard_id or digest: equal values stay in one split",
+        "--images-per-category",
+        type=int,
+        metavar="N",
+        help="of frequent categories keep no more than about this number of images",
+    )
+    images.add_argument(
+        "--split", metavar="NAME=SHARE,...", help="split the images by their digest, e.g. train=0.9,val=0.1"
+    )
+    images.add_argument(
+        "--group-by", metavar="COLUMN", help="keep images with equal values of this column of input.keep in one split"
     )
     images.add_argument(
         "--near-copies", default=str(NEAR_COPY_BITS), metavar="BITS",
-        help="images whose perceptual hashes differ in at most that many bits stay in one split (default 3; off)",
+        help="keep near-duplicates in one split: perceptual hashes that differ in at most this number of bits; or off "
+        "(default: 3)",
     )  # fmt: skip
 
 

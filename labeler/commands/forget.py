@@ -14,7 +14,7 @@ _SHOWN = 10
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("forget", help="deletion requests: take images out of a run and all derived from it")
-    parser.add_argument("run_uri", metavar="RUN", help="the run folder")
+    parser.add_argument("run_uri", metavar="RUN", help="run folder")
     parser.add_argument(
         "--keys",
         metavar="FILE",
@@ -24,7 +24,9 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="count what would be removed; change nothing")
     parser.add_argument(
-        "--future", action="store_true", help="also if none of them is in the run: keep out images that come later"
+        "--future",
+        action="store_true",
+        help="block names that are not in the run, for images that come later, even if none is in it",
     )
     parser.set_defaults(run=_forget)
 

@@ -118,15 +118,26 @@ def add_commands(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[
 
 
 def describe(verbs: Any) -> None:
-    """Give each command its sentence and its examples.
+    """Give each command and action its sentence and its examples.
 
     Args:
         commands: what `add_subparsers` returned.
     """
-    for name, parser in verbs.choices.items():
-        about = texts.COMMANDS[name]
+    for name, parser in commands_of(verbs).items():
+        about = (texts.COMMANDS | texts.ACTIONS)[name]
         parser.description, parser.epilog = about.text, texts.examples_of(name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def commands_of(verbs: Any, above: str = "") -> dict[str, argparse.ArgumentParser]:
+    """Each command and each action of one by its words, e.g. "vocabulary check"."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for name, parser in verbs.choices.items():
+        found[f"{above}{name}"] = parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found |= commands_of(action, f"{above}{name} ")
+    return found
 
 
 def complete(parser: argparse.ArgumentParser) -> None:

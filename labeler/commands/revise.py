@@ -19,11 +19,13 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "revise", help="give a run another vocabulary in a derived run; only new prompt chunks are run"
     )
-    parser.add_argument("run_uri", metavar="RUN", help="the complete run")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. ray.max_workers=4")
-    parser.add_argument("--vocabulary", required=True, metavar="NEW", help="file, URL or built-in name")
-    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-revised)")
-    parser.add_argument("--dry-run", action="store_true", help="print the passes of both ways; write nothing")
+    parser.add_argument("run_uri", metavar="RUN", help="complete run")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="override of the run's configuration, e.g. ray.max_workers=4"
+    )
+    parser.add_argument("--vocabulary", required=True, metavar="NEW", help="new vocabulary: file, URI or built-in name")
+    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default: RUN-revised)")
+    parser.add_argument("--dry-run", action="store_true", help="print the forward passes of both ways; write nothing")
     add_log_format(parser)
     parser.set_defaults(run=_revise)
 

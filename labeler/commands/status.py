@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("status", help="what a run has done: exit 0 complete, 1 incomplete, 2 not a run")
-    parser.add_argument("run_uri", metavar="RUN", help="the run folder (output of the config)")
+    parser.add_argument("run_uri", metavar="RUN", help="run folder: the output of the configuration")
     parser.add_argument(
-        "--verify", action="store_true", help="read every row: rebuild report.json and check the counts"
+        "--verify", action="store_true", help="read every row, check the counts and rebuild report.json"
     )
     parser.set_defaults(run=_status)
 

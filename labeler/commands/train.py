@@ -9,12 +9,14 @@ from labeler.commands.arguments import Verbs
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("train", help="train a detector on shapes, a COCO file or a run; resumes if interrupted")
-    parser.add_argument("config", metavar="CONFIG", help="YAML file: output, model, data, prompts, optimizer, train")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override, e.g. train.steps=500")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="YAML file with output, model, data, prompts, optimizer, train"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override of the file, e.g. train.steps=500")
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="omit missing images, unknown categories and bad boxes (partial=true)",
+        help="ignore missing images, unknown categories and bad boxes (partial=true)",
     )
     parser.set_defaults(run=_train)
 

@@ -42,6 +42,17 @@ class Frame:
         return bool(self.run.manifest.fingerprint_fields.get("masks"))
 
 
+@dataclass(frozen=True)
+class PartSize:
+    """The size of a part: this many images or, unless it is None, this many boxes; asked after each unit."""
+
+    images: int
+    boxes: int | None = None
+
+    def is_reached(self, images: int, boxes: int) -> bool:
+        return images >= self.images or (self.boxes is not None and boxes >= self.boxes)
+
+
 class Part(ABC):
     """One part's files while they are written, on local disk; single images go straight to the target.
 
@@ -113,6 +124,12 @@ class Format(ABC):
     @property
     def most_boxes(self) -> int | None:
         return None
+
+    def part_size(self, frame: Frame) -> PartSize | None:
+        """Return what fills a part if its images and boxes alone decide that, so that parts can be written at once."""
+        most: int | None = getattr(self, "images_per_part", None)
+        by_bytes = hasattr(self, "bytes_per_part")
+        return None if most is None or by_bytes or self.most_boxes is not None else PartSize(most)
 
     def describe_bad_names(self, categories: Sequence[Category]) -> str | None:
         """Return which names the format cannot hold, and why; None where it holds them all."""

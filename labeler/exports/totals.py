@@ -59,6 +59,15 @@ class ExportTotals:
         self.left_out.update(choice.failed)
         self.not_selected += choice.rows - len(choice.failed) - len(taken)
 
+    def include(self, more: ExportTotals) -> None:
+        """Count on with the units that follow."""
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(more, each.name)
+            if isinstance(mine, Counter):
+                mine.update(theirs)
+            else:
+                setattr(self, each.name, mine + theirs)
+
     def to_dict(self) -> dict[str, Any]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}

@@ -276,11 +276,11 @@ def _work(
 
 @contextmanager
 def keeping_receipts(run: Run, excluded: Excluded) -> Iterator[Callable[[Receipt], None]]:
-    """Keep what the job writes for its report; what a derived run reports is in several folders and is read."""
+    """Keep what the job writes for its report."""
     receipts = ReceiptLog(run, excluded)
 
     def keep(receipt: Receipt) -> None:
-        if receipt.sums is not None and receipt.unit is not None and run.parent is None:
+        if receipt.sums is not None and receipt.unit is not None:
             receipts.add(receipt.shard_id, receipt.unit, receipt.label_bytes, receipt.sums)
 
     try:

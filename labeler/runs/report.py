@@ -128,8 +128,7 @@ def _of_the_plan(snapshot: Snapshot) -> Progress:
     """Without what another job has committed meanwhile of an extension that this plan does not have."""
     known, progress = {planned.shard_id for planned in snapshot.plan}, snapshot.progress
     units = {shard_id: progress.units[shard_id] for shard_id in progress.units.keys() & known}
-    sizes = {shard_id: progress.sizes[shard_id] for shard_id in progress.sizes.keys() & known}
-    return replace(progress, units=units, sizes=sizes)
+    return replace(progress, units=units)
 
 
 def _most_frequent(errors: Counter[str]) -> dict[str, int]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeler.errors import Refused
-from labeler.exports.export import ExportedRun
 from labeler.exports.selection import Selector, unsuppressed
+from labeler.exports.writing import ExportedRun
 from labeler.labels.detections import Detections
 from labeler.labels.thresholds import Thresholds
 from labeler.review.comparison import match_categories, selector

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from labeler import storage
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused
-from labeler.exports.export import ExportedRun
 from labeler.exports.sampled import MOST_BOXES, DrawnBox, Population, Sample, SampledImage, Strategy, Stratum
 from labeler.exports.selection import ChosenImage, Selection
 from labeler.exports.state import commits
+from labeler.exports.writing import ExportedRun
 from labeler.review.reservoir import Ints
 from labeler.review.sampling.allocation import spread_of
 from labeler.review.sampling.disagreement import Other, disagreeing
