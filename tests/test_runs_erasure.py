@@ -296,7 +296,7 @@ def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytes
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     for name, message in (
         ("empty.txt", "names no image"),
-        ("bytes.txt", "not a UTF-8 text"),
+        ("bytes.txt", "not valid UTF-8"),
         ("none.txt", "cannot be read"),
     ):
         assert main(["forget", run.uri, "--keys", str(tmp_path / name)]) == 2

@@ -90,7 +90,7 @@ def _target(asked: str | None, default: str) -> str:
         if not asked.rpartition("://")[2].strip("/ "):
             raise StorageError("it names no file or folder")
         if asked.encode("utf-8", "replace").decode() != asked:
-            raise StorageError("it is not a UTF-8 text")
+            raise StorageError("it is not valid UTF-8")
         storage.head(asked)
     except StorageError as error:
         raise Refused(f"--output {storage.redact(asked)!r} cannot be used: {error}") from error

@@ -75,7 +75,7 @@ def make_texts(
 
     Args:
         templates: with `{}` once in each.
-        background: texts that compete for each box and are not category, as they are; for CLIP alone.
+        background: texts that compete for each box and are not categories, as they are; for CLIP alone.
 
     Raises:
         Refused: if the checkpoint has no tokenizer, or with every phrase that it cannot read.
