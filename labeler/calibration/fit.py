@@ -70,7 +70,7 @@ class Calibration:
 
     @property
     def keeps_nothing(self) -> bool:
-        """Whether every category is excluded, also those that nothing is known of."""
+        """Return whether every category is excluded, also those that nothing is known of."""
         return all(choice.threshold >= NEVER for choice in (*self.choices, self.fallback))
 
 
@@ -126,7 +126,8 @@ def _fallback(
 
 
 def _is_refuted(curve: Curve, target: Target, threshold: float) -> bool:
-    """Whether what was judged from a threshold up misses the target with its confidence: the upper bound is below it.
+    """Return whether what was judged from a threshold up misses the target with its confidence: the upper bound is
+    below it.
 
     Where nothing is known exactly there, the next threshold above speaks for it. Of recalls only what is kept counts:
     leaving a category out would not raise it.

@@ -107,7 +107,9 @@ def fit_fusion(boxes: JudgedBoxes) -> ScoreFusion:
 
 
 def likelihood(features: Floats, verdicts: Floats, weights: Floats) -> float:
-    """What `fit_fusion` maximizes: the log-likelihood of judgments (n,) with features (n, 3), less the penalty."""
+    """Return what `fit_fusion` maximizes: the log-likelihood of judgments (n,) with features (n, 3),
+    less the penalty.
+    """
     log_odds = features @ weights
     fits = verdicts * log_odds - np.logaddexp(0, log_odds)
     return float(fits.sum() - 0.5 * _PENALTY * (weights[1:] ** 2).sum())

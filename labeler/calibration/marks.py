@@ -71,7 +71,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class MarkedRun:
-    """What calibration needs of marks and run.
+    """The marks and the run, as calibration needs them.
 
     Attributes:
         by_category: category id -> (n, 3) float64: score, 1.0 where right, and weight.

@@ -27,7 +27,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def is_config(path: str) -> bool:
-    """Whether it is a YAML file that names a vocabulary instead of having one."""
+    """Return whether it is a YAML file that names a vocabulary instead of having one."""
     from labeler.config_values import read_yaml
 
     if Path(path).suffix not in (".yaml", ".yml") or not Path(path).is_file():

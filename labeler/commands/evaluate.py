@@ -156,7 +156,7 @@ def _evaluate_sample(arguments: argparse.Namespace) -> int:
 
 
 def _is(arguments: argparse.Namespace, name: str, default: object) -> bool:
-    """Whether an option was given another value than its default."""
+    """Return whether an option was given another value than its default."""
     return bool(getattr(arguments, name) != default)
 
 

@@ -83,7 +83,7 @@ def _replaced(target: str, to: str) -> str | None:
 
 
 def _target(asked: str | None, default: str) -> str:
-    """Where to write; refused where that cannot even be asked for."""
+    """Return where to write; refused where that cannot even be asked for."""
     if asked is None:
         return default
     try:

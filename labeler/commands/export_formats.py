@@ -30,7 +30,9 @@ _ONLY_FOR = {
 
 
 def add_layout(parser: argparse.ArgumentParser) -> None:
-    """How it is written. Options of some formats alone have no default here, so that others can refuse them."""
+    """Add the options for how it is written. Options of some formats alone have no default here, so that others can
+    refuse them.
+    """
     layout = parser.add_argument_group("how")
     layout.add_argument(
         "--images",

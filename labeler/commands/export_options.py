@@ -26,7 +26,7 @@ YOLO_SPLIT = "train=0.95,val=0.05"  # ultralytics takes no data.yaml without bot
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Which boxes, and which images."""
+    """Add the options that select boxes and images."""
     boxes = parser.add_argument_group("which boxes")
     boxes.add_argument(
         "--threshold", type=float, default=0.0, metavar="SCORE", help="keep boxes with at least this score (default: 0)"

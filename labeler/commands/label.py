@@ -112,7 +112,7 @@ def describe(outcome: Outcome) -> list[str]:
 
 
 def describe_to_forget(images: int, run_uri: str) -> str:
-    """What to do about images that are on a run's list of removed images, and were labeled all the same."""
+    """Return what to do about images that are on a run's list of removed images, and were labeled all the same."""
     return (
         f"warning: {images:,} images that are to be removed have labels; run: labeler forget {storage.redact(run_uri)}"
     )

@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class TopParser(Parser):
-    """That of `labeler` itself, whose help lists the commands in groups."""
+    """The parser of `labeler` itself, whose help lists the commands in groups."""
 
     def format_help(self) -> str:
         return texts.overview(self.format_usage())
@@ -53,7 +53,7 @@ def suggest(message: str) -> str:
 
 
 def is_override(word: str) -> bool:
-    """Whether a word reads as `section.key=value`."""
+    """Return whether a word reads as `section.key=value`."""
     return _OVERRIDE.fullmatch(word) is not None
 
 
@@ -111,7 +111,7 @@ def unrecognized(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
 
 
 def add_commands(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser]:
-    """Where the commands are added, each with a `Parser`."""
+    """Return where the commands are added, each with a `Parser`."""
     found: Any = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=Parser)
     verbs: argparse._SubParsersAction[argparse.ArgumentParser] = found
     return verbs

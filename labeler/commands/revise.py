@@ -67,7 +67,7 @@ def _dry_run(run: Run, revision: RevisionJob) -> list[str]:
 
 
 def _named(outcome: Outcome) -> list[str]:
-    """How many images may lack detections, and how to list them; nothing where none does."""
+    """Return how many images may lack detections, and how to list them; nothing where none does."""
     from labeler.labels.revised import CUT
 
     count = outcome.report.errors.get(CUT, 0)

@@ -43,7 +43,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _describe_version(run: Run) -> str:
-    """Which version began the run, and what this one may do with it."""
+    """Return which version began the run, and what this one may do with it."""
     words = f"with labeler {run.manifest.versions.get('labeler', 'of an unknown version')}; labeler {__version__} "
     if not run.outgrown:
         return words + "reads and continues it"

@@ -70,7 +70,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 
 def _attempts(arguments: argparse.Namespace) -> int:
-    """How many jobs; a limit ends a job incomplete, and another would spend as much again."""
+    """Return how many jobs; a limit ends a job incomplete, and another would spend as much again."""
     limited = arguments.max_cost is not None or arguments.stop_after_hours is not None
     usual: int = arguments.attempts or (1 if limited else _ATTEMPTS)
     return 1 if arguments.no_wait else usual

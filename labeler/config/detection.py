@@ -1,4 +1,4 @@
-"""How detections are decoded, merged and stored."""
+"""Settings for decoding, merging and storing detections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ImageSize(Section):
 
 
 class DetectConfig(Section):
-    """How detections are decoded, merged and stored."""
+    """Settings for decoding, merging and storing detections."""
 
     score_floor: Annotated[float | None, ROWS] = Field(None, ge=0, le=1)
     """Store boxes with at least this score. By default the detector family's, which is 0.05 for Grounding DINO."""
@@ -87,7 +87,7 @@ class DetectConfig(Section):
 
     @property
     def tiling(self) -> Tiling | None:
-        """Which images are tiled, and how; None where none are."""
+        """Return which images are tiled, and how; None where none are."""
         if self.tile is None:
             return None
         return Tiling(self.tile, self.tile_overlap, self.tile_min_side or self.tile, self.max_tiles)

@@ -43,7 +43,7 @@ LabelSelector = Annotated[dict[str, str], AfterValidator(_as_label_selector)]
 
 
 class RayConfig(Section):
-    """What the run takes from the Ray cluster."""
+    """Resources that the run takes from the Ray cluster."""
 
     address: str | None = None
     """The Ray cluster: `HOST:PORT`, `auto` for the one on this machine, or `local` for a new one. By default,

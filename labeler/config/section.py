@@ -41,7 +41,7 @@ def _byte_count(value: object) -> object:
 
 
 def _finite(value: object) -> object:
-    """What JSON can hold: a run stores it."""
+    """Return what JSON can hold: a run stores it."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -54,7 +54,7 @@ Bytes = Annotated[int, BeforeValidator(_byte_count, json_schema_input_type=int |
 
 
 class S3Config(Section):
-    """How a bucket of another owner is read."""
+    """Access to a bucket of another owner."""
 
     requester_pays: bool = False
     """Pay for requests and traffic, as buckets with requester-pays demand."""

@@ -41,7 +41,7 @@ _FEW = 4  # boxes with ids, below which their places say nothing about the run
 
 @dataclass(frozen=True)
 class Options:
-    """How corrected files are read.
+    """Options for reading corrected files.
 
     Attributes:
         form: one of `reviewed.FORMATS`.
@@ -59,7 +59,7 @@ class Options:
 
 
 class Applied(Protocol):
-    """What a review makes of a row."""
+    """The result of a review for a row."""
 
     def apply(self, row: Row) -> Row: ...
 
@@ -193,7 +193,7 @@ def _with_detections(
 
 
 def _wrong_boxes(image: Reviewed, size: tuple[int, int], earlier: Detections, *, clipped: bool) -> list[str]:
-    """What is wrong with the boxes of an image; of envelopes that are `clipped` only what has nothing inside.
+    """Return what is wrong with the boxes of an image; of envelopes that are `clipped` only what has nothing inside.
 
     A box that is as the run has it, or as it was exported, is not wrong: the run's boxes may reach out of the image,
     too, and those that lie outside have no area within it.

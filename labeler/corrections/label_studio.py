@@ -40,7 +40,7 @@ _SIDES = ("x", "y", "width", "height")
 
 @dataclass(frozen=True)
 class AnnotationChoice:
-    """Which of several people's annotations of one task counts.
+    """A choice among several people's annotations of one task.
 
     Attributes:
         annotator: the id of the one whose annotations count; None for any.

@@ -76,7 +76,7 @@ class Reviewed:
 
 @dataclass
 class Intake:
-    """What was read of one corrected file so far.
+    """The content of one corrected file that was read so far.
 
     Attributes:
         source: the file, for messages.

@@ -71,7 +71,7 @@ class Tally:
         }
 
     def lines(self, vocabulary: Vocabulary) -> list[str]:
-        """What the command prints."""
+        """Return what the command prints."""
         images, names = self.images, {category.id: category.name for category in vocabulary.categories}
         lines = [
             f"images      {images[COMPLETE]:,} reviewed, {images[BOXES]:,} with single boxes reviewed, "

@@ -255,7 +255,7 @@ def _segmentations(detections: Detections, without: str) -> list[str]:
 
 
 class _Federated:
-    """What LVIS's two lists say of an image; see the policy above."""
+    """LVIS's two lists about an image; see the policy above."""
 
     def __init__(self, categories: Sequence[Category], negatives: int, cap: int) -> None:
         self._ids = np.array(sorted(category.id for category in categories), np.int64)

@@ -49,7 +49,7 @@ class TaskCrop:
 
     @property
     def suffix(self) -> str:
-        """What the names of its files have behind the image's."""
+        """Return what the names of its files have behind the image's."""
         return f"-crop-{self.number:02d}"
 
     def to_json(self) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def merge_crops(corrected: Sequence[CorrectedCrop]) -> MergedImage:
 
 
 def _belongs(corrected: CorrectedCrop, shifted: Floats, place: int) -> bool:
-    """Whether a box stays in any case: it was handed out, or its center is in the crop's core."""
+    """Return whether a box stays in any case: it was handed out, or its center is in the crop's core."""
     if corrected.ids[place] is not None:
         return True
     (x, y), (left, top, right, bottom) = (shifted[place, :2] + shifted[place, 2:]) / 2, corrected.crop.core

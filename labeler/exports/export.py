@@ -22,7 +22,7 @@ from labeler.runs.sums_of_units import processes_for
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What an export wrote.
+    """Summary of what an export wrote.
 
     Attributes:
         picks: None if the images did not have to be read twice.

@@ -39,7 +39,7 @@ class Picks:
 
 
 def needs_picks(selection: Selection) -> bool:
-    """Whether the selection needs the extra pass; a split by digest or group alone does not."""
+    """Return whether the selection needs the extra pass; a split by digest or group alone does not."""
     return selection.images_per_category is not None or (len(selection.splits.names) > 1 and selection.near_copies >= 0)
 
 
@@ -98,7 +98,7 @@ def pick(images: Iterable[ChosenImage], rows: Callable[[], int], selection: Sele
 
 @dataclass
 class _Found:
-    """What is held of every chosen image, in arrays that grow; the best of each category in heaps, worst first."""
+    """Facts about every chosen image, in arrays that grow; the best of each category in heaps, worst first."""
 
     cap: int | None
     places: array[int] = field(default_factory=lambda: array("q"))

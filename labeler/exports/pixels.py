@@ -154,7 +154,7 @@ class _UnitsForward:
         self._units = read_units(shard, skip=lambda number: number < self._next, **options)
 
     def comes(self, unit: int) -> bool:
-        """Whether the unit is still ahead."""
+        """Return whether the unit is still ahead."""
         return unit >= self._next
 
     def read(self, unit: int) -> Unit | None:

@@ -32,7 +32,7 @@ _MANY = 256  # boxes; of more, overlaps are not computed all at once
 
 @dataclass(frozen=True)
 class Selection:
-    """What is asked for; the steps are taken in this order.
+    """The boxes and images to export. Filters apply in the order of the attributes.
 
     A box that a person has reviewed leaves only with its image (`where`) or its category (`categories`): none of the
     other conditions is about it. With such a box an image has enough boxes, and is not excluded for uncertain ones.
@@ -110,7 +110,7 @@ class ChosenImage:
 
     @property
     def file_id(self) -> str:
-        """What its files are named by: the row, and the number of the crop if it is one."""
+        """Return what its files are named by: the row, and the number of the crop if it is one."""
         return self.row_id + ("" if self.crop is None else self.crop.suffix)
 
     @property
@@ -166,7 +166,9 @@ class Selector:
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """What has to be read of the run; None for all, where some files lack an optional column that others have."""
+        """Return what has to be read of the run; None for all, where some files lack an optional column that others
+        have.
+        """
         if self._where is not None:
             return None if self._optional else (*LABELS.names, *self._keep)
         return (*_COLUMNS, "phash", "status", "detections", *self._keep)

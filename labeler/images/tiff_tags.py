@@ -49,7 +49,7 @@ def orientation_is_plain(exif: bytes) -> bool:
 
 @dataclass(frozen=True)
 class TiffClaims:
-    """What the tags of a TIFF's first image claim, directories of EXIF and GPS included.
+    """Claims of the tags of a TIFF's first image, directories of EXIF and GPS included.
 
     Attributes:
         tag_bytes: bytes of all values. In an honest file that is less than the file. Tags may overlap, so that a
@@ -63,7 +63,9 @@ class TiffClaims:
 
 
 def tiff_claims(data: bytes) -> TiffClaims:
-    """What the tags claim, as far as the directories can be walked; what ends early is the decoder's to judge."""
+    """Return what the tags claim, as far as the directories can be walked; what ends early is the
+    decoder's to judge.
+    """
     tag_bytes = numbers = 0
     try:
         order, big, start = _tiff_header(data)

@@ -88,7 +88,7 @@ def _placed(
 
 
 def _value_range(source: pillow.Image) -> tuple[float, float]:
-    """What becomes 0 and 255 in images with 32 bits per sample; (0, 0) in all others."""
+    """Return what becomes 0 and 255 in images with 32 bits per sample; (0, 0) in all others."""
     if source.mode not in ("I", "F"):
         return 0.0, 0.0
     values = np.asarray(source)
@@ -101,7 +101,9 @@ def _value_range(source: pillow.Image) -> tuple[float, float]:
 
 
 def _full_ranges(source: pillow.Image) -> tuple[float, ...]:
-    """What may be white; the first that no sample exceeds. A PNM's header says it: Pillow has scaled it to 16 bits."""
+    """Return what may be white; the first that no sample exceeds. A PNM's header says it: Pillow has scaled it to 16
+    bits.
+    """
     if source.mode == "F":
         return (1.0,)
     return (65535.0,) if source.format == "PPM" else (255.0, 65535.0)

@@ -21,7 +21,7 @@ _ROUNDING = 0.02  # pixels that a box may leave its image by and not count as cu
 
 @dataclass
 class ImportCounts:
-    """What was done with the boxes and images of a file.
+    """Counts of what was done with the boxes and images of a file.
 
     Attributes:
         unmatched: names in the file that no image has.

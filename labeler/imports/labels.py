@@ -20,7 +20,7 @@ NO_SCORE = float("nan")
 
 @dataclass(frozen=True)
 class Labels:
-    """What a file says of its images.
+    """A file's labels of its images.
 
     Attributes:
         truth: images, categories and boxes; without crowds and boxes to ignore.

@@ -74,7 +74,7 @@ def unit_of(block: pa.Table) -> Unit:
 
 
 def reading_of(block: pa.Table) -> UnitWork:
-    """What reading the unit in a block of kind `unit` took."""
+    """Return what reading the unit in a block of kind `unit` took."""
     return UnitWork(read_s=block["read_s"][0].as_py() or 0.0, retries=block["retries"][0].as_py() or 0)
 
 

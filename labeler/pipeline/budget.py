@@ -71,7 +71,7 @@ class Budget:
             raise Refused(f"--max-cost {self.cost:g} is less than one unit costs, about {price:.2g}")
 
     def passed(self, seconds: float, cost: float) -> str:
-        """Which limit is reached after that much; empty for none."""
+        """Return which limit is reached after that much; empty for none."""
         if seconds >= self.seconds:
             return f"--stop-after-hours {self.seconds / 3600:g}"
         return f"--max-cost {self.cost:g}" if cost >= self.cost else ""
@@ -124,6 +124,6 @@ class Spending:
 
 
 def _places(workers: Workers) -> int:
-    """How many workers the nodes that are there hold."""
+    """Return how many workers the nodes that are there hold."""
     places = sum(workers_on(node, workers.gpus, workers.cpus) for node in alive_nodes(workers.place))
     return places if workers.most is None else min(places, workers.most)

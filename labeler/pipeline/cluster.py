@@ -46,12 +46,12 @@ class Workers:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a task or actor of Ray is started with to take a worker's place."""
+        """Return what a task or actor of Ray is started with to take a worker's place."""
         return {"num_cpus": self.cpus, "num_gpus": self.gpus or None, **self.place.options}
 
     @property
     def each(self) -> str:
-        """What one takes, e.g. `1 GPU, 4 CPU`."""
+        """Return what one takes, e.g. `1 GPU, 4 CPU`."""
         return f"{self.gpus:g} GPU, {self.cpus:g} CPU" if self.gpus else f"{self.cpus:g} CPU"
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Workers:
 
 
 def configure_ray_data() -> None:
-    """What the pipeline needs of Ray Data; each line has its reason."""
+    """Set what the pipeline needs of Ray Data; each line has its reason."""
     context = DataContext.get_current()
     context.target_max_block_size = 1  # one row is one block: a crash costs one unit, a receipt is seen at once
     context.max_errored_blocks = -1  # a lost block is work left over; the listing of commits is the ground truth
@@ -111,7 +111,7 @@ def size_workers(config: RayConfig, nodes: Sequence[Mapping[str, float]], *, may
 
 
 def workers_on(node: Mapping[str, float], gpus: float, cpus: float) -> int:
-    """How many workers that take these resources one node holds: a worker never spans two."""
+    """Return how many workers that take these resources one node holds: a worker never spans two."""
     room = [math.floor(node.get("CPU", 0.0) / cpus + _ROUNDING)]
     if gpus:
         room.append(math.floor(node.get("GPU", 0.0) / gpus + _ROUNDING))
@@ -156,6 +156,6 @@ def describe_nodes(nodes: Sequence[Mapping[str, float]]) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """What an error says in the end: Ray puts whole tracebacks of its workers into a message."""
+    """Return what an error says in the end: Ray puts whole tracebacks of its workers into a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

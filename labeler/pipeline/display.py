@@ -26,7 +26,7 @@ MOST_REASONS = 10  # of what is repeated, each printed once
 
 @dataclass(frozen=True)
 class JobProgress:
-    """How far a job is.
+    """Progress of a job.
 
     Attributes:
         images: that the run has, those of earlier jobs included.
@@ -161,7 +161,7 @@ class Display:
         )
 
     def line(self) -> str:
-        """What the whole run has, then what this job has done of it."""
+        """Return what the whole run has, then what this job has done of it."""
         done = self._earlier + self._images
         rate = self._images / max(time.monotonic() - self._start, 1e-9)  # the start-up of the workers counts
         total = f"{max(self._total, done):,}" if not self._unknown else f"≥ {max(self._total, done):,}"

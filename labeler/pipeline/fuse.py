@@ -148,7 +148,7 @@ def fuse(job: FusionJob) -> tuple[Outcome, list[str]]:
 
 
 def lines_of(outcome: Outcome) -> list[str]:
-    """How many images were fused from fewer runs, why, and how to list them."""
+    """Return how many images were fused from fewer runs, why, and how to list them."""
     uri = storage.redact(outcome.run.uri)
     return [
         f"fewer runs  {count:,} images: {error}; list them: "

@@ -190,7 +190,7 @@ class Isolated(AbstractContextManager["Isolated"]):
             raise LabelerError(error)
 
     def _hear(self, deadline: float) -> Any:
-        """What the child says next; `deadline` is on the monotonic clock."""
+        """Return what the child says next; `deadline` is on the monotonic clock."""
         assert self._pipe is not None
         if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
             raise TimeoutError

@@ -123,7 +123,9 @@ def _plan_new(output: str, job: Job) -> _Todo:
 
 
 def _plan_rest(run: Run, job: Job, extend: bool) -> _Todo:
-    """What is left of a run, or with `extend` what its input holds beyond the plan (if anything, else what is left)."""
+    """Return what is left of a run, or with `extend` what its input holds beyond the plan (if anything, else what is
+    left).
+    """
     run.require_fingerprint(job.fields)
     if not extend:
         require_same_input(run, public_config(job.config)["input"])
@@ -157,7 +159,7 @@ def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Co
 
 
 def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config, counts: Counter[str]) -> list[PlannedShard]:
-    """What the input holds now and the plan does not: whole shards, or image files in groups of their own."""
+    """Return what the input holds now and the plan does not: whole shards, or image files in groups of their own."""
     if config.input.limit is not None:
         raise Refused("--extend and input.limit cannot be combined; remove one")
     cut = next((planned for planned in plan if planned.shard.max_images is not None), None)

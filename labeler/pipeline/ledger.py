@@ -107,7 +107,7 @@ class Ledger:
             self._up.add(worker)
 
     def workers_up(self) -> int:
-        """How many workers have loaded their model in this pass."""
+        """Return how many workers have loaded their model in this pass."""
         with self._lock:
             return len(self._up)
 
@@ -119,7 +119,8 @@ class Ledger:
             self._down.add(worker)
 
     def others_work(self, workers: int, stall_timeout_s: float) -> bool:
-        """Whether a worker that is down should keep still, because of `workers` others are at work or may come up.
+        """Return whether a worker that is down should keep still, because of `workers` others are at work or may come
+        up.
 
         If it ended instead, Ray would start it again on the same node, and after a few times in a row end the pass for
         all.
@@ -137,7 +138,7 @@ class Ledger:
                 self._troubles.add(what)
 
     def take_troubles(self) -> list[str]:
-        """What was noted since the last call, each once."""
+        """Return what was noted since the last call, each once."""
         with self._lock:
             found, self._troubles = sorted(self._troubles), set()
         return found

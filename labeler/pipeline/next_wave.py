@@ -26,7 +26,7 @@ class UnitLimits:
 
 @dataclass(frozen=True)
 class Wave:
-    """What one Dataset works on."""
+    """The shards of one Ray Data dataset."""
 
     work: Sequence[ShardWork]
     concurrent_units: int

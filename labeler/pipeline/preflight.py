@@ -68,7 +68,7 @@ def _objects(work: Sequence[PlannedShard], plan_uri: str) -> Iterator[tuple[str,
 
 @dataclass(frozen=True)
 class Checks:
-    """What is tried on a node. Picklable.
+    """Checks to try on a node. Picklable.
 
     Attributes:
         input: an object of the input; None where there is none left to look for.
@@ -157,7 +157,7 @@ def _kind(node: Mapping[str, Any]) -> object:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a probe found.
+    """Result of a probe.
 
     Attributes:
         problem: one line; empty if all is well.

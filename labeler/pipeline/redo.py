@@ -74,7 +74,7 @@ class Redo:
     adds: str = MASKS
 
     def of(self, unit: Unit, keep: Sequence[str] = ()) -> Todo:
-        """What to do of a unit that was read again.
+        """Return what to do of a unit that was read again.
 
         Args:
             keep: as of `table_to_rows`.

@@ -96,7 +96,7 @@ class _Unit:
         return (len(data), sums.stored()) if written and sums.in_order else None
 
     def _metadata(self, table: pa.Table) -> dict[str, str]:
-        """What found the boxes stays; no work was done for them now."""
+        """Return what found the boxes stays; no work was done for them now."""
         before = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
         return {
             **{name: value for name, value in before.items() if name.startswith(_ORIGIN)},

@@ -55,7 +55,7 @@ _MOST_COUNTED = 1000  # unit files of earlier sessions that are read for the dis
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `label` returns for a complete run."""
+    """Result of `label` for a complete run."""
 
     run: Run
     report: Report
@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Caller:
-    """What of its process a job may use, and whom it tells how far it is.
+    """The parts of its process that a job may use, and the receiver of its progress.
 
     Attributes:
         signals: whether Ctrl-C and SIGTERM end the job in an orderly way.
@@ -177,7 +177,7 @@ def warn_of_versions(run: Run, name: str, console: Console) -> None:
 
 
 def new_run(job: Job, **more: Any) -> NewRun:
-    """What a run of this job is started with; `more` are further fields of NewRun."""
+    """Return what a run of this job is started with; `more` are further fields of NewRun."""
     return NewRun(job.fields, public_config(job.config), package_versions(), job.vocabulary, job.plan, **more)
 
 
@@ -223,7 +223,9 @@ def _workers(
 
 
 def _needs_cuda(job: Job, workers: cluster.Workers, make_detector: Callable[[], UnitDetector] | None) -> bool:
-    """Whether a worker has a GPU reserved for a model that runs on it by CUDA, as far as labeler chooses its device."""
+    """Return whether a worker has a GPU reserved for a model that runs on it by CUDA, as far as labeler chooses its
+    device.
+    """
     ours = make_detector is None or job.segmenter is not None
     return bool(workers.gpus) and ours and job.config.model.device.startswith(("auto", "cuda"))
 

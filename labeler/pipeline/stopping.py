@@ -18,7 +18,7 @@ _FORCED = 3
 
 
 class Stopping:
-    """What was received so far; its handlers stay until the block of `stopping` ends."""
+    """The signals received so far; its handlers stay until the block of `stopping` ends."""
 
     def __init__(self, *, installs: bool = True) -> None:
         self._installs = installs
@@ -85,7 +85,7 @@ def stopping(*, signals: bool = True) -> Iterator[Stopping]:
 
 @contextmanager
 def _ended_with_the_job(ours: bool) -> Iterator[None]:
-    """If the job ends by KeyboardInterrupt, its own Ray ends, too: nothing would stop its workers otherwise."""
+    """End the job's own Ray if the job ends by KeyboardInterrupt: nothing would stop its workers otherwise."""
     try:
         yield
     except KeyboardInterrupt:

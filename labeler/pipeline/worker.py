@@ -240,7 +240,9 @@ def label_items(
 
 
 def _is_of_the_machine(error: Exception) -> bool:
-    """Whether it is a system call's answer (a full disk, too many open files): decoders' OSErrors have no number."""
+    """Return whether it is a system call's answer (a full disk, too many open files): decoders' OSErrors have no
+    number.
+    """
     return isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, OSError) and error.errno is not None)
 
 
@@ -255,7 +257,7 @@ def _reason_of(error: Exception) -> str:
 
 
 def todo_of(settings: WorkerSettings, unit: Unit) -> Todo:
-    """What of a unit is to be labeled: all of it, but for derived runs."""
+    """Return what of a unit is to be labeled: all of it, but for derived runs."""
     todo = Todo(unit) if settings.redo is None else settings.redo.of(unit, settings.keep)
     names = settings.names.load() if isinstance(settings.names, Shared) else settings.names
     return replace(todo, unit=replace(todo.unit, items=with_names(names, todo.unit.items)))

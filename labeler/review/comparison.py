@@ -251,7 +251,7 @@ def _tally(join: Join, ids: Sequence[int], seed: int, max_images: int) -> tuple[
 
 
 def _asked_of(detections: Detections, asked: Sequence[int] | None) -> Detections:
-    """Those that the other side was asked for: of others it says nothing."""
+    """Return those that the other side was asked for: of others it says nothing."""
     return detections if asked is None else detections[np.isin(detections.category_ids, asked)]
 
 

@@ -36,7 +36,7 @@ class ImageReader:
         self._column: str | None = snapshot.run.manifest.config["input"].get("image_column")
 
     def is_embedded(self, row: Row) -> bool:
-        """Whether the image is stored inside a Parquet row."""
+        """Return whether the image is stored inside a Parquet row."""
         shard = self._shards[row["shard_id"]]
         return row["offset"] is None and shard.format == "parquet" and row["uri"] == shard.uri
 

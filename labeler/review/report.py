@@ -32,7 +32,7 @@ _WHERE_NOTHING_IS_KEPT = 0.3  # where all are excluded every object would be a m
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What was written.
+    """Result of writing a report.
 
     Attributes:
         images: shown with a thumbnail.

@@ -38,7 +38,7 @@ _COLUMNS = ("status", "error", "width", "height", BOXES)
 
 @dataclass(frozen=True)
 class Survey:
-    """What a run holds.
+    """Contents of a run.
 
     Attributes:
         categories: those that can be found, by position below; negatives are none.
@@ -92,7 +92,9 @@ def survey_run(snapshot: Snapshot, *, thresholds: Thresholds, each: int = 12, se
 
 
 def commit_times(progress: Progress) -> dict[UnitKey, float]:
-    """When each unit was committed, by the storage's clock: for files of versions that wrote no time into them."""
+    """Return when each unit was committed, by the storage's clock: for files of versions that wrote
+    no time into them.
+    """
     found: dict[UnitKey, float] = {}
     for folder, _ in reversed(progress.folders):  # units of a derived run over those of the run it derives from
         root = storage.join(folder, layout.LABELS_FOLDER)

@@ -60,7 +60,7 @@ def score_fields(run: Run) -> dict[str, Any]:
 
 
 def _about(run: Run, score: ChosenScore) -> dict[str, Any]:
-    """What a file says of the score that it is about; of the detector's nothing."""
+    """Return what a file says of the score that it is about; of the detector's nothing."""
     if score.is_detectors:
         return {}
     fields = run.manifest.fingerprint_fields

@@ -27,7 +27,7 @@ def fingerprint_of(fields: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What run.json says.
+    """The contents of run.json.
 
     Attributes:
         fingerprint_fields: what affects the results; the run is only ever continued with equal ones.
@@ -126,7 +126,7 @@ class Run:
         return storage.join(self.uri, relative)
 
     def s3_rules(self, *own: str) -> storage.S3Rules:
-        """How the run's images are read where they are on S3; `own` are URIs of the caller's other objects."""
+        """Return how the run's images are read where they are on S3; `own` are URIs of the caller's other objects."""
         source = self.manifest.config.get("input", {})
         parent = self.parent.s3_rules().rules if self.parent else ()
         mine = storage.input_rules(source.get("uri", ()), source.get("s3", {}), own=(self.uri, *own))
@@ -193,7 +193,9 @@ class Run:
 
     @property
     def outgrown(self) -> str:
-        """What decides this run's rows and is done otherwise by now, so that no rows are added to it; "" if nothing."""
+        """Return what decides this run's rows and is done otherwise by now, so that no rows are added to it; "" if
+        nothing.
+        """
         now = {"decoding_version": DECODING_VERSION, "reader_version": READER_VERSION}
         then = self.root.manifest.fingerprint_fields
         changed = [name for name in now if then.get(name, now[name]) != now[name]]

@@ -182,7 +182,7 @@ def listed_beside(run: Run) -> Counter[str]:
 
 
 def generations(run: Run) -> int:
-    """How many generations the plan has."""
+    """Return how many generations the plan has."""
     return sum(1 for o in storage.list_objects(run.path(layout.PLAN_FOLDER)) if o.uri.endswith(".parquet"))
 
 

@@ -63,7 +63,7 @@ class Progress:
         return unit in self.units.get(shard_id, NOTHING) and unit not in self.pending.get(shard_id, NOTHING)
 
     def unit_uri(self, shard_id: str, unit: int) -> str:
-        """Where a committed unit lies."""
+        """Return where a committed unit lies."""
         for folder, units in self.folders:
             if unit in units.get(shard_id, NOTHING):
                 return storage.join(folder, layout.unit_file(shard_id, unit))
@@ -149,7 +149,9 @@ def _list_ends(run: Run, beginnings: Sequence[str]) -> tuple[dict[str, tuple[int
 
 
 def _beginnings(shards: int) -> list[str]:
-    """What ids of shards begin with: about evenly many ids each up to the last of `shards`, and all that may follow."""
+    """Return what ids of shards begin with: about evenly many ids each up to the last of `shards`, and all that may
+    follow.
+    """
     if shards < _LISTINGS:
         return [""]
     last = f"{shards - 1:06d}"

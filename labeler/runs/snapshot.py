@@ -20,7 +20,7 @@ from labeler.runs.rows import UnitKey, iterate_units, only_units, units_in_order
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What of a run is planned, and what of that is committed.
+    """A run's plan, and the committed part of it.
 
     Attributes:
         score: that rows are read with, in the place of the detector's.

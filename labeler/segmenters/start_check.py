@@ -47,7 +47,7 @@ def _detection(category_id: int) -> Detections:
 
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
-    """What a model raises whose config does not fit its weights, as a refusal."""
+    """Raise errors of a model whose config does not fit its weights as a refusal."""
     try:
         yield
     except (LabelerError, torch.OutOfMemoryError):

@@ -56,7 +56,7 @@ class Pilot:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """A request for a sample.
 
     Attributes:
         selection: which boxes and images an export would keep: the population.
@@ -97,7 +97,7 @@ class _TakenBoxes:
                 count -= 1
 
     def _is_copy(self, entry: list[int]) -> bool:
-        """Whether a near-duplicate of the box's image was chosen; if not, the image is noted."""
+        """Return whether a near-duplicate of the box's image was chosen; if not, the image is noted."""
         code, row = entry[HASH] & ((1 << 64) - 1), (entry[UNIT], entry[ROW])
         if not code or row in self.hashes.get(code, ()):
             return False
@@ -209,7 +209,7 @@ class _Drawing:
 
     @property
     def _by_chance(self) -> int:
-        """How many boxes are drawn with a known probability, if any are."""
+        """Return how many boxes are drawn with a known probability, if any are."""
         share = _SHARES["estimate"] if self._asked.strategy == "mixed" else 1.0
         return max(1, round(share * self._asked.boxes))
 

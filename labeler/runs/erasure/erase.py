@@ -248,7 +248,7 @@ def _rewrite(run: Run, own: Progress, images: _Images, family: _Family) -> int:
 
 
 def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, listed: Excluded) -> bool:
-    """Whether the unit had rows left that are named by index, or whose file names are in the lists."""
+    """Return whether the unit had rows left that are named by index, or whose file names are in the lists."""
     uri = run.path(layout.unit_file(*unit))
     table = read_unit_file(uri)
     by_name = listed.have([prefix + key for key in table["image_key"].to_pylist()])
@@ -265,7 +265,9 @@ def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, liste
 
 
 def _all_made(members: Sequence[Run]) -> list[str]:
-    """What was made from these runs outside of them, and from the runs among that: a fusion may be fused again."""
+    """Return what was made from these runs outside of them, and from the runs among that: a fusion
+    may be fused again.
+    """
     seen, waiting = {one.uri.rstrip("/") for one in members}, list(members)
     found: list[str] = []
     while waiting:

@@ -31,12 +31,12 @@ Digests = npt.NDArray[np.bytes_]
 
 
 def name_digest(name: str) -> str:
-    """What stands for a file name in this very spelling, or for an image's digest, in a list."""
+    """Return what stands for a file name in this very spelling, or for an image's digest, in a list."""
     return digest_of(name.encode("utf-8", "surrogateescape"))
 
 
 def alike_digest(name: str) -> str:
-    """What stands for a file name in any spelling; lists of former versions have none."""
+    """Return what stands for a file name in any spelling; lists of former versions have none."""
     return name_digest(_ALIKE + comparable(name))
 
 
@@ -64,7 +64,7 @@ class Excluded:
 
     @staticmethod
     def of_digests(digests: Iterable[str]) -> Excluded:
-        """What these digests stand for, in any order."""
+        """Return what these digests stand for, in any order."""
         return Excluded(np.unique(_array(digests)))
 
     def __len__(self) -> int:
@@ -159,7 +159,7 @@ def write_excluded(run: Run, excluded: Excluded) -> None:
 
 
 def load_excluded(uris: Iterable[str]) -> Excluded:
-    """What runs, and files of names, exclude.
+    """Return what runs, and files of names, exclude.
 
     Raises:
         Refused: a URI is not a run or a file.

@@ -44,7 +44,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImageIdentity:
-    """What is known of an image of the first run: enough to find it in another."""
+    """Identity of an image of the first run: enough to find it in another."""
 
     index: int
     digest: str | None
