@@ -28,7 +28,7 @@ class NewModel(Section):
 
 
 class StudentConfig(Section):
-    """Where the weights come from: a checkpoint to go on from, or a new one."""
+    """Where the weights come from: a checkpoint to continue from, or a new one."""
 
     name: str | None = None
     """The checkpoint to continue from: a Hub ID, a local folder or a URI."""
@@ -73,10 +73,10 @@ class ShapesData(Section):
 
 
 class DataConfig(Section):
-    """Images with boxes: drawn shapes, a COCO file with its images, or a labeler run."""
+    """Images with boxes: synthetic scenes, a COCO file with its images, or a labeler run."""
 
     shapes: ShapesData | None = None
-    """Train on drawn scenes."""
+    """Train on synthetic scenes."""
     annotations: str | None = None
     """Train on a COCO JSON file; needs `images`."""
     images: str | None = None
@@ -86,7 +86,7 @@ class DataConfig(Section):
     score_threshold: float = Field(0.3, ge=0, le=1)
     """Use only boxes of the run with at least this score."""
     reviewed_weight: int = Field(1, ge=1, le=1000)
-    """How many times each completely reviewed image of the run occurs per pass over the data."""
+    """How many times each completely reviewed image of the run occurs per epoch."""
     exclude: tuple[str, ...] = ()
     """Categories to hold out: their names are never asked for, and their boxes are dropped."""
     flip: float = Field(0.0, ge=0, le=1)
@@ -96,7 +96,7 @@ class DataConfig(Section):
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a weight of 1, so that a training that an earlier version began goes on."""
+        """Without a weight of 1, so that a training that an earlier version started can be resumed."""
         values: dict[str, Any] = dump(self)
         return values if self.reviewed_weight != 1 else {k: v for k, v in values.items() if k != "reviewed_weight"}
 
@@ -187,7 +187,7 @@ class TrainConfig(Section):
 
 
 class ValidationShapes(Section):
-    """Drawn scenes of all combinations, those held out measured apart."""
+    """Synthetic scenes of all combinations. Those held out are measured separately."""
 
     seed: int = Field(1, ge=0)
     """The seed of the scenes; use another than for training."""
@@ -198,12 +198,12 @@ class ValidationShapes(Section):
 
 
 class ValidationConfig(Section):
-    """What is measured while training, every so many steps and at the end; `steps: 0` measures nothing."""
+    """What is measured during training and at its end. `steps: 0` measures nothing."""
 
     steps: int = Field(500, ge=0)
     """Validate every this many steps and at the end. 0 turns validation off."""
     shapes: ValidationShapes | None = None
-    """Validate on drawn scenes."""
+    """Validate on synthetic scenes."""
     annotations: str | None = None
     """Validate on a COCO JSON file; needs `images`."""
     images: str | None = None
