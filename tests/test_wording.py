@@ -10,7 +10,7 @@ from tests.wording import EXCEPTIONS, PHRASES, files, hits_in, hits_of, prose_of
 
 # Hits that are left in each package or folder: lower a number when you remove some. New ones fail.
 LEFT: dict[str, int] = {
-    "docs": 26,
+    "docs": 25,
     "labeler": 5,
     "labeler/calibration": 25,
     "labeler/commands": 47,
@@ -25,7 +25,7 @@ LEFT: dict[str, int] = {
     "labeler/runs": 36,
     "labeler/segmenters": 3,
     "labeler/training": 11,
-    "tests": 77,
+    "tests": 67,
 }
 
 
