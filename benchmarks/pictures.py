@@ -48,7 +48,7 @@ const near = [...document.images].filter((one) => {
   return bottom > 0 && top < innerHeight;
 });
 return near.every((one) => one.complete && one.naturalWidth);
-"""  # pictures below the window are loaded when they come near
+"""  # images below the window are loaded when they come near
 
 
 def make_runs(folder: Path, *, images: int, threads: int) -> None:
@@ -108,7 +108,7 @@ def kept_boxes(browser: Any) -> int:
 
 
 def use_report(browser: Any, folder: Path) -> None:
-    """Open it, move the slider, take its pictures, download, and hold all of that against the run."""
+    """Open it, move the slider, take screenshots, download, and check all of that against the run."""
     browser.get((folder / "report.html").as_uri())
     for threshold in (0.1, 0.8, THRESHOLD):
         slide(browser, "#threshold", threshold)
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             browser.get((folder / "compare.html").as_uri())
             take_pictures(browser, folder, "compare", ("gallery",))
     except (LabelerError, NoChromium) as error:
-        print(f"pictures: {error}", file=sys.stderr)
+        print(f"{MODULE}: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -109,6 +109,7 @@ def test_what_would_read_the_input_of_a_run_of_reader_version_2_again_is_refused
     assert keys_of(s3_server) == before
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("frozen", [VERSION_3], indirect=True)
 def test_a_run_of_reader_version_3_goes_on_where_it_was_and_gets_masks(
     frozen: str, tmp_path: Path, s3_server: S3Server

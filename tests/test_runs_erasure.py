@@ -303,7 +303,7 @@ def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytes
         assert message in capsys.readouterr().err
     Path(run.path("excluded")).mkdir()
     Path(run.path("excluded/x.txt")).write_text("part-0.tar/1.jpg")
-    with pytest.raises(Refused, match="no list that labeler forget wrote"):
+    with pytest.raises(Refused, match="not a list that labeler forget wrote"):
         read_excluded(run)
 
 

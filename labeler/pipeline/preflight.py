@@ -220,7 +220,8 @@ def preflight_of_boxes(recipe: LabelerRecipe, workers: Workers, patience: Capaci
     Raises:
         Refused: in one line, why it does not run there.
     """
-    probe = ray.remote(_probe_model).options(max_retries=2, **workers.options).remote(recipe, workers)
+    once = ray.remote(max_calls=1, max_retries=2)(_probe_model)  # its process ends, and gives the memory back
+    probe = once.options(**workers.options).remote(recipe, workers)
     what = f"a worker of {workers.each} to try the model for boxes on"
     problem = patience.wait(probe, what, quiet_s=_LOADING_S)
     if problem is not None:

@@ -73,7 +73,7 @@ class ShapesData(Section):
 
 
 class DataConfig(Section):
-    """Images with boxes: synthetic shapes, a COCO file with its images, or a labeler run."""
+    """Images with boxes: synthetic scenes, a COCO file with its images, or a labeler run."""
 
     shapes: ShapesData | None = None
     """Train on synthetic scenes."""
@@ -96,7 +96,7 @@ class DataConfig(Section):
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a weight of 1, so that a training that an earlier version began continues."""
+        """Without a weight of 1, so that a training that an earlier version started can be resumed."""
         values: dict[str, Any] = dump(self)
         return values if self.reviewed_weight != 1 else {k: v for k, v in values.items() if k != "reviewed_weight"}
 
@@ -187,7 +187,7 @@ class TrainConfig(Section):
 
 
 class ValidationShapes(Section):
-    """Synthetic scenes of all combinations, those held out measured separately."""
+    """Synthetic scenes of all combinations. Those held out are measured separately."""
 
     seed: int = Field(1, ge=0)
     """The seed of the scenes; use another than for training."""
@@ -198,7 +198,7 @@ class ValidationShapes(Section):
 
 
 class ValidationConfig(Section):
-    """Measurements while training, every that many steps and at the end; `steps: 0` measures nothing."""
+    """Measurements during training and at its end. `steps: 0` measures nothing."""
 
     steps: int = Field(500, ge=0)
     """Validate every this many steps and at the end. 0 turns validation off."""
