@@ -86,7 +86,7 @@ def test_a_number_of_images_is_replayed_where_that_is_faster_than_launching_as_m
     assert device.tried == tried
     assert words.startswith(f"used for {', '.join(map(str, used))} image" if used else "not used: images of a shape: ")
     assert f"1 in 1000.0 ms where launching takes {1000 * launched(1):.1f} ms" in words
-    assert words.endswith("medians of 5 in turns, 100.0% of the candidates equal")
+    assert words.endswith("medians of 5 alternately, 100.0% of the candidates equal")
 
 
 def test_no_number_of_images_is_ever_slower_than_launched():
@@ -115,7 +115,7 @@ def test_no_further_size_is_tried_when_the_time_is_over_and_one_always_is():
     device = Device(host_or_device(10, 1), lambda images: 1.0 * images)
     recorded, words = device.choose(until=0.0)
     assert device.tried == [1]
-    assert "medians of 1 in turns" in words
+    assert "medians of 1 alternately" in words
     assert recorded is not None
 
 

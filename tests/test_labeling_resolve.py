@@ -92,7 +92,7 @@ def test_more_pairs_than_a_forward_takes_are_warned_of_once(checkpoint: Path) ->
             resolve_job(make_config({**values, "detect": {"pairs_per_batch": pairs}}))
         assert lines == []
         resolve_job(make_config({**values, "detect": {"pairs_per_batch": 64}}))
-    assert lines == ["detect.pairs_per_batch=64 is more than a forward takes: 32 pairs are used"]
+    assert lines == ["detect.pairs_per_batch=64 is more than a forward pass takes: 32 pairs are used"]
 
 
 @pytest.mark.parametrize("names", [2, 900])

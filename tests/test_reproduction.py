@@ -147,7 +147,7 @@ def test_the_shipped_checkpoint_is_reproduced_and_another_figure_is_not(
     words += ["--output", str(tmp_path / "run"), "ray.cpus_per_worker=1"]
     assert main([*words, "--annotations", data.annotations, "--images", "2"]) == 0
     out = capsys.readouterr().out
-    assert "\nverdict     reproduced\n" in out
+    assert "\nresult      reproduced\n" in out
     assert "of the 200 best of transformers' own forward pass in 2 images" in out
     text = (tmp_path / "run" / FILE).read_text()
     said = json.loads(text)
@@ -168,6 +168,6 @@ def test_the_shipped_checkpoint_is_reproduced_and_another_figure_is_not(
     assert made.ap is not None
     (problem,) = replace(made, ap=made.ap - 3).problems
     assert problem.endswith("is not within 1.0 of the expected 71.1")
-    assert "of transformers' own forward are there" in replace(made, boxes={"part": 0.5}).problems[0]
+    assert "of transformers' own forward pass are there" in replace(made, boxes={"part": 0.5}).problems[0]
     assert main([*words, "--annotations", str(fewer)]) == 1
     assert "differs: 47 annotated images, the benchmark has 48" in capsys.readouterr().out

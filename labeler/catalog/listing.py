@@ -77,7 +77,7 @@ def markdown(shown: Sequence[ListedModel]) -> str:
     head = [
         "checkpoint",
         "family, class",
-        "licence",
+        "license",
         "prompts",
         "score floor",
         "passes COCO / LVIS",
