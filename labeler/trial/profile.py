@@ -160,7 +160,7 @@ def describe_profile(profile: Profile) -> Iterator[str]:
         f"{said.get('dtype')} (engine {said.get('engine')})"
     )
     passes_each = profile.passes * profile.views
-    yield f"{'part':24}{'share':>8}{'ms/image':>11}{'ms/pass':>10}{'of roof':>10}"
+    yield f"{'part':24}{'share':>8}{'ms/image':>11}{'ms/pass':>10}{'of peak':>10}"
     for name, seconds in profile.seconds.items():
         passes = passes_each if name in profile.per_pass else 0
         yield _line(profile, name, seconds, profile.operations[name], passes)
