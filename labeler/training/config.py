@@ -42,7 +42,7 @@ class StudentConfig(Section):
     @model_validator(mode="after")
     def _one_of_two(self) -> StudentConfig:
         if (self.name is None) == (self.new is None):
-            raise ValueError("say either model.name (a checkpoint to go on from) or model.new (from scratch)")
+            raise ValueError("say either model.name (a checkpoint to continue from) or model.new (from scratch)")
         return self
 
 
@@ -64,7 +64,7 @@ class ShapesData(Section):
 
     @model_serializer(mode="wrap")
     def _as_earlier_versions_wrote_it(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is new and not used: a folder of an earlier version can be resumed."""
+        """Omit what is new and not used: a folder of an earlier version can be resumed."""
         values: dict[str, Any] = write(self)
         for name in ("natural", "radii"):
             if getattr(self, name) == type(self).model_fields[name].default:
@@ -110,7 +110,7 @@ class DataConfig(Section):
 
 
 class TrainingPrompts(Section):
-    """What an image is asked for in one step."""
+    """The categories that an image is asked for in one step."""
 
     min_categories: int = Field(4, gt=0)
     """The fewest categories that an image is asked for."""
@@ -162,7 +162,7 @@ class PretrainConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long, how much at once, and what is written when."""
+    """Duration, batch size, and when what is written."""
 
     steps: int = Field(gt=0)
     """The number of optimizer steps."""
@@ -198,7 +198,7 @@ class ValidationShapes(Section):
 
 
 class ValidationConfig(Section):
-    """What is measured during training and at its end. `steps: 0` measures nothing."""
+    """Measurements during training and at its end. `steps: 0` measures nothing."""
 
     steps: int = Field(500, ge=0)
     """Validate every this many steps and at the end. 0 turns validation off."""
@@ -221,7 +221,7 @@ class ValidationConfig(Section):
 
 
 class TrainingRay(Section):
-    """What the job takes from the Ray cluster."""
+    """Resources that the job takes from the Ray cluster."""
 
     workers: int = Field(1, ge=0)
     """The number of training workers. 0 trains in this process, without Ray."""
@@ -249,7 +249,7 @@ class TrainingJob(Section):
     partial: bool = False
     """Skip annotations that cannot be trained on instead of rejecting the job."""
     prompts: TrainingPrompts = TrainingPrompts()
-    """What an image is asked for in one step."""
+    """The categories that an image is asked for in one step."""
     loss: LossConfig = LossConfig()
     """Losses beside those of the paper."""
     pretrain: PretrainConfig = PretrainConfig()
@@ -261,7 +261,7 @@ class TrainingJob(Section):
     validation: ValidationConfig = ValidationConfig()
     """What is measured during training."""
     ray: TrainingRay = TrainingRay()
-    """What the job takes from the Ray cluster."""
+    """Resources that the job takes from the Ray cluster."""
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainingJob:
