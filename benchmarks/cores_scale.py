@@ -24,7 +24,7 @@ from benchmarks.machine import machine
 from labeler.digests import digest_of
 from labeler.exports.encoded import encode_image
 
-SIDE = 640  # pixels; `write_run` says so of every row
+SIDE = 640  # pixels, as in the rows of `write_run`
 CORES, IMAGES = 16, 100_000_000
 _OPEN = "from labeler.runs import open_run, read_snapshot; snapshot = read_snapshot(open_run({run!r})); "
 _VERIFY = (

@@ -11,7 +11,7 @@ from labeler.runs.create import NewRun, create_run
 
 
 def derive(parent: Run, folder: Path, units: Mapping[tuple[int, int], Sequence[Row]]) -> Run:
-    """A run that made these units of its parent anew, by (shard, unit)."""
+    """A run that redid these units of its parent, by (shard, unit)."""
     chosen: dict[str, dict[int, int]] = {}
     for (shard, number), rows in units.items():
         chosen.setdefault(f"{shard:06d}", {})[number] = len(rows)

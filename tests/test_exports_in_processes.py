@@ -92,7 +92,7 @@ def test_parts_that_are_counted_first_are_the_files_of_one_process(
         (TablesFormat(copy_images=True, bytes_per_part=1), Selection()),
         (CocoFormat(images_per_part=4), Selection(splits=parse_splits("a=0.5,b=0.5"), near_copies=3)),
     ],
-    ids=["one part", "tars", "pixels in tables", "near copies"],
+    ids=["one part", "tars", "pixels in tables", "near-duplicates"],
 )
 def test_one_process_writes_what_only_writing_can_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: Format, selection: Selection

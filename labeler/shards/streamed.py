@@ -152,10 +152,10 @@ def _new_ones(
     found: StreamedFiles,
     hashes: Repeats | None,
 ) -> pa.Table:
-    """Those that are neither known nor were seen before.
+    """Return the files that are not known and were not seen before.
 
     Args:
-        twice: hashes of the addresses that may stand in the stream twice, from the first pass.
+        twice: hashes of the addresses that the stream may list twice, from the first pass.
         hashes: takes those of the first pass.
     """
     uris = files["uri"].to_pylist()
