@@ -211,9 +211,9 @@ def test_what_was_made_from_the_run_is_named(run: Run, tmp_path: Path, capsys: p
     capsys.readouterr()
     assert main(["forget", run.uri, "--keys", str(tmp_path / "names.txt")]) == 0
     printed = capsys.readouterr().out
-    assert "forgotten: 1 images; 1 unit files written anew" in printed
+    assert "removed: 1 images; 1 unit files rewritten" in printed
     assert "not in the run: 1 names, kept out of what is labeled from now on:\n  part-0.tar/77.jpg" in printed
-    assert f"not changed, make it anew: {run.uri}/exports/coco.json" in printed
+    assert f"may still show removed images, re-create it: {run.uri}/exports/coco.json" in printed
     assert "older versions that the bucket" in printed
 
 
@@ -267,8 +267,8 @@ def test_what_was_made_elsewhere_is_named_while_it_is_there(
     capsys.readouterr()
     assert main(["forget", run.uri, "--keys", str(tmp_path / "names.txt")]) == 0
     printed = capsys.readouterr().out
-    assert f"not changed, make it anew: {folder}\n" in printed
-    assert f"not changed, make it anew: {page}\n" in printed
+    assert f"may still show removed images, re-create it: {folder}\n" in printed
+    assert f"may still show removed images, re-create it: {page}\n" in printed
     assert str(file) not in printed
 
 
@@ -296,14 +296,14 @@ def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytes
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     for name, message in (
         ("empty.txt", "names no image"),
-        ("bytes.txt", "no UTF-8 text"),
+        ("bytes.txt", "not a UTF-8 text"),
         ("none.txt", "cannot be read"),
     ):
         assert main(["forget", run.uri, "--keys", str(tmp_path / name)]) == 2
         assert message in capsys.readouterr().err
     Path(run.path("excluded")).mkdir()
     Path(run.path("excluded/x.txt")).write_text("part-0.tar/1.jpg")
-    with pytest.raises(Refused, match="no list that labeler forget wrote"):
+    with pytest.raises(Refused, match="not a list that labeler forget wrote"):
         read_excluded(run)
 
 

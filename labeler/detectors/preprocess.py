@@ -14,6 +14,7 @@ from PIL import Image
 
 from labeler.checkpoints import DetectorCheckpoint
 from labeler.errors import LabelerError, Refused
+from labeler.images.resizing import resize_rgb
 from labeler.images.tiling import View
 from labeler.prompts.image_rule import ImageRule
 
@@ -57,7 +58,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Makes images ready as a checkpoint wants them.
+    """The preprocessing of images that a checkpoint expects.
 
     Attributes:
         rule: the checkpoint's own, perhaps with other edges.
@@ -104,7 +105,7 @@ class Preprocessing:
             from labeler.detectors.resize import resize_torch  # torch only where it is asked for
 
             return resize_torch(image_rgb, height, width)
-        return np.asarray(Image.fromarray(image_rgb).resize((width, height), Image.Resampling(self.rule.resample)))
+        return resize_rgb(image_rgb, height, width, Image.Resampling(self.rule.resample))
 
     def _filled(self, pixels: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
         if pixels.shape[:2] == (height, width):

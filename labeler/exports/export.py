@@ -1,4 +1,4 @@
-"""Export a run: choose, read pixels where needed, write part after part, go on after the last finished one."""
+"""Export a run: choose, read pixels where needed, write part after part, continue after the last finished one."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from labeler.runs.sums_of_units import processes_for
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What an export wrote.
+    """Summary of what an export wrote.
 
     Attributes:
-        picks: None where no pass over all images was needed.
+        picks: None if the images did not have to be read twice.
         parts: how many were written, those of earlier tries included.
     """
 
@@ -99,7 +99,7 @@ def export_run(
         if not single_file:
             state.finish(target, asked, totals, writer.number)
     except StorageError as error:
-        raise Incomplete(f"{error}; the export stopped, the same command goes on with it") from error
+        raise Incomplete(f"{error}; the export stopped, the same command continues with it") from error
     return ExportSummary(target, totals, picks, writer.number)
 
 

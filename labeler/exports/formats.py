@@ -21,10 +21,10 @@ from labeler.vocabulary import Category
 
 @dataclass(frozen=True)
 class Frame:
-    """What every file of an export may say of the run.
+    """Facts about the run for every file of an export.
 
     Attributes:
-        categories: those of the export, in the vocabulary's order, negatives left out; positions are class indices.
+        categories: those of the export, in the vocabulary's order, negatives excluded; positions are class indices.
         splits: names.
         target: where the export goes; formats that write single images put them there themselves.
         selection: what was asked for.
@@ -38,7 +38,7 @@ class Frame:
 
     @property
     def has_masks(self) -> bool:
-        """Whether the run was labeled with masks."""
+        """Return whether the run was labeled with masks."""
         return bool(self.run.manifest.fingerprint_fields.get("masks"))
 
 
@@ -103,7 +103,9 @@ class Format(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides which files are written. What is `later` is left out at its default: a begun export goes on."""
+        """Return what decides which files are written. What is `later` is excluded at its default: a started
+        export continues.
+        """
         defaults = {each.name: each.default for each in fields(self)}
         return {name: v for name, v in asdict(self).items() if name not in self.later or v != defaults[name]}
 

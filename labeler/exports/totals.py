@@ -15,7 +15,7 @@ from labeler.exports.selection import ChosenImage, UnitChoice
 
 @dataclass
 class ExportTotals:
-    """Counts from the beginning of the export; written beside each finished part, and read when it goes on.
+    """Counts from the beginning of the export; written beside each finished part, and read when it continues.
 
     Attributes:
         units: units of the run that are done.

@@ -24,7 +24,7 @@ from labeler.runs.receipts import ReceiptLog
 from labeler.runs.sums import sums_of
 from labeler.runs.timeline import stamp
 
-# What becomes of the rows of a unit whose images a detector has seen: as many rows, in their order. Called in threads.
+# Makes the new rows of a unit whose images a detector has seen: as many rows, in their order. Called in threads.
 NewRows: TypeAlias = Callable[[UnitKey, Sequence[Row]], Sequence[Row]]
 
 _REDONE = tuple(sorted(LABELED))
@@ -34,7 +34,7 @@ _ORIGIN = ("model_", "segmenter_", "version_", "engine", "dtype", "device", "pai
 
 
 def rewrite(parent: Run, job: Job, new_rows: NewRows, *, before_rows: Callable[[], None] = lambda: None) -> Outcome:
-    """Make the derived run with these rows, or go on where that stopped.
+    """Make the derived run with these rows, or continue where that stopped.
 
     Images that no detector has seen keep their rows; of those that `input.exclude` lists by now, their places stay.
 
@@ -96,7 +96,7 @@ class _Unit:
         return (len(data), sums.stored()) if written and sums.in_order else None
 
     def _metadata(self, table: pa.Table) -> dict[str, str]:
-        """What found the boxes stays; no work was done for them now."""
+        """Return what found the boxes stays; no work was done for them now."""
         before = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
         return {
             **{name: value for name, value in before.items() if name.startswith(_ORIGIN)},

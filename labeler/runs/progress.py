@@ -21,13 +21,13 @@ Sizes = Mapping[str, Mapping[int, int]]
 
 @dataclass(frozen=True)
 class Progress:
-    """The commits of a run as listed; of a derived run, laid over those of the run it derives from.
+    """The committed units of a run, as listed on storage. A derived run's commits overlay its parent's.
 
     Attributes:
         units: what is committed.
         ends: shard id -> (units, images) of its end marker.
         folders: run folders and what lies there; of a unit that several have, the first one's counts.
-        pending: units that a derived run has yet to make anew; always empty otherwise. Of a run that writes every unit
+        pending: units that a derived run has yet to make again; always empty otherwise. Of a run that writes every unit
             itself they are not among `units`.
         sizes: of each of `folders`: shard id -> unit -> bytes of its file.
         marker_uris: of the end markers that are not empty: they count what their shards hold beside images.
@@ -59,11 +59,11 @@ class Progress:
         return sum(len(units) for units in self.folders[0][1].values()) + len(self.ends)
 
     def has(self, shard_id: str, unit: int) -> bool:
-        """The unit needs no more work."""
+        """Return whether the unit is committed and not pending."""
         return unit in self.units.get(shard_id, NOTHING) and unit not in self.pending.get(shard_id, NOTHING)
 
     def unit_uri(self, shard_id: str, unit: int) -> str:
-        """Where a committed unit lies."""
+        """Return where a committed unit lies."""
         for folder, units in self.folders:
             if unit in units.get(shard_id, NOTHING):
                 return storage.join(folder, layout.unit_file(shard_id, unit))
@@ -149,7 +149,9 @@ def _list_ends(run: Run, beginnings: Sequence[str]) -> tuple[dict[str, tuple[int
 
 
 def _beginnings(shards: int) -> list[str]:
-    """What ids of shards begin with: about evenly many ids each up to the last of `shards`, and all that may follow."""
+    """Return what ids of shards begin with: about evenly many ids each up to the last of `shards`, and all that may
+    follow.
+    """
     if shards < _LISTINGS:
         return [""]
     last = f"{shards - 1:06d}"

@@ -34,7 +34,7 @@ from labeler.runs.sums import SUMS, RunSums
 
 log = logging.getLogger(__name__)
 UNITS_PER_FILE = 2048
-SECONDS_PER_FILE = 60.0  # a driver that is killed leaves about so much for the report to read
+SECONDS_PER_FILE = 60.0  # a driver that is killed leaves about that much for the report to read
 _EXCLUDED = b"excluded"  # metadata: digest of the list under which the units were labeled
 _SCHEMA = pa.schema(
     [

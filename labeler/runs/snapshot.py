@@ -20,7 +20,7 @@ from labeler.runs.rows import UnitKey, iterate_units, only_units, units_in_order
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What of a run is planned, and what of that is committed.
+    """A run's plan, and the committed part of it.
 
     Attributes:
         score: that rows are read with, in the place of the detector's.
@@ -45,7 +45,7 @@ class Snapshot:
         if self.left:
             raise Refused(
                 f"run {storage.redact(self.run.uri)} is incomplete ({len(self.left)} of {len(self.plan)} shards "
-                f"unfinished); finish it with the label command, or {or_else}"
+                f"unfinished); resume it with the label command, or {or_else}"
             )
 
     @cached_property

@@ -15,6 +15,7 @@ from PIL import Image
 
 from labeler.checkpoints import image_processor_config
 from labeler.errors import Refused
+from labeler.images.resizing import resize_rgb
 from labeler.prompts.image_rule import mean_and_std, resample_of, scale_of
 from labeler.prompts.sam3.family import HALF
 from labeler.segmenters.checkpoint import SegmenterCheckpoint
@@ -75,8 +76,8 @@ class MaskPreprocessing:
         new_height, new_width = self.resized_shape(height, width)
         if (new_height, new_width) == (height, width):
             return PreparedForMasks(np.ascontiguousarray(image_rgb), height, width)
-        resized = Image.fromarray(image_rgb).resize((new_width, new_height), Image.Resampling(self.resample))
-        return PreparedForMasks(np.asarray(resized), height, width)
+        resized = resize_rgb(image_rgb, new_height, new_width, Image.Resampling(self.resample))
+        return PreparedForMasks(resized, height, width)
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) of an image on the model's input, without the padding.
