@@ -66,7 +66,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for images in arguments.images:
         run = arguments.folder / f"run-{images}"
-        write_run(run, images=images, boxes=arguments.boxes, vocabulary="lvis_v1", pictures=pictures)
+        write_run(run, images=images, boxes=arguments.boxes, vocabulary="lvis_v1", stored=pictures)
         for way in arguments.ways:
             for processes in arguments.processes:
                 rows.append(measure(arguments.folder, run, images, way, processes))
