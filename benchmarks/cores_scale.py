@@ -24,7 +24,7 @@ from benchmarks.machine import machine
 from labeler.digests import digest_of
 from labeler.exports.encoded import encode_image
 
-SIDE = 640  # pixels of every row of `write_run`
+SIDE = 640  # pixels, as in the rows of `write_run`
 CORES, IMAGES = 16, 100_000_000
 _OPEN = "from labeler.runs import open_run, read_snapshot; snapshot = read_snapshot(open_run({run!r})); "
 _VERIFY = (
@@ -66,7 +66,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for images in arguments.images:
         run = arguments.folder / f"run-{images}"
-        write_run(run, images=images, boxes=arguments.boxes, vocabulary="lvis_v1", pictures=pictures)
+        write_run(run, images=images, boxes=arguments.boxes, vocabulary="lvis_v1", stored=pictures)
         for way in arguments.ways:
             for processes in arguments.processes:
                 rows.append(measure(arguments.folder, run, images, way, processes))

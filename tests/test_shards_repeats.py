@@ -11,7 +11,7 @@ from labeler.shards import repeats
 from labeler.shards.repeats import Repeats
 
 
-@pytest.mark.parametrize("held", [10, 1000, 1 << 20])
+@pytest.mark.parametrize("held", [10, 1000, 1 << 17])
 def test_numbers_that_come_twice_are_found(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
     monkeypatch.setattr(repeats, "_HELD", held)
     rng = np.random.default_rng(0)

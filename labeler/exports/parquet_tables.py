@@ -73,7 +73,7 @@ class TablesFormat(Format):
 
     Attributes:
         copy_images: the images table also has the encoded, upright image, as `datasets`' Image.
-        rows_per_part: a part ends with the unit that brings one of the tables to that many rows.
+        rows_per_part: a part ends with the unit that brings one of the tables to this number of rows.
         bytes_per_part: the same for the bytes of a file, instead, if there are pixels or masks.
     """
 

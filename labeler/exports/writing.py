@@ -161,7 +161,7 @@ class PartWriter:
         self.end_part()
 
     def end_part(self) -> None:
-        """Take the part as written, by this or another process, and continue counting."""
+        """Note the part as written, by this process or another, and count on."""
         if self._note is not None:
             self._note(self.number, self.totals)
         self.number += 1

@@ -9,13 +9,13 @@ from typing import IO, Self
 import numpy as np
 import numpy.typing as npt
 
-_HELD = 1 << 20  # numbers in memory
+_HELD = 1 << 17  # numbers in memory: spreading them takes four times that
 _FILES = 64  # 80 million numbers are 10 MB in each
 Numbers = npt.NDArray[np.int64]
 
 
 class Repeats:
-    """Owns temporary files in TMPDIR (8 bytes per number) once there are more than a million numbers.
+    """Owns temporary files in TMPDIR (8 bytes per number) once there are more than 131,072 numbers.
 
     A file takes the numbers with the same lowest bits, so that equal ones meet there.
     """

@@ -155,7 +155,7 @@ def _new_ones(
     """Return the files that are not known and were not seen before.
 
     Args:
-        twice: hashes of the addresses that may be in the stream twice, from the first pass.
+        twice: hashes of the addresses that the stream may list twice, from the first pass.
         hashes: takes those of the first pass.
     """
     uris = files["uri"].to_pylist()
