@@ -3,9 +3,9 @@
     python -m benchmarks.curators_evening FOLDER --log benchmarks/results/curators-evening.log \
         --sdk .venv-tools/label-studio/bin/python
 
-Everything runs on one machine without a GPU: scenes are drawn, `models/shapes` labels them, and `benchmarks.reviewer`
-stands in for the person before Label Studio. --sdk is a Python with label-studio-sdk (`make test-tools` makes one),
-which checks the tasks and the corrected project. The log has each command and what it printed. Training needs
+Everything runs on one machine without a GPU: `models/shapes` labels synthetic scenes, and `benchmarks.reviewer`
+replaces the person at Label Studio. --sdk is a Python with label-studio-sdk (`make test-tools` makes one),
+which checks the tasks and the corrected project. The log has each command and its output. Training needs
 accelerate (examples/train_student/requirements.txt); without --steps nothing is trained.
 """
 
@@ -80,13 +80,13 @@ def spend(folder: Path, *, scenes: int, held_out: int, boxes: int, steps: int, s
     (folder / "names.txt").write_text("\n".join(NAMES) + "\n")
     _config(folder, "teacher", "data/shards", "run", "names.txt", TEACHER)
     evening = Evening(folder)
-    evening.note(f"data/ has {scenes:,} drawn scenes of eight names, held-out/ {held_out:,}; both have true boxes")
+    evening.note(f"data/ has {scenes:,} synthetic scenes of eight names, held-out/ {held_out:,}; both have true boxes")
     evening.labeler("label", "teacher.yaml")
     evening.note(f"{boxes:,} boxes to review, from the score on that thresholds may get")
     drawn = ["--strategy", "estimate", "--n", str(boxes), "--threshold", "0.2"]
     evening.labeler("sample", "run", "--for", "review", *drawn)
     evening.labeler("export", "run", "--to", "label-studio", "--sample", SAMPLE, "--output", "tasks")
-    evening.note("a script stands in for the person: it knows the true boxes, and writes what a project exports")
+    evening.note("a script replaces the person: it knows the true boxes, and writes what a project exports")
     truth = "data/annotations.json"
     evening.python("-m", "benchmarks.reviewer", "tasks", SAMPLE, truth, "--output", "project.json")
     if sdk is not None:

@@ -48,7 +48,7 @@ const near = [...document.images].filter((one) => {
   return bottom > 0 && top < innerHeight;
 });
 return near.every((one) => one.complete && one.naturalWidth);
-"""  # pictures below the window are loaded when they come near
+"""  # images below the window are loaded when they come near
 
 
 def make_runs(folder: Path, *, images: int, threads: int) -> None:
@@ -57,7 +57,7 @@ def make_runs(folder: Path, *, images: int, threads: int) -> None:
     values = {
         "input": str(folder / "data" / "shards"),
         "vocabulary": drawn.vocabulary,
-        "model": {"name": "models/shapes"},
+        "model": {"name": model_in(folder)},
     }
     sizes = {"run": None, "small": {"shortest_edge": 96, "longest_edge": 144}}  # its own are 128 and 192
     for name, size in sizes.items():
@@ -65,13 +65,20 @@ def make_runs(folder: Path, *, images: int, threads: int) -> None:
         label_here(config, threads=threads)
 
 
+def model_in(folder: Path) -> str:
+    """Link to the shipped checkpoint from the folder: pages show its path, and none of this machine's folders."""
+    (link := folder / "shapes").unlink(missing_ok=True)
+    link.symlink_to(Path("models/shapes").resolve())
+    return str(link)
+
+
 def draw_preview(folder: Path) -> None:
     """preview.jpg, what `labeler preview` draws of the same scenes."""
     drawn, picture = folder / "preview.png", folder / "preview.jpg"
     config = f"input: {folder}/data/shards\noutput: {folder}/previewed\nvocabulary: {folder}/data/vocabulary.txt\n"
-    (folder / "preview.yaml").write_text(config + "model: {name: models/shapes}\n")
+    (folder / "preview.yaml").write_text(config + f"model: {{name: {folder / 'shapes'}}}\n")
     run_command("preview", str(folder / "preview.yaml"), "--images", "10", "--threshold", "0.3", "--png", str(drawn))
-    Image.open(drawn).convert("RGB").save(picture, quality=80, subsampling=0, optimize=True, progressive=True)
+    Image.open(drawn).convert("RGB").save(picture, quality=75, subsampling=0, optimize=True, progressive=True)
     print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")
 
 
@@ -101,7 +108,7 @@ def kept_boxes(browser: Any) -> int:
 
 
 def use_report(browser: Any, folder: Path) -> None:
-    """Open it, move the slider, take its pictures, download, and hold all of that against the run."""
+    """Open it, move the slider, take screenshots, download, and check all of that against the run."""
     browser.get((folder / "report.html").as_uri())
     for threshold in (0.1, 0.8, THRESHOLD):
         slide(browser, "#threshold", threshold)
@@ -154,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             browser.get((folder / "compare.html").as_uri())
             take_pictures(browser, folder, "compare", ("gallery",))
     except (LabelerError, NoChromium) as error:
-        print(f"pictures: {error}", file=sys.stderr)
+        print(f"{MODULE}: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -54,7 +54,7 @@ def measure(units: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     snapshot, receipts = read_snapshot(run), ReceiptLog(run, Excluded())
     for (shard_id, unit), table in snapshot.units(SUMMED_COLUMNS):
         sums = sums_of(table, run.manifest.config["detect"]["max_detections"])
-        receipts.add(shard_id, unit, snapshot.progress.sizes[shard_id][unit], sums.stored())
+        receipts.add(shard_id, unit, snapshot.progress.sizes[0][shard_id][unit], sums.stored())
     receipts.flush()
     size = sum(path.stat().st_size for path in (folder / layout.RECEIPTS_FOLDER).rglob("*.parquet"))
     rows = []

@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import machine
-from labeler.exports.export import ExportedRun
 from labeler.exports.sampled import Sample
 from labeler.exports.selection import Selection
+from labeler.exports.writing import ExportedRun
 from labeler.labels.detections import Detections
 from labeler.labels.thresholds import Thresholds
 from labeler.review.differences import compare_boxes

@@ -45,7 +45,7 @@ class Truth:
 
 
 def review(tasks: Path, sample: dict[str, Any], truth: Truth, counts: Counter[str]) -> Iterator[dict[str, Any]]:
-    """The tasks with an annotation each, as a project's JSON export has them; `counts` gets what was done."""
+    """Yield each task with one annotation, like a project's JSON export; `counts` counts the reviewer's actions."""
     file_names = {f"{image['shard_id']}/{image['index']:06d}": image["file_name"] for image in sample["images"]}
     number = 0
     for path in sorted(tasks.glob("tasks-*.json")):
@@ -130,7 +130,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", type=Path, help="folder of `labeler export --to label-studio --sample`")
     parser.add_argument("sample", type=Path, help="the sample")
-    parser.add_argument("annotations", type=Path, help="the truth, COCO json")
+    parser.add_argument("annotations", type=Path, help="the ground truth, COCO json")
     parser.add_argument("--output", type=Path, required=True, help="JSON to write, as a project exports it")
     asked = parser.parse_args()
     counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The command line: one verb a command; exit codes 0 complete, 1 incomplete, 2 refused."""
+"""The command line: one module per command; exit codes 0 complete, 1 incomplete, 2 refused."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ _STARTING = (
     "import",
     "train",
     "reproduce",
-)  # verbs that leave something behind to go on with
+)  # commands that leave something behind to continue with
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code. Errors meant for the user are printed in a line each."""
+    """Run one command; returns its exit code. Errors meant for the user are printed, one line each."""
     words = sys.argv[1:] if argv is None else argv
     try:
         return after_output(_run(_parse(words)))
@@ -126,7 +126,7 @@ def _shown(message: str) -> str:
 
 
 def _exit_code(error: LabelerError, verb: str) -> int:
-    """Storage errors of the reading verbs are refusals: they started nothing that could be incomplete."""
+    """Storage errors of the reading commands are refusals: they started nothing that could be incomplete."""
     return REFUSED if isinstance(error, StorageError) and verb not in _STARTING else error.exit_code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from labeler.labels.detections import Detections
@@ -28,6 +30,22 @@ def tiny_sam(family: str, seed: int = 0) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="tiny-sam-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return create_segmenter(folder / f"{family}-{seed}", family=family, seed=seed)
+
+
+def broken_sam(folder: Path, how: str) -> Path:
+    """One that loads and cannot run: by its config, or by its weights."""
+    shutil.copytree(tiny_sam("sam"), folder)
+    if how == "config":
+        config = json.loads((folder / "config.json").read_text())
+        config["prompt_encoder_config"]["image_embedding_size"] = 3
+        (folder / "config.json").write_text(json.dumps(config))
+    else:
+        weights = load_file(folder / "model.safetensors")
+        for name, tensor in weights.items():
+            if "mask_decoder" in name and tensor.dtype.is_floating_point:
+                tensor.fill_(float("nan"))
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def pattern(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -47,8 +47,8 @@ def test_the_options_are_those_of_the_command() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "cocoa"}, "invalid choice: 'cocoa'"),
-        ({"to": "coco", "treshold": 0.5}, "--treshold"),
+        ({"to": "cocoa"}, "invalid choice: 'cocoa'; did you mean coco"),
+        ({"to": "coco", "treshold": 0.5}, "--treshold=0.5; did you mean --threshold"),
         ({"to": "coco", "threshold": "high"}, "threshold"),
         ({"to": "coco", "threshold": 1.5}, "from 0 to 1"),
         ({"to": "coco", "categories": ["cow"]}, "unknown"),

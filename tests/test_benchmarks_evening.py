@@ -1,4 +1,4 @@
-"""The curator's evening, small and without the training; and the reviewer who knows the truth."""
+"""The curator's evening, small and without the training; and the reviewer who knows the ground truth."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_a_file_that_keeps_nothing_is_said_to(
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     command = ["calibrate", run.uri, "--annotations", str(tmp_path / "gt.json"), "--output", str(tmp_path / "t.yaml")]
     assert main([*command, "--target", "precision=0.9999"]) == 0
-    assert "warning: nothing reaches the target, every category is left out" in capsys.readouterr().out
+    assert "warning: nothing reaches the target, every category is excluded" in capsys.readouterr().out
     assert main([*command, "--target", "precision=0.8"]) == 0
     assert "warning" not in capsys.readouterr().out
 
@@ -249,7 +249,7 @@ def test_with_many_categories_the_worst_and_the_most_judged_have_a_line(
     assert rows == sorted(rows)
     assert len(rows) == 20
     assert total == (
-        f"60 categories, {len(ids):,} boxes judged: 51 with a threshold of their own, 9 left out; "
+        f"60 categories, {len(ids):,} boxes judged: 51 with a threshold of their own, 9 excluded; "
         "40 are not shown (--all shows them, the file has all)"
     )
     assert len(yaml.safe_load((Path(run.uri) / "thresholds.yaml").read_text())["categories"]) == 60

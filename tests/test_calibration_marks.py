@@ -142,10 +142,10 @@ def a_mark(*, image: str = "000000/0", score: str = "0.9") -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[" * 100_000, "are no JSON"),
-        ('{"run": "r", "marks": ' + "[" * 100_000 + "]" * 100_000 + "}", "are no JSON"),
+        ("[" * 100_000, "are not JSON"),
+        ('{"run": "r", "marks": ' + "[" * 100_000 + "]" * 100_000 + "}", "are not JSON"),
         (a_mark(score="1" * 400), "1 bad entries of 1"),
-        (a_mark(score="1" * 5000), "are no JSON"),
+        (a_mark(score="1" * 5000), "are not JSON"),
         (a_mark(score="NaN"), "1 bad entries of 1"),
         (a_mark(score="-0.1"), "1 bad entries of 1"),
         (a_mark(image="000000/" + "1" * 5000), "1 bad entries of 1"),

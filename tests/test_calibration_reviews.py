@@ -20,7 +20,7 @@ BEFORE = Detections.of(
     [[0, 0, 20, 20], [30, 0, 50, 20], [60, 0, 80, 20], [0, 30, 20, 50]], [0.9, 0.8, 0.5, 0.5], [1, 1, 2, 3]
 )
 NAN = float("nan")
-# Boxes of the corrected row: sides, category, model's score, source; is the image complete; verdicts.
+# Boxes of the corrected row: sides, category, model's score, source; is the image complete; marks.
 ROWS: dict[str, tuple[list[tuple[list[float], int, float, str | None]], bool, list[float]]] = {
     "accepted, and three removed": ([([0, 0, 20, 20], 1, 0.9, "accepted")], True, [1, 0, 0, 0]),
     "single boxes: the others say nothing": (

@@ -50,7 +50,7 @@ def true_precision(known: Known, threshold: float) -> float:
 def test_over_many_samples_the_thresholds_reach_the_target_as_often_as_they_promise(
     known: Known, target: float
 ) -> None:
-    """A pilot of 100 boxes and 200 more, one threshold for all, at 90% confidence; the truth of every box is known."""
+    """A pilot of 100 boxes and 200 more, one threshold for all, at 90% confidence, with ground truth for every box."""
     snapshot, asked = read_snapshot(known.run), parse_target(f"precision={target}", min_judged=10_000)
     selection = Selection(thresholds=Thresholds(0.2), min_side=1.0)
     reached, near_only = list[bool](), list[float]()

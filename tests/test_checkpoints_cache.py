@@ -65,7 +65,7 @@ def test_a_user_without_a_home_is_told_what_to_set(bucket: str) -> None:
     [
         (["status", "~/run"], "~/run: this user has no home folder (HOME is not set); write the path in full"),
         (["vocabulary", "check", "coco", "--model", "~/model"], "~/model: this user has no home folder"),
-        (["status", "~nobody-of-that-name/run"], "it has no run.json"),
+        (["status", "~nobody-of-that-name/run"], "no run.json found"),
     ],
 )
 def test_a_path_from_a_home_that_is_not_known_is_one_line(argv: list[str], expected: str) -> None:

@@ -65,8 +65,8 @@ BAD_INPUT: Mapping[str, tuple[list[str], str]] = {
     "no image found": (["label", "CONFIG", "input=EMPTY"], "EMPTY"),
     "no such input": (["label", "CONFIG", "input=/nowhere/in"], "/nowhere/in"),
     "not writable": (["label", "CONFIG", "output=/proc/out"], "/proc/out"),
-    "no run": (["status", "EMPTY"], "is no run"),
-    "export of no run": (["export", "EMPTY", "--to", "coco"], "is no run"),
+    "no run": (["status", "EMPTY"], "is not a labeler run"),
+    "export of no run": (["export", "EMPTY", "--to", "coco"], "is not a labeler run"),
     "bad threshold": (["label", "CONFIG", "detect.score_floor=2"], "detect.score_floor"),
 }
 
@@ -130,7 +130,7 @@ def test_label_status_and_export_from_the_shell(config: Path, tmp_path: Path) ->
 
     exported = run_labeler("export", tmp_path / "out", "--to", "coco", "--output", tmp_path / "coco.json")
     assert exported.returncode == 0, exported.stderr
-    assert "left out, because they could not be labeled: decode_error 1" in exported.stdout
+    assert "excluded, because they could not be labeled: decode_error 1" in exported.stdout
     coco = COCO(str(tmp_path / "coco.json"))
     assert len(coco.imgs) == 7
     assert {image["file_name"].split("/")[0] for image in coco.imgs.values()} == {"00000.tar", "00001.tar", "00002.tar"}
@@ -154,6 +154,18 @@ def test_vocabulary_check_reports_every_problem(
     err = capsys.readouterr().err
     for line in ("line 2", "line 3", "line 4"):
         assert line in err, err
+
+
+def test_vocabulary_check_of_a_run_s_configuration_names_its_problems(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["vocabulary", "check", str(config)]) == 0
+    assert "6 categories" in capsys.readouterr().out
+    values = yaml.safe_load(config.read_text())
+    values["vocabulry"] = values.pop("vocabulary")
+    (tmp_path / "typo.yaml").write_text(yaml.safe_dump(values))
+    assert main(["vocabulary", "check", str(tmp_path / "typo.yaml")]) == 2
+    assert "unknown key vocabulry; did you mean vocabulary?" in capsys.readouterr().err
 
 
 def test_vocabulary_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -13,9 +15,11 @@ import pytest
 
 from labeler.cli import VERBS, _parse, _parser, main
 from labeler.commands import help as texts
+from labeler.commands.parser import commands_of
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = list(_parser()[1].choices)
+PARSERS = commands_of(_parser()[1])
+COMMANDS = [name for name in PARSERS if " " not in name]
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -33,16 +37,38 @@ def test_every_command_is_described_and_listed_once(capsys: pytest.CaptureFixtur
     assert sorted(listed) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", PARSERS)
 def test_a_command_has_a_sentence_and_examples_that_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    about, shown = texts.COMMANDS[command], help_of(capsys, command)
+    about, shown = (texts.COMMANDS | texts.ACTIONS)[command], help_of(capsys, *command.split())
     assert about.text in " ".join(shown.split()) or about.text in shown
     assert about.text.endswith(".")
     assert not about.line.endswith(".")
     assert about.examples
     for example in about.examples:
         assert example in shown
-        assert _parse(shlex.split(example)[1:]).verb == command
+        assert _parse(shlex.split(example)[1:]).verb == command.split()[0]
+
+
+NAMES = ("COCO", "HTML", "JSON", "YAML")  # words that a help may begin with in capitals
+SHORT = 8  # options that need no groups
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_an_option_s_help_is_in_the_style_of_the_others(command: str) -> None:
+    parser = PARSERS[command]
+    actions = [action for action in parser._actions if not isinstance(action, argparse._SubParsersAction)]
+    for action in actions:
+        name, said = "/".join(action.option_strings) or action.dest, action.help or ""
+        assert said, name
+        assert not said.endswith("."), name
+        assert said[0].islower() or said.split()[0] in NAMES, f"{name}: {said}"
+        assert not re.search(r"\(default [^:]|\bdefault:(?! )", said), f"{name}: {said}"
+        if action.option_strings and action.nargs != 0 and action.choices is None:
+            assert action.metavar is not None, f"{name}: its value has no name in capitals"
+        shown = action.default not in (None, False, argparse.SUPPRESS) and action.option_strings
+        assert not shown or "(default: " in said, f"{name}: {said}"
+    options = [group for group in parser._action_groups if group.title == "options"]
+    assert len(options[0]._group_actions) <= SHORT, "put them into groups"
 
 
 def test_nothing_asked_for_is_the_help_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of corrected runs: masks, second scores, new shards, other vocabularies. Without Ray."""
+"""Runs derived from corrected runs: masks, second scores, new shards, other vocabularies. Without Ray."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from labeler.labels.detections import Detections
 from labeler.labels.records import Row
 from labeler.pipeline.correct import correct as correct_run
 from labeler.runs import Run, open_run, read_snapshot, require_run
+from labeler.runs.report import build_report
 from labeler.training.config import DataConfig
 from labeler.training.run_labels import read_run
 from tests.correction_parts import BOXES, NAMES, correct, export, made_run, reviewed_tasks, rows, sources
@@ -46,6 +47,13 @@ def test_a_corrected_run_that_was_killed_is_finished_by_the_same_command(tmp_pat
     whole, counts = columns_of(rows(corrected)), (Path(corrected.uri) / "corrections.json").read_bytes()
     written = sorted(Path(corrected.uri).rglob("labels/*/*.parquet"))
     assert len(written) == 6
+    proof = build_report(read_snapshot(corrected), receipts=False)
+    files = {path: path.read_bytes() for path in written}
+    for path, data in files.items():
+        path.write_bytes(b"\0" * len(data))
+    assert build_report(read_snapshot(corrected)) == proof, "from receipts: no unit file can be read"
+    for path, data in files.items():
+        path.write_bytes(data)
     kept = {path: path.stat().st_mtime_ns for path in written[::2]}
     for path in (*written[1::2], Path(corrected.uri) / "corrections.json", Path(corrected.uri) / "report.json"):
         path.unlink()  # as if it had been killed in between

@@ -260,12 +260,12 @@ def test_an_engine_that_is_slower_on_this_gpu_is_not_used_and_both_times_are_kep
     monkeypatch.setattr(engine, "_times", lambda *_: times)
     description = load(folder).description
     assert description["engine"] == "transformers"
-    assert "is slower here: 200.0 ms where transformers' own forward takes 100.0 ms" in description["engine_check"]
-    assert "runs on transformers' own forward: the fast engine is slower here" in warnings[0]
+    assert "is slower here: 200.0 ms where transformers' own forward pass takes 100.0 ms" in description["engine_check"]
+    assert "runs on transformers' own forward pass: the fast engine is slower here" in warnings[0]
     monkeypatch.setattr(engine, "_times", lambda *_: replace(times, fast=0.05))
     description = load(folder).description
     assert description["engine"] == "fast"
-    assert "it takes 50.0 ms where transformers' own forward takes 100.0 ms" in description["engine_check"]
+    assert "it takes 50.0 ms where transformers' own forward pass takes 100.0 ms" in description["engine_check"]
 
 
 def _text_of(detector: GroundingDino):

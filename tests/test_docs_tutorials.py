@@ -56,9 +56,9 @@ def run_line(line: str, folder: Path, environment: Mapping[str, str], replaced: 
 
 
 def first_words(text: str) -> set[str]:
-    """What the lines of the page's outputs begin with."""
-    outputs = [body for language, body in _FENCE.findall(text) if language == "text"]
-    return {line.split()[0] for body in outputs for line in body.splitlines() if re.match("[a-z]", line)}
+    """What the lines of the page's outputs begin with, but for steps, which are printed only if they take a second."""
+    lines = [line for language, body in _FENCE.findall(text) if language == "text" for line in body.splitlines()]
+    return {line.split()[0] for line in lines if re.match("[a-z]", line) and not line.endswith("...")}
 
 
 @pytest.mark.slow
@@ -71,6 +71,7 @@ def test_the_commands_of_the_bucket_tutorial_run_and_print_what_it_shows(s3_serv
     page = run_page(text, tmp_path, environment, {} if REWRITES else FEWER)
     if REWRITES:
         PAGE.write_text(page)
+        return
     assert first_words(text) <= first_words(page)
 
 

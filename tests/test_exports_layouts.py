@@ -118,7 +118,7 @@ def test_without_a_mask_the_segmentation_is_empty(tmp_path: Path) -> None:
     [
         (["--layout", "roboflow", "--split", "train=0.5,holdout=0.5"], "but not holdout"),
         (["--layout", "roboflow", "--split", "val=0.5,valid=0.5"], "but not val and valid"),
-        (["--layout", "coco", "--images-per-shard", "5"], "leave out --images-per-shard"),
+        (["--layout", "coco", "--images-per-shard", "5"], "omit --images-per-shard"),
         (["--to", "lvis", "--layout", "coco"], "--layout is for --to coco"),
         (["--to", "odvg", "--category-ids", "zero-based"], "--category-ids is for --to coco"),
     ],

@@ -214,7 +214,7 @@ def in_small_parts(to: str, *, copy: bool) -> Format:
         "odvg": OdvgFormat(copy, 1),
         "yolo": YoloFormat(1),
         "hf": HuggingFaceFormat(1),
-        "parquet": TablesFormat(copy, 1),
+        "parquet": TablesFormat(copy, 1, 1),
         "webdataset": WebDatasetFormat(1),
     }
     return formats[to]

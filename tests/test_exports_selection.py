@@ -62,7 +62,7 @@ def test_images_without_boxes_stay_unless_they_are_not_wanted(tmp_path: Path) ->
         (["--split", "a=0.5,a=0.5"], "must differ"),
         (["--split", "a=0.5,all=0.5"], "choose another name"),
         (["--group-by", "film"], "give --split"),
-        (["--split", "a=0.5,b=0.5", "--group-by", "film"], "is no column that the run kept"),
+        (["--split", "a=0.5,b=0.5", "--group-by", "film"], "--group-by 'film': no such column; use shard_id"),
         (["--where", ""], "--where"),
         (["--where", "cast(image_key as integer) > 3"], "Could not convert"),
         (["--where", "error('x')"], "--where"),

@@ -162,7 +162,7 @@ def test_a_category_that_is_left_out_is_not_uncertain(run: Run, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--uncertain-as", "image"], "say which they are"),
+        (["--uncertain-as", "image"], "--uncertain-as needs --uncertain"),
         (["--uncertain", "0.1..0.3"], "--uncertain is a lowest score"),
         (["--uncertain", "..0.3"], "--uncertain is a lowest score"),
         (["--uncertain", "low"], "--uncertain is MIN..MAX"),

@@ -109,6 +109,7 @@ def test_what_would_read_the_input_of_a_run_of_reader_version_2_again_is_refused
     assert keys_of(s3_server) == before
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("frozen", [VERSION_3], indirect=True)
 def test_a_run_of_reader_version_3_goes_on_where_it_was_and_gets_masks(
     frozen: str, tmp_path: Path, s3_server: S3Server
@@ -158,7 +159,7 @@ def test_a_run_of_a_newer_labeler_is_refused_in_one_line(
         assert main([command[0], f"{frozen}/run", *command[1:]]) == 2
         said = capsys.readouterr().err
         assert len(said.splitlines()) == 1
-        assert re.search(rf"was begun by labeler 9\.0, and this one cannot read it \({why}\)", said)
+        assert re.search(rf"was started by labeler 9\.0, and this one cannot read it \({why}\)", said)
 
 
 def test_rows_that_a_newer_labeler_decides_otherwise_are_read_but_not_added_to(

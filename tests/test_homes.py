@@ -27,7 +27,7 @@ HOMES = {
     "SCORE_THRESHOLDS.astype": {"evaluation/average_precision.py"},  # how many scores are at or above each
     "threading.Thread": {"pipeline/beside.py"},  # what a session does beside its work
     # threads ahead of a reader, or behind a writer
-    "submit": {"ahead.py", "exports/pixels.py", "exports/formats.py", "labeling/unit.py", "runs/sums_of_units.py"},
+    "submit": {"ahead.py", "exports/pixels.py", "exports/formats.py", "labeling/unit.py", "processes.py"},
     "pq.read_table": set(),  # its threads may outlive it and end the process: see parquet_bytes.py
     "COCOeval": set(),  # it judges the tests alone
 }

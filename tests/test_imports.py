@@ -28,6 +28,7 @@ LAYERS = [
         "byte_budget",
         "ahead",
         "machine",
+        "processes",
     },
     {"storage"},
     {"vocabulary", "images", "terminal", "config_values"},

@@ -186,7 +186,7 @@ def test_what_cannot_say_names_is_refused_in_one_line_before_anything_is_written
     capsys.readouterr()
     found = f"prompts.from={cheap.uri}"
     for overrides, why in (
-        ((f"prompts.from={tmp_path / 'in'}",), "is no run"),
+        ((f"prompts.from={tmp_path / 'in'}",), "is not a labeler run"),
         ((f"prompts.from={incomplete}",), "is incomplete (1 of 2 shards unfinished)"),
         (
             (f"prompts.from={other}",),

@@ -63,7 +63,7 @@ def test_an_image_that_is_retried_is_asked_for_the_names_that_the_first_run_foun
     command = ["retry", run.uri, "--status", "too_large", "--output", str(tmp_path / "later")]
     assert main([*command, "detect.max_pixels=10000"]) == 2
     (said,) = capsys.readouterr().err.splitlines()
-    assert "is no run" in said
+    assert "is not a labeler run" in said
     assert not (tmp_path / "later").exists()
 
 

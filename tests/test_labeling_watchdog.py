@@ -30,7 +30,7 @@ def run(body: str, timeout: float | None) -> subprocess.CompletedProcess[str]:
 
 
 def test_who_moves_or_rests_is_left_alone() -> None:
-    """The limit is so long that a busy machine does not take it for a move that never comes."""
+    """The limit is long enough that a busy machine does not look like a stall."""
     bodies = [
         "time.sleep(5)\nwith dog.working(): pass",  # idle: nobody is working yet,
         "with dog.working(): pass\ntime.sleep(5)",  # or anymore

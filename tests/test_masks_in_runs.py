@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from labeler import storage
 from labeler.cli import main
@@ -33,7 +30,7 @@ from tests.conftest import NAMES
 from tests.inputs import image_bytes, write_tars
 from tests.label_runs import row, write_run
 from tests.mask_parts import Filling, filled
-from tests.segmenter_parts import tiny_sam
+from tests.segmenter_parts import broken_sam, tiny_sam
 from tests.stub_detector import StubDetector
 
 
@@ -222,21 +219,6 @@ def test_the_recipe_makes_the_segmenter_that_was_asked_for(tmp_path: Path, check
     assert sam.description["segmenter"] == "SamHQModel"
     with pytest.raises(Refused, match="put the same files on every node"):
         replace(recipe, digest="other")()
-
-
-def broken_sam(folder: Path, how: str) -> Path:
-    shutil.copytree(tiny_sam("sam"), folder)
-    if how == "config":
-        config = json.loads((folder / "config.json").read_text())
-        config["prompt_encoder_config"]["image_embedding_size"] = 3
-        (folder / "config.json").write_text(json.dumps(config))
-    else:
-        weights = load_file(folder / "model.safetensors")
-        for name, tensor in weights.items():
-            if "mask_decoder" in name and tensor.dtype.is_floating_point:
-                tensor.fill_(float("nan"))
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 @pytest.mark.parametrize(

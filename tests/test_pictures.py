@@ -65,7 +65,7 @@ def test_without_chromium_one_line_says_what_is_missing(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert pictures.main([str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert said == "pictures: no Chromium on this machine: apt-get install chromium chromium-driver\n"
+    assert said == "benchmarks.pictures: no Chromium on this machine: apt-get install chromium chromium-driver\n"
     assert not (tmp_path / "out").exists(), "nothing was labeled for nothing"
 
 

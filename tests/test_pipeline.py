@@ -217,7 +217,7 @@ def test_images_that_kill_their_process_are_quarantined_and_all_others_labeled(
     assert len(rows) == len({(row["shard_id"], row["index"]) for row in rows}) == 16
     killers = [row for row in rows if row["status"] == "quarantined"]
     assert [(row["shard_id"], row["index"]) for row in killers] == [("000001", 5)]
-    assert all("2 times with nothing beside it (exit code 1)" in row["error"] for row in killers)
+    assert all("crashed its process 2 times when labeled alone (exit code 1)" in row["error"] for row in killers)
     assert all(row["digest"] for row in rows)
 
 
@@ -357,7 +357,7 @@ def test_a_full_disk_ends_labeling_before_all_is_labeled_for_nothing(tmp_path: P
     log = tmp_path / "detected"
     with small_disk(tmp_path / "out", "200k") as disk:
         config = config_of(source, tmp_path / "out", checkpoint, "ray.workers=1")
-        with pytest.raises(Incomplete, match=r"takes no more units, so labeling stopped: .* no space left"):
+        with pytest.raises(Incomplete, match=r"stopped: writes to the output keep failing: .* no space left"):
             run_quietly(config, make_detector=MakeStub(log=str(log)))
         committed = len(list((tmp_path / "out").glob("labels/*/*.parquet")))
         assert 0 < committed < 50

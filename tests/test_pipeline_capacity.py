@@ -96,7 +96,7 @@ def test_a_worker_that_is_too_large_for_the_nodes_of_now_is_waited_for_where_an_
 def test_cpus_that_are_asked_for_are_used_at_once(cluster: Head, config: Path) -> None:
     job = start(cluster, "label", config, "ray.gpus_per_worker=0")
     assert job.stderr is not None
-    while "shards to do on" not in (line := job.stderr.readline()):
+    while "shards on" not in (line := job.stderr.readline()):
         assert line, "ended before it labeled"
         assert "for a node with a GPU" not in line
     job.terminate()  # that such a run gets to its end is shown by test_ray_job_submit_and_labeler_submit_are_equal

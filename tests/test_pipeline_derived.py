@@ -96,7 +96,7 @@ def test_what_failed_is_labeled_anew_and_all_else_is_taken_over(
     capsys.readouterr()
     assert main(["status", str(tmp_path / "again"), "--verify"]) == 0
     printed = capsys.readouterr().out
-    assert f"over     {out}, 0 units still to be made anew" in printed
+    assert f"parent   {out}, 0 units pending" in printed
     assert "rows     30: labeled 30" in printed
 
     # A derived run can lose a part, resume, and be a parent run.
@@ -180,12 +180,12 @@ def test_what_cannot_be_retried_is_refused(
 ) -> None:
     run_quietly(config_of(write_tars(tmp_path / "in", shards=1, images=3), tmp_path / "out", checkpoint))
     assert main(["retry", str(tmp_path / "out"), "--status", "labeled"]) == 2
-    assert "status 'labeled' cannot be retried; known here: decode_error," in capsys.readouterr().err
+    assert "status 'labeled' cannot retry; known here: decode_error," in capsys.readouterr().err
     (tmp_path / "out/shards/000000-1-3").unlink()
     assert main(["retry", str(tmp_path / "out"), "--status", "read_error"]) == 2
     assert "has 1 unfinished shards; finish it first" in capsys.readouterr().err
     assert main(["retry", str(tmp_path / "in"), "--status", "read_error"]) == 2
-    assert "is no run" in capsys.readouterr().err
+    assert "is not a labeler run" in capsys.readouterr().err
 
 
 def test_a_row_that_names_another_image_than_the_shard_holds_is_never_made_anew(
@@ -247,8 +247,8 @@ def test_what_becomes_of_an_image_now_never_costs_it_its_boxes() -> None:
     found = Detections.of([[1, 2, 3, 4]], [0.5], [1])
     earlier = Row("a.png", "000000", 4, "u", "labeled", digest="d", width=9, height=8, detections=found)
     todo = Todo(Unit("000000", 0, (Item("a.png", 4, "u", 0, 1, b"x", found=found),)), None, {4: earlier})
-    dead = Row("a.png", "000000", 4, "u", "quarantined", error="it ended the process")
-    assert todo.settle([dead]) == [replace(earlier, error="no masks: it ended the process")]
+    dead = Row("a.png", "000000", 4, "u", "quarantined", error="crashed its process")
+    assert todo.settle([dead]) == [replace(earlier, error="no masks: crashed its process")]
     more = Detections.of([[1, 2, 3, 4]], [0.5], [1])
     assert todo.settle([replace(earlier, phash=7, detections=more)]) == [replace(earlier, detections=more)]
     assert Todo(todo.unit).settle([dead]) == [dead], "a retry takes the row as it is now"

@@ -33,7 +33,7 @@ def test_the_total_becomes_exact_when_every_shard_ended() -> None:
 def test_pieces_to_be_repeated_are_counted() -> None:
     shown = display(a=None)
     shown.receive(Receipt("unit", "a", 0, error="timed out"))
-    assert shown.line().endswith("to repeat 1")
+    assert shown.line().endswith("failed units 1 (will retry)")
 
 
 def test_trouble_with_storage_is_printed_once_in_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:

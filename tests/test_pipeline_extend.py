@@ -36,7 +36,7 @@ def test_a_plan_that_a_limit_cut_is_not_extended(tmp_path: Path, checkpoint: Pat
     """Its last shard is planned in part, and the rest of it would be silently skipped."""
     source = write_tars(tmp_path / "in", shards=2, images=3)
     run_quietly(config_of(source, tmp_path / "out", checkpoint, "input.limit=4"))
-    with pytest.raises(Refused, match=r"input.limit ended the plan within .*1\.tar"):
+    with pytest.raises(Refused, match=r"input.limit cut the plan inside .*1\.tar"):
         run_quietly(config_of(source, tmp_path / "out", checkpoint), extend=True)
 
 

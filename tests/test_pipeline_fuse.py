@@ -168,13 +168,13 @@ def test_runs_that_cannot_be_fused_are_refused_before_anything_is_written(
     cases: list[tuple[Sequence[str], Sequence[str], str]] = [
         (["a"], (), "a fusion takes two runs or more"),
         (["a", "a"], (), "is given twice"),
-        (["a", "elsewhere"], (), "is over other images than run"),
+        (["a", "elsewhere"], (), "has other images than run"),
         (["a", "unfinished"], (), "has 1 unfinished shards; finish it first"),
         (["unfinished", "a"], (), "has 1 unfinished shards; finish it first"),
         (["a", "birds"], (), "has 1 categories that run"),
         (["a", "reviewed"], (), "has the column review, which a fused box cannot keep"),
         (["a", "masks"], ("--method", "nms"), "masks of different models, or some have none"),
-        (["a", "nowhere"], (), "is no run"),
+        (["a", "nowhere"], (), "is not a labeler run"),
     ]
     before = sorted(tmp_path.rglob("*"))
     for runs, options, message in cases:
@@ -209,7 +209,7 @@ def test_forgetting_in_either_run_reaches_or_names_the_fusion(
     assert fuse(tmp_path) == 0
     (tmp_path / "names").write_text("part-0.tar/0.jpg\n")
     assert main(["forget", str(tmp_path / "b"), "--keys", str(tmp_path / "names")]) == 0
-    assert f"not changed, make it anew: {tmp_path / 'fused'}" in capsys.readouterr().out
+    assert f"may still show removed images, re-create it: {tmp_path / 'fused'}" in capsys.readouterr().out
     assert main(["forget", str(tmp_path / "a"), "--keys", str(tmp_path / "names")]) == 0
     assert rows_of(tmp_path / "fused")[0]["status"] == "removed"
 
@@ -234,7 +234,7 @@ def test_forgetting_names_fusions_of_a_fusion_and_fusions_in_a_folder_of_the_run
     assert main(["forget", str(tmp_path / "b"), "--keys", str(tmp_path / "names")]) == 0
     printed = capsys.readouterr().out.splitlines()
     for name in ("ab", "c-ab", "ab-d", "b/sub"):
-        assert f"not changed, make it anew: {tmp_path / name}" in [line.strip() for line in printed]
+        assert f"may still show removed images, re-create it: {tmp_path / name}" in [line.strip() for line in printed]
 
 
 def test_a_refused_fusion_leaves_no_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

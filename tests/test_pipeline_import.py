@@ -137,8 +137,8 @@ def test_boxes_that_leave_their_image_are_cut_or_left_out_and_counted(
     run = import_document(original, tmp_path, values)
     printed = capsys.readouterr().out
     assert "1 boxes were cut at the border" in printed
-    assert "1 boxes outside of their image were left out" in printed
-    assert "1 crowd regions were left out" in printed
+    assert "1 boxes outside of their image were excluded" in printed
+    assert "1 crowd regions were excluded" in printed
     rows = rows_of(run)
     assert [len(row["detections"]) for row in rows[:3]] == [1, 0, 1]
     assert (rows[0]["detections"][0]["x_min"], rows[0]["detections"][0]["x_max"]) == (0, 15)

@@ -73,7 +73,7 @@ def test_annotations_of_people_go_before_predictions_and_skipped_tasks_say_nothi
     assert [row["status"] for row in rows] == ["labeled", "empty", "unlisted", "labeled"]
     assert rows[0]["detections"][0]["x_min"] == 40
     assert [box["score"] for box in rows[3]["detections"]] == [0.5]
-    assert "1 regions of type 'choices' were left out" in capsys.readouterr().out
+    assert "1 regions of type 'choices' were excluded" in capsys.readouterr().out
     listed[0]["annotations"] = [{"result": []}, {"result": []}]
     (tmp_path / "tasks.json").write_text(json.dumps(listed))
     assert main([*command, "--output", str(tmp_path / "run2")]) == 2
@@ -123,8 +123,8 @@ def test_boxes_to_ignore_and_flat_boxes_outside_are_left_out(
     found = [[box[side] for side in ("x_min", "y_min", "x_max", "y_max")] for box in one["detections"]]
     assert found == [[0, 0, 160, 120], [0, 0, 0, 10]]
     printed = capsys.readouterr().out
-    assert "1 boxes with `ignore` were left out" in printed
-    assert "1 boxes outside of their image were left out" in printed
+    assert "1 boxes with `ignore` were excluded" in printed
+    assert "1 boxes outside of their image were excluded" in printed
 
 
 def test_an_equal_name_goes_before_a_twin_with_equal_bytes(tmp_path: Path) -> None:

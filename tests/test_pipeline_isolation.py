@@ -149,7 +149,7 @@ def test_exactly_the_images_that_kill_are_quarantined(child: Isolated) -> None:
         assert row.digest
         if row.status == "quarantined":
             assert (row.width, row.kept) == (None, {"tag": f"t{row.index}"})
-            assert "2 times with nothing beside it (exit code 1)" in str(row.error)
+            assert "crashed its process 2 times when labeled alone (exit code 1)" in str(row.error)
 
 
 def test_an_image_that_hangs_is_quarantined_like_one_that_kills() -> None:
@@ -158,7 +158,7 @@ def test_an_image_that_hangs_is_quarantined_like_one_that_kills() -> None:
     with Isolated(impatient) as child:
         rows, _ = label_isolated("000003", items({0}, 1), ("tag",), child)
     assert [row.status for row in rows] == ["quarantined"]
-    assert "stood still for 1 s" in str(rows[0].error)
+    assert "stalled for 1 s" in str(rows[0].error)
 
 
 def test_one_death_alone_blames_nobody(tmp_path: Path) -> None:

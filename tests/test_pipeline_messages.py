@@ -27,7 +27,7 @@ from labeler.terminal import JsonConsole, json_log, message_console, safe_output
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes
 from tests.stub_detector import MakeStub, NoModel
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 TRACEBACK = """Task MapWorker(MapBatches(LabelUnits)).get_location failed. There are infinite retries remaining, so \
 the task will be retried. Error: Traceback (most recent call last):
@@ -134,7 +134,10 @@ def test_a_command_says_what_it_does_while_it_waits_for_its_config(options: list
     command = [sys.executable, "-m", "labeler", "label", f"/dev/fd/{reader}", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, pass_fds=[reader]) as process:
         assert process.stderr is not None
+        late = threading.Timer(PATIENCE_S, process.kill)
+        late.start()
         assert process.stderr.readline().endswith(first)
+        late.cancel()
         os.close(reader)
         with open(writer, "w") as config:
             config.write("input: in\n")

@@ -11,12 +11,18 @@ import pytest
 from rich.console import Console
 
 from labeler import __version__
+from labeler.config import make_config
 from labeler.errors import Refused
+from labeler.labeling.recipe import labeler_recipe
+from labeler.labeling.resolve import resolve_job
 from labeler.pipeline import preflight as module
 from labeler.pipeline.capacity import CapacityWait
-from labeler.pipeline.preflight import Checks, nodes_to_try, preflight, readable_uri
+from labeler.pipeline.cluster import Workers
+from labeler.pipeline.preflight import Checks, nodes_to_try, preflight, preflight_of_boxes, readable_uri
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Member, Shard
+from tests.segmenter_parts import broken_sam, tiny_sam
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -47,7 +53,7 @@ def test_an_output_on_a_disk_of_its_own_node_is_refused(tmp_path: Path) -> None:
     """A node that does not share the driver's disk does not see the driver's mark."""
     checks = Checks(str(tmp_path / "out"), str(tmp_path))
     answer = module._probe(checks, __version__, str(tmp_path / "mark-that-is-elsewhere"))
-    assert "is another disk on node" in answer.problem
+    assert "is not shared: node" in answer.problem
 
 
 def test_another_labeler_on_a_node_is_refused_and_other_packages_are_named(tmp_path: Path) -> None:
@@ -94,7 +100,7 @@ def test_images_that_have_vanished_do_not_stand_for_the_input(tmp_path: Path) ->
     assert readable_uri(planned(*files[:3]), str(tmp_path)) is None
     run(tmp_path / "out", None)
     files[5].unlink()
-    with pytest.raises(Refused, match=r"0\.png is not there, nor are 19 others that were planned"):
+    with pytest.raises(Refused, match=r"0\.png and 19 other planned objects are missing"):
         readable_uri(planned(*files), str(tmp_path))
 
 
@@ -102,3 +108,18 @@ def test_a_tar_is_looked_for_itself(tmp_path: Path) -> None:
     (tmp_path / "b.tar").write_bytes(b"x")
     work = [PlannedShard(Shard(name, str(tmp_path / name), 1, None, "webdataset"), None) for name in ("a.tar", "b.tar")]
     assert readable_uri(work, str(tmp_path)) == str(tmp_path / "b.tar")
+
+
+@pytest.mark.slow
+def test_a_model_for_boxes_is_tried_where_a_worker_will_be(tmp_path: Path, checkpoint: Path) -> None:
+    values = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), "vocabulary": ["cat"]}
+    values |= {"model": {"name": str(checkpoint)}}
+    workers, patience = Workers(count=1, gpus=0.0, cpus=1.0), CapacityWait(PATIENCE_S, Console(quiet=True))
+    for folder in (tiny_sam("sam"), broken_sam(tmp_path / "broken", "config")):
+        recipe = labeler_recipe(resolve_job(make_config({**values, "masks": {"model": str(folder)}}))).of_boxes
+        assert recipe is not None
+        if folder == tmp_path / "broken":
+            with pytest.raises(Refused, match=r"masks\.model: checkpoint .* does not run"):
+                preflight_of_boxes(recipe, workers, patience)
+        else:
+            preflight_of_boxes(recipe, workers, patience)

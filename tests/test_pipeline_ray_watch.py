@@ -40,7 +40,7 @@ def test_a_job_whose_control_process_was_killed_ends_with_a_line(tmp_path: Path,
             cwd=ROOT, env={**os.environ, "RAY_TMPDIR": str(folder)}, text=True, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert job.stderr is not None
-        while "shards to do on" not in (line := job.stderr.readline()):
+        while "shards on" not in (line := job.stderr.readline()):
             assert line, "ended before it labeled"
         for process in pids_called_with(f"{folder}/"):
             if Path(f"/proc/{process}/comm").read_text().strip() == "gcs_server":

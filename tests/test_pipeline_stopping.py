@@ -51,10 +51,10 @@ def test_others_wait_from_the_first_signal_on(number: signal.Signals) -> None:
     process.send_signal(number)
     assert process.stdout.readline() == "ending\n"
     process.send_signal(signal.SIGTERM)
-    assert "once more ends this process at once" in process.stderr.readline()
+    assert "a second signal ends this process at once" in process.stderr.readline()
     out, err = process.communicate("go on\n", timeout=PATIENCE_S)
     name = "Ctrl-C" if number == signal.SIGINT else number.name
-    assert out == f"stopped by {name}; run the same command again to go on\n"
+    assert out == f"stopped by {name}; run the same command again to continue\n"
     assert (process.returncode, err) == (1, "")
 
 
@@ -83,7 +83,7 @@ def stopped(tmp_path: Path, checkpoint: Path, when: str, numbers: Sequence[signa
         process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, err
-    assert err.splitlines()[-1].endswith("run the same command again to go on")
+    assert err.splitlines()[-1].endswith("run the same command again to continue")
     assert "Traceback" not in err
     wait_until(lambda: not set(with_environment(mark)) - {os.getpid()})
 

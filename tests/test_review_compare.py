@@ -159,7 +159,7 @@ def test_categories_meet_by_name_in_any_spelling(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("a", "nowhere"), "is no run"),
+        (("a", "nowhere"), "is not a labeler run"),
         (("a", "unfinished"), "incomplete"),
         (("a", "cats"), "only in the second run; did you mean cat?"),
         (("a", "elsewhere"), "no labeled image in common"),

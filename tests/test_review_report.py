@@ -346,7 +346,7 @@ def test_errors_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere",), "is no run"),
+        (("nowhere",), "is not a labeler run"),
         (("unfinished",), "incomplete"),
         (("run", "--threshold", "2"), "score from 0 to 1"),
         (("run", "--images", "-1"), "0 or more"),

@@ -1,4 +1,4 @@
-"""Boxes that were imported without a score: the pages say so, count them at every threshold, and keep them."""
+"""Boxes imported without a score: the pages mark them, count them at every threshold, and keep them."""
 
 from __future__ import annotations
 

@@ -241,8 +241,8 @@ def test_masks_leave_the_mark_of_images_that_may_lack_boxes() -> None:
     assert todo.settle([replace(fresh, error="2 masks are lost")]) == [
         replace(earlier, error=f"{CUT}; 2 masks are lost")
     ]
-    dead = replace(fresh, status="quarantined", error="it ended the process")
-    marked = replace(earlier, error=f"{CUT}; no masks: it ended the process")
+    dead = replace(fresh, status="quarantined", error="crashed its process")
+    marked = replace(earlier, error=f"{CUT}; no masks: crashed its process")
     assert todo.settle([dead]) == [marked]
     assert Todo(todo.unit, None, {4: marked}).settle([fresh]) == [earlier], "masks made another time"
 

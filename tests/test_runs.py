@@ -92,7 +92,7 @@ def test_a_half_created_run_over_something_else_is_refused(tmp_path: Path) -> No
 def test_a_folder_of_labels_that_is_no_run_is_not_taken_for_one(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "0.txt").touch()
-    with pytest.raises(Refused, match=r"not empty and no labeler run \(it holds labels/0.txt\)"):
+    with pytest.raises(Refused, match=r"not empty and not a labeler run \(found labels/0.txt\)"):
         require_free_or_ours(str(tmp_path))
 
 
@@ -152,7 +152,7 @@ def test_the_run_of_a_faster_job_over_another_input_is_not_taken(tmp_path: Path)
     """Its fingerprint says nothing of the input."""
     create_run(str(tmp_path), dataclasses.replace(new_run("s3://b/a.tar"), config={"input": {"uri": "s3://b"}}))
     other = dataclasses.replace(new_run("s3://c/a.tar"), config={"input": {"uri": "s3://c"}})
-    with pytest.raises(Refused, match=r"holds a run over another input.uri \('s3://b', the config gives 's3://c'\)"):
+    with pytest.raises(Refused, match=r"holds a run with a different input.uri \(run: 's3://b', config: 's3://c'\)"):
         create_run(str(tmp_path), other)
 
 

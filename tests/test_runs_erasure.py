@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import unicodedata
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ import pytest
 from labeler.cli import main
 from labeler.errors import Refused, StorageError
 from labeler.labels.detections import Detections
-from labeler.labels.records import Row, rows_to_table, table_to_parquet
-from labeler.runs import Run, layout, open_run, read_snapshot
-from labeler.runs.create import NewRun, create_run
+from labeler.labels.records import Row
+from labeler.runs import Run, open_run, read_snapshot
 from labeler.runs.erasure import erase as forget_module
 from labeler.runs.erasure.erase import forget
 from labeler.runs.erasure.excluded import Excluded, alike_digest, load_excluded, name_digest, read_excluded
 from labeler.shards import Item, Unit
+from tests.derived_runs import derive
 from tests.label_runs import row, write_run
 
 FOUND = Detections.of([[1, 2, 30, 40]], [0.5], [3])
@@ -37,22 +36,6 @@ def run(tmp_path: Path) -> Run:
         for unit in (0, 1)
     }
     return write_run(tmp_path / "run", units, uris=URIS, keep=["tag"])
-
-
-def derive(parent: Run, folder: Path, units: Mapping[tuple[int, int], Sequence[Row]]) -> Run:
-    """A run that redid these units of its parent, by (shard, unit)."""
-    chosen: dict[str, dict[int, int]] = {}
-    for (shard, number), rows in units.items():
-        chosen.setdefault(f"{shard:06d}", {})[number] = len(rows)
-    made = parent.manifest
-    fields = {**made.fingerprint_fields, "parent": made.run_id}
-    new = NewRun(fields, made.config, {}, parent.vocabulary(), parent.prompts(), parent=parent, selection=chosen)
-    run = create_run(str(folder), new)
-    for (shard, number), rows in units.items():
-        path = folder / layout.unit_file(f"{shard:06d}", number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(table_to_parquet(rows_to_table(rows, parent.keep), {}))
-    return run
 
 
 def unit_rows(*missing: int) -> list[Row]:
@@ -228,9 +211,9 @@ def test_what_was_made_from_the_run_is_named(run: Run, tmp_path: Path, capsys: p
     capsys.readouterr()
     assert main(["forget", run.uri, "--keys", str(tmp_path / "names.txt")]) == 0
     printed = capsys.readouterr().out
-    assert "forgotten: 1 images; 1 unit files written anew" in printed
+    assert "removed: 1 images; 1 unit files rewritten" in printed
     assert "not in the run: 1 names, kept out of what is labeled from now on:\n  part-0.tar/77.jpg" in printed
-    assert f"not changed, make it anew: {run.uri}/exports/coco.json" in printed
+    assert f"may still show removed images, re-create it: {run.uri}/exports/coco.json" in printed
     assert "older versions that the bucket" in printed
 
 
@@ -284,8 +267,8 @@ def test_what_was_made_elsewhere_is_named_while_it_is_there(
     capsys.readouterr()
     assert main(["forget", run.uri, "--keys", str(tmp_path / "names.txt")]) == 0
     printed = capsys.readouterr().out
-    assert f"not changed, make it anew: {folder}\n" in printed
-    assert f"not changed, make it anew: {page}\n" in printed
+    assert f"may still show removed images, re-create it: {folder}\n" in printed
+    assert f"may still show removed images, re-create it: {page}\n" in printed
     assert str(file) not in printed
 
 
@@ -313,14 +296,14 @@ def test_lists_that_are_none_are_refused(run: Run, tmp_path: Path, capsys: pytes
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     for name, message in (
         ("empty.txt", "names no image"),
-        ("bytes.txt", "no UTF-8 text"),
+        ("bytes.txt", "not a UTF-8 text"),
         ("none.txt", "cannot be read"),
     ):
         assert main(["forget", run.uri, "--keys", str(tmp_path / name)]) == 2
         assert message in capsys.readouterr().err
     Path(run.path("excluded")).mkdir()
     Path(run.path("excluded/x.txt")).write_text("part-0.tar/1.jpg")
-    with pytest.raises(Refused, match="no list that labeler forget wrote"):
+    with pytest.raises(Refused, match="not a list that labeler forget wrote"):
         read_excluded(run)
 
 

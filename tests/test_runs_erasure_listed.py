@@ -43,7 +43,7 @@ def test_rows_on_the_list_are_counted_left_out_and_removed(
     assert "removed 1" in capsys.readouterr().out
     assert statuses(run) == ["labeled"] * 8
     assert main(["forget", run.uri]) == 0
-    assert "forgotten: 1 images; 1 unit files" in capsys.readouterr().out
+    assert "removed: 1 images; 1 unit files" in capsys.readouterr().out
     assert statuses(run) == ["labeled"] * 5 + ["removed"] + ["labeled"] * 2
     assert exported(run, tmp_path / "after.json") == names
     capsys.readouterr()
@@ -54,7 +54,7 @@ def test_rows_on_the_list_are_counted_left_out_and_removed(
 def test_a_run_without_a_list_has_nothing_to_forget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(tmp_path / "run")
     assert main(["forget", run.uri]) == 0
-    assert "forgotten: 0 images; 0 unit files" in capsys.readouterr().out
+    assert "removed: 0 images; 0 unit files" in capsys.readouterr().out
     assert main(["forget", run.uri, "--dry-run"]) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from labeler.errors import StorageError
 from labeler.labels.detections import Detections
 from labeler.labels.records import rows_to_table, table_to_parquet
 from labeler.labels.unit_work import UnitWork
-from labeler.runs import Run, UnitKey, layout, read_snapshot, read_unit_file, sums_of_units
+from labeler.runs import Run, Snapshot, UnitKey, layout, read_snapshot, read_unit_file, require_run, sums_of_units
 from labeler.runs.erasure.erase import forget
 from labeler.runs.erasure.excluded import Excluded, read_excluded, write_excluded
 from labeler.runs.receipts import ReceiptLog
@@ -25,6 +26,7 @@ from labeler.runs.report import Report, build_report
 from labeler.runs.sums import sums_of
 from labeler.runs.sums_of_units import sum_units
 from labeler.runs.timeline import stamp
+from tests.derived_runs import derive
 from tests.label_runs import row, write_run
 from tests.log_lines import logged
 
@@ -172,30 +174,32 @@ def test_storage_that_takes_no_receipts_ends_the_log_and_not_the_job(run: Run) -
 
 
 def test_where_a_process_was_killed_this_one_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labeler.runs.sums_of_units._TOGETHER", 1)
-    monkeypatch.setattr("labeler.runs.sums_of_units._sum_part", killed)
+    monkeypatch.setattr("labeler.runs.sums_of_units.UNITS_PER_TASK", 1)
+    monkeypatch.setattr("labeler.runs.sums_of_units._sum_stretch", killed)
     snapshot = read_snapshot(run)
     alone = list(sum_units(snapshot, Excluded(), processes=1))
     assert list(sum_units(snapshot, Excluded(), processes=2)) == alone
 
 
-def killed(part: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def killed(excluded: Excluded, stretch: Snapshot) -> list[sums_of_units.UnitCount]:
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return list(sum_units(stretch, excluded, processes=1))
 
 
 @pytest.mark.parametrize(("free_gb", "processes"), [(100, 16), (2, 4), (0, 1)])
 def test_processes_are_bounded_by_what_memory_is_free(
     monkeypatch: pytest.MonkeyPatch, free_gb: int, processes: int
 ) -> None:
-    monkeypatch.setattr("labeler.runs.sums_of_units.available_cpus", lambda: 64.0)
-    monkeypatch.setattr("labeler.runs.sums_of_units.memory_in_use", lambda: [(8 << 30, (8 + free_gb) << 30)])
-    assert sums_of_units._worth(sums_of_units.WORTH_PROCESSES) == processes
-    assert sums_of_units._worth(sums_of_units.WORTH_PROCESSES - 1) == 1
+    monkeypatch.setattr("labeler.processes.available_cpus", lambda: 64.0)
+    monkeypatch.setattr("labeler.processes.memory_in_use", lambda: [(8 << 30, (8 + free_gb) << 30)])
+    assert sums_of_units.processes_for(sums_of_units.WORTH_PROCESSES) == processes
+    assert sums_of_units.processes_for(sums_of_units.WORTH_PROCESSES - 1) == 1
 
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_processes_add_up_what_one_adds_up(run: Run, damaged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labeler.runs.sums_of_units._TOGETHER", 1)
+    monkeypatch.setattr("labeler.runs.sums_of_units.UNITS_PER_TASK", 1)
     snapshot = read_snapshot(run)
     alone = list(sum_units(snapshot, Excluded(), processes=1))
     assert len({count.shard_id for count in alone}) > 1
@@ -205,3 +209,36 @@ def test_processes_add_up_what_one_adds_up(run: Run, damaged: bool, monkeypatch:
             list(sum_units(snapshot, Excluded(), processes=2))
     else:
         assert list(sum_units(snapshot, Excluded(), processes=2)) == alone
+
+
+def test_a_derived_run_is_reported_from_its_own_receipts_and_those_of_the_run_below(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redone = {(shard, 0): [row(i, shard=shard) for i in range(3)] for shard in (0, 1)}
+    derived = derive(run, tmp_path / "derived", redone)
+    of_derived = [(f"{shard:06d}", unit) for shard, unit in redone]
+    without = report_of(derived)
+    assert (without.complete, without.images, without.detections) == (True, 12, 4)
+    keep(run, UNITS)  # those of the units that were redone do not count
+    keep(derived, of_derived)
+    assert report_of(derived) == without
+    for key in UNITS:
+        damage(run, key)
+    damage(derived, of_derived[0])
+    damage(derived, of_derived[1])
+    assert report_of(derived) == without
+    assert main(["status", derived.uri, "--verify"]) == 1
+    assert "is damaged" in capsys.readouterr().out
+    shutil.rmtree(derived.path(layout.RECEIPTS_FOLDER))
+    with pytest.raises(StorageError, match="is damaged"):
+        report_of(derived)
+
+
+def test_receipts_below_a_derived_run_of_another_cap_do_not_count(run: Run, tmp_path: Path) -> None:
+    keep(run, UNITS)
+    config = {**run.manifest.config, "detect": {**run.manifest.config["detect"], "max_detections": 2}}
+    below = replace(run, manifest=replace(run.manifest, config=config))
+    derived = require_run(derive(below, tmp_path / "derived", {(0, 0): [row(i) for i in range(3)]}).uri)
+    found = report_of(derived)
+    assert found.images_at_cap == 3
+    assert found == build_report(read_snapshot(derived), receipts=False)

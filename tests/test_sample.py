@@ -252,8 +252,8 @@ def test_forgotten_images_are_not_sampled_and_leave_tasks(tmp_path: Path, capsys
     capsys.readouterr()
     assert main(["forget", run.uri, "--keys", str(names)]) == 0
     said = capsys.readouterr().out
-    assert f"not changed, make it anew: {run.uri}/sample.json" in said
-    assert f"not changed, make it anew: {path}" in said
+    assert f"may still show removed images, re-create it: {run.uri}/sample.json" in said
+    assert f"may still show removed images, re-create it: {path}" in said
     again = sample(run, tmp_path / "again.json", "--strategy", "random", "--threshold", "0.4")
     assert gone not in again["images"]
     assert len(again["images"]) == len(values["images"]) - 1

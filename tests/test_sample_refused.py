@@ -143,9 +143,9 @@ def test_a_sample_that_marks_may_need_is_not_replaced(
     ("options", "expected"),
     [
         (("--to", "coco"), "--sample is for --to"),
-        (("--to", "cvat", "--threshold", "0.5"), "leave out --threshold"),
-        (("--to", "cvat", "--where", "width > 3"), "leave out --where"),
-        (("--to", "cvat", "--split", "a=0.5,b=0.5"), "leave out --split"),
+        (("--to", "cvat", "--threshold", "0.5"), "omit --threshold"),
+        (("--to", "cvat", "--where", "width > 3"), "omit --where"),
+        (("--to", "cvat", "--split", "a=0.5,b=0.5"), "omit --split"),
     ],
 )
 def test_a_sample_says_which_boxes_and_images(

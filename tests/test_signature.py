@@ -69,7 +69,7 @@ def test_a_preview_replaces_a_preview_and_nothing_else(
     picture.write_bytes(photograph)
     words = ["preview", str(config), "--images", "1", "--png", str(picture)]
     line = refusal(capsys, *words, "model.name=/nowhere/model")  # the file is looked at before the model
-    assert "photograph.png is there and is not a picture by `labeler preview`; choose another --png" in line
+    assert "photograph.png is there and is not an image by `labeler preview`; choose another --png" in line
     assert picture.read_bytes() == photograph
     assert main([*words, "--force"]) == 0
     assert f"replaces: {len(photograph):,} bytes" in capsys.readouterr().out

@@ -170,7 +170,7 @@ def test_a_job_is_taken_up_again_left_alone_and_stopped(address: str, config: Pa
         assert follower.end() == 1
     assert (stopped.returncode, stopped.stderr) == (0, f"stopped {name}\n")
     assert "stopped by SIGTERM" in follower.printed  # the driver had the time for its line
-    assert follower.said[-1] == f"labeler: job {name} was stopped; run the same command again to go on"
+    assert follower.said[-1] == f"labeler: job {name} was stopped; run the same command again to continue"
     assert statuses(address, output) == ["STOPPED"]
     again = submitted(config, address, "--stop")
     assert (again.returncode, again.stderr) == (0, f"no job of {output} runs at {address}\n")
@@ -200,7 +200,7 @@ def test_a_job_that_ends_incomplete_is_submitted_no_more_often_than_asked(
     name = run_name(str(tmp_path / "out"))
     assert done.stderr.splitlines()[-1] == (
         f"labeler: job {name}-2 ended: FAILED (exit code 1); after 2 attempts the run is not complete: run the same "
-        "command again to go on"
+        "command again to continue"
     )
     assert statuses(address, tmp_path / "out") == ["FAILED", "FAILED"]
 

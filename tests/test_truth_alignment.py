@@ -112,7 +112,7 @@ def test_an_unfinished_run_is_refused_or_evaluated_in_part(
     (tmp_path / "there.json").write_text(json.dumps(there))
     assert main(["evaluate", uri, "--annotations", str(tmp_path / "there.json")]) == 2, "also if all images are there"
     (line,) = capsys.readouterr().err.splitlines()
-    assert "is incomplete (1 of 2 shards unfinished); finish it with the label command, or evaluate" in line
+    assert "is incomplete (1 of 2 shards unfinished); resume it with the label command, or evaluate" in line
     assert main(["evaluate", uri, "--annotations", str(tmp_path / "there.json"), "--partial"]) == 0
     evaluation = evaluate_run(uri, truth, partial=True)
     assert ap(evaluation) == pytest.approx(1.0)
@@ -179,7 +179,7 @@ def test_two_images_of_one_name_are_refused(run_uri: str, truth: dict[str, Any])
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, truth: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match="is no run"):
+    with pytest.raises(Refused, match="is not a labeler run"):
         evaluate_run(str(tmp_path), truth)
 
 

@@ -52,7 +52,7 @@ PHRASES = {
     "taken over": ("over", r"\btak(?:en|es?|ing) over\b", "copied unchanged"),
     "guilty": (
         "guilt kill poison verdict",
-        r"\b(?:guilty|killers?|poison(?:s|ed|ous)?|verdicts?)\b",
+        r"\b(?:guilty|killers?|poison(?:s|ed|ous)?|verdicts?)\b(?!:)",
         "crashing image; is blamed; result",
     ),
     "by the clock": ("clock", r"\bby the clock\b", "wall-clock time"),

@@ -40,7 +40,7 @@ def dataset_of(run: LabeledRun, columns: Sequence[str] | None = None) -> Any:
 
 @dataclass(frozen=True)
 class _ReadUnit:
-    """Reads the unit files of a batch, wherever it is called."""
+    """A picklable reader of the unit files of a batch."""
 
     shown: ShownRows
     s3: storage.S3Rules

@@ -74,29 +74,37 @@ def export(
         Incomplete: storage failed; the same call resumes the export.
     """
     from labeler.commands.export import export_as
+    from labeler.commands.parser import unrecognized
 
     given = {"output": output, **options}
-    arguments = _export_parser().parse_args(["export", _uri(run), f"--to={to}", *_as_arguments(given)])
+    parser, command = _export_parser()
+    arguments, left = parser.parse_known_args(["export", _uri(run), f"--to={to}", *_as_arguments(given)])
+    if left:
+        command.error(unrecognized(left, command))
     summary, _ = export_as(arguments, lambda warning: log.warning("%s", warning))
     return summary
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises Refused where the command line would print its usage and exit."""
+    """A parser that raises Refused instead of printing its usage and exiting."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "add_help": False, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
-        raise Refused(f"export: {message}")
+        from labeler.commands.parser import suggest
+
+        raise Refused(f"export: {suggest(message)}")
 
 
-def _export_parser() -> argparse.ArgumentParser:
+def _export_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """(the parser of a command line, that of its export command)."""
     from labeler.commands import export as command
 
     parser = _Parser()
-    command.add(parser.add_subparsers(dest="verb", parser_class=_Parser))
-    return parser
+    verbs: Any = parser.add_subparsers(dest="verb", parser_class=_Parser)
+    command.add(verbs)
+    return parser, verbs.choices["export"]
 
 
 def _as_arguments(options: Mapping[str, Any]) -> list[str]:

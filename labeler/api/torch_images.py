@@ -26,9 +26,9 @@ _ANY_SIZE = 1 << 62  # pixels: what has been labeled was within the run's own li
 class LabeledImages(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
     """A map-style torch Dataset: item i is the i-th image that was labeled, with its boxes.
 
-    An item is `(image, target)`: the image as (3, height, width) uint8 RGB with EXIF orientation applied, and a dict
-    with `boxes` (n, 4) float32, xyxy in pixels; `labels` (n,) int64, positions in `categories`; `scores` (n,) float32,
-    NaN for a box without a score, which passes every threshold.
+    An item is `(image, target)`: the image as (3, height, width) uint8 RGB with EXIF orientation applied, and a dict.
+    The dict has `boxes` (n, 4) float32, xyxy in pixels; `labels` (n,) int64, positions in `categories`; and `scores`
+    (n,) float32. The score is NaN for a box without one, which passes every threshold.
     Images without a box at the threshold are items, too, with n = 0.
 
     The boxes and addresses of all images are held in memory, about 150 bytes an image and 28 a box; each image is read

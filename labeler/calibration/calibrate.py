@@ -55,7 +55,7 @@ def _require_scores(snapshot: Snapshot) -> None:
 
 
 def _require_evidence(evaluation: Evaluation) -> None:
-    """Refused without objects, or without detections that were judged: every category would be left out."""
+    """Refused without objects, or without detections that were judged: every category would be excluded."""
     score, source = evaluation.scores[0], evaluation.truth.source
     if not score.objects.any():
         raise Refused(

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from labeler.calibration.marks import Mark, Marks, count_boxes
 from labeler.errors import Refused, first_lines
-from labeler.exports.export import ExportedRun
 from labeler.exports.sampled import SMALLEST_SIDE, Sample
 from labeler.exports.selection import Selection
+from labeler.exports.writing import ExportedRun
 from labeler.labels.detections import Detections
 from labeler.runs import Snapshot
 from labeler.truth.ground_truth import MAX_PROBLEMS

@@ -166,7 +166,7 @@ def _estimate(counts: Floats, place: int) -> tuple[float, float]:
         counts: (4, categories, t) weights of marks, of right ones, squared weights, and stored boxes, with at least
             each score.
     """
-    # A tenth that the threshold parts is two; those below the threshold only stand in for others.
+    # A tenth that the threshold parts is two; those below the threshold only represent others.
     starts = np.unique([*np.searchsorted(_TENTHS, range(10)), place])
     ends = np.concatenate([counts, np.zeros((*counts.shape[:2], 1))], 2)[..., [*starts[1:], -1]]
     total, hits, squares, stored = counts[..., starts] - ends  # (categories, strata) each
@@ -197,7 +197,7 @@ def _weigh(marked: Floats, right: Floats, stored: Floats) -> Floats:
     np.add.at(weight, (rows, own[rows, strata]), stored[rows, strata])
     for category, stratum in zip(*np.nonzero(stored * (own < 0)), strict=True):
         boxes, total = stored[category, stratum], marked[category].sum()
-        # Weighed by their boxes, but for strata that only stand in: these lie below the threshold and have no weight.
+        # Weighed by their boxes, but for strata that only are in: these are below the threshold and have no weight.
         there = anyone[stratum]
         others = np.where(marked[:, there] > 0, np.maximum(stored[:, there], 1), 0)
         share = others / others.sum()

@@ -34,11 +34,11 @@ class FittedThreshold:
 
     Attributes:
         status: "fitted"; "rare", too little was judged, and `threshold` is the fallback; "refuted", too little, but
-            enough to say that at the fallback the category surely misses the target; "unreachable", enough was judged
-            and no threshold reaches the target. The last two are left out: `threshold` is NEVER.
+            enough to say that at the fallback the category misses the target with that confidence; "unreachable",
+            enough was judged and no threshold reaches the target. The last two are excluded: `threshold` is NEVER.
         judged: detections that were judged, from the score floor up.
         precision, recall: above the threshold; None where nothing is known.
-        shortfall: of one that is left out: how near it came; None where nothing is known.
+        shortfall: of one that is excluded: how near it came; None where nothing is known.
     """
 
     category_id: int | None
@@ -70,18 +70,20 @@ class Calibration:
 
     @property
     def keeps_nothing(self) -> bool:
-        """Whether every category is left out, also those that nothing is known of."""
+        """Return whether every category is excluded, also those that nothing is known of."""
         return all(choice.threshold >= NEVER for choice in (*self.choices, self.fallback))
 
 
 def fit(evidence: Evidence, target: Target, *, floor: float) -> Calibration:
-    """A threshold for each category: the lowest that is surely precise enough (for recall, the highest).
+    """A threshold for each category: the lowest that is precise enough with the target's confidence (for recall, the
+    highest).
 
-    "Surely": the one-sided lower bound of Wilson's interval at `target.confidence` reaches the target. Taking the plain
-    estimate instead would choose where luck was best, and miss the target on new images about every other time.
+    With confidence: the one-sided lower bound of Wilson's interval at `target.confidence` reaches the target. Taking
+    the plain estimate instead would choose where luck was best, and miss the target on new images about every other
+    time.
 
     The fallback is fitted in the same way on all rare categories' detections together; if those are never good enough,
-    without the ones that by themselves surely are not; on everything's, if that is too little or not good enough.
+    without the ones that by themselves certainly are not; on everything's, if that is too little or not good enough.
 
     Args:
         floor: the run's score floor: nothing is known below it.
@@ -124,7 +126,8 @@ def _fallback(
 
 
 def _is_refuted(curve: Curve, target: Target, threshold: float) -> bool:
-    """Whether what was judged from a threshold up surely misses the target: the upper bound lies below it.
+    """Return whether what was judged from a threshold up misses the target with its confidence: the upper bound is
+    below it.
 
     Where nothing is known exactly there, the next threshold above speaks for it. Of recalls only what is kept counts:
     leaving a category out would not raise it.
@@ -177,7 +180,7 @@ class Shortfall:
     """The best that was reached, and the nearest way to the target.
 
     Attributes:
-        threshold: where the target's measure is surely highest.
+        threshold: where the lower bound of the target's measure is highest.
         value: the measure from there up.
         low: its one-sided lower bound at the target's confidence, which is what has to reach the target.
         more: how many more boxes (objects, for a recall) would reach the target if as many of them were right; None

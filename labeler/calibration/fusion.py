@@ -75,7 +75,7 @@ def boxes_of_marks(snapshot: Snapshot, marks: Marks) -> JudgedBoxes:
 
 
 def fit_fusion(boxes: JudgedBoxes) -> ScoreFusion:
-    """The weights of the two scores' logits that make the verdicts most likely, less half of their squares.
+    """The weights of the two scores' logits that make the judgments most likely, less half of their squares.
 
     By Newton's method; the optimum is the only one. The intercept is not penalized.
 
@@ -107,7 +107,9 @@ def fit_fusion(boxes: JudgedBoxes) -> ScoreFusion:
 
 
 def likelihood(features: Floats, verdicts: Floats, weights: Floats) -> float:
-    """What `fit_fusion` maximizes: the log-likelihood of verdicts (n,) with features (n, 3), less the penalty."""
+    """Return what `fit_fusion` maximizes: the log-likelihood of judgments (n,) with features (n, 3),
+    less the penalty.
+    """
     log_odds = features @ weights
     fits = verdicts * log_odds - np.logaddexp(0, log_odds)
     return float(fits.sum() - 0.5 * _PENALTY * (weights[1:] ** 2).sum())

@@ -51,7 +51,7 @@ class Mark(BaseModel):
     def _names_a_row(cls, image: str) -> str:
         row = _ROW_ID.fullmatch(image)
         if row is None and not _DIGEST.fullmatch(image):
-            raise ValueError("neither a row nor a digest")
+            raise ValueError("no row and no digest")
         return f"{row[1]}/{int(row[2])}" if row else image
 
 
@@ -71,7 +71,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class MarkedRun:
-    """What calibration needs of marks and run.
+    """The marks and the run, as calibration needs them.
 
     Attributes:
         by_category: category id -> (n, 3) float64: score, 1.0 where right, and weight.
@@ -92,7 +92,7 @@ def read_marks(uri: str) -> Marks:
     try:
         values = plain_json.parse(storage.read_bytes(uri))
     except ValueError as error:
-        raise Refused(f"marks {shown} are no JSON: {error}") from None
+        raise Refused(f"marks {shown} are not JSON: {error}") from None
     if not isinstance(values, dict) or not isinstance(values.get("marks"), list) or not values.get("run"):
         raise Refused(f'marks {shown} must be an object with "run" and a list "marks", as a report writes them')
     problems: list[str] = []

@@ -95,7 +95,7 @@ def describe(calibration: Calibration, run: Run, *, all_rows: bool = False) -> l
     names = [by_id[_id(c)].name for c in calibration.choices]
     width = max([len("category"), *map(len, names)])
     lines = [
-        f"asked: {target.measure} of at least {target.value:g}, sure by {target.confidence:.0%}; intervals are 95%",
+        f"target: {target.measure} >= {target.value:g} with {target.confidence:.0%} confidence; intervals are 95%",
         f"{'category':{width}}  threshold  judged  {'precision':22}  {'recall':22}",
     ]
     rows = list(zip(names, calibration.choices, strict=True))
@@ -109,9 +109,7 @@ def describe(calibration: Calibration, run: Run, *, all_rows: bool = False) -> l
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         lines.append(f"{len(unknown):,} categories were not judged at all and take the fallback: {some}")
     if not calibration.suppressed:
-        lines.append(
-            "before suppression across categories, which export does on top: it drops boxes, right and wrong ones"
-        )
+        lines.append("note: export also applies class-agnostic NMS (--suppress), which these numbers do not include")
     if calibration.keeps_nothing:
         lines += _advice(calibration, dict(zip(names, calibration.choices, strict=True)))
     return [line.rstrip() for line in lines]
@@ -124,7 +122,7 @@ def _chosen(choices: Sequence[FittedThreshold]) -> Sequence[int]:
     judged = sorted(range(len(choices)), key=lambda place: (-choices[place].judged, place))
     worst = sorted(judged, key=lambda place: -choices[place].threshold)[
         : _ROWS // 2
-    ]  # left out first, then the highest
+    ]  # excluded first, then the highest
     rest = [place for place in judged if place not in worst][: _ROWS - len(worst)]
     return sorted(worst + rest)
 
@@ -134,7 +132,7 @@ def _total(choices: Sequence[FittedThreshold], hidden: int) -> str:
     kinds = {
         "with a threshold of their own": counts["fitted"],
         "rare: the fallback": counts["rare"],
-        "left out": counts["unreachable"] + counts["refuted"],
+        "excluded": counts["unreachable"] + counts["refuted"],
     }
     judged = sum(choice.judged for choice in choices)
     parts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
@@ -146,7 +144,7 @@ def _advice(calibration: Calibration, by_name: Mapping[str, FittedThreshold]) ->
     """Return what to do about a calibration that leaves everything out: the best there is, and what to judge next."""
     target = calibration.target
     lines = [
-        "warning: nothing reaches the target, every category is left out, and an export with this file keeps no box"
+        "warning: nothing reaches the target, every category is excluded, and an export with this file keeps no box"
     ]
     known = {name: c.shortfall for name, c in by_name.items() if c.shortfall}
     if len(by_name) > 1 and calibration.fallback.shortfall:
@@ -179,8 +177,8 @@ def _why(choice: FittedThreshold, min_judged: int) -> str:
     if choice.status == "rare":
         return f"  rare (fewer than {min_judged}): the fallback"
     if choice.status == "refuted":
-        return f"  rare (fewer than {min_judged}), and by these surely below it at the fallback: left out{reached}"
-    return f"  reaches it nowhere: left out{reached}" if choice.status == "unreachable" else ""
+        return f"  rare (fewer than {min_judged}) and below target at the fallback: excluded{reached}"
+    return f"  no threshold reaches the target: excluded{reached}" if choice.status == "unreachable" else ""
 
 
 def _text(interval: Interval | None) -> str:

@@ -45,6 +45,6 @@ def fetch_from_hub(name: str, revision: str | None, weights: bool, section: str)
 
 
 def _no_folder(name: str, section: str) -> str:
-    """What a name means that may be that of a folder, too."""
+    """Return what a name means that may be that of a folder, too."""
     key = "model.name" if section == "model" else f"{section}.model"
     return f"if a folder is meant: there is none at {Path(name).absolute()}, set {key} to where it is"

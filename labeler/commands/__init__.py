@@ -1,1 +1,1 @@
-"""The verbs of the command line, a file each; ray and torch are imported only when a verb runs."""
+"""The commands of the command line, one file per command; ray and torch are imported only when a command runs."""

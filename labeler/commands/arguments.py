@@ -1,4 +1,4 @@
-"""What several verbs take: a configuration, a run, and a file to write, with what that may replace."""
+"""What several commands take: a configuration, a run, and a file to write, with what that may replace."""
 
 from __future__ import annotations
 
@@ -20,26 +20,32 @@ Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """CONFIG and its overrides."""
-    parser.add_argument("config", metavar="CONFIG", help="YAML file: input, output, vocabulary, model, ...")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override, e.g. detect.score_floor=0.1")
+    parser.add_argument("config", metavar="CONFIG", help="YAML file with input, output, vocabulary and model")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="override of the file, e.g. detect.score_floor=0.1"
+    )
 
 
 def is_config(path: str) -> bool:
-    """Whether it is a YAML file that names a vocabulary instead of having one."""
+    """Return whether it is a YAML file that names a vocabulary instead of having one."""
     from labeler.config_values import read_yaml
 
     if Path(path).suffix not in (".yaml", ".yml") or not Path(path).is_file():
         return False
     try:
-        return "vocabulary" in read_yaml(Path(path))
+        values = read_yaml(Path(path))
+        return "vocabulary" in values or {"input", "output"} <= values.keys()
     except Refused:  # whatever it is: reading it as a vocabulary says what is wrong
         return False
 
 
 def add_log_format(parser: argparse.ArgumentParser) -> None:
-    """--log-format, of the verbs that run a job; the command line applies it."""
+    """--log-format, of the commands that run a job; the command line applies it."""
     parser.add_argument(
-        "--log-format", choices=("text", "json"), default="text", help="messages as text or one JSON object a line"
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="write messages as text, or as one JSON object per line (default: text)",
     )
 
 

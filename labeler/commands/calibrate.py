@@ -14,27 +14,49 @@ _REPLACEABLE = "a file as `labeler calibrate` wrote it: it was edited, or made o
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("calibrate", help="fit a score threshold per category, from truth or marks")
-    parser.add_argument("run_uri", metavar="RUN", help="the run folder")
-    evidence = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument("run_uri", metavar="RUN", help="run folder")
+    truth = parser.add_argument_group("evidence")
+    evidence = truth.add_mutually_exclusive_group(required=True)
     evidence.add_argument(
-        "--annotations", metavar="URI", help="truth of some of its images: COCO or LVIS json, or a corrected run"
+        "--annotations", metavar="URI", help="ground truth of some images: COCO or LVIS JSON, or a corrected run"
     )
     evidence.add_argument(
         "--marks",
         action="append",
         metavar="URI",
-        help="boxes marked right or wrong (JSON, from a report), or a corrected run; repeatable",
+        help="boxes that were marked right or wrong (JSON of a report), or a corrected run; repeatable",
     )
-    parser.add_argument("--sample", metavar="FILE", help="with --marks: the sample whose boxes are marked")
-    parser.add_argument("--target", required=True, metavar="precision=P", help="precision=0.9, or recall=0.5")
-    add_score(parser, fusion=False)
-    parser.add_argument("--confidence", type=float, default=0.9, help="how sure to reach it (default 0.9)")
-    parser.add_argument("--min-judged", type=int, default=30, help="rare below so many judged boxes (default 30)")
-    parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
-    parser.add_argument("--partial", action="store_true", help="take an incomplete run, and what both sides have")
-    parser.add_argument("--all", action="store_true", help="print every category, not the worst and most judged alone")
-    parser.add_argument("--output", metavar="URI", help="YAML to write (default RUN/thresholds.yaml)")
-    parser.add_argument("--force", action="store_true", help="replace a file that was edited, or made otherwise")
+    truth.add_argument("--sample", metavar="FILE", help="with --marks: sample whose boxes are marked")
+    wanted = parser.add_argument_group("target")
+    wanted.add_argument(
+        "--target",
+        required=True,
+        metavar="precision=P",
+        help="precision or recall to reach, e.g. precision=0.9 or recall=0.5",
+    )
+    add_score(truth, fusion=False)
+    wanted.add_argument(
+        "--confidence", type=float, default=0.9, metavar="P", help="confidence of reaching it (default: 0.9)"
+    )
+    wanted.add_argument(
+        "--min-judged",
+        type=int,
+        default=30,
+        metavar="N",
+        help="fewer evaluated boxes make a category rare (default: 30)",
+    )
+    truth.add_argument(
+        "--categories-by-name", action="store_true", help="match categories by name and ignore their IDs"
+    )
+    truth.add_argument("--partial", action="store_true", help="accept an incomplete run; use what both sides have")
+    written = parser.add_argument_group("output")
+    written.add_argument(
+        "--all", action="store_true", help="print every category, not only the worst and the most evaluated ones"
+    )
+    written.add_argument("--output", metavar="URI", help="YAML file to write (default: RUN/thresholds.yaml)")
+    written.add_argument(
+        "--force", action="store_true", help="replace a file that was edited or that labeler did not write"
+    )
     parser.set_defaults(run=_calibrate)
 
 

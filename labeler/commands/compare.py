@@ -18,17 +18,27 @@ _LINES = 15
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("compare", help="two runs box by box: the same, moved, renamed, lost, added")
-    parser.add_argument("first_uri", metavar="A", help="a run folder")
-    parser.add_argument("second_uri", metavar="B", help="another, over the same images")
-    parser.add_argument("--threshold", type=float, default=0.3, help="of both runs (default 0.3)")
-    parser.add_argument("--thresholds-a", metavar="FILE", help="YAML with the thresholds of A")
-    parser.add_argument("--thresholds-b", metavar="FILE", help="YAML with the thresholds of B")
-    parser.add_argument("--output", metavar="URI", help="HTML file to write, and .json beside it (default in B)")
-    parser.add_argument("--images", type=int, default=300, metavar="N", help="images to show, at most (default 300)")
-    parser.add_argument(
-        "--partial", action="store_true", help="incomplete runs too; leave out categories that only one run has"
+    parser.add_argument("first_uri", metavar="A", help="run folder")
+    parser.add_argument("second_uri", metavar="B", help="run folder over the same images")
+    boxes = parser.add_argument_group("which boxes")
+    boxes.add_argument(
+        "--threshold",
+        type=float,
+        default=0.3,
+        metavar="SCORE",
+        help="compare boxes with at least this score (default: 0.3)",
     )
-    parser.add_argument("--force", action="store_true", help="replace files that are not a comparison by labeler")
+    boxes.add_argument("--thresholds-a", metavar="FILE", help="YAML file with a threshold per category, for A")
+    boxes.add_argument("--thresholds-b", metavar="FILE", help="YAML file with a threshold per category, for B")
+    written = parser.add_argument_group("output")
+    written.add_argument(
+        "--output", metavar="URI", help="HTML file to write, with a .json file beside it (default: in B)"
+    )
+    written.add_argument("--images", type=int, default=300, metavar="N", help="most images to show (default: 300)")
+    boxes.add_argument(
+        "--partial", action="store_true", help="accept incomplete runs, and ignore categories that only one run has"
+    )
+    written.add_argument("--force", action="store_true", help="replace files that are not a comparison by labeler")
     parser.set_defaults(run=_compare)
 
 
@@ -89,7 +99,7 @@ def _lines(found: Comparison, vocabulary: Vocabulary) -> list[str]:
     facts = [f"{found.images:,} images compared, {found.identical:,} of them identical"]
     if any(not_asked := found.facts["not_asked"]):
         facts.append(
-            f"left out: {not_asked[0]:,} boxes of A and {not_asked[1]:,} of B with names that the other run was not "
+            f"excluded: {not_asked[0]:,} boxes of A and {not_asked[1]:,} of B with names that the other run was not "
             "asked for in their images"
         )
     return [*facts, head, *(_line(*row) for row in rows[: _LINES + 1]), *more]

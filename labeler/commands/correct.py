@@ -25,21 +25,33 @@ _ONLY_FOR = {
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("correct", help="corrected labels back into a derived run; docs/guides/corrections.md")
-    parser.add_argument("run_uri", metavar="RUN", help="the run that was exported, complete")
-    parser.add_argument("files", nargs="*", metavar="FILE", help="what the tool exports (x-anylabeling: a folder)")
-    parser.add_argument("--from", dest="form", choices=_FORMATS, help="the tool's format")
-    parser.add_argument("--from-run", metavar="URI", help="a corrected run of another model: carry its reviews over")
-    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-corrected)")
-    parser.add_argument("--dry-run", action="store_true", help="check all and print the counts; write nothing")
+    parser.add_argument("run_uri", metavar="RUN", help="complete run that was exported")
     parser.add_argument(
-        "--reviewed", metavar="all|FILE", help="cvat, coco: which images were reviewed, a name per line"
+        "files", nargs="*", metavar="FILE", help="file that the tool exported (x-anylabeling: a folder)"
     )
-    parser.add_argument("--jobs", metavar="FILE", help="cvat: its jobs as JSON; images of completed ones are reviewed")
-    parser.add_argument("--annotator", type=int, metavar="N", help="label-studio: only the annotations of this person")
-    parser.add_argument(
-        "--several", choices=["refuse", "newest"], help="label-studio: if a task has several annotations (refuse)"
+    parser.add_argument("--from", dest="form", choices=_FORMATS, help="format of the tool")
+    parser.add_argument("--from-run", metavar="URI", help="corrected run of another model, whose reviews are copied")
+    written = parser.add_argument_group("output")
+    written.add_argument("--output", metavar="URI", help="folder of the derived run (default: RUN-corrected)")
+    written.add_argument("--dry-run", action="store_true", help="check the files and print the counts; write nothing")
+    tool = parser.add_argument_group("options of some formats")
+    tool.add_argument(
+        "--reviewed",
+        metavar="all|FILE",
+        help="cvat, coco: file with the names of the reviewed images, one per line, or all",
     )
-    parser.add_argument("--envelopes", action="store_true", help="take the box around rotated and other shapes")
+    tool.add_argument(
+        "--jobs", metavar="FILE", help="cvat: its jobs as JSON; images of completed jobs count as reviewed"
+    )
+    tool.add_argument(
+        "--annotator", type=int, metavar="N", help="label-studio: take only the annotations of the person with this ID"
+    )
+    tool.add_argument(
+        "--several",
+        choices=["refuse", "newest"],
+        help="label-studio: what to do with several annotations of a task (default: refuse)",
+    )
+    tool.add_argument("--envelopes", action="store_true", help="use the box around rotated and other shapes")
     add_log_format(parser)
     parser.set_defaults(run=_correct)
 

@@ -18,16 +18,23 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("estimate", help="time a sample here and say what a run would take; write nothing")
     add_config(parser)
     parser.add_argument(
-        "--images", type=int, metavar="N", help="images to time (default 16 on a CPU, a unit on a GPU; 0 times none)"
+        "--images",
+        type=int,
+        metavar="N",
+        help="number of images to time; 0 times none (default: 16 on a CPU, a unit on a GPU)",
     )
-    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="price of one worker's hour")
+    parser.add_argument(
+        "--price-per-hour", type=float, metavar="PRICE", help="price of one worker per hour, in any currency"
+    )
     add_annotations(parser)
     parser.set_defaults(run=_estimate)
 
 
-def add_annotations(parser: argparse.ArgumentParser) -> None:
+def add_annotations(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
-        "--annotations", metavar="URI", help="COCO or LVIS json: with prompts.from=RUN, the recall ceiling of its names"
+        "--annotations",
+        metavar="URI",
+        help="COCO or LVIS JSON: print the recall ceiling of the names that prompts.from=RUN asks for",
     )
 
 

@@ -25,43 +25,63 @@ _OF_TRUTH = {
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("evaluate", help="COCO and LVIS AP, precision, recall and F1 against ground truth")
-    parser.add_argument("run_uri", metavar="RUN", help="the run folder, or a COCO results list (.json)")
-    parser.add_argument("--annotations", metavar="URI", help="COCO or LVIS json, or a corrected run")
-    parser.add_argument("--sample", metavar="FILE", help="instead: a sample by `labeler sample`, with --marks of it")
-    parser.add_argument(
+    parser.add_argument("run_uri", metavar="RUN", help="run folder, or a COCO results list (.json)")
+    truth = parser.add_argument_group("ground truth")
+    truth.add_argument("--annotations", metavar="URI", help="ground truth: COCO or LVIS JSON, or a corrected run")
+    sampled = parser.add_argument_group("instead of ground truth")
+    sampled.add_argument(
+        "--sample",
+        metavar="FILE",
+        help="estimate the precision from a sample by `labeler sample` and its --marks instead",
+    )
+    sampled.add_argument(
         "--marks",
         action="append",
         metavar="URI",
-        help="boxes of the sample marked right or wrong (JSON), or the corrected run; repeatable",
+        help="boxes of the sample that were marked right or wrong (JSON), or the corrected run; repeatable",
     )
-    parser.add_argument("--groups", metavar="FILE", help="YAML, `name: [category, ...]`: AP of each group")
-    parser.add_argument("--rules", choices=["auto", "coco", "lvis"], default="auto", help="default: by the annotations")
-    parser.add_argument(
+    measures = parser.add_argument_group("measures")
+    measures.add_argument(
+        "--groups", metavar="FILE", help="YAML file with `name: [category, ...]`: print the AP of each group"
+    )
+    measures.add_argument(
+        "--rules",
+        choices=["auto", "coco", "lvis"],
+        default="auto",
+        help="rules of the AP (default: auto, by the annotations)",
+    )
+    measures.add_argument(
         "--iou",
         choices=["auto", "bbox", "segm"],
         default="auto",
-        help="segm: masks, too (auto: where there are any)",
+        help="compare boxes, or masks as well (default: auto, masks if there are any)",
     )
-    parser.add_argument("--thresholds", metavar="FILE", help="judge only what an export with this file would keep")
-    add_score(parser)
-    parser.add_argument(
+    boxes = parser.add_argument_group("which boxes")
+    boxes.add_argument(
+        "--thresholds", metavar="FILE", help="evaluate only boxes that an export with this file would keep"
+    )
+    add_score(boxes)
+    boxes.add_argument(
         "--suppress",
         metavar="IOU",
-        help=f"with --thresholds: precision and recall of what export --suppress keeps (default {SUPPRESS_IOU}; off)",
+        help=f"with --thresholds: class-agnostic NMS before precision and recall; or off (default: {SUPPRESS_IOU})",
     )
-    parser.add_argument("--fixed-ap", action="store_true", help="refuse a run unfit for LVIS's Fixed AP")
-    parser.add_argument("--categories-by-name", action="store_true", help="match by name, whatever the ids")
-    parser.add_argument(
-        "--partial", action="store_true", help="an unfinished run; leave out images and categories it has not"
+    measures.add_argument("--fixed-ap", action="store_true", help="refuse a run that is unfit for LVIS's Fixed AP")
+    truth.add_argument(
+        "--categories-by-name", action="store_true", help="match categories by name and ignore their IDs"
     )
-    parser.add_argument(
+    truth.add_argument(
+        "--partial", action="store_true", help="accept an incomplete run; ignore images and categories it lacks"
+    )
+    truth.add_argument(
         "--not-asked",
         choices=["left-out", "missed"],
         default="left-out",
-        help="objects of names that prompts.from did not ask their image for (default left-out)",
+        help="objects whose image was not asked for their name by prompts.from (default: left-out)",
     )
-    parser.add_argument("--output", metavar="URI", help="JSON to write (default RUN/evaluation.json)")
-    parser.add_argument("--force", action="store_true", help="replace a file that is not an evaluation")
+    written = parser.add_argument_group("output")
+    written.add_argument("--output", metavar="URI", help="JSON to write (default: RUN/evaluation.json)")
+    written.add_argument("--force", action="store_true", help="replace a file that is not an evaluation")
     parser.set_defaults(run=_evaluate)
 
 
@@ -106,7 +126,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         )
     lines = evaluation.lines()
     if target:
-        storage.put(target, evaluation.to_json())  # first: the reader of our output may go away (`| head`)
+        storage.put(target, evaluation.to_json())  # first: the reader of the output may go away (`| head`)
         lines += ["", written(target, replaced)]
     print("\n".join(lines))
     return 0
@@ -136,7 +156,7 @@ def _evaluate_sample(arguments: argparse.Namespace) -> int:
 
 
 def _is(arguments: argparse.Namespace, name: str, default: object) -> bool:
-    """Whether an option was given another value than its default."""
+    """Return whether an option was given another value than its default."""
     return bool(getattr(arguments, name) != default)
 
 

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("export", help="write a run's labels for trainers, without a GPU")
-    parser.add_argument("run_uri", metavar="RUN", help="the run folder")
-    parser.add_argument("--to", choices=formats.FORMATS, required=True, help="the format")
-    parser.add_argument("--output", metavar="URI", help="file or folder to write (default below RUN/exports)")
-    parser.add_argument("--partial", action="store_true", help="export an incomplete run as far as it is")
-    parser.add_argument("--sample", metavar="FILE", help="only the images of a sample by `labeler sample`, as tasks")
+    parser.add_argument("run_uri", metavar="RUN", help="run folder")
+    parser.add_argument("--to", choices=formats.FORMATS, required=True, help="format to write")
+    parser.add_argument("--output", metavar="URI", help="file or folder to write (default: below RUN/exports)")
+    parser.add_argument("--partial", action="store_true", help="accept an incomplete run")
+    parser.add_argument(
+        "--sample", metavar="FILE", help="write only the images of a sample by `labeler sample`, as tasks"
+    )
     options.add_selection(parser)
     formats.add_layout(parser)
     parser.set_defaults(run=_export)
@@ -81,14 +83,14 @@ def _replaced(target: str, to: str) -> str | None:
 
 
 def _target(asked: str | None, default: str) -> str:
-    """Where to write; refused where that cannot even be asked for."""
+    """Return where to write; refused where that cannot even be asked for."""
     if asked is None:
         return default
     try:
         if not asked.rpartition("://")[2].strip("/ "):
             raise StorageError("it names no file or folder")
         if asked.encode("utf-8", "replace").decode() != asked:
-            raise StorageError("it is no UTF-8 text")
+            raise StorageError("it is not a UTF-8 text")
         storage.head(asked)
     except StorageError as error:
         raise Refused(f"--output {storage.redact(asked)!r} cannot be used: {error}") from error
@@ -123,11 +125,11 @@ def _describe(summary: ExportSummary) -> list[str]:
         lines.append(f"not selected: {totals.not_selected:,} images")
     if totals.left_out:
         reasons = ", ".join(f"{status} {count:,}" for status, count in sorted(totals.left_out.items()))
-        lines.append(f"left out, because they could not be labeled: {reasons}")
+        lines.append(f"excluded, because they could not be labeled: {reasons}")
     picks = summary.picks
     if picks is not None and picks.groups:
         lines.append(
-            f"kept in one split: {picks.grouped:,} images in {picks.groups:,} groups (near copies, or --group-by), "
+            f"kept in one split: {picks.grouped:,} images in {picks.groups:,} groups (near-duplicates, or --group-by), "
             f"the largest of {picks.largest:,}"
         )
     return lines

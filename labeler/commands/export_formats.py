@@ -30,35 +30,48 @@ _ONLY_FOR = {
 
 
 def add_layout(parser: argparse.ArgumentParser) -> None:
-    """How it is written. Options of some formats alone have no default here, so that others can refuse them."""
+    """Add the options for how it is written. Options of some formats alone have no default here, so that others can
+    refuse them.
+    """
     layout = parser.add_argument_group("how")
     layout.add_argument(
-        "--images", choices=["none", "copy"], default="none", help="coco, lvis, odvg, parquet: copy them"
+        "--images",
+        choices=["none", "copy"],
+        default="none",
+        help="coco, lvis, odvg, parquet: copy the images, too (default: none)",
     )
-    layout.add_argument("--images-per-shard", type=int, metavar="N", help="files of about N images each")
-    layout.add_argument("--negatives", type=int, default=20, metavar="N", help="lvis: negative categories an image")
+    layout.add_argument("--images-per-shard", type=int, metavar="N", help="write files of about N images each")
+    layout.add_argument(
+        "--negatives",
+        type=int,
+        default=20,
+        metavar="N",
+        help="lvis: number of negative categories per image (default: 20)",
+    )
     layout.add_argument(
         "--category-ids",
         choices=["vocabulary", "zero-based", "one-based"],
-        help="coco: the vocabulary's own (default), or positions, which some trainers take for class indices",
+        help="coco: IDs of the vocabulary, or positions, which some trainers need as class indices (default: "
+        "vocabulary)",
     )
     layout.add_argument(
         "--layout",
         choices=["flat", "coco", "roboflow"],
-        help="coco: labels.json beside images/ (default), annotations/instances_SPLIT.json, or train/, valid/, test/",
+        help="coco: labels.json beside images/, annotations/instances_SPLIT.json, or train/, valid/, test/ "
+        "(default: flat)",
     )
     layout.add_argument(
-        "--labels", choices=["all", "present"], help="label-studio, cvat: names to offer: all, or those with a box"
+        "--labels",
+        choices=["all", "present"],
+        help="label-studio, cvat: offer all names, or those with a box (default: all)",
     )
     layout.add_argument(
         "--boxes-per-task",
         metavar="N",
-        help="label-studio, cvat, x-anylabeling: images with more boxes as overlapping crops "
-        f"(label-studio: default {BOXES_PER_TASK}; off)",
+        help="label-studio, cvat, x-anylabeling: write images with more boxes as overlapping crops; or off "
+        f"(default: {BOXES_PER_TASK} for label-studio)",
     )
-    layout.add_argument(
-        "--image-prefix", metavar="PREFIX", help="label-studio: address of the folder in which images/ lies"
-    )
+    layout.add_argument("--image-prefix", metavar="PREFIX", help="label-studio: URI of the folder that holds images/")
 
 
 def read_format(arguments: argparse.Namespace, splits: Sequence[str]) -> Format:
@@ -112,7 +125,7 @@ def _require_own_options(arguments: argparse.Namespace) -> None:
     if arguments.negatives < 0:
         raise Refused(f"--negatives must be 0 or more, got {arguments.negatives}")
     if limit is not None and _is_laid_out(arguments):
-        raise Refused(f"--layout {arguments.layout} has one file a split: leave out --images-per-shard")
+        raise Refused(f"--layout {arguments.layout} has one file a split: omit --images-per-shard")
     for name, formats in _ONLY_FOR.items():
         if getattr(arguments, name) is not None and to not in formats:
             raise Refused(f"--{name.replace('_', '-')} is for --to {' and '.join(formats)}; {to} does not have it")

@@ -19,49 +19,74 @@ if TYPE_CHECKING:
     from labeler.runs import Run
     from labeler.vocabulary import Vocabulary
 
-SUPPRESS_IOU = 0.5  # on by default: one object should carry one category (docs/guides/train.md has the table)
+SUPPRESS_IOU = 0.5  # on by default: one object should carry one category (docs/explanation/prompts-and-chunks.md)
 NEAR_COPY_BITS = 3
 SAMPLE_FORMATS = ("label-studio", "cvat", "x-anylabeling")
 YOLO_SPLIT = "train=0.95,val=0.05"  # ultralytics takes no data.yaml without both
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Which boxes, and which images."""
+    """Add the options that select boxes and images."""
     boxes = parser.add_argument_group("which boxes")
-    boxes.add_argument("--threshold", type=float, default=0.0, help="keep detections with at least this score")
     boxes.add_argument(
-        "--thresholds", metavar="FILE", help="YAML with a threshold per category, as calibrate writes it"
+        "--threshold", type=float, default=0.0, metavar="SCORE", help="keep boxes with at least this score (default: 0)"
+    )
+    boxes.add_argument(
+        "--thresholds", metavar="FILE", help="YAML file with a threshold per category, as `labeler calibrate` writes it"
     )
     add_score(boxes)
-    boxes.add_argument("--score-below", type=float, metavar="S", help="and with less than this score")
+    boxes.add_argument("--score-below", type=float, metavar="S", help="keep boxes with less than this score")
     boxes.add_argument(
         "--suppress",
         default=str(SUPPRESS_IOU),
         metavar="IOU",
-        help=f"of boxes overlapping more, keep the best of any category (default {SUPPRESS_IOU}; off)",
+        help=f"class-agnostic NMS: of boxes that overlap more, keep the best; or off (default: {SUPPRESS_IOU})",
     )
-    boxes.add_argument("--categories", action="append", metavar="NAME,...", help="only these, by name or id")
-    boxes.add_argument("--min-side", type=float, default=1.0, metavar="PX", help="shorter side at least (default 1)")
-    boxes.add_argument("--area", metavar="MIN..MAX", help="square pixels, e.g. 1024.. or ..9216")
-    boxes.add_argument("--uncertain", metavar="LOW..", help="boxes from this score up to their threshold are uncertain")
+    boxes.add_argument(
+        "--categories", action="append", metavar="NAME,...", help="keep only these categories, by name or ID"
+    )
+    boxes.add_argument(
+        "--min-side",
+        type=float,
+        default=1.0,
+        metavar="PX",
+        help="keep boxes whose shorter side has at least this many pixels (default: 1)",
+    )
+    boxes.add_argument(
+        "--area", metavar="MIN..MAX", help="keep boxes with this area in square pixels, e.g. 1024.. or ..9216"
+    )
+    boxes.add_argument(
+        "--uncertain", metavar="LOW..", help="treat boxes from this score up to their threshold as uncertain"
+    )
     boxes.add_argument(
         "--uncertain-as",
         choices=["drop", "crowd", "blank", "image"],
-        help="background (default), regions to ignore (coco, voc), painted over in copies, or no image with one",
+        help="make uncertain boxes background, regions to ignore (coco, voc) or painted over in copies, or leave their "
+        "images out (default: drop, as background)",
     )
     images = parser.add_argument_group("which images")
-    images.add_argument("--boxes", metavar="MIN..MAX", help="with so many boxes left, e.g. 1.. to drop empty ones")
     images.add_argument(
-        "--where", metavar="SQL", help='on a row\'s columns, e.g. "width >= 640 and len(detections) > 2"'
+        "--boxes", metavar="MIN..MAX", help="keep images with this number of boxes left, e.g. 1.. to drop empty ones"
     )
     images.add_argument(
-        "--images-per-category", type=int, metavar="N", help="of frequent categories no more images than needed"
+        "--where", metavar="SQL", help='keep rows that meet a condition, e.g. "width >= 640 and len(detections) > 2"'
     )
-    images.add_argument("--split", metavar="NAME=SHARE,...", help="e.g. train=0.9,val=0.1, by digest")
-    images.add_argument("--group-by", metavar="COLUMN", help="a kept column whose equal values stay in one split")
+    images.add_argument(
+        "--images-per-category",
+        type=int,
+        metavar="N",
+        help="of frequent categories keep no more than about this number of images",
+    )
+    images.add_argument(
+        "--split", metavar="NAME=SHARE,...", help="split the images by their digest, e.g. train=0.9,val=0.1"
+    )
+    images.add_argument(
+        "--group-by", metavar="COLUMN", help="keep images with equal values of this kept column in one split"
+    )
     images.add_argument(
         "--near-copies", default=str(NEAR_COPY_BITS), metavar="BITS",
-        help="images whose perceptual hashes differ in at most so many bits stay in one split (default 3; off)",
+        help="keep near-duplicates in one split: perceptual hashes that differ in at most this number of bits; or off "
+        "(default: 3)",
     )  # fmt: skip
 
 
@@ -115,7 +140,7 @@ def _of_sample(arguments: argparse.Namespace, run: Run) -> Selection:
     changed = [name for name, default in vars(parser.parse_args([])).items() if getattr(arguments, name) != default]
     if changed:
         option = f"--{changed[0].replace('_', '-')}"
-        raise Refused(f"--sample says which boxes and images: leave out {option}")
+        raise Refused(f"--sample says which boxes and images: omit {option}")
     sample = read_sample(arguments.sample, run)
     if not sample.images:
         raise Refused(f"sample {storage.redact(arguments.sample)} has no box")
@@ -135,9 +160,7 @@ def _uncertain(arguments: argparse.Namespace, thresholds: Thresholds) -> Uncerta
     text, treatment = arguments.uncertain, arguments.uncertain_as
     if text is None:
         if treatment is not None:
-            raise Refused(
-                "--uncertain-as says what becomes of uncertain boxes: say which they are, e.g. --uncertain 0.1.."
-            )
+            raise Refused("--uncertain-as needs --uncertain, the scores of uncertain boxes, e.g. --uncertain 0.1..")
         return None
     low, high = _bounds(text, "--uncertain")
     if low is None or high is not None or low > 1:
@@ -185,7 +208,7 @@ def _categories(wanted: list[str] | None, vocabulary: Vocabulary) -> frozenset[i
 
 
 def _bounds(text: str | None, option: str, *, whole: bool = False) -> tuple[float | None, float | None]:
-    """`MIN..MAX`, either end left out; `whole` numbers only where asked."""
+    """`MIN..MAX`, either end may be missing; `whole` numbers only where asked."""
     if text is None:
         return None, None
     try:
@@ -219,5 +242,5 @@ def _near_copies(text: str) -> int:
     if text == "off":
         return -1
     if text not in map(str, range(MAX_BITS + 1)):
-        raise Refused(f"--near-copies is a number of bits from 0 to {MAX_BITS}, or off; got {text!r}")
+        raise Refused(f"--near-duplicates is a number of bits from 0 to {MAX_BITS}, or off; got {text!r}")
     return int(text)

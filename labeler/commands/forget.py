@@ -14,7 +14,7 @@ _SHOWN = 10
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("forget", help="deletion requests: take images out of a run and all derived from it")
-    parser.add_argument("run_uri", metavar="RUN", help="the run folder")
+    parser.add_argument("run_uri", metavar="RUN", help="run folder")
     parser.add_argument(
         "--keys",
         metavar="FILE",
@@ -24,7 +24,9 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="count what would be removed; change nothing")
     parser.add_argument(
-        "--future", action="store_true", help="also if none of them is in the run: keep out images that come later"
+        "--future",
+        action="store_true",
+        help="block names that are not in the run, for images that come later, even if none is in it",
     )
     parser.set_defaults(run=_forget)
 
@@ -44,12 +46,12 @@ def _forget(arguments: argparse.Namespace) -> int:
             return _dry_run(*count_named(run, names))
         outcome = forget(run, names, future=arguments.future)
     runs = f" in {len(outcome.runs):,} runs" if len(outcome.runs) > 1 else ""
-    print(f"forgotten: {outcome.images:,} images; {outcome.units:,} unit files written anew{runs}")
+    print(f"removed: {outcome.images:,} images; {outcome.units:,} unit files rewritten{runs}")
     if outcome.unknown:
         print(f"not in the run: {len(outcome.unknown):,} names, kept out of what is labeled from now on:")
         _print_some(outcome.unknown)
     for uri in outcome.untouched:
-        print(f"not changed, make it anew: {storage.redact(uri)}")
+        print(f"may still show removed images, re-create it: {storage.redact(uri)}")
     for uri, why in outcome.unreached.items():
         print(f"not reached, forget in it where it lies now: derived run {storage.redact(f'{uri} ({why})')}")
     print("not reached: the images themselves, their keys in the rows and in groups/, older versions that the bucket")

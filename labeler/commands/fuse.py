@@ -14,20 +14,34 @@ _IOU = 0.55  # as Solovyev et al.
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("fuse", help="fuse the boxes of several runs over the same images into a derived run")
-    parser.add_argument("run_uris", nargs="+", metavar="RUN", help="complete runs; the first gives plan and rows")
-    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-fused)")
     parser.add_argument(
-        "--method", choices=("wbf", "nms"), default="wbf", help="weighted boxes fusion (default), or the best box stays"
+        "run_uris",
+        nargs="+",
+        metavar="RUN",
+        help="complete runs over the same images; the result derives from the first",
+    )
+    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default: RUN-fused)")
+    parser.add_argument(
+        "--method",
+        choices=("wbf", "nms"),
+        default="wbf",
+        help="fuse by weighted boxes fusion, or keep the best box (default: wbf)",
     )
     parser.add_argument(
-        "--iou", type=float, default=_IOU, help=f"boxes that overlap more are of one object (default {_IOU})"
+        "--iou",
+        type=float,
+        default=_IOU,
+        metavar="IOU",
+        help=f"boxes that overlap more are of one object (default: {_IOU})",
     )
     scores = parser.add_mutually_exclusive_group()
     scores.add_argument(
-        "--calibration", action="append", metavar="FILE", help="of `labeler calibrate`, per run in order "
-        "(default thresholds.yaml in each run)"
+        "--calibration", action="append", metavar="FILE",
+        help="threshold file of `labeler calibrate`, per run in order (default: thresholds.yaml in each run)",
     )  # fmt: skip
-    scores.add_argument("--raw-scores", action="store_true", help="compare the scores of different runs as they are")
+    scores.add_argument(
+        "--raw-scores", action="store_true", help="compare scores of different runs without calibration"
+    )
     add_log_format(parser)
     parser.set_defaults(run=_fuse)
 

@@ -13,7 +13,7 @@ class About:
     """One command.
 
     Attributes:
-        line: what it does, for the list of commands: a verb phrase without a period.
+        line: what it does, for the list of commands: an imperative phrase without a period.
         text: the same in one or two sentences, for its own help.
         examples: command lines that parse.
     """
@@ -176,6 +176,40 @@ COMMANDS = {
     ),
 }
 
+# The actions of `labeler vocabulary`.
+ACTIONS = {
+    "vocabulary list": About(
+        LABEL, "list the built-in vocabularies", "List the built-in vocabularies.", ("labeler vocabulary list",)
+    ),
+    "vocabulary show": About(
+        LABEL,
+        "print the categories of a vocabulary",
+        "Print the categories of a vocabulary with their IDs and phrases.",
+        ("labeler vocabulary show lvis_v1",),
+    ),
+    "vocabulary check": About(
+        LABEL,
+        "report every problem of a vocabulary",
+        "Report every problem in a vocabulary and how many prompt chunks it needs.",
+        (
+            "labeler vocabulary check names.txt --model IDEA-Research/grounding-dino-tiny",
+            "labeler vocabulary check mine.yaml",
+        ),
+    ),
+    "vocabulary from": About(
+        LABEL,
+        "count what captions name",
+        "Count the phrases that captions or tags of an input name, and make a vocabulary of them.",
+        ("labeler vocabulary from s3://bucket/shards --field json.caption --output names.txt",),
+    ),
+    "vocabulary try": About(
+        LABEL,
+        "evaluate each phrase alone",
+        "Label a sample of annotated images once, and print AP and recall of each phrase alone and of all together.",
+        ("labeler vocabulary try names.txt --annotations gt.json --images s3://bucket/shards model.name=FOLDER",),
+    ),
+}
+
 _EXIT_CODES = "Exit codes: 0 success, 1 incomplete (run it again), 2 rejected."
 
 
@@ -204,5 +238,5 @@ def overview(usage: str) -> str:
 
 def examples_of(command: str) -> str:
     """The end of a command's own help."""
-    lines = [f"  {example}" for example in COMMANDS[command].examples]
+    lines = [f"  {example}" for example in (COMMANDS | ACTIONS)[command].examples]
     return "\n".join([f"example{'s' if len(lines) > 1 else ''}:", *lines])

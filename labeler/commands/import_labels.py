@@ -18,12 +18,22 @@ _FORMATS = ("coco", "coco-results", "yolo", "label-studio", "parquet")
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("import", help="make a run of predictions or labels that were made elsewhere")
-    parser.add_argument("file", metavar="FILE", help="the labels: a JSON file, data.yaml, or a folder of tables")
-    parser.add_argument("--images", nargs="+", required=True, metavar="INPUT", help="images, as input.uri of a config")
-    parser.add_argument("--from", dest="format", required=True, choices=_FORMATS, help="what wrote FILE")
-    parser.add_argument("--annotations", metavar="FILE", help="coco-results: the COCO file with images and categories")
-    parser.add_argument("--vocabulary", metavar="FILE", help="categories and ids, met by name (default: those of FILE)")
-    parser.add_argument("--output", metavar="URI", help="folder of the run (default FILE-run, without extension)")
+    parser.add_argument("file", metavar="FILE", help="labels: a JSON file, data.yaml, or a folder of tables")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="INPUT",
+        help="folders, globs or files of the images, as input.uri of a configuration",
+    )
+    parser.add_argument("--from", dest="format", required=True, choices=_FORMATS, help="format of FILE")
+    parser.add_argument("--annotations", metavar="FILE", help="coco-results: COCO file with the images and categories")
+    parser.add_argument(
+        "--vocabulary",
+        metavar="FILE",
+        help="vocabulary with categories and IDs, matched by name (default: those of FILE)",
+    )
+    parser.add_argument("--output", metavar="URI", help="folder of the run (default: FILE-run, without extension)")
     add_log_format(parser)
     parser.set_defaults(run=_import)
 

@@ -25,20 +25,22 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("label", help="label every image of the input, or go on where a run stopped")
+    parser = verbs.add_parser("label", help="label every image of the input, or resume an interrupted run")
     add_config(parser)
     add_run_options(parser)
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--dry-run", action="store_true", help="say what a run would take; write nothing")
-    instead.add_argument("--profile", action="store_true", help="say where the time goes, on a sample; write nothing")
-    parser.add_argument(
+    instead_of = parser.add_argument_group("instead of a run")
+    instead = instead_of.add_mutually_exclusive_group()
+    instead.add_argument("--dry-run", action="store_true", help="print what a run would take; write nothing")
+    instead.add_argument("--profile", action="store_true", help="print where the time goes, on a sample; write nothing")
+    instead_of.add_argument(
         "--time-images",
         type=int,
         metavar="N",
-        help="dry run, profile: images to time here (dry run: 16 on a CPU, a unit on a GPU, 0 times none; profile: 4)",
+        help="number of images that --dry-run or --profile times here; 0 times none (default: --dry-run 16 on a "
+        "CPU and a unit on a GPU, --profile 4)",
     )
-    add_annotations(parser)
-    parser.add_argument("--trace", metavar="FILE", help="profile: write a Chrome trace of one batch, too")
+    add_annotations(instead_of)
+    instead_of.add_argument("--trace", metavar="FILE", help="also write a Chrome trace of one batch, with --profile")
     parser.set_defaults(run=_label)
 
 
@@ -46,11 +48,16 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Options of a run itself, which `labeler submit` hands on to the cluster."""
     add_log_format(parser)
     parser.add_argument("--extend", action="store_true", help="list the input again and add new shards to the plan")
-    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help="price of one worker's hour")
-    parser.add_argument(
-        "--stop-after-hours", type=float, metavar="HOURS", help="end then; resume with the same command"
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--price-per-hour", type=float, metavar="PRICE", help="price of one worker per hour, in any currency"
     )
-    parser.add_argument("--max-cost", type=float, metavar="COST", help="end before the workers' hours cost more")
+    limits.add_argument(
+        "--stop-after-hours", type=float, metavar="HOURS", help="end after this time; the same command resumes"
+    )
+    limits.add_argument(
+        "--max-cost", type=float, metavar="COST", help="end before the workers cost more; needs --price-per-hour"
+    )
 
 
 def _label(arguments: argparse.Namespace) -> int:
@@ -79,7 +86,7 @@ def _require_own_options(arguments: argparse.Namespace) -> None:
         raise Refused("--trace belongs to --profile")
     limits = (arguments.stop_after_hours, arguments.max_cost)
     if any(limit is not None for limit in limits) and (arguments.dry_run or arguments.profile):
-        raise Refused("--stop-after-hours and --max-cost limit a run: leave out --dry-run and --profile")
+        raise Refused("--stop-after-hours and --max-cost limit a run: omit --dry-run and --profile")
 
 
 def describe(outcome: Outcome) -> list[str]:
@@ -105,7 +112,7 @@ def describe(outcome: Outcome) -> list[str]:
 
 
 def describe_to_forget(images: int, run_uri: str) -> str:
-    """What to do about images that are on a run's list of removed images, and were labeled all the same."""
+    """Return what to do about images that are on a run's list of removed images, and were labeled all the same."""
     return (
         f"warning: {images:,} images that are to be removed have labels; run: labeler forget {storage.redact(run_uri)}"
     )

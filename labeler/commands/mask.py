@@ -13,9 +13,14 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "mask", help="add masks to a run's boxes (SAM, SAM-HQ, SAM 2, SAM 3) in a derived run that overlays it"
     )
-    parser.add_argument("run_uri", metavar="RUN", help="the complete run")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="masks.model=..., masks.threshold=0.4")
-    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-masks)")
+    parser.add_argument("run_uri", metavar="RUN", help="complete run")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="override of the run's configuration: masks.model=..., masks.threshold=0.4",
+    )
+    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default: RUN-masks)")
     add_log_format(parser)
     parser.set_defaults(run=_mask)
 

@@ -9,7 +9,7 @@ from labeler.commands.arguments import Verbs
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("models", help="detector families and usual checkpoints: licence, cost, published AP")
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.set_defaults(run=_models)
 
 

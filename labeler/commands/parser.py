@@ -17,7 +17,7 @@ _NOT_A_CHOICE = re.compile(
 _OF_WORDS = {"COMMAND": "command", "ACTION": "action"}  # metavar -> what its words are
 _OVERRIDES = ", key=value"  # which argparse counts among what is required
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=.*", re.DOTALL)
-_PLAIN_KEYS = ("input", "output", "vocabulary")  # keys of a config that are no section
+_PLAIN_KEYS = ("input", "output", "vocabulary")  # keys of a config that are not section
 
 
 class UsageError(Refused):
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class TopParser(Parser):
-    """That of `labeler` itself, whose help lists the commands in groups."""
+    """The parser of `labeler` itself, whose help lists the commands in groups."""
 
     def format_help(self) -> str:
         return texts.overview(self.format_usage())
@@ -53,7 +53,7 @@ def suggest(message: str) -> str:
 
 
 def is_override(word: str) -> bool:
-    """Whether a word reads as `section.key=value`."""
+    """Return whether a word reads as `section.key=value`."""
     return _OVERRIDE.fullmatch(word) is not None
 
 
@@ -66,7 +66,7 @@ def sort_overrides(arguments: argparse.Namespace, left: list[str], command: argp
         left: words that argparse did not take.
 
     Raises:
-        UsageError: if one of them is no override.
+        UsageError: if one of them is not an override.
     """
     rest = [word for word in left if word != "--"]
     dashed = next((number for number, word in enumerate(rest) if word.startswith("-")), None)
@@ -111,22 +111,33 @@ def unrecognized(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
 
 
 def add_commands(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser]:
-    """Where the commands are added, each with a `Parser`."""
+    """Return where the commands are added, each with a `Parser`."""
     found: Any = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND", parser_class=Parser)
     verbs: argparse._SubParsersAction[argparse.ArgumentParser] = found
     return verbs
 
 
 def describe(verbs: Any) -> None:
-    """Give each command its sentence and its examples.
+    """Give each command and action its sentence and its examples.
 
     Args:
-        verbs: what `add_subparsers` returned.
+        commands: what `add_subparsers` returned.
     """
-    for name, parser in verbs.choices.items():
-        about = texts.COMMANDS[name]
+    for name, parser in commands_of(verbs).items():
+        about = (texts.COMMANDS | texts.ACTIONS)[name]
         parser.description, parser.epilog = about.text, texts.examples_of(name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def commands_of(verbs: Any, above: str = "") -> dict[str, argparse.ArgumentParser]:
+    """Each command and each action of one by its words, e.g. "vocabulary check"."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for name, parser in verbs.choices.items():
+        found[f"{above}{name}"] = parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found |= commands_of(action, f"{above}{name} ")
+    return found
 
 
 def complete(parser: argparse.ArgumentParser) -> None:

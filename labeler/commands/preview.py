@@ -11,10 +11,16 @@ from labeler.commands.arguments import CHECKING_CONFIG, Verbs, add_config, requi
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("preview", help="label a sample here and draw it on a contact sheet")
     add_config(parser)
-    parser.add_argument("--images", type=int, default=50, metavar="N", help="how many images (default 50)")
-    parser.add_argument("--threshold", type=float, default=0.3, help="draw boxes with at least this score")
-    parser.add_argument("--png", default="preview.png", metavar="FILE", help="where to write (default preview.png)")
-    parser.add_argument("--force", action="store_true", help="replace a file that is not a picture by labeler")
+    parser.add_argument("--images", type=int, default=50, metavar="N", help="number of images (default: 50)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.3,
+        metavar="SCORE",
+        help="draw boxes with at least this score (default: 0.3)",
+    )
+    parser.add_argument("--png", default="preview.png", metavar="FILE", help="image to write (default: preview.png)")
+    parser.add_argument("--force", action="store_true", help="replace a file that is not an image by `labeler preview`")
     parser.set_defaults(run=_preview)
 
 
@@ -29,7 +35,7 @@ def _preview(arguments: argparse.Namespace) -> int:
         replaced = require_replaceable(
             arguments.png,
             describe_sheet,
-            "a picture by `labeler preview`",
+            "an image by `labeler preview`",
             force=arguments.force,
             option="--png",
             max_bytes=signature.HEAD_BYTES,

@@ -12,21 +12,28 @@ from labeler.commands.score_options import add_score, read_score
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("report", help="one HTML file: counts, galleries, thresholds to choose, boxes to mark")
-    parser.add_argument("run_uri", metavar="RUN", help="the run folder")
-    parser.add_argument("--output", metavar="URI", help="file to write (default RUN/report.html)")
-    parser.add_argument(
-        "--annotations", metavar="URI", help="truth: COCO or LVIS json, or a corrected run: curves and errors, too"
+    parser.add_argument("run_uri", metavar="RUN", help="run folder")
+    written = parser.add_argument_group("output")
+    written.add_argument("--output", metavar="URI", help="file to write (default: RUN/report.html)")
+    truth = parser.add_argument_group("ground truth")
+    truth.add_argument(
+        "--annotations", metavar="URI", help="ground truth for curves and errors: COCO or LVIS JSON, or a corrected run"
     )
-    parser.add_argument("--categories-by-name", action="store_true", help="match them by name, whatever the ids")
-    parser.add_argument("--threshold", type=float, default=0.3, help="where the sliders start (default 0.3)")
-    parser.add_argument("--thresholds", metavar="FILE", help="the same from a YAML file, a threshold per category")
-    add_score(parser)
-    parser.add_argument("--images", type=int, default=400, metavar="N", help="images to show, at most (default 400)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed shows other images (default 0)")
-    parser.add_argument(
-        "--partial", action="store_true", help="an incomplete run, or one without some of the annotated images"
+    truth.add_argument(
+        "--categories-by-name", action="store_true", help="match categories by name and ignore their IDs"
     )
-    parser.add_argument("--force", action="store_true", help="replace a file that is not a page by labeler")
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument(
+        "--threshold", type=float, default=0.3, metavar="SCORE", help="score at which the sliders start (default: 0.3)"
+    )
+    shown.add_argument("--thresholds", metavar="FILE", help="YAML file with a start of the sliders per category")
+    add_score(shown)
+    shown.add_argument("--images", type=int, default=400, metavar="N", help="most images to show (default: 400)")
+    shown.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of images (default: 0)")
+    shown.add_argument(
+        "--partial", action="store_true", help="accept an incomplete run, or one without some of the annotated images"
+    )
+    written.add_argument("--force", action="store_true", help="replace a file that is not a page by labeler")
     parser.set_defaults(run=_report)
 
 

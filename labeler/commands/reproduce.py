@@ -14,16 +14,24 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "reproduce", help="label and evaluate by a published protocol: exit 0 reproduced, 1 another figure"
     )
-    parser.add_argument("benchmark", choices=BENCHMARKS, help="the protocol")
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint: a Hub name, a folder or a URL")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override of ray., model.device, model.dtype")
-    parser.add_argument("--images-folder", metavar="URI", required=True, help="the benchmark's images")
-    parser.add_argument("--annotations", metavar="URI", required=True, help="its ground truth, COCO or LVIS json")
+    parser.add_argument("benchmark", choices=BENCHMARKS, help="benchmark whose protocol is used")
+    parser.add_argument("model", metavar="MODEL", help="checkpoint: Hugging Face Hub ID, folder or URI")
     parser.add_argument(
-        "--images", type=int, default=0, metavar="N", help="compare the boxes of N with transformers' own forward, too"
+        "overrides", nargs="*", metavar="key=value", help="override of ray.*, model.device or model.dtype"
     )
-    parser.add_argument("--entry", metavar="NAME", help="the checkpoint of `labeler models` that MODEL is a copy of")
-    parser.add_argument("--output", metavar="URI", help="the run's folder (default reproduce-BENCHMARK-NAME)")
+    parser.add_argument("--images-folder", metavar="URI", required=True, help="images of the benchmark")
+    parser.add_argument(
+        "--annotations", metavar="URI", required=True, help="ground truth of the benchmark: COCO or LVIS JSON"
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also compare the boxes of N images with those of transformers (default: 0)",
+    )
+    parser.add_argument("--entry", metavar="NAME", help="checkpoint of `labeler models` that MODEL is a copy of")
+    parser.add_argument("--output", metavar="URI", help="folder of the run (default: reproduce-BENCHMARK-NAME)")
     parser.set_defaults(run=_reproduce)
 
 

@@ -13,9 +13,14 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "rescore", help="give a run's boxes a second score (CLIP, SigLIP, SigLIP 2) in a derived run that overlays it"
     )
-    parser.add_argument("run_uri", metavar="RUN", help="the complete run")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="rescore.model=..., rescore.margin=0.2")
-    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-rescored)")
+    parser.add_argument("run_uri", metavar="RUN", help="complete run")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="override of the run's configuration: rescore.model=..., rescore.margin=0.2",
+    )
+    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default: RUN-rescored)")
     add_log_format(parser)
     parser.set_defaults(run=_rescore)
 

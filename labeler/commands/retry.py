@@ -1,4 +1,4 @@
-"""`labeler retry`: label the images once more that a run could not, as a derived run."""
+"""`labeler retry`: relabel the images that a run could not label, as a derived run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from labeler.commands.label import describe
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("retry", help="relabel failed images of a run in a derived run that overlays it")
-    parser.add_argument("run_uri", metavar="RUN", help="the complete run")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. detect.max_pixels=1000000000")
-    parser.add_argument("--status", required=True, metavar="A,B", help="e.g. quarantined,read_error")
-    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-retry)")
+    parser.add_argument("run_uri", metavar="RUN", help="complete run")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="override of the run's configuration, e.g. detect.max_pixels=1000000000",
+    )
+    parser.add_argument(
+        "--status", required=True, metavar="A,B", help="statuses of the images to relabel, e.g. quarantined,read_error"
+    )
+    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default: RUN-retry)")
     add_log_format(parser)
     parser.set_defaults(run=_retry)
 

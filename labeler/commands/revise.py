@@ -19,11 +19,13 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "revise", help="give a run another vocabulary in a derived run; only new prompt chunks are run"
     )
-    parser.add_argument("run_uri", metavar="RUN", help="the complete run")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. ray.max_workers=4")
-    parser.add_argument("--vocabulary", required=True, metavar="NEW", help="file, URL or built-in name")
-    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default RUN-revised)")
-    parser.add_argument("--dry-run", action="store_true", help="print the passes of both ways; write nothing")
+    parser.add_argument("run_uri", metavar="RUN", help="complete run")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="override of the run's configuration, e.g. ray.max_workers=4"
+    )
+    parser.add_argument("--vocabulary", required=True, metavar="NEW", help="new vocabulary: file, URI or built-in name")
+    parser.add_argument("--output", metavar="URI", help="folder of the derived run (default: RUN-revised)")
+    parser.add_argument("--dry-run", action="store_true", help="print the forward passes of both ways; write nothing")
     add_log_format(parser)
     parser.set_defaults(run=_revise)
 
@@ -65,7 +67,7 @@ def _dry_run(run: Run, revision: RevisionJob) -> list[str]:
 
 
 def _named(outcome: Outcome) -> list[str]:
-    """How many images may lack detections, and how to list them; nothing where none does."""
+    """Return how many images may lack detections, and how to list them; nothing where none does."""
     from labeler.labels.revised import CUT
 
     count = outcome.report.errors.get(CUT, 0)
@@ -73,6 +75,6 @@ def _named(outcome: Outcome) -> list[str]:
         return []
     uri = storage.redact(outcome.run.uri)
     return [
-        f"incomplete  {count:,} images: {CUT}; their rows say so in `error`: "
+        f"incomplete  {count:,} images: {CUT}; `error` of their rows has this text: "
         f"labeler export {uri} --to coco --where \"error = '{CUT}'\""
     ]

@@ -26,31 +26,47 @@ _PURPOSES = ("review",)
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("sample", help="choose boxes to review next: for an estimate, or where errors are likely")
-    parser.add_argument("run_uri", metavar="RUN", help="the run folder")
-    parser.add_argument("--for", dest="purpose", choices=_PURPOSES, default="review", help="what for (default review)")
-    parser.add_argument("--n", type=int, default=300, metavar="BOXES", help="boxes to draw (default 300)")
-    parser.add_argument("--strategy", choices=_STRATEGIES, default="mixed", help="how to choose (default mixed)")
-    parser.add_argument("--seed", type=int, help="of the draw (default 0)")
-    parser.add_argument("--threshold", type=float, help=f"boxes with at least this score (default {_THRESHOLD})")
-    parser.add_argument("--thresholds", metavar="FILE", help="YAML with a threshold per category")
-    parser.add_argument("--suppress", metavar="IOU", help=f"as export does (default {SUPPRESS_IOU}; off)")
+    parser.add_argument("run_uri", metavar="RUN", help="run folder")
     parser.add_argument(
-        "--band", type=float, metavar="S", help=f"margin: scores up to this above the threshold (default {_BAND})"
+        "--for", dest="purpose", choices=_PURPOSES, default="review", help="purpose of the sample (default: review)"
     )
-    parser.add_argument("--against", metavar="RUN_B", help="disagree: another run over the same images")
-    parser.add_argument("--thresholds-against", metavar="FILE", help="disagree: YAML with the thresholds of RUN_B")
-    parser.add_argument(
+    parser.add_argument("--n", type=int, default=300, metavar="BOXES", help="number of boxes to draw (default: 300)")
+    review = parser.add_argument_group("for review")
+    review.add_argument(
+        "--strategy", choices=_STRATEGIES, default="mixed", help="how to choose boxes for review (default: mixed)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the draw (default: 0)")
+    boxes = parser.add_argument_group("which boxes")
+    boxes.add_argument(
+        "--threshold", type=float, metavar="SCORE", help=f"draw boxes with at least this score (default: {_THRESHOLD})"
+    )
+    boxes.add_argument("--thresholds", metavar="FILE", help="YAML file with a threshold per category")
+    boxes.add_argument(
+        "--suppress",
+        metavar="IOU",
+        help=f"class-agnostic NMS, as of `labeler export`; or off (default: {SUPPRESS_IOU})",
+    )
+    review.add_argument(
+        "--band", type=float, metavar="S", help=f"margin: draw scores up to this above the threshold (default: {_BAND})"
+    )
+    review.add_argument("--against", metavar="RUN_B", help="disagree: run over the same images")
+    review.add_argument(
+        "--thresholds-against", metavar="FILE", help="disagree: YAML file with a threshold per category, for RUN_B"
+    )
+    estimate = parser.add_argument_group("for an estimate")
+    estimate.add_argument(
         "--pilot",
         action="append",
         metavar="MARKS",
         help="estimate: draw more where these marks (JSON, or a corrected run) vary most; repeatable",
     )
-    parser.add_argument(
+    estimate.add_argument(
         "--continue", dest="before", metavar="SAMPLE", help="estimate: enlarge this sample to --n boxes by its --pilot"
     )
-    parser.add_argument("--partial", action="store_true", help="sample an incomplete run as far as it is")
-    parser.add_argument("--output", metavar="FILE", help="JSON to write (default RUN/sample.json)")
-    parser.add_argument("--force", action="store_true", help="replace another sample, or any file")
+    boxes.add_argument("--partial", action="store_true", help="accept an incomplete run")
+    written = parser.add_argument_group("output")
+    written.add_argument("--output", metavar="FILE", help="JSON to write (default: RUN/sample.json)")
+    written.add_argument("--force", action="store_true", help="replace any file")
     parser.set_defaults(run=_sample)
 
 

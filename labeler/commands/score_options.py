@@ -16,12 +16,13 @@ def add_score(parser: argparse._ActionsContainer, *, fusion: bool = True) -> Non
     """--score, and --fusion where a fused score has to be found in a file."""
     parser.add_argument(
         "--score", choices=_SCORES, default="score",
-        help="of a rescored run: the detector's (default), the second model's, or one fitted to both by calibrate",
+        help="score of the boxes: the detector's, the second model's of a rescored run, or one that calibrate "
+        "fitted to both (default: score)",
     )  # fmt: skip
     if fusion:
         parser.add_argument(
-            "--fusion", metavar="FILE", help="with --score fused: the file calibrate wrote (default --thresholds, else "
-            "RUN/thresholds.yaml)",
+            "--fusion", metavar="FILE",
+            help="with --score fused: file that calibrate wrote (default: --thresholds, else RUN/thresholds.yaml)",
         )  # fmt: skip
 
 

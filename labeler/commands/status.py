@@ -1,4 +1,4 @@
-"""`labeler status`: what a run has done, and the proof of it."""
+"""`labeler status`: what a run has done, and a check of every row."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("status", help="what a run has done: exit 0 complete, 1 incomplete, 2 not a run")
-    parser.add_argument("run_uri", metavar="RUN", help="the run folder (output of the config)")
+    parser.add_argument("run_uri", metavar="RUN", help="run folder: the output of the configuration")
     parser.add_argument(
-        "--verify", action="store_true", help="read every row: rebuild report.json and prove the counts"
+        "--verify", action="store_true", help="read every row, check the counts and rebuild report.json"
     )
     parser.set_defaults(run=_status)
 
@@ -34,7 +34,7 @@ def _status(arguments: argparse.Namespace) -> int:
     print(f"began    {_describe_version(run)}")
     if run.parent is not None:
         pending = sum(len(units) for units in progress.pending.values())
-        print(f"over     {storage.redact(run.parent.uri)}, {pending:,} units still to be made anew")
+        print(f"parent   {storage.redact(run.parent.uri)}, {pending:,} units pending")
     print(f"shards   {finished:,} of {len(plan):,} finished, {progress.committed_units:,} units committed")
     print(f"images   {'' if exact else '≥ '}{images:,} planned")
     complete = _verify(snapshot) if arguments.verify else snapshot.is_complete
@@ -43,7 +43,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _describe_version(run: Run) -> str:
-    """Which version began the run, and what this one may do with it."""
+    """Return which version began the run, and what this one may do with it."""
     words = f"with labeler {run.manifest.versions.get('labeler', 'of an unknown version')}; labeler {__version__} "
     if not run.outgrown:
         return words + "reads and continues it"
@@ -69,7 +69,7 @@ def _verify(snapshot: Snapshot) -> bool:
         print(describe_to_forget(report.images_to_forget, snapshot.run.uri))
     try:
         storage.put(snapshot.run.path(layout.REPORT), readable_json(report.to_dict()))
-    except StorageError as error:  # whoever may only read the run can prove its counts all the same
+    except StorageError as error:  # users who may only read the run can check its counts all the same
         print(f"note     the report was not written: {error}")
     return report.complete and not _is_unselected(snapshot)
 

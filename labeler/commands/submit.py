@@ -18,20 +18,26 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("submit", help="`label` as a job of a Ray cluster, submitted again until it is complete")
     add_config(parser)
     add_run_options(parser)
-    parser.add_argument(
-        "--address", metavar="URL", help="job server of the cluster, http://HEAD:8265 (default: as `ray job submit`)"
+    server = parser.add_argument_group("job server")
+    server.add_argument(
+        "--address",
+        metavar="URL",
+        help="job server of the cluster, e.g. http://HEAD:8265 (default: that of `ray job submit`)",
     )
-    parser.add_argument(
-        "--working-dir", default=".", metavar="FOLDER", help="what travels, without what .rayignore names (default .)"
+    server.add_argument(
+        "--working-dir",
+        default=".",
+        metavar="FOLDER",
+        help="folder to send to the cluster; .rayignore excludes files (default: .)",
     )
-    parser.add_argument(
+    server.add_argument(
         "--attempts",
         type=int,
         metavar="N",
-        help=f"jobs until it is complete (default {_ATTEMPTS}; 1 where --max-cost or --stop-after-hours limit each)",
+        help=f"most jobs until the run is complete (default: {_ATTEMPTS}, or 1 with --max-cost or --stop-after-hours)",
     )
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--no-wait", action="store_true", help="submit one job, and do not follow it")
+    instead.add_argument("--no-wait", action="store_true", help="submit one job and do not follow it")
     instead.add_argument("--stop", action="store_true", help="stop the job that works on the run of CONFIG")
     parser.set_defaults(run=_submit)
 
@@ -64,7 +70,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 
 def _attempts(arguments: argparse.Namespace) -> int:
-    """How many jobs; a limit ends a job incomplete, and another would spend as much again."""
+    """Return how many jobs; a limit ends a job incomplete, and another would spend as much again."""
     limited = arguments.max_cost is not None or arguments.stop_after_hours is not None
     usual: int = arguments.attempts or (1 if limited else _ATTEMPTS)
     return 1 if arguments.no_wait else usual

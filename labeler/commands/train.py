@@ -1,4 +1,4 @@
-"""`labeler train`: train a Grounding DINO on drawn shapes, a COCO file or a run's labels."""
+"""`labeler train`: train a Grounding DINO on synthetic shapes, a COCO file or a run's labels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from labeler.commands.arguments import Verbs
 
 
 def add(verbs: Verbs) -> None:
-    parser = verbs.add_parser("train", help="train a detector on shapes, a COCO file or a run; goes on where it was")
-    parser.add_argument("config", metavar="CONFIG", help="YAML file: output, model, data, prompts, optimizer, train")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override, e.g. train.steps=500")
+    parser = verbs.add_parser("train", help="train a detector on shapes, a COCO file or a run; resumes if interrupted")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="YAML file with output, model, data, prompts, optimizer, train"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override of the file, e.g. train.steps=500")
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="leave out missing images, unknown categories and bad boxes (partial=true)",
+        help="ignore missing images, unknown categories and bad boxes (partial=true)",
     )
     parser.set_defaults(run=_train)
 

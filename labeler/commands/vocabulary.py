@@ -14,24 +14,33 @@ _OF_A_VOCABULARY = ("synonyms", "model", "revision", "max_tokens")
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("vocabulary", help="list, show, check, try and make vocabularies")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the built-in vocabularies")
+    listing = actions.add_parser("list", help="list the built-in vocabularies")
     listing.set_defaults(run=_vocabulary_list)
     vocabulary_from.add(actions)
     for name, text, run in (
-        ("show", "a vocabulary's categories", _vocabulary_show),
-        ("check", "every problem of a vocabulary at once, and its prompt chunks", _vocabulary_check),
+        ("show", "print the categories of a vocabulary", _vocabulary_show),
+        ("check", "report every problem of a vocabulary, and its prompt chunks", _vocabulary_check),
     ):
         action = actions.add_parser(name, help=text)
-        or_config = ", or a run's configuration" if name == "check" else ""
-        action.add_argument("vocabulary", metavar="VOCABULARY", help=f"a built-in name, or a file{or_config}")
-        action.add_argument("--synonyms", action="store_true", help="use the synonyms of each category too")
+        or_config = ", or the configuration of a run" if name == "check" else ""
+        action.add_argument("vocabulary", metavar="VOCABULARY", help=f"built-in name or file{or_config}")
+        action.add_argument("--synonyms", action="store_true", help="also use the synonyms of each category")
         if name == "check":
             action.add_argument(
-                "overrides", nargs="*", metavar="key=value", help="override of a configuration, e.g. model.name=FOLDER"
+                "overrides",
+                nargs="*",
+                metavar="key=value",
+                help="override of the configuration, e.g. model.name=FOLDER",
             )
-            action.add_argument("--model", metavar="MODEL", help="checkpoint whose tokenizer decides")
-            action.add_argument("--revision", help="its revision on the hub")
-            action.add_argument("--max-tokens", type=int, metavar="N", help="tokens per chunk (default 256)")
+            action.add_argument(
+                "--model",
+                metavar="MODEL",
+                help="checkpoint whose tokenizer is used: Hugging Face Hub ID, folder or URI",
+            )
+            action.add_argument("--revision", metavar="NAME", help="revision of the checkpoint on the Hub")
+            action.add_argument(
+                "--max-tokens", type=int, metavar="N", help="most tokens per prompt chunk (default: 256)"
+            )
         action.set_defaults(run=run)
     vocabulary_try.add(actions)
 

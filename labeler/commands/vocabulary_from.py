@@ -11,15 +11,19 @@ from labeler.errors import Refused
 
 def add(actions: argparse._SubParsersAction[Any]) -> None:
     """Add the action to those of `labeler vocabulary`."""
-    parser = actions.add_parser("from", help="what captions or tags of an input name, with counts")
-    parser.add_argument("input_uri", metavar="INPUT", help="folder, glob or file, as input.uri of a run")
+    parser = actions.add_parser("from", help="count what the captions or tags of an input name")
+    parser.add_argument("input_uri", metavar="INPUT", help="folder, glob or file, as input.uri of a configuration")
     parser.add_argument(
-        "--field", required=True, metavar="NAME", help="sidecar (txt, json.tags) or column that has the text"
+        "--field", required=True, metavar="NAME", help="sidecar (txt, json.tags) or column with the text"
     )
-    parser.add_argument("--vocabulary", metavar="NAME", help="count which of its categories are named, and what is not")
-    parser.add_argument("--least", type=int, default=1, metavar="N", help="only phrases that at least N images have")
+    parser.add_argument(
+        "--vocabulary", metavar="NAME", help="vocabulary whose categories are counted, and what is not in it"
+    )
+    parser.add_argument(
+        "--least", type=int, default=1, metavar="N", help="print only phrases of at least N images (default: 1)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="read only the first N images")
-    parser.add_argument("--image-column", metavar="NAME", help="of Parquet files")
+    parser.add_argument("--image-column", metavar="NAME", help="column of Parquet files that holds the images")
     parser.add_argument("--output", metavar="FILE", help="vocabulary to write (.txt)")
     parser.set_defaults(run=_from)
 

@@ -16,23 +16,31 @@ if TYPE_CHECKING:
 
 
 def add(actions: Verbs) -> None:
-    parser = actions.add_parser(
-        "try", help="label a sample of annotated images for every phrase, and judge each phrase alone"
-    )
-    parser.add_argument("vocabulary", metavar="VOCABULARY", help="a built-in name, or a file, or a run's configuration")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. model.name=FOLDER")
-    parser.add_argument("--annotations", metavar="URI", required=True, help="ground truth, COCO or LVIS json")
-    parser.add_argument("--images", metavar="INPUT", help="where the images are (default: the configuration's input)")
-    parser.add_argument("--sample", type=int, default=100, metavar="N", help="how many images at most (default 100)")
-    parser.add_argument("--synonyms", action="store_true", help="use the synonyms of each category too")
+    parser = actions.add_parser("try", help="label a sample of annotated images, and evaluate each phrase alone")
+    parser.add_argument("vocabulary", metavar="VOCABULARY", help="built-in name or file, or the configuration of a run")
     parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="override of the configuration, e.g. model.name=FOLDER"
+    )
+    parser.add_argument("--annotations", metavar="URI", required=True, help="ground truth: COCO or LVIS JSON")
+    parser.add_argument(
+        "--images", metavar="INPUT", help="folder, glob or file of the images (default: the input of the configuration)"
+    )
+    tried = parser.add_argument_group("what is tried")
+    tried.add_argument("--sample", type=int, default=100, metavar="N", help="most images to label (default: 100)")
+    tried.add_argument("--synonyms", action="store_true", help="also use the synonyms of each category")
+    tried.add_argument(
         "--no-proposals", action="store_true", help="try no words of lvis_v1 and objects365_v1 for these names"
     )
-    parser.add_argument(
-        "--min-objects", type=int, default=10, metavar="N", help="fewer do not choose phrases (default 10)"
+    tried.add_argument(
+        "--min-objects",
+        type=int,
+        default=10,
+        metavar="N",
+        help="objects that a category needs for a choice of phrases (default: 10)",
     )
-    parser.add_argument("--output", metavar="NEW.yaml", help="write the vocabulary with the chosen phrases")
-    parser.add_argument("--force", action="store_true", help="replace a file that this command did not write")
+    written = parser.add_argument_group("output")
+    written.add_argument("--output", metavar="NEW.yaml", help="vocabulary file to write, with the chosen phrases")
+    written.add_argument("--force", action="store_true", help="replace a file that this command did not write")
     parser.set_defaults(run=_try)
 
 
@@ -55,7 +63,7 @@ def _try(arguments: argparse.Namespace) -> int:
     )
     lines = list(describe(trial))
     if target is not None:
-        storage.put(target, to_yaml(trial))  # first: the reader of our output may go away (`| head`)
+        storage.put(target, to_yaml(trial))  # first: the reader of the output may go away (`| head`)
         lines.append(written(target, replaced))
     print("\n".join(lines))
     return 0

@@ -1,4 +1,4 @@
-"""How detections are decoded, merged and stored."""
+"""Settings for decoding, merging and storing detections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ImageSize(Section):
 
 
 class DetectConfig(Section):
-    """How detections are decoded, merged and stored."""
+    """Settings for decoding, merging and storing detections."""
 
     score_floor: Annotated[float | None, ROWS] = Field(None, ge=0, le=1)
     """Store boxes with at least this score. By default the detector family's, which is 0.05 for Grounding DINO."""
@@ -80,12 +80,14 @@ class DetectConfig(Section):
         if self.tile is None and changed:
             raise ValueError(f"{', '.join(changed)}: only for runs with tiles; set detect.tile, or leave it out")
         if self.tile and self.tile_min_side is not None and self.tile_min_side < self.tile:
-            raise ValueError(f"tile_min_side {self.tile_min_side} is less than tile {self.tile}: one tile is no gain")
+            raise ValueError(
+                f"tile_min_side {self.tile_min_side} is less than tile {self.tile}: one tile is not a gain"
+            )
         return self
 
     @property
     def tiling(self) -> Tiling | None:
-        """Which images are tiled, and how; None where none are."""
+        """Return which images are tiled, and how; None where none are."""
         if self.tile is None:
             return None
         return Tiling(self.tile, self.tile_overlap, self.tile_min_side or self.tile, self.max_tiles)

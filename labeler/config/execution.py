@@ -33,7 +33,9 @@ _LABEL_CONDITION = re.compile(r"!?(in\(\s*[\w.-]+(\s*,\s*[\w.-]+)*\s*\)|\w([\w.-
 def _as_label_selector(value: dict[str, str]) -> dict[str, str]:
     for name, condition in value.items():
         if not name or not _LABEL_CONDITION.fullmatch(condition):
-            raise ValueError(f"{name}: {condition!r} is no condition of Ray; give VALUE, !VALUE, in(A, B) or !in(A, B)")
+            raise ValueError(
+                f"{name}: {condition!r} is not a condition of Ray; give VALUE, !VALUE, in(A, B) or !in(A, B)"
+            )
     return value
 
 
@@ -41,7 +43,7 @@ LabelSelector = Annotated[dict[str, str], AfterValidator(_as_label_selector)]
 
 
 class RayConfig(Section):
-    """What the run takes from the Ray cluster."""
+    """Resources that the run takes from the Ray cluster."""
 
     address: str | None = None
     """The Ray cluster: `HOST:PORT`, `auto` for the one on this machine, or `local` for a new one. By default,

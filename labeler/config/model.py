@@ -10,7 +10,7 @@ from labeler.config.section import OF_FAMILY, OF_LABELER, FiniteJson, S3Config, 
 
 
 class ModelConfig(Section):
-    """Which detector, and how it computes."""
+    """The detector, and how it computes."""
 
     name: str | None = None  # no default on purpose: see `Config.model_name`
     """The checkpoint: a Hugging Face Hub ID, a local folder or a URI. Required."""
@@ -35,7 +35,7 @@ class ModelConfig(Section):
 
 
 class NamesConfig(Section):
-    """Where the names come from that each image is asked for. A plain string is short for `{run: URI}`."""
+    """The source of the names that each image is asked for. A plain string is short for `{run: URI}`."""
 
     run: str | None = None
     """A run folder: each image is asked for the categories that this run found in it."""
@@ -54,7 +54,7 @@ def _as_run(value: object) -> object:
 
 
 class PromptsConfig(Section):
-    """How the vocabulary becomes prompts."""
+    """Settings for making prompts from the vocabulary."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, use_attribute_docstrings=True)
 

@@ -10,7 +10,7 @@ from labeler.config.section import S3Config, Section
 
 
 class InputConfig(Section):
-    """Where the images are. `input: URI` is short for `input: {uri: URI}`."""
+    """The images to label. `input: URI` is short for `input: {uri: URI}`."""
 
     uri: str | tuple[str, ...]
     """A folder, a glob, a brace pattern, one file, or a list of those. Local paths and every fsspec URI work."""
@@ -36,7 +36,7 @@ class InputConfig(Section):
 
 
 class OutputConfig(Section):
-    """Where the run folder is. `output: URI` is short for `output: {uri: URI}`."""
+    """The run folder. `output: URI` is short for `output: {uri: URI}`."""
 
     uri: str
     """The run folder: new, empty, or of the run to resume."""

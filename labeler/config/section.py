@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-# Marks on options, for `marked`: where else an option is read is said once, beside it.
+# Marks on options, for `marked`: where else an option is read is written once, beside it.
 ROWS = "decides rows: a field of a run's fingerprint"
 OF_TILES = "decides rows of runs with tiles: a field of the fingerprint where detect.tile is set"
 OF_FAMILY = "only some families of detectors have it; refused for others, but at its default"
@@ -36,12 +36,12 @@ def _byte_count(value: object) -> object:
                 try:
                     return int(float(text.removesuffix(suffix)) * factor)
                 except ValueError:
-                    raise ValueError(f"{value!r} is no number of bytes; write for example 64MiB") from None
+                    raise ValueError(f"{value!r} is not a valid size; use e.g. 64MiB") from None
     return value
 
 
 def _finite(value: object) -> object:
-    """What JSON can hold: a run stores it."""
+    """Return what JSON can hold: a run stores it."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -54,7 +54,7 @@ Bytes = Annotated[int, BeforeValidator(_byte_count, json_schema_input_type=int |
 
 
 class S3Config(Section):
-    """How a bucket of another owner is read."""
+    """Access to a bucket of another owner."""
 
     requester_pays: bool = False
     """Pay for requests and traffic, as buckets with requester-pays demand."""

@@ -21,7 +21,7 @@ RECOMMENDED_MODELS = (
 )
 
 
-MOST_PAIRS = 32  # (image, chunk) pairs in one forward; no kernel was tried with more
+MOST_PAIRS = 32  # (image, chunk) pairs in one forward pass; no kernel was tried with more
 
 
 def _as_uri(value: object) -> object:

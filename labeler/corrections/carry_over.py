@@ -26,7 +26,7 @@ _FEW = 5  # names that a message lists
 
 @dataclass(frozen=True)
 class Carried:
-    """What becomes of a row: the boxes of an earlier review, compared with what the newer model found.
+    """A row to carry over: the boxes of an earlier review, compared with what the newer model found.
 
     Attributes:
         decision: as if a person had looked at the newer model's boxes and left exactly the reviewed ones.

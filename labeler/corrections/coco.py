@@ -23,7 +23,7 @@ from labeler.truth.columns import is_box, is_id, short
 
 @dataclass
 class _ReviewedDocument:
-    """What of the file is held: its images and boxes, without what only others read."""
+    """The part of the file that is held: its images and boxes, without what only others read."""
 
     images: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)  # of categories

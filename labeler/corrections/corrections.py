@@ -41,7 +41,7 @@ _FEW = 4  # boxes with ids, below which their places say nothing about the run
 
 @dataclass(frozen=True)
 class Options:
-    """How corrected files are read.
+    """Options for reading corrected files.
 
     Attributes:
         form: one of `reviewed.FORMATS`.
@@ -59,14 +59,14 @@ class Options:
 
 
 class Applied(Protocol):
-    """What a review makes of a row."""
+    """The result of a review for a row."""
 
     def apply(self, row: Row) -> Row: ...
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """What becomes of the rows of a run.
+    """Changes to the rows of a run.
 
     Attributes:
         fields: of the fingerprint of the corrected run.
@@ -88,7 +88,7 @@ def read_corrections(snapshot: Snapshot, uris: Sequence[str], options: Options) 
     Memory holds the reviewed images and their boxes, some 100 bytes a box and 2 KB an image.
 
     Raises:
-        Refused: the files are not of this format or run, or hold what cannot be taken over: all of it at once.
+        Refused: the files are not of this format or run, or hold what cannot be applied: all of it at once.
         StorageError: a file cannot be read.
     """
     files = _files(uris, options)
@@ -193,7 +193,7 @@ def _with_detections(
 
 
 def _wrong_boxes(image: Reviewed, size: tuple[int, int], earlier: Detections, *, clipped: bool) -> list[str]:
-    """What is wrong with the boxes of an image; of envelopes that are `clipped` only what has nothing inside.
+    """Return what is wrong with the boxes of an image; of envelopes that are `clipped` only what has nothing inside.
 
     A box that is as the run has it, or as it was exported, is not wrong: the run's boxes may reach out of the image,
     too, and those that lie outside have no area within it.

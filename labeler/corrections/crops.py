@@ -53,7 +53,7 @@ def _corrected(crop: TaskCrop, image: Reviewed) -> CorrectedCrop:
 
 
 def _image(parts: Sequence[Reviewed], merged: MergedImage) -> Reviewed:
-    """One image of its parts; of masks, which are of parts, nothing is taken over."""
+    """Join one image of its parts; masks, which are of parts, are dropped."""
     shown, asked = [part.shown for part in parts], [part.asked for part in parts if part.asked is not None]
     return replace(
         parts[0],

@@ -29,7 +29,7 @@ _DEEPEST = 64
 
 @dataclass(frozen=True)
 class Jobs:
-    """Which frames of which tasks belong to jobs that are completed.
+    """The frames of each task that belong to completed jobs.
 
     Attributes:
         ranges: (task id or None for any, first frame, last frame).
@@ -215,7 +215,7 @@ class _ElementReader:
         )
 
     def _lost(self, image: _GrowingImage, own: re.Match[str] | None) -> str | None:
-        """What is wrong with the tag that a crop, or an image of a sample, went out with; None if nothing is."""
+        """Return what is wrong with the tag that a crop, or an image of a sample, went out with; None if nothing is."""
         about = image.about or {}
         again = f"give the image its tag `{TASK}` again, as the task's annotations.xml has it"
         if own is not None and own[3] and not about.get(CROP):

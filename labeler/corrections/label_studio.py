@@ -40,10 +40,10 @@ _SIDES = ("x", "y", "width", "height")
 
 @dataclass(frozen=True)
 class AnnotationChoice:
-    """Which of several people's annotations of one task counts.
+    """A choice among several people's annotations of one task.
 
     Attributes:
-        annotator: the id of the one whose annotations count; None for whoever made it.
+        annotator: the id of the one whose annotations count; None for any.
         newest: of several take the newest; they are refused otherwise.
     """
 
@@ -52,7 +52,7 @@ class AnnotationChoice:
 
 
 def read_label_studio(uri: str, intake: Intake, choice: AnnotationChoice) -> None:
-    """Read a file of tasks into `intake`. Memory holds one task, and what came of the reviewed ones.
+    """Read a file of tasks into `intake`. Memory holds one task, and the results of reviewed ones.
 
     Raises:
         Refused: not such a file, or one of another run.

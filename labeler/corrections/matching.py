@@ -1,4 +1,6 @@
-"""What a person did with each box of an image: by our ids where they came back, else by overlap and category."""
+"""Find what a person did with each box of an image: by labeler's ids if they came back, else by
+overlap and category.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a row.
+    """The decision about a row.
 
     Attributes:
         state: COMPLETE or BOXES.
@@ -111,7 +113,7 @@ class Decision:
 
 
 def _nothing(count: int) -> Detections:
-    """Stands in for the detections of a row that has none, where all boxes were added."""
+    """Return a placeholder for the detections of a row that has none, where all boxes were added."""
     return Detections.of(np.zeros((count, 4)), np.zeros(count), np.zeros(count))
 
 
@@ -186,7 +188,7 @@ def _by_id(claimed: Places, overlaps: npt.NDArray[np.float64]) -> Places:
 
 
 def _candidates(image: Reviewed, earlier: Detections, places: Places) -> Flags:
-    """(ours,) which boxes the reviewer was shown; where the file does not say, those as good as the worst that came
+    """(earlier,) which boxes the reviewer was shown; where the file does not say, those as good as the worst that came
     back with an id, or all."""
     shown = np.ones(len(earlier), np.bool_)
     if image.shown is not None:
@@ -204,7 +206,7 @@ def _by_overlap(
     same: Flags,
     scores: npt.NDArray[np.float32],
 ) -> None:
-    """Give each box without an id the free box of ours that it overlaps most, those of its category first."""
+    """Give each box without an id the free earlier box that it overlaps most, those of its category first."""
     free = candidates.copy()
     free[places[places != NEW]] = False
     possible = (overlaps >= SAME_IOU) & free & (places == NEW)[:, None]

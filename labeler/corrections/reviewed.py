@@ -34,7 +34,7 @@ class Reviewed:
     Attributes:
         where: its place in the file, for messages.
         name: its file name in the tool; "" if the file has none.
-        row: of the run, if our id came back.
+        row: of the run, if labeler's id came back.
         digest: of the image, if that came back; "" otherwise.
         state: COMPLETE or BOXES.
         size: (height, width) of the upright image as the file has it; None if it does not say.
@@ -76,7 +76,7 @@ class Reviewed:
 
 @dataclass
 class Intake:
-    """What was read of one corrected file so far.
+    """The content of one corrected file that was read so far.
 
     Attributes:
         source: the file, for messages.

@@ -1,4 +1,4 @@
-"""Which row of the run each reviewed image is: by our id, by digest, or by a name that tools may have rewritten."""
+"""Find the row of each reviewed image: by labeler's id, by digest, or by a name that tools may have rewritten."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Tally:
         }
 
     def lines(self, vocabulary: Vocabulary) -> list[str]:
-        """What the command prints."""
+        """Return what the command prints."""
         images, names = self.images, {category.id: category.name for category in vocabulary.categories}
         lines = [
             f"images      {images[COMPLETE]:,} reviewed, {images[BOXES]:,} with single boxes reviewed, "
@@ -91,7 +91,7 @@ class Tally:
             pairs = [f"{names[old]} -> {names[new]} ({n:,})" for (old, new), n in self.pairs.most_common(_PAIRS)]
             lines.append(f"renamed     {', '.join(pairs)}")
         if self.unshown:
-            lines.append(f"not shown   {self.unshown:,} boxes of reviewed images that the export left out are gone")
+            lines.append(f"not shown   {self.unshown:,} boxes of reviewed images that the export excluded are gone")
         if self.enveloped:
             lines.append(f"envelopes   {self.enveloped:,} rotated or other shapes became the upright box around them")
         return lines

@@ -15,7 +15,7 @@ _MAX_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Reviewers:
-    """What --reviewed says.
+    """The value of --reviewed.
 
     Attributes:
         everything: all images of the corrected file.

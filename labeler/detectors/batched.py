@@ -1,8 +1,8 @@
 """A detector of any family: images in, detections of a whole vocabulary out.
 
-Images of one shape share a forward pass, one forward pass is under way while the host works on the one before, memory
-that runs out halves the batch, and what is NaN or infinite is run again alone in float32. What the model is, its family
-says.
+Images of one shape share a forward pass. The next forward pass starts while the host works on the one before. If memory
+runs out, the batch is halved. Images with NaN or infinite results run again, alone and in float32. The family defines
+the model.
 """
 
 from __future__ import annotations
@@ -159,10 +159,11 @@ class BatchedDetector:
 
     @property
     def description(self) -> dict[str, str]:
-        """Return what is really used, for a run's file metadata: `engine` ("fast" or "transformers") and
-        `engine_check`, how it compares with transformers' own forward pass in float32; `dtype`; `device`, "cpu" or the
-        GPU's name; `memory` once the GPU's ran out; `pairs` and `cuda_graphs`, what trials at the start found, where
-        there were any.
+        """Return what is used in fact, for a run's file metadata.
+
+        `engine` is "fast" or "transformers", `engine_check` how it compares with transformers' own forward pass in
+        float32, and `device` "cpu" or the GPU's name. `dtype` is always there, `memory` once the GPU's ran out, `pairs`
+        and `cuda_graphs` if the startup benchmark tried them.
         """
         on_gpu = self.device.type == "cuda"
         return {

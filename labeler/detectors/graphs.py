@@ -41,14 +41,14 @@ def filled_up(pixels: Tensor, size: int) -> Tensor:
 
 
 class Capture(Protocol):
-    """Remembers what a function launches."""
+    """The interface of recorders of what a function launches."""
 
     def __call__(self, run: Callable[[], Tensor | None]) -> tuple[Tensor | None, Callable[[], object]]:
         """Return what it returned, in memory of its own; and what launches all of it again, into the same memory."""
 
 
 class CudaCapture:
-    """Captures on the current GPU, as CUDA graphs that share the memory between their inputs and their outputs."""
+    """A recorder on the current GPU: CUDA graphs that share the memory between their inputs and their outputs."""
 
     def __init__(self) -> None:
         self._alive: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
@@ -71,7 +71,7 @@ class CudaCapture:
 
 
 class GraphRecorder:
-    """Records forward passes.
+    """Recordings of forward passes.
 
     A recording's output is only good until the next recording, or this one, is replayed; what reads it has to be asked
     for before that.

@@ -58,7 +58,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Makes images ready as a checkpoint wants them.
+    """The preprocessing of images that a checkpoint expects.
 
     Attributes:
         rule: the checkpoint's own, perhaps with other edges.

@@ -35,7 +35,7 @@ def why_not_fixed(detect: Mapping[str, Any]) -> str:
 
 
 class Collector:
-    """Takes a run's detections as they are read, and keeps what the rules look at."""
+    """A collector of a run's detections that keeps what the rules need."""
 
     def __init__(self, truth: GroundTruth, rules: Rules, *, fixed: bool, masks: bool) -> None:
         self._truth, self._rules, self._masks = truth, rules, masks
@@ -113,7 +113,7 @@ def judged(truth: GroundTruth, found: DetectionTable) -> DetectionTable:
 
 
 class BestPerCategory:
-    """Collects a stream of detections and keeps the best of each category.
+    """A collector of a stream of detections that keeps the best of each category.
 
     Memory: at most twice `limit` rows a category, or a million; for LVIS's 1203 categories about 0.7 GB.
     """

@@ -85,7 +85,7 @@ class Figures:
 
 
 class PhraseJudge:
-    """Judges groups of phrases by the detections of all phrases, each of which was looked for as its own category.
+    """The evaluation of groups of phrases, from detections of all phrases, each of which was a category of its own.
 
     Args:
         truth: the images that were labeled, and all that is annotated in them.

@@ -170,7 +170,7 @@ class _GrowingDocument:
         self.boxes: Counter[int] = Counter()
 
     def add(self, entry: Mapping[str, Any], image: ChosenImage, lines: Sequence[str]) -> int:
-        """Write an image and its annotations, a text each; returns how many."""
+        """Write an image and its annotations, one text per annotation; returns how many."""
         self._write("images", [json.dumps(entry, ensure_ascii=False)])
         self._write("annotations", lines)
         ids = image.detections.category_ids.tolist()
@@ -248,14 +248,14 @@ def crowd_lines(image: ChosenImage, before: int, numbers: Mapping[int, int], *, 
 
 
 def _segmentations(detections: Detections, without: str) -> list[str]:
-    """`"segmentation": {...}, ` of each detection, or what stands there without a mask."""
+    """`"segmentation": {...}, ` of each detection, or what is there without a mask."""
     if detections.masks is None:
         return [without] * len(detections)
     return [without if mask is None else f'"segmentation": {json.dumps(mask.json_rle)}, ' for mask in detections.masks]
 
 
 class _Federated:
-    """What LVIS's two lists say of an image; see the policy above."""
+    """LVIS's two lists about an image; see the policy above."""
 
     def __init__(self, categories: Sequence[Category], negatives: int, cap: int) -> None:
         self._ids = np.array(sorted(category.id for category in categories), np.int64)

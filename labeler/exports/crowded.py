@@ -1,7 +1,7 @@
 """Images with more boxes than a tool bears: how they are cut into overlapping crops, and how corrected crops merge.
 
 A crop has a core and a margin. The cores tile the image without overlap. A box belongs to the crop in whose core its
-center lies, and is handed out there alone. The margin is as wide as it takes for each box of the crop to lie in it
+center lies, and is handed out there alone. The margin is as wide as it takes for each box of the crop to be in it
 whole. So a crop overlaps its neighbors, and a reviewer sees objects in its margin that belong to them.
 """
 
@@ -49,7 +49,7 @@ class TaskCrop:
 
     @property
     def suffix(self) -> str:
-        """What the names of its files have behind the image's."""
+        """Return what the names of its files have behind the image's."""
         return f"-crop-{self.number:02d}"
 
     def to_json(self) -> dict[str, Any]:
@@ -72,10 +72,10 @@ class TaskCrop:
 def cut_into_crops(
     boxes_xyxy: npt.ArrayLike, *, width: int, height: int, most: int
 ) -> list[tuple[TaskCrop, npt.NDArray[np.intp]]]:
-    """Cut an image so that each crop has at most `most` boxes; each box is in exactly one, and lies in it whole.
+    """Cut an image so that each crop has at most `most` boxes; each box is in exactly one, and is in it whole.
 
     The image is halved at the median of its boxes' centers, across its longer side, then each half, and so on. A crop
-    has more than `most` boxes only if their centers lie in one pixel.
+    has more than `most` boxes only if their centers are in one pixel.
 
     Args:
         boxes_xyxy: (n, 4) pixels, within the image.
@@ -157,7 +157,7 @@ class MergedImage:
         boxes: (n, 4) xyxy in pixels of the image, float64.
         ids: (n,) as in the crops.
         sources: (n,) (position among the crops given, position among its boxes) of each, for what else it carries.
-        doubled: sources of drawn boxes that are left out, because another crop has a box of the same object.
+        doubled: sources of drawn boxes that are excluded, because another crop has a box of the same object.
         missing: numbers of the image's crops that did not come back: nothing is known of their boxes.
     """
 
@@ -211,7 +211,7 @@ def merge_crops(corrected: Sequence[CorrectedCrop]) -> MergedImage:
 
 
 def _belongs(corrected: CorrectedCrop, shifted: Floats, place: int) -> bool:
-    """Whether a box stays in any case: it was handed out, or its center lies in the crop's core."""
+    """Return whether a box stays in any case: it was handed out, or its center is in the crop's core."""
     if corrected.ids[place] is not None:
         return True
     (x, y), (left, top, right, bottom) = (shifted[place, :2] + shifted[place, 2:]) / 2, corrected.crop.core

@@ -22,7 +22,7 @@ def handed_out(
 ) -> Iterator[tuple[ChosenImage, Pixels | None]]:
     """Yield the image, or its crops if it has more than `most` boxes (None: any number).
 
-    Of a sample, crops without a box that is to be judged are left out. Takes memory for the decoded image and one crop.
+    Of a sample, crops without a box that is to be judged are excluded. Takes memory for the decoded image and one crop.
     """
     if most is None or len(image.detections) <= most or pixels is None:
         yield image, pixels

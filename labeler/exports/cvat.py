@@ -45,9 +45,9 @@ _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</ve
 class CvatFormat(Format):
     """task-00000/annotations.xml and task-00000/images/<shard>-<index>.<ext> ..., and labels.json.
 
-    An image that is a crop, or whose boxes were drawn for a sample, has a tag that says so: CVAT gives it back.
+    An image that is a crop, or whose boxes were drawn for a sample, has a tag for that, which CVAT gives back.
 
-    A task's images lie in one flat folder, because CVAT matches them by name, and an upload keeps the last part of it.
+    A task's images are in one flat folder, because CVAT matches them by name, and an upload keeps the last part of it.
 
     Attributes:
         labels: whose names the labels offer: of "all" categories, or of those "present" in the export.

@@ -50,7 +50,7 @@ def data_card(
 
     Args:
         configs: name -> split -> pattern of its files; the first one opens without a name. Splits without rows must be
-            left out, because `datasets` refuses them.
+            excluded, because `datasets` refuses them.
         features: the columns, in the card's own notation; None where the files say it themselves.
         notes: Markdown about the columns.
     """
@@ -109,7 +109,7 @@ def _thresholds(asked: Selection) -> str:
         parts.insert(0, f"of `{asked.score.name}`")
     if thresholds.by_category:
         never = sum(threshold == NEVER for threshold in thresholds.by_category.values())
-        parts.append(f"own ones for {len(thresholds.by_category):,} categories ({never:,} of them left out)")
+        parts.append(f"own ones for {len(thresholds.by_category):,} categories ({never:,} of them excluded)")
     if "run" in thresholds.fitted_on:
         parts.append(f"fitted on run `{thresholds.fitted_on['run']}`")
     if asked.score_below is not None:

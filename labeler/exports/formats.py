@@ -21,10 +21,10 @@ from labeler.vocabulary import Category
 
 @dataclass(frozen=True)
 class Frame:
-    """What every file of an export may say of the run.
+    """Facts about the run for every file of an export.
 
     Attributes:
-        categories: those of the export, in the vocabulary's order, negatives left out; positions are class indices.
+        categories: those of the export, in the vocabulary's order, negatives excluded; positions are class indices.
         splits: names.
         target: where the export goes; formats that write single images put them there themselves.
         selection: what was asked for.
@@ -38,8 +38,19 @@ class Frame:
 
     @property
     def has_masks(self) -> bool:
-        """Whether the run was labeled with masks."""
+        """Return whether the run was labeled with masks."""
         return bool(self.run.manifest.fingerprint_fields.get("masks"))
+
+
+@dataclass(frozen=True)
+class PartSize:
+    """What fills a part: this many images or, unless it is None, this many boxes; asked after each unit."""
+
+    images: int
+    boxes: int | None = None
+
+    def is_reached(self, images: int, boxes: int) -> bool:
+        return images >= self.images or (self.boxes is not None and boxes >= self.boxes)
 
 
 class Part(ABC):
@@ -92,7 +103,9 @@ class Format(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides which files are written. What is `later` is left out at its default: a begun export goes on."""
+        """Return what decides which files are written. What is `later` is excluded at its default: a started
+        export continues.
+        """
         defaults = {each.name: each.default for each in fields(self)}
         return {name: v for name, v in asdict(self).items() if name not in self.later or v != defaults[name]}
 
@@ -111,6 +124,12 @@ class Format(ABC):
     @property
     def most_boxes(self) -> int | None:
         return None
+
+    def part_size(self, frame: Frame) -> PartSize | None:
+        """Return what fills a part if its images and boxes alone decide that, so that parts can be written at once."""
+        most: int | None = getattr(self, "images_per_part", None)
+        by_bytes = hasattr(self, "bytes_per_part")
+        return None if most is None or by_bytes or self.most_boxes is not None else PartSize(most)
 
     def describe_bad_names(self, categories: Sequence[Category]) -> str | None:
         """Return which names the format cannot hold, and why; None where it holds them all."""

@@ -39,7 +39,7 @@ class LabelStudioFormat(Format):
 
     Attributes:
         image_prefix: what stands before `images/` in the address of an image; None for the bucket that the export goes
-            to, or else for Label Studio's local files, where the export's folder lies in the document root.
+            to, or else for Label Studio's local files, where the export's folder is in the document root.
         labels: whose names the config offers: of "all" categories, or of those "present" in the export.
         images_per_part: tasks of a file.
         boxes_per_task: an image with more is written as crops; None for any number.

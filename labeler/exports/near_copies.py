@@ -1,4 +1,4 @@
-"""Near copies: images whose perceptual hashes differ in a few bits, found without comparing all with all."""
+"""Near-duplicates: images whose perceptual hashes differ in a few bits, found without comparing all with all."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Ints = npt.NDArray[np.int64]
 def group(
     hashes: npt.NDArray[np.uint64], known: npt.NDArray[np.bool_], groups: npt.NDArray[np.uint64] | None, *, bits: int
 ) -> Ints:
-    """(n,) a number for each image; equal for near copies, for copies of copies, and for members of one group.
+    """(n,) a number for each image; equal for near-duplicates, for copies of copies, and for members of one group.
 
     Args:
         hashes: (n,) perceptual hashes.
         known: (n,) which images have one.
         groups: (n,) the group each image belongs to, or None.
-        bits: two hashes that differ in at most so many bits are near copies; -1: hashes count for nothing.
+        bits: two hashes that differ in at most that many bits are near-duplicates; -1: hashes count for nothing.
     """
     from scipy.sparse import coo_array  # takes half a second to import, and most exports need no groups
     from scipy.sparse.csgraph import connected_components

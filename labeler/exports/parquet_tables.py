@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from labeler.exports import data_card
-from labeler.exports.formats import Format, Frame
+from labeler.exports.formats import Format, Frame, PartSize
 from labeler.exports.pixels import Pixels
 from labeler.exports.rolling_parquet import (
     IMAGE,
@@ -29,6 +29,7 @@ from labeler.labels.extensions import absent, to_arrow
 
 BYTES_PER_PART = 384 << 20  # between 256 and 512 MB
 _GROUP_ROWS = 1 << 17
+ROWS_PER_PART = 8_000_000  # of either table; some 300 MB of boxes
 
 _MASK_FEATURE = {
     "size": sequence(value(pa.int32())), "counts": value(pa.binary()), "quality": value(pa.float32())
@@ -72,11 +73,13 @@ class TablesFormat(Format):
 
     Attributes:
         copy_images: the images table also has the encoded, upright image, as `datasets`' Image.
-        bytes_per_part: a part ends with the unit that makes one of its files so large.
+        rows_per_part: a part ends with the unit that brings one of the tables to so many rows.
+        bytes_per_part: the same for the bytes of a file, instead, if there are pixels or masks.
     """
 
     copy_images: bool = False
     bytes_per_part: int = BYTES_PER_PART
+    rows_per_part: int = ROWS_PER_PART
     name = "parquet"
     reserved = frozenset((*IMAGES.names, "image"))
     needs_masks = True
@@ -84,6 +87,11 @@ class TablesFormat(Format):
     @property
     def needs_pixels(self) -> bool:
         return self.copy_images
+
+    def part_size(self, frame: Frame) -> PartSize | None:
+        if self.copy_images or frame.has_masks:
+            return None
+        return PartSize(self.rows_per_part, self.rows_per_part)
 
     def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> TablesPart:
         return TablesPart(self, frame, number, folder)
@@ -116,11 +124,16 @@ class TablesPart(ParquetPart):
         columns = [*IMAGES, *(pa.field(name, pa.string()) for name in self._keep)]
         columns += [pa.field("image", IMAGE)] if settings.copy_images else []
         self._second = _second_scores(frame)
+        self._size, self._boxes = settings.part_size(frame), 0
         schemas = {
             "boxes": with_features(pa.schema([*BOXES, *self._second]), {"label": labels, "mask": _MASK_FEATURE}),
             "images": with_features(pa.schema(columns), {"image": IMAGE_FEATURE}),
         }
         super().__init__(frame, number, folder, schemas, settings.bytes_per_part, _GROUP_ROWS)
+
+    @property
+    def is_full(self) -> bool:
+        return super().is_full if self._size is None else self._size.is_reached(self._images, self._boxes)
 
     def add(self, image: ChosenImage, pixels: Pixels | None) -> None:
         row, found = image.row, image.detections
@@ -140,6 +153,7 @@ class TablesPart(ParquetPart):
         masks = [found.mask_of(row) for row in range(count)]
         boxes |= {"mask": [None if mask is None else mask_value(mask) for mask in masks]}
         self._files["boxes", image.split].add(boxes)
+        self._images, self._boxes = self._images + 1, self._boxes + count
         values = {name: row[name] for name in (*IMAGES.names, *self._keep) if name in row} | key | {"boxes": count}
         if pixels is not None:
             values["image"] = {"bytes": pixels.data, "path": f"{image.row_id}.{pixels.extension}"}

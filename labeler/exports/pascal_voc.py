@@ -34,7 +34,7 @@ class VocFormat(Format):
         return True
 
     def describe_bad_names(self, categories: Sequence[Category]) -> str | None:
-        """labelmap.txt has neither quotes nor escapes for its separator and its comments."""
+        """labelmap.txt has no quotes and no escapes for its separator and its comments."""
         bad = [category.name for category in categories if ":" in category.name or category.name.startswith("#")]
         if not bad:
             return None

@@ -1,6 +1,6 @@
-"""What only all rows together decide: splits with near copies on one side, and a balanced number per category.
+"""What only all rows together decide: splits with near-duplicates on one side, and a balanced number per category.
 
-One more pass over the run, before the export's own; it holds 45 to 225 bytes an image (docs/guides/export.md).
+Reads the run once before the export does; it holds 45 to 225 bytes an image (docs/guides/export.md).
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ _BACKGROUND = -1  # "category" of images without boxes: they are balanced like a
 
 @dataclass(frozen=True)
 class Picks:
-    """Attributes:
-    split: (rows of the run,) int8 position of each row's split, -1 where it is not selected.
-    groups: how many groups of near copies have more than one image.
-    grouped: how many images are in those.
-    largest: images of the largest.
+    """Rows that an export selected, and the split of each.
+
+    Attributes:
+        split: (rows of the run,) int8 position of each row's split, -1 where it is not selected.
+        groups: how many groups of near-duplicates have more than one image.
+        grouped: how many images are in those.
+        largest: images of the largest.
     """
 
     split: npt.NDArray[np.int8]
@@ -37,7 +39,7 @@ class Picks:
 
 
 def needs_picks(selection: Selection) -> bool:
-    """Whether the selection needs the extra pass; a split by digest or group alone does not."""
+    """Return whether the selection needs the extra pass; a split by digest or group alone does not."""
     return selection.images_per_category is not None or (len(selection.splits.names) > 1 and selection.near_copies >= 0)
 
 
@@ -54,15 +56,15 @@ def require_group_column(selection: Selection, keep: tuple[str, ...]) -> None:
         raise Refused("--group-by keeps groups on one side of a split: give --split, too")
     if selection.group_by not in (*keep, "shard_id", "digest"):
         some = ", ".join((*keep, "shard_id"))
-        raise Refused(f"--group-by {selection.group_by!r} is no column that the run kept (input.keep); it has: {some}")
+        raise Refused(f"--group-by {selection.group_by!r}: no such column; use {some} (input.keep carries more)")
 
 
 def pick(images: Iterable[ChosenImage], rows: Callable[[], int], selection: Selection) -> Picks:
     """Decide for all images that were chosen so far.
 
     - Splits: by the image's digest (or by the group's name, with `group_by`), so that a grown run splits as before.
-      Near copies go where the one with the least key goes.
-    - `images_per_category`: an image stays if it is among the first so many of any of its categories, in the order of
+      Near-duplicates go where the one with the least key goes.
+    - `images_per_category`: an image stays if it is among the first that many of any of its categories, in the order of
       its key, which is as good as random. A rare category keeps all its images. Boxes are never dropped for balance,
       because an object without its box teaches the detector that there is none; so a frequent category may end with
       more, from images that are there for a rare one. Images with a box that a person has reviewed all stay.
@@ -96,7 +98,7 @@ def pick(images: Iterable[ChosenImage], rows: Callable[[], int], selection: Sele
 
 @dataclass
 class _Found:
-    """What is held of every chosen image, in arrays that grow; the best of each category in heaps, worst first."""
+    """Facts about every chosen image, in arrays that grow; the best of each category in heaps, worst first."""
 
     cap: int | None
     places: array[int] = field(default_factory=lambda: array("q"))

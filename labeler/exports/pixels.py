@@ -72,7 +72,7 @@ class PixelReader:
     """Owns the threads that fetch images.
 
     An image in a tar, a file or behind a URI is one ranged read of its own bytes. Images in the rows of a Parquet file
-    have no address: their file is gone through once more, but for row groups of which nothing is selected, if they fit
+    have no address: their file is gone through again, but for row groups of which nothing is selected, if they fit
     into a unit: where units begin in larger ones only their rows say.
     """
 
@@ -146,7 +146,7 @@ class PixelReader:
 
 
 class _UnitsForward:
-    """One shard's units, asked for in order: the file is gone through once, and what nobody asks for is passed over."""
+    """One shard's units, asked for in order: the file is gone through once, and what nobody asks for is skipped."""
 
     def __init__(self, shard: Shard, **options: Any) -> None:
         self.shard = shard
@@ -154,7 +154,7 @@ class _UnitsForward:
         self._units = read_units(shard, skip=lambda number: number < self._next, **options)
 
     def comes(self, unit: int) -> bool:
-        """Whether the unit is still ahead."""
+        """Return whether the unit is still ahead."""
         return unit >= self._next
 
     def read(self, unit: int) -> Unit | None:

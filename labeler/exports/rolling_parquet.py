@@ -19,7 +19,7 @@ class ParquetRows:
     """Owns one file in the making.
 
     Args:
-        group_rows, group_bytes: a row group is written when it has so many rows, or so many bytes of images.
+        group_rows, group_bytes: a row group is written when it has that many rows, or that many bytes of images.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, *, group_rows: int, group_bytes: int) -> None:

@@ -89,7 +89,7 @@ class Stratum(_SampledPart):
 
 
 class Population(_SampledPart):
-    """Which boxes of the run the sample is about: those that an export with these settings keeps.
+    """The boxes of the run that the sample is about: those that an export with these settings keeps.
 
     Attributes:
         threshold, thresholds: the common one, and those of categories by id, as files have them.

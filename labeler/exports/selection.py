@@ -32,10 +32,10 @@ _MANY = 256  # boxes; of more, overlaps are not computed all at once
 
 @dataclass(frozen=True)
 class Selection:
-    """What is asked for; the steps are taken in this order.
+    """The boxes and images to export. Filters apply in the order of the attributes.
 
     A box that a person has reviewed leaves only with its image (`where`) or its category (`categories`): none of the
-    other conditions is about it. With such a box an image has enough boxes, and is not left out for uncertain ones.
+    other conditions is about it. With such a box an image has enough boxes, and is not excluded for uncertain ones.
 
     Attributes:
         where: SQL on the row's columns; None takes all.
@@ -110,12 +110,12 @@ class ChosenImage:
 
     @property
     def file_id(self) -> str:
-        """What its files are named by: the row, and the number of the crop if it is one."""
+        """Return what its files are named by: the row, and the number of the crop if it is one."""
         return self.row_id + ("" if self.crop is None else self.crop.suffix)
 
     @property
     def stem(self) -> str:
-        """The same as one file name without a dot, where all images lie in one folder or tar."""
+        """The same as one file name without a dot, where all images are in one folder or tar."""
         return self.file_id.replace("/", "-")
 
     @property
@@ -166,7 +166,9 @@ class Selector:
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """What has to be read of the run; None for all, where some files lack an optional column that others have."""
+        """Return what has to be read of the run; None for all, where some files lack an optional column that others
+        have.
+        """
         if self._where is not None:
             return None if self._optional else (*LABELS.names, *self._keep)
         return (*_COLUMNS, "phash", "status", "detections", *self._keep)
@@ -283,7 +285,7 @@ class Selector:
 def unsuppressed(detections: Detections, iou_above: float) -> Places:
     """Places of those that stay where boxes suppress each other across categories, best first.
 
-    Done at once where no two boxes overlap so much: nearly every image.
+    Done at once where no two boxes overlap that much: nearly every image.
     """
     order = detections.order()
     if len(detections) < 2:

@@ -31,7 +31,7 @@ def describe(snapshot: Snapshot, selection: Selection, format_: Format) -> dict[
     run = snapshot.run
     asked = asdict(replace(selection, sample=None))
     if selection.uncertain is None:
-        del asked["uncertain"]  # exports that an earlier version began have none, and go on
+        del asked["uncertain"]  # exports that an earlier version began have none, and continue
     asked["score"] = {"name": selection.score.name, "fusion": asked["score"]["fusion"]}
     if selection.score.is_detectors:
         del asked["score"]  # the same
@@ -100,7 +100,7 @@ def begin(target: str, asked: dict[str, Any]) -> tuple[ExportTotals, int]:
 
 
 def _require_empty(target: str) -> None:
-    """Refused if something is in the folder, unless another export began there just now."""
+    """Refused if something is in the folder, unless another export was started there meanwhile."""
     first = next(iter(storage.list_objects(target)), None)
     if first is None or storage.head(storage.join(target, _MANIFEST)) is not None:
         return

@@ -15,7 +15,7 @@ from labeler.exports.selection import ChosenImage, UnitChoice
 
 @dataclass
 class ExportTotals:
-    """Counts from the beginning of the export; written beside each finished part, and read when it goes on.
+    """Counts from the beginning of the export; written beside each finished part, and read when it continues.
 
     Attributes:
         units: units of the run that are done.
@@ -58,6 +58,15 @@ class ExportTotals:
         self.rows += choice.rows
         self.left_out.update(choice.failed)
         self.not_selected += choice.rows - len(choice.failed) - len(taken)
+
+    def include(self, more: ExportTotals) -> None:
+        """Count on with the units that follow."""
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(more, each.name)
+            if isinstance(mine, Counter):
+                mine.update(theirs)
+            else:
+                setattr(self, each.name, mine + theirs)
 
     def to_dict(self) -> dict[str, Any]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -1,4 +1,4 @@
-"""Boxes between two scores: neither sure enough to be a label, nor absent enough to be background."""
+"""Boxes between two scores: too uncertain for a label, and for background."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ DROP, CROWD, BLANK, LEAVE_OUT = TREATMENTS = ("drop", "crowd", "blank", "image")
 
 @dataclass(frozen=True)
 class Uncertain:
-    """Boxes from a score up to their category's threshold, and what becomes of them.
+    """Boxes from a score up to their category's threshold, and their treatment.
 
     Attributes:
         low: the lowest score; below it a box is background.
         treatment: "drop" (background, too), "crowd" (a region to ignore, where the format has such), "blank" (painted
-            over in the image's copy) or "image" (the image is left out).
+            over in the image's copy) or "image" (the image is excluded).
     """
 
     low: float
     treatment: str = DROP
 
     def between(self, scores: npt.NDArray[np.float32], limits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-        """(n,) which boxes are uncertain; none of a category that is left out."""
+        """(n,) which boxes are uncertain; none of a category that is excluded."""
         found: npt.NDArray[np.bool_] = (scores >= np.float32(self.low)) & (scores < limits) & np.isfinite(limits)
         return found
 
@@ -47,7 +47,7 @@ def blank(pixels: npt.NDArray[np.uint8], extension: str, boxes: Floats, spared: 
 
 
 def _paint(pixels: npt.NDArray[np.uint8], boxes: Floats, spared: Floats) -> None:
-    """Its one mask is gone when the picture is encoded."""
+    """Its one mask is gone when the image is encoded."""
     painted = np.zeros(pixels.shape[:2], np.bool_)
     for value, corners in ((True, boxes), (False, spared)):
         for left, top, right, bottom in np.clip(corners, 0, None):

@@ -37,7 +37,7 @@ class YoloFormat(Format):
         return YoloPart(frame, number, folder, self.images_per_part)
 
     def end_files(self, frame: Frame, totals: ExportTotals, parts: int) -> Mapping[str, bytes]:
-        """data.yaml has no `path`: ultralytics then takes the folder it lies in, wherever that is moved."""
+        """data.yaml has no `path`: ultralytics then takes the folder it is in, wherever that is moved."""
         document = {split: f"images/{split}" for split in frame.splits}
         names = {
             "names": {place: category.name for place, category in enumerate(frame.categories)},
@@ -74,7 +74,7 @@ class YoloPart(Part):
 
 
 def label_text(detections: Detections, class_of: Mapping[int, int], *, width: int, height: int) -> str:
-    """A line a box: class, centre x, centre y, width, height, in parts of the upright image; "" without boxes.
+    """A line a box: class, center x, center y, width, height, in parts of the upright image; "" without boxes.
 
     Corners are clipped first and rounded to six places, so that no value leaves [0, 1].
     """

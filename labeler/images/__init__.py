@@ -1,4 +1,4 @@
-"""Encoded bytes to upright RGB pixels: formats, headers that lie, what a picture may cost."""
+"""Encoded bytes to upright RGB pixels: formats, headers that lie, what an image may cost."""
 
 from labeler.byte_budget import MAX_PIXELS
 from labeler.images.decoding import (

@@ -94,7 +94,7 @@ def decode(
 ) -> Image:
     """The first frame of JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or AVIF bytes as upright RGB.
 
-    - Strict: a truncated file is an error, not a half grey image. Damage that the format cannot notice (a flipped bit
+    - Strict: a truncated file is an error, not a half gray image. Damage that the format cannot notice (a flipped bit
       inside JPEG scan data) still decodes.
     - EXIF orientation is applied; a broken EXIF block counts as none. Other orientation hints (XMP) are not read.
     - Alpha is dropped, not composited, transparent palette entries likewise: that is what `convert("RGB")` and OpenCV
@@ -102,7 +102,7 @@ def decode(
     - 16 bits per sample become 8 by their high byte. 32-bit integers within 0..255 stay as they are; those within 16
       bits become 8 by their high byte; all others are stretched from their least to their greatest value. Floats
       within [0, 1] are multiplied by 255, others stretched; NaN is black.
-    - CMYK as Pillow converts it (Adobe's inverted JPEGs included), without colour management; profiles are ignored.
+    - CMYK as Pillow converts it (Adobe's inverted JPEGs included), without color management; profiles are ignored.
 
     Memory: bounded by the size limit. Measured beside the encoded bytes, per pixel: 7 bytes, 8 for PNG, 10 for
     progressive JPEG and AVIF, 13 for float TIFF, 16 for WebP. Metadata costs at most the file's own size again. Not
@@ -113,9 +113,10 @@ def decode(
         data: the encoded file.
         max_pixels: width x height beyond which nothing is decoded.
         least_shape: of the upright image's (height, width), the least (height, width) that will do. JPEGs are then
-            decoded at 1/2, 1/4 or 1/8 of their size, from part of their frequencies, if that is no smaller; everything
-            else in full. Where the size is no multiple of 2, 4 or 8, so that the last column and row stand for only
-            part of a pixel, what is scaled back from there is off by at most half a pixel of those decoded.
+            decoded at 1/2, 1/4 or 1/8 of their size, from part of their frequencies, if that is at least as large;
+            everything else in full. Where the size is not a multiple of 2, 4 or 8, so that the last column and row
+            stand for only part of a pixel, what is scaled back from there is off by at most half a pixel of those
+            decoded.
         reserve: called with the bytes that decoding will take, before it takes them; again with no more than that.
         fast_jpeg: decodes plain JPEGs in less time; Pillow decodes what it does not.
 
@@ -173,10 +174,10 @@ def stored_size(data: bytes) -> tuple[int, int] | None:
 
 
 def phash(pixels: npt.NDArray[np.uint8]) -> int:
-    """A 64-bit perceptual hash, signed, so that it fits an int64 column; near copies differ in a few bits.
+    """A 64-bit perceptual hash, signed, so that it fits an int64 column; near-duplicates differ in a few bits.
 
-    Of the 8 x 8 lowest frequencies of the 32 x 32 grey image, 63 are compared with their median; the constant one says
-    whether the image is brighter than mid-grey. After the DCT hash of C. Zauner, "Implementation and Benchmarking of
+    Of the 8 x 8 lowest frequencies of the 32 x 32 gray image, 63 are compared with their median; the constant one says
+    whether the image is brighter than mid-gray. After the DCT hash of C. Zauner, "Implementation and Benchmarking of
     Perceptual Image Hash Functions" (2010), section 3.2. Distance of two: `((a ^ b) & (2**64 - 1)).bit_count()`.
 
     Args:
@@ -235,7 +236,7 @@ def _check_tags(data: bytes) -> None:
 
 @contextmanager
 def _named(name: str, part: Literal["header", "data"], size: tuple[int, int] | None = None) -> Iterator[None]:
-    """Turns whatever a decoder raises into an ImageError in our words, which no Pillow release changes."""
+    """Turn any error of a decoder into an ImageError of fixed wording, which no Pillow release changes."""
     try:
         yield
     except ImageError:

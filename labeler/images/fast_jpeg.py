@@ -76,7 +76,7 @@ class FastJpeg:
 
 
 def decoders_text(fast: FastJpeg | None) -> str:
-    """What decodes JPEGs, with the versions of both libraries, for the metadata of a unit's file."""
+    """Return what decodes JPEGs, with the versions of both libraries, for the metadata of a unit's file."""
     turbo = features.version_feature("libjpeg_turbo")
     pillow = f"pillow {pillow_version}" + (f" (libjpeg-turbo {turbo})" if turbo else "")
     return pillow if fast is None else f"simplejpeg {fast.version}, equal to {pillow}"

@@ -60,8 +60,8 @@ _TEXT_STARTS = (
 _FRAMES = range(0xC0, 0xC3)  # SOF0 to SOF2, the Huffman-coded ones; source: ITU-T T.81, table B.1
 _OTHER_FRAMES = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 # More pieces than an encoder would write: each costs an interpreter's step, and memory beyond its own bytes.
-MAX_JPEG_SEGMENTS = 1 << 16  # 4 GB of full ones; a picture with maps of depth has some hundred
-MAX_JPEG_SCANS = 500  # each is a pass over all pixels; cameras write 1, progressive encoders about 10
+MAX_JPEG_SEGMENTS = 1 << 16  # 4 GB of full ones; a photograph with depth maps has some hundred
+MAX_JPEG_SCANS = 500  # each goes over all pixels; cameras write 1, progressive encoders about 10
 MAX_PNG_CHUNKS = 1 << 18  # a gigabyte in the smallest chunks that encoders write, 4 KB
 MAX_GIF_BLOCKS = 1 << 18
 
@@ -161,7 +161,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def split_jpeg(data: bytes) -> tuple[bytes, bytes]:
     """(the same JPEG without metadata, its EXIF block or b"").
 
-    Only JFIF (APP0) and Adobe (APP14) say something about colour; EXIF, ICC, XMP, thumbnails and comments only cost
+    Only JFIF (APP0) and Adobe (APP14) say something about color; EXIF, ICC, XMP, thumbnails and comments only cost
     memory, and a few megabytes of them can be made to claim gigabytes. Whatever lies between segments is dropped too.
 
     Raises:
@@ -272,7 +272,7 @@ def _keep(kept: list[tuple[int, int]], start: int, end: int) -> None:
 
 
 def _joined(kept: Sequence[tuple[int, int]], data: bytes) -> bytes:
-    """The parts of a file that are kept, in their order. Copied once, and not at all where nothing is left out."""
+    """The parts of a file that are kept, in their order. Copied once, and not at all where nothing is excluded."""
     if kept == [(0, len(data))]:
         return data
     whole = memoryview(data)

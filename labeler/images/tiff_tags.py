@@ -36,7 +36,7 @@ def exif_orientation(exif: bytes) -> int:
 def orientation_is_plain(exif: bytes) -> bool:
     """Return whether every reader of this EXIF block finds the orientation that `exif_orientation` finds.
 
-    Readers differ about broken blocks, about a tag that stands there twice, and about one of another type or count.
+    Readers differ about broken blocks, about a tag that is there twice, and about one of another type or count.
     """
     block = exif.removeprefix(b"Exif\0\0")
     try:
@@ -49,7 +49,7 @@ def orientation_is_plain(exif: bytes) -> bool:
 
 @dataclass(frozen=True)
 class TiffClaims:
-    """What the tags of a TIFF's first image claim, directories of EXIF and GPS included.
+    """Claims of the tags of a TIFF's first image, directories of EXIF and GPS included.
 
     Attributes:
         tag_bytes: bytes of all values. In an honest file that is less than the file. Tags may overlap, so that a
@@ -63,7 +63,9 @@ class TiffClaims:
 
 
 def tiff_claims(data: bytes) -> TiffClaims:
-    """What the tags claim, as far as the directories can be walked; what ends early is the decoder's to judge."""
+    """Return what the tags claim, as far as the directories can be walked; what ends early is the
+    decoder's to judge.
+    """
     tag_bytes = numbers = 0
     try:
         order, big, start = _tiff_header(data)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_EDGE = 0.01  # of a tile's side: a box that ends this near to an inner edge may be of an object that goes on beyond it
+# of a tile's side: a box that ends this near to an inner edge may be of an object that continues beyond it
+_EDGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class View:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Which images are looked at in tiles, and in which.
+    """The images that are looked at in tiles, and their tiles.
 
     Attributes:
         side: of a tile, in pixels of the upright image; a side of the image that is shorter has tiles as long as it is.
-        overlap: of neighbours at least, as a part of `side`, 0 to 0.9.
+        overlap: of neighbors at least, as a part of `side`, 0 to 0.9.
         min_side: images with a longer side than this are tiled; at least `side`.
         most: tiles of an image; those that need more are too large.
     """
@@ -59,19 +60,19 @@ class Tiling:
     most: int
 
     def applies(self, height: int, width: int) -> bool:
-        """Whether an image of this size is tiled."""
+        """Return whether an image of this size is tiled."""
         return max(height, width) > self.min_side
 
     def tiles(self, height: int, width: int) -> int:
-        """How many tiles an image of this size has; 0 where it is not tiled."""
+        """Return how many tiles an image of this size has; 0 where it is not tiled."""
         return len(self._starts(height)) * len(self._starts(width)) if self.applies(height, width) else 0
 
     def views_count(self, height: int, width: int) -> int:
-        """How often the detector looks at an image of this size: once at each tile and once at all of it."""
+        """Return how often the detector looks at an image of this size: once at each tile and once at all of it."""
         return self.tiles(height, width) + 1
 
     def problem(self, height: int, width: int) -> str:
-        """Why an image of this size is too large; "" where it is not."""
+        """Return why an image of this size is too large; "" where it is not."""
         tiles = self.tiles(height, width)
         if tiles <= self.most:
             return ""
@@ -87,7 +88,9 @@ class Tiling:
         return (*tiles, View(0, 0, width, height, width, height))
 
     def _starts(self, length: int) -> range | list[int]:
-        """Where tiles begin along a side of an image: from its start to its end, as evenly as whole pixels allow."""
+        """Return where tiles begin along a side of an image: from its start to its end, as evenly as whole pixels
+        allow.
+        """
         if length <= self.side:
             return range(1)
         step = self.side - math.ceil(round(self.overlap * self.side, 6))  # rounded: 0.55 * 100 is 55.00000000000001

@@ -88,7 +88,7 @@ def _placed(
 
 
 def _value_range(source: pillow.Image) -> tuple[float, float]:
-    """What becomes 0 and 255 in images with 32 bits per sample; (0, 0) in all others."""
+    """Return what becomes 0 and 255 in images with 32 bits per sample; (0, 0) in all others."""
     if source.mode not in ("I", "F"):
         return 0.0, 0.0
     values = np.asarray(source)
@@ -101,14 +101,16 @@ def _value_range(source: pillow.Image) -> tuple[float, float]:
 
 
 def _full_ranges(source: pillow.Image) -> tuple[float, ...]:
-    """What may be white; the first that no sample exceeds. A PNM's header says it: Pillow has scaled it to 16 bits."""
+    """Return what may be white; the first that no sample exceeds. A PNM's header says it: Pillow has scaled it to 16
+    bits.
+    """
     if source.mode == "F":
         return (1.0,)
     return (65535.0,) if source.format == "PPM" else (255.0, 65535.0)
 
 
 def _strip_rgb(strip: pillow.Image, low: float, high: float) -> npt.NDArray[np.uint8]:
-    """(rows, width, 3) or, for grey to be spread over the channels, (rows, width, 1)."""
+    """(rows, width, 3) or, for gray to be spread over the channels, (rows, width, 1)."""
     mode = strip.mode
     if mode.startswith("I;16"):
         return np.asarray(np.asarray(strip) >> 8, np.uint8)[..., None]
@@ -118,9 +120,9 @@ def _strip_rgb(strip: pillow.Image, low: float, high: float) -> npt.NDArray[np.u
             return np.asarray(values // 256, np.uint8)[..., None]
         scaled = (values - low) / (high - low if high > low else 1.0) * 255.0
         return np.asarray(np.rint(scaled), np.uint8)[..., None]
-    if mode in ("RGBa", "La"):  # premultiplied: the colour has to be divided out before alpha can go
+    if mode in ("RGBa", "La"):  # premultiplied: the color has to be divided out before alpha can go
         strip = strip.convert({"RGBa": "RGBA", "La": "LA"}[mode])
     if mode != "RGB":
-        strip.info.pop("transparency", None)  # else Pillow looks for a colour to stand for "transparent"
+        strip.info.pop("transparency", None)  # else Pillow looks for a color to stand for "transparent"
         strip = strip.convert("RGB")
     return np.asarray(strip)

@@ -21,13 +21,13 @@ _ROUNDING = 0.02  # pixels that a box may leave its image by and not count as cu
 
 @dataclass
 class ImportCounts:
-    """What was done with the boxes and images of a file.
+    """Counts of what was done with the boxes and images of a file.
 
     Attributes:
         unmatched: names in the file that no image has.
         unlisted: images that the file says nothing of.
         unread: images with labels that could not be read.
-        clipped, outside: boxes that left their image in part, and wholly; the latter are left out.
+        clipped, outside: boxes that left their image in part, and wholly; the latter are excluded.
         unscored: boxes without a score.
         rotated: EXIF-rotated images with boxes in pixels whose size the file does not give.
     """
@@ -48,10 +48,10 @@ class ImportCounts:
             (self.unlisted, "images of the input are not in the file: status unlisted, which is not empty"),
             (self.unread, "images that the file has labels of could not be read"),
             (self.clipped, "boxes were cut at the border of their image"),
-            (self.outside, "boxes outside of their image were left out"),
+            (self.outside, "boxes outside of their image were excluded"),
             (self.unscored, "boxes have no score: they pass every threshold"),
             (self.rotated, "EXIF-rotated images have no size in the file: check that boxes are of the upright image"),
-            *((count, f"{what} were left out: a run cannot hold them") for what, count in labels.left_out.items()),
+            *((count, f"{what} were excluded: a run cannot hold them") for what, count in labels.left_out.items()),
         ]
         return [f"{count:,} {what}" for count, what in said if count]
 
@@ -127,7 +127,7 @@ def _masks(labels: Labels, sizes: npt.NDArray[np.int32]) -> dict[int, Mask]:
         if rle is None:
             height, width = sizes[truth.image[row]].tolist()
             raise Refused(
-                f"{truth.source}: a mask of image {truth.file_names[truth.image[row]]!a} is neither polygons nor an "
+                f"{truth.source}: a mask of image {truth.file_names[truth.image[row]]!a} is not polygons or an "
                 f"RLE whose runs fill {height} x {width} pixels"
             )
         masks[row] = Mask(rle["size"][0], rle["size"][1], rle["counts"])

@@ -42,7 +42,7 @@ def read_label_studio(uri: str) -> Labels:
 
 @dataclass(frozen=True)
 class _Region:
-    """A rectangle: (left, top, width, height) in parts of the picture, and the id that it was handed out with."""
+    """A rectangle: (left, top, width, height) in parts of the image, and the id that it was handed out with."""
 
     label: str
     sides: list[float]

@@ -20,11 +20,11 @@ NO_SCORE = float("nan")
 
 @dataclass(frozen=True)
 class Labels:
-    """What a file says of its images.
+    """A file's labels of its images.
 
     Attributes:
         truth: images, categories and boxes; without crowds and boxes to ignore.
-        categories: in the file's order; none where it has neither categories nor boxes.
+        categories: in the file's order; none if it has no categories and no boxes.
         scores: (boxes,) float64, NaN where the file gives none.
         segmentations: box -> its mask, as polygons or an RLE.
         digests: of each image, the digest of its bytes, where the file has it.
@@ -47,7 +47,7 @@ class Labels:
 
 @dataclass
 class ImportedLabels(Columns):
-    """Collects images, categories and boxes with scores, in COCO's words, and every problem found on the way."""
+    """A collector of images, categories and boxes with scores, in COCO's terms, and of every problem found."""
 
     masks: bool = False
     scores: array[float] = field(default_factory=lambda: array("d"))

@@ -66,7 +66,7 @@ def _names(values: Any, shown: str) -> tuple[list[str], list[int]]:
 
 
 def _are_ids(ids: Any, count: int) -> bool:
-    """Whether they are those that `labeler export` writes beside the names."""
+    """Return whether they are those that `labeler export` writes beside the names."""
     return isinstance(ids, list) and len(set(map(str, ids))) == count and all(type(id_) is int for id_ in ids)
 
 

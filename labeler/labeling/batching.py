@@ -40,7 +40,7 @@ def bytes_of(*prepared: Any) -> int:
 
 
 class ShapePool(Generic[T]):
-    """Collects images by shape, and gives them back in batches, each of one shape.
+    """A collector of images by shape that returns batches, each of one shape.
 
     What comes out depends only on what went in and in which order, never on time.
     """

@@ -36,7 +36,8 @@ Found = TypeVar("Found", bound=Checkpoint)
 
 @dataclass(frozen=True)
 class DetectorRecipe:
-    """Loads the job's detector wherever it is called: picklable, so that Ray can carry it to the workers.
+    """A recipe for the job's detector, which loads where it is called: picklable, so that Ray can carry it to the
+    workers.
 
     Attributes:
         family: of the checkpoint; carried, because a worker has not imported every module that defines one.
@@ -82,7 +83,7 @@ class DetectorRecipe:
 
 @dataclass(frozen=True)
 class ModuleRecipe:
-    """Loads a detector of the user's own, wherever it is called: picklable, without anything of its module.
+    """A recipe for a user's detector, which loads where it is called: picklable, without anything of its module.
 
     Attributes:
         digest: that the checkpoint has to have there, too.
@@ -120,7 +121,7 @@ class ModuleRecipe:
 
 @dataclass(frozen=True)
 class SegmenterRecipe:
-    """Loads the job's segmenter wherever it is called: picklable, as the detector's."""
+    """A recipe for the job's segmenter: picklable, as the detector's."""
 
     model: str
     revision: str | None
@@ -144,7 +145,7 @@ class SegmenterRecipe:
 
 @dataclass(frozen=True)
 class RescorerRecipe:
-    """Loads the job's rescorer wherever it is called: picklable, as the detector's, in whose place it is."""
+    """A recipe for the job's rescorer: picklable, as the detector's, which it replaces."""
 
     model: str
     revision: str | None
@@ -170,7 +171,7 @@ class RescorerRecipe:
 
 @dataclass(frozen=True)
 class LabelerRecipe:
-    """Makes what labels units, in the process that calls it: picklable, as its models' recipes.
+    """A recipe for the unit labeler of a process: picklable, as its models' recipes.
 
     Attributes:
         make_detector: loads the detector; None where every image comes with its detections.

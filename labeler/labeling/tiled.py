@@ -16,7 +16,7 @@ Step = TypeVar("Step")
 
 
 class TiledImage:
-    """Collects the results of an image's views, which come in any order.
+    """A collector of the results of an image's views, which come in any order.
 
     Attributes:
         views: of the image.

@@ -32,7 +32,7 @@ from labeler.labels.unit_work import UnitWork
 from labeler.shards import Item
 
 _UNITS_AT_ONCE = 4  # of a worker's at most: together they hold no more decoded images than it may decode at once
-MASKS_LOST = "some masks came out NaN or infinite; their boxes have none"
+MASKS_LOST = "some masks contained NaN or infinity and were dropped"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _images_per_batch(detector: UnitDetector | None) -> int:
 
 
 class UnitLabeler:
-    """Owns a detector, its decode threads, and the lock that lets one forward pass run at a time.
+    """A labeler of units: a detector, its decode threads, and the lock that lets one forward pass run at a time.
 
     Args:
         detector: None if every image comes with what another run found in it; a `BoxScorer` scores that again.

@@ -12,7 +12,7 @@ _STDERR = 2
 
 
 class Watchdog:
-    """Watches over the work of all threads of this process.
+    """A watchdog over the work of all threads of this process.
 
     A C thread of the interpreter does it (`faulthandler`), so that code which never lets go of the interpreter is
     ended as well; where every thread stood goes to stderr, and the exit code is 1.

@@ -14,8 +14,9 @@ def in_image(found: Detections, view: View) -> Detections:
     """Return the detections of a view, in pixels of its image, without those whose boxes an inner edge of the view
     cuts.
 
-    Such a box shows a part of an object. It goes whether or not another view has the whole of it: what is no larger
-    than the overlap is whole in another tile, what is larger is the full view's, and half an object is a wrong label.
+    Such a box shows a part of an object. It is dropped whether or not another view has the whole of it. An object
+    within the overlap is whole in another tile, a larger one belongs to the full view, and half an object is a wrong
+    label.
 
     Args:
         found: boxes in pixels of the view, clipped to it.

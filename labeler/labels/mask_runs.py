@@ -1,7 +1,7 @@
 """Run lengths of COCO's compressed masks, checked before pycocotools reads them.
 
-pycocotools trusts them: it compares two masks of one size in a loop without an end if the runs of one do not fill that
-size, and it reads past the end of a text that is cut off. A run length is written in characters of 6 bits (0 is "0"),
+pycocotools trusts them. It compares two masks of one size in an endless loop if the runs of one do not fill that size.
+It reads past the end of a text that is cut off. A run length is written in characters of 6 bits (0 is "0"),
 low bits first; bit 5 says that another one follows, and bit 4 of the last one is the sign. From the fourth run on it is
 the difference to the run before the last (`rleToString` in maskApi.c of cocoapi).
 """

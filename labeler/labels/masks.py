@@ -12,10 +12,12 @@ import pycocotools.mask
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Attributes:
-    height, width: of the upright image, in pixels.
-    counts: run lengths down the columns, in COCO's compressed form.
-    quality: the IoU with the object that the model expects of its mask; None where it says none.
+    """A compressed mask of one box.
+
+    Attributes:
+        height, width: of the upright image, in pixels.
+        counts: run lengths down the columns, in COCO's compressed form.
+        quality: the IoU with the object that the model expects of its mask; None where it says none.
     """
 
     height: int

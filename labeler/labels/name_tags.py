@@ -11,7 +11,7 @@ _RINGS = 5  # lines away from the box that are tried
 
 
 class TagPlacer:
-    """Gives the tags of one image their places, in the order in which they are asked for.
+    """The layout of one image's name tags, in the order in which they are asked for.
 
     Args:
         size: width and height of the image in pixels.

@@ -13,7 +13,7 @@ from labeler.labels.detections import Detections
 from labeler.labels.merge import merge
 from labeler.labels.records import LABELED, Row
 
-CUT = "detections that max_detections excluded of the earlier run may be missing"
+CUT = "detections that max_detections cut from the earlier run may be missing"
 CHANGED = "its bytes are not those that the earlier run has labeled"
 
 

@@ -103,7 +103,7 @@ def require_same_vocabulary(fitted_on: Mapping[str, Any], vocabulary: Vocabulary
     if theirs != vocabulary.fingerprint:
         raise Refused(
             f"thresholds {shown} were fitted on vocabulary {theirs}, the run has {vocabulary.fingerprint}; "
-            "fit them again with `labeler calibrate` on this run"
+            "refit with `labeler calibrate` on this run"
         )
 
 

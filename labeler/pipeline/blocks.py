@@ -74,13 +74,13 @@ def unit_of(block: pa.Table) -> Unit:
 
 
 def reading_of(block: pa.Table) -> UnitWork:
-    """What reading the unit in a block of kind `unit` took."""
+    """Return what reading the unit in a block of kind `unit` took."""
     return UnitWork(read_s=block["read_s"][0].as_py() or 0.0, retries=block["retries"][0].as_py() or 0)
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of one piece of work; `error` is set when it is not committed."""
+    """Result of one piece of work; `error` is set when it is not committed."""
 
     kind: Literal["unit", "end", "error"]
     shard_id: str

@@ -19,7 +19,7 @@ from labeler.pipeline.nodes import alive_nodes
 from labeler.pipeline.stopping import Stopping
 
 _LOOK_S = 1.0
-_LAST_UNITS_S = 60.0  # what is begun is finished first, if that does not take longer
+_LAST_UNITS_S = 60.0  # what is started is finished first, if that does not take longer
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Budget:
         """Limits as a user gives them; None is none.
 
         Raises:
-            Refused: one is no positive number, or a cost has no price.
+            Refused: one is not a positive number, or a cost has no price.
         """
         given = {"--stop-after-hours": hours, "--max-cost": cost, "--price-per-hour": price_per_hour}
         for name, value in given.items():
@@ -71,7 +71,7 @@ class Budget:
             raise Refused(f"--max-cost {self.cost:g} is less than one unit costs, about {price:.2g}")
 
     def passed(self, seconds: float, cost: float) -> str:
-        """Which limit is reached after so much; empty for none."""
+        """Return which limit is reached after that much; empty for none."""
         if seconds >= self.seconds:
             return f"--stop-after-hours {self.seconds / 3600:g}"
         return f"--max-cost {self.cost:g}" if cost >= self.cost else ""
@@ -81,7 +81,7 @@ UNLIMITED = Budget()
 
 
 class Spending:
-    """The time and money that a job has taken. At a limit nothing is begun any more, and the job ends."""
+    """The time and money that a job has taken. At a limit nothing is started any more, and the job ends."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -90,7 +90,7 @@ class Spending:
         self._ledger: Any = None
 
     def follow(self, ledger: Any) -> None:
-        """Take the ledger that says what may be begun."""
+        """Take the ledger that says what may be started."""
         self._ledger = ledger
 
     def watched(self, workers: Workers, signals: Stopping, console: Console) -> AbstractContextManager[None]:
@@ -102,7 +102,7 @@ class Spending:
             with suppress(Exception):  # Ray is shut down, or lost itself: see `ray_watch`
                 self.look(_places(workers))
             if reached := self._budget.passed(time.monotonic() - self._started, self.cost):
-                console.print(f"{reached} is reached: what is begun is finished, then the job ends", markup=False)
+                console.print(f"{reached} is reached: what is started is finished, then the job ends", markup=False)
                 self._finish(stopped)
                 if not stopped.is_set():
                     signals.stop(reached)
@@ -124,6 +124,6 @@ class Spending:
 
 
 def _places(workers: Workers) -> int:
-    """How many workers the nodes that are there hold."""
+    """Return how many workers the nodes that are there hold."""
     places = sum(workers_on(node, workers.gpus, workers.cpus) for node in alive_nodes(workers.place))
     return places if workers.most is None else min(places, workers.most)

@@ -1,4 +1,4 @@
-"""Capacity for the first worker: on a cluster that may grow it is waited for, and a line says so."""
+"""Capacity for the first worker: on a cluster that may grow it is waited for, after a message."""
 
 from __future__ import annotations
 

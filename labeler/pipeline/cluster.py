@@ -26,7 +26,7 @@ class Workers:
 
     Attributes:
         most: no more than these, however large the cluster gets; None: as many as it holds.
-        threads: CPU threads of one, where the configuration says so; None: decided on its node.
+        threads: CPU threads of one, if configured; None: decided on its node.
         place: the nodes that they may run on; `read_place`: those of the tasks that read for them.
     """
 
@@ -46,12 +46,12 @@ class Workers:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a task or actor of Ray is started with to take a worker's place."""
+        """Return what a task or actor of Ray is started with to take a worker's place."""
         return {"num_cpus": self.cpus, "num_gpus": self.gpus or None, **self.place.options}
 
     @property
     def each(self) -> str:
-        """What one takes, e.g. `1 GPU, 4 CPU`."""
+        """Return what one takes, e.g. `1 GPU, 4 CPU`."""
         return f"{self.gpus:g} GPU, {self.cpus:g} CPU" if self.gpus else f"{self.cpus:g} CPU"
 
     def __str__(self) -> str:
@@ -69,11 +69,11 @@ class Workers:
 
 
 def configure_ray_data() -> None:
-    """What the pipeline needs of Ray Data; each line has its reason."""
+    """Set what the pipeline needs of Ray Data; each line has its reason."""
     context = DataContext.get_current()
     context.target_max_block_size = 1  # one row is one block: a crash costs one unit, a receipt is seen at once
-    context.max_errored_blocks = -1  # a lost block is work left over; the listing of commits is the truth
-    context.max_consecutive_actor_init_deaths = MAX_START_DEATHS  # one node where workers cannot start is no end
+    context.max_errored_blocks = -1  # a lost block is work left over; the listing of commits is the ground truth
+    context.max_consecutive_actor_init_deaths = MAX_START_DEATHS  # one node where workers cannot start is not an end
     context.actor_init_retry_on_errors = False  # a fresh process, perhaps on another node, beats the same one again
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0  # while input is left: a model is dear
     context.enable_progress_bars = False  # the run prints its own
@@ -103,14 +103,15 @@ def size_workers(config: RayConfig, nodes: Sequence[Mapping[str, float]], *, may
         cpus = config.cpus_per_worker or _whole_or_part(share)
     bounds = [bound for bound in (config.workers, config.max_workers) if bound is not None]
     count = min(count, *bounds) if bounds else count
-    # Without GPUs nothing but their number keeps workers from taking all CPUs of a large node, a model each.
+    # Without GPUs nothing but their number keeps workers from taking all CPUs of a large node; each worker loads a
+    # model.
     most = min(bounds) if bounds else None if may_grow and gpus else count
     threads = max(1, math.floor(config.cpus_per_worker)) if config.cpus_per_worker else None
     return Workers(count, gpus, cpus, most, threads, Placement.of(config), Placement.of_readers(config))
 
 
 def workers_on(node: Mapping[str, float], gpus: float, cpus: float) -> int:
-    """How many workers that take these resources one node holds: a worker never spans two."""
+    """Return how many workers that take these resources one node holds: a worker never spans two."""
     room = [math.floor(node.get("CPU", 0.0) / cpus + _ROUNDING)]
     if gpus:
         room.append(math.floor(node.get("GPU", 0.0) / gpus + _ROUNDING))
@@ -155,6 +156,6 @@ def describe_nodes(nodes: Sequence[Mapping[str, float]]) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """What an error says in the end: Ray puts whole tracebacks of its workers into a message."""
+    """Return what an error says in the end: Ray puts whole tracebacks of its workers into a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

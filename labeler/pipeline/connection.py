@@ -62,12 +62,12 @@ def choose_target(setting: str | None, environment: Mapping[str, str]) -> RayTar
 
 
 def is_connected() -> bool:
-    """Whether this process is connected to a Ray already."""
+    """Return whether this process is connected to a Ray already."""
     return bool(ray.is_initialized())
 
 
 def starts_ray(setting: str | None) -> bool:
-    """Whether `connect` would start a Ray of its own."""
+    """Return whether `connect` would start a Ray of its own."""
     return not ray.is_initialized() and choose_target(setting, os.environ).address == _LOCAL
 
 
@@ -101,7 +101,7 @@ def connect(setting: str | None, console: Console, *, log_to_driver: bool = Fals
 
 
 def _is_started_here() -> bool:
-    """Whether `ray.init` in this process started the cluster."""
+    """Return whether `ray.init` in this process started the cluster."""
     from ray._private import worker
 
     return bool(getattr(worker._global_node, "ray_init_cluster", False))
@@ -128,7 +128,7 @@ def _start(target: RayTarget, console: Console, log_to_driver: bool) -> None:
 def on_loopback() -> Iterator[None]:
     """While inside, a Ray that is started here listens on 127.0.0.1 alone, as Ray itself does on other systems.
 
-    Its node would listen on all interfaces otherwise, and whoever reaches a port can run code.
+    Its node would listen on all interfaces otherwise, and anyone who reaches a port can run code.
     """
     from ray._private import ray_constants
 
@@ -182,7 +182,7 @@ def _join(target: RayTarget, log_to_driver: bool) -> None:
 
 
 def _other_versions(error: Exception) -> str:
-    """What Ray says in six lines about versions that differ, in one; empty where the error is another."""
+    """Return what Ray says in six lines about versions that differ, in one; empty where the error is another."""
     if "Version mismatch" not in str(error):
         return ""
     versions = _VERSION.findall(str(error))

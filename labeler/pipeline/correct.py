@@ -17,7 +17,7 @@ from labeler.runs import Run, layout
 
 
 def correct(parent: Run, corrections: Corrections, output: str, *, about: Mapping[str, Any]) -> Outcome:
-    """Make the derived run, or go on where that stopped. Reads no image, and starts neither Ray nor a model.
+    """Make the derived run, or continue where that stopped. Reads no image, and does not start Ray or a model.
 
     Args:
         about: what else goes into corrections.json: where the corrections came from.

@@ -81,7 +81,8 @@ def derive(
     console: Console | None = None,
     startup: Startup | None = None,
 ) -> Outcome | None:
-    """Make the rows with one of `statuses` anew; all others of their units are taken over. Goes on where it stopped.
+    """Make the rows with one of `statuses` again; all others of their units are copied unchanged. Resumes where it
+    stopped.
 
     Args:
         job: what to do; its output is the derived run, whose fingerprint also names the parent and `statuses`.
@@ -170,7 +171,7 @@ def retry(
     unknown = sorted(set(statuses) - set(RETRIED))
     if unknown:
         near = did_you_mean(unknown[0], RETRIED)
-        raise Refused(f"status {unknown[0]!r} cannot be retried{near}; known here: {', '.join(RETRIED)}")
+        raise Refused(f"cannot retry status {unknown[0]!r}{near}; choose from {', '.join(RETRIED)}")
     parent.require_detector("retry")
     parent.require_reader()
     if "rescore" in parent.manifest.fingerprint_fields:

@@ -20,13 +20,13 @@ from labeler.pipeline.startup import Startup
 from labeler.terminal import message_console, tell
 
 LINE_INTERVAL_S = 5.0
-SAY_AGAIN_S = 600.0  # trouble with storage that comes back so much later is printed again
+SAY_AGAIN_S = 600.0  # trouble with storage that comes back that much later is printed again
 MOST_REASONS = 10  # of what is repeated, each printed once
 
 
 @dataclass(frozen=True)
 class JobProgress:
-    """How far a job is.
+    """Progress of a job.
 
     Attributes:
         images: that the run has, those of earlier jobs included.
@@ -161,7 +161,7 @@ class Display:
         )
 
     def line(self) -> str:
-        """What the whole run has, then what this job has done of it."""
+        """Return what the whole run has, then what this job has done of it."""
         done = self._earlier + self._images
         rate = self._images / max(time.monotonic() - self._start, 1e-9)  # the start-up of the workers counts
         total = f"{max(self._total, done):,}" if not self._unknown else f"≥ {max(self._total, done):,}"
@@ -173,7 +173,7 @@ class Display:
         job += [f"{status} {self._statuses[status]:,}" for status in STATUSES if self._statuses[status]]
         job.append(f"detections {self._detections:,}")
         if self._errors:
-            job.append(f"to repeat {self._errors:,}")
+            job.append(f"failed units {self._errors:,} (will retry)")
         return f"run: {', '.join(run)} · this job: {', '.join(job)}"
 
     def _render(self) -> Text:

@@ -114,7 +114,7 @@ def resolve_fusion(
 
 
 def fuse(job: FusionJob) -> tuple[Outcome, list[str]]:
-    """Make the fused run, or go on where that stopped. No image is read.
+    """Make the fused run, or continue where that stopped. No image is read.
 
     Returns:
         The fused run; lines about images that only another run has.
@@ -148,7 +148,7 @@ def fuse(job: FusionJob) -> tuple[Outcome, list[str]]:
 
 
 def lines_of(outcome: Outcome) -> list[str]:
-    """How many images were fused from fewer runs, why, and how to list them."""
+    """Return how many images were fused from fewer runs, why, and how to list them."""
     uri = storage.redact(outcome.run.uri)
     return [
         f"fewer runs  {count:,} images: {error}; list them: "
@@ -278,7 +278,7 @@ def _fields(sources: Sequence[FusedRun], fusion: BoxFusion, masks: Mapping[str, 
 
 @dataclass(frozen=True)
 class _Fused:
-    """What becomes of a unit's rows; called in threads."""
+    """Makes the fused rows of a unit; called in threads."""
 
     job: FusionJob
     partners: Sequence[Partner]

@@ -1,6 +1,6 @@
 """Label suspected images in a child process, and find those that kill it or raise in it by halving.
 
-The parent touches neither the model nor a GPU, so what it sees is sure: a death of this child, on these images. Deaths
+The parent does not touch the model or a GPU, so what it sees is certain: a death of this child, on these images. Deaths
 of other processes (a lost node, a preemption, a killed driver) never reach it. An error says less, because a broken
 machine raises it at every image: it counts where the child labels a plain image all the same.
 """
@@ -48,14 +48,14 @@ class Died(Exception):
 
 
 class Isolated(AbstractContextManager["Isolated"]):
-    """A child process with a detector, started when first needed and anew after each death. Use with `with`.
+    """A child process with a detector, started when first needed and again after each death. Use with `with`.
 
     The child dies with the thread that called `label` first: that of a Ray task lasts as long as its process.
 
     Args:
-        start_limit_s: a child that is not ready to label after so long has failed to start.
+        start_limit_s: a child that is not ready to label after that long has failed to start.
         memory: a child that passes these limits while it labels is killed, or else Ray would end this process for it,
-            which blames nobody, and repeat the task for ever.
+            which blames nobody, and repeat the task forever.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class Isolated(AbstractContextManager["Isolated"]):
             except (Died, Unlabeled) as error:
                 self.renew()
                 if last:
-                    raise LabelerError(f"a worker in a process of its own cannot label any image: {error}") from None
+                    raise LabelerError(
+                        f"isolated worker failed on a known-good image, so no image is blamed: {error}"
+                    ) from None
 
     def renew(self) -> None:
         """End the child; the next call starts another."""
@@ -119,7 +121,7 @@ class Isolated(AbstractContextManager["Isolated"]):
             rows, work, error, perhaps_an_image = self._pipe.recv()
         except (EOFError, OSError):
             how, limit = self._stop(), self._settings.stall_timeout_s
-            raise Died(how if time.monotonic() - start < limit else f"stood still for {limit:g} s") from None
+            raise Died(how if time.monotonic() - start < limit else f"stalled for {limit:g} s") from None
         if error is not None:
             raise (Unlabeled if perhaps_an_image else LabelerError)(error)
         return rows, work
@@ -162,7 +164,7 @@ class Isolated(AbstractContextManager["Isolated"]):
             else:
                 return
             if last:
-                raise LabelerError(f"a worker in a process of its own cannot start: {how}")
+                raise LabelerError(f"isolated worker cannot start: {how}")
 
     def _launch(self) -> None:
         """Starts a child and hears whether it can label.
@@ -188,7 +190,7 @@ class Isolated(AbstractContextManager["Isolated"]):
             raise LabelerError(error)
 
     def _hear(self, deadline: float) -> Any:
-        """What the child says next; `deadline` is on the monotonic clock."""
+        """Return what the child says next; `deadline` is on the monotonic clock."""
         assert self._pipe is not None
         if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
             raise TimeoutError
@@ -248,17 +250,17 @@ def label_isolated(
                 groups.append(group)
                 continue
             row = child.describe(shard_id, group[0]) if isinstance(error, Unlabeled) else None
-            rows.append(_guilty(row or undetected_row(shard_id, group[0], keep), error))
+            rows.append(_crashing(row or undetected_row(shard_id, group[0], keep), error))
             continue
         rows += found
         total.add(work)
     return sorted(rows, key=lambda row: row.index), total
 
 
-def _guilty(row: Row, error: Exception) -> Row:
+def _crashing(row: Row, error: Exception) -> Row:
     if isinstance(error, Unlabeled):
         return replace(row, status="detect_error", error=str(error))
-    reason = f"it ended the process that labeled it, {SOLO_FAILURES} times with nothing beside it ({error})"
+    reason = f"crashed its process {SOLO_FAILURES} times when labeled alone ({error})"
     return replace(row, status="quarantined", error=reason)
 
 

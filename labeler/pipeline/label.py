@@ -49,7 +49,8 @@ def label(
 
     Raises:
         Refused: before anything is written: config, vocabulary, checkpoint, input, output or cluster is wrong.
-        Incomplete: stopped by a signal, or two waves committed nothing; the same call goes on from there.
+        Incomplete: if a signal stopped the job or two waves committed nothing. Call again with the same config to
+            resume.
     """
     console = console or message_console()
     with startup or Startup(console) as startup:
@@ -98,7 +99,7 @@ class _Todo:
     """Shards to work on.
 
     Attributes:
-        new_since: they are to be added to the plan, and were found when it had so many generations; None: they are in
+        new_since: they are to be added to the plan, and were found when it had that many generations; None: they are in
             it, or are the first.
         skipped_files: what was listed beside them, by extension.
         before: the run whose plan they are of, as it was listed.
@@ -122,7 +123,9 @@ def _plan_new(output: str, job: Job) -> _Todo:
 
 
 def _plan_rest(run: Run, job: Job, extend: bool) -> _Todo:
-    """What is left of a run, or with `extend` what its input holds beyond the plan (if anything, else what is left)."""
+    """Return what is left of a run, or with `extend` what its input holds beyond the plan (if anything, else what is
+    left).
+    """
     run.require_fingerprint(job.fields)
     if not extend:
         require_same_input(run, public_config(job.config)["input"])
@@ -156,14 +159,14 @@ def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Co
 
 
 def _new_shards(run: Run, plan: Sequence[PlannedShard], config: Config, counts: Counter[str]) -> list[PlannedShard]:
-    """What the input holds now and the plan does not: whole shards, or image files in groups of their own."""
+    """Return what the input holds now and the plan does not: whole shards, or image files in groups of their own."""
     if config.input.limit is not None:
-        raise Refused("--extend adds all that is new, input.limit wants only the first images; leave one of them out")
+        raise Refused("--extend and input.limit cannot be combined; remove one")
     cut = next((planned for planned in plan if planned.shard.max_images is not None), None)
     if cut is not None:
         raise Refused(
-            f"input.limit ended the plan within {storage.redact(cut.shard.uri)}, and --extend would leave the rest of "
-            "that out for ever; label the whole input into another output"
+            f"cannot extend: input.limit cut the plan inside {storage.redact(cut.shard.uri)}, whose remaining images "
+            "would never be labeled; label the full input into a new output"
         )
     known: set[str] = set()
     for planned in plan:

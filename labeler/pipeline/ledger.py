@@ -2,7 +2,7 @@
 
 Unfinished starts bound Ray's endless actor restarts, and a job that dies with its driver each time. They are counted
 beside the driver and kept in the run folder, `attempts/<session>.json`, for the sessions to come: an image that takes
-the driver's machine along would otherwise be begun for ever, once a session.
+the driver's machine along would otherwise be started forever, once a session.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from labeler import plain_json, storage
 from labeler.errors import LabelerError
 from labeler.runs import Run, UnitKey, layout
 
-MAX_STARTS = 3  # a unit begun this often without finishing is not begun again beside others
+MAX_STARTS = 3  # a unit started this often without finishing is not started again beside others
 _MOST_TROUBLES = 20  # between two looks at them
 START_PATIENCE_S = 300.0  # how long a worker that cannot start waits for one that can
 
@@ -46,7 +46,7 @@ class Ledger:
         self._closing = False
 
     def begin(self, shard_id: str, unit: int) -> bool | None:
-        """Note a start, durably; False when the unit has had its starts and must not be begun, None when none may."""
+        """Note a start, durably; False when the unit has had its starts and must not be started, None when none may."""
         key = (shard_id, unit)
         with self._lock:
             if self._closing:
@@ -69,7 +69,7 @@ class Ledger:
             self._unlabeled.discard((shard_id, unit))
 
     def begin_no_more(self) -> int:
-        """Let nothing be begun from now on; returns how many units are still worked on."""
+        """Let nothing be started from now on; returns how many units are still worked on."""
         with self._lock:
             self._closing = True
             return len(self._open)
@@ -86,7 +86,7 @@ class Ledger:
             return sorted(self._unlabeled & self._unlabeled_before)
 
     def unfinished(self) -> list[tuple[str, int, int]]:
-        """(shard id, unit, starts) of everything begun and not finished, in this session or before."""
+        """(shard id, unit, starts) of everything started and not finished, in this session or before."""
         with self._lock:
             return sorted((*key, starts) for key, starts in (self._open + self._earlier).items())
 
@@ -107,7 +107,7 @@ class Ledger:
             self._up.add(worker)
 
     def workers_up(self) -> int:
-        """How many workers have loaded their model in this pass."""
+        """Return how many workers have loaded their model in this pass."""
         with self._lock:
             return len(self._up)
 
@@ -119,7 +119,8 @@ class Ledger:
             self._down.add(worker)
 
     def others_work(self, workers: int, stall_timeout_s: float) -> bool:
-        """Whether a worker that is down should keep still, because of `workers` others are at work or may come up.
+        """Return whether a worker that is down should keep still, because of `workers` others are at work or may come
+        up.
 
         If it ended instead, Ray would start it again on the same node, and after a few times in a row end the pass for
         all.
@@ -131,13 +132,13 @@ class Ledger:
             return len(self._down) < workers and silent_s < START_PATIENCE_S
 
     def trouble(self, what: str) -> None:
-        """Note a failure of storage that a person can end, from whoever reads or writes."""
+        """Note a failure of storage that a person can end, from any reader or writer."""
         with self._lock:
             if len(self._troubles) < _MOST_TROUBLES:
                 self._troubles.add(what)
 
     def take_troubles(self) -> list[str]:
-        """What was noted since the last call, each once."""
+        """Return what was noted since the last call, each once."""
         with self._lock:
             found, self._troubles = sorted(self._troubles), set()
         return found
@@ -175,5 +176,5 @@ def read_attempts(run: Run) -> Counter[UnitKey]:
                 shard_id, _, unit = name.rpartition("/")
                 found[shard_id, int(unit)] += int(count)
         except (ValueError, AttributeError, LabelerError):
-            continue  # half a journal of a session that died, or one of a job that ends just now
+            continue  # half a journal of a session that died, or one of a job that is ending
     return found

@@ -88,12 +88,12 @@ def check_process_limit(root: Path = Path("/")) -> None:
 
 
 def _free(root: Path) -> Iterator[tuple[int, str]]:
-    """(how many more, the limit that says so)."""
+    """(how many more, the name of the limit)."""
     limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if os.geteuid() != 0 and limit != resource.RLIM_INFINITY:  # root is not held to it
         yield limit - _threads_of(os.getuid(), root), f"the user's limit of {limit} (ulimit -u)"
     for _, folder in groups("pids", root):
-        with suppress(OSError, ValueError):  # "max" is no limit
+        with suppress(OSError, ValueError):  # "max" is not a limit
             limit = int((folder / "pids.max").read_text())
             used = int((folder / "pids.current").read_text())
             yield limit - used, f"the container's limit of {limit} (pids.max in {folder})"

@@ -12,7 +12,7 @@ from labeler.pipeline.source import ShardWork
 from labeler.runs.plan import PlannedShard
 from labeler.runs.progress import NOTHING, Progress
 
-CONCURRENT_UNITS = 3  # a worker fetches and commits two units while a third is in the forward
+CONCURRENT_UNITS = 3  # a worker fetches and commits two units while a third is in the forward pass
 SMALL_IMAGE_BYTES = 64 * 1024  # to guess units where no shard is at its end yet: rather too many than too few
 
 
@@ -26,7 +26,7 @@ class UnitLimits:
 
 @dataclass(frozen=True)
 class Wave:
-    """What one Dataset works on."""
+    """The shards of one Ray Data dataset."""
 
     work: Sequence[ShardWork]
     concurrent_units: int
@@ -45,7 +45,7 @@ def next_wave(
     """The least tried shards first, in a seeded order, so that a stopped run is close to a random sample.
 
     Args:
-        wave_units: about how many units still to do, and at least one shard. A wave more loads the model once more.
+        wave_units: about how many units still to do, and at least one shard. A wave more loads the model again.
     """
     order = progress.left(plan)
     random.Random(seed).shuffle(order)

@@ -23,11 +23,11 @@ def _node_share() -> float:
 
 @dataclass(frozen=True)
 class MemoryLimits:
-    """When a process has taken too much of its node's memory. Nothing is ever too much where there is no Linux.
+    """Limits to the node memory of a process. There are none on systems other than Linux.
 
     Attributes:
         node_share: share of the memory that all together may use.
-        own_share: share of the memory that one process may hold beyond that: a neighbour's memory is not its fault.
+        own_share: share of the memory that one process may hold beyond that: a neighbor's memory is not its fault.
         root: the folder with `proc` and `sys`.
     """
 
@@ -36,7 +36,7 @@ class MemoryLimits:
     root: Path = Path("/")
 
     def passed_by(self, process: int) -> bool:
-        """Whether memory runs out and this process, by its id, holds a good part of it."""
+        """Return whether memory runs out and this process, by its id, holds a good part of it."""
         own = _resident_bytes(self.root, process)
         return any(
             used > self.node_share * total and own > self.own_share * total for used, total in memory_in_use(self.root)

@@ -36,22 +36,22 @@ class Placement:
 
     @staticmethod
     def of(config: RayConfig) -> Placement:
-        """Where a worker may run."""
+        """Return where a worker may run."""
         return Placement(config.accelerator_type, tuple(config.label_selector.items()))
 
     @staticmethod
     def of_readers(config: RayConfig) -> Placement:
-        """Where the tasks that read for the workers may run."""
+        """Return where the tasks that read for the workers may run."""
         return Placement(labels=tuple(config.read_label_selector.items()))
 
     @property
     def options(self) -> dict[str, Any]:
-        """What Ray takes for it; empty for any node."""
+        """Return what Ray takes for it; empty for any node."""
         named = {"accelerator_type": self.accelerator, "label_selector": dict(self.labels)}
         return {name: value for name, value in named.items() if value}
 
     def allows(self, node: Mapping[str, Any]) -> bool:
-        """Whether a node, as `ray.nodes()` describes it, may be used."""
+        """Return whether a node, as `ray.nodes()` describes it, may be used."""
         if self.accelerator and not node["Resources"].get(f"accelerator_type:{self.accelerator}"):
             return False
         return all(_meets(node["Labels"].get(name), condition) for name, condition in self.labels)
@@ -67,7 +67,7 @@ ANYWHERE = Placement()
 
 
 def _meets(value: str | None, condition: str) -> bool:
-    """Whether a label's value (None: there is none) meets a condition."""
+    """Return whether a label's value (None: there is none) meets a condition."""
     found = _CONDITION.fullmatch(condition)
     assert found, "any text is a value"
     negated, several, one = found.groups()
@@ -81,7 +81,8 @@ def alive_nodes(place: Placement = ANYWHERE) -> list[dict[str, float]]:
 
 
 def launches_nodes() -> bool:
-    """Whether something adds nodes to this cluster when work waits for them: an autoscaler, as far as Ray knows of it.
+    """Return whether something adds nodes to this cluster when work waits for them: an autoscaler, as far as Ray knows
+    of it.
 
     Ray's monitor knows kinds of nodes where there is one, and a kind for each node where there is none.
     """
@@ -96,12 +97,12 @@ def drains_here() -> bool:
     """In a worker: whether its node is about to be taken away, as far as Ray was told (`ray drain-node`)."""
     try:
         return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
-    except Exception:  # Ray's control process does not answer just now, which is no reason to give a unit up
+    except Exception:  # Ray's control process does not answer, which is not a reason to give a unit up
         return False
 
 
 def threads_here(gpus: float, cpus: float) -> int:
-    """In a worker: the CPU threads that its node has for it, for decoding and (without a GPU) for the forward.
+    """In a worker: the CPU threads that its node has for it, for decoding and (without a GPU) for the forward pass.
 
     They are the node's own cores but one, by the worker's share of the node's GPUs, or by how many such workers the
     node holds.

@@ -1,4 +1,4 @@
-"""Prove on the nodes that will work, before anything is written, that input, output, packages and weights are there."""
+"""Check on the nodes that will work, before anything is written, that input, output, packages and weights are there."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def readable_uri(work: Sequence[PlannedShard], plan_uri: str) -> str | None:
         first = uri if not tried else first
         tried, images = tried + 1, images and of_images
     if tried == LOOKED_AT or not images:
-        others = f", nor are {tried - 1} others that were planned" if tried > 1 else ""
-        raise Refused(f"input {storage.redact(first)} is not there{others}")
+        missing = f"and {tried - 1} other planned objects are missing" if tried > 1 else "is missing"
+        raise Refused(f"input {storage.redact(first)} {missing}")
     return None
 
 
@@ -68,7 +68,7 @@ def _objects(work: Sequence[PlannedShard], plan_uri: str) -> Iterator[tuple[str,
 
 @dataclass(frozen=True)
 class Checks:
-    """What is tried on a node. Picklable.
+    """Checks to try on a node. Picklable.
 
     Attributes:
         input: an object of the input; None where there is none left to look for.
@@ -157,7 +157,7 @@ def _kind(node: Mapping[str, Any]) -> object:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a probe found.
+    """Result of a probe.
 
     Attributes:
         problem: one line; empty if all is well.
@@ -170,7 +170,7 @@ class _Answer:
 
 
 def _answer(probe: Any, patience: CapacityWait) -> _Answer | None:
-    """None where the node was lost just now, and was still on the list."""
+    """Return the node's answer; None if the node was lost while it was still on the list."""
     try:
         answer: _Answer = patience.wait(probe, "a process of each kind of node to try storage from")
         return answer
@@ -210,7 +210,7 @@ def preflight_module(module: UserModule, patience: CapacityWait) -> None:
 
 
 def preflight_of_boxes(recipe: LabelerRecipe, workers: Workers, patience: CapacityWait) -> None:
-    """Load the model that looks at boxes where a worker will, and try it on one picture, before anything is written.
+    """Load the model that looks at boxes where a worker will, and try it on one image, before anything is written.
 
     Args:
         recipe: with that model alone.
@@ -220,7 +220,8 @@ def preflight_of_boxes(recipe: LabelerRecipe, workers: Workers, patience: Capaci
     Raises:
         Refused: in one line, why it does not run there.
     """
-    probe = ray.remote(_probe_model).options(max_retries=2, **workers.options).remote(recipe, workers)
+    once = ray.remote(max_calls=1, max_retries=2)(_probe_model)  # its process ends, and gives the memory back
+    probe = once.options(**workers.options).remote(recipe, workers)
     what = f"a worker of {workers.each} to try the model for boxes on"
     problem = patience.wait(probe, what, quiet_s=_LOADING_S)
     if problem is not None:
@@ -287,8 +288,8 @@ def _probe(checks: Checks, version: str, mark: str | None) -> _Answer:
         problem = f"labeler {__version__} is installed {here}, and this is labeler {version}"
         return _Answer(node, f"{problem}; send it along by `labeler submit` or --working-dir, or install it there")
     if mark is not None and not os.path.exists(mark):
-        problem = f"output {checks.output} is another disk {here}"
-        return _Answer(node, f"{problem}; use object storage, or a file system all nodes share")
+        problem = f"output {checks.output} is not shared: node {node} sees a different disk"
+        return _Answer(node, f"{problem}; use object storage or a shared file system")
     try:
         if checks.input is not None and storage.head(checks.input) is None:
             shown = storage.redact(checks.input)

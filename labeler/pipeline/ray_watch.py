@@ -74,7 +74,9 @@ def watch(processes: list[Watched], end: Callable[[Watched], None], stopped: thr
 
 
 def _failure(address: str) -> Literal["", "refused", "silent"]:
-    """How a connection fails; empty where it does not, or where this process is to blame (too many open files)."""
+    """Return how a connection fails; empty where it does not, or where this process is to blame (too
+    many open files).
+    """
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()

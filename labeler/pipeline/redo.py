@@ -1,4 +1,4 @@
-"""Making some rows of a committed unit anew: which of its images, and what becomes of their earlier rows."""
+"""Redo some rows of a committed unit and copy the others unchanged."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MASKS, SECOND_SCORES = "masks", "second scores"  # what stored boxes can get
 
 @dataclass(frozen=True)
 class Todo:
-    """What of a unit is to be labeled.
+    """The images of a unit that need labeling.
 
     Attributes:
         others: the rows of all its other images.
         earlier: by index, rows of the images to do of which something stays.
-        change: what becomes of those; None: all stays but what is added, whatever became of the image now.
+        change: made to those; None: all stays but what is added, whatever the image's new status is.
         adds: "masks" or "second scores", of the images to do; without `change`.
     """
 
@@ -44,7 +44,7 @@ class Todo:
 
 
 def _with_masks(row: Row, earlier: Row) -> Row:
-    """The earlier row with masks; marks about its boxes stay, and what is said of masks follows them."""
+    """The earlier row with masks; marks about its boxes stay, and those about masks follow the new ones."""
     before, scores = split_off_scores(earlier.error)
     marks = [mark for mark in (CUT, ALL_NAMES) if mark in before]
     if row.status == "labeled":
@@ -58,12 +58,12 @@ def _joined(*reasons: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Redo:
-    """Rows with one of these statuses are made anew; plain values, so that Ray can carry it to the workers.
+    """Rows with one of these statuses are redone; plain values, so that Ray can carry it to the workers.
 
     Attributes:
         folders: of the run that the new one derives from, and of those that that one derives from.
         keep_detections: they get something more (`adds`); nothing is detected.
-        change: of a changed vocabulary: what becomes of the rows besides what is detected now.
+        change: of a changed vocabulary: made to the rows besides what is detected now.
         adds: as of `Todo`.
     """
 
@@ -74,7 +74,7 @@ class Redo:
     adds: str = MASKS
 
     def of(self, unit: Unit, keep: Sequence[str] = ()) -> Todo:
-        """What to do of a unit that was read again.
+        """Return what to do of a unit that was read again.
 
         Args:
             keep: as of `table_to_rows`.

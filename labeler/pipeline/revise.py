@@ -1,4 +1,4 @@
-"""A run with another vocabulary: what stays is taken over, and only the new prompt chunks are run."""
+"""A run with another vocabulary: what stays is copied unchanged, and only the new prompt chunks are run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def revise(
     console: Console | None = None,
     startup: Startup | None = None,
 ) -> Outcome:
-    """Make the derived run of a changed vocabulary, or go on where that stopped.
+    """Make the derived run of a changed vocabulary, or continue where that stopped.
 
     Images that the run could not label stay as they are; `labeler retry` of the derived run labels those.
 

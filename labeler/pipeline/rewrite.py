@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,9 +20,11 @@ from labeler.pipeline.session import Outcome, finish, new_run, refusals
 from labeler.runs import Run, Snapshot, UnitKey, layout, read_snapshot, read_unit_file
 from labeler.runs.create import create_run
 from labeler.runs.erasure.excluded import Excluded, load_excluded, read_excluded, write_excluded
+from labeler.runs.receipts import ReceiptLog
+from labeler.runs.sums import sums_of
 from labeler.runs.timeline import stamp
 
-# What becomes of the rows of a unit whose images a detector has seen: as many rows, in their order. Called in threads.
+# Makes the new rows of a unit whose images a detector has seen: as many rows, in their order. Called in threads.
 NewRows: TypeAlias = Callable[[UnitKey, Sequence[Row]], Sequence[Row]]
 
 _REDONE = tuple(sorted(LABELED))
@@ -32,7 +34,7 @@ _ORIGIN = ("model_", "segmenter_", "version_", "engine", "dtype", "device", "pai
 
 
 def rewrite(parent: Run, job: Job, new_rows: NewRows, *, before_rows: Callable[[], None] = lambda: None) -> Outcome:
-    """Make the derived run with these rows, or go on where that stopped.
+    """Make the derived run with these rows, or continue where that stopped.
 
     Images that no detector has seen keep their rows; of those that `input.exclude` lists by now, their places stay.
 
@@ -56,9 +58,14 @@ def rewrite(parent: Run, job: Job, new_rows: NewRows, *, before_rows: Callable[[
         before_rows()
         write = _Unit(run, opened.below, new_rows, read_excluded(run), job)
     left = [(id_, unit) for id_, units in read_snapshot(run).progress.pending.items() for unit in sorted(units)]
-    with ThreadPoolExecutor(_WRITES) as pool:
-        for _ in pool.map(write, left):
-            pass
+    receipts = ReceiptLog(run, write.excluded)
+    try:
+        with ThreadPoolExecutor(_WRITES) as pool:
+            for unit, written in zip(left, pool.map(write, left), strict=True):
+                if written is not None:
+                    receipts.add(*unit, *written)
+    finally:
+        receipts.flush()
     return finish(read_snapshot(run))
 
 
@@ -72,19 +79,24 @@ class _Unit:
     excluded: Excluded
     job: Job
 
-    def __call__(self, unit: UnitKey) -> None:
+    def __call__(self, unit: UnitKey) -> tuple[int, Mapping[str, object]] | None:
+        """Return the size and the sums of the file; None if it was there, or its rows are not in order."""
         table = read_unit_file(self.below.progress.unit_uri(*unit))
         listed = pa.array(self.excluded.of_rows(table, self.below.prefixes[unit[0]]), pa.bool_())
         seen = pc.and_not(pc.is_in(table["status"], value_set=pa.array(_REDONE, pa.string())), listed)
         rows = self.new_rows(unit, table_to_rows(table.filter(seen), self.run.keep))
         others = table.filter(pc.invert(pc.or_(seen, listed)))
         whole = complete_table([*rows, *places_of(table.filter(listed))], self.run.keep, others, self.run.columns)
-        data = table_to_parquet(whole, self._metadata(table))
+        metadata = self._metadata(table)
+        data = table_to_parquet(whole, metadata)
         target = self.run.path(layout.unit_file(*unit))
-        storage.put_if_absent(target, data, single_writer=self.job.config.output.single_writer)
+        written = storage.put_if_absent(target, data, single_writer=self.job.config.output.single_writer)
+        cap = self.run.manifest.config["detect"]["max_detections"]
+        sums = sums_of(whole.replace_schema_metadata(metadata), cap)
+        return (len(data), sums.stored()) if written and sums.in_order else None
 
     def _metadata(self, table: pa.Table) -> dict[str, str]:
-        """What found the boxes stays; no work was done for them now."""
+        """Return what found the boxes stays; no work was done for them now."""
         before = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
         return {
             **{name: value for name, value in before.items() if name.startswith(_ORIGIN)},

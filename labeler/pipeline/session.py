@@ -55,7 +55,7 @@ _MOST_COUNTED = 1000  # unit files of earlier sessions that are read for the dis
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `label` returns for a complete run."""
+    """Result of `label` for a complete run."""
 
     run: Run
     report: Report
@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Caller:
-    """What of its process a job may use, and whom it tells how far it is.
+    """The parts of its process that a job may use, and the receiver of its progress.
 
     Attributes:
         signals: whether Ctrl-C and SIGTERM end the job in an orderly way.
@@ -147,7 +147,7 @@ def carry_out(
             )
             recipe = labeler_recipe(job, make_detector=make_detector).of_boxes if run is None else None
             if recipe is not None:
-                startup.step("trying the model for boxes on one picture")
+                startup.step("trying the model for boxes on one image")
                 preflight_of_boxes(recipe, workers, patience)
             run = create()
             add_context(console, run=run.manifest.run_id)
@@ -177,7 +177,7 @@ def warn_of_versions(run: Run, name: str, console: Console) -> None:
 
 
 def new_run(job: Job, **more: Any) -> NewRun:
-    """What a run of this job is begun with; `more` are further fields of NewRun."""
+    """Return what a run of this job is started with; `more` are further fields of NewRun."""
     return NewRun(job.fields, public_config(job.config), package_versions(), job.vocabulary, job.plan, **more)
 
 
@@ -193,7 +193,7 @@ def _cluster(job: Job, console: Console, signals: Stopping) -> Iterator[bool]:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Until the first unit is labeled, storage that fails is a refusal: nothing was started that could go on."""
+    """Until the first unit is labeled, storage that fails is a refusal: nothing was started that could continue."""
     try:
         yield
     except InputChanged:
@@ -223,7 +223,9 @@ def _workers(
 
 
 def _needs_cuda(job: Job, workers: cluster.Workers, make_detector: Callable[[], UnitDetector] | None) -> bool:
-    """Whether a worker has a GPU reserved for a model that runs on it by CUDA, as far as we choose its device."""
+    """Return whether a worker has a GPU reserved for a model that runs on it by CUDA, as far as labeler chooses its
+    device.
+    """
     ours = make_detector is None or job.segmenter is not None
     return bool(workers.gpus) and ours and job.config.model.device.startswith(("auto", "cuda"))
 
@@ -240,7 +242,7 @@ def _work(
 ) -> Progress:
     config, run, plan, progress = job.config, snapshot.run, snapshot.plan, snapshot.progress
     images_per_shard, done = _images(run, plan, progress, console)
-    console.print(f"{len(snapshot.left):,} of {len(plan):,} shards to do on {workers}", markup=False)
+    console.print(f"labeling {len(snapshot.left):,} of {len(plan):,} shards on {workers}", markup=False)
     metrics, excluded = Metrics(run.manifest.run_id), read_excluded(run)
     startup.step("loading the model", now=True)
     with (
@@ -274,11 +276,11 @@ def _work(
 
 @contextmanager
 def keeping_receipts(run: Run, excluded: Excluded) -> Iterator[Callable[[Receipt], None]]:
-    """Keep what the job writes for its report; what a derived run reports lies in several folders and is read."""
+    """Keep what the job writes for its report."""
     receipts = ReceiptLog(run, excluded)
 
     def keep(receipt: Receipt) -> None:
-        if receipt.sums is not None and receipt.unit is not None and run.parent is None:
+        if receipt.sums is not None and receipt.unit is not None:
             receipts.add(receipt.shard_id, receipt.unit, receipt.label_bytes, receipt.sums)
 
     try:

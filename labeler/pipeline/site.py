@@ -43,7 +43,7 @@ def site_of(config: Config, *, on_gpu: bool) -> Site:
 
 
 def _note(settings: RayConfig, nodes: Sequence[Mapping[str, float]], *, on_gpu: bool) -> str:
-    """What a user of a cluster with GPUs must know of the figures; empty for nothing."""
+    """Return what a user of a cluster with GPUs must know of the figures; empty for nothing."""
     if not settings.gpus_per_worker:
         return ""
     notes = []

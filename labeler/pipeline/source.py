@@ -35,7 +35,7 @@ class ShardWork:
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How shards are cut into units; part of the fingerprint, equal for the life of a run.
+    """Settings for cutting shards into units; part of the fingerprint, equal for the life of a run.
 
     Attributes:
         plan_uri: of the run that has the plan, and beside it the members of groups of image files.

@@ -18,7 +18,7 @@ _FORCED = 3
 
 
 class Stopping:
-    """What was received so far; its handlers stay until the block of `stopping` ends."""
+    """The signals received so far; its handlers stay until the block of `stopping` ends."""
 
     def __init__(self, *, installs: bool = True) -> None:
         self._installs = installs
@@ -42,11 +42,11 @@ class Stopping:
         self.received += 1
         if self.received == 1:
             self.name = self._reason or ("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
-            raise KeyboardInterrupt  # no exception of ours: code on the way may well catch `Exception`
+            raise KeyboardInterrupt  # not an exception of labeler: code on the way may well catch `Exception`
         if self.received >= _FORCED:
             _say("labeler: forced to end; processes of Ray may be left")
             os._exit(Incomplete.exit_code)
-        _say("labeler: stopping; once more ends this process at once")
+        _say("labeler: stopping; a second signal ends this process at once")
 
 
 @contextmanager
@@ -73,11 +73,11 @@ def stopping(*, signals: bool = True) -> Iterator[Stopping]:
     try:
         yield state
     except KeyboardInterrupt:
-        state.received = max(1, state.received)  # raised by the handler that was there before ours
+        state.received = max(1, state.received)  # raised by the handler that was there before
         if ours:
             with suppress(Exception):
                 ray.shutdown()
-        raise Incomplete(f"stopped by {state.name}; run the same command again to go on") from None
+        raise Incomplete(f"stopped by {state.name}; run the same command again to continue") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -85,7 +85,7 @@ def stopping(*, signals: bool = True) -> Iterator[Stopping]:
 
 @contextmanager
 def _ended_with_the_job(ours: bool) -> Iterator[None]:
-    """If the job ends by KeyboardInterrupt, its own Ray ends, too: nothing would stop its workers otherwise."""
+    """End the job's own Ray if the job ends by KeyboardInterrupt: nothing would stop its workers otherwise."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """Suspects: units that often ended their worker or raised in it. Each is labeled in isolation, committed as always.
 
-Three unfinished starts, or an unexpected error in two passes, make a unit suspect, never guilty: lost nodes and killed
-workers leave such starts, a broken machine raises such errors.
+Three unfinished starts, or an unexpected error in two passes, make a unit suspect, but blame no image: lost nodes and
+killed workers leave such starts, a broken machine raises such errors.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def label_suspects(
     """Receipts of the suspects, as they come in. A lost node only repeats the task: nothing was counted yet.
 
     Args:
-        most_in_vain: when so many in a row could not be labeled, the rest is left as it is: where nothing works, each
+        most_in_vain: when that many in a row could not be labeled, the rest is left as it is: where nothing works, each
             would load the model twice to find that out. None: all are tried.
     """
     task = ray.remote(**workers.options, max_retries=-1)(_label_suspect)

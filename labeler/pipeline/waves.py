@@ -65,13 +65,13 @@ def run_waves(
     on_trouble: Callable[[str], None],
     on_ledger: Callable[[Any], None] = lambda ledger: None,
 ) -> Progress:
-    """Work the plan until every shard is finished; returns the final listing.
+    """Process the plan until every shard is finished; returns the final listing.
 
     Args:
         progress: what was listed; it may be some minutes old, because workers look before they label.
         on_receipt: what it raises is tried again, but for StoppedByCaller.
         on_trouble: called in another thread, with what storage refuses and a person can end, while it is tried again.
-        on_ledger: told of the ledger before anything is begun.
+        on_ledger: told of the ledger before anything is started.
 
     Raises:
         Incomplete: two waves in a row committed nothing, or storage took none of many units in a row; the message names
@@ -96,7 +96,7 @@ def run_waves(
                 raise
             except _OutputClosed as error:  # a full disk: every unit more would be labeled for nothing
                 _close(ledger)
-                raise Incomplete(f"the output takes no more units, so labeling stopped: {error}") from None
+                raise Incomplete(f"stopped: writes to the output keep failing: {error}") from None
             except Exception as error:  # workers that cannot start, a lost cluster: what was committed stays committed
                 reasons["workers"] = last_line(error)
             begun, raised = ray.get([ledger.unfinished.remote(), ledger.unlabeled_again.remote()])
@@ -127,7 +127,7 @@ def _take(
         most_unwritten: how many units in a row may be labeled and not written; None: any number.
 
     Raises:
-        _OutputClosed: so many units in a row were labeled and not written.
+        _OutputClosed: that many units in a row were labeled and not written.
     """
     unwritten = 0
     for receipt in receipts:
@@ -203,5 +203,5 @@ def _name_of(receipt: Receipt) -> str:
 def _explain(left: Sequence[PlannedShard], reasons: dict[str, str]) -> str:
     shown = [f"{name}: {why}" for name, why in sorted(reasons.items())]
     more = f" (and {len(shown) - 5} more)" if len(shown) > 5 else ""
-    why = "; ".join(shown[:5]) + more if shown else "the workers ended without a word; see the Ray logs"
-    return f"{len(left)} shards are unfinished and two passes committed nothing. {why}"
+    why = "; ".join(shown[:5]) + more if shown else "workers exited without an error; see the Ray logs"
+    return f"{len(left)} shards are unfinished and two waves made no progress: {why}"

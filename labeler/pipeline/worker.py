@@ -36,7 +36,7 @@ from labeler.runs.sums import sums_of
 from labeler.runs.timeline import committed_at, stamp
 from labeler.shards import Item, ShardEnd, Unit, skipped
 
-OFTEN_BEGUN = "was begun several times and never finished; it is labeled apart from the others after this pass"
+OFTEN_BEGUN = "was started several times and never finished; it will be retried in isolation after this wave"
 _LEAVING_S = 0.2
 _STILL_S = 2.0  # how often a worker that cannot start asks whether others work
 CUDA_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "CUDA error")
@@ -57,8 +57,8 @@ class WorkerSettings:
         metadata: goes into every unit file, beside what the detector says of itself.
         columns: the optional ones of the run.
         names: which names each image is asked for; None for all.
-        redo: of a derived run: which rows are made anew.
-        stall_timeout_s: a process that neither decodes nor detects anything for so long ends itself.
+        redo: of a derived run: which rows are redone.
+        stall_timeout_s: a process that does not decode or detect anything for that long ends itself.
         needs_cuda: GPUs are reserved for its models: one whose torch cannot use them does not start.
         workers: what each has reserved; None: its threads are those of `labeler`.
     """
@@ -234,13 +234,15 @@ def label_items(
         raise
     except Exception as error:
         if any(sign in str(error) for sign in CUDA_LOST) and "out of memory" not in str(error):
-            os._exit(1)  # Ray starts the actor anew and repeats the unit
+            os._exit(1)  # Ray starts the actor again and repeats the unit
         kind = LabelerError if _is_of_the_machine(error) else Unlabeled
         raise kind(_reason_of(error)) from error
 
 
 def _is_of_the_machine(error: Exception) -> bool:
-    """Whether it is a system call's answer (a full disk, too many open files): decoders' OSErrors have no number."""
+    """Return whether it is a system call's answer (a full disk, too many open files): decoders' OSErrors have no
+    number.
+    """
     return isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, OSError) and error.errno is not None)
 
 
@@ -249,13 +251,13 @@ def _reason_of(error: Exception) -> str:
     kind = type(error).__name__
     said = next(iter(str(error).strip().splitlines()), "")
     if kind == "OutOfMemoryError":
-        said = said.partition(" GPU ")[0]  # what follows is what other processes hold just now
+        said = said.partition(" GPU ")[0]  # the rest of the message is about the memory that other processes hold
     said = storage.redact(_ADDRESS.sub("0x...", said))
     return f"{kind}: {said}"[:_MAX_REASON] if said else kind
 
 
 def todo_of(settings: WorkerSettings, unit: Unit) -> Todo:
-    """What of a unit is to be labeled: all of it, but for derived runs."""
+    """Return what of a unit is to be labeled: all of it, but for derived runs."""
     todo = Todo(unit) if settings.redo is None else settings.redo.of(unit, settings.keep)
     names = settings.names.load() if isinstance(settings.names, Shared) else settings.names
     return replace(todo, unit=replace(todo.unit, items=with_names(names, todo.unit.items)))
@@ -317,7 +319,7 @@ def _in_words(description: Mapping[str, str]) -> str:
     if "cuda_graphs" in description:
         words += f", CUDA graphs {description['cuda_graphs']}"
     check = description.get("engine_check")
-    return f"{words}; against transformers' own forward: {check}" if check else words
+    return f"{words}; against transformers' own forward pass: {check}" if check else words
 
 
 def _receipt(unit: Unit, rows: list[Row], max_detections: int) -> Receipt:

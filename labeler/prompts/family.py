@@ -74,7 +74,7 @@ class PromptPlan(Protocol):
 
 
 class Planner(Protocol):
-    """Makes plans for one checkpoint; has read what of its folder turns words into prompts."""
+    """A maker of plans for one checkpoint; it has read the files that turn words into prompts."""
 
     @property
     def digests(self) -> Mapping[str, str]:

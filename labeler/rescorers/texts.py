@@ -101,7 +101,7 @@ def make_texts(
 
 
 class _Speller:
-    """Collects phrases and what is wrong with them."""
+    """A collector of phrases and their problems."""
 
     def __init__(
         self, checkpoint: RescorerCheckpoint, clip: ClipTokenizer | None, siglip: SiglipTokenizer | None

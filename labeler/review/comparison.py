@@ -37,7 +37,7 @@ _RENAMINGS = 100
 
 @dataclass(frozen=True)
 class ChangeCounts:
-    """What became of a category's boxes from the first run to the second.
+    """Changes of a category's boxes from the first run to the second.
 
     Attributes:
         first, second: boxes on each side.
@@ -69,7 +69,7 @@ class Comparison:
         identical: of these, images in which every box is the same.
         categories: by id of the first run.
         renamings: (id before, id after, boxes), the most frequent first.
-        facts: plain data: counts of images that could not be compared, and what was left out.
+        facts: plain data: counts of images that could not be compared, and what was excluded.
     """
 
     images: int
@@ -105,7 +105,7 @@ def compare_runs(
 
     Args:
         thresholds: of each run.
-        partial: incomplete runs too, and categories that only one of them has are left out.
+        partial: incomplete runs too, and categories that only one of them has are excluded.
 
     Raises:
         Refused: an incomplete run, other categories (every one is named), or no image in common.
@@ -251,12 +251,12 @@ def _tally(join: Join, ids: Sequence[int], seed: int, max_images: int) -> tuple[
 
 
 def _asked_of(detections: Detections, asked: Sequence[int] | None) -> Detections:
-    """Those that the other side was asked for: of others it says nothing."""
+    """Return those that the other side was asked for: of others it says nothing."""
     return detections if asked is None else detections[np.isin(detections.category_ids, asked)]
 
 
 def _pick(drawn: Reservoir, max_images: int, seed: int) -> _Shown:
-    """In turns one of each kind of difference, and of each kind one of each category."""
+    """Round-robin over the kinds of difference, and within a kind over the categories."""
     groups, entries = drawn.result()
     queues: dict[tuple[int, int], list[tuple[int, ...]]] = {}
     for group, entry in zip(groups.tolist(), entries.tolist(), strict=True):

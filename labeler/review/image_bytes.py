@@ -36,7 +36,7 @@ class ImageReader:
         self._column: str | None = snapshot.run.manifest.config["input"].get("image_column")
 
     def is_embedded(self, row: Row) -> bool:
-        """Whether the image is stored inside a Parquet row."""
+        """Return whether the image is stored inside a Parquet row."""
         shard = self._shards[row["shard_id"]]
         return row["offset"] is None and shard.format == "parquet" and row["uri"] == shard.uri
 
@@ -50,7 +50,7 @@ class ImageReader:
     def read(self, rows: Sequence[Row]) -> Iterator[bytes | LabelerError]:
         """The bytes of each row of one of `together`'s lists, one after the other; a few MB are held.
 
-        An image that cannot be read, or is no longer the one that was labeled, is an error that says so in a line.
+        An image that cannot be read, or is no longer the one that was labeled, is an error of one line.
         """
         found = self._embedded(rows) if self.is_embedded(rows[0]) else map(_addressed, rows)
         for row, data in zip(rows, found, strict=True):

@@ -46,7 +46,7 @@ class RunSide:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What is read of its rows."""
+        """Return what is read of its rows."""
         return ("digest", "status", BOXES, *(("asked",) if "asked" in self.snapshot.run.columns else ()))
 
     def asked(self, ids: Sequence[int] | None) -> list[int] | None:
@@ -62,7 +62,7 @@ class RunSide:
 
 @dataclass(frozen=True)
 class RowPlace:
-    """Where a row lies."""
+    """The place of a row."""
 
     unit: int  # place in `Join.units`
     row: int

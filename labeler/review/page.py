@@ -24,8 +24,8 @@ def dump(value: Any) -> str:
 def render(*, template: str, scripts: tuple[str, ...], title: str, data: str) -> bytes:
     """The page.
 
-    Its content security policy lets only our own style and script run, by their digests, and nothing be loaded: a
-    hostile name could not do harm even if it were taken for markup.
+    Its content security policy lets only the page's own style and script run, by their digests, and nothing be loaded:
+    a hostile name could not do harm even if it were taken for markup.
 
     Args:
         template: file name in this room; so are `scripts`.

@@ -26,13 +26,13 @@ from labeler.review.image_bytes import ImageReader
 from labeler.runs import Progress, UnitKey, read_unit_file
 
 THUMBNAIL_PX = 384  # the longer side
-CROP_PX = 256  # the longer side of the picture of one box
-CROPS = 3  # such pictures of one image: boxes beyond them are cut from its thumbnail
-_CROP_GAIN = 1.25  # a crop must have this many times the thumbnail's pixels along a side, or it is left out
+CROP_PX = 256  # the longer side of the image of one box
+CROPS = 3  # such images of one image: boxes beyond them are cut from its thumbnail
+_CROP_GAIN = 1.25  # a crop must have this many times the thumbnail's pixels along a side, or it is excluded
 _MARGIN = 0.35  # around a box, of its longer side, on each side
 _SMALLEST_REGION_PX = 64  # of the image: a box of a few pixels needs its surroundings to be judged
 _MOSTLY = 0.7  # of the image's area: a region that is larger is all of it
-_ASPECT = 4 / 3  # of the frames that the page shows pictures in
+_ASPECT = 4 / 3  # of the frames that the page shows images in
 MASK_PX = 96  # the longer side of a drawn mask
 MAX_BOXES = 120  # of one image, best first; the drawn ones always
 _QUALITY = 74
@@ -86,7 +86,7 @@ def thumbnails(
     Some are made ahead; of images inside Parquet rows all that a page can hold, file by file.
 
     Args:
-        boxes: for each row, the boxes {place: corners} that are to have a picture of their own. `crops` has those for
+        boxes: for each row, the boxes {place: corners} that are to have an image of their own. `crops` has those for
             which it shows more than the thumbnail: {place: [x_min, y_min, x_max, y_max of the region, base64]}.
     """
 
@@ -151,7 +151,7 @@ def _longer(region: tuple[int, int, int, int]) -> int:
 def region_around(box: Corners, width: int, height: int) -> tuple[int, int, int, int]:
     """The part (x_min, y_min, x_max, y_max) of an image that shows a box with a margin, as wide to high as a frame.
 
-    All of the image where it would be most of it. `regionAround` in pictures.js is the same rule.
+    All of the image where it would be most of it. `regionAround` in images.js is the same rule.
     """
     x0, y0, x1, y1 = (min(max(side, 0.0), float(limit)) for side, limit in zip(box, (width, height) * 2, strict=True))
     margin = 2 * _MARGIN * max(x1 - x0, y1 - y0)
@@ -174,8 +174,8 @@ def describe_boxes(detections: Sequence[Mapping[str, Any]], always: Collection[i
     """The boxes of a row for the page.
 
     `boxes`: [place in the row, category id, score, x_min, y_min, x_max, y_max], scores as exact as they are stored;
-    `masks`: one small RLE or null for each box, left out when there is none at all; `stored`: how many the row has;
-    `unscored`: places of those without a score, left out when all have one.
+    `masks`: one small RLE or null for each box, excluded when there is none at all; `stored`: how many the row has;
+    `unscored`: places of those without a score, excluded when all have one.
     """
     chosen = [i for i in range(len(detections)) if i < MAX_BOXES or i in always]
     boxes = [[i, detections[i]["category_id"], shortest(detections[i]["score"]), *_corners(detections[i])]

@@ -27,12 +27,12 @@ from labeler.truth.ground_truth import Annotations
 MAX_BYTES = 19_000_000  # of the file: mail and browsers take it
 _SETTING_CHARACTERS = 240
 _SCRIPTS = ("page.js", "pictures.js", "viewer.js", "report.js", "gallery.js", "truth.js", "reviews.js", "start.js")
-_WHERE_NOTHING_IS_KEPT = 0.3  # where all are left out every object would be a miss, and nothing could be suspicious
+_WHERE_NOTHING_IS_KEPT = 0.3  # where all are excluded every object would be a miss, and nothing could be suspicious
 
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What was written.
+    """Result of writing a report.
 
     Attributes:
         images: shown with a thumbnail.
@@ -64,7 +64,7 @@ def write_report(
     not grow with the number of images, but with annotations as `evaluate_run` says.
 
     Args:
-        thresholds: where the sliders start; a box below its own makes no image suspicious and is no error.
+        thresholds: where the sliders start; a box below its own makes no image suspicious and is not an error.
         max_images: thumbnails; the file ends earlier where `max_bytes` is reached.
         annotations: COCO or LVIS json of some of the run's images.
         by_name, partial: about the annotations, see `evaluate_run`.
@@ -176,7 +176,7 @@ def _queue(
 
 
 def describe_run(snapshot: Snapshot, survey: Survey, thresholds: Thresholds) -> dict[str, Any]:
-    """All of the page's data but the images and the truth."""
+    """All of the page's data but the images and the ground truth."""
     run, plan, progress = snapshot.run, snapshot.plan, snapshot.progress
     config, fields = run.manifest.config, run.manifest.fingerprint_fields
     floor = config["detect"].get("score_floor", fields.get("detect.score_floor", 0.0))

@@ -1,4 +1,4 @@
-"""Which few of many entries a page shows: the best of each group, in bounded memory, then the groups in turns."""
+"""Which few of many entries a page shows: the best of each group, in bounded memory, then the groups alternately."""
 
 from __future__ import annotations
 

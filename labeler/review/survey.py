@@ -1,4 +1,4 @@
-"""One pass over a run's rows: all that its report counts, and which images it shows."""
+"""Read a run's rows once: everything that its report counts, and which images it shows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WHOLE = 0.95  # part of the image, from which on a box covers "all" of it
 _GRID = 24  # cells along a side, for boxes that lie at the same place in many images
 _PLACES = 1 << 20  # counters of such places: 8 MB
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: near places get distant counters
-_REPEATED = 8  # fewer images with a box at one place are no pattern
+_REPEATED = 8  # fewer images with a box at one place are not pattern
 _REASONS = 200  # reported
 _DISTINCT_REASONS = 10_000  # counted: they are few, but a run where every error is another must not fill the memory
 _COLUMNS = ("status", "error", "width", "height", BOXES)
@@ -38,7 +38,7 @@ _COLUMNS = ("status", "error", "width", "height", BOXES)
 
 @dataclass(frozen=True)
 class Survey:
-    """What a run holds.
+    """Contents of a run.
 
     Attributes:
         categories: those that can be found, by position below; negatives are none.
@@ -47,7 +47,7 @@ class Survey:
         histograms: (categories, STEPS + 1) boxes by score; place b counts `EDGES[b] <= score < EDGES[b + 1]`.
         unscored: boxes that have no score, which count as 1 above.
         at_cap: images with as many boxes as the run stores.
-        timeline: (seconds since 1970, images) of each unit, by time; empty where neither file nor storage says.
+        timeline: (seconds since 1970, images) of each unit, by time; empty where the files and storage do not say.
         work: what labeling took.
         drawn: for each category and band (category * len(BANDS) + band) its sample: (n,) cells and
             (n, 3) unit number, row, box.
@@ -92,7 +92,9 @@ def survey_run(snapshot: Snapshot, *, thresholds: Thresholds, each: int = 12, se
 
 
 def commit_times(progress: Progress) -> dict[UnitKey, float]:
-    """When each unit was committed, by the storage's clock: for files of versions that wrote no time into them."""
+    """Return when each unit was committed, by the storage's clock: for files of versions that wrote
+    no time into them.
+    """
     found: dict[UnitKey, float] = {}
     for folder, _ in reversed(progress.folders):  # units of a derived run over those of the run it derives from
         root = storage.join(folder, layout.LABELS_FOLDER)

@@ -21,7 +21,7 @@ from labeler.truth.matching import match_greedily, overlap
 
 IOU = 0.5
 _EACH = 6  # images of a category's false positives, and of its misses
-# What an object excuses that the rules do not count: COCO's crowd every detection that lies in it for the most part,
+# What an object excuses that the rules do not count: COCO's crowd every detection that is in it for the most part,
 # LVIS's ignored object the one that is matched to it.
 COUNTED, CROWD, IGNORED = 0, 1, 2
 

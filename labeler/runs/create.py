@@ -30,7 +30,7 @@ _OURS = (
 
 @dataclass(frozen=True)
 class NewRun:
-    """Everything a run is created from: its plan, or for a derived run its parent and what of that is made anew.
+    """Everything a run is created from: its plan, or for a derived run its parent and what of that is redone.
 
     Attributes:
         whole: as of `Manifest`; then there is no selection.
@@ -74,8 +74,8 @@ def require_free_or_ours(uri: str) -> None:
             if storage.head(storage.join(uri, layout.MANIFEST)) is not None:
                 return
             raise Refused(
-                f"output {storage.redact(uri)} is not empty and no labeler run (it holds {relative}); "
-                "choose an empty or new folder"
+                f"output {storage.redact(uri)} is not empty and not a labeler run (found {relative}); "
+                "choose a new or empty folder"
             )
 
 
@@ -146,9 +146,9 @@ def require_same_input(run: Run, public: Mapping[str, Any]) -> None:
     for name in ("uri", "format", "limit", "images_per_shard"):
         if public.get(name) != recorded.get(name):
             raise Refused(
-                f"output {storage.redact(run.uri)} holds a run over another input.{name} "
-                f"({recorded.get(name)!r}, the config gives {public.get(name)!r}); choose another output, set it back, "
-                "or add new shards with --extend"
+                f"output {storage.redact(run.uri)} holds a run with a different input.{name} "
+                f"(run: {recorded.get(name)!r}, config: {public.get(name)!r}); restore it, choose another output, "
+                "or (input.uri only) add shards with --extend"
             )
 
 

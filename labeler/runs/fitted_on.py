@@ -60,7 +60,7 @@ def score_fields(run: Run) -> dict[str, Any]:
 
 
 def _about(run: Run, score: ChosenScore) -> dict[str, Any]:
-    """What a file says of the score that it is about; of the detector's nothing."""
+    """Return what a file says of the score that it is about; of the detector's nothing."""
     if score.is_detectors:
         return {}
     fields = run.manifest.fingerprint_fields
@@ -93,8 +93,8 @@ def require_fitted_on(section: Mapping[str, Any], run: Run, *, source: str, scor
     if differing:
         names = ", ".join(line.partition(":")[0] for line in differing)
         raise Refused(
-            f"thresholds {source} were fitted on another {names} than run {run.manifest.run_id} has: its scores mean "
-            "something else; fit them anew with `labeler calibrate` on this run",
+            f"thresholds {source} were fitted on another {names} than run {run.manifest.run_id} has, so scores are not "
+            "comparable; refit with `labeler calibrate` on this run",
             differing,
         )
 

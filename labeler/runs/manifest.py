@@ -27,10 +27,10 @@ def fingerprint_of(fields: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What run.json says.
+    """The contents of run.json.
 
     Attributes:
-        fingerprint_fields: what decides the rows; the run is only ever continued with equal ones.
+        fingerprint_fields: what affects the results; the run is only ever continued with equal ones.
         config: the resolved configuration, without secrets.
         versions: packages and interpreter that created the run.
         digests: path in the run folder -> digest, of the files written beside the manifest.
@@ -89,12 +89,12 @@ class Manifest:
                 why = f"{layout.MANIFEST} has {', '.join(newer)}" if newer else f"schema version {version}, not {known}"
                 began = values["versions"].get("labeler", "of an unknown version")
                 raise Refused(
-                    f"run {storage.redact(uri)} was begun by labeler {began}, and this one cannot read it ({why}); "
+                    f"run {storage.redact(uri)} was started by labeler {began}, and this one cannot read it ({why}); "
                     "use the version that began it, or a newer one"
                 )
             return Manifest(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Refused(f"{storage.redact(uri)}/{layout.MANIFEST} is no run manifest: {error}") from None
+            raise Refused(f"{storage.redact(uri)}/{layout.MANIFEST} is not a run manifest: {error}") from None
 
 
 _DECIDING = ("pillow", "torch", "transformers")
@@ -126,7 +126,7 @@ class Run:
         return storage.join(self.uri, relative)
 
     def s3_rules(self, *own: str) -> storage.S3Rules:
-        """How the run's images are read where they are on S3; `own` are URIs of the caller's other objects."""
+        """Return how the run's images are read where they are on S3; `own` are URIs of the caller's other objects."""
         source = self.manifest.config.get("input", {})
         parent = self.parent.s3_rules().rules if self.parent else ()
         mine = storage.input_rules(source.get("uri", ()), source.get("s3", {}), own=(self.uri, *own))
@@ -175,7 +175,7 @@ class Run:
         """Refuse to label images of a run whose boxes are not of one detector of labeler's.
 
         Args:
-            verb: what would have been done, for the message.
+            command: what would have been done, for the message.
 
         Raises:
             Refused: if the run was imported or fused.
@@ -193,7 +193,9 @@ class Run:
 
     @property
     def outgrown(self) -> str:
-        """What decides this run's rows and is done otherwise by now, so that no rows are added to it; "" if nothing."""
+        """Return what decides this run's rows and is done otherwise by now, so that no rows are added to it; "" if
+        nothing.
+        """
         now = {"decoding_version": DECODING_VERSION, "reader_version": READER_VERSION}
         then = self.root.manifest.fingerprint_fields
         changed = [name for name in now if then.get(name, now[name]) != now[name]]
@@ -250,7 +252,9 @@ def require_run(uri: str) -> Run:
     """
     run = open_run(storage.absolute_uri(uri))
     if run is None:
-        raise Refused(f"{storage.redact(uri)} is no run: it has no run.json; give the output folder of a label command")
+        raise Refused(
+            f'{storage.redact(uri)} is not a labeler run (no run.json found); pass the output folder of "labeler label"'
+        )
     return run
 
 

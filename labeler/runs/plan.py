@@ -149,7 +149,7 @@ def read_plan(run: Run) -> list[PlannedShard]:
 
 
 def _plan_files(run: Run) -> list[str]:
-    """The URIs of a run's plan files, in order, none left out."""
+    """The URIs of a run's plan files, in order, none excluded."""
     folder = run.root.path(layout.PLAN_FOLDER)
     found = sorted(o.uri for o in storage.list_objects(folder) if o.uri.endswith(".parquet"))
     wanted = [run.root.path(layout.plan_file(generation)) for generation in range(len(found))]
@@ -182,7 +182,7 @@ def listed_beside(run: Run) -> Counter[str]:
 
 
 def generations(run: Run) -> int:
-    """How many generations the plan has."""
+    """Return how many generations the plan has."""
     return sum(1 for o in storage.list_objects(run.path(layout.PLAN_FOLDER)) if o.uri.endswith(".parquet"))
 
 

@@ -16,19 +16,20 @@ NOTHING: frozenset[int] = frozenset()
 _LISTINGS = 64  # at least, of a run with at least as many shards
 
 Units = Mapping[str, frozenset[int]]  # shard id -> numbers of units
+Sizes = Mapping[str, Mapping[int, int]]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The commits of a run as listed; of a derived run, laid over those of the run it derives from.
+    """The committed units of a run, as listed on storage. A derived run's commits overlay its parent's.
 
     Attributes:
         units: what is committed.
         ends: shard id -> (units, images) of its end marker.
         folders: run folders and what lies there; of a unit that several have, the first one's counts.
-        pending: units that a derived run has yet to make anew; always empty otherwise. Of a run that writes every unit
+        pending: units that a derived run has yet to make again; always empty otherwise. Of a run that writes every unit
             itself they are not among `units`.
-        sizes: shard id -> unit -> bytes of its file, of what lies in the run's own folder.
+        sizes: of each of `folders`: shard id -> unit -> bytes of its file.
         marker_uris: of the end markers that are not empty: they count what their shards hold beside images.
     """
 
@@ -37,7 +38,7 @@ class Progress:
     folders: tuple[tuple[str, Units], ...]
     pending: Units = field(default_factory=dict)
     marker_uris: tuple[str, ...] = ()
-    sizes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    sizes: tuple[Sizes, ...] = ()
 
     def is_finished(self, shard_id: str) -> bool:
         """The shard has its end marker, as many unit files as it says, and nothing pending."""
@@ -58,11 +59,11 @@ class Progress:
         return sum(len(units) for units in self.folders[0][1].values()) + len(self.ends)
 
     def has(self, shard_id: str, unit: int) -> bool:
-        """The unit needs no more work."""
+        """Return whether the unit is committed and not pending."""
         return unit in self.units.get(shard_id, NOTHING) and unit not in self.pending.get(shard_id, NOTHING)
 
     def unit_uri(self, shard_id: str, unit: int) -> str:
-        """Where a committed unit lies."""
+        """Return where a committed unit lies."""
         for folder, units in self.folders:
             if unit in units.get(shard_id, NOTHING):
                 return storage.join(folder, layout.unit_file(shard_id, unit))
@@ -93,19 +94,20 @@ def read_progress(run: Run, shards: int = 0) -> Progress:
     units = {shard_id: frozenset(found) for shard_id, found in sizes.items()}
     if run.parent is None:
         _require_within_ends(run, units, ends)
-        return Progress(units, ends, ((run.uri, units),), marker_uris=marker_uris, sizes=sizes)
+        return Progress(units, ends, ((run.uri, units),), marker_uris=marker_uris, sizes=(sizes,))
     below = read_progress(run.parent, shards)
     _require_within_ends(run, units, below.ends)
+    folders, all_sizes = ((run.uri, units), *below.folders), (sizes, *below.sizes)
     if run.manifest.whole:
         missing = {shard_id: found - units.get(shard_id, NOTHING) for shard_id, found in below.units.items()}
         pending = {shard_id: found for shard_id, found in missing.items() if found}
-        return Progress(units, below.ends, ((run.uri, units), *below.folders), pending, below.marker_uris, sizes)
+        return Progress(units, below.ends, folders, pending, below.marker_uris, all_sizes)
     pending = {
         shard_id: left
         for shard_id, chosen in read_selection(run).items()
         if (left := frozenset(chosen) - units.get(shard_id, NOTHING))
     }
-    return Progress(below.units, below.ends, ((run.uri, units), *below.folders), pending, below.marker_uris, sizes)
+    return Progress(below.units, below.ends, folders, pending, below.marker_uris, all_sizes)
 
 
 def _require_within_ends(run: Run, units: Units, ends: Mapping[str, tuple[int, int]]) -> None:
@@ -147,7 +149,9 @@ def _list_ends(run: Run, beginnings: Sequence[str]) -> tuple[dict[str, tuple[int
 
 
 def _beginnings(shards: int) -> list[str]:
-    """What ids of shards begin with: about evenly many ids each up to the last of `shards`, and all that may follow."""
+    """Return what ids of shards begin with: about evenly many ids each up to the last of `shards`, and all that may
+    follow.
+    """
     if shards < _LISTINGS:
         return [""]
     last = f"{shards - 1:06d}"

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -29,12 +29,12 @@ from labeler.parquet_bytes import open_parquet, read_columns
 from labeler.runs import layout
 from labeler.runs.erasure.excluded import Excluded
 from labeler.runs.manifest import Run
-from labeler.runs.progress import Progress
+from labeler.runs.progress import NOTHING, Progress
 from labeler.runs.sums import SUMS, RunSums
 
 log = logging.getLogger(__name__)
 UNITS_PER_FILE = 2048
-SECONDS_PER_FILE = 60.0  # a driver that is killed leaves about so much for the report to read
+SECONDS_PER_FILE = 60.0  # a driver that is killed leaves about that much for the report to read
 _EXCLUDED = b"excluded"  # metadata: digest of the list under which the units were labeled
 _SCHEMA = pa.schema(
     [
@@ -87,26 +87,65 @@ class ReceiptLog:
 def take_receipts(run: Run, progress: Progress, excluded: Excluded, totals: RunSums) -> Progress:
     """Add to `totals` the units whose receipts count; return the progress that has only the other units.
 
-    A file that is damaged, or of a later version, is passed over.
+    For a unit file that a derived run takes from a run below, the receipt is there. A file that is damaged, or of a
+    later version, is skipped.
     """
-    files = [info.uri for info in storage.list_objects(run.path(layout.RECEIPTS_FOLDER))]
-    if not files or run.parent is not None:
-        return progress
-    wanted = digest_of(excluded.to_bytes())
-    keys = [_keys_of(table) for table in _tables(files, wanted, ("shard_id", "unit"))]
+    wanted, cap = digest_of(excluded.to_bytes()), _cap(run)
+    left, owner = progress, run
+    for place in range(len(progress.folders)):
+        if _cap(owner) == cap:
+            left = _take(owner, FolderFiles(left, place), wanted, totals)
+        if owner.parent is None:
+            break
+        owner = owner.parent
+    return left
+
+
+def _cap(run: Run) -> object:
+    """The number of detections that a receipt's `at_cap` counts by."""
+    return run.manifest.config["detect"]["max_detections"]
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """Unit files in one of the folders of a run, without those that a folder before it has, too.
+
+    Attributes:
+        place: of the folder.
+    """
+
+    progress: Progress
+    place: int
+
+    def size(self, shard_id: str, unit: int) -> int | None:
+        """Bytes of a file that is still to be added up; None for others."""
+        above = self.progress.folders[: self.place]
+        if unit not in self.progress.units.get(shard_id, NOTHING):
+            return None
+        if any(unit in units.get(shard_id, NOTHING) for _, units in above):
+            return None
+        return self.progress.sizes[self.place].get(shard_id, {}).get(unit)
+
+
+def _take(owner: Run, listed: FolderFiles, excluded: str, totals: RunSums) -> Progress:
+    """As `take_receipts`, for the receipts in one folder."""
+    files = [info.uri for info in storage.list_objects(owner.path(layout.RECEIPTS_FOLDER))]
+    if not files:
+        return listed.progress
+    keys = [_keys_of(table) for table in _tables(files, excluded, ("shard_id", "unit"))]
     found, counts = np.unique(np.concatenate([np.empty(0, np.int64), *keys]), return_counts=True)
     once = found[counts == 1]  # a unit that was deleted and labeled again has two: it is read
     taken: set[int] = set()
-    for table in _tables(files, wanted, _SCHEMA.names):
+    for table in _tables(files, excluded, _SCHEMA.names):
         mine = _keys_of(table)
-        sizes = [progress.sizes.get(s, {}).get(u) for s, u in _places(mine)]
+        sizes = [listed.size(shard_id, unit) for shard_id, unit in _places(mine)]
         same = [size == kept for size, kept in zip(sizes, table["size"].to_pylist(), strict=True)]
         fits = np.isin(mine, once) & np.array(same, np.bool_)
         if fits.any():
             chosen = table.filter(pa.array(fits)).combine_chunks()
             totals.add_stored(*(chosen[name].chunk(0) for name in ("shard_id", "unit", "sums")))
             taken.update(mine[fits].tolist())
-    return _without(progress, taken)
+    return _without(listed.progress, taken)
 
 
 def _without(progress: Progress, taken: set[int]) -> Progress:

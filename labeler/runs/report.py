@@ -75,7 +75,7 @@ def build_report(snapshot: Snapshot, *, receipts: bool = True) -> Report:
 
     Args:
         receipts: take the sums of units from the receipts of the jobs that wrote them, where those count; False reads
-            all rows, and so proves them.
+            and so checks all rows.
 
     Raises:
         StorageError: if a unit file that is read is damaged, or cannot be read.
@@ -128,8 +128,7 @@ def _of_the_plan(snapshot: Snapshot) -> Progress:
     """Without what another job has committed meanwhile of an extension that this plan does not have."""
     known, progress = {planned.shard_id for planned in snapshot.plan}, snapshot.progress
     units = {shard_id: progress.units[shard_id] for shard_id in progress.units.keys() & known}
-    sizes = {shard_id: progress.sizes[shard_id] for shard_id in progress.sizes.keys() & known}
-    return replace(progress, units=units, sizes=sizes)
+    return replace(progress, units=units)
 
 
 def _most_frequent(errors: Counter[str]) -> dict[str, int]:
@@ -139,14 +138,14 @@ def _most_frequent(errors: Counter[str]) -> dict[str, int]:
 
 
 def _check_indices(totals: RunSums, progress: Progress) -> list[str]:
-    """Units come in order: in a finished shard each must begin exactly where the one before ended."""
+    """Return the gaps between units: in a finished shard, units must begin exactly where the previous unit ended."""
     problems = []
     for shard_id, extents in sorted(totals.extents.items()):
         finished, end, rows = progress.is_finished(shard_id), progress.ends.get(shard_id), 0
         for _, first, last, in_order in sorted(extents):
             start = rows if finished else first
             if not in_order or first != start:
-                problems.append(f"shard {shard_id}: rows {first}..{last} do not go on from row {start}")
+                problems.append(f"shard {shard_id}: rows {first}..{last} do not continue from row {start}")
             rows = last + 1
         if end and finished and end[1] != rows:
             problems.append(f"shard {shard_id} has {rows} rows, its end marker says {end[1]}")

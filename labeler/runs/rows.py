@@ -46,7 +46,7 @@ def read_unit_file(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
 def _read(uri: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, range]:
     """(rows of a unit file, their indices in the shard)."""
     data = storage.read_bytes(uri)
-    with undamaged(uri, "restore it, or delete it and label again: that makes it anew"):
+    with undamaged(uri, "restore it, or delete it and label again: that makes it again"):
         table, extent = parquet_to_table(data, columns), unit_extent(data)
     _require_place(uri, extent)
     return table, extent.indices

@@ -20,7 +20,7 @@ from labeler.runs.rows import UnitKey, iterate_units, only_units, units_in_order
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What of a run is planned, and what of that is committed.
+    """A run's plan, and the committed part of it.
 
     Attributes:
         score: that rows are read with, in the place of the detector's.
@@ -45,13 +45,18 @@ class Snapshot:
         if self.left:
             raise Refused(
                 f"run {storage.redact(self.run.uri)} is incomplete ({len(self.left)} of {len(self.plan)} shards "
-                f"unfinished); finish it with the label command, or {or_else}"
+                f"unfinished); resume it with the label command, or {or_else}"
             )
 
     @cached_property
     def prefixes(self) -> dict[str, str]:
         """Shard id -> what the file name of an image has before its key."""
         return {planned.shard_id: file_name_prefix(planned) for planned in self.plan}
+
+    @cached_property
+    def planned(self) -> dict[str, PlannedShard]:
+        """Shard id -> the shard of the plan."""
+        return {planned.shard_id: planned for planned in self.plan}
 
     def unit_keys(self) -> list[UnitKey]:
         """The committed units, in key order."""
@@ -89,6 +94,30 @@ def read_snapshot(run: Run) -> Snapshot:
             f"plan file that is missing ({storage.redact(next_plan)}), or remove what is not of this run"
         )
     return Snapshot(run, plan, progress)
+
+
+def stretches(snapshot: Snapshot, units: int) -> Iterator[Snapshot]:
+    """Yield the snapshot in parts of whole shards with about `units` committed units each, as `stretch_of`."""
+    keys: list[UnitKey] = []
+    for key in snapshot.unit_keys():
+        if len(keys) >= units and key[0] != keys[-1][0]:
+            yield stretch_of(snapshot, keys)
+            keys = []
+        keys.append(key)
+    if keys:
+        yield stretch_of(snapshot, keys)
+
+
+def stretch_of(snapshot: Snapshot, keys: Sequence[UnitKey]) -> Snapshot:
+    """Return a snapshot of these units, in order, with no more of the plan and the commits than reading them needs."""
+    shards = dict.fromkeys(shard_id for shard_id, _ in keys)
+    part = snapshot.only(keys)
+    folders = tuple(
+        (folder, {shard_id: units[shard_id] for shard_id in shards if shard_id in units})
+        for folder, units in part.progress.folders
+    )
+    progress = replace(part.progress, ends={}, folders=folders, pending={}, marker_uris=(), sizes=())
+    return replace(part, plan=[snapshot.planned[shard_id] for shard_id in shards], progress=progress)
 
 
 def stray_file(plan: list[PlannedShard], progress: Progress) -> str | None:

@@ -1,4 +1,4 @@
-"""What a report adds up of each unit's rows: made where the rows are, by whoever writes them or reads them."""
+"""What a report adds up of each unit's rows: made where the rows are written or read."""
 
 from __future__ import annotations
 

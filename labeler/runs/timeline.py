@@ -16,7 +16,7 @@ def stamp(moment: float) -> dict[str, str]:
 
 
 def committed_at(metadata: Mapping[bytes, bytes] | None) -> float | None:
-    """When a unit file was written; None where an earlier version did not say."""
+    """Return when a unit file was written; None where an earlier version did not say."""
     try:
         moment = float((metadata or {})[METADATA_KEY.encode()])
     except (KeyError, ValueError):

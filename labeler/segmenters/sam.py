@@ -52,9 +52,11 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Segmented:
-    """Attributes:
-    detections: with masks where there are any.
-    lost: detections whose mask came out NaN or infinite, and which have none for that.
+    """Detections of one image with their masks.
+
+    Attributes:
+        detections: with masks where there are any.
+        lost: detections whose mask came out NaN or infinite, and which have none for that.
     """
 
     detections: Detections

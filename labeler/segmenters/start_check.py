@@ -1,4 +1,4 @@
-"""The check at the start of models that look at boxes: one drawn picture with one box."""
+"""The check at the start of models that look at boxes: one synthetic image with one box."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labeler.labels.detections import Detections
 from labeler.rescorers.rescorer import Rescorer
 from labeler.segmenters.sam import Sam
 
-_BOX = (40.0, 40.0, 200.0, 160.0)  # in the picture, which is 320 x 240
+_BOX = (40.0, 40.0, 200.0, 160.0)  # in the image, which is 320 x 240
 
 
 def check_segmenter(segmenter: Sam, category_id: int) -> None:
@@ -47,7 +47,7 @@ def _detection(category_id: int) -> Detections:
 
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
-    """What a model raises whose config does not fit its weights, as a refusal."""
+    """Raise errors of a model whose config does not fit its weights as a refusal."""
     try:
         yield
     except (LabelerError, torch.OutOfMemoryError):

@@ -49,7 +49,7 @@ def describe_nothing(uris: Sequence[str], listed: Sequence[Listed], found: Seque
 
 
 def _is_missing_here(uri: str) -> bool:
-    """Whether a local folder or file is not there, or the folder of a local pattern."""
+    """Return whether a local folder or file is not there, or the folder of a local pattern."""
     if not storage.is_local(uri):
         return False
     path = storage.local_path(storage.absolute_uri(uri))

@@ -158,7 +158,7 @@ class _Row:
 
 
 class _RowReader:
-    """Owns the open file and the paths seen so far, which keys must not repeat."""
+    """An open file and the paths seen so far, which keys must not repeat."""
 
     def __init__(
         self,

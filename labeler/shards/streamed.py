@@ -1,8 +1,7 @@
-"""Plan image files as they are listed: only one number per file is held in memory, of tens of millions."""
+"""Plan image files as they are listed: nothing is held in memory for each of tens of millions."""
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,13 @@ from labeler.shards import skipped
 from labeler.shards.groups import FILES, cut_groups
 from labeler.shards.look_inside import MOST
 from labeler.shards.names import has_extension, is_compressed_tar, is_hidden, kind_of
+from labeler.shards.repeats import Repeats
 from labeler.shards.units import Shard
 from labeler.storage import ObjectInfo
 
 # Names that are images and not hidden for sure; `kind_of` and `is_hidden` judge the others one by one.
 _PLAIN = r"^([^._/][^/]*/)*[^._/?][^/?]*\.(?i:jpg|jpeg|png|webp)$"
 _AT_ONCE = 4096
-_COMPARED = 1 << 20
 _UNJUDGED, _IMAGE, _NO_IMAGE = range(3)
 
 
@@ -37,7 +36,6 @@ class StreamedFiles:
         others: tars and Parquet files.
         nameless: the first files without an extension, which were not taken.
         beside: counts by extension of what is not part of the input.
-        hashes: of the images' addresses.
     """
 
     groups: list[Shard] = field(default_factory=list)
@@ -46,7 +44,6 @@ class StreamedFiles:
     others: list[ObjectInfo] = field(default_factory=list)
     nameless: list[ObjectInfo] = field(default_factory=list)
     beside: Counter[str] = field(default_factory=Counter)
-    hashes: array[int] = field(default_factory=lambda: array("q"))
 
 
 def tables_of(listed: Iterable[ObjectInfo]) -> Iterator[pa.Table]:
@@ -82,7 +79,7 @@ def plan_files(
         NotPlain: with `plain`, at the first tar or Parquet file.
     """
 
-    def plan(twice: frozenset[int]) -> StreamedFiles:
+    def plan(twice: frozenset[int], hashes: Repeats | None) -> StreamedFiles:
         found, seen = StreamedFiles(), set[str]()
 
         def images() -> Iterator[pa.Table]:
@@ -90,15 +87,17 @@ def plan_files(
                 chosen = _images(table, roots, nameless_too, found)
                 if plain and found.others:
                     raise NotPlain
-                chosen = _new_ones(chosen, twice, seen, known, found)
+                chosen = _new_ones(chosen, twice, seen, known, found, hashes)
                 found.images += chosen.num_rows
                 yield chosen
 
         found.groups = list(cut_groups(images(), root, images_per_group, limit))
         return found
 
-    found = plan(frozenset())
-    return plan(twice) if (twice := _twice(found.hashes)) else found
+    with Repeats() as hashes:
+        found = plan(frozenset(), hashes)
+        twice = hashes.find()
+    return plan(twice, None) if twice else found
 
 
 class NotPlain(Exception):
@@ -145,31 +144,28 @@ def _info(table: pa.Table, row: int) -> ObjectInfo:
     return ObjectInfo(*(table[name][row].as_py() for name in FILES.names))
 
 
-def _twice(hashes: array[int]) -> frozenset[int]:
-    """Return those that are in it more than once; it is sorted in its place, as a copy for 80 million
-    files is 640 MB.
-    """
-    values = np.frombuffer(hashes, np.int64)
-    values.sort()
-    found = set[int]()
-    for start in range(0, len(values), _COMPARED):
-        some = values[start : start + _COMPARED + 1]
-        found.update(some[1:][some[1:] == some[:-1]].tolist())
-    return frozenset(found)
-
-
 def _new_ones(
-    files: pa.Table, twice: frozenset[int], seen: set[str], known: Collection[str], found: StreamedFiles
+    files: pa.Table,
+    twice: frozenset[int],
+    seen: set[str],
+    known: Collection[str],
+    found: StreamedFiles,
+    hashes: Repeats | None,
 ) -> pa.Table:
-    """Return the files that are not known and were not seen before; the first pass finds what may be listed twice."""
+    """Those that are neither known nor were seen before.
+
+    Args:
+        twice: hashes of the addresses that may stand in the stream twice, from the first pass.
+        hashes: takes those of the first pass.
+    """
     uris = files["uri"].to_pylist()
-    hashes = list(map(hash, uris))
-    if not twice:
-        found.hashes.extend(hashes)
-    if not known and twice.isdisjoint(hashes):
+    of_uris = list(map(hash, uris))
+    if hashes is not None:
+        hashes.add(np.array(of_uris, np.int64))
+    if not known and twice.isdisjoint(of_uris):
         return files
     keep = []
-    for row, (uri, value) in enumerate(zip(uris, hashes, strict=True)):
+    for row, (uri, value) in enumerate(zip(uris, of_uris, strict=True)):
         if uri in known or uri in seen:
             found.known += uri in known
             continue

@@ -30,7 +30,7 @@ class Transient(Exception):
 
 
 class Unreadable(StorageError):
-    """This one object cannot be had, and trying again will not change that.
+    """An error of one object, which trying again will not change.
 
     Attributes:
         reason: short and stable ("missing object", "access denied", ...), fit for a row's `error`.

@@ -43,8 +43,8 @@ class _Folder:
 class LocalWalk:
     """Every regular file below `root`, in order of its path. Links are followed, but not in circles.
 
-    A folder that several links lead to has its files listed under each of their paths; but inside of such a repeated
-    folder, links to what is listed anyhow are not followed, or the paths would multiply without end.
+    A folder that several links lead to has its files listed under each of their paths. Inside such a repeated
+    folder, links to what is listed anyway are not followed: the paths would multiply without end.
 
     Args:
         on_skipped: called for each entry that cannot be listed; without it the first one is a StorageError.

@@ -65,9 +65,9 @@ class Package:
 def collect(folder: Path, config: Path) -> Package:
     """Return what a job started from a folder takes along.
 
-    That is what `ray job submit --working-dir FOLDER` sends: all but what `.rayignore`, `.gitignore` and Ray omit,
-    and without files and folders that usually hold credentials;
-    the config wherever it lies; and this labeler, unless the folder holds one.
+    `ray job submit --working-dir FOLDER` sends the same: everything except what `.rayignore`, `.gitignore` and Ray
+    omit. Files and folders that usually hold credentials are excluded. The config is added wherever it is, and this
+    labeler, unless the folder holds one.
 
     Raises:
         Refused: the folder does not exist, the config is not a file, or the folder is too large for a job's code.

@@ -28,7 +28,7 @@ class NewModel(Section):
 
 
 class StudentConfig(Section):
-    """Where the weights come from: a checkpoint to go on from, or a new one."""
+    """Where the weights come from: a checkpoint to continue from, or a new one."""
 
     name: str | None = None
     """The checkpoint to continue from: a Hub ID, a local folder or a URI."""
@@ -42,7 +42,7 @@ class StudentConfig(Section):
     @model_validator(mode="after")
     def _one_of_two(self) -> StudentConfig:
         if (self.name is None) == (self.new is None):
-            raise ValueError("say either model.name (a checkpoint to go on from) or model.new (from scratch)")
+            raise ValueError("say either model.name (a checkpoint to continue from) or model.new (from scratch)")
         return self
 
 
@@ -64,7 +64,7 @@ class ShapesData(Section):
 
     @model_serializer(mode="wrap")
     def _as_earlier_versions_wrote_it(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is new and not used: a folder of an earlier version can be resumed."""
+        """Omit what is new and not used: a folder of an earlier version can be resumed."""
         values: dict[str, Any] = write(self)
         for name in ("natural", "radii"):
             if getattr(self, name) == type(self).model_fields[name].default:
@@ -73,10 +73,10 @@ class ShapesData(Section):
 
 
 class DataConfig(Section):
-    """Images with boxes: drawn shapes, a COCO file with its images, or a labeler run."""
+    """Images with boxes: synthetic scenes, a COCO file with its images, or a labeler run."""
 
     shapes: ShapesData | None = None
-    """Train on drawn scenes."""
+    """Train on synthetic scenes."""
     annotations: str | None = None
     """Train on a COCO JSON file; needs `images`."""
     images: str | None = None
@@ -86,7 +86,7 @@ class DataConfig(Section):
     score_threshold: float = Field(0.3, ge=0, le=1)
     """Use only boxes of the run with at least this score."""
     reviewed_weight: int = Field(1, ge=1, le=1000)
-    """How many times each completely reviewed image of the run occurs per pass over the data."""
+    """How many times each completely reviewed image of the run occurs per epoch."""
     exclude: tuple[str, ...] = ()
     """Categories to hold out: their names are never asked for, and their boxes are dropped."""
     flip: float = Field(0.0, ge=0, le=1)
@@ -96,7 +96,7 @@ class DataConfig(Section):
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a weight of 1, so that a training that an earlier version began goes on."""
+        """Without a weight of 1, so that a training that an earlier version started can be resumed."""
         values: dict[str, Any] = dump(self)
         return values if self.reviewed_weight != 1 else {k: v for k, v in values.items() if k != "reviewed_weight"}
 
@@ -110,7 +110,7 @@ class DataConfig(Section):
 
 
 class TrainingPrompts(Section):
-    """What an image is asked for in one step."""
+    """The categories that an image is asked for in one step."""
 
     min_categories: int = Field(4, gt=0)
     """The fewest categories that an image is asked for."""
@@ -162,7 +162,7 @@ class PretrainConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long, how much at once, and what is written when."""
+    """Duration, batch size, and when what is written."""
 
     steps: int = Field(gt=0)
     """The number of optimizer steps."""
@@ -187,7 +187,7 @@ class TrainConfig(Section):
 
 
 class ValidationShapes(Section):
-    """Drawn scenes of all combinations, those held out measured apart."""
+    """Synthetic scenes of all combinations. Those held out are measured separately."""
 
     seed: int = Field(1, ge=0)
     """The seed of the scenes; use another than for training."""
@@ -198,12 +198,12 @@ class ValidationShapes(Section):
 
 
 class ValidationConfig(Section):
-    """What is measured while training, every so many steps and at the end; `steps: 0` measures nothing."""
+    """Measurements during training and at its end. `steps: 0` measures nothing."""
 
     steps: int = Field(500, ge=0)
     """Validate every this many steps and at the end. 0 turns validation off."""
     shapes: ValidationShapes | None = None
-    """Validate on drawn scenes."""
+    """Validate on synthetic scenes."""
     annotations: str | None = None
     """Validate on a COCO JSON file; needs `images`."""
     images: str | None = None
@@ -221,7 +221,7 @@ class ValidationConfig(Section):
 
 
 class TrainingRay(Section):
-    """What the job takes from the Ray cluster."""
+    """Resources that the job takes from the Ray cluster."""
 
     workers: int = Field(1, ge=0)
     """The number of training workers. 0 trains in this process, without Ray."""
@@ -249,7 +249,7 @@ class TrainingJob(Section):
     partial: bool = False
     """Skip annotations that cannot be trained on instead of rejecting the job."""
     prompts: TrainingPrompts = TrainingPrompts()
-    """What an image is asked for in one step."""
+    """The categories that an image is asked for in one step."""
     loss: LossConfig = LossConfig()
     """Losses beside those of the paper."""
     pretrain: PretrainConfig = PretrainConfig()
@@ -261,7 +261,7 @@ class TrainingJob(Section):
     validation: ValidationConfig = ValidationConfig()
     """What is measured during training."""
     ray: TrainingRay = TrainingRay()
-    """What the job takes from the Ray cluster."""
+    """Resources that the job takes from the Ray cluster."""
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainingJob:

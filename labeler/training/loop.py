@@ -42,7 +42,7 @@ class WorkerPlace:
 
 
 class Trainer:
-    """Owns the model, the optimizer and how far they are."""
+    """The model in training, its optimizer and their progress."""
 
     def __init__(
         self,

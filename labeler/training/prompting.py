@@ -13,7 +13,7 @@ from labeler.vocabulary import Vocabulary, refuse
 
 
 class PromptSampler:
-    """Draws prompts over a vocabulary. Everything random comes from the generator it is given."""
+    """Random prompts over a vocabulary. Everything random comes from the generator it is given."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The model as a trainer needs it: the outputs of every decoder layer and of the encoder, all with gradients.
 
-transformers' own forward pass is not enough: the boxes and logits that it hands to its loss for the encoder are
-detached, or computed from the learned queries instead of the image, so the proposal heads would never be trained.
+transformers' own forward pass is not enough. The boxes and logits that it hands to its loss for the encoder are
+detached, or computed from the learned queries instead of the image. The proposal heads would never be trained.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Trouble:
-    """Counts it, and stops the job when it is too much. Every worker has its own and sees its own images."""
+    """A count of trouble that stops the job when it is too much. Every worker has its own and sees its own images."""
 
     def __init__(self, stored_images: int, max_bad_steps: int) -> None:
         """

@@ -23,10 +23,12 @@ Positions = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class CategoryMatch:
-    """Attributes:
-    position_of: the run's category id -> position in the ground truth.
-    missing: categories that have objects and that the run did not look for; only with `partial`.
-    unjudged: categories of the run that the ground truth does not have: nothing says whether they are right.
+    """Match of the categories of a run and of ground truth.
+
+    Attributes:
+        position_of: the run's category id -> position in the ground truth.
+        missing: categories that have objects and that the run did not look for; only with `partial`.
+        unjudged: categories of the run that the ground truth does not have: nothing says whether they are right.
     """
 
     position_of: dict[int, int]
@@ -85,12 +87,15 @@ def _mismatch(truth: GroundTruth, problems: list[str], lacking: list[str]) -> Re
 
 @dataclass(frozen=True)
 class ImageMatch:
-    """Attributes:
-    rows: of each unit that holds any image of the ground truth: the position of each of its rows there, -1 for none.
-    present: (images of the ground truth,) bool.
-    failed: images of the ground truth that the run could not label, by status.
-    others: images of the run that the ground truth does not have.
-    resized: names of images whose size in the run is not the one in the annotations.
+    """Match of the images of a run and of ground truth.
+
+    Attributes:
+        rows: of each unit that holds any image of the ground truth: the position of each of its rows there, -1 for
+            none.
+        present: (images of the ground truth,) bool.
+        failed: images of the ground truth that the run could not label, by status.
+        others: images of the run that the ground truth does not have.
+        resized: names of images whose size in the run is not the one in the annotations.
     """
 
     rows: dict[UnitKey, Positions]
@@ -104,9 +109,9 @@ class ImageMatch:
 class _RowClaims:
     """The best row so far for each image of the ground truth.
 
-    A row with the very file name is better than one with another spelling of it, and that is better than one with the
-    same last part only; then a labeled one is better than a failed one (a tar's repeated member is a failed row with
-    the same name).
+    A row with exactly the file name is better than one with another spelling of it, which is better than one with only
+    the same last part. Among equals, a labeled row is better than a failed one (a tar's repeated member is a failed row
+    with the same name).
     """
 
     images: int

@@ -29,7 +29,7 @@ class ImageEntry:
 
 @dataclass
 class Columns:
-    """Collects the entries of one file, and every problem found on the way.
+    """A collector of the entries of one file, and of every problem found.
 
     An area that the file does not give is NaN until the end.
     """

@@ -1,4 +1,4 @@
-"""Ground truth in COCO's or LVIS's format, read into arrays and checked."""
+"""Ground ground truth in COCO's or LVIS's format, read into arrays and checked."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def elements_of(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]
 
 
 def parse_ground_truth(members: Iterable[tuple[str, Any]], *, source: str, masks: bool = False) -> GroundTruth:
-    """Ground truth from (key, element) pairs of the file's lists, in any order. Raises Refused."""
+    """Ground ground truth from (key, element) pairs of the file's lists, in any order. Raises Refused."""
     columns = Columns(masks)
     for key, element in members:
         columns.add(key, element)
@@ -159,7 +159,7 @@ def parse_ground_truth(members: Iterable[tuple[str, Any]], *, source: str, masks
 
 
 def truth_of(columns: Columns, source: str) -> GroundTruth:
-    """Ground truth from all of a file's entries. Raises Refused with everything that is wrong."""
+    """Ground ground truth from all of a file's entries. Raises Refused with everything that is wrong."""
     problems = columns.problems
     if not problems and not columns.images:
         problems.append("no images in it")

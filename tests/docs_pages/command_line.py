@@ -15,7 +15,7 @@ from tests.docs_pages.markdown import GENERATED, cell, table
 
 _INTRODUCTION = """# Command line
 
-`labeler COMMAND --help` prints the same. Options and `key=value` overrides may stand in any order. `RUN` is the output
+`labeler COMMAND --help` prints the same. Options and `key=value` overrides may have any order. `RUN` is the output
 folder of `labeler label`.
 
 | exit code | meaning |

@@ -8,7 +8,7 @@ GENERATED = "<!-- Written by `make reference`. Do not edit. -->\n"
 
 
 def cell(text: str) -> str:
-    """Text as it can stand in a cell of a table."""
+    """Text for a cell of a table."""
     return text.replace("|", "\\|").replace("\n", " ").strip()
 
 

@@ -1,6 +1,6 @@
-"""The public names of `labeler` with signatures and docstrings, read off the source: nothing is imported.
+"""The public names of `labeler` with signatures and docstrings, read from the source: nothing is imported.
 
-So the page needs neither torch nor Ray, and looks alike with every version of Python.
+So the page needs no torch and no Ray, and is equal with every version of Python.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Definition = ast.ClassDef | ast.FunctionDef
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields):$")
 _INTRODUCTION = """# Python API
 
-The names below are all that is public: `import labeler` has them, and loads neither Ray nor torch. Every error is a
-`LabelerError`. [Use labeler from Python](../guides/python.md) shows them at work.
+Only the names below are public. `import labeler` has them, and does not load Ray or torch. Every error is a
+`LabelerError`. [Use labeler from Python](../guides/python.md) has examples.
 """
 _GROUPS = (
     ("Label", ("label", "preview", "as_config", "Config")),

@@ -89,7 +89,7 @@ class _TooFewPlaces(Exception):
 
 
 class _CountPlaces(TorchFunctionMode):
-    """Raises `_TooFewPlaces` in the place of torch's own error."""
+    """A context that raises `_TooFewPlaces` instead of torch's own error."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

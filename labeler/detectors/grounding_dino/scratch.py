@@ -181,8 +181,8 @@ def _redraw(model: Any, seed: int) -> None:
 def _even_out(model: Any, size: Size, *, original: bool) -> None:
     """Scale what adds up with width and depth, so that all sizes spread logits and boxes as the smallest does.
 
-    Where every branch of a deep model adds as much as its input has, what tells tokens and queries from each other is
-    drowned by what all of them get: all words then have one score, and all boxes one place.
+    If every branch of a deep model adds as much as its input has, the differences between tokens and between queries
+    vanish in what all of them get. All words then have one score, and all boxes one place.
     """
     narrow = math.sqrt(_EVEN_WIDTH / size.d_model)
     last_text = f"encoder.layers.{size.layers - 1}.text_enhancer_layer.layer_norm_after."

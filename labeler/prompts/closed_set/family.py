@@ -81,7 +81,7 @@ class ColumnPlan:
 
 @dataclass(frozen=True)
 class ColumnPlanner:
-    """Finds a vocabulary's categories among one checkpoint's labels; a `Planner` with a vocabulary of its own.
+    """A `Planner` that finds a vocabulary's categories among one checkpoint's labels, and has a vocabulary of its own.
 
     Attributes:
         name: of the checkpoint's folder, for messages.

@@ -21,7 +21,7 @@ DEFAULT_IMAGE_SIZE = (800, 1333)  # what both kinds were trained with; for check
 
 @dataclass(frozen=True)
 class ChunkPlanner:
-    """Packs a vocabulary into chunks of one checkpoint's tokens; a `Planner`."""
+    """A `Planner` that packs a vocabulary into chunks of one checkpoint's tokens."""
 
     tokenizer: Tokenizer
 

@@ -12,8 +12,8 @@ from labeler.vocabulary import Category
 def narrow(plan: Prompts, category_ids: Collection[int]) -> Prompts:
     """Return the plan for some of its categories and all of its negatives.
 
-    Phrases come in the order in which `plan` has them, chunk by chunk, whatever the order of `category_ids`; so equal
-    sets have equal prompts, and a plan of one chunk that is asked for all of its categories comes out as it is.
+    Phrases come in the order in which `plan` has them, chunk by chunk, whatever the order of `category_ids`. So equal
+    sets have equal prompts, and a plan of one chunk that is asked for all of its categories stays as it is.
     """
     wanted = plan.negative_ids.union(category_ids)
     phrases = drop_repeated(

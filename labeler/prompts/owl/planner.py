@@ -17,7 +17,7 @@ from labeler.vocabulary.reading import show
 
 @dataclass(frozen=True)
 class OwlPlanner:
-    """Spells every phrase in every template; a `Planner`.
+    """A `Planner` that puts every phrase into every template.
 
     Attributes:
         max_tokens: that the text encoder reads, start and end included; a longer prompt is a problem, never cut.

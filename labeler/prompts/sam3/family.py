@@ -31,7 +31,7 @@ def side_of(config: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class PhrasePlanner:
-    """Makes a pass of each phrase; a `Planner`."""
+    """A `Planner` with one pass per phrase."""
 
     tokenizer: ClipTokenizer
 

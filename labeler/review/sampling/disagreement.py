@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeler.errors import Refused
-from labeler.exports.export import ExportedRun
 from labeler.exports.selection import Selector, unsuppressed
+from labeler.exports.writing import ExportedRun
 from labeler.labels.detections import Detections
 from labeler.labels.thresholds import Thresholds
 from labeler.review.comparison import match_categories, selector
@@ -40,7 +40,7 @@ def disagreeing(
 ) -> tuple[Ints, list[str | None]]:
     """Return ((n, WIDTH) entries, reasons) of at most `most` boxes of the run, at random.
 
-    Boxes of categories that the other run does not have are left out: it was not asked for them.
+    Boxes of categories that the other run does not have are excluded: it was not asked for them.
 
     Raises:
         Refused: no category or no image in common.

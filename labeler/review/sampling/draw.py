@@ -1,4 +1,4 @@
-"""Draw a sample for review from a run: one pass over its rows, then one over the units that were drawn from."""
+"""Draw a sample for review from a run: read its rows once, then the units that were drawn from."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 from labeler import storage
 from labeler.digests import canonical_json, digest_of
 from labeler.errors import Refused
-from labeler.exports.export import ExportedRun
 from labeler.exports.sampled import MOST_BOXES, DrawnBox, Population, Sample, SampledImage, Strategy, Stratum
 from labeler.exports.selection import ChosenImage, Selection
 from labeler.exports.state import commits
+from labeler.exports.writing import ExportedRun
 from labeler.review.reservoir import Ints
 from labeler.review.sampling.allocation import spread_of
 from labeler.review.sampling.disagreement import Other, disagreeing
@@ -56,7 +56,7 @@ class Pilot:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """A request for a sample.
 
     Attributes:
         selection: which boxes and images an export would keep: the population.
@@ -87,7 +87,7 @@ class _TakenBoxes:
             self.designs[entry[UNIT], entry[ROW], entry[PLACE]] = strategy, stratum, float(inclusion[stratum]), None
 
     def choose(self, entries: Ints, reasons: Sequence[str | None], strategy: Strategy, count: int) -> None:
-        """Take the first `count` entries that are new, and of whose near copies none was chosen."""
+        """Take the first `count` entries that are new, and of whose near-duplicates none was chosen."""
         for entry, reason in zip(entries.tolist(), reasons, strict=True):
             if count <= 0:
                 return
@@ -97,7 +97,7 @@ class _TakenBoxes:
                 count -= 1
 
     def _is_copy(self, entry: list[int]) -> bool:
-        """Whether a near copy of the box's image was chosen; if not, the image is noted."""
+        """Return whether a near-duplicate of the box's image was chosen; if not, the image is noted."""
         code, row = entry[HASH] & ((1 << 64) - 1), (entry[UNIT], entry[ROW])
         if not code or row in self.hashes.get(code, ()):
             return False
@@ -147,7 +147,7 @@ class _Drawing:
 
     def _make_choosers(self) -> Mapping[Strategy, Strategist]:
         asked, run = self._asked, self._source.snapshot.run
-        most = 2 * asked.boxes  # candidates: some are near copies, or drawn already
+        most = 2 * asked.boxes  # candidates: some are near-duplicates, or drawn already
         ids = [category.id for category in run.vocabulary().categories if not category.negative]
         wanted = _SHARES if asked.strategy == "mixed" else {asked.strategy: 1.0}
         made: dict[Strategy, Strategist] = {}
@@ -209,7 +209,7 @@ class _Drawing:
 
     @property
     def _by_chance(self) -> int:
-        """How many boxes are drawn with a known probability, if any are."""
+        """Return how many boxes are drawn with a known probability, if any are."""
         share = _SHARES["estimate"] if self._asked.strategy == "mixed" else 1.0
         return max(1, round(share * self._asked.boxes))
 
@@ -241,7 +241,7 @@ class _Drawing:
         )
 
     def _images_of(self, taken: _TakenBoxes) -> tuple[SampledImage, ...]:
-        """The drawn images by row, read once more."""
+        """Read the sampled images again, by row."""
         before = self._asked.pilot.before if self._asked.pilot else None
         pilot = set() if before is None else {(one.shard_id, one.index, box.box) for one, box in before.boxes}
         by_row: dict[UnitKey, dict[int, list[int]]] = {}

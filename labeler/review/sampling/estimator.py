@@ -125,7 +125,7 @@ def _interval(value: float, worth: float) -> tuple[float, float]:
     if np.isinf(worth):
         return value, value
     low, high = wilson(value, worth, two_sided())
-    return min(float(low), value), max(float(high), value)  # all right: 1 must lie in it, and rounding puts it outside
+    return min(float(low), value), max(float(high), value)  # all right: 1 must be in it, and rounding puts it outside
 
 
 def _checked(
@@ -138,5 +138,5 @@ def _checked(
     if not ((chance > 0) & (chance <= 1)).all():
         raise ValueError("inclusion probabilities must be above 0 and at most 1")
     if not np.isin(verdict[np.isfinite(verdict)], (0, 1)).all() or np.isinf(verdict).any():
-        raise ValueError("verdicts must be 1, 0 or NaN")
+        raise ValueError("judgments must be 1, 0 or NaN")
     return drawn, chance, verdict

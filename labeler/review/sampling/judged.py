@@ -87,7 +87,7 @@ def describe_estimate(data: bytes) -> str | None:
 
 
 def estimate_sample(sample: Sample, marks: Sequence[Marks]) -> SampleEstimate:
-    """ShareEstimate the precision of the population from marks, by the boxes that were drawn with a known probability.
+    """Estimate the precision of the population from marks, by the boxes that were drawn with a known probability.
 
     Raises:
         Refused: no box of the sample was drawn so, too little of it is marked, or the marks are of other boxes.
@@ -96,11 +96,11 @@ def estimate_sample(sample: Sample, marks: Sequence[Marks]) -> SampleEstimate:
 
 
 def estimate_verdicts(sample: Sample, verdicts: npt.NDArray[np.float64], elsewhere: int = 0) -> SampleEstimate:
-    """ShareEstimate the precision of the population from verdicts, wherever they come from.
+    """Estimate the precision of the population from judgments, wherever they come from.
 
     Args:
         verdicts: (n,) 1 for right, 0 for wrong, NaN for not judged, of each box in `sample.boxes`.
-        elsewhere: verdicts about other boxes, for the report.
+        elsewhere: judgments about other boxes, for the report.
 
     Raises:
         Refused: no box of the sample was drawn with a known probability, or too few were judged.

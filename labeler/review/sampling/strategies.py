@@ -21,7 +21,7 @@ _RARE_HELD = 1 << 20  # entries, of all categories together: 40 MB
 _KINDS = ("small", "border", "thin", "nested", "whole", "inside another")
 _SMALL = 8  # pixels of the shorter side
 _THIN = 8  # times as long as wide
-_NESTED = 0.9  # part of a box that lies in another of its category
+_NESTED = 0.9  # part of a box that is in another of its category
 _WHOLE = 0.95  # part of the image
 _MOST_PAIRS = 2_000  # boxes of an image, above which none is looked for in another
 
@@ -107,7 +107,7 @@ def _kinds(boxes: UnitBoxes) -> list[npt.NDArray[np.bool_]]:
 
 
 def _in_others(boxes: UnitBoxes) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """(n,) each: whether a box lies in another of its category in the image, and of another category."""
+    """(n,) each: whether a box is in another of its category in the image, and of another category."""
     inside = np.zeros((2, len(boxes)), np.bool_)
     starts = np.flatnonzero(np.diff(boxes.image, prepend=-1))
     for start, stop in itertools.pairwise([*starts.tolist(), len(boxes)]):

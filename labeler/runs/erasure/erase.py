@@ -38,12 +38,12 @@ _COLUMNS = ("image_key", "index", "digest", "status")
 
 @dataclass
 class Forgotten:
-    """What came of it.
+    """Result of one `forget` call.
 
     Attributes:
         images: that the names name, over the whole run.
         unknown: names that no image of the run has; images that come later under them are not labeled.
-        units: unit files that were written anew, those of derived runs included.
+        units: unit files that were rewritten, those of derived runs included.
         runs: folders that were looked through.
         untouched: files made from these runs that were not changed.
         unreached: folder of a derived run -> why it was not looked through.
@@ -63,7 +63,7 @@ class _Family:
 
     Attributes:
         members: a run comes before what derives from it, so the first has the plan.
-        own: commits of each member, of those that lie in its own folder.
+        own: commits of each member, of those that are in its own folder.
         unreached: as `Forgotten`.
         snapshot: of the run.
     """
@@ -219,7 +219,7 @@ def _comparable(names: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _rewrite(run: Run, own: Progress, images: _Images, family: _Family) -> int:
-    """Write those unit files anew that lie in this run's own folder; how many had something to forget.
+    """Write those unit files again that are in this run's own folder; how many had something to forget.
 
     What was written is read again, until nothing is left in it of all that was ever forgotten: of two `labeler forget`
     at once the one that writes last may have read before the other wrote. It finds the other's images in the lists,
@@ -248,7 +248,7 @@ def _rewrite(run: Run, own: Progress, images: _Images, family: _Family) -> int:
 
 
 def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, listed: Excluded) -> bool:
-    """Whether the unit had rows left that are named by index, or whose file names are in the lists."""
+    """Return whether the unit had rows left that are named by index, or whose file names are in the lists."""
     uri = run.path(layout.unit_file(*unit))
     table = read_unit_file(uri)
     by_name = listed.have([prefix + key for key in table["image_key"].to_pylist()])
@@ -265,7 +265,9 @@ def _rewrite_unit(run: Run, unit: UnitKey, indices: set[int], prefix: str, liste
 
 
 def _all_made(members: Sequence[Run]) -> list[str]:
-    """What was made from these runs outside of them, and from the runs among that: a fusion may be fused again."""
+    """Return what was made from these runs outside of them, and from the runs among that: a fusion
+    may be fused again.
+    """
     seen, waiting = {one.uri.rstrip("/") for one in members}, list(members)
     found: list[str] = []
     while waiting:

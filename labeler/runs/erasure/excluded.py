@@ -31,12 +31,12 @@ Digests = npt.NDArray[np.bytes_]
 
 
 def name_digest(name: str) -> str:
-    """What stands for a file name in this very spelling, or for an image's digest, in a list."""
+    """Return what stands for a file name in this very spelling, or for an image's digest, in a list."""
     return digest_of(name.encode("utf-8", "surrogateescape"))
 
 
 def alike_digest(name: str) -> str:
-    """What stands for a file name in any spelling; lists of former versions have none."""
+    """Return what stands for a file name in any spelling; lists of former versions have none."""
     return name_digest(_ALIKE + comparable(name))
 
 
@@ -64,7 +64,7 @@ class Excluded:
 
     @staticmethod
     def of_digests(digests: Iterable[str]) -> Excluded:
-        """What these digests stand for, in any order."""
+        """Return what these digests stand for, in any order."""
         return Excluded(np.unique(_array(digests)))
 
     def __len__(self) -> int:
@@ -146,7 +146,7 @@ def read_excluded(run: Run) -> Excluded:
     for info in storage.list_objects(run.root.path(layout.EXCLUDED_FOLDER)):
         data = storage.read_bytes(info.uri)
         if not _LIST.fullmatch(data):
-            raise Refused(f"{storage.redact(info.uri)} is no list that labeler forget wrote; restore it")
+            raise Refused(f"{storage.redact(info.uri)} is not a list that labeler forget wrote; restore it")
         found |= Excluded(np.unique(np.frombuffer(bytes.fromhex(data.decode()), _DIGEST)))
     return found
 
@@ -159,10 +159,10 @@ def write_excluded(run: Run, excluded: Excluded) -> None:
 
 
 def load_excluded(uris: Iterable[str]) -> Excluded:
-    """What runs, and files of names, exclude.
+    """Return what runs, and files of names, exclude.
 
     Raises:
-        Refused: a URI is neither a run nor a file.
+        Refused: a URI is not a run or a file.
     """
     found = Excluded()
     for uri in uris:

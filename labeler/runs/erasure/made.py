@@ -28,14 +28,14 @@ def note_made(run: Run, uri: str) -> None:
 
 
 def _is_found(place: str) -> bool:
-    """Whether `forget` lists a place in the run's folder without a note."""
+    """Return whether `forget` lists a place in the run's folder without a note."""
     return place.startswith(layout.EXPORTS_FOLDER + "/") or (
         "/" not in place and place.endswith((".html", layout.SAMPLE))
     )
 
 
 def read_made(run: Run) -> list[str]:
-    """What was noted and is still there, as far as one can tell."""
+    """Return what was noted and is still there, as far as one can tell."""
     noted = [info.uri for info in storage.list_objects(run.path(layout.MADE_FOLDER))]
     uris = (storage.restore_user(storage.read_bytes(note).decode(), run.uri) for note in noted)
     return sorted(uri for uri in uris if _is_there(uri))

@@ -22,7 +22,7 @@ def read_names(uri: str) -> list[str]:
     (a table with one of the columns file_name, image_key and digest).
 
     Raises:
-        Refused: if it is not there, is no UTF-8 text, is another kind of file, or has no name.
+        Refused: if it is not there, is not a UTF-8 text, is another kind of file, or has no name.
     """
     shown, suffix = storage.redact(uri), _suffix(uri)
     if suffix in _NOT_LISTS:
@@ -32,7 +32,7 @@ def read_names(uri: str) -> list[str]:
     except storage.StorageError as error:
         raise Refused(f"the list of images cannot be read: {error}") from None
     except UnicodeDecodeError:
-        raise Refused(f"{shown} is no UTF-8 text; {_ADVICE}") from None
+        raise Refused(f"{shown} is not a UTF-8 text; {_ADVICE}") from None
     try:
         names = _READERS.get(suffix, _lines)(text)
     except ValueError as error:  # plain_json's and plain_yaml's are among them

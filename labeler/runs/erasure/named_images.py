@@ -23,7 +23,7 @@ class NamedImage:
 
 @dataclass(frozen=True)
 class Named(Generic[Place]):
-    """What a list of names means.
+    """The images that a list of names means.
 
     Attributes:
         images: those that are meant.

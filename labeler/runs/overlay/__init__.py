@@ -1,1 +1,1 @@
-"""Derived runs: rows of a run that were redone, laid over it; which units those are, and which came since."""
+"""Derived runs: redone rows of a run that overlay it; which units those are, and which came since."""

@@ -1,4 +1,4 @@
-"""Which units of its parent a derived run makes anew: selection.parquet, frozen when the run is created."""
+"""Which units of its parent a derived run makes again: selection.parquet, frozen when the run is created."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SELECTION = pa.schema(
     [
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("unit", pa.int64(), nullable=False),
-        pa.field("images", pa.int64(), nullable=False),  # of it that are made anew; the others' rows are taken over
+        pa.field("images", pa.int64(), nullable=False),  # of it that are redone; the others' rows are copied unchanged
     ]
 )
 
-Selection = Mapping[str, Mapping[int, int]]  # shard id -> unit -> images to make anew
+Selection = Mapping[str, Mapping[int, int]]  # shard id -> unit -> images to make again
 
 
 def selection_bytes(chosen: Selection) -> bytes:

@@ -1,4 +1,4 @@
-"""Derived runs: what of a run is to be made anew, and the configuration to do it with."""
+"""Select which units of a parent run a derived run must redo, and the configuration for it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImageIdentity:
-    """What is known of an image of the first run: enough to find it in another."""
+    """Identity of an image of the first run: enough to find it in another."""
 
     index: int
     digest: str | None
@@ -104,8 +104,8 @@ def open_partner(first: Snapshot, other: Snapshot, pending: Iterable[UnitKey], f
     spill.write()
     if not spill.met:
         raise Refused(
-            f"run {storage.redact(other.run.uri)} is over other images than run {storage.redact(first.run.uri)}: none "
-            f"of its {spill.rows:,} images is there, neither by its bytes nor by its place"
+            f"run {storage.redact(other.run.uri)} has other images than run {storage.redact(first.run.uri)}: none "
+            f"of its {spill.rows:,} images is there, by its bytes or by its place"
         )
     return Partner(other.run, _Spilled(spill), spill.alone)
 

@@ -1,9 +1,9 @@
 """An image's features, equal to the bit to what transformers' modules make under autocast, with less around products.
 
-Autocast casts every weight again in every forward pass (its cache is for weights that learn), norms hand float32 on to
-products that cast it, Swin makes masks and biases of its windows again that depend on the image's shape or on nothing,
-and positions, masks and ratios of an image without padding follow from its shape. Here weights are cast once, norms
-inside of blocks give halves, and what is known is kept.
+Autocast casts every weight in every forward pass (its cache is for weights that learn), and norms hand float32 to
+products that cast it. Swin rebuilds masks and biases of its windows that depend only on the image's shape, or on
+nothing. Positions, masks and ratios of an image without padding follow from its shape. Here weights are cast once,
+norms inside of blocks give halves, and what is known is kept.
 """
 
 from __future__ import annotations
