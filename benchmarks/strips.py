@@ -2,7 +2,7 @@
 
     python -m benchmarks.strips --output benchmarks/results/strips.json
 
-Resizing with and without strips in turns, on one thread; first both are compared to the bit. Beside them what bounds
+Resizing with and without strips, alternating on one thread; first both are compared to the bit. Beside them what bounds
 the rest: the decoder into memory that is there already, and at 1/8 of the size, which is nearly its Huffman decoding.
 """
 
