@@ -10,7 +10,7 @@ from tests.wording import EXCEPTIONS, PHRASES, files, hits_in, hits_of, prose_of
 
 # Hits that are left in each package or folder: lower a number when you remove some. New ones fail.
 LEFT: dict[str, int] = {
-    "tests": 15,
+    "tests": 13,
 }
 
 
