@@ -64,7 +64,7 @@ def test_a_program_labels_stops_resumes_and_reads(
         if progress.job_images:
             raise StopNow
 
-    values = values_of(tmp_path, checkpoint, shards=10)  # far more than are labeled until it stops
+    values = values_of(tmp_path, checkpoint, shards=16)  # far more than are labeled until it stops
     with pytest.raises(StopNow):
         labeler.label(values, on_progress=stop_at_first)
     stopped = labeler.open_run(tmp_path / "run")
@@ -74,9 +74,9 @@ def test_a_program_labels_stops_resumes_and_reads(
         run = labeler.label(labeler.as_config(values), ["detect.images_per_batch=2"], on_progress=seen.append)
     assert run.is_complete
     assert run.id == stopped.id
-    assert len(list(run.rows())) == 60
-    assert (seen[-1].images, seen[-1].total) == (60, 60)
-    assert 0 < seen[-1].job_images < 60
+    assert len(list(run.rows())) == 96
+    assert (seen[-1].images, seen[-1].total) == (96, 96)
+    assert 0 < seen[-1].job_images < 96
     assert all(each == handlers for each in during)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
     assert any("shards on" in message for message in messages)

@@ -41,10 +41,10 @@ def test_it_doubles_while_that_pays_and_fits(overhead: float, memory: int, slows
 
 
 def test_what_it_found_is_said_with_both_times() -> None:
-    assert str(find_pairs(device(overhead=0.3, memory=99))) == "8 in a forward pass:  1037.5 ms each, 1300.0 ms alone"
-    assert str(find_pairs(device(overhead=0.0, memory=99))) == "1 in a forward pass:  1000.0 ms each, 1000.0 ms alone"
+    assert str(find_pairs(device(overhead=0.3, memory=99))) == "8 in a forward pass: 1037.5 ms each, 1300.0 ms alone"
+    assert str(find_pairs(device(overhead=0.0, memory=99))) == "1 in a forward pass: 1000.0 ms each, 1000.0 ms alone"
     assert (
-        str(find_pairs(device(overhead=100.0, memory=20))) == "8 in a forward pass:  13500.0 ms each, 101000.0 ms alone"
+        str(find_pairs(device(overhead=100.0, memory=20))) == "8 in a forward pass: 13500.0 ms each, 101000.0 ms alone"
     )
 
 
