@@ -31,11 +31,5 @@ def resize_rgb(
 
 
 def _goes_across_first(shape: tuple[int, ...], width: int) -> bool:
-<<<<<<< HEAD
-    """Return whether Pillow certainly resizes across before it resizes down: of tall images it may
-    begin with columns.
-    """
-=======
     """Return whether Pillow certainly resizes across first: it may begin with the columns of other images."""
->>>>>>> speed
     return _ACROSS_FIRST and shape[1] >= shape[0] and 2 * width <= shape[1]
