@@ -32,7 +32,7 @@ from tests.exit_codes import environment
 from tests.export_parts import images
 from tests.label_runs import write_run
 from tests.red_boxes import red_run
-from tests.storage_parts import files_below
+from tests.storage_parts import require_same
 from tests.waiting import wait_until
 
 PLAIN = Selection(thresholds=Thresholds(0.5), splits=parse_splits("a=0.5,b=0.5"))
@@ -44,13 +44,6 @@ def run(tmp_path: Path) -> Run:
     """Forty images in units of five, in two shards."""
     units = {(shard, unit): images(5, first=5 * unit, shard=shard) for shard in (0, 1) for unit in range(4)}
     return write_run(tmp_path / "run", units, uris=("s3://b/in/part-0.tar", "s3://b/in/part-1.tar"))
-
-
-def require_same(folder: Path, other: Path) -> None:
-    assert files_below(folder) == files_below(other)
-    for name in files_below(other):
-        if (other / name).is_file():
-            assert (folder / name).read_bytes() == (other / name).read_bytes(), name
 
 
 class InThisProcess(Processes[Any]):

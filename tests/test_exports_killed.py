@@ -18,7 +18,7 @@ from labeler.runs import Run, layout
 from labeler.storage.scratch_names import OLD_S
 from tests.exit_codes import environment
 from tests.red_boxes import red_run
-from tests.storage_parts import files_below
+from tests.storage_parts import files_below, require_same
 from tests.waiting import wait_until
 
 SIGNALLED = """
@@ -70,14 +70,6 @@ def killed(number: int, command: Sequence[str]) -> None:
 
 def unfinished(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and ".tmp" in str(path.relative_to(folder))]
-
-
-def require_same(folder: Path, other: Path) -> None:
-    """Names of files and folders, and bytes."""
-    assert files_below(folder) == files_below(other)
-    for name in files_below(other):
-        if (other / name).is_file():
-            assert (folder / name).read_bytes() == (other / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("number", [2, 20])

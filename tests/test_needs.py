@@ -23,7 +23,7 @@ def test_reports_its_process(number):
 @pytest.mark.parametrize(
     ("name", "needs"),
     [
-        ("test_pipeline_preflight", {"ray"}),  # by a fixture
+        ("test_pipeline_preflight", {"ray", "torch"}),  # by a fixture
         ("test_pipeline_connection", {"ray"}),  # by a helper
         ("test_pipeline_stopping", {"ray", "torch"}),  # by helpers of a helper
         ("test_review_browser", {"browser"}),

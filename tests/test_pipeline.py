@@ -289,7 +289,7 @@ def test_another_fingerprint_is_refused_by_field_name(tmp_path: Path, checkpoint
 def test_another_input_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     run_quietly(config_of(write_tars(tmp_path / "in", shards=1, images=3), tmp_path / "out", checkpoint))
     other = write_tars(tmp_path / "other", shards=1, images=3)
-    with pytest.raises(Refused, match=r"another input\.uri"):
+    with pytest.raises(Refused, match=r"different input\.uri"):
         run_quietly(config_of(other, tmp_path / "out", checkpoint))
 
 
@@ -297,7 +297,7 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, checkpoin
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.doc").write_text("precious")
     source = write_tars(tmp_path / "in", shards=1, images=3)
-    with pytest.raises(Refused, match=r"not empty and no labeler run.*thesis\.doc"):
+    with pytest.raises(Refused, match=r"not empty and not a labeler run.*thesis\.doc"):
         run_quietly(config_of(source, tmp_path / "out", checkpoint))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.doc"]
 

@@ -18,6 +18,7 @@ from labeler.labeling.recipe import LabelerRecipe
 from labeler.pipeline.worker import WorkerSettings, make_labeler
 from tests.conftest import NAMES
 from tests.inputs import write_tars
+from tests.log_lines import without_steps
 from tests.ray_heads import Head, ray_folder, ray_head, ray_node
 from tests.stub_detector import MakeStub
 from tests.training_parts import job_values
@@ -57,7 +58,7 @@ def start(head: Head, verb: str, config: Path, *overrides: str) -> subprocess.Po
 def test_a_cluster_without_gpus_is_waited_for_aloud_and_never_labels_on_cpus(cluster: Head, config: Path) -> None:
     job = start(cluster, "label", config, "ray.start_timeout_s=2")
     _, said = job.communicate(timeout=300)
-    joined, waiting, refusal = said.splitlines()
+    joined, waiting, refusal = without_steps(said)
     assert joined.endswith("1 node, 2 CPUs, 0 GPUs")
     assert waiting.startswith("waiting until 2")
     assert "(ray.start_timeout_s=2) for a node with a GPU: " in waiting
@@ -71,11 +72,11 @@ def test_a_worker_that_is_too_large_for_the_nodes_is_refused_where_nothing_launc
     cluster: Head, config: Path
 ) -> None:
     job = start(cluster, "label", config, "ray.start_timeout_s=600", "ray.gpus_per_worker=0", "ray.cpus_per_worker=3")
-    _, refusal = job.communicate(timeout=300)[1].splitlines()
+    _, refusal = without_steps(job.communicate(timeout=300)[1])
     assert refusal.startswith("labeler: no node can hold a worker of 3 CPU, the cluster has 1 node of 2 CPU, 0 GPU;")
     assert job.returncode == 2
     job = start(cluster, "label", config, "ray.start_timeout_s=1", "ray.accelerator_type=L4")
-    waiting = job.communicate(timeout=300)[1].splitlines()[1]
+    waiting = without_steps(job.communicate(timeout=300)[1])[1]
     assert "for a node with a GPU on L4: the cluster has none yet" in waiting, "such a node may still join by hand"
     assert job.returncode == 2
 

@@ -207,7 +207,7 @@ def test_what_cannot_be_revised_is_refused_in_one_line(
         (command(tmp_path, "out", other, "detect.nms_iou=0.9"), "would change more than the vocabulary"),
         (command(tmp_path, "out", ["red bus"]), "keeps no category of the run"),
         (command(tmp_path, "masks", other), "has masks"),
-        (command(tmp_path, "reviewed", other), "has the columns review"),
+        (command(tmp_path, "reviewed", other), "is corrected, and a revision would lose"),
         (command(tmp_path, "fixed", other), "was labeled by the family closed-set"),
         (command(tmp_path, "in", other), "run.json"),
     ):

@@ -109,7 +109,7 @@ def test_a_profile_is_printed_and_nothing_is_written_but_the_trace(
     trace = tmp_path / "trace.json"
     assert main(["label", str(config), "--profile", "--time-images", "2", "--trace", str(trace)]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n{name} " in out for name in (*PARTS, "sum", "speed", "feeding", "text", "roof"))
+    assert all(f"\n{name} " in out for name in (*PARTS, "sum", "speed", "feeding", "text", "peak"))
     events = json.loads(trace.read_text())["traceEvents"]
     assert {"encoder: fusion", "decode and hash"} <= {event["name"] for event in events}
     assert not (tmp_path / "run").exists()

@@ -162,7 +162,7 @@ def prose_of_python(source: str) -> str:
 def _literal(match: re.Match[str]) -> str:
     prefix, body = (match["prefix"] or "").lower(), match["body"]
     if "b" in prefix or " " not in body.strip():
-        return "X" + "\n" * body.count("\n")
+        return " X " + "\n" * body.count("\n")
     if "f" in prefix:
         body = _BRACES.sub(_blank, _BRACES.sub(_blank, body.replace("{{", "(").replace("}}", ")")))
     return body.replace("\\n", "  ")
