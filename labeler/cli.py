@@ -138,6 +138,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     if not words:
         print(parser.format_help(), end="")
         raise SystemExit(REFUSED)
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
     arguments, left = parser.parse_known_args(words)
     sort_overrides(arguments, left, _command_of(arguments, verbs))
     return arguments

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from labeler import plain_yaml
 from labeler.errors import Refused, did_you_mean
@@ -14,6 +15,18 @@ from labeler.storage import printable, read_regular, redact
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024  # a list of 100 thousand names is ~2 MB; anything larger is not a config
 _PLAIN_KEY = {"input": "uri", "output": "uri", "vocabulary": "name"}  # what a plain string in the section's place means
+
+_NUMBER, _WHOLE, _SWITCH = "a number", "a whole number", "true or false"
+_TYPES = {  # pydantic's name of a problem -> what the value must be
+    "float_parsing": _NUMBER,
+    "float_type": _NUMBER,
+    "int_parsing": _WHOLE,
+    "int_type": _WHOLE,
+    "int_from_float": _WHOLE,
+    "bool_parsing": _SWITCH,
+    "bool_type": _SWITCH,
+}
+_LIMITS = {"ge": "of at least", "gt": "above", "le": "up to", "lt": "below"}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -89,9 +102,12 @@ def _refusal(error: ValidationError, where: str, root: type[BaseModel]) -> Refus
             lines.append(f"unknown key {location}{_near_key(problem['loc'], root)}")
         elif problem["type"] == "missing":
             lines.append(f"{location} is missing")
+        elif problem["input"] is None and problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+            lines.append(f"{location} is empty; indent its keys below it")
         else:
             got = redact(repr(problem["input"]))
-            message = redact(printable(problem["msg"].removeprefix("Value error, ")))
+            message = _plain(problem["type"], _field(problem["loc"], root)) or problem["msg"]
+            message = redact(printable(message.removeprefix("Value error, ")))
             lines.append(f"{location}: {message}, got {got if len(got) < 80 else got[:77] + '...'}")
     lines = list(dict.fromkeys(lines))
     if len(lines) == 1:
@@ -101,13 +117,38 @@ def _refusal(error: ValidationError, where: str, root: type[BaseModel]) -> Refus
 
 def _near_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     """`; did you mean ...?` for an unknown key, from the keys of its section."""
+    model = _section(location, root)
+    if model is None:
+        return ""
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    return did_you_mean(str(location[-1]), known) or f"; known here: {', '.join(known)}"
+
+
+def _section(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
+    """Return the section that has the last part of a location as its key; None if there is none."""
     model = root
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
         types = (field.annotation, *get_args(field.annotation)) if field else ()
         inner = next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
         if inner is None:
-            return ""
+            return None
         model = inner
-    known = [field.alias or name for name, field in model.model_fields.items()]
-    return did_you_mean(str(location[-1]), known) or f"; known here: {', '.join(known)}"
+    return model
+
+
+def _field(location: tuple[int | str, ...], root: type[BaseModel]) -> FieldInfo | None:
+    section = _section(location, root)
+    return section.model_fields.get(str(location[-1])) if section else None
+
+
+def _plain(kind: str, field: FieldInfo | None) -> str:
+    """Return what a value of another type must be, with the limits of its field; empty for other problems."""
+    what = _TYPES.get(kind)
+    if what is None:
+        return ""
+    marks = field.metadata if field else []
+    limits = {name: getattr(mark, name) for mark in marks for name in _LIMITS if hasattr(mark, name)}
+    if limits.keys() == {"ge", "le"}:
+        return f"must be {what} from {limits['ge']:,} to {limits['le']:,}"
+    return f"must be {what}{' and'.join(f' {_LIMITS[name]} {limit:,}' for name, limit in limits.items())}"

@@ -18,9 +18,13 @@ class Refused(LabelerError):
     Args:
         message: one line: what is wrong, where, what to do.
         problems: further lines, one for each single problem, when all of them are reported at once.
+
+    Attributes:
+        warnings: of a vocabulary; what would be said if there were no problem.
     """
 
     exit_code = 2
+    warnings: Sequence[str] = ()
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -52,6 +56,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wanted, names, n=1)
     near = near or [name for name in names if len(wanted) > 2 and name.startswith(wanted)]
     return f"; did you mean {names[near[0]]}?" if near else ""
+
+
+def counted(count: int, thing: str) -> str:
+    """Return `1 image` or `1,234 images`; the plural of `thing` ends with an s more."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def first_lines(lines: Sequence[str], most: int) -> list[str]:

@@ -95,6 +95,8 @@ def test_a_preview_needs_no_ray_and_writes_nothing(tmp_path: Path, checkpoint: P
     values = values_of(tmp_path, checkpoint)
     found = labeler.preview(values, images=3, threshold=0.2)
     assert found.png.startswith(b"\x89PNG")
+    assert found._repr_png_() == found.png  # a notebook draws it
+    assert repr(found).startswith("Preview(statuses=")
     assert sum(found.statuses.values()) == 3
     assert not (tmp_path / "run").exists()
 
@@ -105,7 +107,7 @@ def test_a_detector_of_any_family_is_loaded_by_name(tmp_path: Path, checkpoint: 
     assert [category.name for category in detector.vocabulary.categories] == list(NAMES)
     image = labeler.decode(next(iter(_members(pictures / "00000.tar")))).pixels
     (tmp_path / "a.png").write_bytes(next(iter(_members(pictures / "00000.tar"))))
-    as_array, as_path = detector.detect([image, tmp_path / "a.png"])
+    as_array, as_path = detector.detect(images=[image, tmp_path / "a.png"])
     (again,) = detector.detect([(tmp_path / "a.png").read_bytes()])
     assert 0 < len(as_array) <= 5
     assert as_array.boxes.tolist() == as_path.boxes.tolist() == again.boxes.tolist()

@@ -156,6 +156,18 @@ def test_vocabulary_check_reports_every_problem(
         assert line in err, err
 
 
+def test_vocabulary_check_prints_warnings_beside_problems(
+    config: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("cat, dog\ndog\ndog\n")
+    for words in ([path], [path, "--model", checkpoint], [config, f"vocabulary={path}"]):
+        assert main(["vocabulary", "check", *map(str, words)]) == 2
+        said = capsys.readouterr()
+        assert "line 3" in said.err
+        assert said.out.startswith('warning: line 1: "cat, dog"'), said.out
+
+
 def test_vocabulary_check_of_a_run_s_configuration_names_its_problems(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

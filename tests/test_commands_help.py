@@ -71,6 +71,19 @@ def test_an_option_s_help_is_in_the_style_of_the_others(command: str) -> None:
     assert len(options[0]._group_actions) <= SHORT, "put them into groups"
 
 
+def test_help_is_also_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["label"], ["vocabulary", "check"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["help", *words])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out == help_of(capsys, *words)
+
+
+def test_examples_and_usage_name_arguments_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "RUN_A RUN_B" in help_of(capsys, "compare")
+    assert "BENCHMARK MODEL" in help_of(capsys, "reproduce")
+
+
 def test_nothing_asked_for_is_the_help_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([])

@@ -63,6 +63,28 @@ def test_unknown_keys_and_wrong_values_are_refused_all_at_once() -> None:
     assert "'zero'" in text
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("detect.score_floor=abc", "detect.score_floor: must be a number from 0 to 1, got 'abc'"),
+        ("detect.nms_iou=abc", "detect.nms_iou: must be a number above 0 and up to 1, got 'abc'"),
+        ("input.limit=1.5", "input.limit: must be a whole number above 0, got 1.5"),
+        ("ray.seed=x", "ray.seed: must be a whole number, got 'x'"),
+        ("detect.jpeg_draft=perhaps", "detect.jpeg_draft: must be true or false, got 'perhaps'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_plain_words(override: str, says: str) -> None:
+    with pytest.raises(Refused) as refused:
+        make_config(LEAST, [override])
+    assert str(refused.value) == f"config: {says}"
+
+
+def test_a_section_whose_keys_are_not_indented_is_named() -> None:
+    with pytest.raises(Refused) as refused:
+        make_config({**LEAST, "model": None, "name": "some/model"})
+    assert refused.value.problems[0] == "model is empty; indent its keys below it"
+
+
 @pytest.mark.parametrize("override", ["input.format=zip", "input.limit=0"])
 def test_a_format_or_limit_that_cannot_be_is_refused(override: str) -> None:
     name = override.partition("=")[0]

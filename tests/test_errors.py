@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labeler.errors import did_you_mean, first_lines
+from labeler.errors import counted, did_you_mean, first_lines
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,7 @@ def test_many_lines_are_counted_and_the_first_shown() -> None:
     lines = [str(number) for number in range(1_005)]
     assert first_lines(lines, 2) == ["0", "1", "and 1,003 more"]
     assert first_lines(lines[:2], 2) == ["0", "1"]
+
+
+def test_one_thing_is_no_plural() -> None:
+    assert [counted(count, "image") for count in (0, 1, 1_234)] == ["0 images", "1 image", "1,234 images"]

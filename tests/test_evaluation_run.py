@@ -143,6 +143,14 @@ def test_a_flattened_uncapped_run_has_both(tmp_path: Path, truth: dict[str, Any]
     assert "2 of 2 categories have fewer" in "\n".join(evaluation.lines())
 
 
+def test_annotations_that_are_not_there_are_named_as_such(
+    tmp_path: Path, run_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "nope.json"
+    assert main(["evaluate", run_uri, "--annotations", str(missing)]) == 2
+    assert capsys.readouterr().err == f"labeler: annotations {missing}: no such file\n"
+
+
 def test_fixed_ap_on_coco_annotations_is_refused(tmp_path: Path, truth: dict[str, Any]) -> None:
     with pytest.raises(Refused, match="not federated"):
         evaluate_run(write_run(tmp_path / "flat", UNITS, detect=FIXED), truth, fixed_ap=True)

@@ -107,7 +107,13 @@ def test_a_thresholds_file_takes_names_and_ids(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1]", "must be a mapping"), ("categories: {catt: 0.5, dog: 3}", "2 problems"), ("default: yes", "1 problems")],
+    [
+        ("[1]", "must be a mapping"),
+        ("input: in\noutput: out\n", "unknown key input; a threshold file has default, categories, fitted_on and"),
+        ("categores: {cat: 0.5}", "unknown key categores; did you mean categories\\?; a threshold file has"),
+        ("categories: {catt: 0.5, dog: 3}", "2 problems"),
+        ("default: yes", "1 problems"),
+    ],
 )
 def test_a_bad_thresholds_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "t.yaml"

@@ -138,6 +138,14 @@ def test_an_unfinished_run_is_refused_without_partial(tmp_path: Path, capsys: py
     assert main(["export", run.uri, "--to", "lvis", "--output", str(tmp_path / "o.json"), "--partial"]) == 0
 
 
+def test_a_file_is_no_folder_to_export_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, mine = run_of(tmp_path, [row(0, FOUR)]), tmp_path / "mine.yaml"
+    mine.write_text("input: in\n")
+    assert main(["export", run.uri, "--to", "yolo", "--output", str(mine)]) == 2
+    assert capsys.readouterr().err == f"labeler: --output {mine} is a file; give a folder\n"
+    assert mine.read_text() == "input: in\n"
+
+
 def test_where_treats_null_as_false_and_sees_kept_columns() -> None:
     from labeler.labels.records import rows_to_table
 

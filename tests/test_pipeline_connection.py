@@ -132,6 +132,17 @@ def test_a_cluster_of_another_python_is_one_line(tmp_path: Path) -> None:
     )
 
 
+def test_a_ray_that_does_not_start_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overloaded(*_: object, **__: object) -> None:
+        raise RuntimeError("The current node timed out during startup.\nThe GCS has become overloaded.")
+
+    monkeypatch.setattr(connection.ray, "init", overloaded)  # as on a machine that is too busy
+    with pytest.raises(Refused) as refused:
+        connection._start(RayTarget("local", "ray.address"), Console(file=io.StringIO()), False)
+    says = "the GCS has become overloaded; if this machine is busy, run the command again; Ray's logs are below"
+    assert says in str(refused.value).replace("The GCS", "the GCS")
+
+
 def test_an_address_that_nobody_can_connect_to_says_why() -> None:
     assert unreachable("no-port", 1) == "not an address, use HOST:PORT"
     assert unreachable(f"127.0.0.1:{free_port()}", 1) == "Connection refused"

@@ -90,13 +90,13 @@ def test_a_config_may_come_from_a_command_of_the_shell(places: dict[str, str]) -
     config = Path(places["CONFIG"]).read_text()
     done = run_labeler(["label", "/dev/stdin", "--dry-run", "--time-images", "0"], input=config)
     assert done.returncode == 0, done.stderr
-    assert "1 shards" in done.stdout
+    assert "1 shard" in done.stdout
     reader, writer = os.pipe()
     os.write(writer, config.encode())
     os.close(writer)
     try:
         argv = ["label", f"/dev/fd/{reader}", "--dry-run", "--time-images", "0"]
-        assert "1 shards" in run_labeler(argv, pass_fds=[reader]).stdout
+        assert "1 shard" in run_labeler(argv, pass_fds=[reader]).stdout
     finally:
         os.close(reader)
 

@@ -328,6 +328,13 @@ def test_describe_tells_chunks_fill_warnings_and_problems(tokenizer: Tokenizer) 
     assert bad[1].startswith('problem: entry 2: category 2 "st. bernard"')
 
 
+def test_many_warnings_of_one_kind_are_one_line(tokenizer: Tokenizer) -> None:
+    names = ["cat", *(f"z{word}" for word in ("ab", "ag", "eb", "eg", "ib", "ig", "ob", "og", "ub", "ug", "yb", "yg"))]
+    lines = describe(Vocabulary.load(names), ChunkPlanner(tokenizer))
+    assert len(lines) == 4, lines
+    assert lines[3].startswith('warning: 12 of this kind, the first: entry 2: category 2 "zab": phrase "zab" falls to')
+
+
 def test_the_tokenizer_reads_both_file_kinds_alike(tmp_path: Path) -> None:
     both = build_tokenizer(tmp_path / "both")
     texts = ["Café T-SHIRT", "bow (weapon)", "zug", "猫", " "]

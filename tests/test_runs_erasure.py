@@ -211,8 +211,8 @@ def test_what_was_made_from_the_run_is_named(run: Run, tmp_path: Path, capsys: p
     capsys.readouterr()
     assert main(["forget", run.uri, "--keys", str(tmp_path / "names.txt")]) == 0
     printed = capsys.readouterr().out
-    assert "removed: 1 images; 1 unit files rewritten" in printed
-    assert "not in the run: 1 names, kept out of what is labeled from now on:\n  part-0.tar/77.jpg" in printed
+    assert "removed: 1 image; 1 unit file rewritten" in printed
+    assert "not in the run: 1 name, kept out of what is labeled from now on:\n  part-0.tar/77.jpg" in printed
     assert f"may still show removed images, re-create it: {run.uri}/exports/coco.json" in printed
     assert "older versions that the bucket" in printed
 

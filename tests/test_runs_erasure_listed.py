@@ -37,13 +37,13 @@ def test_rows_on_the_list_are_counted_left_out_and_removed(
     run = run_of(tmp_path / "run")
     write_excluded(run, Excluded.of(["part-0.tar/5.jpg" if by == "name" else f"{5:032x}"]))
     assert main(["status", run.uri, "--verify"]) == 0
-    assert f"1 images that are to be removed have labels; run: labeler forget {run.uri}" in capsys.readouterr().out
+    assert f"1 image to be removed has labels; run: labeler forget {run.uri}" in capsys.readouterr().out
     names = [f"part-0.tar/{i}.jpg" for i in range(8) if i != 5]
     assert exported(run, tmp_path / "before.json") == names
     assert "removed 1" in capsys.readouterr().out
     assert statuses(run) == ["labeled"] * 8
     assert main(["forget", run.uri]) == 0
-    assert "removed: 1 images; 1 unit files" in capsys.readouterr().out
+    assert "removed: 1 image; 1 unit file" in capsys.readouterr().out
     assert statuses(run) == ["labeled"] * 5 + ["removed"] + ["labeled"] * 2
     assert exported(run, tmp_path / "after.json") == names
     capsys.readouterr()
@@ -65,7 +65,7 @@ def test_a_dry_run_counts_and_changes_nothing(tmp_path: Path, capsys: pytest.Cap
     keys.write_text("part-0.tar/1.jpg\nnobody\n")
     assert main(["forget", run.uri, "--keys", str(keys), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert said == "would be removed: 1 images\nnot in the run: 1 names:\n  nobody\n"
+    assert said == "would be removed: 1 image\nnot in the run: 1 name:\n  nobody\n"
     keys.write_text("input: s3://bucket/in\noutput: s3://bucket/run\n")
     assert main(["forget", run.uri, "--keys", str(keys), "--dry-run"]) == 2
     assert main(["forget", run.uri, "--keys", str(keys)]) == 2

@@ -68,7 +68,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     [
         (["detect.tile=63"], "detect.tile: Input should be greater than or equal to 64, got 63"),
         (["detect.tile=-1"], "detect.tile: Input should be greater than or equal to 64"),
-        (["detect.tile=many"], "detect.tile: Input should be a valid integer"),
+        (["detect.tile=many"], "detect.tile: must be a whole number of at least 64, got 'many'"),
         (["detect.tile=64", "detect.tile_overlap=0.91"], "tile_overlap: Input should be less than or equal to 0.9"),
         (["detect.tile=64", "detect.tile_overlap=-0.1"], "tile_overlap: Input should be greater than or equal to 0"),
         (["detect.tile=64", "detect.tile_overlap=.nan"], "tile_overlap: Input should be"),

@@ -13,7 +13,7 @@ from labeler.config import Config, make_config
 from labeler.labeling.resolve import plan_input
 from labeler.pipeline.site import site_of
 from labeler.trial.counting import Count, count_images
-from labeler.trial.estimate import _END_S, RunEstimate, Site, Timing, estimate, format_seconds
+from labeler.trial.estimate import _END_S, RunEstimate, Site, Timing, describe_range, estimate, format_seconds
 from tests.conftest import NAMES
 from tests.inputs import image_bytes, tar_bytes
 
@@ -87,6 +87,11 @@ def test_start_up_counts_and_workers_beyond_the_units_do_nothing(tmp_path: Path)
     assert joined.start_s < slow.start_s - 60
 
 
+def test_the_start_up_is_printed_where_it_is_below_the_range() -> None:
+    assert describe_range(RunEstimate(46, 92, 22, 0.1)) == "46 s to 92 s, of which start-up 22 s"
+    assert describe_range(RunEstimate(28, 56, 39, 0.1)) == "28 s to 56 s"
+
+
 def test_seconds_are_written_as_people_say_them() -> None:
     assert [format_seconds(s) for s in (42, 210, 44_280)] == ["42 s", "3.5 min", "12.3 h"]
 
@@ -136,12 +141,17 @@ def test_failures_of_the_sample_are_no_timing_and_are_printed_by_reason(
     assert len(failed) == 2
     assert all(line.startswith("decode_error 1 (") for line in failed)
     assert re.search(
-        r"^estimate 4 images on 1 worker: .* to .*, of which start-up .* CPU-hours of labeling$", out, re.M
+        r"^estimate 4 images on 1 worker: \d+ s to \d+ s; .* CPU-hours of labeling$",
+        out,
+        re.M,  # start-up is the most
     )
     assert re.search(r"^cost     \d+\.\d\d to \d+\.\d\d at 2 per CPU-hour$", out, re.M)
     assert not (tmp_path / "out").exists()
     assert main(["label", config, "--dry-run", "--time-images", "0"]) == 0
-    assert "timed" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "timed    nothing, as 0 images were asked for" in out
+    assert "input    1 shard, " in out
+    assert "images/s" not in out
 
 
 def test_a_sample_of_which_nothing_can_be_labeled_is_exit_2_with_the_reason(

@@ -235,13 +235,18 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, name:
     assert str(tmp_path / name) in message
 
 
-def test_a_wrong_encoding_a_huge_file_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+def test_a_wrong_encoding_a_huge_file_and_a_missing_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "v.txt"
     path.write_bytes("cat\ncafé\n".encode("latin-1"))
     assert "line 2: not UTF-8" in refusal(path)
     path.write_bytes(b"cat\n" * (2**20 + 1))
     assert "at most 4194304" in refusal(path)
-    assert "no such file" in refusal(str(tmp_path / "none.txt"))
+    assert refusal(str(tmp_path / "none.txt")).endswith("none.txt: no such file")
+    (tmp_path / "names.txt").write_text("cat\n")
+    monkeypatch.chdir(tmp_path)
+    assert refusal("name.txt") == f"vocabulary name.txt: no such file in {tmp_path}; did you mean names.txt?"
     (tmp_path / "folder.json").mkdir()
     assert "folder.json" in refusal(tmp_path / "folder.json")
     assert "not a file name" in refusal(str(tmp_path / "v.csv"))

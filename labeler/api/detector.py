@@ -73,7 +73,7 @@ class Detector:
         """Engine, dtype and device that are really used."""
         return self._loaded.description
 
-    def detect(self, pictures: Sequence[ImageLike]) -> list[Detections]:
+    def detect(self, images: Sequence[ImageLike]) -> list[Detections]:
         """Detect in some images, which share forward passes where their shapes allow.
 
         Args:
@@ -89,7 +89,7 @@ class Detector:
         from labeler.labeling.tiled import detect_in_views
 
         found: list[Detections] = []
-        for place, each in enumerate(detect_in_views(self._loaded, [_pixels(p) for p in pictures], self._tiling)):
+        for place, each in enumerate(detect_in_views(self._loaded, [_pixels(image) for image in images], self._tiling)):
             if not isinstance(each, Detections):
                 raise Refused(f"image {place}: {each}")
             found.append(each)

@@ -18,8 +18,8 @@ _LINES = 15
 
 def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("compare", help="two runs box by box: the same, moved, renamed, lost, added")
-    parser.add_argument("first_uri", metavar="A", help="run folder")
-    parser.add_argument("second_uri", metavar="B", help="run folder over the same images")
+    parser.add_argument("first_uri", metavar="RUN_A", help="run folder")
+    parser.add_argument("second_uri", metavar="RUN_B", help="run folder over the same images")
     boxes = parser.add_argument_group("which boxes")
     boxes.add_argument(
         "--threshold",
@@ -28,11 +28,11 @@ def add(verbs: Verbs) -> None:
         metavar="SCORE",
         help="compare boxes with at least this score (default: 0.3)",
     )
-    boxes.add_argument("--thresholds-a", metavar="FILE", help="YAML file with a threshold per category, for A")
-    boxes.add_argument("--thresholds-b", metavar="FILE", help="YAML file with a threshold per category, for B")
+    boxes.add_argument("--thresholds-a", metavar="FILE", help="YAML file with a threshold per category, for RUN_A")
+    boxes.add_argument("--thresholds-b", metavar="FILE", help="YAML file with a threshold per category, for RUN_B")
     written = parser.add_argument_group("output")
     written.add_argument(
-        "--output", metavar="URI", help="HTML file to write, with a .json file beside it (default: in B)"
+        "--output", metavar="URI", help="HTML file to write, with a .json file beside it (default: in RUN_B)"
     )
     written.add_argument("--images", type=int, default=300, metavar="N", help="most images to show (default: 300)")
     boxes.add_argument(

@@ -91,6 +91,7 @@ def print_estimate(
     for line in describe_skipped(config, plan, beside):
         print(line)
     if images == 0:
+        print("timed    nothing, as 0 images were asked for: no time, output or cost is estimated")
         return 0
     startup.step("loading the model and labeling a few images here")
     timing = time_sample(job, plan, images=images)

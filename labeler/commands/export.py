@@ -65,7 +65,8 @@ def export_as(arguments: argparse.Namespace, warn: Callable[[str], None]) -> tup
         warn(NOTHING_KEPT)
     single = formats.is_single_file(arguments)
     extension = f".{formats.SINGLE_FILES[arguments.to]}" if single else ""
-    target = _target(arguments.output, run.path(f"{layout.EXPORTS_FOLDER}/{arguments.to}{extension}"))
+    default = run.path(f"{layout.EXPORTS_FOLDER}/{arguments.to}{extension}")
+    target = _target(arguments.output, default, folder=not single)
     replaced = _replaced(target, arguments.to) if single else None
     summary = export_run(snapshot, selection, format_, target.rstrip("/"), single_file=single)
     if warning := _warning(selection, summary.totals):
@@ -82,7 +83,7 @@ def _replaced(target: str, to: str) -> str | None:
     return require_replaceable(target, describe, what, or_else=or_else, max_bytes=4096)
 
 
-def _target(asked: str | None, default: str) -> str:
+def _target(asked: str | None, default: str, *, folder: bool) -> str:
     """Return where to write; refused where that cannot even be asked for."""
     if asked is None:
         return default
@@ -91,9 +92,11 @@ def _target(asked: str | None, default: str) -> str:
             raise StorageError("it names no file or folder")
         if asked.encode("utf-8", "replace").decode() != asked:
             raise StorageError("it is not valid UTF-8")
-        storage.head(asked)
+        found = storage.head(asked)
     except StorageError as error:
         raise Refused(f"--output {storage.redact(asked)!r} cannot be used: {error}") from error
+    if folder and found is not None and storage.is_local(asked):  # a bucket may have both of one name
+        raise Refused(f"--output {storage.redact(asked)} is a file; give a folder")
     return asked
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from labeler import storage
 from labeler.commands.arguments import Verbs, require_run
-from labeler.errors import Refused
+from labeler.errors import Refused, counted
 
 _SHOWN = 10
 
@@ -46,9 +46,9 @@ def _forget(arguments: argparse.Namespace) -> int:
             return _dry_run(*count_named(run, names))
         outcome = forget(run, names, future=arguments.future)
     runs = f" in {len(outcome.runs):,} runs" if len(outcome.runs) > 1 else ""
-    print(f"removed: {outcome.images:,} images; {outcome.units:,} unit files rewritten{runs}")
+    print(f"removed: {counted(outcome.images, 'image')}; {counted(outcome.units, 'unit file')} rewritten{runs}")
     if outcome.unknown:
-        print(f"not in the run: {len(outcome.unknown):,} names, kept out of what is labeled from now on:")
+        print(f"not in the run: {counted(len(outcome.unknown), 'name')}, kept out of what is labeled from now on:")
         _print_some(outcome.unknown)
     for uri in outcome.untouched:
         print(f"may still show removed images, re-create it: {storage.redact(uri)}")
@@ -61,9 +61,9 @@ def _forget(arguments: argparse.Namespace) -> int:
 
 def _dry_run(images: int, unknown: Sequence[str]) -> int:
     """Exit code 2 where nothing is found, as without --dry-run."""
-    print(f"would be removed: {images:,} images")
+    print(f"would be removed: {counted(images, 'image')}")
     if unknown:
-        print(f"not in the run: {len(unknown):,} names:")
+        print(f"not in the run: {counted(len(unknown), 'name')}:")
         _print_some(unknown)
     return 0 if images else Refused.exit_code
 

@@ -16,7 +16,7 @@ from labeler.commands.arguments import (
     starting,
 )
 from labeler.commands.estimate import add_annotations
-from labeler.errors import Refused
+from labeler.errors import Refused, counted
 
 if TYPE_CHECKING:
     from labeler.config import Config
@@ -97,24 +97,26 @@ def describe(outcome: Outcome) -> list[str]:
     report = outcome.report
     statuses = ", ".join(f"{status} {count:,}" for status, count in report.statuses.items())
     lines = [
-        f"complete: {report.images:,} images in {report.shards:,} shards: {statuses}",
-        f"{report.detections:,} detections in {storage.redact(outcome.run.uri)}",
+        f"complete: {counted(report.images, 'image')} in {counted(report.shards, 'shard')}: {statuses}",
+        f"{counted(report.detections, 'detection')} in {storage.redact(outcome.run.uri)}",
     ]
     if report.images_to_forget:
         lines.append(describe_to_forget(report.images_to_forget, outcome.run.uri))
     if report.skipped_files:
         lines.append(f"skipped, not images: {skipped.describe(report.skipped_files)}")
     if asked_for_all := report.errors.get(ALL_NAMES):
-        lines.append(f"{asked_for_all:,} images were asked for all names: prompts.from knows none for them")
+        asked = "image was" if asked_for_all == 1 else "images were"
+        lines.append(f"{asked_for_all:,} {asked} asked for all names: prompts.from knows none for them")
     if report.images_at_cap:
-        lines.append(f"{report.images_at_cap:,} images reached detect.max_detections")
+        lines.append(f"{counted(report.images_at_cap, 'image')} reached detect.max_detections")
     return lines
 
 
 def describe_to_forget(images: int, run_uri: str) -> str:
     """Return what to do about images that are on a run's list of removed images, and were labeled all the same."""
     return (
-        f"warning: {images:,} images that are to be removed have labels; run: labeler forget {storage.redact(run_uri)}"
+        f"warning: {counted(images, 'image')} to be removed {'has' if images == 1 else 'have'} labels; "
+        f"run: labeler forget {storage.redact(run_uri)}"
     )
 
 
@@ -136,7 +138,7 @@ def _profile(arguments: argparse.Namespace, config: Config, startup: Startup) ->
     job = resolve_job(config)
     startup.step(LISTING)
     plan = plan_input(config)
-    startup.step(f"loading the model and labeling {images:,} images here")
+    startup.step(f"loading the model and labeling {counted(images, 'image')} here")
     profile = profile_sample(job, plan, images=images, trace=arguments.trace)
     print("\n".join(describe_profile(profile)))
     if arguments.trace:

@@ -6,6 +6,7 @@ import argparse
 
 from labeler import signature, storage
 from labeler.commands.arguments import CHECKING_CONFIG, Verbs, add_config, require_replaceable, starting
+from labeler.errors import counted
 
 
 def add(verbs: Verbs) -> None:
@@ -42,11 +43,12 @@ def _preview(arguments: argparse.Namespace) -> int:
         )
         startup.step(CHECKING_CONFIG)
         job = resolve_job(config)
-        startup.step(f"choosing {arguments.images:,} images, loading the model and labeling them here")
+        startup.step(f"choosing {counted(arguments.images, 'image')}, loading the model and labeling them here")
         result = preview(job, sample=arguments.images, threshold=arguments.threshold)
     storage.put(arguments.png, result.png)
     statuses = ", ".join(f"{status} {count}" for status, count in sorted(result.statuses.items()))
-    print(f"{arguments.png}: {sum(result.statuses.values())} images ({statuses}), {result.detections} boxes drawn")
+    images, boxes = counted(sum(result.statuses.values()), "image"), "box" if result.detections == 1 else "boxes"
+    print(f"{arguments.png}: {images} ({statuses}), {result.detections} {boxes} drawn")
     if replaced:
         print(f"replaces: {replaced}")
     return 0

@@ -14,7 +14,7 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "reproduce", help="label and evaluate by a published protocol: exit 0 reproduced, 1 another figure"
     )
-    parser.add_argument("benchmark", choices=BENCHMARKS, help="benchmark whose protocol is used")
+    parser.add_argument("benchmark", metavar="BENCHMARK", choices=BENCHMARKS, help="benchmark whose protocol is used")
     parser.add_argument("model", metavar="MODEL", help="checkpoint: Hugging Face Hub ID, folder or URI")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="override of ray.*, model.device or model.dtype"

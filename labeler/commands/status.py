@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from labeler import __version__, storage
 from labeler.commands.arguments import Verbs, require_run
-from labeler.errors import StorageError
+from labeler.errors import StorageError, counted
 
 if TYPE_CHECKING:
     from labeler.runs import Run, Snapshot
@@ -34,8 +34,8 @@ def _status(arguments: argparse.Namespace) -> int:
     print(f"began    {_describe_version(run)}")
     if run.parent is not None:
         pending = sum(len(units) for units in progress.pending.values())
-        print(f"parent   {storage.redact(run.parent.uri)}, {pending:,} units pending")
-    print(f"shards   {finished:,} of {len(plan):,} finished, {progress.committed_units:,} units committed")
+        print(f"parent   {storage.redact(run.parent.uri)}, {counted(pending, 'unit')} pending")
+    print(f"shards   {finished:,} of {len(plan):,} finished, {counted(progress.committed_units, 'unit')} committed")
     print(f"images   {'' if exact else '≥ '}{images:,} planned")
     complete = _verify(snapshot) if arguments.verify else snapshot.is_complete
     print("complete" if complete else "incomplete: run the same label command again")

@@ -61,29 +61,36 @@ def _vocabulary_show(arguments: argparse.Namespace) -> int:
 
 
 def _vocabulary_check(arguments: argparse.Namespace) -> int:
+    from labeler.prompts.text import warning_lines
+
+    try:
+        lines = _check_config(arguments) if is_config(arguments.vocabulary) else _check_names(arguments)
+    except Refused as error:
+        for line in warning_lines(error.warnings):
+            print(line)
+        raise
+    print("\n".join(lines))
+    return 0
+
+
+def _check_names(arguments: argparse.Namespace) -> list[str]:
     from labeler.checkpoints import resolve
     from labeler.config import ModelConfig, PromptsConfig
+    from labeler.prompts.family import PlanReport
     from labeler.prompts.text import describe
-    from labeler.prompts.vocabulary_for import load_vocabulary
-    from labeler.vocabulary import Vocabulary
+    from labeler.prompts.vocabulary_for import load_checked, load_vocabulary
 
-    if is_config(arguments.vocabulary):
-        print("\n".join(_check_config(arguments)))
-        return 0
     if arguments.overrides:
         raise Refused(f"{arguments.overrides[0]}: only the values of a run's configuration can be overridden")
+    spec, synonyms = arguments.vocabulary, arguments.synonyms
     if arguments.model is None:
-        print("\n".join(describe(Vocabulary.load(arguments.vocabulary, synonyms=arguments.synonyms), None)))
-        return 0
+        return describe(load_checked(spec, lambda sound: PlanReport([], list(sound.warnings)), synonyms=synonyms), None)
     checkpoint = resolve(arguments.model, revision=arguments.revision, weights=False)
     planner = checkpoint.family.planner(checkpoint.folder, ModelConfig())
     tokens = 256 if arguments.max_tokens is None else arguments.max_tokens
     prompts = PromptsConfig.model_construct(max_tokens=tokens)  # the planner says what is wrong with it
-    vocabulary = load_vocabulary(
-        arguments.vocabulary, planner, prompts, family=checkpoint.family, synonyms=arguments.synonyms
-    )
-    print("\n".join(describe(vocabulary, planner, prompts)))
-    return 0
+    vocabulary = load_vocabulary(spec, planner, prompts, family=checkpoint.family, synonyms=synonyms)
+    return describe(vocabulary, planner, prompts)
 
 
 def _check_config(arguments: argparse.Namespace) -> list[str]:

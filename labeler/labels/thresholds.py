@@ -75,8 +75,11 @@ def read_thresholds(path: str | Path, vocabulary: Vocabulary, *, default: float 
         values: Any = plain_yaml.parse(storage.read_bytes(str(path)).decode("utf-8"))[0]
     except (storage.StorageError, UnicodeDecodeError, plain_yaml.NotPlainYaml) as error:
         raise Refused(f"thresholds {shown} cannot be read: {error}") from None
-    if not isinstance(values, dict) or not set(values) <= {*KEYS}:
+    if not isinstance(values, dict):
         raise Refused(f"thresholds {shown} must be a mapping with `default` and `categories`")
+    if unknown := [storage.printable(str(key)) for key in values if key not in KEYS]:
+        has = f"a threshold file has {', '.join(KEYS[:-1])} and {KEYS[-1]}"
+        raise Refused(f"thresholds {shown}: unknown key {unknown[0]}{did_you_mean(unknown[0], KEYS)}; {has}")
     by_category, fitted_on = values.get("categories") or {}, values.get("fitted_on") or {}
     if not isinstance(by_category, dict) or not isinstance(fitted_on, dict):
         raise Refused(f"thresholds {shown}: `categories` and `fitted_on` must be mappings")

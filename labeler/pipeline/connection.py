@@ -116,12 +116,13 @@ def _start(target: RayTarget, console: Console, log_to_driver: bool) -> None:
         )
     folder = check_ray_folder()
     check_process_limit()
-    where = f"its logs are below {folder}; RAY_TMPDIR chooses another folder"
+    where = f"if this machine is busy, run the command again; Ray's logs are below {folder}; RAY_TMPDIR chooses another"
     try:
         with ended_after(_START_TIMEOUT_S, f"labeler: Ray does not start on this machine; {where}"), on_loopback():
             _initialize(_LOCAL, log_to_driver, include_dashboard=False)
     except Exception as error:  # among them a bare one, when a machine is too busy to start Ray in time
-        raise Refused(f"Ray does not start on this machine: {last_line(error)}; {where}") from None
+        why = last_line(error).rstrip(".")  # Ray's sentence, which continues here
+        raise Refused(f"Ray does not start on this machine: {why}; {where}") from None
 
 
 @contextmanager

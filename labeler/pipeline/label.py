@@ -10,7 +10,7 @@ from rich.console import Console
 
 from labeler import storage
 from labeler.config import Config
-from labeler.errors import Refused
+from labeler.errors import Refused, counted
 from labeler.labeling.detector import UnitDetector
 from labeler.labeling.fingerprint import public_config
 from labeler.labeling.names.of_run import NamesOfRun
@@ -154,7 +154,7 @@ def _write_plan(run: Run | None, output: str, todo: _Todo, job: Job, console: Co
             generation=todo.new_since,
             single_writer=single_writer,
         )
-        console.print(f"plan extended by {len(todo.work):,} shards", markup=False)
+        console.print(f"plan extended by {counted(len(todo.work), 'shard')}", markup=False)
     return run
 
 

@@ -10,7 +10,7 @@ from labeler.prompts.family import (
     PromptPlan,
     Reviser,
     Revision,
-    find_problems,
+    check_names,
     refused_crops,
 )
 from labeler.prompts.image_rule import ImageRule
@@ -31,8 +31,8 @@ __all__ = [
     "StoredPlan",
     "UserModule",
     "architecture_of",
+    "check_names",
     "find_family",
-    "find_problems",
     "plan_from_json",
     "refused_crops",
     "register",

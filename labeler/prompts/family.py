@@ -194,14 +194,14 @@ class Narrower(Protocol):
         """
 
 
-def find_problems(family: Family | None, planner: Planner, vocabulary: Vocabulary, prompts: PromptsConfig) -> list[str]:
-    """Return what `planner.check` finds, and crops where the family does not look for images.
+def check_names(family: Family | None, planner: Planner, vocabulary: Vocabulary, prompts: PromptsConfig) -> PlanReport:
+    """Return what `planner.check` finds, or crops where the family does not look for images.
 
     Args:
         family: of the planner; None where it is known that there are no crops.
     """
     crops = [] if family is None or CROPS in family.options else refused_crops(family, vocabulary)
-    return crops or planner.check(vocabulary, prompts).problems
+    return PlanReport(crops, list(vocabulary.warnings)) if crops else planner.check(vocabulary, prompts)
 
 
 def refused_crops(family: Family, vocabulary: Vocabulary) -> list[str]:

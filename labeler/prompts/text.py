@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from labeler.config import PromptsConfig
 from labeler.prompts.family import Planner
 from labeler.vocabulary import BUILT_IN, Category, Vocabulary
+
+_ALONE = 10  # most warnings of one kind with one line per warning
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_NUMBER = re.compile(r"\d+")
 
 
 def describe(vocabulary: Vocabulary, planner: Planner | None, prompts: PromptsConfig | None = None) -> list[str]:
@@ -19,11 +26,25 @@ def describe(vocabulary: Vocabulary, planner: Planner | None, prompts: PromptsCo
     """
     lines, prompts = _describe_counts(vocabulary), prompts or PromptsConfig()
     if planner is None:
-        return [*lines, *(f"warning: {w}" for w in vocabulary.warnings)]
+        return [*lines, *warning_lines(vocabulary.warnings)]
     report = planner.check(vocabulary, prompts)
     if not report.problems:
         lines += planner.plan(vocabulary, prompts).lines()
-    return [*lines, *(f"warning: {w}" for w in report.warnings), *(f"problem: {p}" for p in report.problems)]
+    return [*lines, *warning_lines(report.warnings), *(f"problem: {p}" for p in report.problems)]
+
+
+def warning_lines(warnings: Sequence[str]) -> list[str]:
+    """Return `warning: ...` lines; many of one kind, which differ in names and numbers alone, are one line."""
+    kinds: dict[str, list[str]] = {}
+    for warning in warnings:
+        kinds.setdefault(_NUMBER.sub("0", _QUOTED.sub('""', warning)), []).append(warning)
+    lines = []
+    for alike in kinds.values():
+        if len(alike) <= _ALONE:
+            lines += [f"warning: {warning}" for warning in alike]
+        else:
+            lines.append(f"warning: {len(alike):,} of this kind, the first: {alike[0]}")
+    return lines
 
 
 def list_built_in() -> list[str]:

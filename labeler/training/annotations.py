@@ -53,7 +53,7 @@ def read_coco(
     try:
         truth = read_ground_truth(annotations_uri)
     except StorageError as error:
-        raise Refused(f"annotations {shown}: {error}") from None
+        raise Refused(str(error)) from None
     require_distinct_names(truth)
     source = f"annotations {shown}"
     objects = np.bincount(truth.category[~truth.crowd], minlength=len(truth.categories))

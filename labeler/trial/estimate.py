@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from labeler.config import Config
-from labeler.errors import Refused
+from labeler.errors import Refused, counted
 from labeler.labeling.recipe import labeler_here
 from labeler.labeling.resolve import Job
 from labeler.labeling.unit import UnitLabeler
@@ -184,10 +184,10 @@ def warm_up(labeler: UnitLabeler, items: Sequence[Item]) -> None:
 def describe_plan(job: Job, plan: Sequence[PlannedShard]) -> Iterator[str]:
     """Yield lines about the work: what will be read, and how often the model runs on each image."""
     images, exact = _images(plan)
-    known = f"{images:,} images" if exact else "images not known before reading"
-    yield f"input    {len(plan):,} shards, {format_bytes(_bytes(plan))}, {known}"
+    known = counted(images, "image") if exact else "images not known before reading"
+    yield f"input    {counted(len(plan), 'shard')}, {format_bytes(_bytes(plan))}, {known}"
     first, *more = job.plan.lines()
-    yield f"prompts  {len(job.vocabulary):,} categories in {first}"
+    yield f"prompts  {len(job.vocabulary):,} {'category' if len(job.vocabulary) == 1 else 'categories'} in {first}"
     yield from (f"         {line}" for line in more)
     passes, cost = job.plan.passes, job.plan.cost()
     each = "view of an image" if job.config.detect.tiling else "image"
@@ -207,7 +207,7 @@ def describe_skipped(config: Config, plan: Sequence[PlannedShard], beside: Mappi
     if members:
         yield (
             f"skipped  members that are not images, among the first {FIRST_IMAGES} images of "
-            f"{tars} tar{'s' if tars != 1 else ''}: {skipped.describe(members)}"
+            f"{counted(tars, 'tar')}: {skipped.describe(members)}"
         )
 
 
@@ -216,23 +216,22 @@ def describe_estimate(
 ) -> Iterator[str]:
     """Yield lines about time, bytes and money, extrapolated from `timing` to all images."""
     kind = "CPU" if timing.device == "cpu" else "GPU"
-    found, many = estimate(config, timing, count, site), site.workers != 1
+    found = estimate(config, timing, count, site)
     fill = "" if timing.batch_fill is None else f", batches {timing.batch_fill:.0%} full"
     yield (
-        f"timed    {timing.images} images in {timing.seconds:.2f} s on {timing.device}{fill}: "
+        f"timed    {counted(timing.images, 'image')} in {timing.seconds:.2f} s on {timing.device}{fill}: "
         f"{timing.images_per_s:.3g} images/s per worker"
     )
     for line in _failure_lines(timing.failures):
-        yield f"failed   of {timing.sampled} sampled images {line}"
+        yield f"failed   of {counted(timing.sampled, 'sampled image')} {line}"
     if site.note:
         yield f"note     {site.note}"
     about = "" if count.exact else "about "
     if count.shards:
-        yield f"counted  {about}{count.images:,} images, from the headers of {count.shards} tars"
+        yield f"counted  {about}{counted(count.images, 'image')}, from the headers of {counted(count.shards, 'tar')}"
     yield (
-        f"estimate {about}{count.images:,} images on {site.workers} worker{'s' if many else ''}: "
-        f"{format_seconds(found.low_s)} to {format_seconds(found.high_s)}, of which start-up "
-        f"{format_seconds(found.start_s)}; {found.worker_hours:.3g} {kind}-hours of labeling"
+        f"estimate {about}{counted(count.images, 'image')} on {counted(site.workers, 'worker')}: "
+        f"{describe_range(found)}; {found.worker_hours:.3g} {kind}-hours of labeling"
     )
     yield f"output   about {format_bytes(round(count.images * timing.label_bytes / timing.sampled))} of Parquet"
     if price_per_hour is not None:
@@ -240,6 +239,15 @@ def describe_estimate(
         yield f"cost     {low:,.2f} to {high:,.2f} at {price_per_hour:g} per {kind}-hour"
     else:
         yield f"cost     give --price-per-hour for a figure ({kind}-hours × price)"
+
+
+def describe_range(found: RunEstimate) -> str:
+    """Return `46 s to 92 s, of which start-up 22 s`; no start-up where the lower end has no room for it.
+
+    The start-up is from the middle of the range, and a short run is little else.
+    """
+    ends = f"{format_seconds(found.low_s)} to {format_seconds(found.high_s)}"
+    return f"{ends}, of which start-up {format_seconds(found.start_s)}" if found.start_s < found.low_s else ends
 
 
 def format_seconds(seconds: float) -> str:

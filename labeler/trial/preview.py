@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from labeler import images, storage
 from labeler.labeling.recipe import labeler_here
@@ -18,9 +18,13 @@ from labeler.trial.sample import sample_items
 class Preview:
     """A labeled sample and its contact sheet."""
 
-    png: bytes
+    png: bytes = field(repr=False)
     statuses: dict[str, int]
     detections: int
+
+    def _repr_png_(self) -> bytes:
+        """Return what a notebook shows."""
+        return self.png
 
 
 def preview(job: Job, *, sample: int, threshold: float) -> Preview:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler import storage
-from labeler.errors import Refused, first_lines
+from labeler.errors import Refused, StorageError, first_lines
 from labeler.json_stream import JsonStream
 from labeler.plain_json import NotPlainJson
 from labeler.truth.columns import Columns
@@ -137,6 +137,8 @@ def read_ground_truth(annotations: Annotations, *, masks: bool = False) -> Groun
     try:
         with storage.open_stream(uri) as stream:
             return parse_ground_truth(elements_of(JsonStream(stream).members()), source=shown, masks=masks)
+    except StorageError as error:
+        raise StorageError(f"annotations {error}") from error
     except NotPlainJson as error:
         raise Refused(f"annotations {shown} are not a JSON object: {error}; give a COCO or LVIS json") from None
 

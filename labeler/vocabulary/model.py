@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from labeler.vocabulary.reading import Entry, VocabularyEntries, phrase_key, sho
 BUILT_IN = {"coco": 80, "lvis_v1": 1203, "objects365_v1": 365}  # name -> number of categories
 FROM_MODEL = "from_model"  # the labels of a checkpoint, which has to be there for that
 MAX_ID = 2**31 - 1  # the labels' category_id column is int32
+_MOST_BESIDE = 10_000  # files that are looked at for one with a near name
 _MAX_PROBLEMS = 1000  # lines of one refusal
 _SPEC_KEYS = ("name", "categories", "synonyms", "negative")
 
@@ -194,11 +196,23 @@ def _read_file(spec: str) -> tuple[str, VocabularyEntries]:
             found = files.read_file(stream, suffix, shown)
         _read_crops(found, storage.parent(spec) if remote else str(Path(spec).parent))
     except FileNotFoundError:
-        raise Refused(f"vocabulary {shown}: no such file") from None
+        raise Refused(f"vocabulary {shown}: no such file{_beside(Path(spec))}") from None
     except (StorageError, OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise Refused(f"vocabulary {shown}: {getattr(error, 'strerror', None) or error}") from None
     found.name = found.name or Path(path).stem
     return shown, found
+
+
+def _beside(path: Path) -> str:
+    """Return the folder where a relative path was searched, and the vocabulary file there with the nearest name."""
+    folder = path.parent.absolute()
+    try:
+        names = [each.name for each in islice(folder.iterdir(), _MOST_BESIDE) if each.suffix.lower() in files.SUFFIXES]
+    except OSError:
+        names = []
+    near = [name for name in names if did_you_mean(path.stem, [Path(name).stem])]  # all names end alike
+    where = "" if path.is_absolute() else f" in {folder}"
+    return where + did_you_mean(path.name, near)
 
 
 def _read_crops(found: VocabularyEntries, base: str) -> None:
