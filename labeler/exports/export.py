@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from labeler import storage
+from labeler.byte_budget import DECODE_BYTES
 from labeler.errors import Incomplete, Refused, StorageError
 from labeler.exports import in_processes, state
 from labeler.exports.formats import Format, Frame
@@ -89,7 +90,8 @@ def export_run(
     try:
         picks = _pick(source, selection) if needs_picks(selection) else None
         if processes is None:
-            processes = processes_for(len(source.committed) - totals.units)
+            together = DECODE_BYTES if format_.needs_pixels else 0
+            processes = processes_for(len(source.committed) - totals.units, together=together)
         if processes > 1 and not single_file and in_processes.can_share(format_, frame, picks):
             in_processes.write(source, writer, processes)
         else:
