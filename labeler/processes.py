@@ -27,10 +27,14 @@ R = TypeVar("R")
 _shared: Any = None  # in a process of the pool: unpickled once
 
 
-def affordable_processes() -> int:
-    """Return how many processes the CPUs and the memory that is not in use allow: 1 to 16."""
+def affordable_processes(together: int = 0) -> int:
+    """Return how many processes the CPUs and the memory that is not in use allow: 1 to 16.
+
+    Args:
+        together: bytes that all processes take together, whatever their number.
+    """
     free = min((total - used for used, total in memory_in_use()), default=0)
-    return max(1, min(_MOST, int(available_cpus()), free // _BYTES_OF_A_PROCESS))
+    return max(1, min(_MOST, int(available_cpus()), (free - together) // _BYTES_OF_A_PROCESS))
 
 
 class Processes(Generic[S]):
@@ -70,11 +74,14 @@ class Processes(Generic[S]):
             LabelerError: if a task raised one.
         """
         under_way: deque[tuple[T, Future[R | TaskError]]] = deque()
+        unsent: list[T] = []  # at most one: a pool that broke while the caller was busy does not take it
         remaining = iter(tasks)
         if self._pool is not None:
             try:
                 for task in remaining:
+                    unsent.append(task)
                     under_way.append((task, self._pool.submit(_do, work, task)))
+                    unsent.clear()
                     if len(under_way) == 2 * self._count:
                         yield _result(under_way[0][1])
                         under_way.popleft()
@@ -84,7 +91,8 @@ class Processes(Generic[S]):
             except BrokenProcessPool:
                 self._pool.shutdown()
                 self._pool = None
-        yield from (work(self._shared, task) for task in chain((task for task, _ in under_way), remaining))
+        sent = (task for task, _ in under_way)
+        yield from (work(self._shared, task) for task in chain(sent, unsent, remaining))
 
 
 @dataclass(frozen=True)

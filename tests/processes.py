@@ -7,6 +7,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from labeler.processes import Processes
+from tests.waiting import wait_until
 
 
 def ray_processes(*titles: str) -> list[int]:
@@ -21,6 +25,14 @@ def kill_all_called_with(text: str) -> None:
     for pid in pids_called_with(text):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def kill_one_of(pool: Processes[Any]) -> None:
+    """SIGKILL to one process of the pool; returns when the pool has noticed."""
+    executor = pool._pool
+    assert executor is not None
+    os.kill(min(executor._processes), signal.SIGKILL)
+    wait_until(lambda: executor._broken)
 
 
 def pids_called_with(text: str) -> list[int]:

@@ -126,6 +126,34 @@ def test_tasks_of_a_sample_come_back_from_cvat(tmp_path: Path) -> None:
     assert [third.review, fourth.review] == [None, None]
 
 
+def test_a_sample_of_more_boxes_than_cvat_can_list_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = [[x, y, x + 3, y + 3] for x in range(1, 93) for y in range(1, 13)]
+    crowd = Detections.of(many, np.linspace(0.9, 0.4, len(many)), [1] * len(many))
+    run, out = made_run(tmp_path, [BOXES[0], crowd]), tmp_path / "out"
+    path = tmp_path / "sample.json"
+    sample = ["sample", run.uri, "--strategy", "random", "--n", "2000", "--suppress", "off", "--output", str(path)]
+    assert main(sample) == 0
+    command = [
+        "export",
+        run.uri,
+        "--to",
+        "cvat",
+        "--sample",
+        str(path),
+        "--output",
+        str(out),
+        "--images-per-shard",
+        "1",
+    ]
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "image 000000/000001 were drawn for the sample than CVAT can list" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*command, "--boxes-per-task", "300"]) == 0
+
+
 def crowd_run(folder: Path, images: int = 1) -> Run:
     crowd = [[x, y, x + 6, y + 7] for x in (2, 24, 60, 84) for y in (3, 30, 50)]
     return made_run(folder, [Detections.of(crowd, np.linspace(0.9, 0.4, 12), [1] * 12)] * images)

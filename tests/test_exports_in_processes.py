@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.cli import main
-from labeler.errors import Incomplete
-from labeler.exports import in_processes
+from labeler.errors import Incomplete, LabelerError
+from labeler.exports import in_processes, pixels, state
 from labeler.exports.coco_files import CocoFormat
 from labeler.exports.export import export_run
 from labeler.exports.formats import Format
@@ -22,6 +24,7 @@ from labeler.exports.odvg import OdvgFormat
 from labeler.exports.parquet_tables import TablesFormat
 from labeler.exports.selection import Selection
 from labeler.exports.splits import parse_splits
+from labeler.exports.totals import ExportTotals
 from labeler.exports.uncertain import CROWD, Uncertain
 from labeler.exports.webdataset_tars import WebDatasetFormat
 from labeler.exports.yolo import YoloFormat
@@ -31,6 +34,7 @@ from labeler.runs import Run, layout, read_snapshot
 from tests.exit_codes import environment
 from tests.export_parts import images
 from tests.label_runs import write_run
+from tests.processes import kill_one_of
 from tests.red_boxes import red_run
 from tests.storage_parts import require_same
 from tests.waiting import wait_until
@@ -61,8 +65,9 @@ class InThisProcess(Processes[Any]):
         (CocoFormat(lvis=True, images_per_part=12), PLAIN),
         (OdvgFormat(images_per_part=7), Selection(min_boxes=99)),  # a part without an image
         (TablesFormat(rows_per_part=20), PLAIN),  # filled by boxes
+        (TablesFormat(rows_per_part=20), CROWDS),  # regions to ignore fill no part
     ],
-    ids=["coco", "crowds", "lvis", "nothing", "parquet"],
+    ids=["coco", "crowds", "lvis", "nothing", "parquet", "parquet without crowds"],
 )
 def test_parts_that_are_counted_first_are_the_files_of_one_process(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, format_: Format, selection: Selection
@@ -106,6 +111,81 @@ def test_processes_write_the_pixels_that_one_writes(tmp_path: Path) -> None:
     require_same(tmp_path / "shared", tmp_path / "alone")
 
 
+def test_a_process_that_is_killed_while_a_part_is_noted_loses_no_unit(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[Processes[Any]] = []
+
+    class Kept(Processes[Any]):
+        def __init__(self, shared: object, count: int) -> None:
+            super().__init__(shared, count)
+            pools.append(self)
+
+    def note_and_kill(target: str, number: int, totals: ExportTotals) -> None:
+        note_part(target, number, totals)
+        if number == 0:
+            kill_one_of(pools[0])
+
+    note_part, format_, snapshot = state.note_part, OdvgFormat(images_per_part=5), read_snapshot(run)
+    alone = export_run(snapshot, PLAIN, format_, str(tmp_path / "alone"), processes=1)
+    monkeypatch.setattr(in_processes, "Processes", Kept)
+    monkeypatch.setattr(state, "note_part", note_and_kill)
+    shared = export_run(snapshot, PLAIN, format_, str(tmp_path / "shared"), processes=2)
+    assert (shared.parts, shared.totals) == (alone.parts, alone.totals)
+    assert alone.parts == 8  # more than are under way at once
+    require_same(tmp_path / "shared", tmp_path / "alone")
+
+
+@pytest.mark.parametrize(("lost", "of"), [("counted", "_count"), ("written", "_write_part")])
+def test_an_export_that_lost_units_is_not_noted_as_complete(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, lost: str, of: str
+) -> None:
+    class Losing(InThisProcess):
+        def map(self, work: Any, tasks: Iterable[Any]) -> Iterator[Any]:
+            found = list(super().map(work, tasks))
+            return iter(found[:-1] if work.__name__ == of else found)
+
+    monkeypatch.setattr(in_processes, "Processes", Losing)
+    monkeypatch.setattr(in_processes, "UNITS_PER_COUNT", 3)
+    with pytest.raises(LabelerError, match=rf"\d of 8 units were {lost}; delete \S+shared and export again"):
+        export_run(read_snapshot(run), PLAIN, OdvgFormat(images_per_part=5), str(tmp_path / "shared"), processes=2)
+    assert not json.loads((tmp_path / "shared/.labeler/export.json").read_text())["complete"]
+
+
+def test_processes_share_the_memory_for_images_that_one_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[int] = []
+
+    class Counting(ByteBudget):
+        def __init__(self, limit: int = DECODE_BYTES) -> None:
+            super().__init__(limit)
+            budgets.append(limit)
+
+    monkeypatch.setattr(pixels, "ByteBudget", Counting)
+    monkeypatch.setattr(in_processes, "Processes", InThisProcess)
+    snapshot, format_ = read_snapshot(red_run(tmp_path, shards=2)), YoloFormat(images_per_part=99)
+    for processes in (1, 4):
+        export_run(snapshot, Selection(), format_, str(tmp_path / str(processes)), processes=processes)
+    assert budgets == [2 << 30, 512 << 20]
+
+
+def test_memory_for_images_leaves_room_for_fewer_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    class Counting(InThisProcess):
+        def __init__(self, shared: object, count: int) -> None:
+            super().__init__(shared, count)
+            counts.append(count)
+
+    monkeypatch.setattr(in_processes, "Processes", Counting)
+    monkeypatch.setattr("labeler.runs.sums_of_units.WORTH_PROCESSES", 1)
+    monkeypatch.setattr("labeler.processes.available_cpus", lambda: 64.0)
+    monkeypatch.setattr("labeler.processes.memory_in_use", lambda: [(8 << 30, 12 << 30)])
+    snapshot = read_snapshot(red_run(tmp_path, shards=2))
+    export_run(snapshot, Selection(), YoloFormat(images_per_part=99), str(tmp_path / "pixels"))
+    export_run(snapshot, Selection(), OdvgFormat(images_per_part=99), str(tmp_path / "text"))
+    assert counts == [4, 8]  # of 4 GiB that are free, half is for decoding
+
+
 @pytest.mark.slow
 def test_a_unit_file_that_a_process_cannot_read_stops_the_export_and_restored_it_continues(tmp_path: Path) -> None:
     run = red_run(tmp_path, shards=6)
@@ -131,7 +211,7 @@ def put_and_die(uri, data):
 
 put, storage.put = storage.put, put_and_die
 sums_of_units.WORTH_PROCESSES = 1
-sums_of_units.affordable_processes = lambda: 2
+sums_of_units.affordable_processes = lambda together: 2
 sys.exit(cli.main(sys.argv[2:]))
 """
 

@@ -3,17 +3,19 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from rich.console import Console
 
 from labeler import __version__
 from labeler.config import make_config
 from labeler.errors import Refused
-from labeler.labeling.recipe import labeler_recipe
+from labeler.labeling.recipe import LabelerRecipe, labeler_recipe
 from labeler.labeling.resolve import resolve_job
 from labeler.pipeline import preflight as module
 from labeler.pipeline.capacity import CapacityWait
@@ -22,7 +24,7 @@ from labeler.pipeline.preflight import Checks, nodes_to_try, preflight, prefligh
 from labeler.runs.plan import PlannedShard
 from labeler.shards import Member, Shard
 from tests.segmenter_parts import broken_sam, tiny_sam
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, RefusesOnce, wait_until
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -123,3 +125,41 @@ def test_a_model_for_boxes_is_tried_where_a_worker_will_be(tmp_path: Path, check
                 preflight_of_boxes(recipe, workers, patience)
         else:
             preflight_of_boxes(recipe, workers, patience)
+
+
+@dataclass
+class Marking(CapacityWait):
+    """Writes a file as soon as the wait is over."""
+
+    over: Path
+
+    def __post_init__(self) -> None:
+        super().__init__(30, Console(quiet=True))
+
+    def wait(self, task: Any, what: str) -> Any:
+        found = super().wait(task, what)
+        self.over.touch()
+        return found
+
+
+def loading(until: Path) -> LabelerRecipe:
+    return LabelerRecipe(None, RefusesOnce(until))
+
+
+def test_loading_the_model_for_boxes_is_not_waiting_for_room(tmp_path: Path) -> None:
+    over = tmp_path / "there is room"
+    with pytest.raises(Refused, match="the model was loaded"):
+        preflight_of_boxes(loading(over), Workers(count=1, gpus=0.0, cpus=1.0), Marking(over))
+
+
+@pytest.mark.slow
+def test_a_model_for_boxes_that_is_late_and_one_without_room_are_two_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TRIAL_S", 0.5)
+    never, patient = loading(tmp_path / "never"), CapacityWait(PATIENCE_S, Console(quiet=True))
+    with pytest.raises(Refused, match=r"not loaded and tried within 0\.5 s on a worker of 3 CPU"):
+        preflight_of_boxes(never, Workers(count=1, gpus=0.0, cpus=3.0), patient)
+    wait_until(lambda: ray.available_resources().get("CPU") == 3)  # the process that still loads was ended
+    with pytest.raises(Refused, match=r"\(ray\.start_timeout_s\) for room for a worker of 99 CPU to try .* add nodes"):
+        preflight_of_boxes(never, Workers(count=1, gpus=0.0, cpus=99.0), CapacityWait(0.5, Console(quiet=True)))

@@ -6,13 +6,15 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from labeler import storage
 from labeler.cli import main
 from labeler.errors import StorageError
 from labeler.labels.detections import Detections
@@ -232,6 +234,27 @@ def test_a_derived_run_is_reported_from_its_own_receipts_and_those_of_the_run_be
     shutil.rmtree(derived.path(layout.RECEIPTS_FOLDER))
     with pytest.raises(StorageError, match="is damaged"):
         report_of(derived)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_receipts_below_a_derived_run_that_has_all_units_itself_are_not_listed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    every = {(shard, unit): [row(3 * unit + i, shard=shard) for i in range(3)] for shard in (0, 1) for unit in (0, 1)}
+    derived = derive(run, tmp_path / "derived", every, whole=whole)
+    without = report_of(derived)
+    keep(run, UNITS)
+    keep(derived, UNITS[whole:])  # the one that is left of a whole run is read
+    listed: list[str] = []
+    list_objects = storage.list_objects
+
+    def noted(uri: str, **options: Any) -> Iterator[storage.ObjectInfo]:
+        listed.append(uri)
+        return list_objects(uri, **options)
+
+    monkeypatch.setattr(storage, "list_objects", noted)
+    assert report_of(derived) == without
+    assert [uri for uri in listed if uri.endswith(layout.RECEIPTS_FOLDER)] == [derived.path(layout.RECEIPTS_FOLDER)]
 
 
 def test_receipts_below_a_derived_run_of_another_cap_do_not_count(run: Run, tmp_path: Path) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labeler.errors import Refused
 
 PATIENCE_S = 300.0  # only something that never happens takes that long; pytest's own limit is twice that
 
@@ -20,3 +25,14 @@ def wait_until(true: Callable[[], object], limit_s: float = PATIENCE_S) -> None:
             return
         assert time.monotonic() < deadline, f"not so after {limit_s:g} s"
         time.sleep(max(0.02, 4 * (time.monotonic() - asked)))
+
+
+@dataclass(frozen=True)
+class RefusesOnce:
+    """A model that loads until this file is there, and is refused then. Picklable."""
+
+    there: Path
+
+    def __call__(self) -> Any:
+        wait_until(self.there.exists)
+        raise Refused("the model was loaded")

@@ -20,24 +20,34 @@ from labeler.labels.masks import Mask
 def handed_out(
     image: ChosenImage, pixels: Pixels | None, most: int | None
 ) -> Iterator[tuple[ChosenImage, Pixels | None]]:
+    """Yield what `crops_of` yields, with pixels. Takes memory for the decoded image and one crop."""
+    whole = None
+    for one in crops_of(image, None if pixels is None else most):
+        if one.crop is None or pixels is None:
+            yield one, pixels
+            continue
+        whole = decoded(pixels.data) if whole is None else whole
+        yield one, Pixels(encode_image(_pixels_of(whole, one.crop), pixels.extension), pixels.extension)
+
+
+def crops_of(image: ChosenImage, most: int | None) -> Iterator[ChosenImage]:
     """Yield the image, or its crops if it has more than `most` boxes (None: any number).
 
-    Of a sample, crops without a box that is to be judged are excluded. Takes memory for the decoded image and one crop.
+    Of a sample, crops without a box that is to be judged are excluded.
     """
-    if most is None or len(image.detections) <= most or pixels is None:
-        yield image, pixels
+    if most is None or len(image.detections) <= most:
+        yield image
         return
     width, height = image.row["width"], image.row["height"]
     boxes = clip_to_image(image.detections.boxes, height=height, width=width)
     crops = cut_into_crops(boxes, width=width, height=height, most=most)
     if len(crops) == 1:
-        yield image, pixels
+        yield image
         return
-    whole = decoded(pixels.data)
     for crop, places in crops:
         one = _cropped(image, replace(image.detections, boxes=boxes), crop, places)
         if one.sampled is None or one.sampled.boxes:
-            yield one, Pixels(encode_image(_pixels_of(whole, crop), pixels.extension), pixels.extension)
+            yield one
 
 
 def _cropped(image: ChosenImage, found: Detections, crop: TaskCrop, places: npt.NDArray[np.intp]) -> ChosenImage:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from labeler.digests import canonical_json, readable_json
-from labeler.errors import Refused
+from labeler.exports.crowded_images import crops_of
 from labeler.exports.formats import Format, Frame, Part
 from labeler.exports.pixels import Pixels
 from labeler.exports.reviewed import IMAGES_PER_TASKS, clipped_boxes, labels_shown
+from labeler.exports.sampled import SampledImage
 from labeler.exports.selection import ChosenImage
 from labeler.exports.splits import ALL
 from labeler.exports.totals import ExportTotals
@@ -65,6 +66,15 @@ class CvatFormat(Format):
     @property
     def most_boxes(self) -> int | None:
         return self.boxes_per_task
+
+    def describe_bad_image(self, image: ChosenImage) -> str | None:
+        tasks = crops_of(image, self.most_boxes)
+        if all(one.sampled is None or len(_asked(one.sampled)) <= _LONGEST_VALUE for one in tasks):
+            return None
+        return (
+            f"more boxes of image {image.row_id} were drawn for the sample than CVAT can list; use --to label-studio, "
+            "--boxes-per-task, or a smaller sample"
+        )
 
     def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> CvatPart:
         return CvatPart(frame, number, folder, self.images_per_part, has_tags=_has_tags(frame, self.boxes_per_task))
@@ -151,20 +161,19 @@ def _tag(image: ChosenImage) -> str:
         return ""
     values = {ROW: image.row_id, SHOWN: _places(image.places.tolist())}
     if image.sampled is not None:
-        values[ASKED] = _places(box.box for box in image.sampled.boxes)
+        values[ASKED] = _asked(image.sampled)
     if image.crop is not None:
         values[CROP] = canonical_json(image.crop.to_json()).decode()
-    if len(values.get(ASKED, "")) > _LONGEST_VALUE:
-        raise Refused(
-            f"--to cvat: more boxes of image {image.row_id} were drawn for the sample than CVAT can list; take "
-            "label-studio, or a smaller sample"
-        )
     shown = "".join(
         f'<attribute name="{name}">{content(value)}</attribute>'
         for name, value in values.items()
         if len(value) <= _LONGEST_VALUE
     )
     return f'<tag label="{TASK}" source="auto">{shown}</tag>\n'
+
+
+def _asked(image: SampledImage) -> str:
+    return _places(box.box for box in image.boxes)
 
 
 def _places(places: Iterable[int]) -> str:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from labeler import storage
+from labeler.byte_budget import DECODE_BYTES
 from labeler.errors import Incomplete, Refused, StorageError
 from labeler.exports import in_processes, state
 from labeler.exports.formats import Format, Frame
 from labeler.exports.picks import Picks, needs_picks, pick, require_group_column
-from labeler.exports.selection import ChosenImage, Selection
+from labeler.exports.sampled import HandedOut
+from labeler.exports.selection import ChosenImage, Selection, Selector
 from labeler.exports.totals import ExportTotals
 from labeler.exports.writing import ExportedRun, PartWriter, TakenImages, remove_leftovers
 from labeler.runs import Snapshot
@@ -79,7 +81,7 @@ def export_run(
     if selection.where is not None:  # what DuckDB says only of rows it says now, before anything is written
         next(source.choices(chooser, masks=False), None)
     if selection.sample is not None:  # boxes that are not those that were drawn, too
-        selection.sample.require_rows(sum(choice.rows for _, choice in source.choices(chooser, masks=False)))
+        _require_sample(source, selection.sample, chooser, format_)
     totals, number = (ExportTotals(), 0) if single_file else state.begin(target, asked)
     # Not before: what was refused is none of the run's, and nothing is written.
     note_made(run, storage.absolute_uri(target))
@@ -89,7 +91,8 @@ def export_run(
     try:
         picks = _pick(source, selection) if needs_picks(selection) else None
         if processes is None:
-            processes = processes_for(len(source.committed) - totals.units)
+            together = DECODE_BYTES if format_.needs_pixels else 0
+            processes = processes_for(len(source.committed) - totals.units, together=together)
         if processes > 1 and not single_file and in_processes.can_share(format_, frame, picks):
             in_processes.write(source, writer, processes)
         else:
@@ -101,6 +104,17 @@ def export_run(
     except StorageError as error:
         raise Incomplete(f"{error}; the export stopped, the same command continues with it") from error
     return ExportSummary(target, totals, picks, writer.number)
+
+
+def _require_sample(source: ExportedRun, sample: HandedOut, chooser: Selector, format_: Format) -> None:
+    """Raise Refused if the run does not have the sample's boxes, or the format cannot hold them."""
+    rows = 0
+    for _, choice in source.choices(chooser, masks=False):
+        rows += choice.rows
+        for _, image in choice.chosen:
+            if bad := format_.describe_bad_image(image):
+                raise Refused(f"--to {format_.name}: {bad}")
+    sample.require_rows(rows)
 
 
 def _pick(source: ExportedRun, selection: Selection) -> Picks:

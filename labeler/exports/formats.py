@@ -135,6 +135,10 @@ class Format(ABC):
         """Return which names the format cannot hold, and why; None where it holds them all."""
         return None
 
+    def describe_bad_image(self, image: ChosenImage) -> str | None:
+        """Return why the format cannot hold this image of a sample; None if it can."""
+        return None
+
     @abstractmethod
     def open_part(self, frame: Frame, number: int, start: ExportTotals, folder: Path) -> Part: ...
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image as pillow
 
 from labeler import images, storage
-from labeler.byte_budget import ByteBudget
+from labeler.byte_budget import DECODE_BYTES, ByteBudget
 from labeler.digests import digest_of
 from labeler.errors import InputChanged
 from labeler.exports.encoded import JPEG_QUALITY
@@ -76,12 +76,16 @@ class PixelReader:
     into a unit: where units begin in larger ones only their rows say.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, decode_bytes: int = DECODE_BYTES) -> None:
+        """
+        Args:
+            decode_bytes: that images take at most while they are decoded, unless one alone takes more.
+        """
         self._run = snapshot.run
         self._shards = {planned.shard_id: planned.shard for planned in snapshot.plan}
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="pixels")
         self._rows: _UnitsForward | None = None
-        self._budget = ByteBudget()
+        self._budget = ByteBudget(decode_bytes)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

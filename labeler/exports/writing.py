@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from labeler import owners, storage
+from labeler.byte_budget import DECODE_BYTES
 from labeler.digests import digest_of
 from labeler.exports.crowded_images import handed_out
 from labeler.exports.formats import Format, Frame, Part
@@ -67,11 +68,18 @@ class TakenImages:
     """The images that are taken, unit by unit, with their pixels where the format needs them."""
 
     def __init__(
-        self, source: ExportedRun, chooser: Selector, selection: Selection, picks: Picks | None, format_: Format
+        self,
+        source: ExportedRun,
+        chooser: Selector,
+        selection: Selection,
+        picks: Picks | None,
+        format_: Format,
+        *,
+        decode_bytes: int = DECODE_BYTES,
     ) -> None:
         self._source, self._chooser, self._selection, self._picks = source, chooser, selection, picks
         self._masks = format_.needs_masks
-        self._reader = PixelReader(source.snapshot) if format_.needs_pixels else None
+        self._reader = PixelReader(source.snapshot, decode_bytes) if format_.needs_pixels else None
 
     def close(self) -> None:
         if self._reader is not None:

@@ -55,22 +55,20 @@ class CapacityWait:
             soft_wrap=True,
         )
 
-    def wait(self, task: Any, what: str, *, quiet_s: float = _SILENT_S) -> Any:
+    def wait(self, task: Any, what: str) -> Any:
         """Return the result of a task that Ray runs once there is room for it.
-
-        Args:
-            quiet_s: after this time it is announced that there is no room yet.
 
         Raises:
             Refused: if the time is over, or the task failed.
             ray.exceptions.TaskUnschedulableError: if the task is pinned to a node that is gone.
         """
-        if not self._announced and not ray.wait([task], timeout=min(quiet_s, self.left_s))[0]:
+        if not self._announced and not ray.wait([task], timeout=min(_SILENT_S, self.left_s))[0]:
             self.announce(f"{what}; the cluster has {describe_nodes(alive_nodes())}")
         try:
             return ray.get(task, timeout=self.left_s)
         except ray.exceptions.GetTimeoutError:
-            ray.cancel(task, force=True)
+            with suppress(ValueError):  # of an actor, which its owner ends
+                ray.cancel(task, force=True)
             raise Refused(
                 f"waited {self.timeout_s:g} s (ray.start_timeout_s) for {what} in vain; the cluster has "
                 f"{describe_nodes(alive_nodes())}: add nodes, or lower ray.gpus_per_worker or ray.cpus_per_worker"

@@ -20,13 +20,13 @@ from labeler.errors import LabelerError, Refused
 from labeler.labeling.fingerprint import package_versions
 from labeler.labeling.recipe import LabelerRecipe
 from labeler.pipeline.capacity import CapacityWait
-from labeler.pipeline.cluster import Workers
+from labeler.pipeline.cluster import Workers, last_line
 from labeler.pipeline.nodes import threads_here
 from labeler.prompts import UserModule
 from labeler.runs.plan import PlannedShard, with_members
 from labeler.shards.neighbors import LOOKED_AT
 
-_LOADING_S = 60.0  # of a model: within this time a try is not called waiting for room
+_TRIAL_S = 1800.0  # for fetching, loading and trying a model, once there is room for it
 _NODE_ID = "ray.io/node-id"  # the label that each node has to itself
 
 
@@ -212,29 +212,47 @@ def preflight_module(module: UserModule, patience: CapacityWait) -> None:
 def preflight_of_boxes(recipe: LabelerRecipe, workers: Workers, patience: CapacityWait) -> None:
     """Load the model that looks at boxes where a worker will, and try it on one image, before anything is written.
 
+    Fetching and loading have a time of their own, from when there is room: they do not use up that of `patience`.
+
     Args:
         recipe: with that model alone.
         workers: whose place the try takes.
-        patience: for a node that is slow to answer.
+        patience: for room for a worker.
 
     Raises:
-        Refused: in one line, why it does not run there.
+        Refused: in one line, why there is no room, or why the model does not run there.
     """
-    once = ray.remote(max_calls=1, max_retries=2)(_probe_model)  # its process ends, and gives the memory back
-    probe = once.options(**workers.options).remote(recipe, workers)
-    what = f"a worker of {workers.each} to try the model for boxes on"
-    problem = patience.wait(probe, what, quiet_s=_LOADING_S)
+    trial = ray.remote(_Trial).options(**workers.options, max_restarts=2, max_task_retries=2).remote()
+    where = f"a worker of {workers.each}{workers.place}"
+    try:
+        patience.wait(trial.has_room.remote(), f"room for {where} to try the model for boxes on")
+        problem = ray.get(trial.run.remote(recipe, workers), timeout=_TRIAL_S)
+    except ray.exceptions.GetTimeoutError:
+        raise Refused(
+            f"the model for boxes was not loaded and tried within {_TRIAL_S:g} s on {where}; check how fast its node "
+            "reads the checkpoint, or put it on a disk there"
+        ) from None
+    except ray.exceptions.RayError as error:
+        raise Refused(f"the model for boxes could not be tried on {where}: {last_line(error)}") from None
+    finally:
+        ray.kill(trial)  # its process ends, and gives the memory back
     if problem is not None:
         raise Refused(problem)
 
 
-def _probe_model(recipe: LabelerRecipe, workers: Workers) -> str | None:
-    """On a worker: one line about what is wrong, or None."""
-    try:
-        recipe.with_threads(workers.threads or threads_here(workers.gpus, workers.cpus))()
-    except LabelerError as error:
-        return str(error)
-    return None
+class _Trial:
+    """On a worker: it takes its place."""
+
+    def has_room(self) -> None:
+        """Answer, which it can do once it has its place."""
+
+    def run(self, recipe: LabelerRecipe, workers: Workers) -> str | None:
+        """Return one line about what is wrong, or None."""
+        try:
+            recipe.with_threads(workers.threads or threads_here(workers.gpus, workers.cpus))()
+        except LabelerError as error:
+            return str(error)
+        return None
 
 
 def _probe_module(module: UserModule) -> str | None:

@@ -87,16 +87,16 @@ class ReceiptLog:
 def take_receipts(run: Run, progress: Progress, excluded: Excluded, totals: RunSums) -> Progress:
     """Add to `totals` the units whose receipts count; return the progress that has only the other units.
 
-    For a unit file that a derived run takes from a run below, the receipt is there. A file that is damaged, or of a
-    later version, is skipped.
+    For a unit file that a derived run takes from a run below, the receipt is there; runs below that have none of the
+    units are not listed. A file that is damaged, or of a later version, is skipped.
     """
     wanted, cap = digest_of(excluded.to_bytes()), _cap(run)
     left, owner = progress, run
     for place in range(len(progress.folders)):
         if _cap(owner) == cap:
             left = _take(owner, FolderFiles(left, place), wanted, totals)
-        if owner.parent is None:
-            break
+        if not left.units or owner.parent is None or owner.manifest.whole:
+            break  # the folders below have nothing that is still to be added up
         owner = owner.parent
     return left
 

@@ -23,9 +23,9 @@ class UnitCount(NamedTuple):
     to_forget: int
 
 
-def processes_for(units: int) -> int:
-    """Return how many processes that many units are worth."""
-    return 1 if units < WORTH_PROCESSES else affordable_processes()
+def processes_for(units: int, *, together: int = 0) -> int:
+    """Return how many processes that many units are worth; `together` as `affordable_processes` has it."""
+    return 1 if units < WORTH_PROCESSES else affordable_processes(together)
 
 
 def sum_units(snapshot: Snapshot, excluded: Excluded, *, processes: int | None = None) -> Iterator[UnitCount]:
