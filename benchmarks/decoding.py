@@ -58,16 +58,23 @@ def measure(data: bytes, fast: images.FastJpeg, rounds: int) -> dict[str, list[f
     return found
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+def prepared(
+    description: str | None, sizes: list[str], argv: list[str] | None
+) -> tuple[argparse.Namespace, images.FastJpeg]:
+    """Parse the options of a measurement of both decoders; it has one thread, and ends if simplejpeg cannot be used."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=sizes, choices=list(SIZES))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, help="JSON to write")
-    arguments = parser.parse_args(argv)
     fast = images.choose_fast_jpeg("auto")
     if fast is None:
         parser.error("simplejpeg is not installed, or differs from Pillow here")
     torch.set_num_threads(1)
+    return parser.parse_args(argv), fast
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments, fast = prepared(__doc__, list(SIZES), argv)
     result: dict[str, Any] = {"machine": machine(), "decoders": images.decoders_text(fast), "sizes": {}}
     for name in arguments.sizes:
         data = heavy_jpeg(*SIZES[name])

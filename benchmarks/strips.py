@@ -8,19 +8,16 @@ the rest: the decoder into memory that is there already, and at 1/8 of the size,
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.decoding import SIZES
+from benchmarks.decoding import SIZES, prepared
 from benchmarks.feeding import PILLOW, TORCH, heavy_jpeg, prepare
 from benchmarks.machine import machine
 from labeler import images
@@ -78,15 +75,7 @@ def measure(here: dict[str, Way], rounds: int) -> dict[str, list[float]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["2 MP", "12 MP"], choices=list(SIZES))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--output", type=Path, help="JSON to write")
-    arguments = parser.parse_args(argv)
-    fast = images.choose_fast_jpeg("auto")
-    if fast is None:
-        parser.error("simplejpeg is not installed, or differs from Pillow here")
-    torch.set_num_threads(1)
+    arguments, fast = prepared(__doc__, ["2 MP", "12 MP"], argv)
     result: dict[str, Any] = {"machine": machine(), "decoders": images.decoders_text(fast), "cpu_ms": {}}
     for name in arguments.sizes:
         took = measure(ways(heavy_jpeg(*SIZES[name]), *SIZES[name], fast), arguments.rounds)
