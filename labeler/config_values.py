@@ -139,7 +139,7 @@ def _section(location: tuple[int | str, ...], root: type[BaseModel]) -> type[Bas
 
 def _field(location: tuple[int | str, ...], root: type[BaseModel]) -> FieldInfo | None:
     section = _section(location, root)
-    return section.model_fields.get(str(location[-1])) if section else None
+    return section.model_fields.get(str(location[-1])) if section and location else None  # of several keys: none
 
 
 def _plain(kind: str, field: FieldInfo | None) -> str:
