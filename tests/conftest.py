@@ -83,13 +83,15 @@ def local_ray() -> Iterator[None]:
     import logging
 
     import ray
+    import ray.data  # its log has handlers from here on
 
-    from labeler.pipeline.connection import on_loopback
+    from labeler.pipeline.connection import _quiet_logs, on_loopback
 
     ray.shutdown()  # whatever a test before may have started
     with on_loopback():  # as the Ray that a job starts
         ray.init(address="local", num_cpus=3, object_store_memory=300 * 2**20, include_dashboard=False,
                  log_to_driver=False, logging_level=logging.WARNING)  # fmt: skip
+    _quiet_logs()  # whichever test's output the handlers were bound to when ray was first imported
     yield
     ray.shutdown()
 
