@@ -55,9 +55,9 @@ def _dry_run(run: Run, revision: RevisionJob) -> list[str]:
     snapshot.require_complete("wait until it is")
     report = build_report(snapshot)
     images = sum(report.statuses.get(status, 0) for status in ("labeled", "empty"))
-    once, whole = len(revision.revision.new_passes) * images, revision.anew.passes * images
+    new, whole = len(revision.revision.new_passes) * images, revision.anew.passes * images
     tiled = ", times the views of an image" if revision.job.config.detect.tiling else ""
-    lines = [*revision.lines(), f"images      {images:,}: {once:,} passes, {whole:,} with a run of its own{tiled}"]
+    lines = [*revision.lines(), f"images      {images:,}: {new:,} passes, {whole:,} with a run of its own{tiled}"]
     if report.images_at_cap:
         lines.append(
             f"at the cap  {report.images_at_cap:,} images have max_detections boxes; those of them that lose boxes "

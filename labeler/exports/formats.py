@@ -21,7 +21,7 @@ from labeler.vocabulary import Category
 
 @dataclass(frozen=True)
 class Frame:
-    """Facts about the run for every file of an export.
+    """Facts about the run that each file of an export needs.
 
     Attributes:
         categories: those of the export, in the vocabulary's order, negatives excluded; positions are class indices.

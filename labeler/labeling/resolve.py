@@ -200,7 +200,7 @@ def _warn_of(doubts: Sequence[str]) -> None:
 
 
 def s3_rules(config: Config, own: Sequence[str] = ()) -> storage.S3Rules:
-    """Return how each S3 bucket that the job reads is read; for every process that reads.
+    """Return the rules by which each process reads the S3 buckets of the job.
 
     Args:
         own: runs that it derives from, which are not read as the input is.

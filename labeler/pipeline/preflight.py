@@ -220,7 +220,7 @@ def preflight_of_boxes(recipe: LabelerRecipe, workers: Workers, patience: Capaci
         patience: for room for a worker.
 
     Raises:
-        Refused: in one line, why there is no room, or why the model does not run there.
+        Refused: if no worker finds room in time, or if the model does not run there.
     """
     trial = ray.remote(_Trial).options(**workers.options, max_restarts=2, max_task_retries=2).remote()
     where = f"a worker of {workers.each}{workers.place}"

@@ -12,7 +12,7 @@ from labeler.detectors.grounding_dino.split_forward import SplitForward
 from labeler.detectors.network import BACKBONE
 from labeler.detectors.ranges import Ranges, Within, replaced
 
-# In the order of a forward pass; each is paid for every pair of image and chunk.
+# In the order of a forward pass. Each runs once per pair of image and chunk.
 PASS_PARTS = (
     "encoder: fusion",
     "encoder: text",
